@@ -1,0 +1,33 @@
+"""cnn_vit: the honest CNN-and-ViT laboratory in JAX.
+
+The public verbs, each imported when it is first used:
+
+    build(name, num_classes, **changes)     a network, without values
+    load(run)                               a trained network from a run folder
+    batches(source, ...)                    (images, labels) from any data
+    train(settings, workdir)                a run: train, evaluate, checkpoint, resume
+    evaluate(network, source, split)        exact metrics of a split
+    predict(network, images)                class probabilities of pictures
+"""
+
+import importlib
+
+VERBS = {
+    "build": "cnn_vit.models",
+    "load": "cnn_vit.training.runs",
+    "batches": "cnn_vit.data.batches",
+    "train": "cnn_vit.training.loop",
+    "evaluate": "cnn_vit.training.evaluation",
+    "predict": "cnn_vit.training.prediction",
+}
+__all__ = ["batches", "build", "evaluate", "load", "predict", "train"]
+
+
+def __getattr__(name: str):
+    if name not in VERBS:
+        raise AttributeError(f"cnn_vit has no {name!r}; it has {', '.join(VERBS)}")
+    return getattr(importlib.import_module(VERBS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *VERBS])

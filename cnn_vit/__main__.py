@@ -1,0 +1,184 @@
+"""cnn-vit: train and understand CNNs and Vision Transformers; every number printed is measured.
+
+Settings are written --config.key=value or --config.key value. Dashes and underscores are the same in flags. Every
+command takes --json (one JSON object on stdout), --debug (tracebacks) and --help.
+Exit codes: 0 done; 2 the input is wrong; 3 the disk, the rights or another run are in the way; 4 training diverged;
+128+n stopped by signal n, which the same command resumes; 1 a fault of this program.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+from cnn_vit import cli, process
+from cnn_vit.errors import StoppedError, UserError, unknown
+
+FAULT = 1  # exit code of a fault of this program
+SETTING = "--config."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the words in one sentence, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print."""
+        raise UserError(f"{self.prog}: {message}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. The last line on stderr is the one-line cause of any other than 0."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with streams():
+        given = argparse.Namespace(debug="--debug" in words)
+        try:
+            code = dispatch(words, given)
+            sys.stdout.flush()
+        except Exception as error:
+            code = failed(error, given)
+        except KeyboardInterrupt:
+            code = failed(StoppedError(signal.SIGINT, "stopped by SIGINT"), given)
+        return code
+
+
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """Standard streams that exist and write in any encoding; a closed one swallows what it is given.
+
+    Their numbers are taken too: the next file opened would get a closed one's, and with it what C libraries print.
+    """
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in before)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def dispatch(words: list[str], given: argparse.Namespace) -> int:
+    """Finds the command, reads its words into `given`, runs it or prints its help."""
+    known = cli.commands()
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] not in known:
+        raise unknown("command", words[0], known)
+    module = importlib.import_module(f"cnn_vit.cli.{words[0]}")
+    rest, overrides = separated(words[1:])
+    parser = parser_of(words[0], module)
+    if {"-h", "--help"} & set(rest):
+        print(helped(parser, rest, overrides))
+        return 0
+    _, extra = parser.parse_known_args(rest, given)
+    if extra:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise unknown(f"{words[0]} argument", extra[0].partition("=")[0], flags)
+    if overrides and not hasattr(given, "config"):
+        raise UserError(f"{words[0]} takes no settings; leave out {SETTING}{overrides[0]}")
+    given.overrides = overrides
+    given.prepared = process.prepare()
+    return module.run(given) or 0
+
+
+def overview() -> str:
+    """The help of the whole program."""
+    rows = [(name, cli.summary(path)) for name, path in cli.commands().items()]
+    return f"{__doc__}\nusage: cnn-vit COMMAND ...\n\n{cli.table(rows, indent='  ')}\n\nnext: cnn-vit COMMAND --help"
+
+
+def parser_of(name: str, module: ModuleType) -> Parser:
+    """The parser of a command's words."""
+    parser = Parser(
+        prog=f"cnn-vit {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        conflict_handler="resolve",
+    )
+    module.arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def separated(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words of the command, flags with underscores, apart from its settings: (["--workdir=a"], ["seed=1"])."""
+    rest: list[str] = []
+    overrides: list[str] = []
+    left = iter(words)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if flag.startswith(SETTING):
+            value = value if equals else next(left, "--")
+            if not equals and value.startswith("--"):
+                raise UserError(f"{flag} sets nothing; write {flag}=VALUE")
+            overrides.append(f"{flag.removeprefix(SETTING)}={value}")
+        elif flag.startswith("--"):
+            rest.append("--" + flag[2:].replace("-", "_") + equals + value)
+        else:
+            rest.append(word)
+    return rest, overrides
+
+
+def helped(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) -> str:
+    """The help of a command, with every setting of the recipe where one is named."""
+    only = Parser(add_help=False, allow_abbrev=False)
+    only.add_argument("--config")
+    config = only.parse_known_args(rest)[0].config
+    if config is None or "--config" not in parser._option_string_actions:
+        return parser.format_help()
+    from cnn_vit.cli import _settings
+
+    return f"{parser.format_help()}\n{_settings.helped(config, overrides)}"
+
+
+def failed(error: BaseException, given: argparse.Namespace) -> int:
+    """Says why in one last line on stderr; returns the exit code."""
+    if isinstance(error, BrokenPipeError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # nobody reads: what is buffered goes nowhere
+        return 128 + signal.SIGPIPE
+    if given.debug:
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        cli.note(cli.plain(str(error)))
+        return error.code
+    cause = cli.plain(f"{type(error).__name__}: {error}", most=300)
+    cli.note(f"a fault of this program, {cause}; {kept(error, given)}")
+    return FAULT
+
+
+def kept(error: BaseException, given: argparse.Namespace) -> str:
+    """Puts the traceback into the run folder's `crash`, else into a temporary folder; says where it is."""
+    import tempfile
+
+    from cnn_vit import files
+
+    run = Path(getattr(given, "workdir", None) or os.devnull)
+    folder = run / "crash" if run.is_dir() else Path(tempfile.gettempdir()) / "cnn_vit_crash"
+    path = folder / f"traceback-{os.getpid()}.txt"
+    try:
+        files.write(path, "".join(traceback.format_exception(error)))
+    except (UserError, OSError):
+        return "add --debug to see where"
+    return f"its traceback is in {path}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""What a user can cause: one family of errors, each with one sentence and an exit code. Anything else is a bug."""
+
+import difflib
+import signal
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The input is wrong. The sentence says value, rule, choices and remedy."""
+
+    code = 2
+
+
+class SurroundingsError(UserError):
+    """The disk, the rights or another run are in the way."""
+
+    code = 3
+
+
+class DivergedError(UserError):
+    """Training left the finite numbers."""
+
+    code = 4
+
+
+class StoppedError(UserError):
+    """A signal ended the run, which the same command resumes."""
+
+    def __init__(self, number: int, sentence: str):
+        super().__init__(sentence)
+        self.code = 128 + number
+        self.signal = signal.Signals(number)
+
+
+def nearest(word: str, choices: Iterable[str], *, most: int = 3) -> list[str]:
+    """Choices spelled most like a word, best first; none where nothing is near."""
+    by_folded = {choice.casefold().replace("-", "_"): choice for choice in choices}
+    found = difflib.get_close_matches(word.casefold().replace("-", "_"), by_folded, n=most, cutoff=0.6)
+    return [by_folded[name] for name in found]
+
+
+def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not among the choices: `no setting 'sed'; did you mean seed?`."""
+    choices = list(choices)
+    if near := nearest(word, choices):
+        return UserError(f"no {what} {word!r}; did you mean {' or '.join(near)}?")
+    return UserError(f"no {what} {word!r}; there is {', '.join(sorted(choices)) or 'none'}")

@@ -1,0 +1,247 @@
+"""The door to the disk: a file is the old or the new one, and every failure names its path."""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnn_vit import files
+from cnn_vit.errors import SurroundingsError, UserError
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("content", "found"), [("grün\n", "grün\n".encode()), (b"\0\xff", b"\0\xff")])
+def test_writing_makes_folders_and_leaves_the_file_alone_in_them(tmp_path, content, found):
+    files.write(tmp_path / "a" / "b" / "c", content)
+    files.write(tmp_path / "a" / "b" / "c", content)
+    assert (tmp_path / "a" / "b" / "c").read_bytes() == found
+    assert names(tmp_path / "a" / "b") == ["c"]
+
+
+@pytest.mark.parametrize("place", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, place):
+    files.write(tmp_path / "x", "old")
+    monkeypatch.setattr(os, place, failing(errno.ENOSPC))
+    with pytest.raises(SurroundingsError, match=rf"No space left: {tmp_path}/x needs 1,234 bytes, [\d,]+ are free"):
+        files.write(tmp_path / "x", "y" * 1234)
+    assert (tmp_path / "x").read_text() == "old"
+    assert names(tmp_path) == ["x"]
+
+
+def failing(number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_the_content_is_on_the_disk_before_its_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen(handle):
+        calls.append(("fsync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("replace", Path(b).name)), replace(a, b)))
+    files.write(tmp_path / "x", "new")
+    assert calls == [("fsync", f".x.{os.getpid()}.tmp"), ("replace", "x"), ("fsync", tmp_path.name)]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "no permission"),
+        (errno.EPERM, "no permission"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_each_error_of_the_system_is_a_sentence_with_the_path(tmp_path, monkeypatch, number, words):
+    monkeypatch.setattr(os, "replace", failing(number))
+    with pytest.raises(SurroundingsError) as caught:
+        files.write(tmp_path / "x", "y")
+    assert words in str(caught.value)
+    assert str(tmp_path / "x") in str(caught.value)
+    assert ";" in str(caught.value)  # and a remedy
+    assert caught.value.code == 3
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda path: files.write(path, ""),
+        lambda path: files.write_json(path, {}),
+        lambda path: files.write_npz(path, {}),
+        files.read_json,
+        files.append,
+        lambda path: files.append_line(path, {}),
+        lambda path: files.cut(path, 0),
+        lambda path: files.move(path, path.with_name("other")),
+        files.remove,
+        files.sync,
+        files.sha256,
+        files.probe,
+        files.Lock,
+    ],
+)
+def test_every_act_below_a_file_is_refused_by_the_path(tmp_path, act):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "x"
+    with pytest.raises(SurroundingsError, match=str(path)):
+        act(path)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_full_device_is_said_with_the_bytes_needed():
+    file = files.append(Path("/dev/full"))
+    with pytest.raises(SurroundingsError, match="No space left: /dev/full needs 5 bytes"):
+        file.write("12345")
+
+
+def test_the_limit_of_a_file_is_said(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(SurroundingsError, match="x needs 1,001 bytes, above the limit of 1,000 bytes"):
+            files.write(tmp_path / "x", b"1" * 1001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []
+
+
+def test_json_comes_back_and_does_not_depend_on_the_order_of_keys(tmp_path):
+    value = {"b": [1, 2.5, None, "ä\udcff"], "a": {"x": True}}
+    files.write_json(tmp_path / "1", value)
+    files.write_json(tmp_path / "2", dict(reversed(value.items())))
+    assert files.read_json(tmp_path / "1") == value
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "1", {"loss": float("nan")})
+    assert files.read_json(tmp_path / "1") == value
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a": 1} b'])
+def test_what_is_not_json_is_refused_by_the_path(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(UserError, match=rf"{tmp_path}/x is not JSON"):
+        files.read_json(tmp_path / "x")
+
+
+def test_the_same_arrays_are_the_same_bytes_and_objects_are_refused(tmp_path):
+    arrays = {"index": np.arange(3, dtype=np.int32), "file": np.float32([[0.1]]), "none": np.zeros((0, 2))}
+    for name in ("1.npz", "2.npz"):
+        files.write_npz(tmp_path / name, arrays)
+    assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
+    with np.load(tmp_path / "1.npz", allow_pickle=False) as found:
+        assert {name: found[name].dtype for name in found} == {name: array.dtype for name, array in arrays.items()}
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+    with pytest.raises(ValueError, match="Object arrays"):
+        files.write_npz(tmp_path / "1.npz", {"x": np.array([None])})
+
+
+def test_a_growing_file_shows_a_line_at_once_and_goes_on_where_it_ended(tmp_path):
+    for text in ("one\n", "two\n"):
+        file = files.append(tmp_path / "a" / "x")
+        file.write(text)
+        assert (tmp_path / "a" / "x").read_text().endswith(text)
+        file.flush()
+        file.close()
+        file.close()
+    assert (tmp_path / "a" / "x").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("before", ["", '{"a": 0}\n', '{"a": 0}\n{"torn'])
+def test_an_added_line_stands_alone(tmp_path, before):
+    (tmp_path / "x").write_text(before)
+    files.append_line(tmp_path / "x", {"b": 2, "a": 1})
+    assert (tmp_path / "x").read_text().startswith(before)
+    assert json.loads((tmp_path / "x").read_text().splitlines()[-1]) == {"a": 1, "b": 2}
+
+
+def test_cutting_keeps_the_beginning(tmp_path):
+    (tmp_path / "x").write_text("one\ntwo\n")
+    files.cut(tmp_path / "x", 4)
+    assert (tmp_path / "x").read_text() == "one\n"
+
+
+def test_moving_and_removing_take_files_and_folders(tmp_path):
+    files.write(tmp_path / "folder" / "x", "1")
+    files.move(tmp_path / "folder", tmp_path / "other")
+    files.move(tmp_path / "other" / "x", tmp_path / "y")
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    files.remove(tmp_path / "link")
+    assert names(tmp_path) == ["other", "y"]
+    for name in ("other", "y", "nothing"):
+        files.remove(tmp_path / name)
+    assert names(tmp_path) == []
+
+
+def test_sha256_is_that_of_the_standard(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_sweeping_removes_what_a_killed_write_left_and_nothing_else(tmp_path):
+    kept = [".hidden", ".x.tmp", "x", "x.12.tmp"]
+    for name in (*kept, ".x.12.tmp", ".metrics.jsonl.7.tmp"):
+        (tmp_path / name).write_text("")
+    files.sweep(tmp_path)
+    files.sweep(tmp_path / "missing")
+    assert names(tmp_path) == kept
+
+
+def test_a_folder_is_probed_without_a_trace(tmp_path):
+    files.probe(tmp_path / "a" / "b", needed=10)
+    assert names(tmp_path / "a" / "b") == []
+    with pytest.raises(SurroundingsError, match=rf"No space left: {tmp_path} needs 1,000,000,000,000,000 bytes"):
+        files.probe(tmp_path, needed=10**15)
+
+
+def test_a_locked_folder_is_refused_with_pid_and_host(tmp_path):
+    with (
+        files.Lock(tmp_path / "run" / "lock"),
+        pytest.raises(SurroundingsError, match=f"process {os.getpid()} on {socket.gethostname()}") as caught,
+    ):
+        files.Lock(tmp_path / "run" / "lock")
+    assert str(caught.value).startswith(f"{tmp_path}/run is in use")
+    files.Lock(tmp_path / "run" / "lock").release()
+
+
+def test_a_lock_dies_with_its_owner_and_no_sooner(tmp_path):
+    hold = (
+        "import sys, pathlib; from cnn_vit.files import Lock; lock = Lock(pathlib.Path(sys.argv[1])); print(1); input()"
+    )
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout.readline() == b"1\n"
+        with pytest.raises(SurroundingsError, match=f"process {owner.pid} on"):
+            files.Lock(path)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        files.Lock(path).release()
+        assert path.read_text().split() == [str(os.getpid()), socket.gethostname()]
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    with pytest.raises(SurroundingsError, match=rf"{tmp_path} lies on a file system without locks"):
+        files.Lock(tmp_path / "lock")

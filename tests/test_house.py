@@ -1,0 +1,438 @@
+"""The house: rooms lean only on rooms below them, and each effect has one door. DESIGN's section 2, executed."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+PACKAGE = TOP / "cnn_vit"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FLOORS = [
+    {"errors"},
+    {"files", "pictures", "process", "settings", "trees"},
+    {"data", "nn"},
+    {"models"},
+    {"analysis", "transfer"},
+    {"training"},
+    {"studies"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+of_the_package = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+# Floors ---------------------------------------------------------------------------------------------------------------
+
+
+def above(package: str, level: int) -> str:
+    """The package that `level` dots stand for."""
+    return ".".join(package.split(".")[: len(package.split(".")) - level + 1])
+
+
+def imports(source: str, package: str) -> set[str]:
+    """Rooms of cnn_vit that a file imports, wherever in the file and in whatever spelling it does.
+
+    A bare text such as "cnn_vit.studies.sweep", "..studies" or f"cnn_vit.studies.{name}" counts: it is there for
+    `import_module`, `__import__` or `sys.modules`.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = above(package, node.level) if node.level else ""
+            base = ".".join(part for part in (base, node.module) if part)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if re.fullmatch(r"cnn_vit(\.\w+)*\.?", node.value) and node.value != "cnn_vit":
+                found.add(node.value)
+            elif dotted := re.fullmatch(r"(\.+)(\w[\w.]*)", node.value):
+                found |= {f"{above(package, len(dotted[1]))}.{dotted[2]}"} if len(dotted[1]) > 1 else set()
+    if "cnn_vit" in found:
+        raise AssertionError("import a room of cnn_vit, not the public door, which opens them all")
+    return {name.split(".")[1] for name in found if name.startswith("cnn_vit.")}
+
+
+def upward(source: str, package: str, room: str) -> set[str]:
+    """Rooms that a file may not import: those not below its own."""
+    others = imports(source, package) - {room}
+    if unknown := others - FLOOR.keys():
+        raise AssertionError(f"{unknown}: import rooms, not what the public door offers")
+    return {other for other in others if FLOOR[other] >= FLOOR[room]}
+
+
+@of_the_package
+def test_imports_point_down(path):
+    parts = path.relative_to(PACKAGE).parts
+    room = parts[0].removesuffix(".py")
+    if room == "__init__":
+        return  # the public door looks into every room, lazily
+    assert not upward(path.read_text(), ".".join(["cnn_vit", *parts[:-1]]), room)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import cnn_vit.studies.sweep",
+        "import cnn_vit.studies.sweep as s",
+        "from cnn_vit import studies",
+        "from cnn_vit.studies import sweep",
+        "from cnn_vit.studies import *",
+        "from .. import studies",
+        "from ..studies import sweep",
+        "def f():\n    from ..studies.sweep import run",
+        "if TYPE_CHECKING:\n    from cnn_vit.studies import sweep",
+        "importlib.import_module('cnn_vit.studies.sweep')",
+        "importlib.import_module(f'cnn_vit.studies.{name}')",
+        "importlib.import_module('..studies', __package__)",
+        "importlib.import_module('.sweep', 'cnn_vit.studies')",
+        "__import__('cnn_vit.studies')",
+        "import sys\nsys.modules['cnn_vit.studies']",
+    ],
+)
+def test_an_upward_import_is_seen_in_every_spelling(line):
+    assert upward(line, "cnn_vit.training", "training") == {"studies"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from cnn_vit.training import step",
+        "from . import step",
+        "import_module('.step', __package__)",
+        "'../data'",
+        "'.'",
+    ],
+)
+def test_a_room_may_look_into_itself(line):
+    assert not upward(line, "cnn_vit.training", "training")
+
+
+@pytest.mark.parametrize(
+    ("room", "other"), [("nn", "data"), ("settings", "trees"), ("transfer", "analysis"), ("cli", "__main__")]
+)
+def test_neighbors_and_upper_floors_are_refused(room, other):
+    assert upward(f"import cnn_vit.{other}", f"cnn_vit.{room}", room) == {other}
+
+
+@pytest.mark.parametrize(
+    "line", ["import cnn_vit", "from cnn_vit import build", "from cnn_vit import *", "import_module(f'cnn_vit.{room}')"]
+)
+def test_rooms_do_not_use_the_public_door(line):
+    with pytest.raises(AssertionError, match="public door"):
+        upward(line, "cnn_vit.training", "training")
+
+
+# One door per effect --------------------------------------------------------------------------------------------------
+
+
+class Names(ast.NodeVisitor):
+    """What a file calls and mentions, by full name: `np.save` is "numpy.save"; a method of anything is ".save"."""
+
+    def __init__(self, source: str):
+        self.aliases: dict[str, str] = {}
+        self.called: list[tuple[str, ast.Call]] = []
+        self.mentioned: set[str] = set()
+        self.modules: set[str] = set()
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                self.modules |= {alias.name for alias in node.names}
+                self.aliases |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname
+                                 else alias.name.split(".")[0] for alias in node.names}  # fmt: skip
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                self.modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+                self.aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        self.visit(tree)
+
+    def full(self, node: ast.AST) -> str:
+        if isinstance(node, ast.Name):
+            return self.aliases.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            return f"{self.full(node.value)}.{node.attr}"
+        return ""
+
+    def visit_Call(self, node: ast.Call):
+        self.called.append((self.full(node.func), node))
+        self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name):
+        self.mentioned.add(self.full(node))
+
+    def visit_Attribute(self, node: ast.Attribute):
+        self.mentioned |= {self.full(node), f".{node.attr}"}
+        self.generic_visit(node)
+
+
+def mentions(pattern: str):
+    """A rule: full names, or ".method" of anything, that match."""
+    return lambda names: {name for name in names.mentioned if re.fullmatch(pattern, name)}
+
+
+def takes_module(pattern: str):
+    """A rule: imported modules that match, or anything inside one."""
+    return lambda names: {name for name in names.modules if re.match(rf"({pattern})(\.|$)", name)}
+
+
+def opens_for_writing(names: Names) -> set[str]:
+    """`open`, `ZipFile` and their like with a mode that writes, or that only running would tell."""
+    found = set()
+    for name, call in names.called:
+        opener = name.rpartition(".")[2]
+        if opener not in {"open", "fdopen", "FileIO", "ZipFile", "TarFile", "GzipFile", "memmap"} or name == "os.open":
+            continue
+        given = (
+            call.args if name.endswith(".open") and "." in name else call.args[1:]
+        )  # path.open(mode), open(path, mode)
+        texts = [*given, *(word.value for word in call.keywords if word.arg == "mode")]
+        modes = [one.value for one in texts if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        writing = any(re.fullmatch(r"[rwaxbt+]{1,4}", mode) and set(mode) & set("wax+") for mode in modes)
+        hidden = name == "open" and len(call.args) > 1 and not isinstance(call.args[1], ast.Constant)
+        found |= {name} if writing or hidden else set()
+    return found
+
+
+def replaces_file(names: Names) -> set[str]:
+    """`path.replace(target)`: one argument, where texts take two; `os.open` of anything but the null device."""
+    one = {
+        name for name, call in names.called if name.endswith(".replace") and len(call.args) == 1 and not call.keywords
+    }
+    raw = {name for name, call in names.called if name == "os.open" and names.full(call.args[0]) != "os.devnull"}
+    return one | raw
+
+
+def prints(names: Names) -> set[str]:
+    """Whatever writes to stdout."""
+    bare = {name for name, call in names.called if name == "print" and "file" not in {w.arg for w in call.keywords}}
+    console = {name for name, call in names.called
+               if name.endswith("Console") and "stderr" not in {w.arg for w in call.keywords}}  # fmt: skip
+    return bare | console | mentions(r"sys\.(__)?stdout(__)?(\..*)?|rich\.print")(names)
+
+
+def says(*pairs: tuple[str, str]):
+    """A rule: a keyword with a value, `shell=True`."""
+    return lambda names: {
+        f"{word.arg}={ast.unparse(word.value)}"
+        for _, call in names.called
+        for word in call.keywords
+        if (word.arg, ast.unparse(word.value)) in pairs
+    }
+
+
+WRITERS = (
+    r"os\.(replace|rename|renames|remove|unlink|mkdir|makedirs|rmdir|removedirs|fsync|fdatasync|f?truncate|link|symlink"
+    r"|mkfifo|write|pwrite|chmod|utime)|shutil\.(?!disk_usage|which|get_terminal_size).*|tempfile\.(?!gettempdir).*"
+    r"|numpy\.(save\w*|memmap)|\.(write_text|write_bytes|unlink|rename|mkdir|rmdir|touch|symlink_to|hardlink_to|chmod"
+    r"|tofile|savefig|writestr)|fcntl\..*"
+)
+CLOCKS = r"time\.(?!sleep).*|datetime\..*|timeit\..*|os\.times|.*\.(st_mtime|st_ctime)(_ns)?"
+NETWORK = r"socket|ssl|urllib\.request|http|requests|urllib3|httpx|aiohttp|ftplib|huggingface_hub"
+EXECUTES = (
+    r"eval|exec|compile|__import__|os\.(system|popen|exec\w+|spawn\w+)|yaml\.(unsafe_)?load\w*|torch\.load"
+    r"|runpy\..*|code\..*|\.extractall|builtins\..*"
+)
+ENVIRONMENT = r"sys\.(orig_)?argv|os\.(environb?|getenvb?|putenv)(\..*)?"
+PICKLES = "pickle|cPickle|cloudpickle|dill|shelve|marshal|joblib"
+STATEFUL = r"flax\.nnx\.(jit|grad|value_and_grad|Optimizer|scan|vmap|remat|pmap|cond)"
+DOORS = {
+    "raw file writing": (r"files\.py", mentions(WRITERS), opens_for_writing, replaces_file),
+    "network": (r"files\.py", takes_module(NETWORK)),
+    "clock": (r"training/journal\.py|studies/stopwatch\.py", mentions(CLOCKS)),
+    "random keys": (r"data/stream\.py", mentions(r"jax\.random\.(key|PRNGKey|wrap_key_data)")),
+    "mesh and sharding": (
+        r"training/devices\.py",
+        lambda names: {name for name, _ in names.called if re.match(r"jax\.(sharding\.|make_mesh)", name)},
+        takes_module(r"jax\.experimental\.(mesh_utils|shard_map|pjit)"),
+    ),
+    "orbax": (r"training/checkpoints\.py", takes_module("orbax")),
+    "stdout": (r"cli/.*|__main__\.py", prints),
+    "argv and environment": (r"__main__\.py|process\.py", mentions(ENVIRONMENT)),
+    "pickle": ("", takes_module(PICKLES), says(("allow_pickle", "True"))),
+    "executed text": ("", mentions(EXECUTES), says(("shell", "True"), ("trust_remote_code", "True"))),
+    "flax that hides state": ("", mentions(STATEFUL)),
+    "layers of others": (
+        r"(?!models/).*",
+        mentions(
+            r"flax\.nnx\.(?!Module$|List$|Dict$|Rngs$|Param$|BatchStat$|data$).*|flax\.linen\..*|jax\.lax\.(conv.*|reduce_window.*)"
+            r"|jax\.nn\.dot_product_attention"
+        ),
+    ),
+}  # fmt: skip
+
+
+def beside_the_doors(source: str, where: str) -> set[str]:
+    """Effects of a file that belong to another: {"clock: time.time"}."""
+    names = Names(source)
+    return {
+        f"{effect}: {found}"
+        for effect, (door, *rules) in DOORS.items()
+        if not (door and re.fullmatch(door, where))
+        for rule in rules
+        for found in rule(names)
+    }
+
+
+@of_the_package
+def test_each_effect_has_one_door(path):
+    assert not beside_the_doors(path.read_text(), name_of(path))
+
+
+@pytest.mark.parametrize(
+    ("effect", "source"),
+    [
+        ("raw file writing", "open('a', 'w')"),
+        ("raw file writing", "open('a', mode='ab')"),
+        ("raw file writing", "open('a', mode)"),
+        ("raw file writing", "path.open('w')"),
+        ("raw file writing", "import zipfile\nzipfile.ZipFile(path, 'a')"),
+        ("raw file writing", "Path('a').write_text('')"),
+        ("raw file writing", "write = Path('a').write_bytes"),
+        ("raw file writing", "import os\nos.replace('a', 'b')"),
+        ("raw file writing", "from os import rename as moved\nmoved('a', 'b')"),
+        ("raw file writing", "path.replace(target)"),
+        ("raw file writing", "import os\nos.open(path, os.O_WRONLY)"),
+        ("raw file writing", "import numpy as np\nnp.savez('a', x=1)"),
+        ("raw file writing", "from tempfile import NamedTemporaryFile as T\nT()"),
+        ("raw file writing", "import shutil\nshutil.rmtree('a')"),
+        ("network", "from urllib import request"),
+        ("network", "def f():\n    import requests.sessions"),
+        ("clock", "import time\ntime.perf_counter()"),
+        ("clock", "from time import monotonic as now\nnow()"),
+        ("clock", "import datetime as d\nd.datetime.now()"),
+        ("clock", "path.stat().st_mtime"),
+        ("random keys", "import jax\njax.random.key(0)"),
+        ("random keys", "from jax import random\nrandom.PRNGKey(0)"),
+        ("mesh and sharding", "from jax.sharding import NamedSharding as N\nN(mesh, spec)"),
+        ("mesh and sharding", "import jax\njax.make_mesh((4,), ('data',))"),
+        ("orbax", "import orbax.checkpoint as ocp"),
+        ("orbax", "from orbax import checkpoint"),
+        ("stdout", "print('a')"),
+        ("stdout", "import sys\nsys.stdout.write('a')"),
+        ("stdout", "from rich.console import Console\nConsole()"),
+        ("argv and environment", "import os\nos.environ['A']"),
+        ("argv and environment", "from os import getenv\ngetenv('A')"),
+        ("argv and environment", "import sys\nsys.argv"),
+        ("pickle", "import pickle"),
+        ("pickle", "from joblib import load"),
+        ("pickle", "import numpy as np\nnp.load(path, allow_pickle=True)"),
+        ("executed text", "eval('1')"),
+        ("executed text", "run = exec"),
+        ("executed text", "subprocess.run(command, shell=True)"),
+        ("executed text", "import os\nos.system('ls')"),
+        ("executed text", "import yaml\nyaml.load(text)"),
+        ("executed text", "archive.extractall()"),
+        ("flax that hides state", "from flax import nnx\nnnx.jit(f)"),
+    ],
+)
+def test_an_effect_beside_its_door_is_seen(effect, source):
+    assert {found.partition(":")[0] for found in beside_the_doors(source, "training/loop.py")} == {effect}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from flax import nnx\nnnx.Conv",
+        "from flax.nnx import BatchNorm",
+        "import flax.linen as nn\nnn.Dense",
+        "import jax\njax.lax.conv_general_dilated",
+        "from jax.lax import reduce_window as pool\npool(x)",
+    ],
+)
+def test_a_model_with_layers_of_others_is_seen(source):
+    used = "\n".join([source, *re.findall(r"import (\w+)$", source)])
+    assert {found.partition(":")[0] for found in beside_the_doors(used, "models/x.py")} == {"layers of others"}
+    assert not beside_the_doors(used, "nn/x.py")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "open('a')",
+        "open('a', 'rb')",
+        "path.open()",
+        "path.read_text()",
+        "'abc'.replace('a', 'b')",
+        "parameter.replace(default=1)",
+        "import os\nos.open(os.devnull, os.O_RDWR)",
+        "import time\ntime.sleep(1)",
+        "import jax\njax.random.split(jax.random.fold_in(key, 1))",
+        "import jax\ndef f(mesh: jax.sharding.Mesh): ...",
+        "import sys\nprint('a', file=sys.stderr)",
+        "import numpy as np\nnp.load(path, allow_pickle=False)",
+        "import ast\nast.literal_eval('1')",
+        "from flax import nnx\nnnx.merge(nnx.split(model))",
+        "import re\nre.compile('a')",
+        "loader.exec_module(module)",
+    ],
+)
+def test_what_is_no_effect_is_let_be(source):
+    assert not beside_the_doors(source, "training/loop.py")
+
+
+# Habits of the whole house --------------------------------------------------------------------------------------------
+
+
+def habits(source: str, *, within: str) -> list[str]:
+    """What no file here does."""
+    tree = ast.parse(source)
+    found = ["assert: a user's mistake is a sentence"] if any(isinstance(n, ast.Assert) for n in ast.walk(tree)) else []
+    if source.strip() and not ast.get_docstring(tree):
+        found.append("no docstring")
+    if Path(within).stem in {"utils", "util", "common", "misc", "helpers", "tools", "stuff"}:
+        found.append("a drawer, not a room")
+    if re.search(r"#.*\b(TODO|FIXME|XXX|HACK)\b", source):
+        found.append("a note instead of a deed")
+    return found
+
+
+@of_the_package
+def test_habits_are_kept(path):
+    assert not habits(path.read_text(), within=name_of(path))
+
+
+@pytest.mark.parametrize(
+    ("source", "within"),
+    [
+        ('"""A."""\ndef f(x):\n    if x:\n        assert x', "trees.py"),
+        ("x = 1", "trees.py"),
+        ('"""A."""', "training/utils.py"),
+        ('"""A."""\nx = 1  # TODO later', "trees.py"),
+    ],
+)
+def test_a_broken_habit_is_seen(source, within):
+    assert len(habits(source, within=within)) == 1
+
+
+def outside(source: str) -> set[str]:
+    """What a recipe imports beside ml_collections."""
+    names = Names(source)
+    relative = {"." for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.level}
+    reached = mentions(r"__import__|open|eval|exec|compile|globals|importlib\..*")(names)
+    return {name for name in names.modules if name.split(".")[0] != "ml_collections"} | relative | reached
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_recipes_import_ml_collections_and_nothing_else(path):
+    assert not outside(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax",
+        "from cnn_vit import settings",
+        "from . import other",
+        "def f():\n    import os",
+        "__import__('os')",
+    ],
+)
+def test_a_recipe_that_imports_more_is_seen(source):
+    assert outside(source)
+    assert not outside("from ml_collections import config_dict\nimport ml_collections")
