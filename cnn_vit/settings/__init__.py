@@ -1,0 +1,19 @@
+"""Settings: a recipe, its words and the command line become one checked, explained, fingerprinted set of values.
+
+load("configs/cifar_resnet.py:56", ["seed=1"])   final settings, flat
+steps("20 epochs", ...), Every("1 epochs", ...)  durations in steps
+fingerprint, differences                         whether two runs are the same
+to_json, from_json                               a run folder's config.json
+"""
+
+from cnn_vit.settings.durations import Every, steps
+from cnn_vit.settings.keys import KEYS, Key, is_keyword
+from cnn_vit.settings.load import Settings, load
+from cnn_vit.settings.recipes import described, known
+from cnn_vit.settings.record import deciding, differences, explain, fingerprint, from_json, to_json
+from cnn_vit.settings.values import shown, takes
+
+__all__ = [
+    "KEYS", "Every", "Key", "Settings", "deciding", "described", "differences", "explain", "fingerprint", "from_json",
+    "is_keyword", "known", "load", "shown", "steps", "takes", "to_json",
+]  # fmt: skip

@@ -1,0 +1,50 @@
+"""A Vision Transformer of three blocks on scikit-learn's handwritten digits, in patches of 2x2 pixels.
+
+Data:     1,797 pictures of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
+Paper:    arXiv:2010.11929, far below its smallest size; no published number for this set.
+Measured: not yet run.
+Run:      cnn-vit train --config=configs/digits_vit.py --workdir=runs/digits_vit
+Smoke:    cnn-vit train --config=configs/digits_vit.py:smoke --workdir=runs/smoke
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(mode: str = "") -> ConfigDict:
+    """The recipe; it has no words but `smoke`."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.name = "digits"
+    config.data.image_size = 8  # pixels
+    config.data.channels = 1  # gray
+    config.data.classes = 10
+    config.data.batch_size = 64  # images
+    config.data.augment = ("affine(10, 0.1, 0.1)",)
+
+    config.model = ConfigDict()
+    config.model.name = "vit/Ti2"  # 16 patches of 2x2 pixels
+    config.model.width = 48
+    config.model.depth = 3  # blocks
+    config.model.heads = 4
+    config.model.hidden = 192  # units
+
+    config.loss = ConfigDict()
+    config.loss.smoothing = 0.1  # share of the target
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05  # times the rate
+    config.optimizer.clip = 1.0  # norm of the gradient
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "150 steps"
+
+    config.ema = 0.995
+    config.duration = "3000 steps"
+    config.log_every = "50 steps"
+    config.evaluate_every = "250 steps"
+    config.checkpoint_every = "500 steps"
+    return config

@@ -1,0 +1,46 @@
+"""A small ResNet on your own folder of pictures, at 64 pixels, from scratch.
+
+Data:     ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
+Paper:    arXiv:1512.03385, Table 1's form with one block a stage and half the filters.
+Measured: not yet run.
+Run:      cnn-vit train --config=configs/folder_resnet.py --config.data.path=FOLDER --workdir=runs/folder_resnet
+Smoke:    cnn-vit train --config=configs/folder_resnet.py:smoke --workdir=runs/smoke
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(mode: str = "") -> ConfigDict:
+    """The recipe; it has no words but `smoke`."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.name = "folder"
+    config.data.path = config_dict.placeholder(str)
+    config.data.image_size = 64  # pixels
+    config.data.channels = 3  # RGB
+    config.data.batch_size = 64  # images
+    config.data.augment = ("pad_crop(8)", "flip")
+
+    config.model = ConfigDict()
+    config.model.name = "resnet/18"
+    config.model.blocks = (1, 1, 1, 1)  # per stage: 10 layers
+    config.model.filters = 32  # of the stem
+
+    config.loss = ConfigDict()
+    config.loss.smoothing = 0.1  # share of the target
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.05  # times the rate
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "2 epochs"
+
+    config.duration = "30 epochs"
+    config.log_every = "20 steps"
+    config.evaluate_every = "2 epochs"
+    config.checkpoint_every = "5 epochs"
+    return config

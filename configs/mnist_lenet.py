@@ -1,0 +1,39 @@
+"""LeNet-5 on MNIST, from an npz file with train_x, train_y, test_x, test_y.
+
+Paper:    LeCun et al. 1998, doi:10.1109/5.726791, figure 9: 0.95 % test error, with trained sub-sampling and RBF units;
+          this is its common form with averages and a dense head.
+Measured: not yet run.
+Run:      cnn-vit train --config=configs/mnist_lenet.py --config.data.path=mnist.npz --workdir=runs/mnist_lenet
+Smoke:    cnn-vit train --config=configs/mnist_lenet.py:smoke --workdir=runs/smoke
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(mode: str = "") -> ConfigDict:
+    """The recipe; it has no words but `smoke`."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.name = "arrays"
+    config.data.path = config_dict.placeholder(str)
+    config.data.image_size = 28  # pixels
+    config.data.channels = 1  # gray
+    config.data.classes = 10
+    config.data.batch_size = 128  # images
+
+    config.model = ConfigDict()
+    config.model.name = "lenet/5"
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.01  # times the rate
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "200 steps"
+
+    config.duration = "10 epochs"
+    config.log_every = "100 steps"
+    return config
