@@ -1,0 +1,138 @@
+"""ResNet for small images: a stem, three stages of residual blocks, an average, a head.
+
+A block learns what to add to its input. Where a stage halves the image it doubles the filters, so the work per layer
+stays level.
+
+Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 4.2.
+Departs from it: nothing; the shortcut is its option A (subsample, pad the filters with zeros), `-b` its option B (a 1x1
+convolution and batch norm where the shape changes). The paper leaves open the momentum of batch norm (here 0.9) and the
+head's first values (here LeCun's normal). "8", one block a stage, is ours, for images of 8 pixels and the like.
+
+Axes:
+    B batch    H, W image sides in pixels    C colors    S filters of the stem
+    I, O channels into and out of a block    D features    K classes
+"""
+
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cnn_vit.models import at_least, sides
+from cnn_vit.nn.conv import Conv
+from cnn_vit.nn.dense import Dense
+from cnn_vit.nn.norm import BatchNorm
+
+
+class ResNet(nnx.Module):
+    """Scores each image for each class.
+
+    Args:
+        num_classes: classes.
+        blocks: residual blocks per stage; the network is 6 * blocks + 2 layers deep.
+        filters: filters of the stem and of the first stage.
+        shortcut: what takes the input past a block that changes its shape; pad is option A, projection option B.
+        channels: colors of an image.
+        image_size: side in pixels, or (height, width); any, the average does not mind.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        blocks: int,
+        filters: int = 16,
+        shortcut: Literal["pad", "projection"] = "pad",
+        channels: int = 3,
+        image_size: int | tuple[int, int] = 32,
+    ):
+        at_least(1, blocks=blocks, filters=filters)
+        sides(image_size)
+        widths = [filters, filters, 2 * filters, 4 * filters]
+        self.stem = Conv(channels, filters, 3, padding=1, bias=False)
+        self.stem_norm = BatchNorm(filters)
+        self.stages = nnx.List([Stage(narrow, wide, blocks, shortcut=shortcut) for narrow, wide in pairwise(widths)])
+        self.head = Dense(4 * filters, num_classes)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:  # (B, H, W, C) -> (B, K)
+        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class."""
+        x = self.features(images, train=train, rngs=rngs)  # (B, D)
+        return self.head(x).astype(jnp.float32)
+
+    def features(
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:  # (B, H, W, C) -> (B, D)
+        """What the head sees: the average over the last stage's pixels, in the dtype of the images."""
+        x = self.stem(images)  # (B, H, W, S)
+        x = jax.nn.relu(self.stem_norm(x, train=train))
+        for stage in self.stages:
+            x = stage(x, train=train)
+        return x.mean((1, 2))
+
+
+class Stage(nnx.Module):
+    """Blocks of one width; the first halves the image where the width changes."""
+
+    def __init__(self, in_channels: int, filters: int, blocks: int, *, shortcut: str):
+        first = Block(in_channels, filters, stride=1 if in_channels == filters else 2, shortcut=shortcut)
+        rest = [Block(filters, filters, stride=1, shortcut=shortcut) for _ in range(blocks - 1)]
+        self.blocks = nnx.List([first, *rest])
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+        for block in self.blocks:
+            x = block(x, train=train)
+        return x
+
+
+class Block(nnx.Module):
+    """Two 3x3 convolutions, added to what they were given."""
+
+    def __init__(self, in_channels: int, filters: int, *, stride: int, shortcut: str):
+        self.conv1 = Conv(in_channels, filters, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = BatchNorm(filters)
+        self.conv2 = Conv(filters, filters, 3, padding=1, bias=False)
+        self.norm2 = BatchNorm(filters)
+        self.stride = stride
+        projected = shortcut == "projection" and in_channels != filters
+        self.projection = Projection(in_channels, filters, stride=stride) if projected else None
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+        y = jax.nn.relu(self.norm1(self.conv1(x), train=train))
+        y = self.norm2(self.conv2(y), train=train)
+        past = self.padded(x, filters=y.shape[-1]) if self.projection is None else self.projection(x, train=train)
+        return jax.nn.relu(y + past)
+
+    def padded(self, x: jax.Array, *, filters: int) -> jax.Array:
+        """The input at the output's shape: a pixel per stride, zeros for the channels it lacks."""
+        missing = filters - x.shape[-1]
+        x = x[:, :: self.stride, :: self.stride]
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+
+
+class Projection(nnx.Module):
+    """Option B: a 1x1 convolution with the stride, and batch norm."""
+
+    def __init__(self, in_channels: int, filters: int, *, stride: int):
+        self.conv = Conv(in_channels, filters, 1, stride=stride, padding=0, bias=False)
+        self.norm = BatchNorm(filters)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+        return self.norm(self.conv(x), train=train)
+
+
+VARIANTS = {
+    "test": partial(ResNet, blocks=1, filters=8),
+    "8": partial(ResNet, blocks=1),
+    "20": partial(ResNet, blocks=3),
+    "32": partial(ResNet, blocks=5),
+    "44": partial(ResNet, blocks=7),
+    "56": partial(ResNet, blocks=9),
+    "110": partial(ResNet, blocks=18),
+    "1202": partial(ResNet, blocks=200),
+}
+SUFFIXES = {"b": {"shortcut": "projection"}}

@@ -1,0 +1,95 @@
+"""LeNet-5: two convolutions of 5x5, each followed by a 2x2 pooling, then three dense layers.
+
+Paper: LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 86, 1998,
+section II.B. This is the network that is called LeNet-5 today, 61,706 parameters, not the paper's 60,000.
+Departs from it: C3 reads all six maps of S2 instead of the paper's table; the pooling learns nothing; the hyperbolic
+tangent is not stretched; the last layer is dense, not a distance to fixed bitmaps; first values are LeCun's normal
+(He's where the activation is relu), not uniform. C5, a convolution of 5x5 over 5x5 pixels, is written as the dense
+layer that it is.
+"5" works on 32 pixels a side, as the paper does: MNIST's 28 get 2 zeros on each side. "5-valid" pads nothing.
+
+Axes:
+    B batch    H, W image sides in pixels    C colors    D features    K classes
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cnn_vit.models import at_least, large_enough, refuse_size, sides
+from cnn_vit.models.mlp import ACTIVATIONS, Hidden
+from cnn_vit.nn.conv import Conv
+from cnn_vit.nn.dense import Dense
+from cnn_vit.nn.pool import average_pool, max_pool
+
+
+class LeNet(nnx.Module):
+    """Scores each image for each class.
+
+    Args:
+        num_classes: classes.
+        filters: filters of the two convolutions.
+        hidden: units of the dense layers between them and the scores.
+        field: side in pixels to which zeros on each side bring a smaller image (the odd one behind); 0 for none.
+        activation: what follows each convolution and each hidden dense layer.
+        pooling: what a 2x2 window of pixels becomes.
+        channels: colors of an image.
+        image_size: side in pixels, or (height, width); 16 at least behind the zeros, and fixed.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        filters: tuple[int, int] = (6, 16),
+        hidden: tuple[int, ...] = (120, 84),
+        field: int = 32,
+        activation: Literal["tanh", "relu"] = "tanh",
+        pooling: Literal["average", "max"] = "average",
+        channels: int = 3,
+        image_size: int | tuple[int, int] = 32,
+    ):
+        at_least(1, filters=filters)
+        at_least(0, field=field)
+        self.image_size, self.activation, self.pooling = sides(image_size), activation, pooling
+        height, width = large_enough(self.image_size, lambda side: ((max(side, field) - 4) // 2 - 4) // 2)
+        around = [(max(field - side, 0) // 2, max(field - side + 1, 0) // 2) for side in self.image_size]
+        first = "lecun_normal" if activation == "tanh" else "he_normal"
+        self.conv1 = Conv(channels, filters[0], 5, padding=(around[0], around[1]), initializer=first)
+        self.conv2 = Conv(filters[0], filters[1], 5, padding=0, initializer=first)
+        self.hidden = Hidden(height * width * filters[1], hidden, activation=activation, dropout=0.0)
+        self.head = Dense(self.hidden.features, num_classes)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:  # (B, H, W, C) -> (B, K)
+        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class."""
+        x = self.features(images, train=train, rngs=rngs)  # (B, D)
+        return self.head(x).astype(jnp.float32)
+
+    def features(
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:  # (B, H, W, C) -> (B, D)
+        """What the head sees: the last hidden layer (F6), in the dtype of the images."""
+        refuse_size(images, self.image_size)
+        x = images
+        for convolution in (self.conv1, self.conv2):
+            x = self.pool(ACTIVATIONS[self.activation](convolution(x)))
+        x = x.reshape(len(x), -1)
+        return self.hidden(x, train=train, rngs=rngs)
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """Each 2x2 window of pixels as one; an odd last row or column is left out."""
+        if self.pooling == "max":
+            return max_pool(x, 2, stride=2, padding=0)
+        return average_pool(x, 2, stride=2, padding=0, count_padding=False)
+
+
+VARIANTS = {
+    "test": partial(LeNet, filters=(8, 8), hidden=(8,), field=16),
+    "5": partial(LeNet, channels=1),
+    "5-valid": partial(LeNet, field=0, channels=1, image_size=28),
+}

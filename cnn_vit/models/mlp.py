@@ -1,0 +1,109 @@
+"""Multilayer perceptron: an image as one row of numbers, hidden layers, a head.
+
+It has no notion of which pixels are neighbors: shuffle the pixels of all images alike and it learns as well. That makes
+it the baseline that a convolution must beat.
+
+Source: Rumelhart, Hinton, Williams, Learning representations by back-propagating errors, Nature 323, 1986.
+Departs from it: rectified units with He's first values (arXiv:1502.01852), dropout (Srivastava et al., JMLR 15, 2014);
+the head starts with LeCun's normal, which keeps the first scores near deviation 1.
+
+Axes:
+    B batch    H, W image sides in pixels    C colors    I values taken    D features    K classes
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cnn_vit.models import at_least, refuse_size, shares, sides
+from cnn_vit.nn.dense import Dense
+from cnn_vit.nn.dropout import Dropout
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+}
+
+
+class MLP(nnx.Module):
+    """Scores each image for each class.
+
+    Args:
+        num_classes: classes.
+        hidden: units of each hidden layer, first to last.
+        activation: what a hidden unit does with its sum; gelu is the exact one (erf).
+        dropout: share of the values dropped in training before each layer but the first.
+        channels: colors of an image.
+        image_size: side in pixels, or (height, width); any, but fixed: the first layer has a weight for each pixel.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        hidden: tuple[int, ...],
+        activation: Literal["relu", "tanh", "gelu"] = "relu",
+        dropout: float = 0.0,
+        channels: int = 3,
+        image_size: int | tuple[int, int] = 32,
+    ):
+        self.image_size = sides(image_size)
+        pixels = self.image_size[0] * self.image_size[1]
+        self.hidden = Hidden(pixels * channels, hidden, activation=activation, dropout=dropout)
+        self.head = Dense(self.hidden.features, num_classes)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:  # (B, H, W, C) -> (B, K)
+        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class."""
+        x = self.features(images, train=train, rngs=rngs)  # (B, D)
+        return self.head(x).astype(jnp.float32)
+
+    def features(
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:  # (B, H, W, C) -> (B, D)
+        """What the head sees: the last hidden layer, in the dtype of the images."""
+        refuse_size(images, self.image_size)
+        x = images.reshape(len(images), -1)  # (B, H*W*C)
+        return self.hidden(x, train=train, rngs=rngs)
+
+
+class Hidden(nnx.Module):
+    """Dense layers, each followed by its activation and dropout; none at all hands its input on.
+
+    Attributes:
+        features: values given per example.
+
+    Args:
+        in_features: values taken per example.
+        hidden: units of each layer.
+        activation: a key of ACTIVATIONS.
+        dropout: share of each layer's values dropped in training.
+    """
+
+    def __init__(self, in_features: int, hidden: tuple[int, ...], *, activation: str, dropout: float):
+        at_least(1, hidden=hidden)
+        shares(dropout=dropout)
+        widths = (in_features, *hidden)
+        initializer = "lecun_normal" if activation == "tanh" else "he_normal"
+        self.layers = nnx.List([Dense(widths[i], widths[i + 1], initializer=initializer) for i in range(len(hidden))])
+        self.activation, self.dropout = activation, Dropout(dropout)
+        self.features = widths[-1]
+
+    def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:  # (B, I) -> (B, D)
+        for layer in self.layers:
+            x = ACTIVATIONS[self.activation](layer(x))
+            x = self.dropout(x, train=train, rngs=rngs)
+        return x
+
+
+VARIANTS = {
+    "test": partial(MLP, hidden=(8,)),
+    "small": partial(MLP, hidden=(256, 128)),  # 50,826 parameters on the 8x8 digits
+    "lecture": partial(MLP, hidden=(512, 512)),  # two layers of 512, 669,706 parameters on MNIST
+}

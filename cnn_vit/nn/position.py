@@ -1,0 +1,54 @@
+"""Position embeddings: numbers added to a token that tell its place."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+from cnn_vit.errors import UserError
+from cnn_vit.nn.values import declare
+
+
+class LearnedPositions(nnx.Module):
+    """Adds a learned row of numbers to each token.
+
+    Attributes:
+        embedding: (tokens, width), a row for each token in their order.
+
+    Args:
+        tokens: tokens of a sequence; fixed.
+        width: numbers per token.
+        initializer: distribution of the first values; normal(0.02) is that of the ViT paper's code (big_vision's is
+            normal with deviation 1 / sqrt(width)).
+    """
+
+    def __init__(self, tokens: int, width: int, *, initializer: str = "normal(0.02)"):
+        self.embedding = declare(nnx.Param, (tokens, width), initializer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # (B, N, D) -> (B, N, D)
+        embedding = self.embedding[...].astype(x.dtype)
+        if x.shape[1:] != embedding.shape:
+            raise ValueError(f"tokens of {x.shape[1:]} given, positions of {embedding.shape} learned")
+        return x + embedding
+
+
+def sincos_positions(height: int, width: int, features: int, *, temperature: float = 10_000.0) -> np.ndarray:
+    """Fixed positions of a grid in two dimensions, one row a token, row-major: (height * width, features) float32.
+
+    The features are four quarters: sine and cosine of the column, then sine and cosine of the row, each times
+    temperature ** -(i / (features / 4 - 1)) for i from 0 to features / 4 - 1, so that the slowest wave is 1 / temperature
+    (a single one is 1). This is the layout of big_vision's `posemb_sincos_2d` (Simple ViT, arXiv:2205.01580), which
+    follows MoCo v3 (arXiv:2104.02057) but for two things: MoCo v3 divides i by features / 4, and its tokens run down the
+    columns.
+
+    Raises:
+        UserError: features that are no multiple of 4.
+    """
+    if features % 4 or features < 4:
+        raise UserError(
+            f"{features} features are no multiple of 4; sin-cos positions are sines and cosines of two axes"
+        )
+    quarter = features // 4
+    waves = temperature ** -(np.arange(quarter) / max(quarter - 1, 1))
+    rows, columns = np.divmod(np.arange(height * width), width)
+    down, right = np.outer(rows, waves), np.outer(columns, waves)
+    return np.concatenate([np.sin(right), np.cos(right), np.sin(down), np.cos(down)], axis=1).astype(np.float32)

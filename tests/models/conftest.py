@@ -1,0 +1,53 @@
+"""Networks with values, and strict dtype promotion: no sum of bfloat16 and float32 goes unseen."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from cnn_vit.models import build
+from cnn_vit.nn.values import first_values, functional
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+class Valued:
+    """A network with its first values, each kind of call compiled once."""
+
+    def __init__(self, name: str, num_classes: int = 3, **changes):
+        self.graph, *_ = nnx.split(build(name, num_classes, **changes), nnx.Param, nnx.BatchStat)
+        self.network = functional(build(name, num_classes, **changes))
+        self.params, self.stats = first_values(self.network, seed=1)
+
+    @cache  # noqa: B019, a network lives as long as its test
+    def compiled(self, method, train):
+        def call(params, stats, images, key):
+            live = nnx.merge(self.graph, params, stats)
+            rngs = None if key is None else nnx.Rngs(dropout=key)
+            return getattr(live, method)(images, train=train, rngs=rngs)
+
+        return jax.jit(call)
+
+    def run(self, images, *, method="__call__", train=False, key=None):
+        """What a method of the network answers to images."""
+        return self.compiled(method, train)(self.params, self.stats, images, key)
+
+    def features(self, images, **how):
+        return self.run(images, method="features", **how)
+
+
+@pytest.fixture
+def valued():
+    return Valued
+
+
+@pytest.fixture
+def images():
+    """Random images of any shape (B, H, W, C), about 0 and 1 in deviation."""
+    return partial(jax.random.normal, jax.random.key(0), dtype=jnp.float32)

@@ -1,0 +1,168 @@
+"""Networks are their papers' networks: parameters and products as published, counted without drawing a value."""
+
+import csv
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnn_vit.models import build, variant
+from cnn_vit.nn.values import functional
+from cnn_vit.trees import count
+
+ROWS = list(csv.DictReader((Path(__file__).parents[1] / "tables" / "params.csv").open(newline="")))
+FAST = {
+    ("lenet/5", 10),
+    ("lenet/5-valid", 10),
+    ("cifar_resnet/20", 10),
+    ("cifar_resnet/20-b", 10),
+    ("resnet/18", 1000),
+    ("resnet/50", 1000),
+    ("vit/B16", 1000),
+    ("vit/B16-pre_logits", 21843),
+    ("vit/S32-tok", 1000),
+    ("vit/Ti16-map", 1000),
+    ("vit/Ti8-gap", 1000),
+}
+
+
+def at(row) -> dict:
+    """Image of a row: its colors are 1 for digits, 3 otherwise."""
+    return {"image_size": int(row["image_size"]), "channels": 1 if row["name"].startswith("lenet/") else 3}
+
+
+def parameters(name, num_classes, **changes) -> int:
+    return count(functional(build(name, num_classes, **changes)).params)
+
+
+def case(row):
+    fast = (row["name"], int(row["num_classes"])) in FAST and row["image_size"] in ("28", "32", "224")
+    name = f"{row['name']}@{row['image_size']}x{row['num_classes']}"
+    return pytest.param(row, id=name, marks=() if fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("row", [case(row) for row in ROWS])
+def test_parameters_are_those_of_the_table(row):
+    assert parameters(row["name"], int(row["num_classes"]), **at(row)) == int(row["params"])
+
+
+def test_the_table_holds_every_published_row_of_these_families():
+    assert len(ROWS) == 176
+    assert {row["name"].partition("/")[0] for row in ROWS} == {"lenet", "cifar_resnet", "resnet", "vit"}
+
+
+def closed_form(name, num_classes, image_size) -> int:
+    """Parameters of a ViT by hand: patches, token, positions, blocks, last norm, reader, two dense layers."""
+    v = variant(name).keywords
+    d, m, p = v["width"], v["hidden"], v["patch"]
+    tokens = (image_size // p) ** 2
+    pool = v.get("pool", "token")
+    attention, mlp, norm = 4 * (d * d + d), 2 * d * m + m + d, 2 * d
+    total = (3 * p * p + 1) * d + tokens * d + v["depth"] * (attention + mlp + 2 * norm) + norm + (d + 1) * num_classes
+    if pool == "token":
+        total += d + (d if v.get("token_position", True) else 0)
+    if pool == "attention":
+        total += d + attention + norm + mlp
+    return total + (d * d + d if v.get("pre_logits") else 0)
+
+
+@pytest.mark.parametrize("name", ["Ti16", "S7-gap", "mu16-map", "M32-tok-pre_logits", "B8-gap-pre_logits"])
+def test_a_vit_follows_the_closed_form(name):
+    assert parameters(f"vit/{name}", 7, image_size=224) == closed_form(f"vit/{name}", 7, 224)
+
+
+def test_the_position_table_of_a_vit_covers_unequal_sides():
+    large, small = (parameters("vit/Ti16-gap", 10, image_size=size) for size in ((32, 64), (16, 32)))
+    assert large - small == (2 * 4 - 1 * 2) * 192
+
+
+def test_the_test_variant_of_resnet_has_one_block_a_stage():
+    stem = 7 * 7 * 3 * 8 + 16
+    stages = [
+        2 * 576 + 2 * 16,
+        1152 + 2304 + 2 * 32 + 128 + 32,
+        4608 + 9216 + 2 * 64 + 512 + 64,
+        18432 + 36864 + 2 * 128 + 2048 + 128,
+    ]
+    assert parameters("resnet/test", 10) == stem + sum(stages) + 64 * 10 + 10
+
+
+GRAY = {"channels": 1, "image_size": 28}
+TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden": (64,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        # conv 32-64-128 of 3x3 with batch norm on 32x32x3 and 10 classes, by pooling, padding and head: checks of the
+        # cost table; conv alone 93,472, average head 1,290, dense head of 128 units 1,418 + 128 per value taken
+        ("cnn/lecture", {"head": "average", "hidden": ()}, 94_762),
+        ("cnn/lecture", {"head": "average", "hidden": (), "pooling": "none"}, 94_762),
+        ("cnn/lecture", {"head": "average", "hidden": (), "padding": 0, "pooling": "average"}, 94_762),
+        ("cnn/lecture", {}, 1_143_466),
+        ("cnn/lecture", {"pooling": "average"}, 1_143_466),
+        ("cnn/lecture", {"pooling": "none"}, 16_872_106),
+        ("cnn/lecture", {"padding": 0}, 357_034),
+        ("cnn/lecture", {"padding": 0, "pooling": "none"}, 11_170_474),
+        # two more convolutions with stride 2 instead of the poolings
+        ("cnn/lecture", {"filters": (32, 32, 64, 64, 128), "stride": (1, 2, 1, 2, 1), "pooling": "none"}, 1_189_738),
+        # networks of the TensorFlow and Keras tutorials, as their summaries print them
+        ("cnn/lecture", TUTORIAL, 122_570),
+        ("cnn/lecture", TUTORIAL | GRAY, 93_322),
+        ("cnn/lecture", GRAY | TUTORIAL | {"filters": (32, 64), "hidden": (), "pool_last": True}, 34_826),
+        ("mlp/lecture", GRAY, 669_706),
+        ("mlp/small", {"channels": 1, "image_size": 8}, 50_826),  # 64*256+256 + 256*128+128 + 128*10+10
+        ("mlp/test", {"channels": 1, "image_size": (2, 3), "hidden": ()}, 70),  # 6*10 + 10
+        ("lenet/5", {"image_size": 28}, 61_706),
+        ("lenet/5", {"image_size": 32}, 61_706),
+    ],
+)
+def test_parameters_are_those_of_hand_arithmetic(name, changes, expected):
+    assert parameters(name, 10, **changes) == expected
+
+
+def products(jaxpr) -> int:
+    """Multiplications that matrix products and convolutions of a program make, padding's zeros counted."""
+    total = 0
+    for equation in jaxpr.eqns:
+        out = equation.outvars[0].aval
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            total += math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:-1])
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            total += products(inner) if hasattr(inner, "eqns") else 0
+    return total
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lenet/5",
+        "lenet/5-valid",
+        "cifar_resnet/20",
+        "cifar_resnet/20-b",
+        "resnet/18",
+        pytest.param("resnet/26", marks=pytest.mark.slow),
+        pytest.param("resnet/50", marks=pytest.mark.slow),
+        pytest.param("resnet/50-v1", marks=pytest.mark.slow),
+        pytest.param("resnet/50-32x4d", marks=pytest.mark.slow),
+        pytest.param("resnet/50-wide2", marks=pytest.mark.slow),
+        pytest.param("vit/Ti16", marks=pytest.mark.slow),
+        pytest.param("vit/Ti16-tok", marks=pytest.mark.slow),
+        "vit/mu16-gap",
+        "vit/mu16-map",
+    ],
+)
+def test_products_are_those_of_the_table(name):
+    """Strides, versions and pooling show here, which parameters do not see."""
+    row = next(row for row in ROWS if row["name"] == name)
+    network = functional(build(name, int(row["num_classes"]), **at(row)))
+    image = jnp.zeros((1, at(row)["image_size"], at(row)["image_size"], at(row)["channels"]))
+    scores = lambda params, stats: network.apply(params, stats, image)[0]  # noqa: E731
+    program = jax.make_jaxpr(scores)(network.params, network.stats)
+    assert products(program.jaxpr) == int(row["macs"])
