@@ -1,0 +1,61 @@
+"""The mesh of devices and where each array lies on it. One code for one device or many.
+
+The batch is split over the axis `data`; a parameter goes where the first matching path pattern sends it. Plain `jit` over
+a global mesh gives the global batch's statistics and gradients without a word of communication in step or layers.
+"""
+
+import re
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from cnn_vit import trees
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+REPLICATED: Rules = ((".*", PartitionSpec()),)
+
+
+def mesh() -> Mesh:
+    """All devices in one row, the axis `data`."""
+    devices = jax.devices()
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def shardings(tree: dict, on: Mesh, rules: Rules = REPLICATED) -> dict:
+    """For each leaf the placement that the first rule found in its path gives; replicated where none is."""
+
+    def of(path, leaf):
+        text = trees.name(path)
+        return NamedSharding(on, next((spec for pattern, spec in rules if re.search(pattern, text)), PartitionSpec()))
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def over_batch(on: Mesh) -> NamedSharding:
+    """The placement of an array whose first axis is the batch."""
+    return NamedSharding(on, PartitionSpec("data"))
+
+
+def replicated(on: Mesh) -> NamedSharding:
+    """The placement of an array that every device holds whole."""
+    return NamedSharding(on, PartitionSpec())
+
+
+def place(tree: dict, on: Mesh, rules: Rules = REPLICATED) -> dict:
+    """Puts a tree of host arrays on the devices."""
+    return jax.device_put(tree, shardings(tree, on, rules), may_alias=False)  # the state is donated: never the host's own memory
+
+
+def place_batch(batch: dict[str, np.ndarray], on: Mesh) -> dict[str, jax.Array]:
+    """Puts this process's rows of the global batch on its devices."""
+    rows = over_batch(on)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, rows)
+    return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
+
+
+def fill(size: int, on: Mesh) -> int:
+    """The smallest batch of at least `size` rows that divides evenly among the devices."""
+    return -(-size // on.size) * on.size

@@ -1,0 +1,147 @@
+"""Exact evaluation: each example counts once, whatever the batch size or the number of devices.
+
+Each example's loss, prediction and margin come back to the host, which drops the padding rows and sums in float64.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_vit import data, files
+from cnn_vit.data import stream
+from cnn_vit.errors import UserError, unknown
+from cnn_vit.training import devices, step
+
+NEAR_TIE = 1e-5  # margin below which float rounding may choose the class
+BATCH = 256  # examples judged at once where nobody says
+
+
+def rows(
+    judged: Callable[[dict], dict], split: data.Split, *, batch_size: int, on: jax.sharding.Mesh, workers: int = 0
+) -> dict[str, np.ndarray]:
+    """What `judged` says of every example of a split, in the split's order.
+
+    Returns:
+        index, label, predicted, rank (N,) int32; loss, margin (N,) float32; scores (N, K) float32, or the five best
+        with `classes` (N, 5) where there are more than 1,000 classes.
+    """
+    size = devices.fill(min(batch_size, len(split.labels)), on)
+    batches = stream.ordered_batches(
+        split, batch_size=size, workers=workers, place=lambda batch: devices.place_batch(batch, on)
+    )
+    found = [{key: np.asarray(value) for key, value in ready.items()} for ready in ahead(map(judged, batches))]
+    together = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+    real = together.pop("weight") > 0
+    return {key: value[real] for key, value in together.items()}
+
+
+def ahead(items: Iterator) -> Iterator:
+    """The same items, each fetched only after the next was asked for: the device works while the host reads."""
+    waiting: list = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def summary(found: dict[str, np.ndarray], classes: int) -> dict[str, Any]:
+    """Accuracy, top-5 accuracy (None for five classes or fewer), mean loss and number of examples."""
+    return {
+        "accuracy": float((found["rank"] == 0).mean(dtype=np.float64)),
+        "top5": float((found["rank"] < 5).mean(dtype=np.float64)) if classes > 5 else None,
+        "loss": float(found["loss"].mean(dtype=np.float64)),
+        "n": len(found["index"]),
+    }
+
+
+def near_ties(found: dict[str, np.ndarray]) -> list[int]:
+    """Indices of examples whose first two scores are so near that rounding may exchange them."""
+    return sorted(int(index) for index in found["index"][found["margin"] < NEAR_TIE])
+
+
+def keep_predictions(workdir: Path, split: str, found: dict[str, np.ndarray]) -> None:
+    """Writes predictions/SPLIT.npz: a line per example, so that no later question needs the network again."""
+    names = {"index", "label", "predicted", "loss", "margin", "scores", "classes"}
+    files.write_npz(workdir / "predictions" / f"{split}.npz", {k: v for k, v in found.items() if k in names})
+
+
+def note_test_read(workdir: Path, **facts) -> None:
+    """Appends a line to test_reads.jsonl: whoever chooses by a test split leaves a trace."""
+    files.append_line(workdir / "test_reads.jsonl", facts)
+
+
+def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, workers: int = 2) -> dict[str, Any]:
+    """Exact metrics of a trained network on a split.
+
+    Args:
+        network: what `load` returned.
+        source: a data set (`data.load`), a path (folder, zip, npz) or a data section.
+        split: train, validation or test.
+        batch_size: examples judged at once; the result does not depend on it.
+        workers: threads that decode pictures.
+
+    Returns:
+        split, accuracy, top5, loss, n, near_ties, and `rows`: the arrays of `rows` above.
+
+    Raises:
+        UserError: the data has other classes, another number of channels, or no such split.
+    """
+    dataset = fitting(network, source)
+    if split not in dataset.splits:
+        raise unknown("split", split, dataset.splits)
+    on = devices.mesh()
+    judge = step.judge(network.form, on)
+    params, stats, numbers = devices.place((network.params, network.stats, normalization(network.preprocessing)), on)
+    found = rows(
+        lambda batch: judge(params, stats, batch, numbers),
+        dataset.splits[split],
+        batch_size=batch_size,
+        on=on,
+        workers=workers,
+    )
+    answer = {"split": split, **summary(found, len(network.classes)), "near_ties": near_ties(found)}
+    return answer | {"rows": found}
+
+
+def normalization(preprocessing: dict) -> dict[str, np.ndarray]:
+    """Mean and deviation of the channels as `judge` takes them."""
+    return {key: np.asarray(preprocessing[key], np.float32) for key in ("mean", "deviation")}
+
+
+def section_for(network, path: str | os.PathLike) -> dict[str, Any]:
+    """The data section that reads a path the way a network was trained to see pictures."""
+    seen = network.preprocessing
+    return data.at(path, image_size=tuple(seen["image_size"]), channels=seen["channels"], fit=seen["fit"])
+
+
+def fitting(network, source) -> data.Dataset:
+    """The data that a source names, or an error with both lists where its classes are not the network's."""
+    if isinstance(source, str | os.PathLike):
+        source = section_for(network, source)
+    dataset = source if isinstance(source, data.Dataset) else data.load(source)
+    if tuple(dataset.classes) != tuple(network.classes):
+        raise UserError(
+            f"the network knows the classes {listed(network.classes)}, the data has {listed(dataset.classes)}; "
+            "labels would shift: name and order the class folders as in training"
+        )
+    if dataset.image_shape != tuple(network.form.image_shape):
+        raise UserError(
+            f"the network takes {shape_text(network.form.image_shape)} pictures, the data gives "
+            f"{shape_text(dataset.image_shape)}; set data.image_size and data.channels to the network's"
+        )
+    return dataset
+
+
+def shape_text(shape: tuple[int, int, int]) -> str:
+    """(28, 30, 1) as "28x30x1"."""
+    return "x".join(map(str, shape))
+
+
+def listed(names: tuple[str, ...], most: int = 12) -> str:
+    """Names in brackets, the first dozen."""
+    return "[" + ", ".join(names[:most]) + (f", ... {len(names)} in all" if len(names) > most else "") + "]"

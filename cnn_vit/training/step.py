@@ -1,0 +1,231 @@
+"""One step of learning and one of judging, as pure functions over plain dicts, compiled once.
+
+What shapes the program is `Static`; every number that does not is an argument (`numbers`), so that another seed or
+learning rate compiles nothing. `learn` takes a host's bytes to the next state: chance, augmentation, scores, loss,
+gradient, update, average.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from cnn_vit import trees
+from cnn_vit.data import augment
+from cnn_vit.models import build as build_model
+from cnn_vit.nn.values import Network, functional
+from cnn_vit.training import devices, losses, optimizers, schedules
+
+TOP = 5  # scores kept of each example where there are more than MANY classes
+MANY = 1000
+
+
+class Form(NamedTuple):
+    """What a network is and how its scores are read."""
+
+    model: str
+    keywords: tuple[tuple[str, Any], ...]
+    num_classes: int
+    image_shape: tuple[int, int, int]  # (H, W, C)
+    dtype: str
+    loss: str
+
+
+class Schedule(NamedTuple):
+    """The shape of the learning rate over the run, in steps."""
+
+    name: str
+    total: int
+    warmup: int
+    boundaries: tuple[int, ...]
+    factor: float
+    timescale: int
+
+
+class Static(NamedTuple):
+    """Everything that shapes the compiled step. Runs of equal `Static` share one compilation."""
+
+    form: Form
+    augment: tuple[str, ...]
+    optimizer: str
+    nesterov: bool
+    clip: bool
+    decay: str
+    accumulate: int
+    ema: bool
+    schedule: Schedule
+
+
+class Step(NamedTuple):
+    """A compiled pair.
+
+    Attributes:
+        network: shapes, initializers and `apply` of the network.
+        start: (params, stats) -> state, on the host.
+        learn: (state, frozen, batch, numbers) -> (state, measures); the state given is donated.
+    """
+
+    network: Network
+    start: Callable
+    learn: Callable
+
+
+@functools.cache
+def network(form: Form) -> Network:
+    """The network that a form names, as plain data."""
+    height, width, channels = form.image_shape
+    return functional(
+        build_model(
+            form.model, form.num_classes, channels=channels, image_size=(height, width), **dict(form.keywords)
+        )
+    )
+
+
+def normalized(images: jax.Array, numbers: dict, dtype: str) -> jax.Array:
+    """Images of 0..1, (B, H, W, C), less the mean and over the deviation of their channels, in the compute dtype."""
+    return ((images - numbers["mean"]) / numbers["deviation"]).astype(dtype)
+
+
+@functools.cache
+def build(static: Static, mesh: jax.sharding.Mesh) -> Step:
+    """Compiles (at the first call) the step of learning. Cached: trials in one process share it.
+
+    Measures of a step: loss, accuracy of the batch as the network saw it, the learning rate, the gradient's norm before
+    clipping, and whether loss, gradient and the new values are finite.
+    """
+    net = network(static.form)
+    chain = functools.partial(chain_of, static, optimizers.decayed(net.params, static.decay))
+    shape = schedules.shape(**static.schedule._asdict())
+
+    def start(params: dict, stats: dict) -> dict:
+        opt = jax.eval_shape(lambda: chain(PLACEHOLDERS, 0.0).init(params))
+        opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), opt)  # every rule here starts from zeros
+        ema = jax.tree.map(np.copy, dict(params=params, stats=stats)) if static.ema else {}
+        return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
+
+    def learn(state, frozen, batch, numbers):
+        grads, (stats, loss, accuracy) = gradient(static, net, state, frozen, batch, numbers)
+        rate = numbers["learning_rate"] * shape(state["step"])
+        updates, opt = chain(numbers, rate).update(grads, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        ema = averaged(state, params, stats, numbers) if static.ema else {}
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        for leaf in jax.tree.leaves((params, stats)):
+            finite &= jnp.isfinite(leaf).all()
+        measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
+        return dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema), measures
+
+    everywhere = devices.replicated(mesh)
+    return Step(net, start, jax.jit(learn, donate_argnums=0, out_shardings=(None, everywhere)))
+
+
+PLACEHOLDERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
+
+
+def chain_of(static: Static, decay_mask: dict, numbers: dict, rate) -> optax.GradientTransformation:
+    """The optimizer's chain for one step; only its arrays differ from step to step."""
+    return optimizers.chain(
+        static.optimizer, numbers, rate, decay_mask=decay_mask, clip=static.clip, nesterov=static.nesterov
+    )
+
+
+def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dict, numbers: dict):
+    """Gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
+
+    The whole batch is augmented and mixed before it is cut; micro-batch i is rows i::accumulate, so that each device
+    keeps its share.
+    """
+    size = batch["label"].shape[0]
+    rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], state["step"]), 3)
+    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(size))
+    augmented = augment.build(static.augment, static.form.num_classes)
+    images, target = augmented(batch["image"], batch["label"], row_keys, mix, numbers["augment"])
+    images = normalized(images, numbers, static.form.dtype)
+    target = losses.smooth(target, numbers["smoothing"])
+    whole = images, target, batch["label"], batch["weight"]
+
+    def cost(params, stats, micro, key):
+        images, target, label, weight = micro
+        scores, stats = net.apply(
+            trees.merge(params, frozen["params"]),
+            trees.merge(stats, frozen["stats"]),
+            images,
+            train=True,
+            rngs=nnx.Rngs(dropout=key),
+        )
+        each = losses.LOSSES[static.form.loss](scores, target)
+        total = jnp.maximum(weight.sum(), 1)
+        right = (scores.argmax(-1) == label).astype(jnp.float32)
+        return (each * weight).sum() / total, (own(stats, state["stats"]), (right * weight).sum() / total)
+
+    gradients = jax.value_and_grad(cost, has_aux=True)
+    if static.accumulate == 1:
+        (loss, (stats, accuracy)), grads = gradients(state["params"], state["stats"], whole, drop)
+        return grads, (stats, loss, accuracy)
+
+    count = static.accumulate
+    cut = jax.tree.map(lambda x: x.reshape(size // count, count, *x.shape[1:]).swapaxes(0, 1), whole)
+
+    def one(carried, given):
+        stats, sums = carried
+        index, micro = given
+        (loss, (stats, accuracy)), grads = gradients(state["params"], stats, micro, jax.random.fold_in(drop, index))
+        return (stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
+    on_cpu = jax.default_backend() == "cpu"  # the gradient of a convolution inside a loop is about nine times slower there
+    (stats, sums), _ = jax.lax.scan(
+        one, (state["stats"], zeros), (jnp.arange(count), cut), unroll=count if on_cpu else 1
+    )
+    grads, loss, accuracy = jax.tree.map(lambda x: x / count, sums)
+    return grads, (stats, loss, accuracy)
+
+
+def own(stats: dict, like: dict) -> dict:
+    """The branches of `stats` that `like` holds: what is frozen is not carried in the state."""
+    return {key: own(stats[key], branch) if isinstance(branch, dict) else stats[key] for key, branch in like.items()}
+
+
+def averaged(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
+    """The exponential moving average of parameters and statistics; short memory at first: min(ema, (1 + t)/(10 + t))."""
+    done = state["step"].astype(jnp.float32)
+    decay = jnp.minimum(numbers["ema"], (1 + done) / (10 + done))
+    return jax.tree.map(
+        lambda old, new: decay * old + (1 - decay) * new, state["ema"], dict(params=params, stats=stats)
+    )
+
+
+@functools.cache
+def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
+    """(params, stats, batch, numbers) -> per example: loss, predicted, rank of the label, margin, weight, index, scores.
+
+    The loss is that of the recipe against the bare label, without smoothing. Of more than 1,000 classes the best five
+    scores are kept, as (scores, their classes).
+    """
+    net = network(form)
+
+    def rows(params, stats, batch, numbers):
+        images = normalized(batch["image"].astype(jnp.float32) / 255, numbers, form.dtype)
+        scores, _ = net.apply(params, stats, images, train=False)
+        label = batch["label"]
+        own_score = jnp.take_along_axis(scores, label[:, None], 1)
+        before = jnp.arange(form.num_classes) < label[:, None]
+        first, second = jax.lax.top_k(scores, 2)[0].T if form.num_classes > 1 else (scores[:, 0], -jnp.inf)
+        best, which = jax.lax.top_k(scores, TOP) if form.num_classes > MANY else (scores, None)
+        found = dict(
+            loss=losses.LOSSES[form.loss](scores, jax.nn.one_hot(label, form.num_classes)),
+            predicted=scores.argmax(-1).astype(jnp.int32),
+            rank=((scores > own_score) | ((scores == own_score) & before)).sum(-1).astype(jnp.int32),
+            margin=first - second,
+            scores=best,
+            **{key: batch[key] for key in ("label", "weight", "index")},
+        )
+        return found if which is None else found | {"classes": which}
+
+    return jax.jit(rows, out_shardings=devices.over_batch(mesh))

@@ -1,0 +1,198 @@
+"""The journal: the same run writes the same bytes, and a stopped one goes on as if it had not been."""
+
+import io
+import json
+import os
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn_vit.errors import SurroundingsError
+from cnn_vit.training import journal
+from cnn_vit.training.journal import Journal, Progress
+
+NUMBERS = {"loss": 2.5, "accuracy": 0.5, "learning_rate": 0.1, "gradient_norm": 3.0}
+
+
+def written(folder, steps, *, at=0):
+    """A run that logs at each of the steps and evaluates at even ones."""
+    record = Journal(folder, at=at)
+    for step in steps:
+        record.train(step, **{key: value / step for key, value in NUMBERS.items()})
+        if step % 2 == 0:
+            record.evaluation(step, "validation", 1 / step, 0.3, 64)
+        record.timing(step, seconds=0.5 * step)
+    record.flush()
+    found = record.evaluations()
+    record.close()
+    return found
+
+
+def read(folder):
+    return [(folder / name).read_bytes() for name in ("metrics.jsonl", "timing.jsonl")]
+
+
+def test_lines_have_the_keys_that_other_programs_read(tmp_path):
+    written(tmp_path, [2])
+    train, evaluation = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert train == {
+        "kind": "train",
+        "step": 2,
+        "loss": 1.25,
+        "accuracy": 0.25,
+        "learning_rate": 0.05,
+        "gradient_norm": 1.5,
+    }
+    assert evaluation == {
+        "kind": "evaluation",
+        "step": 2,
+        "split": "validation",
+        "accuracy": 0.5,
+        "loss": 0.3,
+        "n": 64,
+    }
+    assert list(train) == sorted(train)
+    assert list(evaluation) == sorted(evaluation)
+    assert json.loads((tmp_path / "timing.jsonl").read_text()) == {"seconds": 1.0, "step": 2}
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_a_number_keeps_its_bits(value):
+    for given_as in (value, np.float32(value), jnp.float32(value), np.array([value], np.float32)[0]):
+        back = np.float32(json.loads(journal.line(1, loss=given_as))["loss"])
+        assert back.tobytes() == np.float32(given_as).tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, jnp.nan])
+def test_what_is_not_finite_is_null(value):
+    assert journal.line(3, loss=value) == '{"loss": null, "step": 3}\n'
+
+
+@pytest.mark.parametrize("stopped", range(7))
+@pytest.mark.parametrize("torn", ["", "{", '{"kind": "train", "step": 9', '{"kind": "train", "loss": 1, "step": 7}'])
+def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, stopped, torn):
+    undisturbed = written(tmp_path / "a", range(1, 7))
+    written(tmp_path / "b", range(1, 6))
+    at = min(stopped, 5)
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        with open(tmp_path / "b" / name, "a") as file:
+            file.write(torn)
+    assert written(tmp_path / "b", range(at + 1, 7), at=at) == undisturbed
+    assert read(tmp_path / "b") == read(tmp_path / "a")
+
+
+def test_a_journal_from_step_0_starts_empty(tmp_path):
+    written(tmp_path, range(1, 6))
+    assert Journal(tmp_path, at=0).evaluations() == []
+    assert read(tmp_path) == [b"", b""]
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "{}", '{"step": "2"}', "[1]", '{"step": 2'])
+def test_a_damaged_line_between_whole_ones_is_refused_by_its_number(tmp_path, wrong):
+    written(tmp_path, [1, 3])
+    first, *rest = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join([first, wrong + "\n", *rest]))
+    before = read(tmp_path)
+    with pytest.raises(SurroundingsError, match=rf"line 2 of {tmp_path}/metrics.jsonl"):
+        Journal(tmp_path, at=3)
+    assert read(tmp_path) == before
+
+
+def test_a_line_is_visible_at_once_and_on_the_disk_after_a_flush(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.readlink(f"/proc/self/fd/{handle}")))
+    record = Journal(tmp_path, at=0)
+    record.train(1, **NUMBERS)
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
+    record.flush()
+    assert flushed == [str(tmp_path / "metrics.jsonl"), str(tmp_path / "timing.jsonl")]
+
+
+def test_the_clock_does_not_follow_the_time_of_day(monkeypatch):
+    before = journal.now()
+    monkeypatch.setattr(time, "time", lambda: -1e9)
+    assert before <= journal.now() < before + 60
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes forward when told to."""
+    hands = [100.0]
+    monkeypatch.setattr(journal, "now", lambda: hands[0])
+    return hands
+
+
+def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_a_last_one(clock):
+    stream = io.StringIO()
+    with Progress(100, batch_size=8, stream=stream) as progress:
+        for step in range(1, 101):
+            clock[0] += 60.0 if step == 1 else 0.5  # the first compiles
+            progress.update(step, accuracy=0.875 if step == 30 else None)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "step 1 of 100"
+    assert lines[1] == "step 21 of 100, 16 images/s, 0:00:40 left"  # 2 steps of 8 images a second, 79 steps to go
+    assert lines[2] == "step 41 of 100, 16 images/s, 0:00:30 left, accuracy 0.8750"
+    assert lines[-1] == "step 100 of 100, 16 images/s, 0:00:00 left, accuracy 0.8750"
+    assert len(lines) == 6
+
+
+def test_speed_is_that_of_the_last_half_minute(clock):
+    stream = io.StringIO()
+    progress = Progress(1000, stream=stream)
+    for step in range(1, 201):
+        clock[0] += 1.0 if step <= 100 else 0.5
+        progress.update(step)
+    assert "2 images/s, 0:06:40 left" in stream.getvalue().splitlines()[-1]  # 800 steps at 2 a second
+
+
+def test_a_resumed_run_counts_the_steps_before_but_not_their_time(clock):
+    stream = io.StringIO()
+    progress = Progress(100, at=50, stream=stream)
+    for step in range(51, 75):
+        clock[0] += 1.0
+        progress.update(step)
+    assert stream.getvalue().splitlines()[0] == "step 60 of 100, 1 images/s, 0:00:40 left"
+
+
+def test_on_a_terminal_a_bar_shows_step_speed_time_left_and_accuracy(clock):
+    stream = Terminal()
+    with Progress(100, batch_size=8, stream=stream) as progress:
+        for step in range(1, 101):
+            clock[0] += 0.5
+            progress.update(step, accuracy=0.875)
+        progress.say("a sentence with [brackets]")
+    shown = stream.getvalue()
+    assert "50/100" in shown
+    assert "16 images/s, 0:00:25 left, accuracy 0.8750" in shown
+    assert "a sentence with [brackets]" in shown
+    assert "\x1b[?25h" in shown  # the cursor is back
+
+
+def test_a_stream_that_is_gone_does_not_stop_the_run(clock):
+    class Gone(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    with Progress(2, stream=Gone(), every=0) as progress:
+        progress.update(1)
+        progress.say("nobody reads this")
+
+
+def test_an_update_takes_microseconds():
+    progress = Progress(10**6, stream=io.StringIO())
+    start = time.process_time()
+    for step in range(20_000):
+        progress.update(step)
+    assert (time.process_time() - start) / 20_000 < 20e-6

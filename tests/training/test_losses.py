@@ -1,0 +1,86 @@
+"""Losses against hand arithmetic and float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cnn_vit.training import losses
+
+few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+SCORES = hnp.arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32))
+WEIGHTS = hnp.arrays(np.float32, (3, 4), elements=st.floats(0.125, 1, width=32))
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def shares(weights):
+    return weights / weights.sum(1, keepdims=True)
+
+
+@few
+@given(scores=SCORES, weights=WEIGHTS)
+def test_softmax_is_minus_the_expected_log_probability(scores, weights):
+    target, exact = shares(weights), np.float64(scores)
+    log_sum = np.log(np.exp(exact - exact.max(1, keepdims=True)).sum(1)) + exact.max(1)
+    expected = log_sum - (np.float64(target) * exact).sum(1)
+    np.testing.assert_allclose(losses.softmax(scores, target), expected, rtol=1e-5, atol=1e-4)
+
+
+@few
+@given(scores=SCORES, weights=WEIGHTS)
+def test_sigmoid_sums_a_binary_cross_entropy_of_each_class(scores, weights):
+    target, exact = np.float64(shares(weights)), np.float64(scores)
+    log_yes, log_no = -np.logaddexp(0, -exact), -np.logaddexp(0, exact)
+    expected = -(target * log_yes + (1 - target) * log_no).sum(1)
+    np.testing.assert_allclose(losses.sigmoid(scores, np.float32(target)), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_equal_scores_cost_log_k_and_k_log_2():
+    scores, target = jnp.zeros((2, 10)), jnp.eye(2, 10)
+    np.testing.assert_allclose(losses.softmax(scores, target), [np.log(10)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(losses.sigmoid(scores, target), [10 * np.log(2)] * 2, rtol=1e-6)
+
+
+def test_the_gradient_of_softmax_is_probability_minus_target():
+    scores, target = jnp.array([[1.0, -2.0, 0.5]]), jnp.array([[0.2, 0.1, 0.7]])
+    found = jax.grad(lambda scores: losses.softmax(scores, target).sum())(scores)
+    np.testing.assert_allclose(found, np.exp(scores) / np.exp(scores).sum() - target, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loss_is_float32_one_number_per_example_and_finite_far_out(name, dtype):
+    scores = jnp.array([[1e4, -1e4], [-1e4, 1e4]], dtype)
+    found = losses.LOSSES[name](scores, jnp.eye(2))
+    assert (found.shape, found.dtype) == ((2,), jnp.float32)
+    np.testing.assert_allclose(found, [0, 0], atol=1e-6)
+    assert np.isfinite(losses.LOSSES[name](scores, 1 - jnp.eye(2))).all()
+
+
+def test_smoothing_spreads_a_tenth_over_all_ten_classes():
+    smoothed = losses.smooth(jnp.eye(3, 10), 0.1)
+    expected = np.full((3, 10), 0.01)
+    expected[range(3), range(3)] = 0.91  # Szegedy et al., section 7: (1 - e) + e / K
+    np.testing.assert_allclose(smoothed, expected, atol=1e-7)
+
+
+def test_the_least_loss_under_smoothing_is_the_targets_entropy():
+    target = losses.smooth(jnp.eye(1, 10), 0.1)
+    np.testing.assert_allclose(losses.softmax(jnp.log(target), target), [0.500288], atol=1e-6)
+
+
+def test_smoothing_by_zero_keeps_a_mixed_target_and_another_amount_traces_nothing_anew():
+    traces = []
+    smooth = jax.jit(lambda target, amount: traces.append(1) or losses.smooth(target, amount))
+    target = jnp.array([[0.25, 0.75, 0.0]])
+    np.testing.assert_array_equal(smooth(target, 0.0), target)
+    np.testing.assert_allclose(smooth(target, 0.6), [[0.3, 0.5, 0.2]], atol=1e-6)
+    assert len(traces) == 1
