@@ -1,0 +1,79 @@
+"""Final settings as text: for `--show`, and for the help of a command that takes a recipe. Imports no jax."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import data, models, settings
+from cnn_vit.cli import HERE, literal_keys, table
+from cnn_vit.errors import unknown
+
+CHOICES = {"loss.name": ("losses", "LOSSES"), "optimizer.name": ("optimizers", "OPTIMIZERS"),
+           "schedule.name": ("schedules", "SCHEDULES")}  # fmt: skip
+SHORT = 40  # characters of a value in the help
+
+
+def helped(recipe: str, overrides: Sequence[str]) -> str:
+    """Every setting of a recipe: value, what it takes, meaning; and the recipe's words."""
+    final = settings.load(recipe, overrides)
+    known = keywords(final)
+    rows = []
+    for key, value, _, meaning in settings.explain(final):
+        takes, meant = known.get(key, (taken(key), meaning))[-2:]
+        rows.append((f"--config.{key}", written(value), takes, meant))
+        if key in ("data.name", "model.name"):
+            rows += [
+                (f"--config.{name}", written(default), takes, meant)
+                for name, (default, takes, meant) in known.items()
+                if name not in final.values and name.startswith(key.removesuffix("name"))
+            ]
+    path = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
+    words = settings.described(settings.known().get(path, Path(path)))[1]
+    return (
+        f"settings of {recipe} (--config.key=value; value, what it takes, meaning):\n{table(rows, indent='  ')}\n\n"
+        f"words of {path} (--config={path}:word,word):\n{table(words.items(), indent='  ')}"
+    )
+
+
+def shown(final: settings.Settings) -> str:
+    """Every setting with its value and where that comes from."""
+    return table([(key, repr(value), origin) for key, value, origin, _ in settings.explain(final)])
+
+
+def refuse_unknown(final: settings.Settings) -> None:
+    """Raises UserError for a keyword that the named model or data source does not take, without importing either."""
+    known = keywords(final)
+    for key in filter(settings.is_keyword, final.values):
+        if key not in known:
+            section = key.partition(".")[0]
+            near = [name for name in (*settings.KEYS, *known) if name.startswith(f"{section}.")]
+            raise unknown("setting", key, near)
+
+
+def keywords(final: settings.Settings) -> dict[str, tuple[Any, str, str]]:
+    """Keywords of the named source and model: default, type and meaning, read from their text."""
+    of_data = {f"data.{name}": about for name, about in data.keywords(final["data.name"]).items()}
+    of_model = {
+        f"model.{name}": about
+        for name, about in models.described(final["model.name"]).items()
+        if name not in models.FROM_DATA
+    }
+    return of_data | of_model
+
+
+def taken(key: str) -> str:
+    """What a common key takes; names of losses and the like are read from the dicts that hold them."""
+    if key in CHOICES:
+        file, name = CHOICES[key]
+        return " or ".join(literal_keys(HERE.parent / "training" / f"{file}.py", name))
+    if key == "data.name":
+        return " or ".join(data.sources())
+    return settings.takes(settings.KEYS[key])
+
+
+def written(value: Any) -> str:
+    """A value as the command line writes it."""
+    if value is None or value is inspect.Parameter.empty:
+        return "none" if value is None else "must be given"
+    return settings.shown(value, most=SHORT) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,199 @@
+"""Look at this machine: versions, devices, cores, memory, disk, settings in force, and what stands in the way.
+
+Each problem comes with its remedy. To time a step or to look into a data set is not asked here.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import cli, process
+from cnn_vit.errors import nearest
+
+GB = 1e9  # bytes
+TITLES = {"memory": "memory, GB", "disk": "free disk, GB"}
+LEAST_MEMORY, LEAST_DISK = 2.0, 1.0  # GB: what a small network takes, and a few checkpoints with a compilation cache
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The command takes no words of its own."""
+
+
+def run(given: argparse.Namespace) -> None:
+    """Prints what was found and a line per problem."""
+    prepared: process.Prepared = given.prepared
+    found: dict[str, Any] = {
+        "versions": versions(),
+        "devices": devices(),
+        "cores": cores(),
+        "memory": memory(),
+        "disk": disk(prepared),
+        "settings": in_force(prepared),
+    }
+    found["problems"] = problems(found, prepared)
+    sections = [
+        f"{name}\n{cli.table(facts.items(), indent='  ')}" for name, facts in found.items() if name != "problems"
+    ]
+    said = [f"  {problem}" for problem in found["problems"]] or ["  none"]
+    cli.answer(given, found, "\n".join([*sections, "problems", *said]), then="cnn-vit train")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package and what it requires."""
+    required = {name: version_of(name) for name, _ in requirements()}
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cnn_vit": version_of("cnn_vit"),
+        **required,
+    }
+
+
+def version_of(name: str) -> str:
+    """The installed version of a distribution, or "missing"."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def requirements() -> list[tuple[str, str]]:
+    """What this package requires without extras: (distribution, its bounds such as ">=0.10.2")."""
+    try:
+        lines = importlib.metadata.requires("cnn_vit") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    pairs = (re.fullmatch(r"([\w.-]+)\s*(.*)", line) for line in lines if "extra ==" not in line)
+    return [(found[1], found[2].strip(" ()")) for found in pairs if found]
+
+
+def devices() -> dict[str, str]:
+    """What jax computes on."""
+    import jax
+
+    try:
+        found = jax.devices()
+    except RuntimeError as error:
+        return {"none": cli.plain(str(error), most=300)}
+    return {str(device): f"{device.platform} {device.device_kind}" for device in found}
+
+
+def cores() -> dict[str, Any]:
+    """Processors of the machine, those this process may use, and the share of them that a container grants."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"machine": os.cpu_count(), "usable": usable, "granted": quota()}
+
+
+def quota() -> float | None:
+    """Processors that a control group grants, or None where it sets no limit."""
+    words = first_line("/sys/fs/cgroup/cpu.max").split()
+    if not words:  # version 1 of control groups keeps two files
+        folder = "/sys/fs/cgroup/cpu/cpu.cfs_"
+        words = [first_line(f"{folder}quota_us"), first_line(f"{folder}period_us")]
+    granted, period = words[:2] if len(words) > 1 else ("max", "")
+    return int(granted) / int(period) if granted.isdigit() and period.isdigit() else None
+
+
+def memory() -> dict[str, float | None]:
+    """GB: total and available of the machine, and the limit that a control group sets."""
+    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text_of("/proc/meminfo"), re.M))
+    limit = first_line("/sys/fs/cgroup/memory.max") or first_line("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    bound = int(limit) / GB if limit.isdigit() and len(limit) < 16 else None  # longer means no limit
+    return {
+        "total": rounded(int(lines["MemTotal"]) * 1024 / GB if "MemTotal" in lines else None),
+        "available": rounded(int(lines["MemAvailable"]) * 1024 / GB if "MemAvailable" in lines else None),
+        "limit": rounded(bound),
+    }
+
+
+def disk(prepared: process.Prepared) -> dict[str, float]:
+    """GB free where runs and the cache are written."""
+    places = {"current folder": Path(), **({"cache": Path(prepared.cache)} if prepared.cache else {})}
+    return {
+        f"{name} ({place.absolute()})": round(shutil.disk_usage(existing(place)).free / GB, 1)
+        for name, place in places.items()
+    }
+
+
+def in_force(prepared: process.Prepared) -> dict[str, str]:
+    """The allocator, the compilation cache, and variables that bear on a run."""
+    cache = prepared.cache or f"none: {prepared.why_no_cache}"
+    return {"allocator": prepared.allocator, "compilation cache": cache, **prepared.environment}
+
+
+def problems(found: dict[str, Any], prepared: process.Prepared) -> list[str]:
+    """What stands in the way, each with its remedy."""
+    said = [*wrong_versions(found["versions"])]
+    if "none" in found["devices"]:
+        said.append(f"jax finds no device ({found['devices']['none']}); unset JAX_PLATFORMS or install its drivers")
+    on_cpu = all(kind.startswith("cpu") for kind in found["devices"].values())
+    if on_cpu and Path("/proc/driver/nvidia/version").exists() and "JAX_PLATFORMS" not in prepared.environment:
+        said.append("there is an NVIDIA card that jax does not use; pip install 'cnn_vit[cuda]'")
+    granted, usable = found["cores"]["granted"], found["cores"]["usable"]
+    if granted and granted < usable - 0.5:
+        said.append(
+            f"{usable} cores are usable but {granted:g} granted; start with taskset -c 0-{max(0, int(granted) - 1)}"
+        )
+    least = min((value for value in (found["memory"]["available"], found["memory"]["limit"]) if value), default=None)
+    if least is not None and least < LEAST_MEMORY:
+        said.append(f"{least} GB of memory at hand; close programs or make data.batch_size smaller")
+    said += [f"{free} GB free in {place}; make room" for place, free in found["disk"].items() if free < LEAST_DISK]
+    if not os.access(".", os.W_OK):
+        said.append(f"{Path().absolute()} cannot be written; give --workdir=DIR or go to another folder")
+    if prepared.why_no_cache:
+        said.append(f"every start compiles anew: {prepared.why_no_cache}")
+    return said + [
+        misnamed(name) for name in prepared.environment if name.startswith("CNN_VIT_") and name not in process.OURS
+    ]
+
+
+def wrong_versions(found: dict[str, str]) -> list[str]:
+    """A sentence per distribution that is missing or outside its bounds."""
+    return [
+        f"{name} is {found[name]}, {bounds or 'any version'} is required; pip install '{name}{bounds}'"
+        for name, bounds in requirements()
+        if found[name] == "missing" or not all(within(found[name], bound) for bound in bounds.split(",") if bound)
+    ]
+
+
+def within(version: str, bound: str) -> bool:
+    """Whether a version such as "0.12.8" keeps a bound such as ">=0.10" or "<0.13"."""
+    sign, limit = re.fullmatch(r"([<>=!~]+)(.*)", bound.strip()).groups()  # type: ignore[union-attr]  # bounds begin so
+    ours, theirs = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (version, limit))
+    return {">=": ours >= theirs, "<": ours < theirs}.get(sign, True)
+
+
+def misnamed(name: str) -> str:
+    """The sentence about a variable that nothing reads."""
+    near = nearest(name, process.OURS)
+    return f"{name} is read by nothing; " + (
+        f"did you mean {near[0]}?" if near else f"there is {', '.join(process.OURS)}"
+    )
+
+
+def existing(place: Path) -> Path:
+    """The nearest folder on the way up that is there."""
+    return next(one for one in (place.absolute(), *place.absolute().parents) if one.is_dir())
+
+
+def text_of(path: str) -> str:
+    """A small file of the kernel, or "" where there is none."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def first_line(path: str) -> str:
+    """The first line of a small file of the kernel."""
+    return text_of(path).partition("\n")[0].strip()
+
+
+def rounded(value: float | None) -> float | None:
+    """To tenths."""
+    return None if value is None else round(value, 1)

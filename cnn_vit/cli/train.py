@@ -1,0 +1,79 @@
+"""Run a recipe: train, evaluate, save checkpoints, and test at the end.
+
+    cnn-vit train                                                handwritten digits, about a minute
+    cnn-vit train --config=configs/cifar_resnet.py:56 --config.data.path=cifar10.npz --workdir=runs/r56
+    cnn-vit train --config=configs/cifar_resnet.py:56 --help     every setting, what it takes and means
+    cnn-vit train --config=configs/cifar_resnet.py:56 --show     the final settings and where each comes from
+
+The same command again resumes a run that was stopped, to the same bits, and leaves a finished one as it is. A recipe is
+looked for under the current folder, then beside the package (the repository, where that is installed with `pip install
+-e`); it is a Python program, so run only those you trust. Its words stand behind a colon; `smoke` makes a run tiny.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import cli, settings
+
+DEFAULT = "configs/digits_resnet.py"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Words of the command."""
+    parser.add_argument("--config", default=DEFAULT, help=f"recipe, configs/NAME.py[:word,word] (default: {DEFAULT})")
+    parser.add_argument("--workdir", help="run folder (default: runs/RECIPE[-words])")
+    parser.add_argument("--fork_from", metavar="DIR", help="start a new run folder from the checkpoint of another")
+    parser.add_argument("--show", action="store_true", help="print the final settings and where each comes from")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Trains, or shows the settings, and prints the answer."""
+    final = settings.load(given.config, given.overrides)
+    if given.workdir is None:
+        given.workdir = str(Path("runs", "-".join((final.recipe, *final.words))))
+    if given.show:
+        return show(given, final)
+    from cnn_vit.training import loop
+
+    fork = None if given.fork_from is None else Path(given.fork_from)
+    result = loop.train(final, Path(given.workdir), fork_from=fork)
+    cli.answer(
+        given, result, told(result, given.workdir), then=f"cnn-vit predict --workdir={given.workdir} PICTURE ..."
+    )
+    return None
+
+
+def show(given: argparse.Namespace, final: settings.Settings) -> None:
+    """Prints the final settings with their origins."""
+    from cnn_vit.cli import _settings
+
+    _settings.refuse_unknown(final)
+    again = " ".join([f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)])
+    cli.answer(given, settings.to_json(final), _settings.shown(final), then=f"cnn-vit train {again}")
+
+
+def told(result: dict[str, Any], workdir: str) -> str:
+    """A run's result as a short table."""
+    splits = [(split, result.get(split)) for split in ("test", "validation")]
+    rows = [
+        (split, f"accuracy {100 * found['accuracy']:.2f} %", f"loss {found['loss']:.4f}", f"n {found['n']}")
+        for split, found in splits
+        if found
+    ]
+    facts = [
+        ("steps", result["steps"]),
+        ("parameters", f"{result['parameters']:,}"),
+        *timing(result),
+        ("run folder", workdir),
+    ]
+    return f"{cli.table(rows)}\n\n{cli.table(facts)}" if rows else cli.table(facts)
+
+
+def timing(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Clock times of a run, in seconds."""
+    return [
+        (name.replace("_", " "), f"{value:.1f}")
+        for name, value in result.get("timing", {}).items()
+        if value is not None
+    ]

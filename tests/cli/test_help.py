@@ -1,0 +1,228 @@
+"""The command line itself: help, words, settings as words, errors in one line, and the table of a run."""
+
+import json
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from cnn_vit import cli
+from cnn_vit.__main__ import main, separated
+from cnn_vit.errors import DivergedError, StoppedError, UserError
+from cnn_vit.settings import KEYS
+
+LIGHT = """
+import sys
+from cnn_vit.__main__ import main
+words = [["--help"], *([name, "--help"] for name in sys.argv[1:]), ["list"],
+         *(["train", "--config=configs/digits_vit.py:smoke", last] for last in ("--help", "--show"))]
+codes = [main(one) for one in words]
+heavy = {"jax", "flax", "orbax", "optax", "sklearn", "matplotlib"} & sys.modules.keys()
+sys.stderr.write(f"codes {set(codes)} heavy {heavy}")
+"""
+
+
+def test_help_list_and_show_import_no_jax():
+    names = list(cli.commands())
+    done = subprocess.run([sys.executable, "-c", LIGHT, *names], capture_output=True, text=True, check=True)
+    assert done.stderr.endswith("codes {0} heavy set()")
+    assert done.stdout.count("usage: cnn-vit ") == len(names) + 2  # the overview and the help with a recipe
+
+
+def test_the_overview_has_a_line_for_each_command(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for name, path in cli.commands().items():
+        assert re.search(rf"^  {name} +{re.escape(cli.summary(path))}$", text, re.M)
+    assert {"train", "list", "doctor"} <= cli.commands().keys()
+
+
+def test_help_with_a_recipe_lists_every_setting_with_value_type_and_meaning(capsys):
+    assert main(["train", "--config=configs/cifar_resnet.py:56", "--config.seed=7", "--help"]) == 0
+    text = capsys.readouterr().out
+    for key, row in KEYS.items():
+        assert re.search(rf"--config\.{re.escape(key)} .*{re.escape(row.meaning)}$", text, re.M), key
+    assert re.search(r"--config\.seed +7 +an int in \[0, 2147483647\] +first values", text)
+    assert re.search(r"--config\.model\.name +cifar_resnet/56 ", text)
+    assert re.search(r"--config\.model\.blocks +9 +int +residual blocks per stage", text)
+    assert not re.search(r"--config\.model\.(channels|image_size|num_classes)", text)  # the data answers these
+    assert re.search(r"--config\.loss\.name +softmax +softmax or sigmoid ", text)
+    assert re.search(r"^  110 +110 layers", text, re.M)
+    assert re.search(r"^  smoke +the same run made tiny", text, re.M)
+
+
+def test_help_with_a_recipe_knows_the_sources_keywords(capsys):
+    assert main(["train", "--config", "configs/digits_mlp.py:smoke", "--help"]) == 0
+    assert re.search(r"--config\.data\.train_count +256 ", capsys.readouterr().out)
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_written_in_two_ways_and_dashes_are_underscores():
+    words = [
+        "--config=a.py",
+        "--config.seed=1",
+        "--config.ema",
+        "none",
+        "--fork-from=x-y",
+        "--config.data.batch-size=2",
+    ]
+    assert separated(words) == (["--config=a.py", "--fork_from=x-y"], ["seed=1", "ema=none", "data.batch-size=2"])
+    assert separated(["--config.optimizer.clip", "-1", "-h", "a-b"]) == (["-h", "a-b"], ["optimizer.clip=-1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "no command 'trian'; did you mean train?"),
+        (["--train"], "no command '--train'; did you mean train?"),
+        (["train", "--wrokdir=x"], "no train argument '--wrokdir'; did you mean --workdir?"),
+        (["train", "extra"], "no train argument 'extra'; "),
+        (["train", "--workdir"], "cnn-vit train: argument --workdir: expected one argument"),
+        (["train", "--config.seed"], "--config.seed sets nothing; write --config.seed=VALUE"),
+        (["train", "--config.seed", "--show"], "--config.seed sets nothing; write --config.seed=VALUE"),
+        (["train", "--config.sed=1"], "no setting 'sed'; did you mean seed?"),
+        (["train", "--config=configs/digits_resnte.py"], "no recipe 'configs/digits_resnte.py' here or in "),
+        (["train", "--config.model.filtres=1", "--show"], "no setting 'model.filtres'; did you mean model.filters?"),
+        (
+            ["train", "--config.data.bach_size=1", "--show"],
+            "no setting 'data.bach_size'; did you mean data.batch_size?",
+        ),
+        (["list", "modles"], "no list of 'modles'; did you mean models?"),
+        (["list", "--config.seed=1"], "list takes no settings; leave out --config.seed=1"),
+    ],
+)
+def test_wrong_words_end_with_one_line_and_exit_2(capsys, words, said):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(said)
+    assert len(err.splitlines()) == 1
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("two\nlines and \x1b[31mred"), 2, r"two\nlines and \x1b[31mred"),
+        (DivergedError("step 7 is not finite"), 4, "step 7 is not finite"),
+        (
+            StoppedError(15, "stopped at step 3; the same command resumes"),
+            143,
+            "stopped at step 3; the same command resumes",
+        ),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT"),
+    ],
+)
+def test_each_error_has_its_code_and_one_line(monkeypatch, capsys, error, code, line):
+    def fail(given):
+        raise error
+
+    monkeypatch.setattr("cnn_vit.cli.list.run", fail)
+    assert main(["list"]) == code
+    assert capsys.readouterr().err == f"{line}\n"
+    assert main(["list", "--debug"]) == code
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith(f"{line}\n")
+
+
+def test_a_fault_of_the_program_leaves_its_traceback_in_the_run_folder(monkeypatch, capsys, tmp_path):
+    def fail(given):
+        raise ZeroDivisionError("by hand")
+
+    monkeypatch.setattr("cnn_vit.cli.train.run", fail)
+    assert main(["train", f"--workdir={tmp_path}"]) == 1
+    (err,) = capsys.readouterr().err.splitlines()
+    (kept,) = (tmp_path / "crash").iterdir()
+    assert err == f"a fault of this program, ZeroDivisionError: by hand; its traceback is in {kept}"
+    assert "in fail" in kept.read_text()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert main(["train", f"--workdir={tmp_path / 'none'}"]) == 1
+    assert f"its traceback is in {tmp_path / 'cnn_vit_crash'}" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("exec {python} -m cnn_vit list >&- 2>&-", 0), ("({python} -m cnn_vit list; echo $? >&2) | true", 141)],
+)
+def test_closed_streams_and_broken_pipes_are_no_faults(command, code):
+    done = subprocess.run(
+        ["bash", "-c", command.format(python=sys.executable)], capture_output=True, text=True, check=False
+    )
+    found = (done.returncode, "0") if ">&-" in command else (0, done.stderr.strip())
+    assert found == ((0, "0") if code == 0 else (0, str(code)))
+
+
+# train ----------------------------------------------------------------------------------------------------------------
+
+
+def test_show_prints_each_value_with_its_origin(capsys):
+    words = ["train", "--config=configs/cifar_resnet.py:56", "--config.optimizer.learning_rate=0.05", "--show"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    for key, value, origin in [
+        ("seed", "0", "default"),
+        ("data.batch_size", "128", "recipe"),
+        ("model.name", "'cifar_resnet/56'", "word 56"),
+        ("optimizer.learning_rate", "0.05", "command line"),
+    ]:
+        assert re.search(rf"^{re.escape(key)} +{re.escape(value)} +{origin}$", out, re.M)
+    assert out.splitlines()[-1] == (
+        "next: cnn-vit train --config=configs/cifar_resnet.py:56 --config.optimizer.learning_rate=0.05"
+    )
+    assert main([*words, "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["origin"]["model.name"] == "word 56"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replaces the loop; gives what it was asked for."""
+    asked = {}
+    result = {
+        "test": {"accuracy": 0.99444, "top5": 1.0, "loss": 0.0512, "n": 360},
+        "validation": {"accuracy": 0.9876, "loss": 0.061, "n": 144, "step": 500},
+        "steps": 500,
+        "parameters": 75290,
+        "timing": {"seconds": 14.24},
+    }
+
+    def train(settings, workdir, fork_from=None):
+        asked.update(settings=settings, workdir=workdir, fork_from=fork_from)
+        return result
+
+    loop = types.ModuleType("cnn_vit.training.loop")
+    loop.train = train
+    monkeypatch.setitem(sys.modules, "cnn_vit.training.loop", loop)
+    monkeypatch.setattr("cnn_vit.training.loop", loop, raising=False)
+    return asked, result
+
+
+def test_train_prints_a_table_and_the_next_command(trained, capsys):
+    asked, _ = trained
+    assert main(["train", "--config=configs/cifar_resnet.py:56,smoke"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"test +accuracy 99\.44 % +loss 0\.0512 +n 360", lines[0])
+    assert re.fullmatch(r"validation +accuracy 98\.76 % +loss 0\.0610 +n 144", lines[1])
+    assert "parameters  75,290" in lines
+    assert lines[-1] == "next: cnn-vit predict --workdir=runs/cifar_resnet-56-smoke PICTURE ..."
+    assert (asked["workdir"], asked["fork_from"]) == (Path("runs/cifar_resnet-56-smoke"), None)
+
+
+def test_train_prints_one_json_object(trained, capsys):
+    asked, result = trained
+    assert main(["train", "--workdir=a-b", "--fork-from", "old", "--config.seed", "3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == result
+    assert out.count("\n") == 1
+    assert err.startswith("next: ")
+    assert (asked["workdir"], asked["fork_from"], asked["settings"]["seed"]) == (Path("a-b"), Path("old"), 3)
