@@ -39,8 +39,8 @@ def differences(found: dict, expected: dict) -> list[str]:
 
 
 def name(path: tuple) -> str:
-    """The written form of a path of tree keys: `stages/0/kernel`."""
-    return "/".join(str(entry.key) for entry in path)
+    """The written form of a path of tree keys, of optax's states too: `stages/0/kernel`, `opt/1/0/trace/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def select(tree: dict, pattern: str) -> dict:

@@ -1,11 +1,11 @@
 """The mesh of devices and where each array lies on it. One code for one device or many.
 
-The batch is split over the axis `data`; a parameter goes where the first matching path pattern sends it. Plain `jit` over
-a global mesh gives the global batch's statistics and gradients without a word of communication in step or layers.
+The batch is split over the axis `data`; a parameter goes where the first matching path pattern sends it. Plain `jit`
+over a global mesh gives the global batch's statistics and gradients without a word of communication in step or layers.
 """
 
 import re
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_vit import trees
 
-Rules = Sequence[tuple[str, PartitionSpec]]
+Rules = tuple[tuple[str, PartitionSpec], ...]
 REPLICATED: Rules = ((".*", PartitionSpec()),)
 
 
@@ -23,7 +23,7 @@ def mesh() -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def shardings(tree: dict, on: Mesh, rules: Rules = REPLICATED) -> dict:
+def shardings(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
     """For each leaf the placement that the first rule found in its path gives; replicated where none is."""
 
     def of(path, leaf):
@@ -43,9 +43,17 @@ def replicated(on: Mesh) -> NamedSharding:
     return NamedSharding(on, PartitionSpec())
 
 
-def place(tree: dict, on: Mesh, rules: Rules = REPLICATED) -> dict:
-    """Puts a tree of host arrays on the devices."""
-    return jax.device_put(tree, shardings(tree, on, rules), may_alias=False)  # the state is donated: never the host's own memory
+def place(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
+    """Puts a tree of host arrays on the devices.
+
+    On a CPU an array may go on living in the host's memory; donated, it is given up without being written to.
+    """
+    return jax.device_put(tree, shardings(tree, on, rules))
+
+
+def kept(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
+    """In a compiled function: the same tree, each leaf where `place` puts it. Left alone, the compiler would choose."""
+    return jax.lax.with_sharding_constraint(tree, shardings(tree, on, rules))
 
 
 def place_batch(batch: dict[str, np.ndarray], on: Mesh) -> dict[str, jax.Array]:

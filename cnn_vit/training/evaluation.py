@@ -89,8 +89,10 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
         split, accuracy, top5, loss, n, near_ties, and `rows`: the arrays of `rows` above.
 
     Raises:
-        UserError: the data has other classes, another number of channels, or no such split.
+        UserError: the data has other classes, other pictures, or no such split; no example at once.
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size} judges nothing; make it at least 1")
     dataset = fitting(network, source)
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
@@ -126,8 +128,8 @@ def fitting(network, source) -> data.Dataset:
     dataset = source if isinstance(source, data.Dataset) else data.load(source)
     if tuple(dataset.classes) != tuple(network.classes):
         raise UserError(
-            f"the network knows the classes {listed(network.classes)}, the data has {listed(dataset.classes)}; "
-            "labels would shift: name and order the class folders as in training"
+            f"the network knows the classes {listed(network.classes)}, the data has {listed(dataset.classes)}"
+            f"{first_difference(network.classes, dataset.classes)}; name and order the class folders as in training"
         )
     if dataset.image_shape != tuple(network.form.image_shape):
         raise UserError(
@@ -135,6 +137,12 @@ def fitting(network, source) -> data.Dataset:
             f"{shape_text(dataset.image_shape)}; set data.image_size and data.channels to the network's"
         )
     return dataset
+
+
+def first_difference(known: tuple[str, ...], found: tuple[str, ...]) -> str:
+    """Where two lists part, in words; "" where one only goes on longer."""
+    places = ((i, *pair) for i, pair in enumerate(zip(known, found, strict=False)) if pair[0] != pair[1])
+    return next((f" (number {i} is {one!r} there and {other!r} here)" for i, one, other in places), "")
 
 
 def shape_text(shape: tuple[int, int, int]) -> str:

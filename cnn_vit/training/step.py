@@ -23,6 +23,7 @@ from cnn_vit.training import devices, losses, optimizers, schedules
 
 TOP = 5  # scores kept of each example where there are more than MANY classes
 MANY = 1000
+UNROLLED = 64  # micro-batches, at most, that are compiled one by one; each takes about a second
 
 
 class Form(NamedTuple):
@@ -80,9 +81,7 @@ def network(form: Form) -> Network:
     """The network that a form names, as plain data."""
     height, width, channels = form.image_shape
     return functional(
-        build_model(
-            form.model, form.num_classes, channels=channels, image_size=(height, width), **dict(form.keywords)
-        )
+        build_model(form.model, form.num_classes, channels=channels, image_size=(height, width), **dict(form.keywords))
     )
 
 
@@ -92,18 +91,23 @@ def normalized(images: jax.Array, numbers: dict, dtype: str) -> jax.Array:
 
 
 @functools.cache
-def build(static: Static, mesh: jax.sharding.Mesh) -> Step:
+def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = devices.REPLICATED) -> Step:
     """Compiles (at the first call) the step of learning. Cached: trials in one process share it.
 
     Measures of a step: loss, accuracy of the batch as the network saw it, the learning rate, the gradient's norm before
     clipping, and whether loss, gradient and the new values are finite.
+
+    The state is placed by `rules` (`devices.place` with the same), and stays where they say.
     """
     net = network(static.form)
-    chain = functools.partial(chain_of, static, optimizers.decayed(net.params, static.decay))
+    decay = optimizers.decayed(net.params, static.decay)
     shape = schedules.shape(**static.schedule._asdict())
 
+    def chain(params, numbers, rate):
+        return chain_of(static, own(decay, params), numbers, rate)
+
     def start(params: dict, stats: dict) -> dict:
-        opt = jax.eval_shape(lambda: chain(PLACEHOLDERS, 0.0).init(params))
+        opt = jax.eval_shape(lambda: chain(params, PLACEHOLDERS, 0.0).init(params))
         opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), opt)  # every rule here starts from zeros
         ema = jax.tree.map(np.copy, dict(params=params, stats=stats)) if static.ema else {}
         return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
@@ -111,7 +115,7 @@ def build(static: Static, mesh: jax.sharding.Mesh) -> Step:
     def learn(state, frozen, batch, numbers):
         grads, (stats, loss, accuracy) = gradient(static, net, state, frozen, batch, numbers)
         rate = numbers["learning_rate"] * shape(state["step"])
-        updates, opt = chain(numbers, rate).update(grads, state["opt"], state["params"])
+        updates, opt = chain(state["params"], numbers, rate).update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         ema = averaged(state, params, stats, numbers) if static.ema else {}
         norm = optax.global_norm(grads)
@@ -119,7 +123,8 @@ def build(static: Static, mesh: jax.sharding.Mesh) -> Step:
         for leaf in jax.tree.leaves((params, stats)):
             finite &= jnp.isfinite(leaf).all()
         measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
-        return dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema), measures
+        state = dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema)
+        return devices.kept(state, mesh, rules), measures
 
     everywhere = devices.replicated(mesh)
     return Step(net, start, jax.jit(learn, donate_argnums=0, out_shardings=(None, everywhere)))
@@ -139,7 +144,8 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     """Gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
 
     The whole batch is augmented and mixed before it is cut; micro-batch i is rows i::accumulate, so that each device
-    keeps its share.
+    keeps its share. A batch to learn from is full: a row of weight 0 would count in no loss, but in the statistics of
+    batch norm and as a partner in mixing.
     """
     size = batch["label"].shape[0]
     rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], state["step"]), 3)
@@ -179,7 +185,9 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
         return (stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))), None
 
     zeros = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
-    on_cpu = jax.default_backend() == "cpu"  # the gradient of a convolution inside a loop is about nine times slower there
+    on_cpu = (
+        jax.default_backend() == "cpu"
+    )  # the gradient of a convolution inside a loop is about nine times slower there
     (stats, sums), _ = jax.lax.scan(
         one, (state["stats"], zeros), (jnp.arange(count), cut), unroll=count if on_cpu else 1
     )
@@ -187,13 +195,13 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     return grads, (stats, loss, accuracy)
 
 
-def own(stats: dict, like: dict) -> dict:
-    """The branches of `stats` that `like` holds: what is frozen is not carried in the state."""
-    return {key: own(stats[key], branch) if isinstance(branch, dict) else stats[key] for key, branch in like.items()}
+def own(whole: dict, like: dict) -> dict:
+    """The branches of a whole tree that `like` holds: what is frozen is not in the state."""
+    return {key: own(whole[key], branch) if isinstance(branch, dict) else whole[key] for key, branch in like.items()}
 
 
 def averaged(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
-    """The exponential moving average of parameters and statistics; short memory at first: min(ema, (1 + t)/(10 + t))."""
+    """The moving average of parameters and statistics; its decay is short at first, min(ema, (1 + t) / (10 + t))."""
     done = state["step"].astype(jnp.float32)
     decay = jnp.minimum(numbers["ema"], (1 + done) / (10 + done))
     return jax.tree.map(
@@ -203,10 +211,11 @@ def averaged(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
 
 @functools.cache
 def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
-    """(params, stats, batch, numbers) -> per example: loss, predicted, rank of the label, margin, weight, index, scores.
+    """Compiles (at the first call) the step of judging, (params, stats, batch, numbers) -> a number per example and key.
 
-    The loss is that of the recipe against the bare label, without smoothing. Of more than 1,000 classes the best five
-    scores are kept, as (scores, their classes).
+    Keys: loss, predicted, rank of the label, margin, scores, and the batch's label, weight, index. The loss is that of the recipe against the bare label, without smoothing. Of more than 1,000 classes the best five
+    scores are kept, as (scores, their classes). Equal scores rank by class, as `argmax` does; a score that is no number
+    stands before every number, and a label whose own is none has rank K: such a network is never right.
     """
     net = network(form)
 
@@ -215,13 +224,14 @@ def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
         scores, _ = net.apply(params, stats, images, train=False)
         label = batch["label"]
         own_score = jnp.take_along_axis(scores, label[:, None], 1)
-        before = jnp.arange(form.num_classes) < label[:, None]
+        earlier = jnp.arange(form.num_classes) < label[:, None]
+        before = ~(scores <= own_score) | ((scores == own_score) & earlier)
         first, second = jax.lax.top_k(scores, 2)[0].T if form.num_classes > 1 else (scores[:, 0], -jnp.inf)
         best, which = jax.lax.top_k(scores, TOP) if form.num_classes > MANY else (scores, None)
         found = dict(
             loss=losses.LOSSES[form.loss](scores, jax.nn.one_hot(label, form.num_classes)),
             predicted=scores.argmax(-1).astype(jnp.int32),
-            rank=((scores > own_score) | ((scores == own_score) & before)).sum(-1).astype(jnp.int32),
+            rank=before.sum(-1).astype(jnp.int32),
             margin=first - second,
             scores=best,
             **{key: batch[key] for key in ("label", "weight", "index")},
