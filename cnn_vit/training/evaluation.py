@@ -142,7 +142,7 @@ def fitting(network, source) -> data.Dataset:
 def first_difference(known: tuple[str, ...], found: tuple[str, ...]) -> str:
     """Where two lists part, in words; "" where one only goes on longer."""
     places = ((i, *pair) for i, pair in enumerate(zip(known, found, strict=False)) if pair[0] != pair[1])
-    return next((f" (number {i} is {one!r} there and {other!r} here)" for i, one, other in places), "")
+    return next((f" (class {i} is {one!r} there and {other!r} here)" for i, one, other in places), "")
 
 
 def shape_text(shape: tuple[int, int, int]) -> str:

@@ -109,7 +109,7 @@ def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = device
     def start(params: dict, stats: dict) -> dict:
         opt = jax.eval_shape(lambda: chain(params, PLACEHOLDERS, 0.0).init(params))
         opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), opt)  # every rule here starts from zeros
-        ema = jax.tree.map(np.copy, dict(params=params, stats=stats)) if static.ema else {}
+        ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats)) if static.ema else {}
         return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
 
     def learn(state, frozen, batch, numbers):
@@ -185,11 +185,11 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
         return (stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))), None
 
     zeros = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
-    on_cpu = (
-        jax.default_backend() == "cpu"
-    )  # the gradient of a convolution inside a loop is about nine times slower there
+    apart = (
+        jax.default_backend() == "cpu" and count <= UNROLLED
+    )  # a loop makes convolutions' gradients 10 times as slow
     (stats, sums), _ = jax.lax.scan(
-        one, (state["stats"], zeros), (jnp.arange(count), cut), unroll=count if on_cpu else 1
+        one, (state["stats"], zeros), (jnp.arange(count), cut), unroll=count if apart else 1
     )
     grads, loss, accuracy = jax.tree.map(lambda x: x / count, sums)
     return grads, (stats, loss, accuracy)
@@ -211,11 +211,11 @@ def averaged(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
 
 @functools.cache
 def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles (at the first call) the step of judging, (params, stats, batch, numbers) -> a number per example and key.
+    """(params, stats, batch, numbers) -> loss, predicted, rank of the label, margin, scores, of each example.
 
-    Keys: loss, predicted, rank of the label, margin, scores, and the batch's label, weight, index. The loss is that of the recipe against the bare label, without smoothing. Of more than 1,000 classes the best five
-    scores are kept, as (scores, their classes). Equal scores rank by class, as `argmax` does; a score that is no number
-    stands before every number, and a label whose own is none has rank K: such a network is never right.
+    With them go the batch's label, weight and index. The loss is the recipe's against the bare label, not smoothed. Of
+    more than 1,000 classes the best five scores are kept, as scores and classes. Equal scores rank by class, as with
+    `argmax`; one that is no number stands before all numbers, and a label with such a score has rank K: never right.
     """
     net = network(form)
 
