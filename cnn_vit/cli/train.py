@@ -37,7 +37,8 @@ def run(given: argparse.Namespace) -> None:
     from cnn_vit.training import loop
 
     fork = None if given.fork_from is None else Path(given.fork_from)
-    result = loop.train(final, Path(given.workdir), fork_from=fork)
+    words = " ".join((f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)))
+    result = loop.train(final, Path(given.workdir), fork_from=fork, command=f"cnn-vit train {words}")
     cli.answer(
         given, result, told(result, given.workdir), then=f"cnn-vit predict --workdir={given.workdir} PICTURE ..."
     )

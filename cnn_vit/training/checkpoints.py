@@ -94,12 +94,13 @@ class Checkpoints:
         """Committed steps, ascending: those with a well-formed manifest and no damage found since the start."""
         return [step for step in self._sealed() if step not in self._damaged and self._well_formed(step)]
 
-    def restore(self, step: int, template: dict) -> dict:
+    def restore(self, step: int, template: dict, *, part: bool = False) -> dict:
         """The state saved at a step, bit for bit, every file of it verified first.
 
         Args:
             step: a committed step.
             template: the state as `jax.ShapeDtypeStruct`s; each array goes where its leaf's `sharding` says.
+            part: the template is only a part of the state; the rest is not read.
 
         Raises:
             DamageError: a file of the checkpoint is missing, changed or new.
@@ -107,6 +108,8 @@ class Checkpoints:
         """
         path = self.folder / str(step)
         arrays = manifests.verify(path)["arrays"]
+        if part:
+            arrays = {name: arrays[name] for name in outline(template) if name in arrays}
         fit(path, arrays, outline(template))
         found = self._worker.submit(self._read, path, arrays).result()
         return tree_map_with_path(
@@ -115,15 +118,15 @@ class Checkpoints:
             template,
         )
 
-    def newest(self, template: dict) -> tuple[int, dict] | None:
-        """The newest step that is whole, and its state; None where nothing was ever committed.
+    def newest(self, template: dict, *, part: bool = False) -> tuple[int, dict] | None:
+        """The newest step that is whole, and its state (or a part of it); None where nothing was ever committed.
 
         Each damaged one that is passed over is said in a sentence. `SurroundingsError` where all are damaged.
         """
         faults = []
         for step in reversed(self._sealed()):
             try:
-                state = self.restore(step, template)
+                state = self.restore(step, template, part=part)
             except DamageError as error:
                 self._damaged.add(step)
                 faults.append(str(error))
@@ -190,7 +193,8 @@ class Checkpoints:
         full = {name: array for name, array in blank.items() if array.size}
         as_numpy = dict.fromkeys(full, orbax().RestoreArgs(restore_type=np.ndarray))
         with translated(path):
-            found = self._checkpointer.restore(path, args=orbax().args.PyTreeRestore(item=full, restore_args=as_numpy))
+            wanted = orbax().args.PyTreeRestore(item=full, restore_args=as_numpy, partial_restore=True)
+            found = self._checkpointer.restore(path, args=wanted)
         return blank | found
 
     @functools.cached_property

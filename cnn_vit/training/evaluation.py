@@ -121,6 +121,13 @@ def section_for(network, path: str | os.PathLike) -> dict[str, Any]:
     return data.at(path, image_size=tuple(seen["image_size"]), channels=seen["channels"], fit=seen["fit"])
 
 
+def seen(network, section: dict[str, Any]) -> dict[str, Any]:
+    """A data section whose unset size and colors are those that a network takes."""
+    own = {key: network.preprocessing[key] for key in ("image_size", "channels")}
+    own["image_size"] = tuple(own["image_size"])
+    return section | {key: value for key, value in own.items() if section.get(key) is None}
+
+
 def fitting(network, source) -> data.Dataset:
     """The data that a source names, or an error with both lists where its classes are not the network's."""
     if isinstance(source, str | os.PathLike):

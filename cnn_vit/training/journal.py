@@ -26,6 +26,11 @@ def now() -> float:
     return time.monotonic()
 
 
+def worked() -> float:
+    """CPU-seconds of this process, all its threads together."""
+    return time.process_time()
+
+
 class Journal:
     """The two files of a run folder, open for growing.
 
@@ -40,6 +45,8 @@ class Journal:
     def __init__(self, workdir: Path, *, at: int):
         kept = [cut(Path(workdir) / name, at) for name in (METRICS, TIMING)]
         self._evaluations = [facts for facts in kept[0] if facts.get("kind") == "evaluation"]
+        self._before = kept[1][-1] if kept[1] else {}
+        self._began = now(), worked()
         self._metrics, self._timing = (files.append(Path(workdir) / name) for name in (METRICS, TIMING))
 
     def train(self, step: int, *, loss: Any, accuracy: Any, learning_rate: Any, gradient_norm: Any) -> None:
@@ -64,6 +71,11 @@ class Journal:
     def timing(self, step: int, **facts: Any) -> None:
         """Writes what a clock says."""
         self._timing.write(line(step, **facts))
+
+    def taken(self) -> dict[str, float]:
+        """Seconds and CPU-seconds since the journal was opened, added to those that the last line of timing tells."""
+        pairs = zip(("seconds", "cpu_seconds"), (now(), worked()), self._began, strict=True)
+        return {name: round(self._before.get(name, 0) + later - began, 3) for name, later, began in pairs}
 
     def evaluations(self) -> list[dict]:
         """All evaluations so far, of this process and those before, in the order they were made."""
@@ -92,8 +104,12 @@ def number(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def cut(path: Path, at: int) -> list[dict]:
-    """Cuts a file to its lines of step `at` and before, and gives those. A last line without its end is dropped."""
+def until(path: Path, at: int) -> tuple[list[dict], bytes]:
+    """The lines of a file up to step `at`, as facts and as bytes. A last line without its end is dropped.
+
+    Raises:
+        SurroundingsError: the file cannot be read, or a line before that is no line of a journal.
+    """
     with files.named(path):
         data = path.read_bytes() if path.exists() else b""
     kept: list[dict] = []
@@ -109,8 +125,14 @@ def cut(path: Path, at: int) -> list[dict]:
             )
         kept.append(facts)
         size += len(text)
-    if size < len(data):
-        files.cut(path, size)
+    return kept, data[:size]
+
+
+def cut(path: Path, at: int) -> list[dict]:
+    """Cuts a file to its lines of step `at` and before, and gives those."""
+    kept, data = until(path, at)
+    if path.exists() and len(data) < path.stat().st_size:
+        files.cut(path, len(data))
     return kept
 
 

@@ -1,0 +1,111 @@
+"""One run from its settings to its result: learn, write down, evaluate, save; stop and go on to the same bits.
+
+Read `train` first, then `learn`: everything else is called from one of the two, in this order. At a step: learn, log,
+evaluate, save, retain.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import data, files
+from cnn_vit.data import stream
+from cnn_vit.settings import Settings, load
+from cnn_vit.training import devices, evaluation, plan, runs
+from cnn_vit.training.run import Run
+from cnn_vit.training.stops import Stop
+
+
+def train(
+    settings: Settings | str,
+    workdir: str | Path,
+    *,
+    fork_from: str | Path | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains, or goes on with a run that was stopped; a finished one is only made whole again.
+
+    Args:
+        settings: final settings, or a recipe, "configs/digits_resnet.py:smoke".
+        workdir: the run folder.
+        fork_from: another run folder, from whose newest checkpoint a new run starts.
+        command: the words that started it, written down.
+
+    Returns:
+        What `result.json` holds: test, validation, best, steps, parameters, fingerprint, timing ...
+
+    Raises:
+        UserError: settings, data or folder are not what they must be.
+        SurroundingsError: the disk, the rights or another run are in the way.
+        DivergedError: a loss, gradient or parameter is not finite.
+        StoppedError: a signal came; all is saved.
+    """
+    final = load(settings) if isinstance(settings, str) else settings
+    workdir = Path(workdir)
+    plan.check(final)
+    files.probe(workdir)
+    with Stop() as stop, files.Lock(workdir / runs.LOCK):
+        files.sweep(workdir)
+        runs.claim(workdir, final)
+        if found := runs.finished(workdir):
+            return found
+        crossed = runs.note_environment(workdir, command)
+        dataset = data.load(final.section("data"))
+        with Run(final, workdir, dataset) as run:
+            at, state = run.begin(fork_from)
+            if at and crossed:
+                run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(crossed)}")
+            state = learn(run, at, state, stop)
+            return finish(run, state)
+
+
+def learn(run: Run, at: int, state: dict, stop: Stop) -> dict:
+    """Takes the state from step `at` to the last one; returns it.
+
+    The host runs a few steps ahead of the device and looks at nothing that the device has not finished long before.
+    """
+    total, stop_early = run.times.total, run.settings["early_stop"]
+    if run.waited_long_enough(stop_early):
+        return state
+    batches = stream.batches(
+        run.dataset.splits["train"],
+        batch_size=run.settings["data.batch_size"],
+        seed=run.settings["seed"],
+        first=at,
+        last=total,
+        workers=run.settings["data.workers"],
+        prefetch=run.settings["data.prefetch"],
+        place=lambda batch: devices.place_batch(batch, run.mesh),
+    )
+    stop.begin()
+    for done, batch in enumerate(batches, at + 1):
+        state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
+        run.take(done, measures)
+        if run.times.log.fires(done) or done == total:
+            run.log(done)
+        best = (run.times.evaluate.fires(done) or done == total) and run.evaluate(done, state)
+        enough = done == total or run.waited_long_enough(stop_early)
+        if best or enough or stop.asked or run.times.checkpoint.fires(done):
+            run.save(done, state)
+        run.progress.update(done)
+        if enough:
+            break
+        if stop.asked:
+            run.checkpoints.wait()
+            raise stop.error(done)
+    return state
+
+
+def finish(run: Run, state: dict) -> dict[str, Any]:
+    """Tests the network, keeps its predictions and writes the result."""
+    run.checkpoints.wait()
+    found, tested = {}, run.tested(state)
+    for split in ("validation", "test"):
+        if split in run.dataset.splits:
+            rows = run.judged(split, tested.values)
+            evaluation.keep_predictions(run.workdir, split, rows)
+            found[split] = evaluation.summary(rows, len(run.dataset.classes))
+    if "test" in found:
+        evaluation.note_test_read(run.workdir, by="train", step=tested.step, accuracy=found["test"]["accuracy"])
+    result = run.result(state, tested, validation=found["validation"], test=found.get("test"))
+    files.write_json(run.workdir / runs.RESULT, result)
+    return result

@@ -1,0 +1,296 @@
+"""One run under way: its compiled step, data, checkpoints and journal, and what is done with them at a step."""
+
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cnn_vit import data, files, trees
+from cnn_vit.data import stream
+from cnn_vit.errors import DivergedError, UserError
+from cnn_vit.nn.values import first_values
+from cnn_vit.settings import Settings, fingerprint
+from cnn_vit.training import devices, evaluation, plan, runs, step
+from cnn_vit.training.checkpoints import Checkpoints
+from cnn_vit.training.journal import METRICS, Journal, Progress, until
+
+AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
+FORK = "fork.json"
+
+
+class Tested(NamedTuple):
+    """What the test split is judged with.
+
+    Attributes:
+        step: of the parameters.
+        values: dict(params, stats).
+        averaged: whether they are the moving average.
+        how: last, best or ema, as `test_with` says.
+    """
+
+    step: int
+    values: dict
+    averaged: bool
+    how: str
+
+
+class Run:
+    """What a run works with, from the moment its data are known.
+
+    Args:
+        settings: final and checked.
+        workdir: the run folder, locked and claimed.
+        dataset: its data.
+
+    Raises:
+        UserError: the model does not take the data, the batch does not divide among the devices, or the folder's run
+            was trained on other data.
+    """
+
+    journal: Journal  # both from `begin` on
+    progress: Progress
+
+    def __init__(self, settings: Settings, workdir: Path, dataset: data.Dataset):
+        classes, shape = len(dataset.classes), dataset.image_shape
+        plan.check_model(settings, classes=classes, image_shape=shape)
+        self.settings, self.workdir, self.dataset = settings, workdir, dataset
+        self.mesh = devices.mesh()
+        self.batch_size, accumulate = settings["data.batch_size"], settings["optimizer.accumulate"]
+        plan.divides(self.batch_size, accumulate * self.mesh.size, f"micro-batches x {self.mesh.size} devices")
+        examples = len(dataset.splits["train"])
+        self.times = plan.times(settings, examples=examples)
+        form = plan.form(settings, classes=classes, image_shape=shape)
+        self.step = step.build(plan.static(settings, form, examples=examples), self.mesh)
+        self.judge = step.judge(form, self.mesh)
+        preprocessing = preprocessing_of(settings, dataset)
+        runs.describe_data(workdir, dataset, preprocessing)
+        self.numbers = jax.device_put(plan.numbers(settings, preprocessing), devices.replicated(self.mesh))
+        self.frozen: dict = dict(params={}, stats={})
+        self.fingerprint = fingerprint(settings, dataset.fingerprint)
+        self.checkpoints = Checkpoints(
+            workdir / runs.CHECKPOINTS, keep=settings["keep"], crash=workdir / runs.CRASH, say=self.say
+        )
+        self._taken: deque[tuple[int, dict]] = deque()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Closes everything; what a failing run leaves open is closed in silence, its error is the one to tell."""
+        try:
+            self.checkpoints.close()
+        except UserError:
+            if kind is None:
+                raise
+        finally:
+            for name in ("progress", "journal"):
+                if name in vars(self):
+                    getattr(self, name).close()
+
+    def say(self, sentence: str) -> None:
+        """A sentence for the user, above the progress bar where there is one."""
+        if "progress" in vars(self):
+            self.progress.say(sentence)
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+
+    # Start
+
+    def begin(self, fork_from: str | Path | None) -> tuple[int, dict]:
+        """The step to go on from, and its state: the newest whole checkpoint's, else another run's, else the first."""
+        template = self.template()
+        found = self.checkpoints.newest(template) or self.forked(fork_from, template) or (0, self.first())
+        at = found[0]
+        self.journal = Journal(self.workdir, at=at)
+        self.progress = Progress(self.times.total, at=at, batch_size=self.batch_size)
+        if at:
+            self.say(f"going on from step {at} of {self.times.total}")
+        return found
+
+    def first(self) -> dict:
+        """The state before the first step, on the devices."""
+        values = first_values(self.step.network, self.settings["seed"])
+        return devices.place(self.step.start(*values), self.mesh)
+
+    def template(self) -> dict:
+        """Shapes and placement of the state, without its values."""
+        shapes = jax.eval_shape(self.step.start, self.step.network.params, self.step.network.stats)
+        places = devices.shardings(shapes, self.mesh)
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+        )
+
+    def forked(self, fork_from: str | Path | None, template: dict) -> tuple[int, dict] | None:
+        """Takes over another run's newest checkpoint, and its journal up to there."""
+        note = self.workdir / FORK
+        if fork_from is None and not note.exists():
+            return None
+        source = Path(files.read_json(note)["from"] if fork_from is None else fork_from).absolute()
+        if not (source / runs.CONFIG).is_file():
+            raise UserError(f"--fork_from={source} holds no run (no {runs.CONFIG}); name the --workdir of one")
+        theirs = Checkpoints(
+            source / runs.CHECKPOINTS, keep=2, crash=self.workdir / runs.CRASH, say=self.say, sweep=False
+        )
+        try:
+            found = theirs.newest(template)
+        finally:
+            theirs.close()
+        if found is None or found[0] >= self.times.total:
+            has = f"is at step {found[0]} of this run's {self.times.total}" if found else "has no checkpoint yet"
+            raise UserError(f"--fork_from={source} {has}; make duration longer, or name another run")
+        files.write_json(note, {"from": str(source), "step": found[0]})
+        files.write(self.workdir / METRICS, until(source / METRICS, found[0])[1])
+        self.checkpoints.save(*found)
+        self.checkpoints.wait()
+        return found
+
+    # At a step
+
+    def take(self, done: int, measures: dict) -> None:
+        """Keeps a step's measures, unread; waits for the device only where the host is more than a few steps ahead."""
+        self._taken.append((done, measures))
+        if len(self._taken) > AHEAD:
+            jax.block_until_ready(self._taken[-AHEAD - 1][1]["finite"])
+
+    def sound(self) -> dict:
+        """Reads whether all steps since the last reading were finite; gives the measures of the newest of them, if any.
+
+        Raises:
+            DivergedError: one was not; its step and examples are named.
+        """
+        taken = [(done, jax.device_get(measures)) for done, measures in self._taken]
+        self._taken.clear()
+        for done, measures in taken:
+            if not measures["finite"]:
+                raise self.diverged(done)
+        return taken[-1][1] if taken else {}
+
+    def diverged(self, done: int) -> DivergedError:
+        """The error for a step that left the finite numbers; its examples are written to crash/diverged.json."""
+        first = (done - 1) * self.batch_size
+        positions = np.arange(first, first + self.batch_size, dtype=np.int64)
+        split = self.dataset.splits["train"]
+        indices = stream.order(len(split.labels), self.settings["seed"], positions)
+        path = self.workdir / runs.CRASH / "diverged.json"
+        files.write_json(path, {"step": done, "index": [int(one) for one in indices]})
+        kept = self.checkpoints.steps()
+        last = f"checkpoint {kept[-1]} is the last finite one" if kept else "no checkpoint was saved before it"
+        return DivergedError(
+            f"step {done} is not finite (loss, gradient or a parameter); {last}, the step's examples are in {path}; "
+            "make optimizer.learning_rate smaller, or set optimizer.clip"
+        )
+
+    def log(self, done: int) -> None:
+        """Writes the step's own measures, and what the clock says."""
+        measures = self.sound()
+        names = ("loss", "accuracy", "learning_rate", "gradient_norm")
+        self.journal.train(done, **{name: measures[name] for name in names})
+        self.journal.timing(done, **self.journal.taken())
+
+    def evaluate(self, done: int, state: dict) -> bool:
+        """Judges the validation split; returns whether it is the best evaluation so far."""
+        self.sound()
+        values, _ = self.watched(state)
+        found = evaluation.summary(self.judged("validation", values), len(self.dataset.classes))
+        self.journal.evaluation(done, "validation", found["accuracy"], found["loss"], found["n"])
+        self.progress.update(done, accuracy=found["accuracy"])
+        return self.best()["step"] == done
+
+    def judged(self, split: str, values: dict) -> dict[str, np.ndarray]:
+        """What the network says of every example of a split."""
+        shown = {name: self.numbers[name] for name in ("mean", "deviation")}
+        return evaluation.rows(
+            lambda batch: self.judge(values["params"], values["stats"], batch, shown),
+            self.dataset.splits[split],
+            batch_size=evaluation.BATCH,
+            on=self.mesh,
+            workers=self.settings["data.workers"],
+        )
+
+    def watched(self, state: dict) -> tuple[dict, bool]:
+        """The values that validation reads, and whether they are the moving average."""
+        averaged = self.settings["ema"] is not None
+        return (state["ema"] if averaged else {name: state[name] for name in ("params", "stats")}), averaged
+
+    def best(self) -> dict[str, Any]:
+        """The best evaluation so far: highest accuracy, then lowest loss, then the earliest."""
+        return max(self.journal.evaluations(), key=rank)
+
+    def waited_long_enough(self, patience: int | None) -> bool:
+        """Whether so many evaluations have passed without a better one."""
+        found = self.journal.evaluations()
+        if patience is None or not found:
+            return False
+        return len(found) - 1 - found.index(self.best()) >= patience
+
+    def save(self, done: int, state: dict) -> None:
+        """Saves a state whose every step was finite, the journal's lines before it, and clears old checkpoints away."""
+        self.sound()
+        self.checkpoints.save(done, state, before_commit=self.journal.flush)
+        found = self.journal.evaluations()
+        self.checkpoints.retain(self.best()["step"] if found else None)
+
+    # Finish
+
+    def tested(self, state: dict) -> Tested:
+        """What the test split is to be judged with; the best checkpoint is read back where it is that."""
+        how = self.settings["test_with"] or ("last" if self.settings["ema"] is None else "ema")
+        last = int(state["step"])
+        if how == "last":
+            return Tested(last, {name: state[name] for name in ("params", "stats")}, False, how)
+        at = self.best()["step"] if how == "best" else last
+        if at != last:
+            state = self.checkpoints.restore(at, self.template())
+        return Tested(at, *self.watched(state), how)
+
+    def result(self, state: dict, tested: Tested, *, validation: dict, test: dict | None) -> dict[str, Any]:
+        """What `result.json` holds."""
+        best = {name: value for name, value in self.best().items() if name not in ("kind", "split")}
+        taken = self.journal.taken()
+        return {
+            "test": test,
+            "validation": {**validation, "step": tested.step},
+            "best": best,
+            "tested": {
+                "step": tested.step,
+                "values": "ema" if tested.averaged else "trained",
+                "with": tested.how,
+            },
+            "steps": int(state["step"]),
+            "parameters": trees.count(self.step.network.params),
+            "macs": None,
+            "fingerprint": self.fingerprint,
+            "recipe": self.settings.recipe,
+            "words": list(self.settings.words),
+            "model": self.settings["model.name"],
+            "seed": self.settings["seed"],
+            "classes": len(self.dataset.classes),
+            "counts": {name: len(split.labels) for name, split in self.dataset.splits.items()},
+            "forked_from": files.read_json(self.workdir / FORK) if (self.workdir / FORK).exists() else None,
+            "timing": taken,
+        }
+
+
+def rank(found: dict[str, Any]) -> tuple[float, float, int]:
+    """What the best evaluation has most of: accuracy, then minus the loss, then minus the step."""
+    loss = float("inf") if found["loss"] is None else found["loss"]
+    return found["accuracy"], -loss, -found["step"]
+
+
+def preprocessing_of(settings: Settings, dataset: data.Dataset) -> dict[str, Any]:
+    """How pictures become the network's: measured on the training split where the settings leave it open."""
+    mean, deviation = settings["data.mean"], settings["data.deviation"]
+    if mean is None or deviation is None:
+        measured = data.mean_and_deviation(dataset.splits["train"])
+        mean, deviation = mean or measured[0], deviation or measured[1]
+    height, width, channels = dataset.image_shape
+    return {
+        "mean": list(mean),
+        "deviation": list(deviation),
+        "image_size": [height, width],
+        "channels": channels,
+        "fit": settings["data.fit"],
+    }

@@ -1,0 +1,208 @@
+"""The run folder: what stands in it beside checkpoints and journal, whose run it is, and the network trained in it.
+
+config.json         final settings with their origins    classes.json   names of the classes, in the scores' order
+environment.json    versions, devices, cores, commit     data.json      fingerprint and counts of the data
+preprocessing.json  how pictures become the network's    result.json    written last: the run is finished
+
+Whoever reads a run needs nothing else: no recipe, and no other Python file, is ever executed for it.
+"""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from cnn_vit import data, files, settings
+from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.nn.values import Network
+from cnn_vit.training import devices, plan, step
+from cnn_vit.training.checkpoints import Checkpoints
+from cnn_vit.training.evaluation import listed
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+CLASSES = "classes.json"
+PREPROCESSING = "preprocessing.json"
+DATA = "data.json"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+CRASH = "crash"
+LOCK = "lock"
+
+AGAIN = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+
+
+class Trained(NamedTuple):
+    """A network with the values that its run was tested with.
+
+    Attributes:
+        form: what the network is.
+        params, stats: its values, on the devices.
+        classes: names in the order of the scores.
+        preprocessing: mean, deviation, image_size (height, width), channels and fit of its pictures.
+    """
+
+    form: step.Form
+    params: dict
+    stats: dict
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+
+    @property
+    def network(self) -> Network:
+        """Shapes, initializers and `apply`."""
+        return step.network(self.form)
+
+
+def load(run: str | os.PathLike) -> Trained:
+    """The network of a run folder with the values that were, or would be, tested.
+
+    A run still under way gives those of its newest checkpoint.
+
+    Raises:
+        UserError: the folder holds no run.
+        SurroundingsError: no checkpoint is whole, or the one tested is damaged.
+    """
+    workdir = Path(run)
+    if not (workdir / CLASSES).is_file() or not (workdir / CONFIG).is_file():
+        raise UserError(f"{workdir} holds no run (no {CLASSES}); name the --workdir of a `cnn-vit train`")
+    final = settings.from_json(files.read_json(workdir / CONFIG))
+    classes = tuple(files.read_json(workdir / CLASSES))
+    preprocessing = files.read_json(workdir / PREPROCESSING)
+    shape = (*preprocessing["image_size"], preprocessing["channels"])
+    form = plan.form(final, classes=len(classes), image_shape=shape)
+    network = step.network(form)
+    tested = files.read_json(workdir / RESULT)["tested"] if (workdir / RESULT).exists() else {}
+    averaged = tested.get("values", "ema" if final["ema"] is not None else "trained") == "ema"
+    wanted = dict(params=network.params, stats=network.stats)
+    template = placed({"ema": wanted} if averaged else wanted)
+    kept = Checkpoints(workdir / CHECKPOINTS, keep=final["keep"], crash=workdir / CRASH, sweep=False)
+    try:
+        if tested:
+            values = kept.restore(tested["step"], template, part=True)
+        else:
+            values = (kept.newest(template, part=True) or (0, {}))[1]
+    finally:
+        kept.close()
+    if not values:
+        raise SurroundingsError(f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or again")
+    values = values["ema"] if averaged else values
+    return Trained(form, values["params"], values["stats"], classes, preprocessing)
+
+
+def placed(tree: dict) -> dict:
+    """Shapes with the sharding of a whole copy on every device."""
+    everywhere = devices.replicated(devices.mesh())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+
+
+def claim(workdir: Path, ours: settings.Settings) -> None:
+    """Makes the folder this run's, or finds that it is already.
+
+    Raises:
+        UserError: it holds another run; the settings that differ are named, key by key.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        if (workdir / CHECKPOINTS).exists():
+            raise UserError(f"{workdir} holds checkpoints without their {CONFIG}; give another --workdir")
+        files.write_json(path, settings.to_json(ours))
+        return
+    theirs = settings.from_json(files.read_json(path))
+    if differ := settings.differences(ours, theirs):
+        raise UserError(f"{workdir} holds a run of other settings: {'; '.join(differ)}; {AGAIN}")
+
+
+def finished(workdir: Path) -> dict[str, Any] | None:
+    """The result of a run that has one and lacks nothing else; None where something is still to do."""
+    if not (workdir / RESULT).exists():
+        return None
+    result = files.read_json(workdir / RESULT)
+    splits = [split for split in ("validation", "test") if result.get(split)]
+    whole = all((workdir / "predictions" / f"{split}.npz").exists() for split in splits)
+    return result if whole else None
+
+
+def describe_data(workdir: Path, dataset: data.Dataset, preprocessing: dict[str, Any]) -> None:
+    """Writes what the run knows of its data, or finds them as they were.
+
+    Raises:
+        UserError: the folder's run was trained on other data.
+    """
+    if (workdir / DATA).exists():
+        before = files.read_json(workdir / DATA)
+        classes = files.read_json(workdir / CLASSES)
+        if list(dataset.classes) != classes:
+            raise UserError(
+                f"{workdir} was trained on the classes {listed(classes)}, the data now have {listed(dataset.classes)}; "
+                f"labels would shift: {AGAIN}"
+            )
+        if before["fingerprint"] != dataset.fingerprint:
+            raise UserError(
+                f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
+                f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {AGAIN}"
+            )
+        return
+    files.write_json(workdir / CLASSES, list(dataset.classes))
+    files.write_json(workdir / PREPROCESSING, preprocessing)
+    files.write_json(workdir / DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
+
+
+def environment(command: str | None) -> dict[str, Any]:
+    """What bears on a run's bits and times: versions, devices, cores, the commit of this code, the command."""
+    found = jax.devices()
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "devices": {"count": len(found), "platform": found[0].platform, "kind": found[0].device_kind},
+        "commit": commit(),
+        "command": command,
+    }
+
+
+def version(name: str) -> str:
+    """The installed version of a distribution, or "missing"."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def commit() -> str | None:
+    """The commit that this code stands at, "-dirty" behind it where files differ from it; None outside a repository."""
+    top = Path(__file__).parents[2]
+    command = ["git", "-C", str(top), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def crossed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A phrase per thing that bears on a run's bits and is another than when the run began."""
+    pairs = [
+        *(("cores", before["cores"], now["cores"]), ("machine", before["machine"], now["machine"])),
+        *((f"device {key}", before["devices"].get(key), value) for key, value in now["devices"].items()),
+        *((name, before["versions"].get(name), value) for name, value in now["versions"].items()),
+    ]
+    return [f"{what} {old} then, {new} now" for what, old, new in pairs if old != new]
+
+
+def note_environment(workdir: Path, command: str | None) -> list[str]:
+    """Writes the environment down, a later start's behind the first; gives what differs from the first."""
+    now = environment(command)
+    path = workdir / ENVIRONMENT
+    if not path.exists():
+        files.write_json(path, now | {"resumed": []})
+        return []
+    before = files.read_json(path)
+    before["resumed"].append(now)
+    files.write_json(path, before)
+    return crossed(before, now)
