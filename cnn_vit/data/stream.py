@@ -1,0 +1,305 @@
+"""The order of the examples, the batches made in it, and the one random key: all functions of (seed, step) alone.
+
+The order is an endless concatenation of epochs, each a keyed permutation that answers any position without a list. So
+nothing depends on the number of threads, on how far ahead they work, on the number of hosts, or on having been stopped.
+
+A batch is a dict of NumPy arrays: image (B, H, W, C) uint8, label (B,) int32, weight (B,) float32 in {0, 1}, index (B,)
+int32. Of several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
+"""
+
+import functools
+import hashlib
+import itertools
+import math
+import operator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cnn_vit.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
+
+MOST = 2**31 - 1  # examples of a split: an index is an int32
+ROUNDS = 16  # of the permutation: with 8, some orders of 5 to 10 examples were visibly rarer than others
+BLOCK = 4096  # positions looked up at once, about: 0.3 instead of 2 us each
+PART = 16  # most pictures that a thread reads before it looks whether it should stop
+
+
+class Readable(Protocol):
+    """What is asked of a split.
+
+    Attributes:
+        in_memory: reading is a copy; else it decodes and is worth threads.
+        labels: (N,) integers.
+        read: indices (n,) -> a new array (n, H, W, C) uint8; called from several threads at once.
+    """
+
+    in_memory: bool
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray, /) -> np.ndarray: ...
+
+
+class Rows(NamedTuple):
+    """Which examples make a batch.
+
+    Attributes:
+        examples: (rows,) their indices; 0 where it is padding.
+        real: rows before the padding.
+    """
+
+    examples: np.ndarray
+    real: int
+
+
+# Chance ---------------------------------------------------------------------------------------------------------------
+
+
+def key(seed: int) -> "jax.Array":
+    """The key that every random number on the device follows from."""
+    import jax
+
+    return jax.random.key(seed)
+
+
+def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
+    """Examples at positions of the endless concatenation of permutations of n examples, one for each epoch.
+
+    A position is two digits of about sqrt(n) values. In turn each is shifted by a keyed hash of the other: a Feistel
+    network, which permutes slightly more than n positions; one that lands at n or above walks on until it lands below
+    (Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002).
+
+    Args:
+        n: number of examples, at least 1.
+        seed: any whole number.
+        positions: int64 from 0, any shape; position p is in epoch p // n.
+
+    Returns:
+        int64 in [0, n), of the shape of `positions`.
+    """
+    positions = np.asarray(positions, np.int64)
+    epochs, which = np.unique(positions // n, return_inverse=True)
+    keys = np.stack([epoch_keys(seed, int(epoch)) for epoch in epochs], axis=1)[:, which.ravel()]  # (ROUNDS, positions)
+    low = math.isqrt(n - 1) + 1
+    low += low % 2  # shifting an even number of values is an odd permutation: else all would be even
+    size, digits = np.uint64(n), (np.uint64(-(-n // low)), np.uint64(low))
+    found = permuted((positions.ravel() % n).astype(np.uint64), keys, *digits)
+    while len(outside := np.flatnonzero(found >= size)):
+        found[outside] = permuted(found[outside], keys[:, outside], *digits)
+    return found.astype(np.int64).reshape(positions.shape)
+
+
+def permuted(values: np.ndarray, keys: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
+    """One pass of the network over values in [0, high * low), uint64, each with its own keys (ROUNDS, values)."""
+    left, right = np.divmod(values, low)
+    for first, second in zip(keys[::2], keys[1::2], strict=True):
+        left = (left + hashed(right + first)) % high
+        right = (right + hashed(left + second)) % low
+    return left * low + right
+
+
+def hashed(x: np.ndarray) -> np.ndarray:
+    """63 even bits of 64, as uint64: the output function of SplitMix64, Steele et al., OOPSLA 2014."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (x ^ (x >> np.uint64(31))) >> np.uint64(1)
+
+
+@functools.lru_cache(maxsize=4096)
+def epoch_keys(seed: int, epoch: int) -> np.ndarray:
+    """The keys (ROUNDS,) uint64 of one epoch's permutation."""
+    digest = hashlib.shake_256(f"order {operator.index(seed)} {epoch}".encode()).digest(8 * ROUNDS)
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+def nowhere(batch: dict[str, np.ndarray]) -> Any:
+    """Leaves a batch on the host."""
+    return batch
+
+
+def batches(
+    split: Readable,
+    *,
+    batch_size: int,
+    seed: int,
+    first: int,
+    last: int | None = None,
+    workers: int = 0,
+    prefetch: int = 2,
+    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
+    host: int = 0,
+    hosts: int = 1,
+) -> Iterator[Any]:
+    """The batches of updates `first` to `last` - 1 (None: without end): update k has positions k B to (k + 1) B - 1.
+
+    No example is dropped and a batch may span epochs; every weight is 1.
+
+    Args:
+        split: what is read.
+        batch_size: B, rows of the global batch.
+        seed: of the order.
+        first: first update, from 0.
+        last: the update before which to end.
+        workers: threads that decode; 0, and always where the split is in memory: the caller's.
+        prefetch: batches made and placed ahead of the one asked for.
+        place: puts a batch on the devices; called by the thread that finished it, several batches at once.
+        host: this process.
+        hosts: number of processes; only this one's rows are read.
+
+    Returns:
+        A generator of what `place` gave, in order. `close` ends its threads. An error comes up at its own batch.
+
+    Raises:
+        UserError: no example, more than 2**31 - 1, or a batch that does not divide by the hosts.
+    """
+    share = shared(split, batch_size, hosts)
+    mine = np.arange(host * share, (host + 1) * share)
+    rows = (Rows(index, share) for index in orders(len(split), seed, mine, batch_size, first, last))
+    return flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+
+
+def orders(n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None) -> Iterator[np.ndarray]:
+    """The examples at positions k B + `mine` for each update k, looked up for a few thousand positions at a time."""
+    step = max(1, BLOCK // len(mine))
+    for start in itertools.count(first, step):
+        end = start + step if last is None else min(start + step, last)
+        if start >= end:
+            return
+        yield from order(n, seed, np.arange(start, end)[:, None] * batch_size + mine)
+
+
+def ordered_batches(
+    split: Readable,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    prefetch: int = 2,
+    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
+    host: int = 0,
+    hosts: int = 1,
+) -> Iterator[Any]:
+    """Every example once, in order; arguments and errors as `batches`.
+
+    The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0.
+    """
+    share = shared(split, batch_size, hosts)
+    starts = (start + host * share for start in range(0, len(split), batch_size))
+    rows = (padded(np.arange(start, max(start, min(start + share, len(split)))), share) for start in starts)
+    return flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+
+
+def padded(index: np.ndarray, size: int) -> Rows:
+    """Rows filled up to a size."""
+    return Rows(np.pad(index, (0, size - len(index))), len(index))
+
+
+def shared(split: Readable, batch_size: int, hosts: int) -> int:
+    """Rows of a host.
+
+    Raises:
+        UserError: as `batches`.
+    """
+    if not 1 <= len(split) <= MOST:
+        raise UserError(f"a split has {len(split):,} examples; an index has 32 bits: give it from 1 to {MOST:,}")
+    if batch_size < 1 or batch_size % hosts:
+        below = batch_size // hosts * hosts
+        near = f"{below} or {below + hosts}" if below > 0 else f"{hosts}"
+        raise UserError(f"a batch of {batch_size} does not divide by {hosts} hosts; make data.batch_size {near}")
+    return batch_size // hosts
+
+
+# Making them ahead ----------------------------------------------------------------------------------------------------
+
+
+def flow(
+    split: Readable,
+    rows: Iterable[Rows],
+    *,
+    workers: int = 0,
+    prefetch: int = 2,
+    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
+) -> Iterator[Any]:
+    """Makes and places the batches of `rows` ahead of their use and gives them in order.
+
+    The thread that finishes a batch places it, so that the way to the device overlaps both decoding and the step. Each
+    batch is made of new arrays that nobody writes to afterwards: on a CPU, JAX may use their memory as its own.
+    """
+    threads = 0 if split.in_memory else workers
+    with ThreadPoolExecutor(threads, "decode") if threads else Here() as pool:
+        waiting: deque[list[Future]] = deque()
+        try:
+            for chosen in rows:
+                waiting.append(Batch(split, chosen, place).begin(pool, threads))
+                if len(waiting) > prefetch:
+                    yield ready(waiting.popleft())
+            while waiting:
+                yield ready(waiting.popleft())
+        finally:
+            pool.shutdown(
+                wait=True, cancel_futures=True
+            )  # whoever stops asking waits for at most PART pictures a thread
+
+
+class Batch:
+    """A batch on its way. Its parts are read by any thread; the one that reads the last part places the whole."""
+
+    def __init__(self, split: Readable, rows: Rows, place: Callable[[dict[str, np.ndarray]], Any]):
+        self.split, self.rows, self.place = split, rows, place
+        self.images: list[np.ndarray] = []
+        self.left = 0
+        self.lock = threading.Lock()
+
+    def begin(self, pool: Executor, threads: int) -> list[Future]:
+        """Hands out the parts: the real rows and one of the padding."""
+        wanted = self.rows.examples[: self.rows.real + 1]
+        size = min(PART, -(-len(wanted) // threads)) if threads else len(wanted)
+        parts = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        self.images, self.left = list(parts), len(parts)  # pictures take the place of their indices
+        return [pool.submit(self.read, number, part) for number, part in enumerate(parts)]
+
+    def read(self, number: int, part: np.ndarray) -> tuple[Any] | None:
+        """Reads a part; gives the batch as placed where no other part is missing."""
+        self.images[number] = self.split.read(part)
+        with self.lock:
+            self.left -= 1
+            last = self.left == 0
+        return (self.place(self.whole()),) if last else None
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """The batch of all parts."""
+        index, real = self.rows
+        image = self.images[0] if len(self.images) == 1 else np.concatenate(self.images)
+        if missing := len(index) - len(image):
+            image = np.concatenate([image, np.repeat(image[-1:], missing, axis=0)])
+        weight = (np.arange(len(index)) < real).astype(np.float32)
+        label = np.where(weight > 0, self.split.labels[index], 0).astype(np.int32)
+        return dict(image=image, label=label, weight=weight, index=index.astype(np.int32))
+
+
+def ready(parts: list[Future]) -> Any:
+    """Waits for a batch; the first error of its parts as it was raised."""
+    return next(found[0] for found in [part.result() for part in parts] if found)
+
+
+class Here(Executor):
+    """Does what it is given at once, in the caller's thread; an error waits until the result is asked for."""
+
+    def submit(self, function: Callable, /, *given: Any, **named: Any) -> Future:
+        """The finished future."""
+        future: Future = Future()
+        try:
+            future.set_result(function(*given, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
