@@ -1,0 +1,294 @@
+"""Data sets by name: a source's parts become splits of pictures of one size, uint8, with one list of classes.
+
+sources(), keywords(name)   what there is, read without importing it
+check(section)              refuses settings before any device or picture is touched
+about(section)              classes, shape, counts, where they are known without the files
+load(section)               the data set
+at(path, ...)               the section that reads a path
+
+A source is one file of `sources/`, found by its name: `about` and `load` take the common settings as `parts.Given` and
+the source's own keywords.
+"""
+
+import ast
+import functools
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cnn_vit import settings
+from cnn_vit.data import splits
+from cnn_vit.data.parts import PARTS, About, Found, Given
+from cnn_vit.data.splits import Split
+from cnn_vit.errors import UserError, unknown
+from cnn_vit.settings.values import KINDS
+
+__all__ = [
+    "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "sources",
+]  # fmt: skip
+
+SOURCES = Path(__file__).with_name("sources")
+DEFAULTS = {key.removeprefix("data."): row.default for key, row in settings.KEYS.items() if key.startswith("data.")}
+MEASURED = 5_000  # pictures, at most, for the mean and the deviation
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, ready to be read.
+
+    Attributes:
+        classes: names in the order of the labels.
+        image_shape: (H, W, C) of every picture.
+        splits: train, validation, and test where there is one.
+        fingerprint: sha256 of the data, whatever the slices, sizes and seed.
+        facts: for data.json.
+    """
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    splits: dict[str, Split]
+    fingerprint: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def sources() -> dict[str, str]:
+    """Names of the sources and what each is, one line."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("[!_]*.py"))}
+    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
+
+
+@functools.cache
+def keywords(name: str) -> dict[str, tuple[Any, str, str]]:
+    """Keywords of a source, read from its text: (default, type as written, meaning from the docstring)."""
+    if name not in sources():
+        raise unknown("data source", name, sources())
+    body = ast.parse((SOURCES / f"{name}.py").read_text(encoding="utf-8")).body
+    load = next(node for node in body if isinstance(node, ast.FunctionDef) and node.name == "load")
+    meaning = meanings(ast.get_docstring(load) or "")
+    return {
+        word.arg: (
+            inspect.Parameter.empty if default is None else ast.literal_eval(default),
+            ast.unparse(word.annotation) if word.annotation else "",
+            meaning.get(word.arg, ""),
+        )
+        for word, default in zip(load.args.kwonlyargs, load.args.kw_defaults, strict=True)
+    }
+
+
+def meanings(docstring: str) -> dict[str, str]:
+    """The lines under `Args:`, a sentence per argument."""
+    block = docstring.partition("Args:\n")[2].split("\n\n")[0]
+    return {
+        name: " ".join(text.split())
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", block, flags=re.MULTILINE)
+    }
+
+
+def check(section: Mapping[str, Any]) -> None:
+    """Refuses settings before any device work; no picture is read.
+
+    Args:
+        section: settings of the data without `data.`, the source's keywords among them; what is left out is unset.
+
+    Raises:
+        UserError: an unknown source or keyword, a value it does not take, no path where one is read, a slice that is
+            none or overlaps another, an operation that is none, numbers for other channels.
+    """
+    from cnn_vit.data import augment
+
+    final = completed(section)
+    known = about(final)
+    for split in PARTS:
+        if final[split] is not None:
+            splits.parsed(final[split], key=f"data.{split}")
+    augment.check(final["augment"])
+    channels = known.image_shape[2] if known.image_shape else final["channels"]
+    for key in ("mean", "deviation"):
+        if final[key] is not None and channels is not None and len(final[key]) != channels:
+            raise UserError(f"data.{key} has {len(final[key])} numbers for {channels} channels; give one for each")
+
+
+def about(section: Mapping[str, Any]) -> About:
+    """What is known of the data without its files; counts are those of the splits, slices taken."""
+    final = completed(section)
+    found = source(final["name"]).about(given(final), **own(final))
+    refuse_other_classes(found.num_classes, final["classes"])
+    height, width, channels = found.image_shape or (None, None, None)
+    sides = sides_of(final["image_size"]) or (height, width)
+    shape = (*sides, final["channels"] or channels)
+    counts = {}
+    if found.counts:
+        laid = splits.plan(found.counts, {split: final[split] for split in PARTS})
+        counts = {split: len(rows) for split, (_, rows) in laid.positions.items()}
+    return found._replace(
+        num_classes=found.num_classes or final["classes"],
+        image_shape=shape if None not in shape else None,  # type: ignore[arg-type]
+        counts=counts,
+    )
+
+
+def load(section: Mapping[str, Any]) -> Dataset:
+    """Reads a data set: every picture is decoded, or looked at where they are too many for the memory.
+
+    Raises:
+        UserError: as `check`; files that are missing or no pictures; classes that do not fit together.
+    """
+    from cnn_vit.data import fingerprints, reading
+
+    final = completed(section)
+    found = source(final["name"]).load(given(final), **own(final))
+    refuse_other_classes(len(found.classes), final["classes"])
+    if len(found.classes) < 2:
+        raise UserError(f"the data has one class, {found.classes[0]}; there must be two at least to tell apart")
+    laid = splits.plan(
+        {part: len(one.labels) for part, one in found.parts.items()}, {split: final[split] for split in PARTS}
+    )
+    rows = {split: (part, splits.rows(found.parts[part], at)) for split, (part, at) in laid.positions.items()}
+    refuse_missing_classes(found, rows)
+    ready, shape = reading.read(
+        found, rows, sides=sides_of(final["image_size"]), channels=final["channels"], fit=final["fit"],
+        workers=final["workers"],
+    )  # fmt: skip
+    fingerprint, how = fingerprints.of(found, workers=final["workers"])
+    return Dataset(
+        classes=found.classes,
+        image_shape=shape,
+        splits=ready,
+        fingerprint=fingerprint,
+        facts={
+            "source": final["name"],
+            "path": final["path"],
+            "classes": list(found.classes),
+            "image_shape": list(shape),
+            "counts": {split: len(one) for split, one in ready.items()},
+            "class_counts": {split: counted(one.labels, found.classes) for split, one in ready.items()},
+            "slices": {split: final[split] for split in PARTS},
+            "notes": laid.notes,
+            "fingerprint": fingerprint,
+            "fingerprint_of": how,
+            "skipped": [],
+            **found.facts,
+        },
+    )
+
+
+def at(path: str | os.PathLike, *, image_size: tuple[int, int] | int, channels: int, fit: str) -> dict[str, Any]:
+    """The section that reads any path: a folder, a zip of one, or an npz.
+
+    Raises:
+        UserError: it is not there, or something else.
+    """
+    text = os.fspath(path)
+    common = {**DEFAULTS, "path": text, "image_size": image_size, "channels": channels, "fit": fit}
+    kind = Path(text).suffix.lower()
+    if os.path.isdir(text) or (kind == ".zip" and os.path.isfile(text)):
+        return {**common, "name": "folder"}
+    if kind == ".npz" and os.path.isfile(text):
+        return {**common, "name": "arrays"}
+    if not os.path.exists(text):
+        raise UserError(f"{text} is not there; give a folder of pictures, a zip of one, or an npz file")
+    raise UserError(f"{text} is no data that can be read; give a folder of pictures, a zip of one, or an npz file")
+
+
+def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel, pixels taken as 0 to 1.
+
+    Over all pictures, or 5,000 taken evenly. Sums are exact; a deviation of 0, of pictures all alike, becomes 1/255.
+    """
+    count = min(len(split), MEASURED)
+    rows = np.arange(count, dtype=np.int64) * len(split) // count
+    total, squares, pixels = 0, 0, 0
+    for some in np.array_split(rows, -(-count // 256)):
+        images = split.read(some).astype(np.uint64)
+        total += images.sum(axis=(0, 1, 2))
+        squares += (images * images).sum(axis=(0, 1, 2))
+        pixels += images[..., 0].size
+    mean = total / pixels
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    deviation[deviation < 1e-6] = 1
+    return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
+
+
+# Settings
+
+
+def completed(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section with every common key and the source's keywords, each of its type."""
+    name = section.get("name")
+    if not isinstance(name, str):
+        raise UserError(f"data.name is {name!r}; it takes {' or '.join(sources())}")
+    known = keywords(name)
+    for key in section:
+        if key not in DEFAULTS and key not in known:
+            raise unknown("setting", f"data.{key}", [f"data.{one}" for one in (*DEFAULTS, *known)])
+    filled = {key: default for key, (default, _, _) in known.items()}
+    chosen = {key: fitted(key, known[key][1], value) for key, value in section.items() if key in known}
+    return {**DEFAULTS, **{key: section[key] for key in section if key in DEFAULTS}, **filled, **chosen}
+
+
+def fitted(key: str, kind: str, value: Any) -> Any:
+    """A keyword's value in its own form: `kind` is int, float, bool, str or Literal['a', 'b'], as written."""
+    if kind.startswith("Literal["):
+        choices = ast.literal_eval(f"({kind[8:-1]},)")
+        if value in choices:
+            return value
+        raise UserError(f"data.{key} is {settings.shown(value)}; it takes {' or '.join(choices)}")
+    rule = KINDS[{"str": "text"}.get(kind, kind)]
+    try:
+        return rule.fit(value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"data.{key} is {settings.shown(value)}; it takes {rule.phrase}") from error
+
+
+def own(final: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of the source alone."""
+    return {key: final[key] for key in keywords(final["name"])}
+
+
+def source(name: str) -> ModuleType:
+    """The module of a source."""
+    return importlib.import_module(f"cnn_vit.data.sources.{name}")
+
+
+def given(final: Mapping[str, Any]) -> Given:
+    """The common settings that a source may look at."""
+    same = {key: final[key] for key in ("path", "channels", "classes", "workers")}
+    return Given(image_size=sides_of(final["image_size"]), **same)
+
+
+def sides_of(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) of an image size."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size and (image_size[0], image_size[1])
+
+
+# Classes
+
+
+def refuse_other_classes(found: int | None, asked: int | None) -> None:
+    """Refuses data of another number of classes than `data.classes` says."""
+    if found is not None and asked is not None and found != asked:
+        raise UserError(f"data.classes is {asked}, but the data has {found} classes; set data.classes={found}")
+
+
+def refuse_missing_classes(found: Found, rows: Mapping[str, tuple[str, np.ndarray]]) -> None:
+    """Refuses a train split without a class of the list: the network could never learn it."""
+    part, at = rows["train"]
+    counts = np.bincount(found.parts[part].labels[at], minlength=len(found.classes))
+    if missing := [name for name, count in zip(found.classes, counts, strict=True) if not count]:
+        raise UserError(
+            f"train has no picture of {' or '.join(missing[:5])}{' ...' * (len(missing) > 5)}, of "
+            f"{len(found.classes)} classes; add some, or take a larger slice for data.train"
+        )
+
+
+def counted(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
+    """Examples of each class."""
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))

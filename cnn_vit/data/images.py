@@ -1,0 +1,221 @@
+"""The bytes of a picture file -> pixels: the only place that decodes, and the only one that resizes.
+
+The same pixels in another container give the same array. Animations give their first frame, 16 bits become 8 by 1/257,
+EXIF orientation is applied, and what is transparent lies on white. Gray is ITU-R 601 luma, as Pillow computes it; a
+color picture whose three channels agree has exactly that gray.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cnn_vit.errors import UserError
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other reader of Pillow's is ever asked
+MOST_PIXELS = 50_000_000  # of a picture, by its header
+MOST_BYTES = 100_000_000  # of a file
+GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what undoes an EXIF orientation (tag 274)
+ORIENTATION = 274
+OTHERS = (
+    (b"version https://git-lfs", "a pointer of git-lfs, not the picture", "run git lfs pull"),
+    (b"%PDF", "a PDF", "export its pages as PNG or JPEG"),
+    (b"%!PS", "PostScript", "export it as PNG or JPEG"),
+    (b"<!doctype html", "a page of HTML, perhaps what a server answered instead", "download it again"),
+    (b"<html", "a page of HTML, perhaps what a server answered instead", "download it again"),
+    (b"<svg", "a drawing of vectors (SVG)", "export it as PNG"),
+    (b"<?xml", "XML, perhaps a drawing of vectors (SVG)", "export it as PNG"),
+    (b"PK\3\4", "a zip archive", "unpack it"),
+)  # beginnings of what bears a picture's name and is none, lower case
+REMEDY = "replace it or take it away"
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
+
+
+class UnreadableError(UserError):
+    """A file that is no picture we read: why, and what to do."""
+
+    def __init__(self, reason: str, remedy: str = REMEDY):
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Header(NamedTuple):
+    """What a file says of its picture before it is decoded.
+
+    Attributes:
+        height: pixels, as it stands upright.
+        width: pixels.
+        colored: whether it is stored in color; a palette of grays is none.
+    """
+
+    height: int
+    width: int
+    colored: bool
+
+
+def header(content: bytes) -> Header:
+    """Reads a header, from the beginning of a file or from all of it.
+
+    Raises:
+        UnreadableError: it is no picture of FORMATS, or too large.
+    """
+    return guarded(content, head_of)
+
+
+def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
+    """Decodes a file.
+
+    Args:
+        content: all its bytes.
+        channels: 1 or 3.
+
+    Returns:
+        Pixels, uint8, upright.
+
+    Raises:
+        UnreadableError: it is no picture of FORMATS, too large, or damaged.
+    """
+    return guarded(content, lambda image: pixels_of(image, channels))
+
+
+def guarded(content: bytes, use: Callable[[Image.Image], object]):
+    """Opens a picture and uses it; whatever Pillow raises is one of ours."""
+    if not content:
+        raise UnreadableError("empty, 0 bytes")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            refuse_large(image.size)
+            return use(image)
+    except UnreadableError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise unlike(content) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"more than {MOST_PIXELS:,} pixels", "make it smaller") from error
+    except MemoryError as error:
+        raise UnreadableError("more memory is asked for than there is", "make it smaller") from error
+    except Exception as error:  # Pillow's readers raise nearly anything over damaged bytes
+        said = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UnreadableError(f"damaged ({said})") from error
+
+
+def refuse_large(size: tuple[int, int]) -> None:
+    """Refuses a picture by its header, before anything is decoded."""
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise UnreadableError(f"{height:,} x {width:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
+
+
+def unlike(content: bytes) -> UnreadableError:
+    """The error for bytes that no reader knows, by what they begin with."""
+    start = content[:256].lstrip().lower()
+    if content[4:8] == b"ftyp":
+        return UnreadableError("HEIC, AVIF or a film", "convert it to JPEG or PNG")
+    for beginning, what, remedy in OTHERS:
+        if start.startswith(beginning.lower()):
+            return UnreadableError(what, remedy)
+    return UnreadableError(f"no picture of a kind that is read ({', '.join(FORMATS)}), or its beginning is damaged")
+
+
+def head_of(image: Image.Image) -> Header:
+    """Height, width and color of an open picture."""
+    width, height = image.size
+    if orientation(image) >= 5:
+        width, height = height, width
+    return Header(height, width, is_colored(image))
+
+
+def is_colored(image: Image.Image) -> bool:
+    """Whether a picture is stored in color."""
+    if image.mode in ("P", "PA") and image.palette is not None:
+        colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+        return bool((colors != colors[:, :1]).any())
+    return image.mode not in GRAY
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where it is damaged or missing."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # the pixels are whole even where the notes on them are not
+        return 1
+    return found if found in TURNS else 1
+
+
+def pixels_of(image: Image.Image, channels: int) -> np.ndarray:  # -> (H, W, C)
+    """Pixels of an open picture, uint8, upright."""
+    image.load()
+    turn = orientation(image)
+    flat = in_eight_bits(image)
+    if flat.has_transparency_data:
+        over = flat.convert("RGBA")
+        flat = Image.new("RGB", flat.size, "white")
+        flat.paste(over, mask=over.getchannel("A"))
+    flat = flat.convert("RGB" if channels == 3 else "L")
+    if turn in TURNS:
+        flat = flat.transpose(TURNS[turn])
+    return np.array(flat).reshape(flat.height, flat.width, channels)
+
+
+def in_eight_bits(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits as 8, by 1/257; other pictures as they are.
+
+    Raises:
+        UnreadableError: pixels of a range that nobody states.
+    """
+    if image.mode == "F":
+        raise UnreadableError("floating-point pixels, whose range nobody states", "save it with 8 bits")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    levels = np.asarray(image).astype(np.int64)
+    if levels.size and not 0 <= levels.min() <= levels.max() <= 65535:
+        raise UnreadableError("pixels of 32 bits, whose range nobody states", "save it with 8 or 16 bits")
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def recolored(pixels: np.ndarray, channels: int) -> np.ndarray:  # (H, W, C) -> (H, W, channels)
+    """Pixels with 1 or 3 channels: gray three times, or the luma of colors."""
+    if pixels.shape[-1] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def fitted(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:  # (H, W, C) -> (height, width, C)
+    """Pixels at a size: the one resize of training, evaluation and prediction.
+
+    Bilinear with antialiasing (Pillow's: the tent grows with the reduction), over the part that is kept.
+
+    Args:
+        pixels: uint8.
+        size: (height, width).
+        how: "crop" keeps the largest centered part of the size's proportions, which is resizing the shorter side and
+            keeping the center; "stretch" keeps all.
+    """
+    height, width, channels = pixels.shape
+    if (height, width) == size:
+        return pixels
+    kept_height, kept_width = float(height), float(width)
+    if how == "crop":
+        scale = min(height / size[0], width / size[1])
+        kept_height, kept_width = scale * size[0], scale * size[1]
+    top, left = int((height - kept_height) / 2), int((width - kept_width) / 2)  # whole pixels: a mere crop stays exact
+    box = (left, top, min(left + kept_width, width), min(top + kept_height, height))
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    return np.array(resized).reshape(*size, channels)

@@ -1,0 +1,126 @@
+"""What a source hands to the room: the parts a data set comes in, before slices, sizes and colors are settled."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_vit.errors import UserError
+
+PARTS = ("train", "validation", "test")
+
+
+class Given(NamedTuple):
+    """Common settings that a source may look at.
+
+    Attributes:
+        path: file or folder.
+        image_size: (height, width) in pixels; None: as the data is.
+        channels: 1 or 3; None: as the data is.
+        classes: number of classes that the data must have; None: as found.
+        workers: threads that may decode.
+    """
+
+    path: str | None = None
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
+    classes: int | None = None
+    workers: int = 0
+
+
+class About(NamedTuple):
+    """What is known of a data set without its files.
+
+    Attributes:
+        classes: names in the order of the labels.
+        num_classes: how many.
+        image_shape: (H, W, C).
+        counts: examples of each split; of each part, where a source says it.
+    """
+
+    classes: tuple[str, ...] | None = None
+    num_classes: int | None = None
+    image_shape: tuple[int, int, int] | None = None
+    counts: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A part whose pictures are pixels already, all of one shape.
+
+    Attributes:
+        labels: (N,) int32.
+        shape: (H, W, C).
+        read: indices (n,) -> (n, H, W, C) uint8; safe in threads.
+        drawn: whether `read` computes the pictures, instead of looking them up.
+    """
+
+    labels: np.ndarray
+    shape: tuple[int, int, int]
+    read: Callable[[np.ndarray], np.ndarray]
+    drawn: bool = False
+    names: None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A part whose pictures are files of some format, of any sizes.
+
+    Attributes:
+        labels: (N,) int32.
+        content: (index, most) -> the first `most` bytes of a file, all of them where `most` is None; safe in threads;
+            `images.UnreadableError` where there are none to be had.
+        sizes: (N,) int64, bytes of each.
+        where: index -> what an error calls it: its path.
+        names: of the files, `CLASS/x.jpg`; None where they have none.
+    """
+
+    labels: np.ndarray
+    content: Callable[[int, int | None], bytes]
+    sizes: np.ndarray
+    where: Callable[[int], str]
+    names: Sequence[str] | None = None
+
+
+Part = Pixels | Encoded
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source found.
+
+    Attributes:
+        classes: names in the order of the labels.
+        parts: "train", and "validation" and "test" where there are such.
+        rule: keywords that pictures are drawn from, for their fingerprint; None where the data are data.
+        facts: for data.json.
+    """
+
+    classes: tuple[str, ...]
+    parts: dict[str, Part]
+    rule: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def with_path(name: str, given: Given) -> str:
+    """The path that a source reads, or an error that says how to give one."""
+    if given.path is None:
+        raise UserError(f"data.name={name} needs a path; add --config.data.path=PATH")
+    return given.path
+
+
+def without_path(name: str, given: Given) -> None:
+    """Refuses a path that a source would not read."""
+    if given.path is not None:
+        raise UserError(
+            f"data.name={name} reads no file, data.path is {given.path!r}; unset it (--config.data.path=none), "
+            "or choose data.name=folder or data.name=arrays"
+        )
+
+
+def in_memory(pixels: np.ndarray, labels: np.ndarray) -> Pixels:
+    """A part of arrays: pixels (N, H, W, C) uint8, labels (N,)."""
+    _, height, width, channels = pixels.shape
+    return Pixels(labels.astype(np.int32), (height, width, channels), pixels.__getitem__)

@@ -1,0 +1,49 @@
+"""1,797 handwritten digits of 8x8 gray pixels that come with scikit-learn: real data without a download.
+
+From the UCI "Optical recognition of handwritten digits" (Alpaydin and Kaynak 1998), its test half, by 13 writers. Each
+writer is on both sides of the split below, so accuracies say nothing about a new hand.
+
+The split is `splits.order` of all 1,797: first 360 for test, next 144 for validation, the other 1,293 for train. Their
+indices stand in digits_test.txt and digits_validation.txt beside this file. The rule was not chosen by its accuracy.
+Levels 0 to 16 become round(level * 255 / 16).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cnn_vit.data.parts import About, Found, Given, in_memory, without_path
+
+CLASSES = tuple("0123456789")
+SHAPE = (8, 8, 1)
+COUNT = 1797
+HELD_OUT = {"test": 360, "validation": 144}
+
+
+def about(given: Given) -> About:
+    """Classes, image shape and counts."""
+    without_path("digits", given)
+    counts = {"train": COUNT - sum(HELD_OUT.values()), **HELD_OUT}
+    return About(CLASSES, len(CLASSES), SHAPE, counts)
+
+
+def load(given: Given) -> Found:
+    """The three parts, in memory."""
+    from sklearn.datasets import load_digits
+
+    without_path("digits", given)
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, *SHAPE) * 255 / 16).astype(np.uint8)  # (N, 8, 8, 1)
+
+    parts = {name: in_memory(pixels[at], labels[at]) for name, at in indices().items()}
+    return Found(CLASSES, parts)
+
+
+def indices() -> dict[str, np.ndarray]:
+    """Rows of each part in scikit-learn's order, ascending."""
+    held = {
+        name: np.array(Path(__file__).with_name(f"digits_{name}.txt").read_text().split(), np.int64)
+        for name in HELD_OUT
+    }
+    rest = np.setdiff1d(np.arange(COUNT), np.concatenate(list(held.values())))
+    return {"train": rest, **held}

@@ -1,0 +1,355 @@
+"""Drawn shapes whose form, texture, place, size and colors are independent: nothing else tells the class.
+
+Any size, number and seed; pictures are made on demand, each a function of (seed, split, index) alone (Philox). All
+shapes have one area and all textures one mean, so that the amount of ink says nothing. With `label="shape"` the class
+is the shape; what is asked beyond the ten of them is the shape with a texture, beyond those with a place as well.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from cnn_vit.data.parts import PARTS, About, Found, Given, Pixels, without_path
+from cnn_vit.errors import UserError
+
+SIDE = 32  # pixels, where no image size is given
+TEXTURES = ("plain", "rows", "columns", "slanted", "checked", "grained")
+CELLS = 9  # places that are classes, where nobody says how many
+RADII = (0.2, 0.28)  # of the shorter side
+ROOM = (0.36, 0.64)  # where a center may lie, as a share of the sides: no shape is cut
+TILT = math.radians(12)  # at most, either way
+NOISE = 12  # levels, at most, either way
+BLOCKS = 6  # Philox blocks of four words for the factors of a picture, before those of its noise
+WORDS = 4  # of a block
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
+
+
+class Factors(NamedTuple):
+    """What a picture is drawn from; arrays of (n,), but the colors (n, 3).
+
+    Attributes:
+        shape: place in SHAPES.
+        texture: place in TEXTURES.
+        row: of the center, a share of the height.
+        column: of the center, a share of the width.
+        radius: of a disc of the same area times sqrt(pi / 2), a share of the shorter side.
+        tilt: radians.
+        period: of the texture, a share of the radius.
+        phase: of the texture, turns.
+        ground: color of the background, 0 to 1.
+        ink: color of the shape, 0 to 1.
+    """
+
+    shape: np.ndarray
+    texture: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    radius: np.ndarray
+    tilt: np.ndarray
+    period: np.ndarray
+    phase: np.ndarray
+    ground: np.ndarray
+    ink: np.ndarray
+
+
+def about(
+    given: Given,
+    *,
+    train_count: int = 10_000,
+    validation_count: int = 1_000,
+    test_count: int = 2_000,
+    shapes_seed: int = 0,
+    label: Literal["shape", "texture", "position"] = "shape",
+) -> About:
+    """Classes, image shape and counts; nothing is drawn.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+    without_path("shapes", given)
+    counts = dict(zip(PARTS, (train_count, validation_count, test_count), strict=True))
+    for name, count in counts.items():
+        if not (name == "train") <= count <= 2**31 - 1:
+            raise UserError(f"data.{name}_count is {count}; it takes an int in [{int(name == 'train')}, 2147483647]")
+    if not 0 <= shapes_seed < 2**63:
+        raise UserError(f"data.shapes_seed is {shapes_seed}; it takes an int in [0, {2**63 - 1}]")
+    height, width = given.image_size or (SIDE, SIDE)
+    if min(height, width) < 8:
+        raise UserError(f"shapes of {height}x{width} pixels cannot be told apart; make data.image_size at least 8")
+    classes = names(label, given.classes or usual(label))
+    return About(classes, len(classes), (height, width, given.channels or 3), {k: n for k, n in counts.items() if n})
+
+
+def load(
+    given: Given,
+    *,
+    train_count: int = 10_000,
+    validation_count: int = 1_000,
+    test_count: int = 2_000,
+    shapes_seed: int = 0,
+    label: Literal["shape", "texture", "position"] = "shape",
+) -> Found:
+    """The parts; a picture is drawn when it is read.
+
+    Args:
+        given: the common settings; `classes` says how many to make.
+        train_count: pictures to train on.
+        validation_count: pictures to choose by; 0: a tenth of train is.
+        test_count: pictures to test on; 0: none.
+        shapes_seed: of the pictures; the run's seed does not change them.
+        label: what the classes are.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+    keywords = {"train_count": train_count, "validation_count": validation_count, "test_count": test_count,
+                "shapes_seed": shapes_seed, "label": label}  # fmt: skip
+    known = about(given, **keywords)  # type: ignore[arg-type]
+    classes, image_shape = known.classes or (), known.image_shape or (SIDE, SIDE, 3)
+    parts = {}
+    for name, count in known.counts.items():
+        maker = Maker(shapes_seed, PARTS.index(name), label, len(classes), image_shape)
+        labels = (np.arange(count) % len(classes)).astype(np.int32)
+        parts[name] = Pixels(labels, image_shape, maker.draw, drawn=True)
+    return Found(classes, dict(parts), rule=keywords | {"classes": len(classes), "image_shape": list(image_shape)})
+
+
+# Classes
+
+
+def usual(label: str) -> int:
+    """Number of classes where nobody says."""
+    return {"shape": len(SHAPES), "texture": len(TEXTURES), "position": CELLS}[label]
+
+
+def digits(label: str, count: int) -> tuple[tuple[str, int], ...]:
+    """Factors that make up a class, the label's own first, with the number of values of each."""
+    if label == "position":
+        return (("position", count),)
+    pair = [("shape", len(SHAPES)), ("texture", len(TEXTURES))]
+    first, second = pair if label == "shape" else pair[::-1]
+    if count <= first[1]:
+        return ((first[0], count),)
+    if count <= first[1] * second[1]:
+        return first, (second[0], -(-count // first[1]))
+    return first, second, ("position", -(-count // (first[1] * second[1])))
+
+
+def values(label: str, count: int, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Value of each factor that makes up the class: class = first + size of first * second + ..."""
+    found = {}
+    rest = labels.astype(np.int64)
+    for factor, size in digits(label, count):
+        found[factor] = rest % size
+        rest = rest // size
+    return found
+
+
+def names(label: str, count: int) -> tuple[str, ...]:
+    """Names of the classes: "disc", "disc-rows", "disc-rows-0x1"."""
+    side = grid(label, count)
+    written = {"shape": list(SHAPES), "texture": list(TEXTURES)}
+    found = values(label, count, np.arange(count))
+    columns = [
+        [written[factor][one] if factor in written else f"{one // side}x{one % side}" for one in column]
+        for factor, column in found.items()
+    ]
+    return tuple("-".join(parts) for parts in zip(*columns, strict=True))
+
+
+def grid(label: str, count: int) -> int:
+    """Cells on a side of the square grid of places that are classes; 1: the place is free."""
+    return math.ceil(math.sqrt(dict(digits(label, count)).get("position", 1)))
+
+
+# Pictures
+
+
+class Maker(NamedTuple):
+    """Draws the pictures of one part.
+
+    Attributes:
+        seed: of the pictures.
+        part: number of the part.
+        label: what the classes are.
+        classes: how many.
+        image_shape: (H, W, C).
+    """
+
+    seed: int
+    part: int
+    label: str
+    classes: int
+    image_shape: tuple[int, int, int]
+
+    def draw(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
+        """Pictures, uint8."""
+        return np.concatenate([self.chunk(part) for part in np.array_split(indices, -(-len(indices) // 64) or 1)])
+
+    def chunk(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
+        """A few pictures at once: their planes stay in the processor's cache."""
+        chance, noise = self.chance(indices)
+        return painted(self.chosen(indices, chance), noise, self.image_shape)
+
+    def factors(self, indices: np.ndarray) -> Factors:
+        """What the pictures are drawn from."""
+        return self.chosen(indices, self.chance(indices)[0])
+
+    def chance(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform numbers in [0, 1) for the factors (n, 24) and bytes for the noise (n, H, W, C), of Philox."""
+        size = math.prod(self.image_shape)
+        blocks = BLOCKS + -(-size // (8 * WORDS))
+        source, at = np.random.Philox(key=np.array([self.seed, self.part], np.uint64)), 0
+        raw = np.empty((len(indices), blocks * WORDS), np.uint64)
+        for row, index in zip(raw, indices.tolist(), strict=True):
+            source.advance((index * blocks - at) % 2**256)
+            row[:] = source.random_raw(blocks * WORDS)
+            at = (index + 1) * blocks
+        uniform = (raw[:, : BLOCKS * WORDS] >> np.uint64(11)) * 2.0**-53
+        noise = raw[:, BLOCKS * WORDS :].astype("<u8").view(np.uint8)[:, :size]
+        return uniform, noise.reshape(-1, *self.image_shape)
+
+    def chosen(self, indices: np.ndarray, chance: np.ndarray) -> Factors:
+        """Factors from chance; those that make up the class come from it."""
+        labels = np.asarray(indices) % self.classes
+        fixed = values(self.label, self.classes, labels)
+        side = grid(self.label, self.classes)
+        low, high = ROOM
+        row, column = (low + (high - low) * chance[:, at] for at in (2, 3))
+        shrink = 1.0
+        if "position" in fixed:
+            cell = fixed["position"]
+            row, column = (
+                (place + 0.5 + 0.3 * (chance[:, at] - 0.5)) / side
+                for place, at in ((cell // side, 2), (cell % side, 3))
+            )
+            shrink = min(1.0, 1.4 / side)
+        ground, ink = colors(chance[:, 8:16])
+        return Factors(
+            shape=fixed.get("shape", (chance[:, 0] * len(SHAPES)).astype(np.int64)),
+            texture=fixed.get("texture", (chance[:, 1] * len(TEXTURES)).astype(np.int64)),
+            row=row,
+            column=column,
+            radius=shrink * (RADII[0] + (RADII[1] - RADII[0]) * chance[:, 4]),
+            tilt=TILT * (2 * chance[:, 5] - 1),
+            period=0.5 + 0.3 * chance[:, 6],
+            phase=chance[:, 7],
+            ground=ground,
+            ink=ink,
+        )
+
+
+def colors(chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, 8) -> (n, 3), (n, 3)
+    """Two colors whose brightness (luma) is 0.32 to 0.44 apart, either the brighter one; their hues are free."""
+    first = chance[:, 0]
+    apart = 0.4 + 0.15 * chance[:, 1]
+    second = np.where(first < 0.5, first + apart, first - apart)
+    found = []
+    for brightness, hue in ((first, chance[:, 2:5]), (second, chance[:, 5:8])):
+        shift = 0.5 * (hue - hue @ LUMA[:, None])
+        found.append(np.clip(0.1 + 0.8 * brightness[:, None] + shift, 0, 1))
+    return found[0], found[1]
+
+
+def painted(given: Factors, noise: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:  # -> (n, H, W, C)
+    """Pixels, uint8: background, textured shape over it with smooth edges, a little noise."""
+    height, width, channels = image_shape
+    unit = min(height, width)
+    one = {name: getattr(given, name).astype(np.float32)[:, None, None] for name in Factors._fields[2:8]}
+    radius = one["radius"] * unit  # (n, 1, 1)
+    down = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - one["row"] * height) / radius  # (n, H, 1)
+    right = (np.arange(width, dtype=np.float32) + 0.5 - one["column"] * width) / radius  # (n, 1, W)
+    cosine, sine = np.cos(one["tilt"]), np.sin(one["tilt"])
+    v, u = cosine * down + sine * right, cosine * right - sine * down  # (n, H, W)
+    cover = np.empty_like(u)  # share of a pixel that the shape covers
+    for place, distance in enumerate(SHAPES.values()):
+        rows = given.shape == place
+        if rows.any():
+            cover[rows] = np.clip(0.5 - distance(u[rows], v[rows]) * radius[rows], 0, 1)
+    cover *= 1 - 0.7 * weave(given.texture, u, v, np.maximum(one["period"], 2 / radius), one["phase"])
+    shade = cover[..., None]
+    ground, ink = (c.astype(np.float32)[:, None, None, :] for c in (given.ground, given.ink))
+    if channels == 1:
+        ground, ink = (c @ LUMA[:, None].astype(np.float32) for c in (ground, ink))
+    levels = 255 * (ground + shade * (ink - ground)) + (noise.astype(np.float32) / 255 - 0.5) * 2 * NOISE
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
+def weave(texture: np.ndarray, u: np.ndarray, v: np.ndarray, period: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """How much of the background shows through, 0 or 1 (a half where it is plain), for each pixel (n, H, W)."""
+    across, along = np.floor(2 * (u / period + phase)), np.floor(2 * (v / period + phase))
+    slant = np.floor(2 * ((u + v) * math.sqrt(0.5) / period + phase))
+    kinds = texture[:, None, None]
+    grain = np.floor(2 * np.modf(np.abs(np.sin(across * 12.9898 + along * 78.233 + phase * 40)) * 43758.547)[0])
+    patterns = (along % 2, across % 2, slant % 2, (across + along) % 2, grain)
+    found = np.full_like(u, 0.5)
+    for place, pattern in enumerate(patterns, start=1):
+        np.copyto(found, pattern, where=kinds == place)
+    return found
+
+
+# Signed distances to the edge, below 0 inside; each shape covers an area of 2 in its own units
+
+
+def disc(u, v):
+    """A full circle."""
+    return np.hypot(u, v) - math.sqrt(2 / math.pi)
+
+
+def square(u, v):
+    """A square on its side."""
+    return np.maximum(np.abs(u), np.abs(v)) - math.sqrt(0.5)
+
+
+def triangle(u, v):
+    """An equilateral triangle that points up; its inscribed circle has radius r, its area is 3 sqrt(3) r^2."""
+    slope = math.sqrt(0.75)
+    return np.maximum(v, slope * np.abs(u) - v / 2) - math.sqrt(2 / (3 * math.sqrt(3)))
+
+
+def diamond(u, v):
+    """A square on its corner."""
+    return (np.abs(u) + np.abs(v) - 1) * math.sqrt(0.5)
+
+
+def plus(u, v):
+    """Two bars, upright; half as long as 1, half as wide as w: 8 w - 4 w^2 = 2."""
+    wide = 1 - math.sqrt(0.5)
+    a, b = np.abs(u), np.abs(v)
+    return np.minimum(np.maximum(a - 1, b - wide), np.maximum(b - 1, a - wide))
+
+
+def cross(u, v):
+    """Two bars, slanted."""
+    half = math.sqrt(0.5)
+    return plus((u + v) * half, (v - u) * half)
+
+
+def ring(u, v):
+    """A circle with a hole; pi (1 - r^2) = 2."""
+    hole = math.sqrt(1 - 2 / math.pi)
+    return np.abs(np.hypot(u, v) - (1 + hole) / 2) - (1 - hole) / 2
+
+
+def frame(u, v):
+    """A square with a hole; 4 (0.9^2 - r^2) = 2."""
+    hole = math.sqrt(0.81 - 0.5)
+    return np.abs(np.maximum(np.abs(u), np.abs(v)) - (0.9 + hole) / 2) - (0.9 - hole) / 2
+
+
+def bar(u, v):
+    """A lying bar, 2 by 1."""
+    return np.maximum(np.abs(u) - 1, np.abs(v) - 0.5)
+
+
+def bowl(u, v):
+    """The lower half of a circle around the middle of its height; pi r^2 / 2 = 2."""
+    size = 2 / math.sqrt(math.pi)
+    return np.maximum(np.hypot(u, v + size / 2) - size, -(v + size / 2))
+
+
+SHAPES = {
+    "disc": disc, "square": square, "triangle": triangle, "diamond": diamond, "plus": plus,
+    "cross": cross, "ring": ring, "frame": frame, "bar": bar, "bowl": bowl,
+}  # fmt: skip
