@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except Exception as error:
             code = failed(error, given)
-        except KeyboardInterrupt:
-            code = failed(StoppedError(signal.SIGINT, "stopped by SIGINT"), given)
+        except KeyboardInterrupt as error:
+            stopped = StoppedError(signal.SIGINT, "stopped by SIGINT")
+            code = failed(stopped.with_traceback(error.__traceback__), given)
         return code
 
 

@@ -33,10 +33,12 @@ class StoppedError(UserError):
 
 
 def nearest(word: str, choices: Iterable[str], *, most: int = 3) -> list[str]:
-    """Choices spelled most like a word, best first; none where nothing is near."""
+    """Choices spelled most like a word, best first; none where nothing is near, and none much farther than the best."""
     by_folded = {choice.casefold().replace("-", "_"): choice for choice in choices}
-    found = difflib.get_close_matches(word.casefold().replace("-", "_"), by_folded, n=most, cutoff=0.6)
-    return [by_folded[name] for name in found]
+    folded = word.casefold().replace("-", "_")
+    found = difflib.get_close_matches(folded, by_folded, n=most, cutoff=0.6)
+    alike = [difflib.SequenceMatcher(a=name, b=folded).ratio() for name in found]
+    return [by_folded[name] for name, ratio in zip(found, alike, strict=True) if ratio > alike[0] - 0.15]
 
 
 def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:

@@ -17,7 +17,9 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the data come from; the run's own where nothing is said."""
     parser.add_argument("--config", help="recipe whose data section is read; settings of it as --config.data.key=value")
     parser.add_argument("--data", metavar="PATH", help="folder, zip or npz that is read instead of the run's own data")
-    parser.add_argument("--batch_size", type=int, default=256, help="pictures at once; changes no result (default: 256)")
+    parser.add_argument(
+        "--batch_size", type=int, default=256, help="pictures at once; changes no result (default: 256)"
+    )
 
 
 def section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
@@ -31,7 +33,9 @@ def section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
     if given.config and given.data:
         raise UserError("--config and --data both name data; give one of them")
     if given.overrides and not given.config:
-        raise UserError(f"--config.{given.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE")
+        raise UserError(
+            f"--config.{given.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE"
+        )
     if given.batch_size < 1:
         raise UserError(f"--batch_size={given.batch_size} must be at least 1")
     if given.data:

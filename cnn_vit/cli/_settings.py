@@ -1,13 +1,14 @@
 """Final settings as text: for `--show`, and for the help of a command that takes a recipe. Imports no jax."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, models, settings
 from cnn_vit.cli import HERE, literal_keys, table
-from cnn_vit.errors import unknown
+from cnn_vit.errors import nearest, unknown
 
 CHOICES = {"loss.name": ("losses", "LOSSES"), "optimizer.name": ("optimizers", "OPTIMIZERS"),
            "schedule.name": ("schedules", "SCHEDULES")}  # fmt: skip
@@ -20,11 +21,11 @@ def helped(recipe: str, overrides: Sequence[str]) -> str:
     known = keywords(final)
     rows = []
     for key, value, _, meaning in settings.explain(final):
-        takes, meant = known.get(key, (taken(key), meaning))[-2:]
+        takes, meant = typed(*known[key][-2:]) if key in known else (taken(key), meaning)
         rows.append((f"--config.{key}", written(value), takes, meant))
         if key in ("data.name", "model.name"):
             rows += [
-                (f"--config.{name}", written(default), takes, meant)
+                (f"--config.{name}", written(default), *typed(takes, meant))
                 for name, (default, takes, meant) in known.items()
                 if name not in final.values and name.startswith(key.removesuffix("name"))
             ]
@@ -46,9 +47,10 @@ def refuse_unknown(final: settings.Settings) -> None:
     known = keywords(final)
     for key in filter(settings.is_keyword, final.values):
         if key not in known:
-            section = key.partition(".")[0]
-            near = [name for name in (*settings.KEYS, *known) if name.startswith(f"{section}.")]
-            raise unknown("setting", key, near)
+            section, _, name = key.partition(".")
+            ours = [one.partition(".")[2] for one in (*settings.KEYS, *known) if one.startswith(f"{section}.")]
+            near = [f"{section}.{one}" for one in nearest(name, ours, most=2)]
+            raise unknown("setting", key, near or [f"{section}.{one}" for one in ours])
 
 
 def keywords(final: settings.Settings) -> dict[str, tuple[Any, str, str]]:
@@ -60,6 +62,13 @@ def keywords(final: settings.Settings) -> dict[str, tuple[Any, str, str]]:
         if name not in models.FROM_DATA
     }
     return of_data | of_model
+
+
+def typed(annotation: str, meaning: str) -> tuple[str, str]:
+    """A keyword's type in a user's words, and its meaning: a Literal is its choices."""
+    return re.sub(
+        r"Literal\[(.*?)\]", lambda found: found[1].replace("', '", " or ").strip("'"), annotation
+    ), meaning.rstrip(".")
 
 
 def taken(key: str) -> str:

@@ -54,6 +54,11 @@ def test_help_with_a_recipe_lists_every_setting_with_value_type_and_meaning(caps
     assert re.search(r"^  smoke +the same run made tiny", text, re.M)
 
 
+def test_help_with_a_recipe_shows_the_keywords_that_it_gives_to_the_model(capsys):
+    assert main(["train", "--config=configs/digits_vit.py", "--help"]) == 0
+    assert re.search(r"--config\.model\.width +48 +int +numbers per token", capsys.readouterr().out)
+
+
 def test_help_with_a_recipe_knows_the_sources_keywords(capsys):
     assert main(["train", "--config", "configs/digits_mlp.py:smoke", "--help"]) == 0
     assert re.search(r"--config\.data\.train_count +256 ", capsys.readouterr().out)
@@ -196,7 +201,7 @@ def trained(monkeypatch):
         "timing": {"seconds": 14.24},
     }
 
-    def train(settings, workdir, fork_from=None):
+    def train(settings, workdir, *, fork_from=None, command=None):
         asked.update(settings=settings, workdir=workdir, fork_from=fork_from)
         return result
 
