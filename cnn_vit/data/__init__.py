@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+import cnn_vit.data.sources  # first, or it would replace the function of its name below
 from cnn_vit import settings
 from cnn_vit.data import splits
 from cnn_vit.data.parts import PARTS, About, Found, Given
@@ -205,14 +206,14 @@ def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     """
     count = min(len(split), MEASURED)
     rows = np.arange(count, dtype=np.int64) * len(split) // count
-    total, squares, pixels = 0, 0, 0
+    sums = np.zeros((2, split.read(rows[:1]).shape[-1]), np.uint64)  # (2, C): of the levels, of their squares
+    pixels = 0
     for some in np.array_split(rows, -(-count // 256)):
-        images = split.read(some).astype(np.uint64)
-        total += images.sum(axis=(0, 1, 2))
-        squares += (images * images).sum(axis=(0, 1, 2))
-        pixels += images[..., 0].size
-    mean = total / pixels
-    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+        levels = split.read(some).astype(np.uint64)
+        sums += np.stack([levels.sum(axis=(0, 1, 2)), (levels * levels).sum(axis=(0, 1, 2))])
+        pixels += levels[..., 0].size
+    mean, square = sums / pixels
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
     deviation[deviation < 1e-6] = 1
     return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
 

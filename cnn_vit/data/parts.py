@@ -99,7 +99,7 @@ class Found:
     """
 
     classes: tuple[str, ...]
-    parts: dict[str, Part]
+    parts: Mapping[str, Part]
     rule: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 

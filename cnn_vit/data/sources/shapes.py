@@ -112,7 +112,7 @@ def load(
         maker = Maker(shapes_seed, PARTS.index(name), label, len(classes), image_shape)
         labels = (np.arange(count) % len(classes)).astype(np.int32)
         parts[name] = Pixels(labels, image_shape, maker.draw, drawn=True)
-    return Found(classes, dict(parts), rule=keywords | {"classes": len(classes), "image_shape": list(image_shape)})
+    return Found(classes, parts, rule=keywords | {"classes": len(classes), "image_shape": list(image_shape)})
 
 
 # Classes
