@@ -77,7 +77,7 @@ def taken(key: str) -> str:
         file, name = CHOICES[key]
         return " or ".join(literal_keys(HERE.parent / "training" / f"{file}.py", name))
     if key == "data.name":
-        return " or ".join(data.sources())
+        return " or ".join(data.names())
     return settings.takes(settings.KEYS[key])
 
 

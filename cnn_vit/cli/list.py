@@ -45,7 +45,7 @@ def listed_models() -> list[dict[str, Any]]:
 
 def listed_sources() -> list[dict[str, Any]]:
     """Data sources."""
-    return [{"name": name, "meaning": meaning} for name, meaning in data.sources().items()]
+    return [{"name": name, "meaning": meaning} for name, meaning in data.names().items()]
 
 
 def listed_recipes() -> list[dict[str, Any]]:

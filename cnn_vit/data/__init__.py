@@ -1,6 +1,6 @@
 """Data sets by name: a source's parts become splits of pictures of one size, uint8, with one list of classes.
 
-sources(), keywords(name)   what there is, read without importing it
+names(), keywords(name)   what there is, read without importing it
 check(section)              refuses settings before any device or picture is touched
 about(section)              classes, shape, counts, where they are known without the files
 load(section)               the data set
@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-import cnn_vit.data.sources  # first, or it would replace the function of its name below
 from cnn_vit import settings
 from cnn_vit.data import splits
 from cnn_vit.data.parts import PARTS, About, Found, Given
@@ -33,7 +32,7 @@ from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings.values import KINDS
 
 __all__ = [
-    "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "sources",
+    "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "names",
 ]  # fmt: skip
 
 SOURCES = Path(__file__).with_name("sources")
@@ -60,7 +59,7 @@ class Dataset:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def sources() -> dict[str, str]:
+def names() -> dict[str, str]:
     """Names of the sources and what each is, one line."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("[!_]*.py"))}
     return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
@@ -69,8 +68,8 @@ def sources() -> dict[str, str]:
 @functools.cache
 def keywords(name: str) -> dict[str, tuple[Any, str, str]]:
     """Keywords of a source, read from its text: (default, type as written, meaning from the docstring)."""
-    if name not in sources():
-        raise unknown("data source", name, sources())
+    if name not in names():
+        raise unknown("data source", name, names())
     body = ast.parse((SOURCES / f"{name}.py").read_text(encoding="utf-8")).body
     load = next(node for node in body if isinstance(node, ast.FunctionDef) and node.name == "load")
     meaning = meanings(ast.get_docstring(load) or "")
@@ -225,7 +224,7 @@ def completed(section: Mapping[str, Any]) -> dict[str, Any]:
     """A section with every common key and the source's keywords, each of its type."""
     name = section.get("name")
     if not isinstance(name, str):
-        raise UserError(f"data.name is {name!r}; it takes {' or '.join(sources())}")
+        raise UserError(f"data.name is {name!r}; it takes {' or '.join(names())}")
     known = keywords(name)
     for key in section:
         if key not in DEFAULTS and key not in known:
