@@ -180,7 +180,9 @@ def load(section: Mapping[str, Any]) -> Dataset:
     )
 
 
-def at(path: str | os.PathLike, *, image_size: tuple[int, int] | int, channels: int, fit: str) -> dict[str, Any]:
+def at(
+    path: str | os.PathLike, *, image_size: tuple[int, int] | int | None, channels: int | None, fit: str
+) -> dict[str, Any]:
     """The section that reads any path: a folder, a zip of one, or an npz.
 
     Raises:

@@ -14,12 +14,13 @@ import math
 import operator
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,23 +30,6 @@ MOST = 2**31 - 1  # examples of a split: an index is an int32
 ROUNDS = 16  # of the permutation: with 8, some orders of 5 to 10 examples were visibly rarer than others
 BLOCK = 4096  # positions looked up at once, about: 0.3 instead of 2 us each
 PART = 16  # most pictures that a thread reads before it looks whether it should stop
-
-
-class Readable(Protocol):
-    """What is asked of a split.
-
-    Attributes:
-        in_memory: reading is a copy; else it decodes and is worth threads.
-        labels: (N,) integers.
-        read: indices (n,) -> a new array (n, H, W, C) uint8; called from several threads at once.
-    """
-
-    in_memory: bool
-    labels: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: np.ndarray, /) -> np.ndarray: ...
 
 
 class Rows(NamedTuple):
@@ -87,7 +71,8 @@ def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
     """
     positions = np.asarray(positions, np.int64)
     epochs, which = np.unique(positions // n, return_inverse=True)
-    keys = np.stack([epoch_keys(seed, int(epoch)) for epoch in epochs], axis=1)[:, which.ravel()]  # (ROUNDS, positions)
+    keys = np.array([epoch_keys(seed, int(epoch)) for epoch in epochs], np.uint64).reshape(-1, ROUNDS)
+    keys = np.take(keys.T, which.ravel(), axis=1)  # (ROUNDS, positions)
     low = math.isqrt(n - 1) + 1
     low += low % 2  # shifting an even number of values is an odd permutation: else all would be even
     size, digits = np.uint64(n), (np.uint64(-(-n // low)), np.uint64(low))
@@ -129,7 +114,7 @@ def nowhere(batch: dict[str, np.ndarray]) -> Any:
 
 
 def batches(
-    split: Readable,
+    split: Split,
     *,
     batch_size: int,
     seed: int,
@@ -140,10 +125,11 @@ def batches(
     place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
     host: int = 0,
     hosts: int = 1,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """The batches of updates `first` to `last` - 1 (None: without end): update k has positions k B to (k + 1) B - 1.
 
-    No example is dropped and a batch may span epochs; every weight is 1.
+    No example is dropped and a batch may span epochs; every weight is 1. (That the rows of several hosts add up to the
+    global batch is tested in one process.)
 
     Args:
         split: what is read.
@@ -180,7 +166,7 @@ def orders(n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, las
 
 
 def ordered_batches(
-    split: Readable,
+    split: Split,
     *,
     batch_size: int,
     workers: int = 0,
@@ -188,7 +174,7 @@ def ordered_batches(
     place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
     host: int = 0,
     hosts: int = 1,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Every example once, in order; arguments and errors as `batches`.
 
     The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0.
@@ -204,7 +190,7 @@ def padded(index: np.ndarray, size: int) -> Rows:
     return Rows(np.pad(index, (0, size - len(index))), len(index))
 
 
-def shared(split: Readable, batch_size: int, hosts: int) -> int:
+def shared(split: Split, batch_size: int, hosts: int) -> int:
     """Rows of a host.
 
     Raises:
@@ -213,9 +199,9 @@ def shared(split: Readable, batch_size: int, hosts: int) -> int:
     if not 1 <= len(split) <= MOST:
         raise UserError(f"a split has {len(split):,} examples; an index has 32 bits: give it from 1 to {MOST:,}")
     if batch_size < 1 or batch_size % hosts:
-        below = batch_size // hosts * hosts
-        near = f"{below} or {below + hosts}" if below > 0 else f"{hosts}"
-        raise UserError(f"a batch of {batch_size} does not divide by {hosts} hosts; make data.batch_size {near}")
+        below = max(batch_size, 0) // hosts * hosts
+        sizes = f"{below} or {below + hosts}" if below else hosts
+        raise UserError(f"data.batch_size is {batch_size}; each of {hosts} hosts takes an equal share: make it {sizes}")
     return batch_size // hosts
 
 
@@ -223,38 +209,37 @@ def shared(split: Readable, batch_size: int, hosts: int) -> int:
 
 
 def flow(
-    split: Readable,
+    split: Split,
     rows: Iterable[Rows],
     *,
     workers: int = 0,
     prefetch: int = 2,
     place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Makes and places the batches of `rows` ahead of their use and gives them in order.
 
     The thread that finishes a batch places it, so that the way to the device overlaps both decoding and the step. Each
-    batch is made of new arrays that nobody writes to afterwards: on a CPU, JAX may use their memory as its own.
+    batch is made of new arrays that nobody writes to afterwards: on a CPU, JAX takes their memory for its own. Where
+    there are no threads, or the split is in memory, the caller makes each batch, `prefetch` before it asks for it.
     """
     threads = 0 if split.in_memory else workers
-    with ThreadPoolExecutor(threads, "decode") if threads else Here() as pool:
-        waiting: deque[list[Future]] = deque()
-        try:
-            for chosen in rows:
-                waiting.append(Batch(split, chosen, place).begin(pool, threads))
-                if len(waiting) > prefetch:
-                    yield ready(waiting.popleft())
-            while waiting:
+    pool = ThreadPoolExecutor(threads, "decode") if threads else Here()
+    waiting: deque[list[Future]] = deque()
+    try:
+        for chosen in rows:
+            waiting.append(Batch(split, chosen, place).begin(pool, threads))
+            if len(waiting) > prefetch:
                 yield ready(waiting.popleft())
-        finally:
-            pool.shutdown(
-                wait=True, cancel_futures=True
-            )  # whoever stops asking waits for at most PART pictures a thread
+        while waiting:
+            yield ready(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops asking waits for at most PART pictures of each thread
 
 
 class Batch:
     """A batch on its way. Its parts are read by any thread; the one that reads the last part places the whole."""
 
-    def __init__(self, split: Readable, rows: Rows, place: Callable[[dict[str, np.ndarray]], Any]):
+    def __init__(self, split: Split, rows: Rows, place: Callable[[dict[str, np.ndarray]], Any]):
         self.split, self.rows, self.place = split, rows, place
         self.images: list[np.ndarray] = []
         self.left = 0
