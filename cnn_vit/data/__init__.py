@@ -29,7 +29,7 @@ from cnn_vit.data import splits
 from cnn_vit.data.parts import PARTS, About, Found, Given
 from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.settings.values import KINDS
+from cnn_vit.settings.values import KINDS, settle
 
 __all__ = [
     "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "names",
@@ -231,9 +231,11 @@ def completed(section: Mapping[str, Any]) -> dict[str, Any]:
     for key in section:
         if key not in DEFAULTS and key not in known:
             raise unknown("setting", f"data.{key}", [f"data.{one}" for one in (*DEFAULTS, *known)])
-    filled = {key: default for key, (default, _, _) in known.items()}
-    chosen = {key: fitted(key, known[key][1], value) for key, value in section.items() if key in known}
-    return {**DEFAULTS, **{key: section[key] for key in section if key in DEFAULTS}, **filled, **chosen}
+    final = {**DEFAULTS, **{key: default for key, (default, _, _) in known.items()}}
+    for key, value in section.items():
+        row = settings.KEYS.get(f"data.{key}")
+        final[key] = settle(f"data.{key}", row, value, where="given") if row else fitted(key, known[key][1], value)
+    return final
 
 
 def fitted(key: str, kind: str, value: Any) -> Any:
@@ -262,8 +264,7 @@ def source(name: str) -> ModuleType:
 
 def given(final: Mapping[str, Any]) -> Given:
     """The common settings that a source may look at."""
-    same = {key: final[key] for key in ("path", "channels", "classes", "workers")}
-    return Given(image_size=sides_of(final["image_size"]), **same)
+    return Given(final["path"], sides_of(final["image_size"]), final["channels"], final["classes"])
 
 
 def sides_of(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

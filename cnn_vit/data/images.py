@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn_vit.errors import UserError
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other reader of Pillow's is ever asked
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
 MOST_PIXELS = 50_000_000  # of a picture, by its header
 MOST_BYTES = 100_000_000  # of a file
 GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color

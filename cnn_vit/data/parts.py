@@ -20,14 +20,12 @@ class Given(NamedTuple):
         image_size: (height, width) in pixels; None: as the data is.
         channels: 1 or 3; None: as the data is.
         classes: number of classes that the data must have; None: as found.
-        workers: threads that may decode.
     """
 
     path: str | None = None
     image_size: tuple[int, int] | None = None
     channels: int | None = None
     classes: int | None = None
-    workers: int = 0
 
 
 class About(NamedTuple):

@@ -50,11 +50,12 @@ def read(
     """
     chosen = {split: (found.parts[part], at) for split, (part, at) in rows.items()}
     faults: dict[str, UnreadableError] = {}
+    looked = sides is None or channels is None
     if sides is None or channels is None:
         sides, channels = settled(surveyed(chosen, faults, workers), faults, sides, channels)
     shape = (*sides, channels)
     fits = sum(len(at) for _, at in chosen.values()) * math.prod(shape) <= MEMORY
-    if not fits:
+    if not fits and not looked:
         surveyed(chosen, faults, workers)
     made = {
         split: made_split(part, at, shape, fit, faults if fits else None, workers)

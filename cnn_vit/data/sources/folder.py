@@ -1,0 +1,176 @@
+"""Your own pictures: ROOT/CLASS/*, or ROOT/{train,val,test}/CLASS/*; a folder, or a zip of one that stays packed.
+
+A class is the folder right under the root or the split; folders inside it belong to it. Every file in a class is a
+picture or is named as a fault. Hidden files and what operating systems leave are passed over, as are files that are no
+pictures beside the class folders. One folder, or one zip, that wraps all others is looked into.
+
+`val`, `valid` and `validation` are the validation split. Without split folders, a stratified tenth is test and another
+one validation. Without `test` beside `train` there is no test split.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn_vit.data import splits
+from cnn_vit.data.listing import Entry, Listing, Tree, is_picture, opened
+from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given, with_path
+from cnn_vit.data.reading import shown
+from cnn_vit.errors import UserError, nearest
+
+SPLITS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+LAYOUT = "put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg or ROOT/train/CLASS/x.jpg"
+WRAPPED = 8  # folders around all others that are looked into
+
+
+def about(given: Given) -> About:
+    """Nothing is known before looking."""
+    with_path("folder", given)
+    return About()
+
+
+def load(given: Given) -> Found:
+    """The parts; a picture is read when it is asked for.
+
+    Raises:
+        UserError: nothing there, another layout, a class without pictures or in no train folder.
+    """
+    listing = opened(with_path("folder", given))
+    root = unwrapped(listing.tree)
+    folders = split_folders(root)
+    by_part = {part: by_class(tree) for part, tree in (folders or {"all": root}).items()}
+    classes = class_list(root, by_part)
+    parts = {name: part_of(listing, found, classes) for name, found in by_part.items()}
+    facts: dict[str, Any] = {"ignored": listing.ignored}
+    if not folders:
+        parts = in_three(parts["all"])
+        facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
+    return Found(classes, parts, facts=facts)
+
+
+# Where the classes are
+
+
+def unwrapped(tree: Tree) -> Tree:
+    """The tree inside the folders that wrap all others."""
+    for _ in range(WRAPPED):
+        (name, inside), *others = tree.folders.items() or [("", tree)]
+        if others or tree.pictures() or name.casefold() in SPLITS or not inside.folders:
+            return tree
+        tree = inside
+    return tree
+
+
+def split_folders(root: Tree) -> dict[str, Tree]:
+    """The split folders under a root, or {} where the classes lie there: a class may be called train.
+
+    Raises:
+        UserError: splits without classes, a split twice, pictures beside the splits.
+    """
+    names = [name for name in root.folders if name.casefold() in SPLITS]
+    if not any(root.folders[name].folders and not root.folders[name].pictures() for name in names):
+        if names and len(names) == len(root.folders):
+            raise UserError(f"{shown(root.folders[names[0]].path)} has no class folders; {LAYOUT}")
+        return {}
+    found: dict[str, Tree] = {}
+    for name in names:
+        part = SPLITS[name.casefold()]
+        if part in found:
+            raise UserError(f"{shown(root.path)} has two folders for {part}; keep one of them")
+        found[part] = root.folders[name]
+    if "train" not in found:
+        raise UserError(f"{shown(root.path)} has {' and '.join(names)} but no train folder; {LAYOUT}")
+    for name, tree in root.folders.items():
+        if name not in names and any(is_picture(entry.name) for _, entry in tree.below()):
+            raise UserError(
+                f"{shown(tree.path)} has pictures and lies beside {' and '.join(names)}; move it into a split or away"
+            )
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
+    """Files of each class folder by their path in it, sorted.
+
+    Raises:
+        UserError: pictures outside, no classes, splits below classes, two names that only look different.
+    """
+    if stray := tree.pictures():
+        where = f"{shown(stray[0].place)} lies outside the class folders" if tree.folders else "there are no classes"
+        raise UserError(f"{shown(tree.path)} has {len(stray)} pictures right in it, {where}; {LAYOUT}")
+    if not tree.folders:
+        raise UserError(f"{shown(tree.path)} holds no pictures; {LAYOUT}")
+    found: dict[str, list[tuple[str, Entry]]] = {}
+    alike: dict[str, str] = {}
+    for folder, inside in tree.folders.items():
+        name = unicodedata.normalize("NFC", folder)
+        other = alike.setdefault(" ".join(name.casefold().split()), folder)
+        if other != folder:
+            raise UserError(f"{shown(tree.path)} has the classes {other!r} and {folder!r}; give them names apart")
+        if inner := [one for one in inside.folders if one.casefold() in SPLITS]:
+            raise UserError(f"{shown(inside.folders[inner[0]].path)} is a split inside a class; {LAYOUT}")
+        found[name] = sorted(inside.below(), key=lambda pair: pair[0])
+        if not found[name]:
+            raise UserError(f"{shown(inside.path)} holds no pictures; fill it or remove it")
+    return found
+
+
+def class_list(root: Tree, by_part: Mapping[str, Mapping[str, object]]) -> tuple[str, ...]:
+    """The classes, of train, sorted; another split may have no others.
+
+    Raises:
+        UserError: it has.
+    """
+    first, *others = by_part
+    classes = tuple(sorted(by_part[first]))
+    for part in others:
+        for name in by_part[part]:
+            if name not in classes:
+                near = f"; did you mean {nearest(name, classes)[0]!r}?" if nearest(name, classes) else ""
+                raise UserError(
+                    f"{shown(root.path)}: class {name!r} is in {part} but not in train; rename its folder, add it to "
+                    f"train or remove it{near}"
+                )
+    return classes
+
+
+# Parts
+
+
+def part_of(listing: Listing, found: Mapping[str, list[tuple[str, Entry]]], classes: tuple[str, ...]) -> Encoded:
+    """A part, class by class."""
+    files = [(f"{name}/{path}", entry) for name in classes for path, entry in found.get(name, ())]
+    entries = [entry for _, entry in files]
+    return Encoded(
+        labels=np.repeat(np.arange(len(classes), dtype=np.int32), [len(found.get(name, ())) for name in classes]),
+        content=lambda index, most: listing.read(entries[index], most),
+        sizes=np.array([entry.size for entry in entries], np.int64),
+        where=lambda index: entries[index].place,
+        names=[name for name, _ in files],
+    )
+
+
+def in_three(part: Encoded) -> dict[str, Encoded]:
+    """Train, validation and test out of one part: tenths of the stratified order."""
+    order = splits.order(part.labels, part.names)
+    tenth = splits.position(splits.TENTH, len(order))
+    if tenth < 1:
+        raise UserError(f"{len(order)} pictures are too few to set a tenth apart; add pictures, 10 at least")
+    cuts = {"train": order[2 * tenth :], "validation": order[tenth : 2 * tenth], "test": order[:tenth]}
+    return {name: picked(part, np.sort(rows)) for name, rows in cuts.items()}
+
+
+def picked(part: Encoded, rows: np.ndarray) -> Encoded:
+    """Some files of a part."""
+    names = part.names or ()
+    return Encoded(
+        labels=part.labels[rows],
+        content=lambda index, most: part.content(int(rows[index]), most),
+        sizes=part.sizes[rows],
+        where=lambda index: part.where(int(rows[index])),
+        names=[names[row] for row in rows],
+    )
