@@ -10,6 +10,7 @@ The public verbs, each imported when it is first used:
     predict(network, images)                class probabilities of pictures
 """
 
+import functools
 import importlib
 
 VERBS = {
@@ -26,7 +27,17 @@ __all__ = ["batches", "build", "evaluate", "load", "predict", "train"]
 def __getattr__(name: str):
     if name not in VERBS:
         raise AttributeError(f"cnn_vit has no {name!r}; it has {', '.join(VERBS)}")
+    _settle()
     return getattr(importlib.import_module(VERBS[name]), name)
+
+
+@functools.cache
+def _settle() -> None:
+    """Hands on what the environment says of downloads, before the first verb is used; the command line does so too."""
+    from cnn_vit import process
+    from cnn_vit.files import cache
+
+    cache.settle(**process.places())
 
 
 def __dir__() -> list[str]:

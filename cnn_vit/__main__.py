@@ -92,6 +92,9 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
         raise UserError(f"{words[0]} takes no settings; leave out {SETTING}{overrides[0]}")
     given.overrides = overrides
     given.prepared = process.prepare()
+    from cnn_vit.files import cache
+
+    cache.settle(**process.places())
     return module.run(given) or 0
 
 

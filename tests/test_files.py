@@ -159,10 +159,10 @@ def test_the_same_arrays_are_the_same_bytes_and_objects_are_refused(tmp_path):
 
 
 def test_a_growing_file_shows_a_line_at_once_and_goes_on_where_it_ended(tmp_path):
-    for text in ("one\n", "two\n"):
+    for text in ("one\n", b"two\n"):
         file = files.append(tmp_path / "a" / "x")
         file.write(text)
-        assert (tmp_path / "a" / "x").read_text().endswith(text)
+        assert (tmp_path / "a" / "x").read_bytes().endswith(text if isinstance(text, bytes) else text.encode())
         file.flush()
         file.close()
         file.close()

@@ -242,8 +242,8 @@ ENVIRONMENT = r"sys\.(orig_)?argv|os\.(environb?|getenvb?|putenv)(\..*)?"
 PICKLES = "pickle|cPickle|cloudpickle|dill|shelve|marshal|joblib"
 STATEFUL = r"flax\.nnx\.(jit|grad|value_and_grad|Optimizer|scan|vmap|remat|pmap|cond)"
 DOORS = {
-    "raw file writing": (r"files\.py", mentions(WRITERS), opens_for_writing, replaces_file),
-    "network": (r"files\.py", takes_module(NETWORK)),
+    "raw file writing": (r"files/__init__\.py", mentions(WRITERS), opens_for_writing, replaces_file),
+    "network": (r"files/(__init__|downloads)\.py", takes_module(NETWORK)),
     "clock": (r"training/journal\.py|studies/stopwatch\.py", mentions(CLOCKS)),
     "random keys": (r"data/stream\.py", mentions(r"jax\.random\.(key|PRNGKey|wrap_key_data)")),
     "mesh and sharding": (
@@ -333,6 +333,12 @@ def test_each_effect_has_one_door(path):
 )
 def test_an_effect_beside_its_door_is_seen(effect, source):
     assert {found.partition(":")[0] for found in beside_the_doors(source, "training/loop.py")} == {effect}
+
+
+def test_the_network_has_its_own_file_behind_the_door():
+    assert not beside_the_doors("import urllib.request", "files/downloads.py")
+    assert beside_the_doors("import urllib.request", "files/cache.py")
+    assert beside_the_doors("open('a', 'w')", "files/downloads.py")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from cnn_vit import process
+from cnn_vit.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +51,12 @@ def test_nothing_is_set_once_jax_is_there(monkeypatch):
     environ: dict[str, str] = {}
     assert process.prepare(environ).allocator == "left alone: jax was imported before"
     assert environ == {}
+
+
+def test_what_is_said_of_downloads_is_read():
+    said = {"CNN_VIT_CACHE": "/c", "CNN_VIT_OFFLINE": "1", "CNN_VIT_MIRROR": "https://a.org"}
+    assert process.places(said) == {"folder": "/c", "offline": True, "mirror": "https://a.org"}
+    for nothing in ({}, dict.fromkeys(said, ""), {"CNN_VIT_OFFLINE": "0"}):
+        assert not any(process.places(nothing).values())
+    with pytest.raises(UserError, match="CNN_VIT_OFFLINE=yes is neither 0 nor 1; 1 forbids downloads"):
+        process.places({"CNN_VIT_OFFLINE": "yes"})

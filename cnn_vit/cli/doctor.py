@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import cli, process
-from cnn_vit.errors import nearest
+from cnn_vit.errors import SurroundingsError, nearest
 
-GB = 1e9  # bytes
-TITLES = {"memory": "memory, GB", "disk": "free disk, GB"}
+GB, MB = 1e9, 1e6  # bytes
+TITLES = {"memory": "memory, GB", "disk": "free disk, GB", "cache": "cache, MB"}
 LEAST_MEMORY, LEAST_DISK = 2.0, 1.0  # GB: what a small network takes, and a few checkpoints with a compilation cache
 
 
@@ -33,11 +33,14 @@ def run(given: argparse.Namespace) -> None:
         "cores": cores(),
         "memory": memory(),
         "disk": disk(prepared),
+        "cache": cached(),
         "settings": in_force(prepared),
     }
     found["problems"] = problems(found, prepared)
     sections = [
-        f"{name}\n{cli.table(facts.items(), indent='  ')}" for name, facts in found.items() if name != "problems"
+        f"{TITLES.get(name, name)}\n{cli.table(facts.items(), indent='  ')}"
+        for name, facts in found.items()
+        if name != "problems"
     ]
     said = [f"  {problem}" for problem in found["problems"]] or ["  none"]
     cli.answer(given, found, "\n".join([*sections, "problems", *said]), then="cnn-vit train")
@@ -118,6 +121,17 @@ def disk(prepared: process.Prepared) -> dict[str, float]:
         f"{name} ({place.absolute()})": round(shutil.disk_usage(existing(place)).free / GB, 1)
         for name, place in places.items()
     }
+
+
+def cached() -> dict[str, str | float]:
+    """The folder of the cache, and MB of each part of it; the whole of it may be removed at any time."""
+    from cnn_vit.files import cache
+
+    try:
+        sizes = {f"{cache.folder()}/{part}": round(size / MB, 1) for part, size in cache.sizes().items()}
+        return sizes or {str(cache.folder()): 0.0}
+    except SurroundingsError as error:
+        return {"none": str(error)}
 
 
 def in_force(prepared: process.Prepared) -> dict[str, str]:

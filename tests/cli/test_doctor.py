@@ -6,9 +6,11 @@ import os
 
 import pytest
 
-from cnn_vit import process
+from cnn_vit import files, process
 from cnn_vit.__main__ import main
 from cnn_vit.cli import doctor
+from cnn_vit.errors import SurroundingsError
+from cnn_vit.files import cache
 
 FINE = {
     "versions": {"jax": "0.10.2"},
@@ -23,7 +25,7 @@ NOTHING = process.Prepared("keeps freed pages", "cache", "", {})
 def test_it_tells_versions_devices_cores_memory_disk_and_settings(capsys):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["versions", "devices", "cores", "memory", "disk", "settings", "problems"]
+    assert list(found) == ["versions", "devices", "cores", "memory", "disk", "cache", "settings", "problems"]
     assert found["versions"]["jax"] == importlib.metadata.version("jax")
     assert any(kind.startswith(("cpu", "gpu", "tpu")) for kind in found["devices"].values())
     assert found["cores"]["usable"] == len(os.sched_getaffinity(0))
@@ -32,11 +34,26 @@ def test_it_tells_versions_devices_cores_memory_disk_and_settings(capsys):
     assert {"allocator", "compilation cache"} <= found["settings"].keys()
 
 
+def test_the_cache_is_told_with_the_size_of_each_part(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CNN_VIT_CACHE", str(tmp_path / "mine"))
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cache"] == {f"{tmp_path}/mine": 0}
+    files.write(tmp_path / "mine" / "data" / "x.tar.gz", bytes(2_540_000))
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cache"] == {f"{tmp_path}/mine/data": 2.5}
+    monkeypatch.setattr(cache, "folder", homeless)
+    assert doctor.cached() == {"none": "there is no home folder"}
+
+
+def homeless():
+    raise SurroundingsError("there is no home folder")
+
+
 def test_the_table_ends_with_the_problems_and_the_next_command(capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "next: cnn-vit train"
-    assert "problems" in lines
+    assert {"memory, GB", "free disk, GB", "cache, MB", "problems"} <= set(lines)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import resource
 import shutil
 import socket
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,9 @@ class Growing:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
-    def write(self, text: str) -> None:
-        """Adds text at the end."""
-        data = text.encode()
+    def write(self, content: bytes | str) -> None:
+        """Adds bytes or text at the end."""
+        data = content.encode() if isinstance(content, str) else content
         with named(self.path, needed=len(data)):
             while data:
                 data = data[os.write(self._handle, data) :]
@@ -236,25 +236,32 @@ class Lock:
 
     The kernel drops it however the owner ends, kill -9 included, so no stale lock can be left; the file stays.
     `SurroundingsError` where another process holds it, by its pid and host, and where the file system has no such lock.
+
+    Args:
+        path: the file.
+        wait: where another process holds it, takes a sentence that names it, and the lock is waited for.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, wait: Callable[[str], None] | None = None):
         with named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            self._take(path)
+            self._take(path, wait)
         except BaseException:
             self.release()
             raise
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path, wait: Callable[[str], None] | None) -> None:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = os.pread(self._handle, 512, 0).decode(errors="replace").split()
-            who = "process {} on {}".format(*owner) if len(owner) == 2 else "another process"
-            raise SurroundingsError(f"{path.parent} is in use by {who}; wait for it or stop it") from error
+            in_use = f"{path.parent} is in use by {self._owner()}"
+            if not wait:
+                raise SurroundingsError(f"{in_use}; wait for it or stop it") from error
+            wait(f"{in_use}; waiting for it")
+            with named(path):
+                fcntl.flock(self._handle, fcntl.LOCK_EX)
         except OSError as error:
             raise SurroundingsError(
                 f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
@@ -263,6 +270,10 @@ class Lock:
         with named(path):
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+    def _owner(self) -> str:
+        owner = os.pread(self._handle, 512, 0).decode(errors="replace").split()
+        return "process {} on {}".format(*owner) if len(owner) == 2 else "another process"
 
     def release(self) -> None:
         """Lets others have the folder; nothing where it is released already."""

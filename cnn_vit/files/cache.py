@@ -1,0 +1,66 @@
+"""The cache: the folder of what can be had again, and where downloads come from. Nothing is written here.
+
+`process` reads the variables CNN_VIT_CACHE, CNN_VIT_OFFLINE and CNN_VIT_MIRROR; the command line and the public verbs
+hand them to `settle`. A program that imports rooms by themselves does so itself, or gets the defaults.
+
+    FOLDER/data     data sets        FOLDER/xla     compiled programs        FOLDER/weights     pretrained weights
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from cnn_vit.errors import SurroundingsError
+
+DEFAULT = "~/.cache/cnn_vit"
+
+
+class Places(NamedTuple):
+    """Where downloads are kept and come from.
+
+    Attributes:
+        folder: the cache; None is ~/.cache/cnn_vit.
+        offline: whether the network is forbidden.
+        mirror: what replaces the addresses of downloads, a folder or an address; see `downloads`.
+    """
+
+    folder: Path | None = None
+    offline: bool = False
+    mirror: str | None = None
+
+
+_places = Places()
+
+
+def settle(*, folder: str | Path | None = None, offline: bool = False, mirror: str | None = None) -> None:
+    """Sets the places for this process; what is left out gets its default."""
+    global _places
+    _places = Places(Path(folder).absolute() if folder else None, offline, mirror)
+
+
+def places() -> Places:
+    """The places in force."""
+    return _places
+
+
+def folder() -> Path:
+    """The cache, which need not exist yet; `SurroundingsError` where there is no home folder for it."""
+    home = os.path.expanduser(DEFAULT)
+    if _places.folder is None and not os.path.isabs(home):
+        raise SurroundingsError("there is no home folder for the cache; set CNN_VIT_CACHE to a folder")
+    return _places.folder or Path(home)
+
+
+def sizes() -> dict[str, int]:
+    """Bytes of each part of the cache: of its folders, and as "." of the files beside them; none where it is empty."""
+    top = folder()
+    found: dict[str, int] = {}
+    for place, _, names in os.walk(top):
+        part = Path(place).relative_to(top).parts[:1]
+        for name in names:
+            with contextlib.suppress(OSError):  # gone since it was listed
+                size = os.lstat(os.path.join(place, name)).st_size
+                key = part[0] if part else "."
+                found[key] = found.get(key, 0) + size
+    return dict(sorted(found.items()))
