@@ -37,3 +37,8 @@ LOSSES = {
     "softmax": softmax,
     "sigmoid": sigmoid,
 }
+
+PROBABILITIES = {  # of each class, from scores (B, K), as the loss of that name reads them
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+}

@@ -1,0 +1,155 @@
+"""Classes of pictures that nobody has labeled: decoded, resized and normalized as in training and evaluation."""
+
+import functools
+import itertools
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_vit.data import images as decoding
+from cnn_vit.data import listing
+from cnn_vit.errors import UserError
+from cnn_vit.training import devices, evaluation, losses, step
+
+BATCH = 64  # pictures at once where nobody says
+
+
+class Picture(NamedTuple):
+    """A picture as it was asked for.
+
+    Attributes:
+        path: as the user knows it; of a member of a zip, `photos.zip/cat.jpg`.
+        pixels: (H, W, C) uint8 at the network's size, or None.
+        error: why there are no pixels, or None.
+    """
+
+    path: str
+    pixels: np.ndarray | None
+    error: UserError | None = None
+
+
+def predict(
+    network, images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike], *, batch_size: int = BATCH
+) -> np.ndarray:
+    """Class probabilities of pictures.
+
+    Args:
+        network: what `load` returned.
+        images: (N, H, W, C) uint8 at the network's size, or float in 0..1; else a file, folder or zip, or several.
+        batch_size: pictures at once; changes nothing.
+
+    Returns:
+        (N, K) float32: a distribution over `network.classes`; with a sigmoid loss a probability for each class by
+        itself.
+
+    Raises:
+        UserError: a picture cannot be read, or has another shape than the network takes.
+    """
+    if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
+        return probabilities(network, fitting(network, np.asarray(images)), batch_size=batch_size)
+    paths = [images] if isinstance(images, str | os.PathLike) else images
+    found = list(pictures(network, paths))
+    for picture in found:
+        if picture.error is not None:
+            raise UserError(f"{picture.path}: {picture.error}")
+    pixels = [picture.pixels for picture in found if picture.pixels is not None]
+    return probabilities(network, np.stack(pixels), batch_size=batch_size)
+
+
+def pictures(network, paths: Iterable[str | os.PathLike]) -> Iterator[Picture]:
+    """Every picture under the paths, read as the network's training pictures were; what cannot be read says why.
+
+    Of a folder or a zip, the files with a picture's name; a file that is named itself is tried whatever its name.
+    """
+    seen = network.preprocessing
+    size = tuple(seen["image_size"])
+    for path in [os.fspath(one) for one in paths]:
+        try:
+            found = list(contents(path))
+        except UserError as error:
+            yield Picture(path, None, error)
+            continue
+        if not found:
+            yield Picture(path, None, UserError("holds no pictures"))
+        for name, content in found:
+            try:
+                pixels = decoding.decode(content(), channels=seen["channels"])
+                yield Picture(name, decoding.fitted(pixels, size, seen["fit"]))
+            except UserError as error:
+                yield Picture(name, None, error)
+
+
+def contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Name and reader of the bytes of each picture that a path stands for, in the order of their names."""
+    if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
+        found = listing.opened(path)
+        for _, entry in found.tree.below():
+            if listing.is_picture(entry.name):
+                yield entry.place, functools.partial(found.read, entry, None)
+    elif entry := listing.Walk().entry(os.path.basename(path), path, 0):
+        yield path, functools.partial(listing.read_file, entry, None)
+
+
+def top(network, pictures: Iterable[Picture], count: int) -> Iterator[dict]:
+    """Each picture with its most probable classes, as `predict --json` prints it; a picture without pixels says why."""
+    waiting = iter(pictures)
+    while some := list(itertools.islice(waiting, BATCH)):
+        readable = [picture.pixels for picture in some if picture.pixels is not None]
+        found = iter(probabilities(network, np.stack(readable)) if readable else ())
+        for picture in some:
+            if picture.pixels is None:
+                yield {"path": picture.path, "error": str(picture.error)}
+                continue
+            chances = next(found)
+            best = np.argsort(-chances, kind="stable")[:count]
+            classes = [{"name": network.classes[k], "probability": float(chances[k])} for k in best]
+            yield {"path": picture.path, "classes": classes}
+
+
+def probabilities(network, images: np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
+    """(N, H, W, C) uint8 or float32 in 0..1 -> (N, K) float32. Every batch has the same size: one compilation."""
+    on = devices.mesh()
+    size = devices.fill(batch_size, on)
+    numbers = devices.place(evaluation.normalization(network.preprocessing), on)
+    score = scorer(network.form, on)
+    found = []
+    for first in range(0, len(images), size):
+        some = images[first : first + size]
+        padded = np.concatenate([some, np.repeat(some[:1], size - len(some), axis=0)])
+        chances = score(network.params, network.stats, jax.device_put(padded, devices.over_batch(on)), numbers)
+        found.append(np.asarray(chances)[: len(some)])
+    return np.concatenate(found) if found else np.zeros((0, network.form.num_classes), np.float32)
+
+
+def fitting(network, images: np.ndarray) -> np.ndarray:
+    """Arrays as the network takes them.
+
+    Raises:
+        UserError: another shape, another type, or floats outside 0..1.
+    """
+    if images.ndim != 4 or images.shape[1:] != tuple(network.form.image_shape):
+        wanted = evaluation.shape_text(network.form.image_shape)
+        raise UserError(f"images of shape {images.shape}; this network takes (N, height, width, colors) with {wanted}")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating) or not ((images >= 0) & (images <= 1)).all():
+        raise UserError(f"images of {images.dtype} that are not all in 0..1; give uint8, or floats in 0..1")
+    return images.astype(np.float32)
+
+
+@functools.cache
+def scorer(form: step.Form, mesh) -> Callable:
+    """(params, stats, images, numbers) -> probabilities (B, K), compiled once."""
+    net = step.network(form)
+
+    def score(params, stats, images, numbers):
+        scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+        scores, _ = net.apply(params, stats, step.normalized(scaled, numbers, form.dtype), train=False)
+        return losses.PROBABILITIES[form.loss](scores)
+
+    return jax.jit(score, out_shardings=devices.over_batch(mesh))
