@@ -13,10 +13,11 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from cnn_vit import cli, process
@@ -40,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with streams():
         given = argparse.Namespace(debug="--debug" in words)
         try:
-            code = dispatch(words, given)
-            sys.stdout.flush()
+            with signals():
+                code = dispatch(words, given)
+                sys.stdout.flush()
         except Exception as error:
             code = failed(error, given)
         except KeyboardInterrupt as error:
-            stopped = StoppedError(signal.SIGINT, "stopped by SIGINT")
-            code = failed(stopped.with_traceback(error.__traceback__), given)
+            code = failed(stopped(signal.SIGINT).with_traceback(error.__traceback__), given)
         return code
 
 
@@ -68,6 +69,29 @@ def streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def stopped(number: int) -> StoppedError:
+    """The error for a signal that came while there was nothing to save."""
+    return StoppedError(number, f"stopped by {signal.Signals(number).name}; the same command starts again")
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command with a sentence, as Ctrl-C does; what `nohup` has it ignore stays so."""
+
+    def came(number: int, frame: FrameType | None) -> NoReturn:
+        raise stopped(number)
+
+    alone = threading.current_thread() is threading.main_thread()  # which alone may ask for signals
+    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if alone and signal.getsignal(one) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, came)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def dispatch(words: list[str], given: argparse.Namespace) -> int:

@@ -90,6 +90,11 @@ class Checkpoints:
         for future in asked:
             future.result()
 
+    def check(self) -> None:
+        """Raises what `wait` would of that which has failed already; waits for nothing."""
+        if any(future.done() and future.exception() for future in self._asked):
+            self.wait()
+
     def steps(self) -> list[int]:
         """Committed steps, ascending: those with a well-formed manifest and no damage found since the start."""
         return [step for step in self._sealed() if step not in self._damaged and self._well_formed(step)]
@@ -153,8 +158,12 @@ class Checkpoints:
             self._worker.shutdown()
 
     def _sealed(self) -> list[int]:
-        """Steps that have a manifest, in whatever state, ascending."""
-        return [step for step, path in numbered(self.folder).items() if (path / MANIFEST).exists()]
+        """Steps that were committed, in whatever state they are now, ascending: all but a newest without manifest.
+
+        Saves follow one another, so an older step without one has lost it.
+        """
+        found = list(numbered(self.folder))
+        return found if found and (self.folder / str(found[-1]) / MANIFEST).exists() else found[:-1]
 
     def _well_formed(self, step: int) -> bool:
         with contextlib.suppress(DamageError):
@@ -176,6 +185,8 @@ class Checkpoints:
         except BaseException:
             with contextlib.suppress(SurroundingsError):  # gives its room back; else the next start does
                 self._sweep(say=lambda _: None)
+                if not (path / MANIFEST).exists():
+                    files.remove(path)
             raise
         self._damaged.discard(step)
 
@@ -215,10 +226,9 @@ class Checkpoints:
         files.remove(deleted)
 
     def _sweep(self, say: Callable[[str], None]) -> None:
-        for step, path in numbered(self.folder).items():
-            if not (path / MANIFEST).exists():
-                say(f"the save of checkpoint {step} was never finished (it has no {MANIFEST}); it is removed")
-                files.remove(path)
+        for step in numbered(self.folder).keys() - set(self._sealed()):
+            say(f"the save of checkpoint {step} was never finished (it has no {MANIFEST}); it is removed")
+            files.remove(self.folder / str(step))
         for path in sorted(self.folder.glob(f"{DELETED}*")) + sorted(self.folder.glob(f"*{UNFINISHED}*")):
             files.remove(path)
         files.sweep(self.folder)

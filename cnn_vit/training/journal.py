@@ -44,7 +44,7 @@ class Journal:
 
     def __init__(self, workdir: Path, *, at: int):
         kept = [cut(Path(workdir) / name, at) for name in (METRICS, TIMING)]
-        self._evaluations = [facts for facts in kept[0] if facts.get("kind") == "evaluation"]
+        self._evaluations = evaluations_of(kept[0])
         self._before = kept[1][-1] if kept[1] else {}
         self._began = now(), worked()
         self._metrics, self._timing = (files.append(Path(workdir) / name) for name in (METRICS, TIMING))
@@ -134,6 +134,21 @@ def cut(path: Path, at: int) -> list[dict]:
     if path.exists() and len(data) < path.stat().st_size:
         files.cut(path, len(data))
     return kept
+
+
+def evaluations_of(lines: list[dict]) -> list[dict]:
+    """Those of the lines that tell an evaluation."""
+    return [facts for facts in lines if facts.get("kind") == "evaluation"]
+
+
+def best(evaluations: list[dict]) -> dict:
+    """The best of some evaluations, one at least: highest accuracy, then lowest loss, then the earliest."""
+
+    def rank(found: dict) -> tuple[float, float, int]:
+        loss = math.inf if found["loss"] is None else found["loss"]
+        return found["accuracy"], -loss, -found["step"]
+
+    return max(evaluations, key=rank)
 
 
 def read(text: bytes) -> dict | None:

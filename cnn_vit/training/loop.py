@@ -4,13 +4,14 @@ Read `train` first, then `learn`: everything else is called from one of the two,
 evaluate, save, retain.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
 from cnn_vit.data import stream
 from cnn_vit.settings import Settings, load
-from cnn_vit.training import devices, evaluation, plan, runs
+from cnn_vit.training import devices, evaluation, forks, plan, runs
 from cnn_vit.training.run import Run
 from cnn_vit.training.stops import Stop
 
@@ -44,17 +45,19 @@ def train(
     plan.check(final)
     files.probe(workdir)
     with Stop() as stop, files.Lock(workdir / runs.LOCK):
-        files.sweep(workdir)
         runs.claim(workdir, final)
+        forks.source(workdir, fork_from)
+        files.sweep(workdir)
         if found := runs.finished(workdir):
             return found
-        crossed = runs.note_environment(workdir, command)
         dataset = data.load(final.section("data"))
         with Run(final, workdir, dataset) as run:
+            crossed = runs.note_environment(workdir, command)
             at, state = run.begin(fork_from)
             if at and crossed:
                 run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(crossed)}")
             state = learn(run, at, state, stop)
+            stop.end()
             return finish(run, state)
 
 
@@ -77,21 +80,23 @@ def learn(run: Run, at: int, state: dict, stop: Stop) -> dict:
         place=lambda batch: devices.place_batch(batch, run.mesh),
     )
     stop.begin()
-    for done, batch in enumerate(batches, at + 1):
-        state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
-        run.take(done, measures)
-        if run.times.log.fires(done) or done == total:
-            run.log(done)
-        best = (run.times.evaluate.fires(done) or done == total) and run.evaluate(done, state)
-        enough = done == total or run.waited_long_enough(stop_early)
-        if best or enough or stop.asked or run.times.checkpoint.fires(done):
-            run.save(done, state)
-        run.progress.update(done)
-        if enough:
-            break
-        if stop.asked:
-            run.checkpoints.wait()
-            raise stop.error(done)
+    with contextlib.closing(batches):
+        for done, batch in enumerate(batches, at + 1):
+            state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
+            run.take(done, measures)
+            if run.times.log.fires(done) or done == total:
+                run.log(done)
+            best = (run.times.evaluate.fires(done) or done == total) and run.evaluate(done, state)
+            enough = done == total or run.waited_long_enough(stop_early)
+            asked = stop.asked  # once: a signal that comes later waits for the next step
+            if best or enough or asked or run.times.checkpoint.fires(done):
+                run.save(done, state)
+            run.progress.update(done)
+            if asked:
+                run.checkpoints.wait()
+                raise stop.error(done)
+            if enough:
+                break
     return state
 
 

@@ -1,5 +1,6 @@
 """One run under way: its compiled step, data, checkpoints and journal, and what is done with them at a step."""
 
+import contextlib
 import sys
 from collections import deque
 from pathlib import Path
@@ -10,15 +11,15 @@ import numpy as np
 
 from cnn_vit import data, files, trees
 from cnn_vit.data import stream
-from cnn_vit.errors import DivergedError, UserError
+from cnn_vit.errors import DivergedError, SurroundingsError, UserError
 from cnn_vit.nn.values import first_values
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, plan, runs, step
+from cnn_vit.training import devices, evaluation, forks, journal, plan, runs, step
 from cnn_vit.training.checkpoints import Checkpoints
-from cnn_vit.training.journal import METRICS, Journal, Progress, until
+from cnn_vit.training.journal import METRICS, Journal, Progress
+from cnn_vit.training.manifests import DamageError
 
 AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
-FORK = "fork.json"
 
 
 class Tested(NamedTuple):
@@ -65,8 +66,8 @@ class Run:
         form = plan.form(settings, classes=classes, image_shape=shape)
         self.step = step.build(plan.static(settings, form, examples=examples), self.mesh)
         self.judge = step.judge(form, self.mesh)
-        preprocessing = preprocessing_of(settings, dataset)
-        runs.describe_data(workdir, dataset, preprocessing)
+        preprocessing = runs.preprocessing_of(settings, dataset)
+        runs.describe(workdir, settings, dataset, preprocessing)
         self.numbers = jax.device_put(plan.numbers(settings, preprocessing), devices.replicated(self.mesh))
         self.frozen: dict = dict(params={}, stats={})
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
@@ -101,14 +102,29 @@ class Run:
 
     def begin(self, fork_from: str | Path | None) -> tuple[int, dict]:
         """The step to go on from, and its state: the newest whole checkpoint's, else another run's, else the first."""
-        template = self.template()
-        found = self.checkpoints.newest(template) or self.forked(fork_from, template) or (0, self.first())
-        at = found[0]
+        template, there, note = self.template(), forks.source(self.workdir, fork_from), forks.noted(self.workdir)
+        found = self.checkpoints.newest(template)
+        if there and (found is None or note is None or found[0] < note["step"]):
+            found = self.forked(there, template)
+        at, state = found or (0, self.first())
         self.journal = Journal(self.workdir, at=at)
         self.progress = Progress(self.times.total, at=at, batch_size=self.batch_size)
         if at:
             self.say(f"going on from step {at} of {self.times.total}")
-        return found
+        return at, state
+
+    def forked(self, there: Path, template: dict) -> tuple[int, dict]:
+        """Another run's newest checkpoint, taken over with its journal up to there."""
+        return forks.take(
+            self.workdir,
+            there,
+            template,
+            ours=self.checkpoints,
+            dataset=self.dataset,
+            total=self.times.total,
+            needs_best=self.settings["test_with"] == "best",
+            say=self.say,
+        )
 
     def first(self) -> dict:
         """The state before the first step, on the devices."""
@@ -123,34 +139,15 @@ class Run:
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
         )
 
-    def forked(self, fork_from: str | Path | None, template: dict) -> tuple[int, dict] | None:
-        """Takes over another run's newest checkpoint, and its journal up to there."""
-        note = self.workdir / FORK
-        if fork_from is None and not note.exists():
-            return None
-        source = Path(files.read_json(note)["from"] if fork_from is None else fork_from).absolute()
-        if not (source / runs.CONFIG).is_file():
-            raise UserError(f"--fork_from={source} holds no run (no {runs.CONFIG}); name the --workdir of one")
-        theirs = Checkpoints(
-            source / runs.CHECKPOINTS, keep=2, crash=self.workdir / runs.CRASH, say=self.say, sweep=False
-        )
-        try:
-            found = theirs.newest(template)
-        finally:
-            theirs.close()
-        if found is None or found[0] >= self.times.total:
-            has = f"is at step {found[0]} of this run's {self.times.total}" if found else "has no checkpoint yet"
-            raise UserError(f"--fork_from={source} {has}; make duration longer, or name another run")
-        files.write_json(note, {"from": str(source), "step": found[0]})
-        files.write(self.workdir / METRICS, until(source / METRICS, found[0])[1])
-        self.checkpoints.save(*found)
-        self.checkpoints.wait()
-        return found
-
     # At a step
 
     def take(self, done: int, measures: dict) -> None:
-        """Keeps a step's measures, unread; waits for the device only where the host is more than a few steps ahead."""
+        """Keeps a step's measures, unread; waits for the device only where the host is more than a few steps ahead.
+
+        Raises:
+            SurroundingsError: a save in the background has failed.
+        """
+        self.checkpoints.check()
         self._taken.append((done, measures))
         if len(self._taken) > AHEAD:
             jax.block_until_ready(self._taken[-AHEAD - 1][1]["finite"])
@@ -161,7 +158,7 @@ class Run:
         Raises:
             DivergedError: one was not; its step and examples are named.
         """
-        taken = [(done, jax.device_get(measures)) for done, measures in self._taken]
+        taken = jax.device_get(list(self._taken))
         self._taken.clear()
         for done, measures in taken:
             if not measures["finite"]:
@@ -176,6 +173,8 @@ class Run:
         indices = stream.order(len(split.labels), self.settings["seed"], positions)
         path = self.workdir / runs.CRASH / "diverged.json"
         files.write_json(path, {"step": done, "index": [int(one) for one in indices]})
+        with contextlib.suppress(SurroundingsError):  # of a save under way; it does not count then
+            self.checkpoints.wait()
         kept = self.checkpoints.steps()
         last = f"checkpoint {kept[-1]} is the last finite one" if kept else "no checkpoint was saved before it"
         return DivergedError(
@@ -216,8 +215,17 @@ class Run:
         return (state["ema"] if averaged else {name: state[name] for name in ("params", "stats")}), averaged
 
     def best(self) -> dict[str, Any]:
-        """The best evaluation so far: highest accuracy, then lowest loss, then the earliest."""
-        return max(self.journal.evaluations(), key=rank)
+        """The best evaluation so far.
+
+        Raises:
+            SurroundingsError: the journal of a run that has evaluated holds no evaluation.
+        """
+        if found := self.journal.evaluations():
+            return journal.best(found)
+        raise SurroundingsError(
+            f"{self.workdir / METRICS} holds no evaluation, though the run has made some; "
+            "put the file back from a copy, or start again in another --workdir"
+        )
 
     def waited_long_enough(self, patience: int | None) -> bool:
         """Whether so many evaluations have passed without a better one."""
@@ -243,8 +251,21 @@ class Run:
             return Tested(last, {name: state[name] for name in ("params", "stats")}, False, how)
         at = self.best()["step"] if how == "best" else last
         if at != last:
-            state = self.checkpoints.restore(at, self.template())
+            state = self.of_best(at)
         return Tested(at, *self.watched(state), how)
+
+    def of_best(self, at: int) -> dict:
+        """The values of the best evaluation's checkpoint."""
+        template = self.template()
+        try:
+            return self.checkpoints.restore(
+                at, {name: template[name] for name in ("params", "stats", "ema")}, part=True
+            )
+        except DamageError as error:
+            raise SurroundingsError(
+                f"{error}; it is the best, which test_with=best tests: put it back from a copy, "
+                "or start again in another --workdir"
+            ) from error
 
     def result(self, state: dict, tested: Tested, *, validation: dict, test: dict | None) -> dict[str, Any]:
         """What `result.json` holds."""
@@ -269,28 +290,6 @@ class Run:
             "seed": self.settings["seed"],
             "classes": len(self.dataset.classes),
             "counts": {name: len(split.labels) for name, split in self.dataset.splits.items()},
-            "forked_from": files.read_json(self.workdir / FORK) if (self.workdir / FORK).exists() else None,
+            "forked_from": forks.noted(self.workdir),
             "timing": taken,
         }
-
-
-def rank(found: dict[str, Any]) -> tuple[float, float, int]:
-    """What the best evaluation has most of: accuracy, then minus the loss, then minus the step."""
-    loss = float("inf") if found["loss"] is None else found["loss"]
-    return found["accuracy"], -loss, -found["step"]
-
-
-def preprocessing_of(settings: Settings, dataset: data.Dataset) -> dict[str, Any]:
-    """How pictures become the network's: measured on the training split where the settings leave it open."""
-    mean, deviation = settings["data.mean"], settings["data.deviation"]
-    if mean is None or deviation is None:
-        measured = data.mean_and_deviation(dataset.splits["train"])
-        mean, deviation = mean or measured[0], deviation or measured[1]
-    height, width, channels = dataset.image_shape
-    return {
-        "mean": list(mean),
-        "deviation": list(deviation),
-        "image_size": [height, width],
-        "channels": channels,
-        "fit": settings["data.fit"],
-    }

@@ -4,6 +4,8 @@ config.json         final settings with their origins    classes.json   names of
 environment.json    versions, devices, cores, commit     data.json      fingerprint and counts of the data
 preprocessing.json  how pictures become the network's    result.json    written last: the run is finished
 
+fork.json           another run, and its step, that this one started from; by `forks`
+
 Whoever reads a run needs nothing else: no recipe, and no other Python file, is ever executed for it.
 """
 
@@ -11,6 +13,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +25,8 @@ from cnn_vit.nn.values import Network
 from cnn_vit.training import devices, plan, step
 from cnn_vit.training.checkpoints import Checkpoints
 from cnn_vit.training.evaluation import listed
+from cnn_vit.training.journal import METRICS
+from cnn_vit.training.manifests import numbered
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -32,6 +37,7 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 CRASH = "crash"
 LOCK = "lock"
+FORK = "fork.json"
 
 AGAIN = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
@@ -102,20 +108,25 @@ def placed(tree: dict) -> dict:
 
 
 def claim(workdir: Path, ours: settings.Settings) -> None:
-    """Makes the folder this run's, or finds that it is already.
+    """Finds that the folder is this run's or nobody's; one in which no step was logged or saved is nobody's.
 
     Raises:
         UserError: it holds another run; the settings that differ are named, key by key.
     """
     path = workdir / CONFIG
-    if not path.exists():
-        if (workdir / CHECKPOINTS).exists():
-            raise UserError(f"{workdir} holds checkpoints without their {CONFIG}; give another --workdir")
-        files.write_json(path, settings.to_json(ours))
-        return
-    theirs = settings.from_json(files.read_json(path))
-    if differ := settings.differences(ours, theirs):
+    if not begun(workdir):
+        for name in (CONFIG, ENVIRONMENT, FORK):
+            files.remove(workdir / name)
+    elif not path.exists():
+        raise UserError(f"{workdir} holds part of a run without its {CONFIG}; give another --workdir")
+    elif differ := settings.differences(ours, settings.from_json(files.read_json(path))):
         raise UserError(f"{workdir} holds a run of other settings: {'; '.join(differ)}; {AGAIN}")
+
+
+def begun(workdir: Path) -> bool:
+    """Whether there is anything in a run folder that took a step to make."""
+    metrics, saved = workdir / METRICS, numbered(workdir / CHECKPOINTS)
+    return bool(saved) or (workdir / RESULT).exists() or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def finished(workdir: Path) -> dict[str, Any] | None:
@@ -128,29 +139,57 @@ def finished(workdir: Path) -> dict[str, Any] | None:
     return result if whole else None
 
 
-def describe_data(workdir: Path, dataset: data.Dataset, preprocessing: dict[str, Any]) -> None:
-    """Writes what the run knows of its data, or finds them as they were.
+def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, preprocessing: Mapping[str, Any]) -> None:
+    """Makes the folder this run's by writing what it is and what it knows of its data, or finds them as they were.
 
     Raises:
         UserError: the folder's run was trained on other data.
     """
-    if (workdir / DATA).exists():
-        before = files.read_json(workdir / DATA)
-        classes = files.read_json(workdir / CLASSES)
-        if list(dataset.classes) != classes:
-            raise UserError(
-                f"{workdir} was trained on the classes {listed(classes)}, the data now have {listed(dataset.classes)}; "
-                f"labels would shift: {AGAIN}"
-            )
-        if before["fingerprint"] != dataset.fingerprint:
-            raise UserError(
-                f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
-                f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {AGAIN}"
-            )
+    if not (workdir / CONFIG).exists():
+        files.write_json(workdir / CLASSES, list(dataset.classes))
+        files.write_json(workdir / PREPROCESSING, preprocessing)
+        files.write_json(workdir / DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
+        files.write_json(workdir / CONFIG, settings.to_json(ours))
         return
-    files.write_json(workdir / CLASSES, list(dataset.classes))
-    files.write_json(workdir / PREPROCESSING, preprocessing)
-    files.write_json(workdir / DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
+    same_classes(workdir, dataset)
+    before = files.read_json(workdir / DATA)
+    if before["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
+            f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {AGAIN}"
+        )
+
+
+def preprocessing_of(of: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
+    """How pictures become the network's: measured on the training split where the settings leave it open."""
+    mean, deviation = of["data.mean"], of["data.deviation"]
+    if mean is None or deviation is None:
+        measured = data.mean_and_deviation(dataset.splits["train"])
+        mean, deviation = mean or measured[0], deviation or measured[1]
+    height, width, channels = dataset.image_shape
+    return {
+        "mean": list(mean),
+        "deviation": list(deviation),
+        "image_size": [height, width],
+        "channels": channels,
+        "fit": of["data.fit"],
+    }
+
+
+def same_classes(workdir: Path, dataset: data.Dataset) -> None:
+    """Raises UserError where a run was trained on other classes than the data have."""
+    classes = files.read_json(workdir / CLASSES)
+    if list(dataset.classes) != classes:
+        raise UserError(
+            f"{workdir} was trained on the classes {listed(classes)}, the data now have {listed(dataset.classes)}; "
+            f"labels would shift: {AGAIN}"
+        )
+
+
+def same_examples(workdir: Path, dataset: data.Dataset) -> bool:
+    """Whether a run's splits hold the examples of these data."""
+    before, now = files.read_json(workdir / DATA), dataset.facts | {"fingerprint": dataset.fingerprint}
+    return all(before.get(name) == now.get(name) for name in ("fingerprint", "slices", "counts"))
 
 
 def environment(command: str | None) -> dict[str, Any]:
@@ -187,10 +226,11 @@ def commit() -> str | None:
 
 def crossed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """A phrase per thing that bears on a run's bits and is another than when the run began."""
+    then, devices_then, versions_then = before, before.get("devices", {}), before.get("versions", {})
     pairs = [
-        *(("cores", before["cores"], now["cores"]), ("machine", before["machine"], now["machine"])),
-        *((f"device {key}", before["devices"].get(key), value) for key, value in now["devices"].items()),
-        *((name, before["versions"].get(name), value) for name, value in now["versions"].items()),
+        *((name, then.get(name), now[name]) for name in ("cores", "machine")),
+        *((f"device {key}", devices_then.get(key), value) for key, value in now["devices"].items()),
+        *((name, versions_then.get(name), value) for name, value in now["versions"].items()),
     ]
     return [f"{what} {old} then, {new} now" for what, old, new in pairs if old != new]
 
@@ -203,6 +243,5 @@ def note_environment(workdir: Path, command: str | None) -> list[str]:
         files.write_json(path, now | {"resumed": []})
         return []
     before = files.read_json(path)
-    before["resumed"].append(now)
-    files.write_json(path, before)
+    files.write_json(path, before | {"resumed": [*before.get("resumed", []), now]})
     return crossed(before, now)

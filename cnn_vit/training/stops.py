@@ -1,7 +1,7 @@
 """Signals that end a run: the first asks for the end of the step and a save, a second one ends the process at once.
 
-SIGTERM is what schedulers send before they take a machine back, SIGINT is Ctrl-C, SIGHUP a closed terminal. Schedulers
-may deliver one signal twice, so one that follows within half a second is the same.
+SIGTERM is what schedulers send before they take a machine back, SIGINT is Ctrl-C, SIGHUP a closed terminal, which
+`nohup` has a run ignore. Schedulers may deliver one signal twice, so one that follows within half a second is the same.
 """
 
 import contextlib
@@ -16,13 +16,16 @@ from cnn_vit.training.journal import now
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME = 0.5  # seconds within which a second signal is the first one's echo
+SHOW_CURSOR = "\x1b[?25h"  # a bar may have hidden it
+BEFORE = "stopped before its first step by {}; the same command starts again"
+AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 
 
 class Stop:
     """While open, takes the signals that end a run.
 
-    Until `begin` is called there is nothing to save, and a signal raises `StoppedError` where the program stands. Then
-    it sets `asked`, for the loop to see between two steps. In another thread than the main one, which alone gets
+    Outside of `begin` to `end` there is nothing to save, and a signal raises `StoppedError` where the program stands.
+    Inside it sets `asked`, for the loop to see between two steps. In another thread than the main one, which alone gets
     signals, nothing is taken.
 
     Attributes:
@@ -31,13 +34,19 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self._begun = False
-        self._first = 0.0
+        self._at_once = BEFORE  # what ends the run where it stands; "" while there is a step to finish
+        self._first = self._seen = 0.0  # when the first was heard by the thread, and taken by the program
         self._before: dict[int, object] = {}
 
     def begin(self) -> None:
         """From here on there is something to save; raises `StoppedError` where a signal came already."""
-        self._begun = True
+        self._end_if_asked()
+        self._at_once = ""
+
+    def end(self) -> None:
+        """From here on all is saved; raises `StoppedError` where a signal came already."""
+        self._at_once = AFTER
+        self._end_if_asked()
 
     def error(self, step: int) -> StoppedError:
         """What ends a run that was asked to stop and has saved."""
@@ -46,12 +55,14 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._came) for number in SIGNALS}
+            taken = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._came) for number in taken}
             self._watch()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
         if self._before:
+            self._sit_out_the_echo()
             signal.set_wakeup_fd(self._wakeup)
             os.close(self._written)  # ends the thread
             self._watcher.join()
@@ -59,13 +70,23 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
         self._before = {}
+        if self._at_once and not isinstance(error, StoppedError):
+            self._end_if_asked()  # what reads strangers' files may have taken it for a fault of theirs
+
+    def _end_if_asked(self) -> None:
+        if self.asked:
+            raise StoppedError(self.asked, (self._at_once or BEFORE).format(name(self.asked)))
 
     def _came(self, number: int, frame: FrameType | None) -> None:
-        self.asked = self.asked or number
-        if not self._begun:
-            raise StoppedError(
-                number, f"stopped before the first step by {name(number)}; the same command starts again"
-            )
+        if not self.asked:
+            self.asked, self._seen = number, now()
+            if self._at_once:
+                self._end_if_asked()
+
+    def _sit_out_the_echo(self) -> None:
+        """A signal's echo would meet the handlers from before, and end the process without its last sentence."""
+        if self.asked:
+            threading.Event().wait(max(0.0, self._seen + SAME - now()))
 
     def _watch(self) -> None:
         """Hears signals in a thread too: the main one may be inside a long compilation when the second comes."""
@@ -81,11 +102,18 @@ class Stop:
                 continue
             if not self._first:
                 self._first = now()
-            elif now() - self._first > SAME and self._begun:
-                with contextlib.suppress(OSError, ValueError):
-                    print(f"stopped at once by a second {name(heard[0])}; the same command resumes", file=sys.stderr)
-                    sys.stderr.flush()
+                if not self._at_once:
+                    tell(f"{name(heard[0])}: finishing the step and saving; a second one stops at once")
+            elif now() - self._first > SAME:
+                cursor = SHOW_CURSOR * sys.stderr.isatty()
+                tell(f"{cursor}stopped at once by a second {name(heard[0])}; the same command resumes")
                 os._exit(128 + heard[0])
+
+
+def tell(sentence: str) -> None:
+    """A sentence on stderr, which may be closed."""
+    with contextlib.suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def name(number: int) -> str:
