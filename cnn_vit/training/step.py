@@ -118,7 +118,7 @@ def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = device
         updates, opt = chain(state["params"], numbers, rate).update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         ema = averaged(state, params, stats, numbers) if static.ema else {}
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         for leaf in jax.tree.leaves((params, stats)):
             finite &= jnp.isfinite(leaf).all()
