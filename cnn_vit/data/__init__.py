@@ -102,18 +102,19 @@ def check(section: Mapping[str, Any]) -> None:
         UserError: an unknown source or keyword, a value it does not take, no path where one is read, a slice that is
             none or overlaps another, an operation that is none, numbers for other channels.
     """
-    from cnn_vit.data import augment
-
     final = completed(section)
     known = about(final)
     for split in PARTS:
         if final[split] is not None:
             splits.parsed(final[split], key=f"data.{split}")
-    augment.check(final["augment"])
     channels = known.image_shape[2] if known.image_shape else final["channels"]
     for key in ("mean", "deviation"):
         if final[key] is not None and channels is not None and len(final[key]) != channels:
             raise UserError(f"data.{key} has {len(final[key])} numbers for {channels} channels; give one for each")
+    if final["augment"]:
+        from cnn_vit.data import augment  # imports jax
+
+        augment.check(final["augment"])
 
 
 def about(section: Mapping[str, Any]) -> About:

@@ -134,7 +134,7 @@ def unlike(content: bytes) -> UnreadableError:
 def head_of(image: Image.Image) -> Header:
     """Height, width and color of an open picture."""
     width, height = image.size
-    if orientation(image) >= 5:
+    if image.format != "TIFF" and orientation(image) >= 5:  # Pillow gives a TIFF upright
         width, height = height, width
     return Header(height, width, is_colored(image))
 
@@ -142,7 +142,9 @@ def head_of(image: Image.Image) -> Header:
 def is_colored(image: Image.Image) -> bool:
     """Whether a picture is stored in color."""
     if image.mode in ("P", "PA") and image.palette is not None:
-        colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+        kind, raw = image.palette.getdata()  # RGB, BGRX ...; RGB;L is all reds, all greens, all blues
+        levels = np.frombuffer(raw, np.uint8)
+        colors = levels.reshape(3, -1).T if kind == "RGB;L" else levels.reshape(-1, len(kind))[:, :3]
         return bool((colors != colors[:, :1]).any())
     return image.mode not in GRAY
 
@@ -150,7 +152,7 @@ def is_colored(image: Image.Image) -> bool:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where it is damaged or missing."""
     try:
-        found = image.getexif().get(ORIENTATION, 1)
+        found = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of PNG decodes the picture to look behind it
     except Exception:  # the pixels are whole even where the notes on them are not
         return 1
     return found if found in TURNS else 1
