@@ -17,10 +17,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
+from cnn_vit.nn.calls import layer
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
 
 
+@layer
 def attend(
     q: jax.Array,
     k: jax.Array,

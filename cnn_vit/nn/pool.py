@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_vit.errors import UserError
+from cnn_vit.nn.calls import layer
 from cnn_vit.nn.windows import Padding, Sides, around, places, sides
 
 
+@layer
 def max_pool(
     x: jax.Array, size: Sides, *, stride: Sides, padding: Padding
 ) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
@@ -36,6 +38,7 @@ def max_pool(
     return jax.lax.reduce_window(x, lowest, jax.lax.max, window, steps, edges)
 
 
+@layer
 def average_pool(
     x: jax.Array, size: Sides, *, stride: Sides, padding: Padding, count_padding: bool
 ) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
