@@ -10,7 +10,7 @@ TOP = Path(__file__).parents[2]
 
 
 def stems(folder: str) -> set[str]:
-    return {path.stem for path in (TOP / folder).glob("*.py")} - {"__init__"}
+    return {path.stem for path in (TOP / folder).glob("[!_]*.py")}
 
 
 def test_every_model_source_and_recipe_is_listed_with_a_meaning(capsys):

@@ -1,5 +1,6 @@
-"""Fashion-MNIST, 70,000 pictures of clothes in ten kinds, laid out as MNIST is: 28x28 gray pixels; 31 MB to download.
+"""Fashion-MNIST: 70,000 gray pictures of clothes, 28x28 pixels, ten kinds; downloads 31 MB.
 
+Laid out as MNIST is: 60,000 to train on, 10,000 to test on.
 Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms, 2017,
 arXiv:1708.07747, under the MIT license. Each md5 as https://github.com/zalandoresearch/fashion-mnist publishes it, each
 sha256 and size as tensorflow_datasets does (url_checksums/fashion_mnist.txt).

@@ -1,5 +1,6 @@
-"""MNIST, 70,000 handwritten digits of 28x28 gray pixels: 60,000 to train on, 10,000 to test on; 12 MB to download.
+"""MNIST: 70,000 handwritten digits of 28x28 gray pixels; downloads 12 MB.
 
+60,000 to train on, 10,000 to test on.
 LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, doi:10.1109/5.726791.
 The four files of http://yann.lecun.com/exdb/mnist/, which no longer gives them out, from the copies that TensorFlow and
 PyTorch point to. Each sha256 and size as tensorflow_datasets publishes it (url_checksums/mnist.txt), each md5 as
