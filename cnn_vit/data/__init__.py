@@ -1,6 +1,6 @@
 """Data sets by name: a source's parts become splits of pictures of one size, uint8, with one list of classes.
 
-names(), keywords(name)   what there is, read without importing it
+names(), keywords(name)     what there is, read without importing it
 check(section)              refuses settings before any device or picture is touched
 about(section)              classes, shape, counts, where they are known without the files
 load(section)               the data set
@@ -10,33 +10,24 @@ A source is one file of `sources/`, found by its name: `about` and `load` take t
 the source's own keywords.
 """
 
-import ast
-import functools
-import importlib
-import inspect
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from cnn_vit import settings
 from cnn_vit.data import splits
-from cnn_vit.data.parts import PARTS, About, Found, Given
+from cnn_vit.data.parts import PARTS, About, Found
+from cnn_vit.data.sections import DEFAULTS, completed, given, keywords, names, own, sides_of, source
 from cnn_vit.data.splits import Split
-from cnn_vit.errors import UserError, unknown
-from cnn_vit.settings.values import KINDS, settle
+from cnn_vit.errors import UserError
 
 __all__ = [
     "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "names",
 ]  # fmt: skip
 
-SOURCES = Path(__file__).with_name("sources")
-DEFAULTS = {key.removeprefix("data."): row.default for key, row in settings.KEYS.items() if key.startswith("data.")}
 MEASURED = 5_000  # pictures, at most, for the mean and the deviation
 
 
@@ -57,39 +48,6 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: str
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def names() -> dict[str, str]:
-    """Names of the sources and what each is, one line."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("[!_]*.py"))}
-    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
-
-
-@functools.cache
-def keywords(name: str) -> dict[str, tuple[Any, str, str]]:
-    """Keywords of a source, read from its text: (default, type as written, meaning from the docstring)."""
-    if name not in names():
-        raise unknown("data source", name, names())
-    body = ast.parse((SOURCES / f"{name}.py").read_text(encoding="utf-8")).body
-    load = next(node for node in body if isinstance(node, ast.FunctionDef) and node.name == "load")
-    meaning = meanings(ast.get_docstring(load) or "")
-    return {
-        word.arg: (
-            inspect.Parameter.empty if default is None else ast.literal_eval(default),
-            ast.unparse(word.annotation) if word.annotation else "",
-            meaning.get(word.arg, ""),
-        )
-        for word, default in zip(load.args.kwonlyargs, load.args.kw_defaults, strict=True)
-    }
-
-
-def meanings(docstring: str) -> dict[str, str]:
-    """The lines under `Args:`, a sentence per argument."""
-    block = docstring.partition("Args:\n")[2].split("\n\n")[0]
-    return {
-        name: " ".join(text.split())
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", block, flags=re.MULTILINE)
-    }
 
 
 def check(section: Mapping[str, Any]) -> None:
@@ -159,26 +117,21 @@ def load(section: Mapping[str, Any]) -> Dataset:
         workers=final["workers"],
     )  # fmt: skip
     fingerprint, how = fingerprints.of(found, workers=final["workers"])
-    return Dataset(
-        classes=found.classes,
-        image_shape=shape,
-        splits=ready,
-        fingerprint=fingerprint,
-        facts={
-            "source": final["name"],
-            "path": final["path"],
-            "classes": list(found.classes),
-            "image_shape": list(shape),
-            "counts": {split: len(one) for split, one in ready.items()},
-            "class_counts": {split: counted(one.labels, found.classes) for split, one in ready.items()},
-            "slices": {split: final[split] for split in PARTS},
-            "notes": laid.notes,
-            "fingerprint": fingerprint,
-            "fingerprint_of": how,
-            "skipped": [],
-            **found.facts,
-        },
-    )
+    facts = {
+        "source": final["name"],
+        "path": final["path"],
+        "classes": list(found.classes),
+        "image_shape": list(shape),
+        "counts": {split: len(one) for split, one in ready.items()},
+        "class_counts": {split: counted(one.labels, found.classes) for split, one in ready.items()},
+        "slices": {split: final[split] for split in PARTS},
+        "notes": laid.notes,
+        "fingerprint": fingerprint,
+        "fingerprint_of": how,
+        "skipped": [],
+        **found.facts,
+    }
+    return Dataset(found.classes, shape, ready, fingerprint, facts)
 
 
 def at(
@@ -218,59 +171,6 @@ def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     deviation[deviation < 1e-6] = 1
     return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
-
-
-# Settings
-
-
-def completed(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section with every common key and the source's keywords, each of its type."""
-    name = section.get("name")
-    if not isinstance(name, str):
-        raise UserError(f"data.name is {name!r}; it takes {' or '.join(names())}")
-    known = keywords(name)
-    for key in section:
-        if key not in DEFAULTS and key not in known:
-            raise unknown("setting", f"data.{key}", [f"data.{one}" for one in (*DEFAULTS, *known)])
-    final = {**DEFAULTS, **{key: default for key, (default, _, _) in known.items()}}
-    for key, value in section.items():
-        row = settings.KEYS.get(f"data.{key}")
-        final[key] = settle(f"data.{key}", row, value, where="given") if row else fitted(key, known[key][1], value)
-    return final
-
-
-def fitted(key: str, kind: str, value: Any) -> Any:
-    """A keyword's value in its own form: `kind` is int, float, bool, str or Literal['a', 'b'], as written."""
-    if kind.startswith("Literal["):
-        choices = ast.literal_eval(f"({kind[8:-1]},)")
-        if value in choices:
-            return value
-        raise UserError(f"data.{key} is {settings.shown(value)}; it takes {' or '.join(choices)}")
-    rule = KINDS[{"str": "text"}.get(kind, kind)]
-    try:
-        return rule.fit(value)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"data.{key} is {settings.shown(value)}; it takes {rule.phrase}") from error
-
-
-def own(final: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of the source alone."""
-    return {key: final[key] for key in keywords(final["name"])}
-
-
-def source(name: str) -> ModuleType:
-    """The module of a source."""
-    return importlib.import_module(f"cnn_vit.data.sources.{name}")
-
-
-def given(final: Mapping[str, Any]) -> Given:
-    """The common settings that a source may look at."""
-    return Given(final["path"], sides_of(final["image_size"]), final["channels"], final["classes"])
-
-
-def sides_of(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """(height, width) of an image size."""
-    return (image_size, image_size) if isinstance(image_size, int) else image_size and (image_size[0], image_size[1])
 
 
 # Classes
