@@ -70,6 +70,11 @@ def keep_predictions(workdir: Path, split: str, found: dict[str, np.ndarray]) ->
     files.write_npz(workdir / "predictions" / f"{split}.npz", {k: v for k, v in found.items() if k in names})
 
 
+def kept_predictions(workdir: Path, split: str) -> dict[str, np.ndarray]:
+    """The arrays of predictions/SPLIT.npz; `UserError` where they cannot be read."""
+    return files.read_npz(workdir / "predictions" / f"{split}.npz")
+
+
 def note_test_read(workdir: Path, **facts) -> None:
     """Appends a line to test_reads.jsonl: whoever chooses by a test split leaves a trace."""
     files.append_line(workdir / "test_reads.jsonl", facts)

@@ -11,8 +11,8 @@ from typing import Any
 from cnn_vit import data, files
 from cnn_vit.data import stream
 from cnn_vit.settings import Settings, load
-from cnn_vit.training import devices, evaluation, forks, plan, runs
-from cnn_vit.training.run import Run
+from cnn_vit.training import devices, evaluation, forks, plan, runs, samples
+from cnn_vit.training.run import Run, Tested
 from cnn_vit.training.stops import Stop
 
 
@@ -48,7 +48,7 @@ def train(
         runs.claim(workdir, final)
         forks.source(workdir, fork_from)
         files.sweep(workdir)
-        if found := runs.finished(workdir):
+        if (found := runs.finished(workdir)) and samples.made(workdir):
             return found
         dataset = data.load(final.section("data"))
         with Run(final, workdir, dataset) as run:
@@ -101,9 +101,22 @@ def learn(run: Run, at: int, state: dict, stop: Stop) -> dict:
 
 
 def finish(run: Run, state: dict) -> dict[str, Any]:
-    """Tests the network, keeps its predictions and writes the result."""
+    """Tests the network, keeps what there is to look at and writes the result; makes only what a finished run lacks."""
     run.checkpoints.wait()
-    found, tested = {}, run.tested(state)
+    tested = run.tested(state)
+    if before := runs.finished(run.workdir):
+        samples.keep(run, tested)
+        return before
+    found = judged(run, tested)
+    samples.keep(run, tested)
+    result = run.result(state, tested, validation=found["validation"], test=found.get("test"))
+    files.write_json(run.workdir / runs.RESULT, result)
+    return result
+
+
+def judged(run: Run, tested: Tested) -> dict[str, dict[str, Any]]:
+    """Metrics of validation and, where there is one, of the test split; keeps the predictions of both."""
+    found: dict[str, dict[str, Any]] = {}
     for split in ("validation", "test"):
         if split in run.dataset.splits:
             rows = run.judged(split, tested.values)
@@ -111,6 +124,4 @@ def finish(run: Run, state: dict) -> dict[str, Any]:
             found[split] = evaluation.summary(rows, len(run.dataset.classes))
     if "test" in found:
         evaluation.note_test_read(run.workdir, by="train", step=tested.step, accuracy=found["test"]["accuracy"])
-    result = run.result(state, tested, validation=found["validation"], test=found.get("test"))
-    files.write_json(run.workdir / runs.RESULT, result)
-    return result
+    return found

@@ -79,9 +79,14 @@ class Step(NamedTuple):
 @functools.cache
 def network(form: Form) -> Network:
     """The network that a form names, as plain data."""
+    return functional(declared(form))
+
+
+def declared(form: Form) -> nnx.Module:
+    """The network that a form names, without values."""
     height, width, channels = form.image_shape
-    return functional(
-        build_model(form.model, form.num_classes, channels=channels, image_size=(height, width), **dict(form.keywords))
+    return build_model(
+        form.model, form.num_classes, channels=channels, image_size=(height, width), **dict(form.keywords)
     )
 
 
@@ -148,10 +153,7 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     batch norm and as a partner in mixing.
     """
     size = batch["label"].shape[0]
-    rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], state["step"]), 3)
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(size))
-    augmented = augment.build(static.augment, static.form.num_classes)
-    images, target = augmented(batch["image"], batch["label"], row_keys, mix, numbers["augment"])
+    images, target, drop = augmented(static, state["step"], batch, numbers)
     images = normalized(images, numbers, static.form.dtype)
     target = losses.smooth(target, numbers["smoothing"])
     whole = images, target, batch["label"], batch["weight"]
@@ -192,6 +194,18 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     )
     grads, loss, accuracy = jax.tree.map(lambda x: x / count, sums)
     return grads, (stats, loss, accuracy)
+
+
+def augmented(static: Static, step: jax.Array, batch: dict, numbers: dict) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A batch as the network sees it at a step, before normalization.
+
+    Returns:
+        images (B, H, W, C) float32 in 0..1, target (B, K) float32, and the key of the step's dropout.
+    """
+    rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], step), 3)
+    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(batch["label"].shape[0]))
+    change = augment.build(static.augment, static.form.num_classes)
+    return *change(batch["image"], batch["label"], row_keys, mix, numbers["augment"]), drop
 
 
 def own(whole: dict, like: dict) -> dict:

@@ -1,0 +1,122 @@
+"""What a finished run keeps to be looked at: `samples.npz`, pictures and filters that only the run can know.
+
+seen, seen_label           the first pictures of the first batch, augmented as the network saw them (n, H, W, C) uint8
+seen_other, seen_share     where labels are mixed: the second class of each, and the first one's share of the target
+mistakes, mistakes_index   the validation pictures of highest loss that were taken for another class, worst first
+filters_after, _before     the first layer's filters (F, V, U, C) float32, tested and first values
+similarity                 (R', C', R, C) float32: cosines between learned positions of patches
+patches                    side of a patch in pixels, patches down, patches right
+
+Where the network has no such thing, or the run none to show (no mistake, first values that came from another run), the
+name is missing. Pictures of more than SIDE pixels a side are means of whole squares of pixels.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_vit import files
+from cnn_vit.analysis import entrance
+from cnn_vit.data import stream
+from cnn_vit.nn.values import first_values
+from cnn_vit.training import devices, evaluation, forks, step
+
+NAME = "samples.npz"
+MOST = 32  # pictures of a kind
+SIDE = 128  # pixels a side, at most
+
+
+def made(workdir: Path) -> bool:
+    """Whether a run has kept them."""
+    return (workdir / NAME).exists()
+
+
+def keep(run, tested) -> None:
+    """Writes them, of a run and the values it was tested with; nothing where they are there."""
+    if not made(run.workdir):
+        files.write_npz(run.workdir / NAME, {**seen(run), **mistakes(run), **looks(run, tested.values["params"])})
+
+
+def seen(run) -> dict[str, np.ndarray]:
+    """The first batch, augmented; second class and share only where a mixing operation makes any."""
+    batches = stream.batches(
+        run.dataset.splits["train"],
+        batch_size=run.batch_size,
+        seed=run.settings["seed"],
+        first=0,
+        last=1,
+        workers=run.settings["data.workers"],
+        place=lambda batch: devices.place_batch(batch, run.mesh),
+    )
+    (batch,) = batches
+    images, target = map(np.array, shower(run.static, run.mesh)(batch, run.numbers))  # copies, to be written to
+    label = np.asarray(batch["label"])[:MOST]
+    rows = np.arange(len(label))
+    share = target[rows, label]
+    target[rows, label] = 0
+    mixed = {"seen_other": target.argmax(-1).astype(np.int32), "seen_share": share} if (share < 1).any() else {}
+    return {"seen": shrunk(images), "seen_label": label, **mixed}
+
+
+@functools.cache
+def shower(static: step.Static, mesh: jax.sharding.Mesh) -> Callable:
+    """(batch, numbers) -> the first pictures of update 1 as the network saw them, uint8, and their targets."""
+
+    def show(batch, numbers):
+        images, target, _ = step.augmented(static, jnp.int32(0), batch, numbers)
+        return jnp.round(jnp.clip(images[:MOST], 0, 1) * 255).astype(jnp.uint8), target[:MOST]
+
+    return jax.jit(show, out_shardings=devices.replicated(mesh))
+
+
+def mistakes(run) -> dict[str, np.ndarray]:
+    """The validation pictures that were taken for another class at the highest loss, worst first."""
+    found = evaluation.kept_predictions(run.workdir, "validation")
+    wrong = np.flatnonzero(found["predicted"] != found["label"])
+    worst = wrong[np.argsort(-found["loss"][wrong], kind="stable")[:MOST]]
+    if not len(worst):
+        return {}
+    index = found["index"][worst]
+    return {"mistakes": shrunk(run.dataset.splits["validation"].read(index)), "mistakes_index": index}
+
+
+def looks(run, params: dict) -> dict[str, np.ndarray]:
+    """Filters, patches and positions of the network."""
+    network = step.declared(run.static.form)
+    enters = entrance.entrance(network, run.dataset.image_shape)
+    if enters is None:
+        return {}
+    found = {"filters_after": entrance.filters(np.asarray(entrance.leaf(params, enters.path)))}
+    if forks.noted(run.workdir) is None:
+        found["filters_before"] = entrance.filters(first(run, enters.path))
+    if enters.patch is None or enters.grid is None:
+        return found
+    found["patches"] = np.array([enters.patch, *enters.grid], np.int32)
+    if path := entrance.positions(network, enters.grid[0] * enters.grid[1]):
+        found["similarity"] = entrance.similarities(np.asarray(entrance.leaf(params, path)), enters.grid)
+    return found
+
+
+def first(run, path: tuple) -> np.ndarray:
+    """The first value of one parameter: it depends on no other."""
+    network = run.step.network
+    alone = entrance.leaf(network.params, path)
+    for key in reversed(path):
+        alone = {key: alone}
+    return entrance.leaf(first_values(network._replace(params=alone, stats={}), run.settings["seed"])[0], path)
+
+
+def shrunk(images: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H', W', C)
+    """Pictures of at most SIDE pixels a side: means of whole squares of pixels; what fills no square is left out."""
+    times = -(-max(images.shape[1:3]) // SIDE)
+    if times == 1:
+        return np.asarray(images)
+    count, height, width, channels = images.shape
+    down, right = min(times, height), min(times, width)
+    whole = images[:, : height // down * down, : width // right * right]
+    squares = whole.reshape(count, height // down, down, width // right, right, channels)
+    return np.round(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8)
