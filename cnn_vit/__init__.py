@@ -8,6 +8,7 @@ The public verbs, each imported when it is first used:
     train(settings, workdir)                a run: train, evaluate, checkpoint, resume
     evaluate(network, source, split)        exact metrics of a split
     predict(network, images)                class probabilities of pictures
+    describe(network_or_name, image_size)   layers, shapes, parameters, MACs, receptive fields
 """
 
 import functools
@@ -20,8 +21,9 @@ VERBS = {
     "train": "cnn_vit.training.loop",
     "evaluate": "cnn_vit.training.evaluation",
     "predict": "cnn_vit.training.prediction",
+    "describe": "cnn_vit.analysis.table",
 }
-__all__ = ["batches", "build", "evaluate", "load", "predict", "train"]
+__all__ = ["batches", "build", "describe", "evaluate", "load", "predict", "train"]
 
 
 def __getattr__(name: str):
