@@ -45,13 +45,15 @@ def attend(
     """
     if mask is not None and mask.ndim == 2:
         mask = mask[:, None, None, :]  # (B, 1, 1, M)
-    y = jax.nn.dot_product_attention(q, k, v, mask=mask) if fused else plain(q, k, v, mask=mask, drop=drop)
+    if fused:
+        with jax.numpy_dtype_promotion("standard"):  # JAX's own body adds bfloat16 to float32
+            y = jax.nn.dot_product_attention(q, k, v, mask=mask)
+    else:
+        y = plain(q, k, v, mask=mask, drop=drop)
     if mask is None:
         return y
-    reads = mask.any(-1).swapaxes(1, 2)[
-        ..., None
-    ]  # of each example and reader; one for all readers where the mask has one
-    return jnp.where(reads, y, 0)
+    reads = mask.any(-1).swapaxes(1, 2)  # whether each reader reads anything; one for all if the mask has one
+    return jnp.where(reads[..., None], y, 0)
 
 
 def plain(

@@ -11,7 +11,7 @@ from flax import nnx
 from cnn_vit.errors import UserError
 
 
-def thinned(x: jax.Array, rate: float, shape: tuple[int, ...], rngs: nnx.Rngs | None) -> jax.Array:
+def thinned(x: jax.Array, rate: float, shape: tuple[int, ...], rngs: nnx.Rngs | None) -> jax.Array:  # (...) -> (...)
     """x / (1 - rate) where a draw of this shape, broadcast over x, keeps it; 0 elsewhere.
 
     Divided in float32: 1 - 0.1 rounded to bfloat16 would make every number 0.2 % too large.

@@ -13,7 +13,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import declare
 
 
-def normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
+def normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:  # (...) -> (...)
     """(x - mean) / sqrt(var + epsilon), mean and variance over some axes, in float32."""
     return (x - x.mean(axes, keepdims=True)) * jax.lax.rsqrt(x.var(axes, keepdims=True) + epsilon)
 
@@ -57,8 +57,8 @@ class BatchNorm(nnx.Module):
         mean, var = self.mean[...], self.var[...]
         if train and not self.fixed:
             mean, var = x32.mean((0, 1, 2)), x32.var((0, 1, 2))
-            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+            self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)  # [...] = would write
+            self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)  # into a caller's NumPy array
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)  # (C,)
         return ((x32 - mean) * scale + self.bias[...]).astype(x.dtype)
 
@@ -85,7 +85,7 @@ class LayerNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Gives each group of channels of each image mean 0 and deviation 1 over its pixels, then a scale and bias a channel.
+    """Gives each group of channels of an image mean 0 and deviation 1 over its pixels, then a scale and bias a channel.
 
     Attributes:
         scale, bias: (channels,) parameters, at first 1 and 0.

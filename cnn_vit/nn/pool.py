@@ -33,7 +33,7 @@ def max_pool(
     Raises:
         UserError: a window that is larger than the padded image, or one that could see padding alone.
     """
-    window, steps, edges, _ = plan(x, size, stride, padding)
+    window, steps, edges, _ = plan(x.shape[1:3], size, stride, padding)
     lowest = np.array(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, lowest, jax.lax.max, window, steps, edges)
 
@@ -55,17 +55,17 @@ def average_pool(
     Raises:
         UserError: a window that is larger than the padded image, or one that could see padding alone.
     """
-    window, steps, edges, inside = plan(x, size, stride, padding)
+    window, steps, edges, inside = plan(x.shape[1:3], size, stride, padding)
     sums = jax.lax.reduce_window(x.astype(jnp.float32), np.float32(0), jax.lax.add, window, steps, edges)
     counts = window[1] * window[2] if count_padding else np.multiply.outer(*inside)[..., None]
     return (sums / np.float32(counts)).astype(x.dtype)
 
 
-def plan(x: jax.Array, size: Sides, stride: Sides, padding: Padding):
-    """Window, strides and padding of all four axes, and for each image side how many pixels each window has inside."""
+def plan(image: tuple[int, ...], size: Sides, stride: Sides, padding: Padding):
+    """Window, strides and padding of all four axes; for each side of an image how many of its pixels a window has."""
     window, steps, edges = sides(size, "size"), sides(stride, "stride"), around(padding)
     inside = []
-    for pixels, side, step, pair in zip(x.shape[1:3], window, steps, edges, strict=True):
+    for pixels, side, step, pair in zip(image, window, steps, edges, strict=True):
         if max(pair) >= side:
             raise UserError(f"padding {pair} is as large as the window of {side} pixels, which could see nothing else")
         first = np.arange(places(pixels, side, stride=step, padding=pair)) * step - pair[0]

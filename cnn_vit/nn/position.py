@@ -31,14 +31,16 @@ class LearnedPositions(nnx.Module):
         return x + embedding
 
 
-def sincos_positions(height: int, width: int, features: int, *, temperature: float = 10_000.0) -> np.ndarray:
+def sincos_positions(
+    height: int, width: int, features: int, *, temperature: float = 10_000.0
+) -> np.ndarray:  # -> (N, D)
     """Fixed positions of a grid in two dimensions, one row a token, row-major: (height * width, features) float32.
 
     The features are four quarters: sine and cosine of the column, then sine and cosine of the row, each times
-    temperature ** -(i / (features / 4 - 1)) for i from 0 to features / 4 - 1, so that the slowest wave is 1 / temperature
-    (a single one is 1). This is the layout of big_vision's `posemb_sincos_2d` (Simple ViT, arXiv:2205.01580), which
-    follows MoCo v3 (arXiv:2104.02057) but for two things: MoCo v3 divides i by features / 4, and its tokens run down the
-    columns.
+    temperature ** -(i / (features / 4 - 1)) for i from 0 to features / 4 - 1, so that the slowest wave is
+    1 / temperature (a single one is 1). This is the layout of big_vision's `posemb_sincos_2d` (Simple ViT,
+    arXiv:2205.01580), which follows MoCo v3 (arXiv:2104.02057) but for two things: MoCo v3 divides i by features / 4,
+    and its tokens run down the columns.
 
     Raises:
         UserError: features that are no multiple of 4.

@@ -146,7 +146,7 @@ def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Values that one output sums over, and outputs that one input reaches, of a kernel (pixels ..., inputs, outputs)."""
+    """Values that an output sums over, and outputs that an input reaches, of a kernel (pixels ..., inputs, outputs)."""
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 

@@ -1,0 +1,133 @@
+"""Pooling equals its formula; ties, overlap and the counting of padding are what they are said to be."""
+
+from functools import partial
+
+import formulas
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from layers import assert_function_equals_formula, drawn, few
+
+from cnn_vit.errors import UserError
+from cnn_vit.nn.pool import average_pool, max_pool
+
+pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
+plans = st.fixed_dictionaries(
+    {"size": pair(1, 4), "stride": pair(1, 3), "padding": st.tuples(pair(0, 2), pair(0, 2))}
+).filter(lambda plan: all(max(plan["padding"][i]) < plan["size"][i] for i in (0, 1)))
+shapes = st.tuples(st.integers(1, 2), st.integers(1, 8), st.integers(1, 8), st.integers(1, 3))
+
+
+def fits(shape, plan):
+    return all(shape[1 + i] + sum(plan["padding"][i]) >= plan["size"][i] for i in (0, 1))
+
+
+def single(value):
+    """One number where both are equal: the shorter way to say it."""
+    return value[0] if value[0] == value[1] else value
+
+
+@few
+@given(shape=shapes, plan=plans, seed=st.integers(0, 999), rounded=st.booleans())
+def test_max_pooling_equals_its_formula(shape, plan, seed, rounded):
+    """Overlapping windows and strides that leave pixels out; rounded numbers tie, as a rectifier's zeros do."""
+    assume(fits(shape, plan))
+    (x,) = drawn(seed, shape)
+    x = np.maximum(np.round(x), 0) if rounded else x
+    pool = partial(max_pool, size=single(plan["size"]), stride=single(plan["stride"]), padding=plan["padding"])
+    assert_function_equals_formula(pool, formulas.max_pooling(x, **plan), x, seed=seed)
+
+
+@few
+@given(shape=shapes, plan=plans, seed=st.integers(0, 999), count_padding=st.booleans())
+def test_average_pooling_equals_its_formula(shape, plan, seed, count_padding):
+    assume(fits(shape, plan))
+    (x,) = drawn(seed, shape)
+    formula = formulas.average_pooling(x, **plan, count_padding=count_padding)
+    assert_function_equals_formula(partial(average_pool, **plan, count_padding=count_padding), formula, x, seed=seed)
+
+
+def gradient(pool, x):
+    return jax.grad(lambda x: pool(x).sum())(x)[0, :, :, 0]
+
+
+def test_the_first_of_equal_largest_pixels_gets_the_gradient():
+    """Row by row, as in PyTorch; a maximum over reshaped windows would give a quarter to each."""
+    found = gradient(partial(max_pool, size=2, stride=2, padding=0), jnp.ones((1, 2, 2, 1)))
+    assert found.tolist() == [[1, 0], [0, 0]]
+
+
+def test_overlapping_windows_add_their_gradients():
+    assert gradient(partial(max_pool, size=3, stride=1, padding=0), jnp.ones((1, 4, 4, 1))).tolist() == [
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    peak = jnp.zeros((1, 5, 5, 1)).at[0, 2, 2].set(1.0)
+    assert gradient(partial(max_pool, size=3, stride=1, padding=0), peak)[2, 2] == 9
+
+
+def test_padding_is_never_the_largest():
+    x = jnp.full((1, 2, 2, 1), -5.0)
+    assert max_pool(x, 3, stride=1, padding=1).ravel().tolist() == [-5] * 4
+
+
+def ones(**how):
+    return average_pool(jnp.ones((1, 4, 4, 1)), 3, padding=((0, 1), (0, 1)), stride=2, **how)[0, :, :, 0]
+
+
+def test_an_average_counts_the_padding_where_it_is_told_to():
+    """Ones under a padded 3x3 window: Flax and PyTorch count the zeros, TensorFlow does not."""
+    np.testing.assert_allclose(ones(count_padding=True), [[1, 2 / 3], [2 / 3, 4 / 9]], rtol=1e-6)
+    np.testing.assert_allclose(ones(count_padding=False), [[1, 1], [1, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["stride", "padding", "count_padding"])
+def test_nothing_of_a_pooling_has_a_default(missing):
+    """Flax's stride is 1, PyTorch's the window's size."""
+    how = {"stride": 2, "padding": 0, "count_padding": True}
+    del how[missing]
+    with pytest.raises(TypeError, match=missing):
+        average_pool(jnp.ones((1, 4, 4, 1)), 2, **how)
+    if missing != "count_padding":
+        with pytest.raises(TypeError, match=missing):
+            max_pool(jnp.ones((1, 4, 4, 1)), 2, **{key: how[key] for key in how if key != "count_padding"})
+
+
+def test_odd_pixels_at_right_and_bottom_are_left_out():
+    x = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    assert max_pool(x, 2, stride=2, padding=0).ravel().tolist() == [6, 8]
+
+
+def test_an_average_of_many_bfloat16_pixels_is_summed_in_float32():
+    """Added up in bfloat16, ones would stop at 256."""
+    y = average_pool(jnp.ones((1, 32, 32, 1), jnp.bfloat16), 32, stride=32, padding=0, count_padding=True)
+    assert (y.dtype, y.ravel().tolist()) == (jnp.bfloat16, [1])
+
+
+def test_the_largest_bfloat16_pixel_is_itself():
+    x = jnp.asarray([-3.5, -1.25, -2.0, -7.0], jnp.bfloat16).reshape(1, 2, 2, 1)
+    y = max_pool(x, 2, stride=2, padding=1)
+    assert (y.dtype, y.ravel().tolist()) == (jnp.bfloat16, [-3.5, -1.25, -2.0, -7.0])
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"padding": 2}, r"padding \(2, 2\) is as large as the window of 2 pixels, which could see nothing else"),
+        ({"padding": ((0, 0), (0, 2))}, r"padding \(0, 2\) is as large as the window"),
+        ({"padding": "VALID"}, "padding 'VALID' is neither"),
+        ({"stride": 0}, "stride 0 is neither"),
+        ({"size": 0}, "size 0 is neither"),
+        ({"size": 5}, "a window of 5 pixels does not fit into 4 with 0 of padding"),
+    ],
+)
+def test_a_pooling_that_cannot_be_is_one_sentence(how, sentence):
+    how = {"size": 2, "stride": 2, "padding": 0} | how
+    for pool in (max_pool, partial(average_pool, count_padding=True)):
+        with pytest.raises(UserError, match=sentence):
+            pool(jnp.ones((1, 4, 4, 1)), **how)
