@@ -126,7 +126,7 @@ def outline(family: str) -> Outline:
     if family not in families():
         raise unknown("model family", family, families())
     body = ast.parse(Path(__file__).with_name(f"{family}.py").read_text(encoding="utf-8")).body
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         ast.unparse(node.targets[0]): {
             ast.literal_eval(key): value for key, value in zip(node.value.keys, node.value.values, strict=True) if key
         }
@@ -284,8 +284,8 @@ def large_enough(image_size: int | tuple[int, int], after: Callable[[int], int])
     return after(height), after(width)
 
 
-def refuse_size(images: "jax.Array", image_size: tuple[int, int]) -> None:
-    """Raises UserError for images (B, H, W, C) of another size than the one that a network was built for."""
+def refuse_size(images: "jax.Array", image_size: tuple[int, int]) -> None:  # (B, H, W, C)
+    """Raises UserError for images of another size than the one that a network was built for."""
     if images.shape[1:3] != image_size:
         found, expected = ("x".join(map(str, size)) for size in (images.shape[1:3], image_size))
         raise UserError(f"images of {found} pixels; this network is built for {expected}: build it with image_size")

@@ -107,7 +107,7 @@ class Block(nnx.Module):
         past = self.padded(x, filters=y.shape[-1]) if self.projection is None else self.projection(x, train=train)
         return jax.nn.relu(y + past)
 
-    def padded(self, x: jax.Array, *, filters: int) -> jax.Array:
+    def padded(self, x: jax.Array, *, filters: int) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         """The input at the output's shape: a pixel per stride, zeros for the channels it lacks."""
         missing = filters - x.shape[-1]
         x = x[:, :: self.stride, :: self.stride]

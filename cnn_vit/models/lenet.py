@@ -9,7 +9,7 @@ layer that it is.
 "5" works on 32 pixels a side, as the paper does: MNIST's 28 get 2 zeros on each side. "5-valid" pads nothing.
 
 Axes:
-    B batch    H, W image sides in pixels    C colors    D features    K classes
+    B batch    H, W image sides in pixels    C colors    O filters    D features    K classes
 """
 
 from functools import partial
@@ -81,7 +81,7 @@ class LeNet(nnx.Module):
         x = x.reshape(len(x), -1)
         return self.hidden(x, train=train, rngs=rngs)
 
-    def pool(self, x: jax.Array) -> jax.Array:
+    def pool(self, x: jax.Array) -> jax.Array:  # (B, H, W, O) -> (B, Y, X, O)
         """Each 2x2 window of pixels as one; an odd last row or column is left out."""
         if self.pooling == "max":
             return max_pool(x, 2, stride=2, padding=0)
