@@ -10,6 +10,8 @@ from flax import nnx
 from cnn_vit.models import build
 from cnn_vit.nn.values import first_values, functional
 
+QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once or twice
+
 
 @pytest.fixture(autouse=True)
 def strict_promotion():
@@ -32,7 +34,7 @@ class Valued:
             rngs = None if key is None else nnx.Rngs(dropout=key)
             return getattr(live, method)(images, train=train, rngs=rngs)
 
-        return jax.jit(call)
+        return jax.jit(call, compiler_options=QUICK)
 
     def run(self, images, *, method="__call__", train=False, key=None):
         """What a method of the network answers to images."""

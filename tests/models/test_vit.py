@@ -1,12 +1,15 @@
 """What makes a Vision Transformer one: places, tokens, pools, norms; against a NumPy one written from the paper."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from cnn_vit.models import build
 from cnn_vit.models.vit import EPSILON
 
 SMALL = {"image_size": (8, 12), "channels": 1, "depth": 2}  # 2 x 3 patches of 4
@@ -142,8 +145,6 @@ def test_sincos_positions_are_no_parameters_and_leave_the_token_alone(valued, ba
 
 def network_tokens(network, batch):
     """Tokens before the first block."""
-    from flax import nnx
-
     live = nnx.merge(network.graph, network.params, network.stats)
     return live.placed(live.patches(batch))
 
@@ -170,3 +171,30 @@ def test_leftover_pixels_at_right_and_bottom_are_not_read(valued, batch):
 
 def test_first_scores_are_zero(valued, batch):
     assert not np.any(valued("vit/test", **SMALL).run(batch))
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["rest", "training"])
+@pytest.mark.parametrize(
+    ("suffix", "changes"),
+    [
+        ("", {}),
+        ("-tok", {"gelu": "erf"}),
+        ("-gap", {"positions": "sincos", "fused": True}),
+        ("-map", {"norm": "post"}),
+        ("", {"norm": "post", "positions": "none", "pre_logits": True}),
+    ],
+)
+def test_every_kind_of_vit_keeps_bfloat16_to_its_head(suffix, changes, train):
+    """Traced under strict promotion, where no sum of two types passes; sides that are not equal."""
+    chance = {"dropout": 0.1, "stochastic_depth": 0.1}
+    graph, params, _ = nnx.split(build(f"vit/test{suffix}", 3, **SMALL, **chance, **changes), nnx.Param, ...)
+
+    def run(params, images, method):
+        return getattr(nnx.merge(graph, params, {}), method)(
+            images, train=train, rngs=nnx.Rngs(dropout=jax.random.key(0))
+        )
+
+    images = jax.ShapeDtypeStruct((2, 8, 12, 1), jnp.bfloat16)
+    for method, expected in (("features", ((2, 8), jnp.bfloat16)), ("__call__", ((2, 3), jnp.float32))):
+        found = jax.eval_shape(partial(run, method=method), nnx.to_pure_dict(params), images)
+        assert (found.shape, found.dtype) == expected
