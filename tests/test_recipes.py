@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from cnn_vit import data, models
 from cnn_vit.errors import UserError
 from cnn_vit.settings import described, load
+from cnn_vit.training import devices, plan, step
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 MODES = [
@@ -37,6 +40,35 @@ def test_it_loads_and_passes_both_checks(recipe):
     keywords = {key: value for key, value in final.section("model").items() if key != "name"}
     classes = (about and about.num_classes) or section["classes"] or 5
     models.check(final["model.name"], keywords, num_classes=classes, channels=channels, image_size=(height, width))
+
+
+@pytest.mark.parametrize("recipe", MODES)
+def test_its_step_of_learning_is_traced_without_computing(recipe):
+    """The whole of `learn`: augmentation, network, loss, gradient and update, for shapes alone."""
+    final = load(recipe)
+    section = final.section("data")
+    needs_path = final.recipe in NEEDS_PATH and "smoke" not in final.words
+    about = data.about(section | {"path": "somewhere"} if needs_path else section)
+    side, classes = section["image_size"], about.num_classes or section["classes"] or 5
+    shape = about.image_shape or (side, side, section["channels"])
+    plan.check_model(final, classes=classes, image_shape=shape)
+    form = plan.form(final, classes=classes, image_shape=shape)
+    built = step.build(plan.static(final, form, examples=20_000), devices.mesh())
+    state = jax.eval_shape(built.start, built.network.params, built.network.stats)
+    size = section["batch_size"]
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((size,), np.int32),
+        "weight": jax.ShapeDtypeStruct((size,), np.float32),
+        "index": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    seen = {"mean": [0.5] * shape[-1], "deviation": [0.25] * shape[-1]}
+    numbers = plan.numbers(final, seen)
+    after, measures = jax.eval_shape(built.learn, state, {"params": {}, "stats": {}}, batch, numbers)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), state
+    )
+    assert measures["loss"].dtype == np.float32
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -73,7 +73,7 @@ def pairs(split: data.Split, rows: Iterable[stream.Rows], change: Callable) -> P
     """Images as floats, and labels, of the real rows."""
     for update, batch in enumerate(stream.flow(split, rows, workers=WORKERS)):
         real = batch["weight"] > 0
-        yield change(batch["image"], update)[real], batch["label"][real]
+        yield change(batch["image"], update)[real], batch["label"][real]  # copies, also of what a device holds
 
 
 def passes(n: int, batch_size: int, epochs: int | None, *, seed: int | None) -> Iterator[stream.Rows]:
@@ -107,7 +107,7 @@ def changer(operations: tuple[str, ...], seed: int) -> Callable[[np.ndarray, int
             f"{mixing[0]} mixes labels, which `batches` gives whole; leave it out, or train with it in a recipe"
         )
     key, changed = stream.key(seed), compiled(names)
-    return lambda images, update: np.array(changed(images, key, update, numbers))
+    return lambda images, update: np.asarray(changed(images, key, update, numbers))
 
 
 @functools.cache

@@ -91,8 +91,8 @@ def contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for _, entry in found.tree.below():
             if listing.is_picture(entry.name):
                 yield entry.place, functools.partial(found.read, entry, None)
-    elif entry := listing.Walk().entry(os.path.basename(path), path, 0):
-        yield path, functools.partial(listing.read_file, entry, None)
+    elif named := listing.Walk().entry(os.path.basename(path), path, 0):
+        yield path, functools.partial(listing.read_file, named, None)
 
 
 def top(network, pictures: Iterable[Picture], count: int) -> Iterator[dict]:

@@ -77,7 +77,8 @@ def main() -> None:
             p = scipy.stats.binomtest(ours, ours + theirs).pvalue if ours + theirs else 1.0
             print(
                 f"error {100 * bad.mean():.2f} % ({bad.sum()} of {len(bad)}), {seconds:.0f} CPU-seconds a run; against "
-                f"the first {ours - theirs:+d} (p {p:.3f}{', not resolved' if p > 0.05 else ''})   {candidate or 'recipe'}",
+                f"the first {ours - theirs:+d} (p {p:.3f}{', not resolved' if p > 0.05 else ''})",
+                candidate or "the recipe",
                 flush=True,
             )
 

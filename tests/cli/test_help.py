@@ -122,7 +122,7 @@ def test_wrong_words_end_with_one_line_and_exit_2(capsys, words, said):
             143,
             "stopped at step 3; the same command resumes",
         ),
-        (KeyboardInterrupt(), 130, "stopped by SIGINT"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; the same command starts again"),
     ],
 )
 def test_each_error_has_its_code_and_one_line(monkeypatch, capsys, error, code, line):

