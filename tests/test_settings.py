@@ -342,7 +342,7 @@ def test_a_key_without_a_default_must_be_set(recipe):
         ("\ndef get_config():\n    return 1\n", "configs/small.py:2: TypeError: get_config() takes 0 "),
         ("\ndef get_config(mode):\n    x = 1\n    return inner()\n\n\ndef inner():\n    return 1 / 0\n",
          "configs/small.py:8: ZeroDivisionError: division by zero"),
-        ("\ndef get_config(mode):\n    import json\n    return json.loads('{')\n", "configs/small.py:4: JSONDecodeError"),
+        ("\ndef get_config(mode):\n    import json\n    return json.loads('{')\n", "configs/small.py:4: JSONDecodeError"),  # noqa: E501
         ("\ndef get_config(mode):\n    return {'seed': 1}\n", "configs/small.py:2: get_config returned dict; "),
         ("\ndef get_config(mode):\n    return get_config(mode)\n", "configs/small.py:3: RecursionError: "),
         ("WORDS = 1\ndef get_config(mode):\n    return 1\n", "configs/small.py: WORDS is no dict"),

@@ -128,7 +128,9 @@ def cached() -> dict[str, str | float]:
     from cnn_vit.files import cache
 
     try:
-        sizes = {f"{cache.folder()}/{part}": round(size / MB, 1) for part, size in cache.sizes().items()}
+        sizes: dict[str, str | float] = {
+            f"{cache.folder()}/{part}": round(size / MB, 1) for part, size in cache.sizes().items()
+        }
         return sizes or {str(cache.folder()): 0.0}
     except SurroundingsError as error:
         return {"none": str(error)}
