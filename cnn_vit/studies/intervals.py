@@ -82,9 +82,7 @@ def difference(one: dict[int, float], other: dict[int, float]) -> Difference:
     total = sum(parts)
     if not total:
         return Difference(Interval(middle, middle, middle), "Welch")
-    freedom = total**2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
-    )
+    freedom = total**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
     half = student(freedom) * math.sqrt(total)
     return Difference(Interval(middle, middle - half, middle + half), "Welch")
 

@@ -1,4 +1,4 @@
-"""Parameters and MACs are those published; the formulas are those of hand arithmetic; the walk counts what it should."""
+"""Parameters and MACs are those published; formulas are those of hand arithmetic; the walk counts what it should."""
 
 import inspect
 from pathlib import Path
