@@ -9,7 +9,7 @@ Series are told apart by color and by dash, never by color alone; the colors are
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def draw_line(axes: "Axes", line: Line) -> None:
     """A curve, with a mark at each value where they are few."""
     x, y = thinned(line.x, line.y)
     marker = MARKERS[line.series % len(MARKERS)] if len(x) <= 20 else ""
-    look = {"color": color(line.series), "linestyle": DASHES[line.series // SERIES % len(DASHES)]}
+    look: dict[str, Any] = {"color": color(line.series), "linestyle": DASHES[line.series // SERIES % len(DASHES)]}
     axes.plot(x, y, label=line.name, marker=marker, markersize=3.5, **look)
 
 
@@ -155,7 +155,7 @@ def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
     with drawn(height=70 + 26 * len(rows)) as figure:
         axes = figure.add_subplot()
         for place, row in enumerate(rows):
-            if row.low is not None:
+            if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [place, place], color=color(row.series), linewidth=2.2)
             axes.plot([row.middle], [place], marker=MARKERS[row.series % 6], markersize=6, color=color(row.series))
         axes.set_yticks(range(len(rows)), [cut(row.name, 28) for row in rows])
@@ -191,7 +191,8 @@ def reliability(points: Sequence[Span], *, title: str) -> str:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=SENTINELS["soft"], linewidth=1, linestyle=DASHES[1])
         for point in points:
-            axes.plot([float(point.name)] * 2, [point.low, point.high], color=color(0), linewidth=2.2, alpha=0.6)
+            if point.low is not None and point.high is not None:
+                axes.plot([float(point.name)] * 2, [point.low, point.high], color=color(0), linewidth=2.2, alpha=0.6)
         axes.plot([float(point.name) for point in points], [point.middle for point in points], "o", color=color(0))
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)

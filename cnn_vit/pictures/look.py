@@ -36,7 +36,7 @@ NUMBERED = 20  # classes, at most, of a matrix with names and numbers
 LETTERS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 PLOT = "svg.plot { width: 100%; height: auto; stroke-linejoin: round; }"
 SHADE = 0.5  # of the darkest cell: ink stays readable on it
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.edgecolor": SENTINELS["line"],
     "axes.grid": True,
     "axes.labelcolor": SENTINELS["soft"],
