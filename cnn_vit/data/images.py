@@ -42,6 +42,7 @@ OTHERS = (
 REMEDY = "replace it or take it away"
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged notes; damaged pixels are errors
 
 
 class UnreadableError(UserError):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from cnn_vit.data import images
 
@@ -27,12 +27,13 @@ def encoded(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
+def chunk(name, data):
+    """A piece of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png_header(width, height):
     """A PNG that says it is large and holds nothing."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -170,11 +171,14 @@ def test_a_header_says_size_and_color(image, colored):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM"])
-def test_a_header_is_read_from_the_beginning_alone(kind):
-    content = encoded(noise(100, 80, 3), kind)
-    assert images.header(content[:2000])[:2] == (100, 80)
+def test_a_header_is_read_from_the_beginning_and_nothing_is_decoded(kind, monkeypatch):
+    content = encoded(noise(100, 80, 3), kind)[:2000]
     with pytest.raises(images.UnreadableError):
-        images.decode(content[:2000], channels=3)
+        images.decode(content, channels=3)
+    loads = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loads.append(image))
+    assert images.header(content)[:2] == (100, 80)
+    assert not loads
 
 
 # What is no picture
@@ -219,6 +223,14 @@ def test_a_wrong_checksum_is_damage():
     whole[whole.index(b"IDAT") + 40] ^= 1
     with pytest.raises(images.UnreadableError, match="damaged"):
         images.decode(bytes(whole), channels=3)
+
+
+def test_a_note_that_unpacks_to_too_much_is_damage():
+    whole = encoded(noise(4, 4, 3))
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 80_000_000))
+    at = whole.index(b"IDAT") - 4
+    with pytest.raises(images.UnreadableError, match=r"damaged \(Decompressed data too large"):
+        images.decode(whole[:at] + bomb + whole[at:], channels=3)
 
 
 def test_floating_point_pixels_are_refused():

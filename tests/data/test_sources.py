@@ -114,7 +114,14 @@ def test_the_fingerprint_is_of_the_data_not_of_its_use():
     whole = data.load({"name": "digits"})
     used = {"image_size": 4, "channels": 3, "train": "train[:50%]", "workers": 0, "augment": ("flip",)}
     assert data.load({"name": "digits", **used}).fingerprint == whole.fingerprint
-    shapes_of = [drawn(), drawn(shapes_seed=1), drawn(train_count=41), drawn(image_size=33), drawn(label="texture")]
+    shapes_of = [
+        drawn(),
+        drawn(shapes_seed=1),
+        drawn(train_count=100),
+        drawn(train_count=101),
+        drawn(image_size=33),
+        drawn(label="texture"),
+    ]
     assert len({data.load(section).fingerprint for section in shapes_of}) == len(shapes_of)
 
 

@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,37 @@ def test_the_fingerprint_sees_content_name_class_and_split(tmp_path):
     assert len(set(found)) == 5
 
 
+def test_the_fingerprint_sees_on_which_side_of_a_border_a_picture_lies(tmp_path):
+    """The last of train becomes the first of validation: the same pictures, names and classes in the same order."""
+    filled(tmp_path, {"train/a": 5, "train/b": 5, "val/b": 1})
+    (tmp_path / "val/b/000.png").rename(tmp_path / "val/b/zzz.png")
+    before = loaded(tmp_path)
+    (tmp_path / "train/b/004.png").rename(tmp_path / "val/b/004.png")
+    after = loaded(tmp_path)
+    both = [[name for split in ("train", "validation") for name in one.splits[split].names] for one in (before, after)]
+    assert both[0] == both[1]
+    assert before.fingerprint != after.fingerprint
+
+
+def test_a_zip_is_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    """zipfile promises nothing to threads that share a handle."""
+    filled(tmp_path / "root", {"cats": 90, "dogs": 90})
+    path = zipped(tmp_path / "root", tmp_path / "a.zip")
+    inside, most = [], []
+    whole = zipfile.ZipFile.open
+
+    def slow(archive, *given):
+        inside.append(1)
+        time.sleep(1e-4)
+        most.append(len(inside))
+        inside.pop()
+        return whole(archive, *given)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", slow)
+    loaded(path, workers=4)
+    assert max(most) == 1
+
+
 def test_above_two_gigabytes_the_fingerprint_is_of_names_and_sizes(tmp_path, monkeypatch):
     filled(tmp_path, TWO)
     whole = loaded(tmp_path)
@@ -254,8 +287,9 @@ def test_a_cut_picture_is_found_by_decoding_and_where_there_are_too_many_when_it
     at = found.splits["train"].names.index("cats/001.png")
     with pytest.raises(UserError, match=r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away"):
         found.splits["train"].read(np.array([0, at]))
-    path.write_bytes(b"text")
-    refused(tmp_path, r"cats/001.png cannot be read: no picture of a kind")
+    for name in ("000", "002"):
+        (tmp_path / f"train/cats/{name}.png").write_bytes(b"text")
+    refused(tmp_path, r"2 of 8 .*cats/000.png \(no picture of a kind.*cats/002.png \(no picture of a kind")
 
 
 def test_a_picture_deleted_meanwhile_is_named_when_it_is_read(tmp_path, monkeypatch):

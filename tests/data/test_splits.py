@@ -63,12 +63,14 @@ def test_the_order_does_not_follow_the_file():
 
 
 def test_another_picture_leaves_the_order_of_the_others():
-    labels, names = np.repeat([0, 1], 20), [f"c{at // 20}/{at}.jpg" for at in range(40)]
-    before = [names[at] for at in splits.order(labels, names)]
-    more = np.append(labels, 1), [*names, "c1/new.jpg"]
-    after = [more[1][at] for at in splits.order(*more)]
+    names = [f"c{at // 20}/{at:02}.jpg" for at in range(40)]
+    more = [*names[:5], "c0/04b.jpg", *names[5:]]
+    before, after = (
+        [names[at] for at in splits.order(np.array([name[1] == "1" for name in names]), names)]
+        for names in (names, more)
+    )
     for label in ("c0", "c1"):
-        kept = [name for name in after if name.startswith(label) and name != "c1/new.jpg"]
+        kept = [name for name in after if name.startswith(label) and name != "c0/04b.jpg"]
         assert kept == [name for name in before if name.startswith(label)]
 
 
