@@ -1,4 +1,4 @@
-"""Run a recipe: train, evaluate, save checkpoints, and test at the end.
+"""Run a recipe: train, evaluate, save checkpoints, test at the end, and report.
 
     cnn-vit train                                                handwritten digits, about a minute
     cnn-vit train --config=configs/cifar_resnet.py:56 --config.data.path=cifar10.npz --workdir=runs/r56
@@ -11,10 +11,12 @@ looked for under the current folder, then beside the package (the repository, wh
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import cli, settings
+from cnn_vit.errors import SurroundingsError, UserError
 
 DEFAULT = "configs/digits_resnet.py"
 
@@ -27,22 +29,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", action="store_true", help="print the final settings and where each comes from")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Trains, or shows the settings, and prints the answer."""
+def run(given: argparse.Namespace) -> int:
+    """Trains, or shows the settings, and prints the answer; a finished run gets its page."""
     final = settings.load(given.config, given.overrides)
     if given.workdir is None:
         given.workdir = str(Path("runs", "-".join((final.recipe, *final.words))))
     if given.show:
-        return show(given, final)
+        show(given, final)
+        return 0
     from cnn_vit.training import loop
 
     fork = None if given.fork_from is None else Path(given.fork_from)
-    words = " ".join((f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)))
-    result = loop.train(final, Path(given.workdir), fork_from=fork, command=f"cnn-vit train {words}")
-    cli.answer(
-        given, result, told(result, given.workdir), then=f"cnn-vit predict --workdir={given.workdir} PICTURE ..."
-    )
-    return None
+    words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
+    command = shlex.join(["cnn-vit", "train", *words])
+    result = loop.train(final, Path(given.workdir), fork_from=fork, command=command)
+    try:
+        wrong = reported(given.workdir)
+    finally:
+        then = f"cnn-vit predict --workdir={given.workdir} PICTURE ..."
+        cli.answer(given, result, told(result, Path(given.workdir)), then=then)
+    for sentence in wrong:
+        cli.note(cli.plain(sentence))
+    return SurroundingsError.code if wrong else 0
+
+
+def reported(workdir: str) -> tuple[str, ...]:
+    """Makes the page of a finished run, or leaves it where nothing has changed; what stood in the way, in sentences."""
+    from cnn_vit.studies import report
+
+    try:
+        record, _ = report.write(workdir)
+    except UserError as error:
+        return (f"the run is finished and saved, but its report is not made: {error}",)
+    return record.problems
 
 
 def show(given: argparse.Namespace, final: settings.Settings) -> None:
@@ -54,7 +73,7 @@ def show(given: argparse.Namespace, final: settings.Settings) -> None:
     cli.answer(given, settings.to_json(final), _settings.shown(final), then=f"cnn-vit train {again}")
 
 
-def told(result: dict[str, Any], workdir: str) -> str:
+def told(result: dict[str, Any], workdir: Path) -> str:
     """A run's result as a short table."""
     splits = [(split, result.get(split)) for split in ("test", "validation")]
     rows = [
@@ -67,6 +86,7 @@ def told(result: dict[str, Any], workdir: str) -> str:
         ("parameters", f"{result['parameters']:,}"),
         *timing(result),
         ("run folder", workdir),
+        *(("report", path) for path in [workdir / "report.html"] if path.exists()),
     ]
     return f"{cli.table(rows)}\n\n{cli.table(facts)}" if rows else cli.table(facts)
 

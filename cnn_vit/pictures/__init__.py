@@ -22,6 +22,7 @@ from cnn_vit.pictures.look import (
     MARKERS,
     NUMBERED,
     PLOT,
+    POINTS,
     SENTINELS,
     SERIES,
     SHADE,
@@ -74,31 +75,46 @@ def curves(
     x_label: str = "step",
     percent: bool = False,
     log: bool = False,
-    legend: bool = True,
+    points: int = POINTS,
 ) -> str:
-    """Curves over steps. One of more than POINTS values is drawn as means of neighbors (see `thinned`)."""
+    """Curves over steps; one without a name is not in the legend.
+
+    One of more than so many points is drawn as means of neighbors (see `thinned`).
+    """
     with drawn() as figure:
         axes = figure.add_subplot()
         for line in lines:
-            draw_line(axes, line)
+            draw_line(axes, line, points)
         axes.set_title(title)
         axes.set_xlabel(x_label)
-        if log and any(value and value > 0 for line in lines for value in line.y):
-            axes.set_yscale("log")
         axes.yaxis.set_major_formatter(percentage if percent else compact)
+        if log:
+            logarithmic(axes, lines)
         axes.xaxis.set_major_formatter(compact)
         axes.xaxis.set_major_locator(few(6))
-        if legend and len(lines) > 1:
-            axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=1 + (len(lines) > 6))
+        if (named := sum(bool(line.name) for line in lines)) > 1:
+            axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=-(-named // 6))
         return svg(figure, title)
 
 
-def draw_line(axes: "Axes", line: Line) -> None:
+def logarithmic(axes: "Axes", lines: Sequence[Line]) -> None:
+    """A logarithmic axis where positive values span a power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    values = [value for line in lines for value in line.y if value is not None and value > 0]
+    if values and max(values) >= 10 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        axes.yaxis.set_major_formatter(compact)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def draw_line(axes: "Axes", line: Line, points: int) -> None:
     """A curve, with a mark at each value where they are few."""
-    x, y = thinned(line.x, line.y)
+    x, y = thinned(line.x, line.y, points)
     marker = MARKERS[line.series % len(MARKERS)] if len(x) <= 20 else ""
     look: dict[str, Any] = {"color": color(line.series), "linestyle": DASHES[line.series // SERIES % len(DASHES)]}
-    axes.plot(x, y, label=line.name, marker=marker, markersize=3.5, **look)
+    axes.plot(x, y, label=line.name or "_", marker=marker, markersize=3.5, **look)
 
 
 def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:

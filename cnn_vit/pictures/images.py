@@ -5,6 +5,8 @@ import io
 
 import numpy as np
 
+LEAST = 16  # pixels of the longer side of an image in a sheet
+
 
 def image(pixels: np.ndarray) -> str:
     """An image (H, W, 1, 3 or 4) uint8 as a data address: PNG, or JPEG where it is large and opaque."""
@@ -18,11 +20,14 @@ def image(pixels: np.ndarray) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def sheet(images: np.ndarray, *, columns: int, gap: int = 1) -> np.ndarray:  # (N, H, W, C) -> (Y, X, 4)
-    """Images side by side in rows, with transparent gaps."""
+def sheet(images: np.ndarray, *, columns: int) -> np.ndarray:  # (N, H, W, C) -> (Y, X, 4)
+    """Images side by side in rows, with transparent gaps; small ones enlarged to LEAST pixels, each pixel a square."""
+    times = -(-LEAST // max(images.shape[1:3]))
+    images = images.repeat(times, 1).repeat(times, 2)
     count, height, width = images.shape[:3]
+    gap, columns = max(1, height // 8), min(columns, count)
     rows = -(-count // columns)
-    found = np.zeros((rows * (height + gap) - gap, min(columns, count) * (width + gap) - gap, 4), np.uint8)
+    found = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
     for place, one in enumerate(images):
         top, left = place // columns * (height + gap), place % columns * (width + gap)
         found[top : top + height, left : left + width, :3] = one

@@ -174,10 +174,10 @@ def few(count: int) -> Any:
     return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
 
 
-def thinned(x: Sequence[float], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """A curve of at most POINTS values: means of so many neighbors each, gaps left out, at the mean of their steps."""
+def thinned(x: Sequence[float], y: Sequence[float | None], most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """A curve of at most so many values: means of so many neighbors each, gaps left out, at the mean of their steps."""
     steps, values = np.asarray(x, float), np.array([np.nan if value is None else value for value in y], float)
-    times = -(-len(steps) // POINTS)
+    times = -(-len(steps) // most)
     if times <= 1:
         return steps, values
     starts = np.arange(0, len(steps), times)

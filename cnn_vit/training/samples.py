@@ -3,6 +3,7 @@
 seen, seen_label           the first pictures of the first batch, augmented as the network saw them (n, H, W, C) uint8
 seen_other, seen_share     where labels are mixed: the second class of each, and the first one's share of the target
 mistakes, mistakes_index   the validation pictures of highest loss that were taken for another class, worst first
+mistakes_name              of those, where they are files
 filters_after, _before     the first layer's filters (F, V, U, C) float32, tested and first values
 similarity                 (R', C', R, C) float32: cosines between learned positions of patches
 patches                    side of a patch in pixels, patches down, patches right
@@ -80,8 +81,9 @@ def mistakes(run) -> dict[str, np.ndarray]:
     worst = wrong[np.argsort(-found["loss"][wrong], kind="stable")[:MOST]]
     if not len(worst):
         return {}
-    index = found["index"][worst]
-    return {"mistakes": shrunk(run.dataset.splits["validation"].read(index)), "mistakes_index": index}
+    index, split = found["index"][worst], run.dataset.splits["validation"]
+    named = {} if split.names is None else {"mistakes_name": np.array([split.names[at] for at in index])}
+    return {"mistakes": shrunk(split.read(index)), "mistakes_index": index, **named}
 
 
 def looks(run, params: dict) -> dict[str, np.ndarray]:

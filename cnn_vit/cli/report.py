@@ -1,0 +1,182 @@
+"""Turn run folders into a page: curves, mistakes, what the network saw and learned, settings, cost.
+
+    cnn-vit report runs/digits_resnet                     RUN/report.html, and its plots in RUN/plots
+    cnn-vit report runs/digits_resnet --out=digits.html
+    cnn-vit report runs/*                                 several on one page: overlaid curves, intervals over seeds
+    cnn-vit report runs/digits_resnet --to=tensorboard    its journal for TensorBoard; or --to=wandb
+
+One self-contained file, light or dark as the reader's screen is, with no script in it. It is made from the run folder
+alone; a run that is still under way shows what there is so far. A file that is missing or damaged is named on the page,
+and the exit code is then 3.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_vit import cli
+from cnn_vit.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from cnn_vit.studies.folder import Record
+    from cnn_vit.studies.intervals import Interval
+    from cnn_vit.studies.several import Compared, Group
+
+DAMAGED = 3  # exit code where not all could be read
+SERVICES = ("tensorboard", "wandb")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Words of the command."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of a `cnn-vit train`")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/report.html; of several, report.html)")
+    parser.add_argument("--to", metavar="SERVICE", help=f"copy the journal there instead: {' or '.join(SERVICES)}")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Makes the page and prints where it is; 3 where not all of a run could be read."""
+    if given.to:
+        return copied(given)
+    return several(given) if len(given.runs) > 1 else one(given)
+
+
+def one(given: argparse.Namespace) -> int:
+    """The page of one run."""
+    from cnn_vit.studies import report
+
+    record, path = report.write(given.runs[0], given.out)
+    told = summary(record) | {"report": str(path)}
+    rows: list[tuple[str, Any]] = [("run", f"{record.name}, {told['status']}")]
+    rows += [
+        (
+            f"{split} accuracy",
+            f"{100 * found['accuracy']:.2f} %  ({100 * found['low']:.1f} to {100 * found['high']:.1f})",
+        )
+        for split in ("test", "validation")
+        if (found := told[split])
+    ]
+    rows += [("test reads", told["test_reads"]), ("page", path)]
+    cli.answer(given, told, cli.table(rows), then=f"cnn-vit report {given.runs[0]} ANOTHER_RUN ...")
+    return damaged(record.problems)
+
+
+def summary(record: "Record") -> dict[str, Any]:
+    """What a program would ask of a page."""
+    from cnn_vit.studies import facts
+
+    tallied = facts.tallies(record)
+    found: dict[str, Any] = dict.fromkeys(("test", "validation"))
+    for split, told in tallied.items():
+        found[split] = {
+            **plain(told["accuracy"], "accuracy"),
+            "loss": told["loss"],
+            "n": told["n"],
+            "calibration_error": told["calibration_error"],
+            "classes": [
+                {
+                    "name": row.name,
+                    "n": row.n,
+                    "recall": plain(row.recall, "share"),
+                    "precision": plain(row.precision, "share"),
+                }
+                for row in told["classes"]
+            ],
+        }
+    return found | {
+        "run": str(record.workdir),
+        "status": facts.status(record),
+        "step": record.step,
+        "test_reads": len(record.reads),
+        "problems": list(record.problems),
+    }
+
+
+def several(given: argparse.Namespace) -> int:
+    """The page of several runs."""
+    from cnn_vit.studies import several
+
+    path = Path(given.out or "report.html")
+    groups, compared = several.write(given.runs, path)
+    splits = [split for split in ("test", "validation") if any(group.values(split) for group in groups)]
+    rows = [("group", "runs", *splits)]
+    rows += [(group.letter, str(len(group.runs)), *(told(group, split) for split in splits)) for group in groups]
+    rows += [(f"{one.other} - {one.first}", one.split, verdict(one)) for one in compared]
+    record = {
+        "report": str(path),
+        "groups": [as_json(group) for group in groups],
+        "differs": [{"setting": key, "values": values} for key, values in several.differing(groups)],
+        "differences": [difference(one) for one in compared],
+    }
+    problems = [problem for group in groups for run in group.runs for problem in run.problems]
+    widest = max(map(len, rows))
+    text = cli.table([*((*row, *[""] * (widest - len(row))) for row in rows)])
+    cli.answer(given, record | {"problems": problems}, f"{text}\n\npage  {path}", then="cnn-vit report RUN")
+    return damaged(problems)
+
+
+def told(group: "Group", split: str) -> str:
+    """A group's accuracy on a split: `98.61 % (98.2 to 99.0 over 3 seeds)`."""
+    found = group.interval(split)
+    if found is None:
+        return "not finished"
+    (middle, low, high), over = found
+    return f"{100 * middle:.2f} % ({100 * (low or 0):.1f} to {100 * (high or 0):.1f} over {over})"
+
+
+def verdict(one: "Compared") -> str:
+    """A difference in words: `+0.40 points (-0.10 to +0.90), not resolved`."""
+    middle, low, high = one.difference.interval
+    if low is None or high is None:
+        return "not resolved"
+    text = f"{100 * middle:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), {one.difference.how}"
+    return text if one.difference.resolved else f"{text}, not resolved"
+
+
+def as_json(group: "Group") -> dict[str, Any]:
+    """A group as plain values."""
+    found: dict[str, Any] = {
+        "name": group.letter,
+        "seeds": [run.settings["seed"] for run in group.runs],
+        "runs": [str(run.workdir) for run in group.runs],
+    }
+    for split in ("test", "validation"):
+        interval = group.interval(split)
+        found[split] = None if interval is None else plain(interval[0], "accuracy") | {"over": interval[1]}
+    return found
+
+
+def difference(one: "Compared") -> dict[str, Any]:
+    """A difference as plain values."""
+    return {
+        "split": one.split,
+        "groups": [one.first, one.other],
+        **plain(one.difference.interval, "difference"),
+        "how": one.difference.how or None,
+        "resolved": one.difference.resolved,
+    }
+
+
+def plain(interval: "Interval", name: str) -> dict[str, float | None]:
+    """An interval as plain values; null where it is not known."""
+    middle, low, high = interval
+    return {name: middle if middle == middle else None, "low": low, "high": high}
+
+
+def copied(given: argparse.Namespace) -> int:
+    """Copies the journal of each run to a service."""
+    if given.to not in SERVICES:
+        raise unknown("service", given.to, SERVICES)
+    if given.out:
+        raise UserError(f"--out belongs to a page; leave it out of --to={given.to}")
+    from cnn_vit.studies import folder, mirror
+
+    found = [(run, mirror.SERVICES[given.to](folder.read(run))) for run in given.runs]
+    cli.answer(given, {"copied": [{"run": run, "to": to} for run, to in found]}, cli.table(found), then=found[-1][1])
+    return 0
+
+
+def damaged(problems: Any) -> int:
+    """Says what could not be read; the exit code."""
+    for problem in problems:
+        cli.note(cli.plain(problem))
+    return DAMAGED if problems else 0
