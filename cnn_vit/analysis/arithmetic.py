@@ -154,8 +154,10 @@ def textbook(found: Calculation) -> str:
         *(["it knows no dilation"] if found.d > 1 and found.k > 1 else []),
         *(["it does not round down"] if value.denominator != 1 else []),
     ]
+    if value == found.output and found.s == 1 and not why:
+        return f"{text}: right, as always at stride 1 without padding"
     if value == found.output:
-        return f"{text}: right" + (f" by accident: {'; '.join(why)}" if why else ", as at any stride of 1")
+        return f"{text}: right by accident; {'; '.join(why) or 'one tap takes no pixel away'}"
     return f"{text}: wrong, {found.output} is right; {'; '.join(why)}"
 
 

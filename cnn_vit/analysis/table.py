@@ -144,7 +144,7 @@ def describe(
         size = image_size or getattr(network, "image_size", None)
         if size is None:
             raise UserError(f"{type(network).__name__} takes images of any size; say image_size")
-        return described(network, type(network).__name__, (*models.sides(size), channels or 3), dtype)
+        return of_built(network, (*models.sides(size), channels or 3), dtype)
     own = models.keywords(network)
     image_size = own["image_size"].default if image_size is None else image_size
     channels = own["channels"].default if channels is None else channels
@@ -154,17 +154,28 @@ def describe(
     return described(built, network, (*models.sides(image_size), channels), dtype)
 
 
+def of_built(network: nnx.Module, image_shape: tuple[int, int, int], dtype: str) -> Description:
+    """Describes a network that is known by its class alone; UserError where it does not take such images."""
+    name = type(network).__name__
+    try:
+        return described(network, name, image_shape, dtype)
+    except (TypeError, ValueError) as error:
+        shape = "x".join(map(str, image_shape))
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{name} does not take images of {shape}: {reason}; say image_size and channels") from error
+
+
 def described(network: nnx.Module, name: str, image_shape: tuple[int, int, int], dtype: str) -> Description:
     """Describes a built network by a name."""
     program = traced(network, image_shape, dtype)
     seen = receptive.seen(program)
     own = held(program)
-    inside = {call.path.rpartition("/")[0] for call in program.calls}
+    parents = {above for call in program.calls for above in ancestors(call.path)}
     rows: list[Row] = []
     for i, call in enumerate(program.calls):
         known = flops.key(call) in flops.PARAMETERS or flops.key(call) in flops.MACS or inspect.isroutine(call.layer)
         parameters = () if "#" in call.path else flops.parameters(call)
-        if not known and contains(call.path, inside):
+        if not known and call.path in parents:
             rows += [Row(path, "parameter", None, (formula,), (), 0, (), None) for path, formula in own.get(i, ())]
             continue
         parameters += tuple(formula for _, formula in own.get(i, ()))
@@ -178,9 +189,10 @@ def described(network: nnx.Module, name: str, image_shape: tuple[int, int, int],
     return Description(name, scores, image_shape, dtype, tuple(rows), network, program, seen)
 
 
-def contains(path: str, parents: set[str]) -> bool:
-    """Whether layers are called inside a path, at any depth."""
-    return any(not path or parent == path or parent.startswith(f"{path}/") for parent in parents)
+def ancestors(path: str) -> list[str]:
+    """Paths above one: of "a/b/c", "", "a" and "a/b"."""
+    parts = path.split("/") if path else []
+    return ["/".join(parts[:end]) for end in range(len(parts))]
 
 
 def held(program: Program) -> dict[int, list[tuple[str, tuple[Factor, ...]]]]:
