@@ -4,8 +4,9 @@ A plot is the text of an SVG whose colors are CSS variables: inside a page they 
 brings its own, for light and dark. The same arguments give the same bytes with the same versions of matplotlib and
 Pillow; neither the user's style files nor the day have a say. Text stays text.
 
-Series are told apart by color and by dash, never by color alone; the colors are Okabe and Ito's
-(jfly.uni-koeln.de/color), darkened on white and lightened on black until each stands out by 3:1.
+Series are told apart by color, dash and mark, never by color alone. The colors set out from Okabe and Ito's
+(jfly.uni-koeln.de/color) and were moved until each stands out from its paper by 3:1 and from the others by 18 in
+CIELAB, for all three kinds of color blindness as Machado et al. (IEEE TVCG 2009) simulate them.
 """
 
 from collections.abc import Sequence

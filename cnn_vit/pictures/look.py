@@ -19,11 +19,11 @@ COLORS = {  # by name: on white, on black
     "soft": ("#59616a", "#a3abb5"),
     "line": ("#d8dce1", "#3a4048"),
     "paper": ("#ffffff", "#14171b"),
-    "series0": ("#0072b2", "#56b4e9"),  # blue
-    "series1": ("#c65200", "#f0803c"),  # vermilion
-    "series2": ("#00795a", "#1ec795"),  # green
-    "series3": ("#a8437f", "#e3a0c8"),  # purple
-    "series4": ("#8a6d00", "#f0e442"),  # yellow
+    "series0": ("#0063d1", "#4a9df0"),  # blue
+    "series1": ("#9c3600", "#e8692a"),  # rust, orange
+    "series2": ("#009e73", "#5fe3b0"),  # green
+    "series3": ("#c2469b", "#c966a6"),  # magenta
+    "series4": ("#949000", "#f5d033"),  # olive, yellow
     "series5": ("#3d4248", "#f2f3f5"),  # nearly ink
 }
 SERIES = 6

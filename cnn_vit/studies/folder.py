@@ -110,6 +110,7 @@ def read(workdir: str | Path) -> Record:
         for split in SPLITS
         if (rows := found.take(f"predictions/{split}.npz", rows_of(len(names)), {}, wanted=bool(result.get(split))))
     }
+    metrics = found.take("metrics.jsonl", journal_of(result), [], wanted=True)
     return Record(
         workdir=workdir,
         settings=final,
@@ -117,9 +118,7 @@ def read(workdir: str | Path) -> Record:
         data=found.take("data.json", data_of, {}, wanted=True),
         environment=found.take("environment.json", object_of(versions=dict, devices=dict), {}, wanted=True),
         result=result,
-        metrics=found.take(
-            "metrics.jsonl", lines_of("loss", "accuracy", "learning_rate", "gradient_norm", "n"), [], wanted=True
-        ),
+        metrics=metrics,
         timing=found.take("timing.jsonl", lines_of("seconds", "cpu_seconds"), []),
         reads=found.take("test_reads.jsonl", objects_of, [], wanted=bool(result.get("test"))),
         predictions=predictions,
@@ -203,6 +202,19 @@ def lines_of(*names: str) -> Callable[[Path], list[dict[str, Any]]]:
     return read
 
 
+def journal_of(result: dict[str, Any]) -> Callable[[Path], list[dict[str, Any]]]:
+    """The lines of metrics.jsonl; of a finished run, up to its last step."""
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        found = lines_of("loss", "accuracy", "learning_rate", "gradient_norm", "n")(path)
+        last = found[-1]["step"] if found else 0
+        if result and last != result.get("steps"):
+            raise UserError(f"{path} ends at step {last}, the run at {result.get('steps')}; put it back from a copy")
+        return found
+
+    return read
+
+
 def objects_of(path: Path) -> list[dict[str, Any]]:
     """Lines of JSON objects; a torn one counts as one of which nothing is known."""
     with files.named(path):
@@ -243,7 +255,10 @@ def samples_of(classes: int) -> Callable[[Path], dict[str, np.ndarray]]:
     def read(path: Path) -> dict[str, np.ndarray]:
         found = files.read_npz(path)
         images = [found[name] for name in IMAGES if name in found]
-        right = all(one.dtype == np.uint8 and one.ndim == 4 and one.shape[3] in (1, 3) and one.size for one in images)
+        right = "seen" in found and "seen_label" in found
+        right = right and all(
+            one.dtype == np.uint8 and one.ndim == 4 and one.shape[3] in (1, 3) and one.size for one in images
+        )
         right = right and all(found[name].ndim == count for name, count in axes.items() if name in found)
         for name, of in (("seen_label", "seen"), ("seen_other", "seen"), ("mistakes_index", "mistakes")):
             right = right and (name not in found or (of in found and found[name].shape == (len(found[of]),)))
