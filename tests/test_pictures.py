@@ -24,6 +24,7 @@ PLOTS = {
     "large matrix": lambda: pictures.matrix(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
     "spans": lambda: pictures.spans([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
     "bars": lambda: pictures.bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
+    "beside": lambda: pictures.beside([PLOTS["bars"](), pictures.panel("data:image/png;base64,", "<b>")], "<b>"),
     "reliability": lambda: pictures.reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
 }  # fmt: skip
 every_plot = pytest.mark.parametrize("name", PLOTS)

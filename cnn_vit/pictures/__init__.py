@@ -28,11 +28,13 @@ from cnn_vit.pictures.look import (
     SERIES,
     SHADE,
     WIDTH,
+    beside,
     color,
     compact,
     cut,
     drawn,
     few,
+    panel,
     percentage,
     plain,
     rgb,
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "COLORS", "CSS", "DASHES", "LETTERS", "PLOT", "SERIES", "Line", "Span", "bars", "curves", "heat", "image", "matrix",
-    "plain", "reliability", "sheet", "signed", "spans", "standalone",
+    "COLORS", "CSS", "DASHES", "LETTERS", "PLOT", "SERIES", "Line", "Span", "bars", "beside", "curves", "heat", "image",
+    "matrix", "panel", "plain", "reliability", "sheet", "signed", "spans", "standalone",
 ]  # fmt: skip
 
 

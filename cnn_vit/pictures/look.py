@@ -31,6 +31,7 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = "osD^vP"
 SENTINELS = {name: f"#a1b2{number:02x}" for number, name in enumerate(COLORS, 0xC0)}  # drawn with, then replaced
 WIDTH, HEIGHT = 360, 230  # of a plot, in CSS pixels: a phone's width, so that text keeps its size there
+GAP = 20  # pixels between and around plots side by side
 POINTS = 400  # of a curve, at most
 NUMBERED = 20  # classes, at most, of a matrix with names and numbers
 LETTERS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -139,6 +140,30 @@ def standalone(text: str) -> str:
     width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', text)[0]
     sized = re.sub(r"<svg ", f'<svg width="{width}" height="{height}" ', text, count=1)
     return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n{style}", sized, count=1) + "\n"
+
+
+def panel(address: str, title: str) -> str:
+    """An image by its data address as a plot as high as the others, under its title."""
+    top = 24  # pixels of the title
+    head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {HEIGHT} {HEIGHT + top}"'
+    name = f'<text style="font-size: 12px; font-weight: 700; fill: var(--ink)" x="0" y="13">{html.escape(title)}</text>'
+    size = f'width="{HEIGHT}" height="{HEIGHT}" style="image-rendering: pixelated"'
+    shown = f'<image xlink:href="{address}" y="{top}" {size}/>'
+    return f'{head} style="max-width: {HEIGHT}px" {NAMESPACES}>\n{name}\n{shown}\n</svg>'
+
+
+def beside(plots: Sequence[str], title: str, *, high: float = 300) -> str:
+    """Plots side by side as one, each so many pixels high."""
+    found, left = [], 0.0
+    for plot in plots:
+        width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', plot)[0])
+        width *= high / height
+        place = f'<svg x="{GAP + left:g}" y="{GAP}" width="{width:g}" height="{high:g}" '
+        found.append(re.sub(r'<svg (.*?) style="max-width[^"]*"', rf"{place}\1", plot, count=1))
+        left += width + GAP
+    size = f"{left + GAP:g} {high + 2 * GAP:g}"
+    head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {size}"'
+    return "\n".join([f'{head} style="max-width: {left + GAP:g}px" {NAMESPACES}>', *found, "</svg>"])
 
 
 # Letters and numbers --------------------------------------------------------------------------------------------------

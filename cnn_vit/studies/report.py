@@ -43,7 +43,7 @@ def write(workdir: str | Path, out: str | Path | None = None) -> tuple[Record, P
         tallies = facts.tallies(record)
         drawn = plots(record, tallies)
         if out is None:
-            for name, plot in drawn.items():
+            for name, plot in (drawn | overview(record, drawn)).items():
                 files.write(record.workdir / "plots" / f"{name}.svg", pictures.standalone(plot))
         files.write(path, page.written("run.html", facts.of(record, tallies) | {"plots": drawn, "mark": mark}))
     return record, path
@@ -85,6 +85,15 @@ def plots(record: Record, tallies: dict[str, dict[str, Any]]) -> dict[str, str]:
         values = [counts.get(name, 0) for name in record.classes]
         found["classes"] = pictures.bars(values, record.classes, title="Training examples")
     return found
+
+
+def overview(record: Record, drawn: dict[str, str]) -> dict[str, str]:
+    """A run at a glance: accuracy, confusion and what it saw, side by side; none of a run that has not all three."""
+    if not {"accuracy", "confusion_validation"} <= drawn.keys() or "seen" not in record.samples:
+        return {}
+    sheet = pictures.image(pictures.sheet(record.samples["seen"][:16], columns=4))
+    plots = drawn["accuracy"], drawn["confusion_validation"], pictures.panel(sheet, "What it saw")
+    return {"overview": pictures.beside(plots, record.name)}
 
 
 def journal_plots(record: Record) -> dict[str, str]:

@@ -187,7 +187,7 @@ def test_plots_stand_beside_the_page_as_files(run):
     report.write(run)
     assert {path.stem for path in (run / "plots").iterdir()} == {
         "accuracy", "calibration", "classes", "confusion_test", "confusion_validation", "gradient_norm",
-        "learning_rate", "loss",
+        "learning_rate", "loss", "overview",
     }  # fmt: skip
 
 

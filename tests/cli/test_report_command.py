@@ -1,6 +1,7 @@
 """`report`, and the page at the end of `train`."""
 
 import json
+import shlex
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_several_runs_are_one_page(run, capsys, tmp_path):
     assert found["differs"] == []
     assert main(["report", str(run), str(other), f"--out={tmp_path / 'page.html'}"]) == 0
     assert "over 2 seeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "word", ["--a=b", "--a=3 steps", "--a=('flip',)", "--a='$HOME'", "--a=`'`", "--a=\"b'", "--a=\\'!"]
+)
+def test_a_word_that_is_written_down_is_the_same_to_a_shell(word):
+    from cnn_vit.cli.train import quoted
+
+    assert shlex.split(quoted(word)) == [word]
+    assert ("'\"'\"'" in quoted(word)) <= bool(set(word) & set('"$`\\!'))
 
 
 def test_the_services_of_the_command_are_those_there_are():
