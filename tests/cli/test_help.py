@@ -191,7 +191,7 @@ def test_show_prints_each_value_with_its_origin(capsys):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Replaces the loop; gives what it was asked for."""
+    """Replaces the loop and the report; gives what the loop was asked for."""
     asked = {}
     result = {
         "test": {"accuracy": 0.99444, "top5": 1.0, "loss": 0.0512, "n": 360},
@@ -209,6 +209,7 @@ def trained(monkeypatch):
     loop.train = train
     monkeypatch.setitem(sys.modules, "cnn_vit.training.loop", loop)
     monkeypatch.setattr("cnn_vit.training.loop", loop, raising=False)
+    monkeypatch.setattr("cnn_vit.cli.train.reported", lambda workdir: ())
     return asked, result
 
 
