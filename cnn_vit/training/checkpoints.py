@@ -63,9 +63,12 @@ class Checkpoints:
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._asked: list[concurrent.futures.Future] = []
         self._damaged: set[int] = set()
+        self._under_way: int | None = None
+        self._swept = False
         noise().crash = Path(crash)
         if sweep:
             self._sweep(self._say)
+            self._swept = True
         if self._sealed():
             self._worker.submit(orbax)  # takes a second or two; there is other work until `restore`
 
@@ -158,12 +161,14 @@ class Checkpoints:
             self._worker.shutdown()
 
     def _sealed(self) -> list[int]:
-        """Steps that were committed, in whatever state they are now, ascending: all but a newest without manifest.
+        """Steps that were committed, in whatever state they are now, ascending.
 
-        Saves follow one another, so an older step without one has lost it.
+        Saves follow one another, so only the newest can be unfinished: an older one without manifest has lost it.
         """
         found = list(numbered(self.folder))
-        return found if found and (self.folder / str(found[-1]) / MANIFEST).exists() else found[:-1]
+        if not found or (self.folder / str(found[-1]) / MANIFEST).exists():
+            return found
+        return found if self._swept and found[-1] != self._under_way else found[:-1]
 
     def _well_formed(self, step: int) -> bool:
         with contextlib.suppress(DamageError):
@@ -176,6 +181,7 @@ class Checkpoints:
             if before_commit:
                 before_commit()
             return
+        self._under_way = step
         try:
             self._write(path, state)
             manifest = {"arrays": outline(state), "files": manifests.listed(path), "step": step}
@@ -188,6 +194,8 @@ class Checkpoints:
                 if not (path / MANIFEST).exists():
                     files.remove(path)
             raise
+        finally:
+            self._under_way = None
         self._damaged.discard(step)
 
     def _write(self, path: Path, state: dict[str, np.ndarray]) -> None:
@@ -261,8 +269,9 @@ def outline(tree: dict) -> dict[str, list]:
 
 
 def fit(path: Path, found: dict[str, list], wanted: dict[str, list]) -> None:
-    """Refuses a checkpoint that holds other arrays than wanted, naming the first of them."""
-    names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    """Refuses a checkpoint that holds other arrays than wanted, naming the first of them, a parameter's if there is."""
+    differ = [name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
+    names = sorted(differ, key=lambda name: (not name.startswith("params/"), name))
     if names:
         there, here = ("{} {}".format(*side[names[0]]) if names[0] in side else "nothing" for side in (found, wanted))
         raise UserError(

@@ -1,12 +1,7 @@
 """Checkpoints: what comes back is what was saved, bit for bit, or nothing does, whatever happens on the way."""
 
-import inspect
-import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from faults import PlantedError, damages, faulty, flipped, script
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
@@ -240,23 +236,6 @@ def test_a_checkpoint_of_another_network_is_refused_by_the_array(two, wanted, wo
     assert caught.value.code == 2
 
 
-def damages(path):
-    """Ways to damage a file, by name: bytes in, bytes out; None deletes it."""
-    size = path.stat().st_size
-    for bit in sorted({0, 8 * size // 3, 8 * size // 2 + 1, 8 * size - 1}):
-        yield f"flip {bit}", lambda data, bit=bit: flipped(data, bit)
-    yield "cut in half", lambda data: data[: len(data) // 2]
-    yield "cut by one", lambda data: data[:-1]
-    yield "emptied", lambda data: b""
-    yield "zeroed", lambda data: bytes(len(data))
-    yield "extended", lambda data: data + b"\0"
-    yield "deleted", lambda data: None
-
-
-def flipped(data, bit):
-    return data[: bit // 8] + bytes([data[bit // 8] ^ (1 << bit % 8)]) + data[bit // 8 + 1 :]
-
-
 def test_every_damage_to_every_file_is_named_and_never_restored(copied):
     checkpoints, cases = opened(copied), 0
     folder = copied / "checkpoints" / "2"
@@ -291,6 +270,58 @@ def test_an_added_file_and_another_steps_folder_are_damage(copied):
     shutil.copytree(copied / "checkpoints" / "1", copied / "checkpoints" / "3")
     with pytest.raises(DamageError, match=r"checkpoint 3 is damaged: .*MANIFEST"):
         opened(copied).restore(3, template(tiny(2)))
+
+
+def test_an_older_step_that_lost_its_manifest_is_damaged_and_kept(copied):
+    (copied / "checkpoints" / "1" / "MANIFEST.json").unlink()
+    said = []
+    checkpoints = opened(copied, say=said.append)
+    assert checkpoints.newest(template(tiny(2)))[0] == 2
+    assert (checkpoints.steps(), left(copied), said) == ([2], ["1", "2"], [])
+
+
+def test_with_every_manifest_gone_the_run_is_refused(copied):
+    for step in (1, 2):
+        (copied / "checkpoints" / str(step) / "MANIFEST.json").unlink()
+    said = []
+    with pytest.raises(
+        SurroundingsError, match=r"no checkpoint in .* is whole: checkpoint 1 is damaged: .* is missing"
+    ):
+        opened(copied, say=said.append).newest(template(tiny(1)))
+    assert said == ["the save of checkpoint 2 was never finished (it has no MANIFEST.json); it is removed"]
+
+
+def test_a_part_of_a_state_comes_back_alone(tmp_path):
+    saved(tmp_path, [7], make=state)
+    checkpoints, part = opened(tmp_path), {"params": state(7)["params"], "opt": state(7)["opt"]}
+    assert digest(checkpoints.restore(7, template(part), part=True)) == digest(part)
+    assert digest(checkpoints.newest(template(part), part=True)[1]) == digest(part)
+    with pytest.raises(UserError, match="ema/odd is float32"):
+        checkpoints.restore(7, template(part))
+    with pytest.raises(UserError, match=r"params/tail is nothing there and float32 \[5\] here"):
+        checkpoints.restore(7, template({"params": state(7)["params"] | {"tail": tiny(1)["x"]}}), part=True)
+
+
+def test_a_part_of_a_damaged_checkpoint_is_refused_whichever_part_it_is(copied):
+    path = spoil(copied, 2)
+    with pytest.raises(DamageError, match=str(path)):
+        opened(copied).restore(2, template(tiny(2)), part=True)
+
+
+def test_a_failed_save_comes_out_of_check_as_soon_as_it_has_failed(copied):
+    checkpoints, go = opened(copied), threading.Event()
+
+    def full():
+        go.wait(60)
+        raise SurroundingsError("No space left")
+
+    checkpoints.save(3, tiny(3), before_commit=full)
+    checkpoints.check()
+    go.set()
+    checkpoints._asked[0].exception(60)
+    with pytest.raises(SurroundingsError, match="No space left"):
+        checkpoints.check()
+    checkpoints.check()
 
 
 def spoil(folder, step, name="_METADATA"):
@@ -345,31 +376,6 @@ def test_with_all_damaged_the_run_is_refused_with_every_step_and_file(copied):
     assert left(copied) == ["1", "2"]
 
 
-class PlantedError(SurroundingsError):
-    """The one that a test puts in."""
-
-
-def faulty(monkeypatch, at, *, dead):
-    """Makes call number `at` of the file door fail, and all later ones where the process is to be dead; the counter."""
-    count = itertools.count()
-    owners = [files, files.Growing]
-
-    def wrapped(function):
-        def act(*given, **named):
-            number = next(count)
-            if number == at or (dead and number > at):
-                raise PlantedError(f"{function.__name__} failed at call {number}")
-            return function(*given, **named)
-
-        return act
-
-    for owner in owners:
-        for name, function in inspect.getmembers(owner, inspect.isfunction):
-            if function.__module__ == files.__name__ and not name.startswith("__"):
-                monkeypatch.setattr(owner, name, wrapped(function))
-    return count
-
-
 def save_third(folder):
     """One save as the loop does it: lines first, manifest after them, older steps deleted last."""
     record, checkpoints = Journal(folder, at=2), opened(folder)
@@ -403,20 +409,6 @@ def test_a_save_may_fail_at_any_call_of_the_file_door(two, tmp_path, monkeypatch
         outcomes.add(step)
         shutil.rmtree(folder)
     assert outcomes == {2, 3}
-
-
-def script(code, folder, **environment):
-    """Runs code with tests' helpers at hand in a process of its own; (exit code, stdout, stderr)."""
-    start = "import sys, pathlib; sys.path.insert(0, sys.argv[1]); folder = pathlib.Path(sys.argv[2])\n"
-    done = subprocess.run(
-        [sys.executable, "-c", start + code, Path(__file__).parent, folder],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 FULL = """

@@ -92,6 +92,45 @@ def test_a_journal_from_step_0_starts_empty(tmp_path):
     assert read(tmp_path) == [b"", b""]
 
 
+def test_lines_until_a_step_are_facts_and_bytes_and_change_nothing(tmp_path):
+    written(tmp_path, range(1, 6))
+    before, path = read(tmp_path), tmp_path / "metrics.jsonl"
+    facts, text = journal.until(path, 3)
+    assert [(line["kind"], line["step"]) for line in facts] == [
+        ("train", 1), ("train", 2), ("evaluation", 2), ("train", 3),
+    ]  # fmt: skip
+    assert text == b"".join(path.read_bytes().splitlines(keepends=True)[:4])
+    assert journal.until(path, 0) == ([], b"")
+    assert journal.until(path, 99)[1] == path.read_bytes()
+    assert journal.until(tmp_path / "none", 5) == ([], b"")
+    assert read(tmp_path) == before
+
+
+def test_the_best_is_the_most_accurate_then_of_least_loss_then_the_earliest():
+    keys = ("step", "accuracy", "loss")
+    rows = [(1, 0.5, 0.1), (2, 0.7, 0.9), (3, 0.7, 0.8), (4, 0.7, 0.8), (5, 0.7, None)]
+    found = [dict(zip(keys, row, strict=True)) for row in rows]
+    assert [journal.best(found[:count])["step"] for count in range(1, 6)] == [1, 2, 3, 3, 3]
+    assert journal.best([found[4], found[0]])["step"] == 5
+
+
+def test_time_taken_counts_that_of_the_processes_before(tmp_path, monkeypatch):
+    hands = [100.0, 10.0]
+    monkeypatch.setattr(journal, "now", lambda: hands[0])
+    monkeypatch.setattr(journal, "worked", lambda: hands[1])
+    record = Journal(tmp_path, at=0)
+    hands[:] = 130.0, 15.0
+    assert record.taken() == {"seconds": 30.0, "cpu_seconds": 5.0}
+    record.timing(4, **record.taken())
+    hands[:] = 190.0, 19.0
+    record.timing(8, **record.taken())
+    record.close()
+    hands[:] = 5000.0, 0.5
+    record = Journal(tmp_path, at=4)  # killed after step 8, whose line is not counted
+    hands[:] = 5007.0, 2.5
+    assert record.taken() == {"seconds": 37.0, "cpu_seconds": 7.0}
+
+
 @pytest.mark.parametrize("wrong", ["nonsense", "{}", '{"step": "2"}', "[1]", '{"step": 2'])
 def test_a_damaged_line_between_whole_ones_is_refused_by_its_number(tmp_path, wrong):
     written(tmp_path, [1, 3])
