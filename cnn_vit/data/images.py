@@ -208,17 +208,37 @@ def fitted(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:  
         pixels: uint8.
         size: (height, width).
         how: "crop" keeps the largest centered part of the size's proportions, which is resizing the shorter side and
-            keeping the center; "stretch" keeps all.
+            keeping the center; "stretch" keeps all; "pad(127)" keeps all and its proportions, in the middle of a gray
+            of that level (a letterbox).
     """
-    height, width, channels = pixels.shape
+    height, width, _ = pixels.shape
     if (height, width) == size:
         return pixels
+    if how.startswith("pad"):
+        return boxed(pixels, size, int(how[4:-1]))
     kept_height, kept_width = float(height), float(width)
     if how == "crop":
         scale = min(height / size[0], width / size[1])
         kept_height, kept_width = scale * size[0], scale * size[1]
     top, left = int((height - kept_height) / 2), int((width - kept_width) / 2)  # whole pixels: a mere crop stays exact
-    box = (left, top, min(left + kept_width, width), min(top + kept_height, height))
+    return resized(pixels, size, (left, top, min(left + kept_width, width), min(top + kept_height, height)))
+
+
+def boxed(pixels: np.ndarray, size: tuple[int, int], gray: int) -> np.ndarray:  # (H, W, C) -> (height, width, C)
+    """All of a picture, as large as fits, in the middle of a gray; an odd row or column of it lies below or right."""
+    height, width, channels = pixels.shape
+    scale = min(size[0] / height, size[1] / width)
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    found = np.full((*size, channels), gray, np.uint8)
+    found[top : top + inner[0], left : left + inner[1]] = resized(pixels, inner, (0, 0, width, height))
+    return found
+
+
+def resized(
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]
+) -> np.ndarray:  # (H, W, C) -> (height, width, C)
+    """A part (left, top, right, bottom) of a picture at a size."""
+    channels = pixels.shape[-1]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
-    return np.array(resized).reshape(*size, channels)
+    return np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)).reshape(*size, channels)

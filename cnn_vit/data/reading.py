@@ -38,7 +38,7 @@ def read(
         rows: split -> part and indices of its examples.
         sides: (height, width); None: as the pictures are.
         channels: 1 or 3; None: as the pictures are.
-        fit: "crop" or "stretch".
+        fit: "crop", "stretch" or "pad(GRAY)".
         workers: threads.
 
     Returns:

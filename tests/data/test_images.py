@@ -306,3 +306,33 @@ def test_half_the_side_with_stretch_keeps_the_mean_of_a_flat_picture():
 def test_gray_becomes_three_equal_colors():
     pixels = noise(4, 5, 1)
     np.testing.assert_array_equal(images.recolored(pixels, 3), np.concatenate([pixels] * 3, axis=-1))
+
+
+@few
+@given(
+    sides=st.tuples(*[st.integers(1, 24)] * 4), channels=st.sampled_from([1, 3]), gray=st.sampled_from([0, 127, 255])
+)
+def test_padding_keeps_all_of_the_picture_in_its_proportions_in_the_middle(sides, channels, gray):
+    height, width, high, wide = sides
+    pixels = noise(height, width, channels)
+    found = images.fitted(pixels, (high, wide), f"pad({gray})")
+    if (height, width) == (high, wide):
+        np.testing.assert_array_equal(found, pixels)
+        return
+    limited = high * width <= wide * height  # by its height
+    inner = (high, max(1, round(high * width / height))) if limited else (max(1, round(wide * height / width)), wide)
+    above, left = (high - inner[0]) // 2, (wide - inner[1]) // 2
+    here = np.s_[above : above + inner[0], left : left + inner[1]]
+    np.testing.assert_array_equal(found[here], images.fitted(pixels, inner, "stretch"))
+    outside = np.ones((high, wide), bool)
+    outside[here] = False
+    assert (found[outside] == gray).all()
+    assert outside.sum() == high * wide - inner[0] * inner[1]
+
+
+def test_padding_alone_changes_no_pixel():
+    pixels = noise(5, 10, 3)
+    found = images.fitted(pixels, (8, 10), "pad(127)")
+    np.testing.assert_array_equal(found[1:6], pixels)
+    assert (found[[0, 6, 7]] == 127).all()
+    assert images.fitted(noise(40, 1, 1), (4, 4), "pad(0)").shape == (4, 4, 1)  # 0.1 pixels wide becomes one

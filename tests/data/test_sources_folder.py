@@ -219,14 +219,15 @@ def test_names_that_are_not_utf8_are_read_and_printed_escaped(tmp_path):
 # Size and color
 
 
-def test_size_and_color_are_brought_to_what_is_asked(tmp_path):
+@pytest.mark.parametrize("fit", ["stretch", "pad(99)"])
+def test_size_and_color_are_brought_to_what_is_asked(tmp_path, fit):
     filled(tmp_path, {"cats": 10}, size=(6, 8))
     filled(tmp_path, {"dogs": 10}, size=(9, 5))
-    found = loaded(tmp_path, image_size=(4, 5), channels=1, fit="stretch")
+    found = loaded(tmp_path, image_size=(4, 5), channels=1, fit=fit)
     for split in found.splits.values():
         for name, pixels in zip(split.names, split.read(np.arange(len(split))), strict=True):
             content = (tmp_path / name).read_bytes()
-            expected = images.fitted(images.decode(content, channels=1), (4, 5), "stretch")
+            expected = images.fitted(images.decode(content, channels=1), (4, 5), fit)
             np.testing.assert_array_equal(pixels, expected)
 
 
