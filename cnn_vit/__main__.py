@@ -185,6 +185,8 @@ def failed(error: BaseException, given: argparse.Namespace) -> int:
     if given.debug:
         traceback.print_exception(error)
     if isinstance(error, UserError):
+        for line in error.details:
+            cli.note(cli.plain(line))
         cli.note(cli.plain(str(error)))
         return error.code
     cause = cli.plain(f"{type(error).__name__}: {error}", most=300)

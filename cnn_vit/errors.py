@@ -6,9 +6,17 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The input is wrong. The sentence says value, rule, choices and remedy."""
+    """The input is wrong. The sentence says value, rule, choices and remedy.
+
+    Attributes:
+        details: where the sentence sums many things up, a line about each.
+    """
 
     code = 2
+
+    def __init__(self, sentence: str = "", *, details: Iterable[str] = ()):
+        super().__init__(sentence)
+        self.details = tuple(details)
 
 
 class SurroundingsError(UserError):

@@ -9,7 +9,10 @@ from collections import defaultdict
 
 import pytest
 
+from cnn_vit.files import cache
+
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+REMEMBERED = "CNN_VIT_CACHE"  # what is known of the files of tests is nobody else's
 OURS = "CNN_VIT_TESTS_MADE_CACHE"  # set by the process that made the folder, read by its workers
 
 
@@ -20,6 +23,7 @@ def pytest_configure(config):
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
         config.made_cache = os.environ[CACHE]
+    os.environ.setdefault(REMEMBERED, os.path.join(os.environ[CACHE], "cnn_vit"))
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -30,6 +34,12 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if made := getattr(config, "made_cache", None):
         shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_tests():
+    """The cache of the tests, as each command settles it, for what reads data without a command."""
+    cache.settle(folder=os.environ[REMEMBERED])
 
 
 def spent() -> float:

@@ -232,7 +232,8 @@ WRITERS = (
     r"|numpy\.(save\w*|memmap)|\.(write_text|write_bytes|unlink|rename|mkdir|rmdir|touch|symlink_to|hardlink_to|chmod"
     r"|tofile|savefig|writestr)|fcntl\..*"
 )
-CLOCKS = r"time\.(?!sleep).*|datetime\..*|timeit\..*|os\.times|.*\.(st_mtime|st_ctime)(_ns)?"
+CLOCKS = r"time\.(?!sleep).*|datetime\..*|timeit\..*|os\.times"
+TIMES = r".*\.(st_mtime|st_ctime)(_ns)?"
 NETWORK = r"socket|ssl|urllib\.request|http|requests|urllib3|httpx|aiohttp|ftplib|huggingface_hub"
 EXECUTES = (
     r"eval|exec|compile|__import__|os\.(system|popen|exec\w+|spawn\w+)|yaml\.(unsafe_)?load\w*|torch\.load"
@@ -245,6 +246,7 @@ DOORS = {
     "raw file writing": (r"files/__init__\.py", mentions(WRITERS), opens_for_writing, replaces_file),
     "network": (r"files/(__init__|downloads)\.py", takes_module(NETWORK)),
     "clock": (r"training/journal\.py|studies/stopwatch\.py", mentions(CLOCKS)),
+    "times of files": (r"files/stamps\.py", mentions(TIMES)),
     "random keys": (r"data/stream\.py", mentions(r"jax\.random\.(key|PRNGKey|wrap_key_data)")),
     "mesh and sharding": (
         r"training/devices\.py",
@@ -306,7 +308,7 @@ def test_each_effect_has_one_door(path):
         ("clock", "import time\ntime.perf_counter()"),
         ("clock", "from time import monotonic as now\nnow()"),
         ("clock", "import datetime as d\nd.datetime.now()"),
-        ("clock", "path.stat().st_mtime"),
+        ("times of files", "path.stat().st_mtime"),
         ("random keys", "import jax\njax.random.key(0)"),
         ("random keys", "from jax import random\nrandom.PRNGKey(0)"),
         ("mesh and sharding", "from jax.sharding import NamedSharding as N\nN(mesh, spec)"),

@@ -451,7 +451,8 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
     plain = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in final.values.items()
-        if key not in {"checkpoint_every", "keep", "data.path", "data.workers", "data.prefetch"}
+        if key not in {"checkpoint_every", "keep", "data.path", "data.workers", "data.prefetch", "data.check"}
+        and key != "data.on_bad_image"
     }
     plain = {key: int(value) if value == 0.0 and value is not False else value for key, value in plain.items()}
     text = json.dumps({"data": "abc", "settings": plain}, sort_keys=True, separators=(",", ":"))
@@ -459,7 +460,16 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
 
 
 @pytest.mark.parametrize(
-    "written", ["checkpoint_every=7", "keep=9", "data.path=elsewhere", "data.workers=0", "data.prefetch=5"]
+    "written",
+    [
+        "checkpoint_every=7",
+        "keep=9",
+        "data.path=elsewhere",
+        "data.workers=0",
+        "data.prefetch=5",
+        "data.check=none",
+        "data.on_bad_image=skip",
+    ],
 )
 def test_what_cannot_change_results_is_not_in_the_fingerprint(recipe, written):
     ours, theirs = load(recipe()), load(recipe(), [written])

@@ -11,10 +11,11 @@ the source's own keywords.
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from cnn_vit.data.parts import PARTS, About, Found
 from cnn_vit.data.sections import DEFAULTS, completed, given, keywords, names, own, sides_of, source
 from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
+
+if TYPE_CHECKING:
+    from cnn_vit.data.faults import Fault
+    from cnn_vit.data.verdicts import Verdicts
 
 __all__ = [
     "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "names",
@@ -61,6 +66,7 @@ def check(section: Mapping[str, Any]) -> None:
             none or overlaps another, an operation that is none, numbers for other channels.
     """
     final = completed(section)
+    refuse_blind_skip(final)
     known = about(final)
     for split in PARTS:
         if final[split] is not None:
@@ -103,18 +109,16 @@ def load(section: Mapping[str, Any]) -> Dataset:
     from cnn_vit.data import fingerprints, reading
 
     final = completed(section)
-    found = source(final["name"]).load(given(final), **own(final))
-    refuse_other_classes(len(found.classes), final["classes"])
-    if len(found.classes) < 2:
-        raise UserError(f"the data has one class, {found.classes[0]}; there must be two at least to tell apart")
+    refuse_blind_skip(final)
+    found, skipped, verdicts = readable(final)
     laid = splits.plan(
         {part: len(one.labels) for part, one in found.parts.items()}, {split: final[split] for split in PARTS}
     )
     rows = {split: (part, splits.rows(found.parts[part], at)) for split, (part, at) in laid.positions.items()}
-    refuse_missing_classes(found, rows)
+    refuse_missing_classes(found, rows, skipped)
     ready, shape = reading.read(
         found, rows, sides=sides_of(final["image_size"]), channels=final["channels"], fit=final["fit"],
-        workers=final["workers"],
+        check=final["check"], verdicts=verdicts, workers=final["workers"],
     )  # fmt: skip
     fingerprint, how = fingerprints.of(found, workers=final["workers"])
     facts = {
@@ -128,10 +132,34 @@ def load(section: Mapping[str, Any]) -> Dataset:
         "notes": laid.notes,
         "fingerprint": fingerprint,
         "fingerprint_of": how,
-        "skipped": [],
+        "skipped": [f"{fault.name}: {fault.error.reason}" for fault in skipped],
         **found.facts,
     }
     return Dataset(found.classes, shape, ready, fingerprint, facts)
+
+
+def readable(final: Mapping[str, Any]) -> tuple[Found, Sequence["Fault"], "Verdicts"]:
+    """What a completed section's source has, without the files that are skipped; these; and what is known of them all.
+
+    Raises:
+        UserError: as `load`, for what the source itself finds.
+    """
+    from cnn_vit.data import checking, faults
+    from cnn_vit.data.verdicts import Verdicts
+
+    found = source(final["name"]).load(given(final), **own(final))
+    refuse_other_classes(len(found.classes), final["classes"])
+    if len(found.classes) < 2:
+        raise UserError(f"the data has one class, {found.classes[0]}; there must be two at least to tell apart")
+    verdicts = Verdicts(os.path.abspath(final["path"] or final["name"]))
+    skipped: list[Fault] = []
+    if final["on_bad_image"] == "skip":
+        found, skipped = checking.without_bad(found, final["check"], verdicts, workers=final["workers"])
+    if skipped:
+        print(f"{len(skipped):,} pictures are skipped: {faults.listed(skipped)}", file=sys.stderr, flush=True)
+    if found.undivided:
+        found = replace(found, parts=splits.in_three(found.parts["train"]), undivided=False)
+    return found, skipped, verdicts
 
 
 def at(
@@ -176,19 +204,28 @@ def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
 # Classes
 
 
+def refuse_blind_skip(final: Mapping[str, Any]) -> None:
+    """Refuses to skip what cannot be read without looking for it."""
+    if final["on_bad_image"] == "skip" and final["check"] == "none":
+        raise UserError("data.on_bad_image=skip skips what data.check finds, which is none; set it to all or header")
+
+
 def refuse_other_classes(found: int | None, asked: int | None) -> None:
     """Refuses data of another number of classes than `data.classes` says."""
     if found is not None and asked is not None and found != asked:
         raise UserError(f"data.classes is {asked}, but the data has {found} classes; set data.classes={found}")
 
 
-def refuse_missing_classes(found: Found, rows: Mapping[str, tuple[str, np.ndarray]]) -> None:
+def refuse_missing_classes(
+    found: Found, rows: Mapping[str, tuple[str, np.ndarray]], skipped: Sequence["Fault"]
+) -> None:
     """Refuses a train split without a class of the list: the network could never learn it."""
     part, at = rows["train"]
     counts = np.bincount(found.parts[part].labels[at], minlength=len(found.classes))
     if missing := [name for name, count in zip(found.classes, counts, strict=True) if not count]:
+        without = f" without the {len(skipped):,} pictures that are skipped" * bool(skipped)
         raise UserError(
-            f"train has no picture of {' or '.join(missing[:5])}{' ...' * (len(missing) > 5)}, of "
+            f"train has no picture of {' or '.join(missing[:5])}{' ...' * (len(missing) > 5)}{without}, of "
             f"{len(found.classes)} classes; add some, or take a larger slice for data.train"
         )
 

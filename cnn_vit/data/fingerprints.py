@@ -11,8 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cnn_vit.data.parts import Found, Part, Pixels
-from cnn_vit.data.reading import each
+from cnn_vit.data import faults
+from cnn_vit.data.images import UnreadableError
+from cnn_vit.data.parts import Encoded, Found, Part, Pixels
+from cnn_vit.data.threads import each
+from cnn_vit.errors import UserError
 
 MOST = 2 * 10**9  # bytes that are read
 SAMPLE = 64  # drawn pictures of each part
@@ -59,10 +62,18 @@ def contents(part: Part, workers: int) -> Iterator[str]:
         if isinstance(part, Pixels):
             shape = framed(*map(str, part.shape))
             return [hashlib.sha256(shape + pixels.tobytes()).hexdigest() for pixels in part.read(np.array(rows))]
-        return [hashlib.sha256(part.content(row, None)).hexdigest() for row in rows]
+        return [digest_of(part, row) for row in rows]
 
     for found in each(some, len(part.labels), workers):
         yield from found
+
+
+def digest_of(part: Encoded, index: int) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    try:
+        return hashlib.sha256(part.content(index, None)).hexdigest()
+    except UnreadableError as error:
+        raise UserError(str(faults.Fault(faults.where(part, index), index, error))) from error
 
 
 def framed(*texts: str) -> bytes:

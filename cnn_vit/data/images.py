@@ -93,6 +93,17 @@ def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
     return guarded(content, lambda image: pixels_of(image, channels))
 
 
+def inspected(content: bytes) -> Header:
+    """The header of a file that can be decoded; errors as of `decode`."""
+
+    def use(image: Image.Image) -> Header:
+        found = head_of(image)
+        pixels_of(image, 3)
+        return found
+
+    return guarded(content, use)
+
+
 def guarded(content: bytes, use: Callable[[Image.Image], object]):
     """Opens a picture and uses it; whatever Pillow raises is one of ours."""
     if not content:
@@ -184,7 +195,7 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
         raise UnreadableError("floating-point pixels, whose range nobody states", "save it with 8 bits")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
-    levels = np.asarray(image).astype(np.int64)
+    levels = np.asarray(image).astype(np.int32)
     if levels.size and not 0 <= levels.min() <= levels.max() <= 65535:
         raise UnreadableError("pixels of 32 bits, whose range nobody states", "save it with 8 or 16 bits")
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cnn_vit.data.images import MOST_BYTES, REMEDY, UnreadableError
 from cnn_vit.errors import UserError
+from cnn_vit.files import stamps
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 PICTURES = {
@@ -33,6 +34,7 @@ class Entry:
         size: bytes.
         problem: why it is not opened, and the remedy; None for a file.
         member: its record in a zip.
+        stamp: what changes whenever the file, or its zip, does.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Entry:
     size: int
     problem: tuple[str, str] | None = None
     member: zipfile.ZipInfo | None = None
+    stamp: str = ""
+
+    @property
+    def mark(self) -> str:
+        """What stands for the file as it is now."""
+        return f"{os.path.abspath(self.place)}:{self.stamp}"
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ class Walk:
             reason = "a link to nothing" if os.path.islink(place) else f"not to be had ({error.strerror})"
             return Entry(name, place, 0, (reason, REMEDY))
         if stat.S_ISREG(found.st_mode):
-            return Entry(name, place, found.st_size, too_large(found.st_size))
+            return Entry(name, place, found.st_size, too_large(found.st_size), stamp=stamps.stamp(found))
         if not stat.S_ISDIR(found.st_mode):
             return Entry(name, place, 0, ("no regular file but a pipe, a socket or a device", REMEDY))
         if is_picture(name):
@@ -207,6 +215,7 @@ def refuse_problem(entry: Entry) -> None:
 def of_zip(path: str) -> Listing:
     """Lists a zip; it stays open."""
     try:
+        stamp = stamps.stamp(os.stat(path))
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UserError(f"{path} cannot be opened as a zip archive ({error}); download it or pack it again") from error
@@ -221,7 +230,7 @@ def of_zip(path: str) -> Listing:
         else:
             twice = ("twice in the archive", "pack it again") if parts in seen else None
             place = "/".join((path, *parts))
-            entry = Entry(parts[-1], place, member.file_size, too_large(member.file_size) or twice, member)
+            entry = Entry(parts[-1], place, member.file_size, too_large(member.file_size) or twice, member, stamp)
             tree.at(parts[:-1]).files.append(entry)
             seen.add(parts)
     return Listing(tree, ignored, reader_of(archive))

@@ -73,6 +73,8 @@ class Encoded:
         sizes: (N,) int64, bytes of each.
         where: index -> what an error calls it: its path.
         names: of the files, `CLASS/x.jpg`; None where they have none.
+        mark: index -> a text that changes whenever the file does, without reading it: path, size, times of change; None
+            where there is no such text.
     """
 
     labels: np.ndarray
@@ -80,6 +82,20 @@ class Encoded:
     sizes: np.ndarray
     where: Callable[[int], str]
     names: Sequence[str] | None = None
+    mark: Callable[[int], str] | None = None
+
+    def picked(self, rows: np.ndarray) -> "Encoded":
+        """Some of the files, (n,) indices, as a part."""
+        at = np.asarray(rows, np.int64).tolist()
+        mark = self.mark
+        return Encoded(
+            labels=self.labels[rows],
+            content=lambda index, most: self.content(at[index], most),
+            sizes=self.sizes[rows],
+            where=lambda index: self.where(at[index]),
+            names=None if self.names is None else [self.names[row] for row in at],
+            mark=None if mark is None else lambda index: mark(at[index]),
+        )
 
 
 Part = Pixels | Encoded
@@ -94,12 +110,14 @@ class Found:
         parts: "train", and "validation" and "test" where there are such.
         rule: keywords that pictures are drawn from, for their fingerprint; None where the data are data.
         facts: for data.json.
+        undivided: whether train is all there is, to be cut in three.
     """
 
     classes: tuple[str, ...]
     parts: Mapping[str, Part]
     rule: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    undivided: bool = False
 
 
 def with_path(name: str, given: Given) -> str:

@@ -1,35 +1,40 @@
 """From the parts of a source to splits that are read: one size, one number of colors, in memory where they fit.
 
-Every picture is decoded at the start, in threads; where the decoded set would not fit in 512 MB, each header is looked
-at and pictures are decoded when they are read. What cannot be read is named before the first step.
+Pictures that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`); of more, each is
+looked at as closely as `data.check` says, and they are decoded when they are read. What cannot be read is named before
+the first step; what turns out so later is named then.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cnn_vit.data import images
+from cnn_vit.data import checking, decoded, faults, images
+from cnn_vit.data.faults import Fault
 from cnn_vit.data.images import Header, UnreadableError
-from cnn_vit.data.parts import Encoded, Found, Part, Pixels
+from cnn_vit.data.parts import Found, Part, Pixels
 from cnn_vit.data.splits import Split
+from cnn_vit.data.threads import each
+from cnn_vit.data.verdicts import Verdicts
 from cnn_vit.errors import UserError
 
 MEMORY = 512 * 2**20  # bytes of decoded pictures, of all splits together
-START = 2**16  # bytes in which most headers lie
-AT_ONCE = 64  # pictures that a thread takes
-NAMED = 5  # files that an error names
-LONGEST = 200  # characters of a name that an error shows
 
 Shape = tuple[int, int, int]
 Rows = Mapping[str, tuple[str, np.ndarray]]
-T = TypeVar("T")
 
 
 def read(
-    found: Found, rows: Rows, *, sides: tuple[int, int] | None, channels: int | None, fit: str, workers: int
+    found: Found,
+    rows: Rows,
+    *,
+    sides: tuple[int, int] | None,
+    channels: int | None,
+    fit: str,
+    check: str,
+    verdicts: Verdicts,
+    workers: int,
 ) -> tuple[dict[str, Split], Shape]:
     """Makes the splits.
 
@@ -39,6 +44,8 @@ def read(
         sides: (height, width); None: as the pictures are.
         channels: 1 or 3; None: as the pictures are.
         fit: "crop", "stretch" or "pad(GRAY)".
+        check: how closely to look at pictures that are not decoded at the start: "auto", "all", "header", "none".
+        verdicts: what is known of the files.
         workers: threads.
 
     Returns:
@@ -49,48 +56,66 @@ def read(
             them to.
     """
     chosen = {split: (found.parts[part], at) for split, (part, at) in rows.items()}
-    faults: dict[str, UnreadableError] = {}
-    looked = sides is None or channels is None
+    count = sum(len(at) for _, at in chosen.values())
+    closely = checking.level(check, count)
+    bad: list[Fault] = []
+    done = "none"
     if sides is None or channels is None:
-        sides, channels = settled(surveyed(chosen, faults, workers), faults, sides, channels)
+        heads, bad, done = *look(chosen, "header", verdicts, workers), "header"
+        sides, channels = settled(heads, bad, count, sides, channels)
     shape = (*sides, channels)
-    fits = sum(len(at) for _, at in chosen.values()) * math.prod(shape) <= MEMORY
-    if not fits and not looked:
-        surveyed(chosen, faults, workers)
-    made = {
-        split: made_split(part, at, shape, fit, faults if fits else None, workers)
-        for split, (part, at) in chosen.items()
-    }
-    refuse_unreadable(faults, sum(len(at) for _, at in chosen.values()))
-    return made, shape
+    fits = count * math.prod(shape) <= MEMORY
+    if not fits and closely not in ("none", done):
+        _, bad = look(chosen, closely, verdicts, workers)
+    verdicts.save()
+    if not fits:
+        faults.refuse(bad, count)
+        return {split: as_read(part, at, shape, fit) for split, (part, at) in chosen.items()}, shape
+    now = {split: at_once(part, at, shape, fit, workers) for split, (part, at) in chosen.items()}
+    faults.refuse([fault for _, wrong in now.values() for fault in wrong], count)
+    return {split: one for split, (one, _) in now.items()}, shape
 
 
-def made_split(
-    part: Part, at: np.ndarray, shape: Shape, fit: str, faults: dict[str, UnreadableError] | None, workers: int
-) -> Split:
-    """One split; where faults are given, its pictures are decoded now and what cannot be read goes there."""
-    labels, names = part.labels[at], None if part.names is None else [part.names[index] for index in at]
-    if isinstance(part, Pixels) and part.shape == shape and (faults is None or not part.drawn):
-        return Split(labels, lambda rows: part.read(at[rows]), not part.drawn, names)
-    if faults is None:
-        return Split(labels, lambda rows: many(part, at[rows], shape, fit), False, names)
-    pixels = np.empty((len(at), *shape), np.uint8)  # (N, H, W, C)
+def as_read(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
+    """A split whose pictures are decoded when they are read."""
+    if isinstance(part, Pixels) and part.shape == shape:
+        return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.drawn)
+    return Split(part.labels[at], lambda rows: many(part, at[rows], shape, fit), False, named(part, at))
 
-    def fill(some: range) -> dict[str, UnreadableError]:
+
+def at_once(part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int) -> tuple[Split, list[Fault]]:
+    """A split whose pictures are decoded now, and those that cannot be."""
+    if isinstance(part, Pixels) and part.shape == shape and not part.drawn:
+        return as_read(part, at, shape, fit), []
+    buffer = decoded.Buffer(part, at, shape, fit)
+    bad = [] if buffer.filled else filled(buffer.pixels, part, at, shape, fit, workers)
+    if not bad:
+        buffer.keep()
+    return Split(part.labels[at], buffer.pixels.__getitem__, True, named(part, at)), bad
+
+
+def filled(pixels: np.ndarray, part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int) -> list[Fault]:
+    """Decodes pictures into an array (N, H, W, C); those that cannot be are named."""
+
+    def fill(some: range) -> list[Fault]:
         if isinstance(part, Pixels) and part.shape == shape:
             pixels[some.start : some.stop] = part.read(at[some.start : some.stop])
-            return {}
-        bad = {}
+            return []
+        bad = []
         for row in some:
+            index = int(at[row])
             try:
-                pixels[row] = one(part, int(at[row]), shape, fit)
+                pixels[row] = one(part, index, shape, fit)
             except UnreadableError as error:
-                bad[where(part, int(at[row]))] = error
+                bad.append(Fault(faults.where(part, index), index, error))
         return bad
 
-    for bad in each(fill, len(at), workers):
-        faults |= bad
-    return Split(labels, pixels.__getitem__, True, names)
+    return [fault for bad in each(fill, len(at), workers) for fault in bad]
+
+
+def named(part: Part, at: np.ndarray) -> Sequence[str] | None:
+    """Names of some pictures, where they have any."""
+    return None if part.names is None else [part.names[index] for index in at]
 
 
 def many(part: Part, indices: np.ndarray, shape: Shape, fit: str) -> np.ndarray:  # (n,) -> (n, H, W, C)
@@ -100,7 +125,7 @@ def many(part: Part, indices: np.ndarray, shape: Shape, fit: str) -> np.ndarray:
         try:
             pixels[row] = one(part, index, shape, fit)
         except UnreadableError as error:
-            raise UserError(f"{where(part, index)} cannot be read: {error}") from error
+            raise UserError(str(Fault(faults.where(part, index), index, error))) from error
     return pixels
 
 
@@ -117,45 +142,16 @@ def one(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H,
 # Headers
 
 
-def surveyed(
-    chosen: Mapping[str, tuple[Part, np.ndarray]], faults: dict[str, UnreadableError], workers: int
-) -> set[Header]:
-    """All that the headers say, each once; what cannot be read goes to the faults."""
-    heads = set()
-    for part, at in chosen.values():
-        if isinstance(part, Pixels):
-            heads.add(Header(*part.shape[:2], part.shape[2] == 3))
-            continue
-
-        def look(
-            some: range, part: Encoded = part, at: np.ndarray = at
-        ) -> tuple[set[Header], dict[str, UnreadableError]]:
-            good, bad = set(), {}
-            for index in at[some.start : some.stop].tolist():
-                try:
-                    good.add(head(part, index))
-                except UnreadableError as error:
-                    bad[where(part, index)] = error
-            return good, bad
-
-        for good, bad in each(look, len(at), workers):
-            heads |= good
-            faults |= bad
-    return heads
-
-
-def head(part: Encoded, index: int) -> Header:
-    """The header of a file, from its beginning where that is enough."""
-    if part.sizes[index] > START:
-        try:
-            return images.header(part.content(index, START))
-        except UnreadableError:
-            pass  # it may lie further on
-    return images.header(part.content(index, None))
+def look(
+    chosen: Mapping[str, tuple[Part, np.ndarray]], level: str, verdicts: Verdicts, workers: int
+) -> tuple[set[Header], list[Fault]]:
+    """All that the headers say, each once, and what cannot be read."""
+    heads, bad = checking.looked(chosen.values(), level, verdicts, workers=workers)
+    return heads, [fault for wrong in bad for fault in wrong]
 
 
 def settled(
-    heads: set[Header], faults: dict[str, UnreadableError], sides: tuple[int, int] | None, channels: int | None
+    heads: set[Header], bad: Sequence[Fault], count: int, sides: tuple[int, int] | None, channels: int | None
 ) -> tuple[tuple[int, int], int]:
     """Size and channels, from the headers where they are unset.
 
@@ -163,7 +159,7 @@ def settled(
         UserError: there are several sizes.
     """
     if not heads:
-        refuse_unreadable(faults, len(faults))
+        faults.refuse(bad, count)
     sizes = sorted({(one.height, one.width) for one in heads})
     if sides is None and len(sizes) > 1:
         (low, narrow), (high, wide) = (tuple(end(side) for side in zip(*sizes, strict=True)) for end in (min, max))
@@ -172,42 +168,3 @@ def settled(
             "data.image_size to the size to bring them to (--config.data.image_size=64)"
         )
     return sides or sizes[0], channels or (3 if any(one.colored for one in heads) else 1)
-
-
-# Threads and faults
-
-
-def each(work: Callable[[range], T], count: int, workers: int) -> Iterable[T]:
-    """Does the work for ranges that cover `count`, in threads; results in order."""
-    ranges = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
-    if workers < 2 or len(ranges) < 2:
-        return map(work, ranges)
-    with ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(work, ranges))
-
-
-def where(part: Part, index: int) -> str:
-    """What an error calls a picture."""
-    return shown(part.where(index)) if isinstance(part, Encoded) else f"picture {index}"
-
-
-def shown(name: str) -> str:
-    """A name as an error prints it: on one line, escaped, not too long."""
-    text = name if name.isprintable() else ascii(name)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 3 :]}"
-
-
-def refuse_unreadable(faults: Mapping[str, UnreadableError], count: int) -> None:
-    """Names the files that cannot be read, with reason and remedy, in one sentence."""
-    if not faults:
-        return
-    remedies: Sequence[str] = list(dict.fromkeys(fault.remedy for fault in faults.values()))
-    if len(faults) == 1:
-        ((name, fault),) = faults.items()
-        raise UserError(f"{name} cannot be read: {fault}, then give the same command again")
-    listed = ", ".join(f"{name} ({fault.reason})" for name, fault in list(faults.items())[:NAMED])
-    more = f", and {len(faults) - NAMED:,} more" if len(faults) > NAMED else ""
-    raise UserError(
-        f"{len(faults):,} of {count:,} pictures cannot be read: {listed}{more}; {' or '.join(remedies[:3])}, "
-        "then give the same command again"
-    )

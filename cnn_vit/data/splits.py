@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.parts import PARTS, Part
+from cnn_vit.data.parts import PARTS, Encoded, Part
 from cnn_vit.errors import UserError
 
 WRITTEN = re.compile(r"\s*(\w+)\s*(?:\[\s*([\d_.]+%?)?\s*:\s*([\d_.]+%?)?\s*\])?\s*")
@@ -210,6 +210,16 @@ def refuse_overlap(said: Mapping[str, tuple[str, np.ndarray]], written: Mapping[
                     f"data.{one}={written[one]} and data.{other}={written[other]} share {shared:,} examples; "
                     "write slices apart, such as train[:90%] and train[90%:]"
                 )
+
+
+def in_three(part: Encoded) -> dict[str, Encoded]:
+    """Train, validation and test out of one part: tenths of the stratified order."""
+    at = order(part.labels, part.names)
+    tenth = position(TENTH, len(at))
+    if tenth < 1:
+        raise UserError(f"{len(at)} pictures are too few to set a tenth apart; add pictures, 10 at least")
+    cuts = {"train": at[2 * tenth :], "validation": at[tenth : 2 * tenth], "test": at[:tenth]}
+    return {name: part.picked(np.sort(rows)) for name, rows in cuts.items()}
 
 
 def rows(part: Part, positions: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def named(path: Path, *, needed: int | None = None) -> Iterator[None]:
         raise failure(error, path, needed=needed) from error
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, content: bytes | memoryview | str) -> None:
     """Writes a whole file, and the folders above it; after a power cut it holds all of the old or all of the new."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

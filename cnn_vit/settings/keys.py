@@ -64,6 +64,10 @@ KEYS: dict[str, Key] = {
     "data.batch_size": Key("int", 128, "[1, 1048576]", "of one step, over all devices together", "images"),
     "data.image_size": Key("size?", None, "[1, 8192]", "side, or (height, width); unset: as the data is", "pixels"),
     "data.fit": Key("fit", "crop", "", "to the image size: keep the center, stretch, or keep all and pad with a gray"),
+    "data.on_bad_image": Key("text", "refuse", "", "a picture that cannot be read: stop before the first step, or do "
+                             "as though it were not there", choices=("refuse", "skip"), results=False),
+    "data.check": Key("text", "auto", "", "how closely each picture file is looked at first; auto: all of it up to "
+                      "50,000 files", choices=("auto", "all", "header", "none"), results=False),
     "data.workers": Key("int", 2, "[0, 64]", "that decode pictures; 0: the loop's own", "threads", results=False),
     "data.prefetch": Key("int", 2, "[0, 64]", "made ready ahead", "batches", results=False),
     "data.augment": Key("texts", (), "", "random changes of training images, in order: pad_crop(4), flip, mixup(0.2)"),

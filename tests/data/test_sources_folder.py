@@ -12,7 +12,7 @@ import pytest
 from pictures import filled, noise, png, zipped
 
 from cnn_vit import data
-from cnn_vit.data import images, listing, reading
+from cnn_vit.data import faults, images, listing, reading
 from cnn_vit.errors import UserError
 
 GIVEN = Path(__file__).parents[3] / "shared" / "data"
@@ -153,12 +153,12 @@ def test_a_zip_is_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
     inside, most = [], []
     whole = zipfile.ZipFile.open
 
-    def slow(archive, *given):
+    def slow(archive, *given, **named):
         inside.append(1)
         time.sleep(1e-4)
         most.append(len(inside))
         inside.pop()
-        return whole(archive, *given)
+        return whole(archive, *given, **named)
 
     monkeypatch.setattr(zipfile.ZipFile, "open", slow)
     loaded(path, workers=4)
@@ -278,19 +278,21 @@ def test_all_that_cannot_be_read_is_named_before_anything_starts(tmp_path):
     refused(tmp_path, r"cats/000.png cannot be read: empty, 0 bytes; replace it or take it away, then give the same")
 
 
-def test_a_cut_picture_is_found_by_decoding_and_where_there_are_too_many_when_it_is_read(tmp_path, monkeypatch):
+def test_a_cut_picture_is_found_by_decoding_and_after_headers_alone_when_it_is_read(tmp_path, monkeypatch):
     filled(tmp_path, {"train/cats": 3, "train/dogs": 3, "val/cats": 1, "val/dogs": 1}, size=(40, 40))
     path = tmp_path / "train/cats/001.png"
     path.write_bytes(path.read_bytes()[:3000])
     refused(tmp_path, r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away")
     monkeypatch.setattr(reading, "MEMORY", 100)
-    found = loaded(tmp_path)
+    refused(tmp_path, r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away, then give the same")
+    found = loaded(tmp_path, check="header")
     at = found.splits["train"].names.index("cats/001.png")
     with pytest.raises(UserError, match=r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away"):
         found.splits["train"].read(np.array([0, at]))
     for name in ("000", "002"):
         (tmp_path / f"train/cats/{name}.png").write_bytes(b"text")
-    refused(tmp_path, r"2 of 8 .*cats/000.png \(no picture of a kind.*cats/002.png \(no picture of a kind")
+    sentence = r"2 of 8 .*cats/000.png \(no picture of a kind.*cats/002.png \(no picture of a kind"
+    refused(tmp_path, sentence, check="header")
 
 
 def test_a_picture_deleted_meanwhile_is_named_when_it_is_read(tmp_path, monkeypatch):
@@ -316,7 +318,7 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path, monkeypatch
     monkeypatch.chdir(cats)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.png")
-    monkeypatch.setattr(reading, "NAMED", 20)
+    monkeypatch.setattr(faults, "NAMED", 20)
     with pytest.raises(UserError) as caught:
         loaded(tmp_path)
     for words in (

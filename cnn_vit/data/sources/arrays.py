@@ -20,6 +20,7 @@ import numpy as np
 
 from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
 from cnn_vit.errors import UserError, nearest
+from cnn_vit.files import stamps
 
 MEMBERS = 64  # arrays in a file, at most
 LARGEST = 32 * 2**30  # bytes of them all, unpacked
@@ -128,6 +129,7 @@ class Arrays:
         self.path = path
         self.archive = archive
         self.members = members
+        self.stamp = stamps.stamp(os.stat(path))
         self.used: set[str] = set()
 
     def name(self, part: str, what: str) -> str | None:
@@ -226,6 +228,7 @@ class Arrays:
                 f"{offsets[0]:,} to {offsets[-1]:,}"
             )
         joined = self.read(name)
+        mark = f"{os.path.abspath(self.path)}:{self.stamp}:{name}"
 
         def content(index: int, most: int | None) -> bytes:
             start, stop = int(offsets[index]), int(offsets[index + 1])
@@ -236,6 +239,7 @@ class Arrays:
             content=content,
             sizes=np.diff(offsets),
             where=lambda index: f"{self.path}: {name}[{index}]",
+            mark=lambda index: f"{mark}[{index}]",
         )
 
     def refuse_lengths(self, name: str, count: int, part: str, labels: np.ndarray) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit.data import splits
+from cnn_vit.data.faults import shown
 from cnn_vit.data.listing import Entry, Listing, Tree, is_picture, opened
 from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given, with_path
-from cnn_vit.data.reading import shown
 from cnn_vit.errors import UserError, nearest
 
 SPLITS = {
@@ -43,14 +42,13 @@ def load(given: Given) -> Found:
     listing = opened(with_path("folder", given))
     root = unwrapped(listing.tree)
     folders = split_folders(root)
-    by_part = {part: by_class(tree) for part, tree in (folders or {"all": root}).items()}
+    by_part = {part: by_class(tree) for part, tree in (folders or {"train": root}).items()}
     classes = class_list(root, by_part)
     parts = {name: part_of(listing, found, classes) for name, found in by_part.items()}
     facts: dict[str, Any] = {"ignored": listing.ignored}
     if not folders:
-        parts = in_three(parts["all"])
         facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
-    return Found(classes, parts, facts=facts)
+    return Found(classes, parts, facts=facts, undivided=not folders)
 
 
 # Where the classes are
@@ -151,26 +149,5 @@ def part_of(listing: Listing, found: Mapping[str, list[tuple[str, Entry]]], clas
         sizes=np.array([entry.size for entry in entries], np.int64),
         where=lambda index: entries[index].place,
         names=[name for name, _ in files],
-    )
-
-
-def in_three(part: Encoded) -> dict[str, Encoded]:
-    """Train, validation and test out of one part: tenths of the stratified order."""
-    order = splits.order(part.labels, part.names)
-    tenth = splits.position(splits.TENTH, len(order))
-    if tenth < 1:
-        raise UserError(f"{len(order)} pictures are too few to set a tenth apart; add pictures, 10 at least")
-    cuts = {"train": order[2 * tenth :], "validation": order[tenth : 2 * tenth], "test": order[:tenth]}
-    return {name: picked(part, np.sort(rows)) for name, rows in cuts.items()}
-
-
-def picked(part: Encoded, rows: np.ndarray) -> Encoded:
-    """Some files of a part."""
-    names = part.names or ()
-    return Encoded(
-        labels=part.labels[rows],
-        content=lambda index, most: part.content(int(rows[index]), most),
-        sizes=part.sizes[rows],
-        where=lambda index: part.where(int(rows[index])),
-        names=[names[row] for row in rows],
+        mark=lambda index: entries[index].mark,
     )
