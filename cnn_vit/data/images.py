@@ -6,7 +6,9 @@ color picture whose three channels agree has exactly that gray.
 """
 
 import io
+import re
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +20,12 @@ from cnn_vit.errors import UserError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
 MOST_PIXELS = 50_000_000  # of a picture, by its header
 MOST_BYTES = 100_000_000  # of a file
+TEXTS = (b"P1", b"P2", b"P3")  # beginnings of PPM written as text
+ADAM7 = (
+    (0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1),
+)  # fmt: skip  # first row, step, first column, step of each pass of an interlaced PNG; ISO/IEC 15948, 8.2
+SLOW = {"ppm_plain": "pixels as text", "bmp_rle": "run lengths"}  # codecs of Pillow, and what they read
+MOST_SLOW = 10_000_000  # bytes of such a file
 GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +46,7 @@ OTHERS = (
     (b"<svg", "a drawing of vectors (SVG)", "export it as PNG"),
     (b"<?xml", "XML, perhaps a drawing of vectors (SVG)", "export it as PNG"),
     (b"PK\3\4", "a zip archive", "unpack it"),
+    (b"8BPS", "a Photoshop file", "export it as PNG or JPEG"),
 )  # beginnings of what bears a picture's name and is none, lower case
 REMEDY = "replace it or take it away"
 
@@ -90,7 +99,7 @@ def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
     Raises:
         UnreadableError: it is no picture of FORMATS, too large, or damaged.
     """
-    return guarded(content, lambda image: pixels_of(image, channels))
+    return guarded(content, lambda image: pixels_of(image, content, channels))
 
 
 def inspected(content: bytes) -> Header:
@@ -98,7 +107,7 @@ def inspected(content: bytes) -> Header:
 
     def use(image: Image.Image) -> Header:
         found = head_of(image)
-        pixels_of(image, 3)
+        pixels_of(image, content, 3)
         return found
 
     return guarded(content, use)
@@ -109,8 +118,9 @@ def guarded(content: bytes, use: Callable[[Image.Image], object]):
     if not content:
         raise UnreadableError("empty, 0 bytes")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(uncommented(content)), formats=FORMATS) as image:
             refuse_large(image.size)
+            refuse_slow(image, len(content))
             return use(image)
     except UnreadableError:
         raise
@@ -123,6 +133,21 @@ def guarded(content: bytes, use: Callable[[Image.Image], object]):
     except Exception as error:  # Pillow's readers raise nearly anything over damaged bytes
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise UnreadableError(f"damaged ({said})") from error
+
+
+def uncommented(content: bytes) -> bytes:
+    """A picture written as text without its comments, any other as it is.
+
+    Pillow looks through all that is left of a block for each comment: 3 MB of them took half a minute.
+    """
+    return re.sub(rb"#[^\r\n]*", b"", content) if content[:2] in TEXTS else content
+
+
+def refuse_slow(image: Image.Image, size: int) -> None:
+    """Refuses a large file of the kinds that Pillow reads in Python, a microsecond or so for each byte."""
+    if size > MOST_SLOW and image.tile and image.tile[0][0] in SLOW:  # type: ignore[attr-defined]
+        kind = SLOW[image.tile[0][0]]  # type: ignore[attr-defined]
+        raise UnreadableError(f"{size:,} bytes of {kind}, more than {MOST_SLOW:,}", "save it as PNG")
 
 
 def refuse_large(size: tuple[int, int]) -> None:
@@ -170,9 +195,10 @@ def orientation(image: Image.Image) -> int:
     return found if found in TURNS else 1
 
 
-def pixels_of(image: Image.Image, channels: int) -> np.ndarray:  # -> (H, W, C)
+def pixels_of(image: Image.Image, content: bytes, channels: int) -> np.ndarray:  # -> (H, W, C)
     """Pixels of an open picture, uint8, upright."""
     image.load()
+    refuse_short(image, content)
     turn = orientation(image)
     flat = in_eight_bits(image)
     if flat.has_transparency_data:
@@ -183,6 +209,37 @@ def pixels_of(image: Image.Image, channels: int) -> np.ndarray:  # -> (H, W, C)
     if turn in TURNS:
         flat = flat.transpose(TURNS[turn])
     return np.array(flat).reshape(flat.height, flat.width, channels)
+
+
+def refuse_short(image: Image.Image, content: bytes) -> None:
+    """Refuses a PNG whose packed rows end early: Pillow leaves the others black. Those that end in light are whole.
+
+    Raises:
+        UnreadableError: rows are missing.
+    """
+    if image.format != "PNG" or not (content[28] or image.crop((0, image.height - 1, *image.size)).getbbox() is None):
+        return
+    unpacking, at, left = zlib.decompressobj(), 8, unpacked(content)
+    while left > 0 and at < len(content):
+        size = int.from_bytes(content[at : at + 4], "big")
+        packed = content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
+        while packed and left > 0:
+            left -= len(unpacking.decompress(packed, 2**20))
+            packed = unpacking.unconsumed_tail
+        at += size + 12
+    if left > len(unpacking.flush()):
+        raise UnreadableError("damaged (rows are missing)")
+
+
+def unpacked(content: bytes) -> int:
+    """Bytes of the rows of a PNG, each behind the byte of its filter, by its header; of seven passes if interlaced."""
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    bits = content[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[content[25]]
+    total = 0
+    for top, down, left, across in ADAM7 if content[28] else ((0, 1, 0, 1),):
+        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
+        total += rows * (1 + -(-columns * bits // 8)) if rows > 0 and columns > 0 else 0
+    return total
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:
