@@ -107,7 +107,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_nothing_is_touched(tmp_
         bad[len(bad) // 2] ^= 1
         largest(path).write_bytes(bad)
     before = contents(tmp_path)
-    with pytest.raises(SurroundingsError, match="no checkpoint in .* is whole") as error:
+    with pytest.raises(SurroundingsError, match=r"no checkpoint in .* is whole") as error:
         train("mlp", tmp_path)
     assert error.value.code == 3
     changed = contents(tmp_path)
