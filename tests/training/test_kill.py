@@ -1,0 +1,162 @@
+"""kill -9 at any moment: the same command goes on to the bits of a run that nothing happened to.
+
+Real processes, really killed; each test asserts in which phase the kill fell, by what stood in the run folder after it.
+"""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from running import COMMON, RECIPES, left, leftovers, lines
+
+from cnn_vit.training import manifests
+
+pytestmark = pytest.mark.xdist_group("kill")
+PATIENCE = 180  # seconds until a process that reaches no phase fails its test
+KINDS = ["start", "save", "random"]
+
+
+def started(name, folder):
+    """The run as a user starts it."""
+    recipe, *its_own = RECIPES[name]
+    settings = [f"--config.{one}" for one in (*its_own, *COMMON, "log_every=1", "checkpoint_every=2")]
+    words = [sys.executable, "-m", "cnn_vit", "train", f"--config={recipe}", *settings, f"--workdir={folder}"]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finished(name, folder):
+    """Runs to the end; what it printed to stderr."""
+    process = started(name, folder)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What a run in a process of its own leaves, by model; made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp("whole") / name
+            finished(name, folder)
+            made[name] = left(folder)
+        return made[name]
+
+    return of
+
+
+def begun(folder):
+    """Number of whole lines of the journal."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def unsealed(folder):
+    """Saves under way: Orbax's temporary folders, and steps without manifest."""
+    temporary = list((folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+    steps = manifests.numbered(folder / "checkpoints").values()
+    return temporary + [path for path in steps if not (path / "MANIFEST.json").exists()]
+
+
+def phase(folder):
+    """Where a kill fell, by what it left behind."""
+    if unsealed(folder):
+        return "save"
+    return "start" if (folder / "lock").exists() and not begun(folder) else "between"
+
+
+def killed(name, folder, moment):
+    """Starts a run and kills it as soon as the moment has come; where the kill fell."""
+    process = started(name, folder)
+    end = time.monotonic() + PATIENCE
+    while not moment(folder):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return phase(folder)
+
+
+def moments(kind, seed):
+    """When to kill: with the lock taken, when a save after so many lines is seen, or after so many lines."""
+    draw = random.Random(f"{kind} {seed}")
+    lines_before = draw.randrange(1, 9)
+    return {
+        "start": lambda folder: (folder / ("lock" if seed % 2 else "config.json")).exists(),
+        "save": lambda folder: begun(folder) >= lines_before and unsealed(folder),
+        "random": lambda folder: begun(folder) >= lines_before,
+    }[kind]
+
+
+def check(name, folder, kind, seed, whole):
+    """Kills, sees where, starts again, compares."""
+    for attempt in range(10):  # a save may be sealed between the look and the kill: then the kill was another one
+        fell = killed(name, folder / str(attempt), moments(kind, seed))
+        if kind == "random" or fell == kind:
+            break
+    assert kind == "random" or fell == kind
+    run = folder / str(attempt)
+    finished(name, run)
+    found = left(run)
+    assert found == whole
+    assert not leftovers(run)
+    assert len({line["step"] for line in lines(run) if line["kind"] == "train"}) == 12
+    assert len([line for line in lines(run) if line["kind"] == "train"]) == 12
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cnn", "save"), ("cnn", "random"), ("vit", "start"), ("vit", "save")])
+def test_a_killed_run_goes_on_to_the_same_bits(name, kind, tmp_path, undisturbed):
+    check(name, tmp_path, kind, 0, undisturbed(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_runs_killed_in_every_phase_go_on_to_the_same_bits(name, kind, seed, tmp_path, undisturbed):
+    check(name, tmp_path, kind, 1 + seed, undisturbed(name))
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_goes_on_to_the_same_bits(tmp_path, undisturbed):
+    folder = tmp_path / "run"
+    for goal in (2, 4, 7, 9):
+        killed("cnn", folder, lambda path, goal=goal: begun(path) >= goal)
+    finished("cnn", folder)
+    assert left(folder) == undisturbed("cnn")
+
+
+def test_the_lock_dies_with_its_owner(tmp_path):
+    killed("mlp", tmp_path, moments("start", 1))
+    assert "in use" not in finished("mlp", tmp_path)
+
+
+def ended(process, number, *, twice=False):
+    """Sends a signal, or the same twice at once as schedulers do; exit code and stderr."""
+    process.send_signal(number)
+    if twice:
+        time.sleep(0.05)
+        process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(("number", "code", "twice"), [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)])
+def test_a_signal_ends_with_its_code_and_one_sentence_and_its_echo_changes_nothing(number, code, twice, tmp_path):
+    process = started("mlp", tmp_path)
+    while not begun(tmp_path):
+        time.sleep(0.001)
+    found, err = ended(process, number, twice=twice)
+    assert found == code, err
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("stopped at step ") or last.startswith("stopped after its last step by ")
+    assert "the same command " in last
