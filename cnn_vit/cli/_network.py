@@ -16,7 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the data come from; the run's own where nothing is said."""
     parser.add_argument("--config", help="recipe whose data section is read; settings of it as --config.data.key=value")
-    parser.add_argument("--data", metavar="PATH", help="folder, zip or npz that is read instead of the run's own data")
+    parser.add_argument(
+        "--data", metavar="PATH", help="folder, zip, npz or FILE.py:FUNCTION read instead of the run's data"
+    )
     parser.add_argument(
         "--batch_size", type=int, default=256, help="pictures at once; changes no result (default: 256)"
     )
@@ -42,4 +44,10 @@ def section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
         return evaluation.section_for(network, given.data)
     if given.config:
         return evaluation.seen(network, settings.load(given.config, given.overrides).section("data"))
-    return settings.from_json(files.read_json(Path(given.workdir) / "config.json")).section("data")
+    own = settings.from_json(files.read_json(Path(given.workdir) / "config.json")).section("data")
+    if own["name"] == "generator":
+        raise UserError(
+            f"the data of {given.workdir} come from a program, {own['path']}, and nothing that a run folder names is "
+            f"run; if you trust it, say it again: --data={own['path']}"
+        )
+    return own

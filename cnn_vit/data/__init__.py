@@ -165,7 +165,7 @@ def readable(final: Mapping[str, Any]) -> tuple[Found, Sequence["Fault"], "Verdi
 def at(
     path: str | os.PathLike, *, image_size: tuple[int, int] | int | None, channels: int | None, fit: str
 ) -> dict[str, Any]:
-    """The section that reads any path: a folder, a zip of one, or an npz.
+    """The section that reads any path: a folder, a zip of one, an npz, or FILE.py:FUNCTION, which runs that file.
 
     Raises:
         UserError: it is not there, or something else.
@@ -177,6 +177,8 @@ def at(
         return {**common, "name": "folder"}
     if kind == ".npz" and os.path.isfile(text):
         return {**common, "name": "arrays"}
+    if text.rpartition(":")[0].endswith(".py"):
+        return {**common, "name": "generator"}
     if not os.path.exists(text):
         raise UserError(f"{text} is not there; give a folder of pictures, a zip of one, or an npz file")
     raise UserError(f"{text} is no data that can be read; give a folder of pictures, a zip of one, or an npz file")

@@ -61,6 +61,10 @@ class Pixels:
     drawn: bool = False
     names: None = None
 
+    def picked(self, rows: np.ndarray) -> "Pixels":
+        """Some of the pictures, (n,) indices, as a part."""
+        return Pixels(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.drawn)
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -64,8 +64,14 @@ def completed(section: Mapping[str, Any]) -> dict[str, Any]:
     final = {**DEFAULTS, **{key: default for key, (default, _, _) in known.items()}}
     for key, value in section.items():
         row = settings.KEYS.get(f"data.{key}")
-        final[key] = settle(f"data.{key}", row, value, where="given") if row else fitted(key, known[key][1], value)
+        if row or not is_default(value, known[key][0]):
+            final[key] = settle(f"data.{key}", row, value, where="given") if row else fitted(key, known[key][1], value)
     return final
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a value is the default, which may be one that nobody can write: an empty text."""
+    return type(value) is type(default) and value == default
 
 
 def fitted(key: str, kind: str, value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.parts import PARTS, Encoded, Part
+from cnn_vit.data.parts import PARTS, Part
 from cnn_vit.errors import UserError
 
 WRITTEN = re.compile(r"\s*(\w+)\s*(?:\[\s*([\d_.]+%?)?\s*:\s*([\d_.]+%?)?\s*\])?\s*")
@@ -212,7 +212,7 @@ def refuse_overlap(said: Mapping[str, tuple[str, np.ndarray]], written: Mapping[
                 )
 
 
-def in_three(part: Encoded) -> dict[str, Encoded]:
+def in_three(part: Part) -> dict[str, Part]:
     """Train, validation and test out of one part: tenths of the stratified order."""
     at = order(part.labels, part.names)
     tenth = position(TENTH, len(at))

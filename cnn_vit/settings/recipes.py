@@ -110,16 +110,22 @@ def layers(path: Path, words: Sequence[str], *, name: str) -> list[tuple[str, di
 
 
 def run(path: Path, *, name: str) -> ModuleType:
-    """Runs a recipe's file. What it prints goes to stderr: stdout holds answers only."""
+    """Runs a recipe's file."""
+    module = executed(path, name=name)
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(
+            f"{name} has no get_config(mode); a recipe defines one that returns an ml_collections.ConfigDict"
+        )
+    return module
+
+
+def executed(path: Path, *, name: str) -> ModuleType:
+    """Runs a file of the user's. What it prints goes to stderr: stdout holds answers only."""
     loader = Source(f"recipe {path.stem}", str(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # a loader was given: there is a spec
     with faults(path, name=name):
         loader.exec_module(module)
-    if not callable(getattr(module, "get_config", None)):
-        raise UserError(
-            f"{name} has no get_config(mode); a recipe defines one that returns an ml_collections.ConfigDict"
-        )
     return module
 
 

@@ -1,0 +1,182 @@
+"""The source `tfds`, on a small data set prepared here: no network, no TensorFlow."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_vit import data
+from cnn_vit.data import images
+from cnn_vit.data.parts import Given
+from cnn_vit.data.sources import tfds as source
+from cnn_vit.errors import SurroundingsError, UserError
+
+library = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds: pip install 'cnn_vit[tfds]'")
+pytest.importorskip("array_record", reason="needs the extra tfds: pip install 'cnn_vit[tfds]'")
+
+COUNTS = {"train": 30, "test": 6, "unsupervised": 3}
+
+
+def picture(split, at):
+    return np.random.default_rng([len(split), at]).integers(0, 256, (10 + at % 3, 12, 3), np.uint8)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer
+
+
+class Tiny(library.core.GeneratorBasedBuilder):
+    """Noise in three kinds, of which two are one group."""
+
+    VERSION = library.core.Version("1.2.0")
+    SUPPORTED_VERSIONS = [library.core.Version("1.10.0")]  # noqa: RUF012
+
+    def _info(self):
+        kinds = library.features.ClassLabel(names=["ant", "bee", "cat"])
+        groups = library.features.ClassLabel(names=["insect", "mammal"])
+        image = library.features.Image(shape=(None, None, 3))
+        return library.core.DatasetInfo(
+            builder=self,
+            features=library.features.FeaturesDict({"image": image, "label": kinds, "group": groups}),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, count) for split, count in COUNTS.items()}
+
+    def _generate_examples(self, split, count):
+        for at in range(count):
+            kind = at % 3
+            yield f"{at:03}", {"image": png(picture(split, at)), "label": kind, "group": int(kind == 2)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The folder of prepared data sets."""
+    folder = tmp_path_factory.mktemp("prepared")
+    library.disable_progress_bar()
+    for version in ("1.2.0", "1.10.0"):
+        Tiny(data_dir=folder, file_format="array_record", version=version).download_and_prepare()
+    return folder
+
+
+def section(root, **changes):
+    return {"name": "tfds", "path": str(root), "dataset": "tiny", "image_size": (6, 8), **changes}
+
+
+def test_pictures_and_classes_are_those_that_were_prepared(root):
+    found = data.load(section(root))
+    assert found.classes == ("ant", "bee", "cat")
+    assert {split: len(one) for split, one in found.splits.items()} == {"train": 27, "validation": 3, "test": 6}
+    assert found.facts["dataset"] == "tiny/1.10.0"  # the highest version, not the last in the alphabet
+    expected = {
+        (split, images.fitted(picture(split, at), (6, 8), "crop").tobytes()): at % 3
+        for split in ("train", "test")
+        for at in range(COUNTS[split])
+    }
+    seen = {}
+    for split, one in found.splits.items():
+        part = "test" if split == "test" else "train"
+        for pixels, label in zip(one.read(np.arange(len(one))), one.labels.tolist(), strict=True):
+            seen[part, pixels.tobytes()] = label
+    assert seen == expected
+
+
+def test_sizes_are_those_of_the_pictures_files(root):
+    part = source.load(Given(str(root)), dataset="tiny").parts["train"]
+    assert part.sizes.tolist() == [len(part.content(index, None)) for index in range(COUNTS["train"])]
+
+
+def test_another_feature_is_the_class_where_it_is_said(root):
+    found = data.load(section(root, label="group"))
+    assert found.classes == ("insect", "mammal")
+    assert np.bincount(found.splits["test"].labels).tolist() == [4, 2]
+    with pytest.raises(UserError, match=r"tiny/1.10.0 has no class feature 'kind'; it has group, label"):
+        data.load(section(root, label="kind"))
+
+
+def test_a_version_or_the_folder_itself_may_be_named(root):
+    assert data.load(section(root, dataset="tiny:1.2.0")).facts["dataset"] == "tiny/1.2.0"
+    own = data.load({"name": "tfds", "path": str(root / "tiny" / "1.2.0"), "image_size": 8})
+    assert own.facts["dataset"] == "tiny/1.2.0"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        ("tiny:3.0.0", r"tiny:3.0.0 is not prepared in .*; run: tfds build tiny:3.0.0 --file_format=array_record "
+                       r"--data_dir=\S*prepared\S*   \(after pip install tensorflow-cpu"),
+        ("mnist:3.0.1", r"mnist:3.0.1 is not prepared in .*run: tfds build mnist:3.0.1 --file_format=array_record"),
+        ("oxford_flowers103", "the catalogue has no 'oxford_flowers103'; did you mean oxford_flowers102"),
+        ("../tiny", r"data.dataset is '../tiny', no name of the catalogue; write mnist, mnist:3.0.1 or"),
+        ("kaggle:tiny", "data.dataset is 'kaggle:tiny', no name of the catalogue"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_comes_with_the_command_that_prepares_it(root, dataset, sentence):
+    with pytest.raises(UserError, match=sentence):
+        data.load(section(root, dataset=dataset))
+
+
+def test_without_a_name_it_asks_for_one(root):
+    with pytest.raises(UserError, match=r"add --config.data.dataset=NAME: write mnist"):
+        data.check({"name": "tfds"})
+    with pytest.raises(UserError, match=r"holds no prepared data set .*--config.data.dataset=NAME"):
+        data.load({"name": "tfds", "path": str(root)})
+
+
+def test_features_of_other_programs_are_not_imported(root, tmp_path):
+    copy = tmp_path / "tiny" / "1.2.0"
+    shutil.copytree(root / "tiny" / "1.2.0", copy)
+    features = json.loads((copy / "features.json").read_text())
+    features["featuresDict"]["features"]["label"]["pythonClassName"] = "antigravity.Label"
+    (copy / "features.json").write_text(json.dumps(features))
+    with pytest.raises(UserError, match=r"asks for antigravity.Label, which is no feature of tensorflow_datasets"):
+        data.load(section(tmp_path))
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"), [("tiny-train.array_record-00000-of-00001", 0.5), ("dataset_info.json", 0.5)]
+)
+def test_a_file_cut_short_is_one_sentence(root, tmp_path, name, keep):
+    copy = tmp_path / "tiny" / "1.2.0"
+    shutil.copytree(root / "tiny" / "1.2.0", copy)
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(UserError, match=r"prepare (the data set|it) again"):
+        data.load(section(tmp_path))
+
+
+def test_another_format_is_refused_with_the_command(root, tmp_path):
+    copy = tmp_path / "tiny" / "1.2.0"
+    shutil.copytree(root / "tiny" / "1.2.0", copy)
+    info = json.loads((copy / "dataset_info.json").read_text())
+    info["fileFormat"] = "tfrecord"
+    (copy / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"is prepared as tfrecord, which has no random access; tfds build tiny "):
+        data.load(section(tmp_path))
+
+
+def test_tensorflow_and_jax_are_not_imported(root):
+    code = f"""
+import sys
+from cnn_vit import data
+data.load({section(root)!r})
+print({{"tensorflow", "jax"}} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("set()\n", 0)
+
+
+def test_without_the_packages_it_says_what_to_install(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.read_only_builder", None)
+    with pytest.raises(SurroundingsError, match=r"pip install 'cnn_vit\[tfds\]'"):
+        data.load(section(root))
