@@ -2,7 +2,9 @@
 
 Data:     1,797 pictures of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
 Paper:    arXiv:1512.03385, section 4.2, at its smallest depth; no published number for this set.
-Measured: not yet run.
+Measured: 99.83 % test accuracy (95 % interval 99.52 to 100.00, 5 seeds, n = 360), 42 CPU-seconds a run on two cores of
+          an x86-64 machine; experiments/recipes/run.py. Chosen by five-fold cross-validation without the test split
+          (choose.py): 0.56 % error against 0.70 % of 500 steps without mixup and average, which is not resolved.
 Run:      cnn-vit train --config=configs/digits_resnet.py --workdir=runs/digits_resnet
 Smoke:    cnn-vit train --config=configs/digits_resnet.py:smoke --workdir=runs/smoke
 """
@@ -20,7 +22,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.data.channels = 1  # gray
     config.data.classes = 10
     config.data.batch_size = 128  # images
-    config.data.augment = ("affine(10, 0.1, 0.1)",)
+    config.data.augment = ("affine(15, 0.5, 0.15)", "mixup(0.2)")
 
     config.model = ConfigDict()
     config.model.name = "cifar_resnet/8"  # 16, 32 and 64 filters, one block each
@@ -37,8 +39,9 @@ def get_config(mode: str = "") -> ConfigDict:
     config.schedule.name = "cosine"
     config.schedule.warmup = "25 steps"
 
-    config.duration = "500 steps"
+    config.ema = 0.995
+    config.duration = "1000 steps"
     config.log_every = "25 steps"
-    config.evaluate_every = "50 steps"
-    config.checkpoint_every = "100 steps"
+    config.evaluate_every = "100 steps"
+    config.checkpoint_every = "200 steps"
     return config
