@@ -203,7 +203,7 @@ def wrong():
         Bad("packed_wrong.png", png_of(40, 40, b"no zlib"), "damaged ("),
         Bad("too_few_rows.png", png_of(40, 80, rows), "damaged (rows are missing)"),
         Bad("passes.png", png_of(40, 41, zlib.compress(bytes(3063)), interlace=1), "damaged (rows are missing)"),
-        Bad("last_pass.png", png_of(4, 41, zlib.compress(bytes(232)), color=0, interlace=1), "damaged (rows are missing)"),
+        Bad("pass.png", png_of(4, 41, zlib.compress(bytes(232)), color=0, interlace=1), "damaged (rows are missing)"),
         Bad("no_header.png", b"\x89PNG\r\n\x1a\n" + chunk(b"IEND", b""), "damaged"),
         Bad("no_tables.jpg", whole("jpg").replace(b"\xff\xdb", b"\xff\xfe"), "damaged"),
         Bad("no_scan.jpg", whole("jpg").replace(b"\xff\xda", b"\xff\xfe"), "damaged"),
