@@ -156,10 +156,10 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     images, target, drop = augmented(static, state["step"], batch, numbers)
     images = normalized(images, numbers, static.form.dtype)
     target = losses.smooth(target, numbers["smoothing"])
-    whole = images, target, batch["label"], batch["weight"]
+    whole = images, target, batch["weight"]
 
     def cost(params, stats, micro, key):
-        images, target, label, weight = micro
+        images, target, weight = micro
         scores, stats = net.apply(
             trees.merge(params, frozen["params"]),
             trees.merge(stats, frozen["stats"]),
@@ -169,7 +169,7 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
         )
         each = losses.LOSSES[static.form.loss](scores, target)
         total = jnp.maximum(weight.sum(), 1)
-        right = (scores.argmax(-1) == label).astype(jnp.float32)
+        right = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)  # of a mixture, the larger part
         return (each * weight).sum() / total, (own(stats, state["stats"]), (right * weight).sum() / total)
 
     gradients = jax.value_and_grad(cost, has_aux=True)

@@ -2,13 +2,14 @@
 
     python experiments/recipes/choose.py digits_resnet "" "ema=0.99" "data.augment=affine(10,1,0.15) ema=0.99"
 
-Each argument behind the recipe is one candidate: settings over the recipe's, apart by blanks ("" is the recipe itself).
-The pictures that are not for testing are cut into five stratified folds; each candidate is trained five times, each
-time judged on the fold it did not see, with the same seeds. Prints the error of all held-out pictures together, and
+Each argument behind the recipe is one candidate: settings over the recipe's, apart by blanks and quoted as in a shell
+("" is the recipe itself). The pictures that are not for testing are cut into five stratified folds; each candidate is
+trained five times, each time judged on the fold it did not see, with the same seeds. Prints the error of all held-out pictures together, and
 how it differs from the first candidate's: McNemar's exact test on the pictures that only one of the two gets wrong.
 """
 
 import argparse
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def main() -> None:
         final = load(f"configs/{given.recipe}.py", [f"data.path={given.data}"] if given.data else [])
         paths = folds(data.load(final.section("data")), away)
         for candidate in given.candidates:
-            bad, seconds = wrong(given.recipe, candidate.split(), paths, away)
+            bad, seconds = wrong(given.recipe, shlex.split(candidate), paths, away)
             first = bad if first is None else first
             ours, theirs = int((bad & ~first).sum()), int((first & ~bad).sum())
             p = scipy.stats.binomtest(ours, ours + theirs).pvalue if ours + theirs else 1.0

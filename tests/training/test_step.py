@@ -361,3 +361,20 @@ def test_the_schedule_is_the_one_named():
     stairs = step.Schedule("step", total=9, warmup=0, boundaries=(1, 3), factor=0.5, timescale=1)
     _, measures = learned(static(schedule=stairs), numbers(learning_rate=0.4), [batch()] * 4)
     np.testing.assert_allclose([one["learning_rate"] for one in measures], [0.4, 0.2, 0.2, 0.1], rtol=1e-6)
+
+
+def test_accuracy_of_a_mixture_counts_its_larger_part():
+    of, given = static(augment=("mixup",)), numbers(operations=("mixup(1)",), seed=3)
+    one = batch(64)
+    built = step.build(of, devices.mesh())
+    state = begun(built)
+    images, target, _ = step.augmented(of, 0, one, given)
+    scores, _ = built.network.apply(state["params"], {}, step.normalized(images, given, "float32"))
+    target, scores = np.asarray(target), np.asarray(scores)
+    larger, weight = target.argmax(1), float(target.max(1).min())
+    assert 0.5 < weight < 0.95  # this seed mixes
+    assert (larger != one["label"]).any()  # and gives some pictures more of their partner than of themselves
+    expected = (scores.argmax(1) == larger).mean()
+    assert expected != (scores.argmax(1) == one["label"]).mean()
+    _, (measures,) = learned(of, given, [one], state=state)
+    assert measures["accuracy"] == pytest.approx(expected, abs=1e-6)
