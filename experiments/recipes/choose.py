@@ -4,8 +4,9 @@
 
 Each argument behind the recipe is one candidate: settings over the recipe's, apart by blanks and quoted as in a shell
 ("" is the recipe itself). The pictures that are not for testing are cut into five stratified folds; each candidate is
-trained five times, each time judged on the fold it did not see, with the same seeds. Prints the error of all held-out pictures together, and
-how it differs from the first candidate's: McNemar's exact test on the pictures that only one of the two gets wrong.
+trained five times, each time judged on the fold it did not see, with the same seeds. Prints the error of all held-out
+pictures together, and how it differs from the first candidate's: McNemar's exact test on the pictures that only one of
+the two gets wrong.
 """
 
 import argparse
