@@ -96,7 +96,7 @@ def test_every_common_key_is_there_and_is_explained(recipe):
 
 def test_a_section_drops_its_name_and_holds_its_keywords(recipe):
     assert load(recipe()).section("model") == {"name": "cifar_resnet/20", "filters": 16}
-    assert load(recipe()).section("loss") == {"name": "softmax", "smoothing": 0.0}
+    assert load(recipe()).section("loss") == {"name": "softmax", "smoothing": 0.0, "class_weight": "none"}
 
 
 def test_recipes_lie_under_the_current_folder_then_beside_the_package(recipe):
@@ -149,6 +149,13 @@ def test_smoke_takes_no_file_no_slice_and_at_most_64_pixels(recipe):
     text = RECIPE.replace("image_size=8", "image_size=(224, 48), train='train[:45000]'")
     data = load(recipe(text) + ":smoke").section("data")
     assert (data["image_size"], data["train"], data["path"]) == ((64, 48), None, None)
+
+
+@pytest.mark.parametrize(("classes", "count"), [(10, 256), (1000, 1000)])
+def test_smoke_draws_at_least_a_picture_of_each_class(recipe, classes, count):
+    text = RECIPE.replace("image_size=8", f"image_size=8, classes={classes}")
+    data = load(recipe(text) + ":smoke").section("data")
+    assert (data["classes"], data["train_count"]) == (classes, count)
 
 
 def test_the_command_line_has_the_last_word_over_smoke(recipe):

@@ -143,20 +143,19 @@ def smoke(found: dict[str, Any]) -> dict[str, Any]:
     """What makes any recipe a tiny run that needs no files: drawn shapes at its size, its family's test variant."""
     side = found.get("data.image_size") or SMOKE_SIDE // 2
     small = tuple(min(SMOKE_SIDE, one) for one in side) if isinstance(side, tuple) else min(SMOKE_SIDE, side)
-    warmup = durations.steps(
-        found.get("schedule.warmup", 0),
-        examples=SMOKE_EXAMPLES["train_count"],
-        batch=SMOKE_BATCH,
-        key="schedule.warmup",
-    )
     family = (found.get("model.name") or "").partition("/")[0]
+    classes = found.get("data.classes") or 10
+    counts = {**SMOKE_EXAMPLES, "train_count": max(SMOKE_EXAMPLES["train_count"], classes)}  # each class has a picture
+    warmup = durations.steps(
+        found.get("schedule.warmup", 0), examples=counts["train_count"], batch=SMOKE_BATCH, key="schedule.warmup"
+    )
     return {
         **{key: row.default for key, row in KEYS.items() if key.startswith("data.")},
         "data.name": "shapes",
-        **{f"data.{name}": count for name, count in SMOKE_EXAMPLES.items()},
+        **{f"data.{name}": count for name, count in counts.items()},
         "data.image_size": small,
         "data.channels": found.get("data.channels") or 3,
-        "data.classes": found.get("data.classes") or 10,
+        "data.classes": classes,
         "data.augment": found.get("data.augment", ()),
         "data.batch_size": SMOKE_BATCH,
         "model.name": f"{family}/test" if family else None,

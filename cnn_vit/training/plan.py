@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn_vit import data, models
+from cnn_vit.analysis import table
 from cnn_vit.data import augment, stream
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import Every, Settings, steps
@@ -50,6 +51,14 @@ def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int
     models.check(
         settings["model.name"], keywords(settings), num_classes=classes, channels=channels, image_size=(height, width)
     )
+
+
+def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> int:
+    """Products added up that the model takes for one picture (H, W, C), forward."""
+    height, width, channels = image_shape
+    return table.describe(
+        settings["model.name"], (height, width), num_classes=classes, channels=channels, **keywords(settings)
+    ).macs
 
 
 def divides(batch: int, parts: int, what: str) -> None:
@@ -125,8 +134,11 @@ def static(settings: Settings, of: Form, *, examples: int) -> Static:
     )
 
 
-def numbers(settings: Settings, preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """What differs between runs that share a compilation: float32 arrays, and the key that all chance follows from."""
+def numbers(settings: Settings, preprocessing: dict[str, Any], *, labels: np.ndarray, classes: int) -> dict[str, Any]:
+    """What differs between runs that share a compilation: float32 arrays, and the key that all chance follows from.
+
+    The labels (N,) are those of the training split, for the weights of the classes.
+    """
     rule = ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
     found: dict[str, Any] = {name: settings[f"optimizer.{name}"] for name in rule}
     found["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
@@ -135,4 +147,6 @@ def numbers(settings: Settings, preprocessing: dict[str, Any]) -> dict[str, Any]
     arrays: dict[str, Any] = {name: np.float32(value) for name, value in found.items()}
     arrays["augment"] = [[np.float32(one) for one in given] for given in augment.numbers(settings["data.augment"])]
     arrays |= {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "deviation")}
+    even = settings["loss.class_weight"] == "none"
+    arrays["class_weight"] = np.ones(classes, np.float32) if even else losses.balanced(labels, classes)
     return arrays | {"key": stream.key(settings["seed"])}

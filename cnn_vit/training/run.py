@@ -69,7 +69,8 @@ class Run:
         self.judge = step.judge(form, self.mesh)
         preprocessing = runs.preprocessing_of(settings, dataset)
         runs.describe(workdir, settings, dataset, preprocessing)
-        self.numbers = jax.device_put(plan.numbers(settings, preprocessing), devices.replicated(self.mesh))
+        numbers = plan.numbers(settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes)
+        self.numbers = jax.device_put(numbers, devices.replicated(self.mesh))
         self.frozen: dict = dict(params={}, stats={})
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
         self.checkpoints = Checkpoints(
@@ -283,7 +284,7 @@ class Run:
             },
             "steps": int(state["step"]),
             "parameters": trees.count(self.step.network.params),
-            "macs": None,
+            "macs": plan.macs(self.settings, classes=len(self.dataset.classes), image_shape=self.dataset.image_shape),
             "fingerprint": self.fingerprint,
             "recipe": self.settings.recipe,
             "words": list(self.settings.words),

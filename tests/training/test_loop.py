@@ -67,7 +67,7 @@ def test_the_result_says_what_other_programs_read(whole):
     found = result(whole)
     assert found["steps"] == 12
     assert found["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
-    assert found["macs"] is None
+    assert found["macs"] == 64 * 8 + 8 * 10
     assert found["counts"] == {"train": 256, "validation": 64, "test": 64}
     assert (found["recipe"], found["words"], found["model"]) == ("digits_mlp", ["smoke"], "mlp/test")
     assert found["tested"] == {"step": 12, "values": "trained", "with": "last"}
