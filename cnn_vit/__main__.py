@@ -125,14 +125,18 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
 def overview() -> str:
     """The help of the whole program."""
     rows = [(name, cli.summary(path)) for name, path in cli.commands().items()]
-    return f"{__doc__}\nusage: cnn-vit COMMAND ...\n\n{cli.table(rows, indent='  ')}\n\nnext: cnn-vit COMMAND --help"
+    wide = cli.width()
+    commands = cli.table(rows, indent="  ", width=wide)
+    return (
+        f"{cli.folded(__doc__ or '', wide)}\n\nusage: cnn-vit COMMAND ...\n\n{commands}\n\nnext: cnn-vit COMMAND --help"
+    )
 
 
 def parser_of(name: str, module: ModuleType) -> Parser:
     """The parser of a command's words."""
     parser = Parser(
         prog=f"cnn-vit {name}",
-        description=module.__doc__,
+        description=cli.folded(module.__doc__ or "", cli.width()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         conflict_handler="resolve",

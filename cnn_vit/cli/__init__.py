@@ -8,13 +8,19 @@ nothing else; notes go to stderr.
 
 import argparse
 import ast
+import functools
 import json
+import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+NARROW = 40  # characters, at least, in which a column of sentences can be read
+UNDER = "    "  # in front of a column that stands under its row
 
 
 def commands() -> dict[str, Path]:
@@ -42,12 +48,45 @@ def literal_keys(path: Path, name: str) -> list[str]:
     return []
 
 
-def table(rows: Iterable[Sequence[Any]], *, indent: str = "") -> str:
-    """Rows as text in aligned columns."""
+def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None = None) -> str:
+    """Rows as text in aligned columns.
+
+    Args:
+        rows: cells, as many in each row.
+        indent: in front of each line.
+        width: characters of a line; the last column is folded to it, under itself where that leaves it room, else
+            under its row. None: as long as they come.
+    """
     texts = [[plain(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in texts)
-    return "\n".join(f"{indent}{line}".rstrip() for line in lines)
+    lines = [indent + "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)) for row in texts]
+    if width is None or max((len(line.rstrip()) for line in lines), default=0) <= width:
+        return "\n".join(line.rstrip() for line in lines)
+    last = len(lines[0]) - widths[-1]
+    under = width - last < NARROW
+    heads = [f"{line[:last].rstrip()}\n{indent}{UNDER}" if under else line[:last] for line in lines]
+    left = f"{indent}{UNDER}" if under else " " * last
+    folded = (textwrap.wrap(row[-1], max(width - len(left), NARROW), break_on_hyphens=False) or [""] for row in texts)
+    return "\n".join((head + f"\n{left}".join(found)).rstrip() for head, found in zip(heads, folded, strict=True))
+
+
+def folded(text: str, width: int | None) -> str:
+    """A text with its paragraphs folded to a width; lines that begin with a blank, such as commands, stay."""
+    if width is None:
+        return text
+    parts: list[str] = []
+    for line in text.splitlines():
+        if line and not line.startswith(" ") and parts and parts[-1] and not parts[-1].startswith(" "):
+            parts[-1] += f" {line}"
+        else:
+            parts.append(line)
+    wrap = functools.partial(textwrap.fill, width=max(width, NARROW), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(part if part.startswith(" ") else wrap(part) for part in parts)
+
+
+def width() -> int | None:
+    """Characters of a line of the terminal that stdout is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def plain(text: str, *, most: int = 4000) -> str:
@@ -63,6 +102,11 @@ def answer(given: argparse.Namespace, record: dict[str, Any], text: str, *, then
     """
     print(json.dumps(record, allow_nan=False) if given.json else text)
     note(f"next: {then}", file=None if given.json else sys.stdout)
+
+
+def quoted(word: str) -> str:
+    """A word as a shell takes it back, in double quotes where that reads better."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def note(text: str, *, file: Any = None) -> None:

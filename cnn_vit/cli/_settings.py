@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, models, settings
-from cnn_vit.cli import HERE, literal_keys, table
+from cnn_vit.cli import HERE, folded, literal_keys, table, width
 from cnn_vit.errors import nearest, unknown
 
 CHOICES = {"loss.name": ("losses", "LOSSES"), "optimizer.name": ("optimizers", "OPTIMIZERS"),
@@ -19,7 +19,7 @@ def helped(recipe: str, overrides: Sequence[str]) -> str:
     """Every setting of a recipe: value, what it takes, meaning; and the recipe's words."""
     final = settings.load(recipe, overrides)
     known = keywords(final)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, value, _, meaning in settings.explain(final):
         takes, meant = typed(*known[key][-2:]) if key in known else (taken(key), meaning)
         rows.append((f"--config.{key}", written(value), takes, meant))
@@ -31,9 +31,15 @@ def helped(recipe: str, overrides: Sequence[str]) -> str:
             ]
     path = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
     words = settings.described(settings.known().get(path, Path(path)))[1]
+    wide = width()
+    if wide is not None:
+        rows = [(key, value, f"{meaning}; {takes}" if meaning else takes) for key, value, takes, meaning in rows]
+    order = "value, what it takes, meaning" if wide is None else "value; meaning; what it takes"
     return (
-        f"settings of {recipe} (--config.key=value; value, what it takes, meaning):\n{table(rows, indent='  ')}\n\n"
-        f"words of {path} (--config={path}:word,word):\n{table(words.items(), indent='  ')}"
+        f"{folded(f'settings of {recipe} (--config.key=value; {order}):', wide)}\n"
+        f"{table(rows, indent='  ', width=wide)}\n\n"
+        f"{folded(f'words of {path} (--config={path}:word,word):', wide)}\n"
+        f"{table(words.items(), indent='  ', width=wide)}"
     )
 
 

@@ -25,7 +25,9 @@ def run(given: argparse.Namespace) -> None:
         if kind not in LISTS:
             raise unknown("list of", kind, LISTS)
     found = {kind: LISTS[kind]() for kind in given.kind or LISTS}
-    text = "\n\n".join(f"{kind}\n{cli.table(map(row, entries), indent='  ')}" for kind, entries in found.items())
+    width = cli.width()
+    tables = (f"{kind}\n{cli.table(map(row, entries), indent='  ', width=width)}" for kind, entries in found.items())
+    text = "\n\n".join(tables)
     cli.answer(given, found, text, then="cnn-vit train --config=configs/digits_resnet.py --help")
 
 

@@ -11,7 +11,6 @@ looked for under the current folder, then beside the package (the repository, wh
 """
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def run(given: argparse.Namespace) -> int:
 
     fork = None if given.fork_from is None else Path(given.fork_from)
     words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
-    command = " ".join(["cnn-vit", "train", *map(quoted, words)])
+    command = " ".join(["cnn-vit", "train", *map(cli.quoted, words)])
     result = loop.train(final, Path(given.workdir), fork_from=fork, command=command)
     try:
         wrong = reported(given.workdir)
@@ -51,11 +50,6 @@ def run(given: argparse.Namespace) -> int:
     for sentence in wrong:
         cli.note(cli.plain(sentence))
     return SurroundingsError.code if wrong else 0
-
-
-def quoted(word: str) -> str:
-    """A word as a shell takes it back, in double quotes where that reads better."""
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def reported(workdir: str) -> tuple[str, ...]:

@@ -4,7 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+from cnn_vit import cli
 from cnn_vit.__main__ import main
+from cnn_vit.cli import _settings
 
 TOP = Path(__file__).parents[2]
 
@@ -39,3 +43,46 @@ def test_a_recipe_that_cannot_be_read_is_listed_all_the_same(capsys, tmp_path, m
     (tmp_path / "configs" / "broken.py").write_text("x = (")
     assert main(["list", "recipes"]) == 0
     assert re.search(r"configs/broken\.py +cannot be read: ", capsys.readouterr().out)
+
+
+# Width ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["train", "--config=configs/digits_vit.py", "--help"]])
+@pytest.mark.parametrize("width", [80, 200])
+def test_on_a_terminal_no_sentence_is_cut_by_its_edge(words, width, capsys, monkeypatch):
+    assert main(words) == 0
+    piped = capsys.readouterr().out
+    monkeypatch.setattr(cli, "width", lambda: width)
+    monkeypatch.setattr(_settings, "width", lambda: width)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(words) == 0
+    seen = capsys.readouterr().out
+    example = re.compile(
+        r" {4}cnn-vit |  --config\.data\.augment"
+    )  # what is to be copied, and a long value, stay whole
+    assert all(len(line) <= width for line in seen.splitlines() if not example.match(line))
+    assert sorted(re.findall(r"\w+", seen)) == sorted(re.findall(r"\w+", piped))
+
+
+def test_a_column_of_sentences_is_folded_under_itself_or_where_there_is_no_room_under_its_row():
+    rows = [("name", "a b c", "one two three four five six seven eight nine"), ("other", "", "ten")]
+    assert cli.table(rows) == (
+        "name   a b c  one two three four five six seven eight nine\nother         ten"
+    )  # a line each where nobody says how wide
+    assert cli.table(rows, width=55) == (
+        "name   a b c  one two three four five six seven eight\n              nine\nother         ten"
+    )
+    assert cli.table(rows, indent="  ", width=50) == (
+        "  name   a b c\n      one two three four five six seven eight nine\n  other\n      ten"
+    )
+
+
+def test_paragraphs_are_folded_and_commands_are_not():
+    command = "    cnn-vit a very long command that nobody may break in two"
+    text = f"One two three four five six seven eight\nnine ten.\n\n{command}\n\nEnd."
+    assert cli.folded(text, None) == text
+    assert cli.folded(text, 40) == text  # of a paragraph's own accord
+    wide = f"One two three four five six seven eight nine ten.\n\n{command}\n\nEnd."
+    assert cli.folded(text, 50) == wide
+    assert cli.folded(wide, 40) == text

@@ -79,7 +79,7 @@ def test_several_runs_are_one_page(run, capsys, tmp_path):
     "word", ["--a=b", "--a=3 steps", "--a=('flip',)", "--a='$HOME'", "--a=`'`", "--a=\"b'", "--a=\\'!"]
 )
 def test_a_word_that_is_written_down_is_the_same_to_a_shell(word):
-    from cnn_vit.cli.train import quoted
+    from cnn_vit.cli import quoted
 
     assert shlex.split(quoted(word)) == [word]
     assert ("'\"'\"'" in quoted(word)) <= bool(set(word) & set('"$`\\!'))
