@@ -4,14 +4,18 @@ Real processes, really killed; each test asserts in which phase the kill fell, b
 """
 
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from running import COMMON, RECIPES, left, leftovers, lines
+import running
+from running import COMMON, RECIPES, at_step, left, leftovers, lines, signaled, steps, train
 
+from cnn_vit.errors import StoppedError
 from cnn_vit.training import manifests
 
 pytestmark = pytest.mark.xdist_group("kill")
@@ -139,6 +143,13 @@ def test_the_lock_dies_with_its_owner(tmp_path):
     assert "in use" not in finished("mlp", tmp_path)
 
 
+def program(text, folder):
+    """Runs lines of Python in a process of their own beside this file; exit code and stderr."""
+    words = [sys.executable, "-c", "import sys\n" + text, str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, cwd=Path(__file__).parent)
+    return done.returncode, done.stderr
+
+
 def ended(process, number, *, twice=False):
     """Sends a signal, or the same twice at once as schedulers do; exit code and stderr."""
     process.send_signal(number)
@@ -160,3 +171,65 @@ def test_a_signal_ends_with_its_code_and_one_sentence_and_its_echo_changes_nothi
     last = err.splitlines()[-1]
     assert last.startswith("stopped at step ") or last.startswith("stopped after its last step by ")
     assert "the same command " in last
+
+
+SLOW_STEP = """
+import time
+from _pytest.monkeypatch import MonkeyPatch
+from running import at_step, signaled, train
+
+def asked_twice():
+    signaled()
+    time.sleep(1)
+    signaled()
+    time.sleep(60)
+
+at_step(MonkeyPatch(), 7, asked_twice)
+train("mlp", sys.argv[1])
+"""
+
+
+def test_a_second_signal_stops_a_step_that_takes_long_and_loses_no_checkpoint(tmp_path):
+    began = time.monotonic()
+    code, err = program(SLOW_STEP, tmp_path)
+    assert time.monotonic() - began < 60  # the step was not waited for
+    assert code == 143
+    assert err.splitlines()[-2:] == [
+        "SIGTERM: finishing the step and saving; a second one stops at once",
+        "stopped at once by a second SIGTERM; the same command resumes",
+    ]
+    assert steps(tmp_path) == [4, 5]
+    assert not (tmp_path / "result.json").exists()
+    train("mlp", tmp_path)
+    assert left(tmp_path) == running.undisturbed("mlp")
+    assert not leftovers(tmp_path)
+
+
+SMALL_DISK = """
+import resource
+from _pytest.monkeypatch import MonkeyPatch
+from running import at_step, train
+from cnn_vit.errors import SurroundingsError
+
+at_step(MonkeyPatch(), 6, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY)))
+try:
+    train("mlp", sys.argv[1])
+except SurroundingsError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.code)
+"""
+
+
+def test_a_disk_without_room_ends_a_run_with_its_code_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, signaled)
+        with pytest.raises(StoppedError):
+            train("mlp", tmp_path)
+    code, err = program(SMALL_DISK, tmp_path)
+    assert code == 3
+    assert "Traceback" not in err
+    assert re.fullmatch(r"File too large: .*/checkpoints/8 needs .* raise it \(ulimit -f\), .*", err.splitlines()[-1])
+    assert steps(tmp_path) == [4, 5]
+    train("mlp", tmp_path)
+    assert left(tmp_path) == running.undisturbed("mlp")
+    assert not leftovers(tmp_path)
