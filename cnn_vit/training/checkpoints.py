@@ -121,7 +121,7 @@ class Checkpoints:
         fit(path, arrays, outline(template))
         found = self._worker.submit(self._read, path, arrays).result()
         return tree_map_with_path(
-            # a copy: the state is donated, which the host's own memory cannot be
+            # a copy: the state will be donated, and what the reader holds must not be overwritten
             lambda way, leaf: jax.device_put(found[written(way)], leaf.sharding, may_alias=False),
             template,
         )
