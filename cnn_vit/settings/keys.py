@@ -80,6 +80,8 @@ KEYS: dict[str, Key] = {
 
     "loss.name": Key("text", "softmax", "", "cross-entropy of a softmax over the classes, or of a sigmoid for each"),
     "loss.smoothing": Key("float", 0.0, "[0, 1)", "share of the target spread evenly over all classes"),
+    "loss.class_weight": Key("text", "none", "", "balanced: train each class with weight n / (classes x its count); "
+                             "never in evaluation", choices=("none", "balanced")),
 
     "optimizer.name": Key("text", REQUIRED, "", "the learning rule"),
     "optimizer.learning_rate": Key("float", REQUIRED, "(0, 1000]", "base rate, which the schedule multiplies"),

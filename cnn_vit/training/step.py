@@ -167,7 +167,7 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
             train=True,
             rngs=nnx.Rngs(dropout=key),
         )
-        each = losses.LOSSES[static.form.loss](scores, target)
+        each = losses.LOSSES[static.form.loss](scores, target, numbers["class_weight"])
         total = jnp.maximum(weight.sum(), 1)
         right = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)  # of a mixture, the larger part
         return (each * weight).sum() / total, (own(stats, state["stats"]), (right * weight).sum() / total)

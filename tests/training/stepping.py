@@ -24,10 +24,10 @@ def static(of=LINEAR, **changes):
     return plain._replace(**changes)
 
 
-def numbers(*, seed=0, operations=(), channels=1, **changes):
+def numbers(*, seed=0, operations=(), channels=1, classes=4, **changes):
     """Arguments of a step, as arrays, as a run places them."""
     plain = dict(learning_rate=0.1, weight_decay=0, momentum=0, b1=0.9, b2=0.999, epsilon=1e-8, clip=1, ema=0.9)
-    plain |= dict(smoothing=0, mean=[0.4] * channels, deviation=[0.5] * channels) | changes
+    plain |= dict(smoothing=0, class_weight=[1] * classes, mean=[0.4] * channels, deviation=[0.5] * channels) | changes
     arrays = {key: np.asarray(value, np.float32) for key, value in plain.items()}
     strengths = [[np.float32(one) for one in given] for given in augment.numbers(operations)]
     return arrays | dict(augment=strengths, key=jax.random.key(seed))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from running import configured, contents, left, lines, result, steps, train
 
-from cnn_vit import data
-from cnn_vit.data import reading
+from cnn_vit import data, files
+from cnn_vit.data import reading, stream
 from cnn_vit.errors import SurroundingsError
-from cnn_vit.training import runs, stops
+from cnn_vit.training import loop, runs, stops
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +228,29 @@ def test_a_journal_without_its_evaluations_is_refused(tmp_path):
         (tmp_path / name).unlink()
     with pytest.raises(SurroundingsError, match=r"metrics\.jsonl holds no evaluation"):
         train("mlp", tmp_path)
+
+
+# Weights of classes ---------------------------------------------------------------------------------------------------
+
+
+def test_balanced_weights_come_from_the_training_split_and_count_in_learning_alone(tmp_path):
+    """Black pictures, of which a network without biases knows nothing: every one costs ln 2 before the first update."""
+    labels = np.array([0] * 36 + [1] * 4)
+    files.write_npz(tmp_path / "a.npz", {"train_x": np.zeros((40, 8, 8), np.uint8), "train_y": labels,
+                                         "class_names": np.array(["many", "few"])})  # fmt: skip
+    final = configured(
+        "mlp", "data.name=arrays", f"data.path={tmp_path}/a.npz", "data.train=train[:75%]",
+        "data.validation=train[75%:]", "data.augment=()", "data.mean=0", "data.deviation=1", "data.channels=1",
+        "data.classes=none", "loss.smoothing=0", "duration=1 steps", "schedule.warmup=0", "log_every=1",
+        "optimizer.learning_rate=1e-9", "loss.class_weight=balanced",
+    )  # fmt: skip
+    loop.train(final, tmp_path / "run")
+    learned, judged = lines(tmp_path / "run")
+    train_labels = data.load(final.section("data")).splits["train"].labels
+    counts = np.bincount(train_labels)
+    np.testing.assert_array_equal(counts, [27, 3])
+    seen = stream.order(30, final["seed"], np.arange(final["data.batch_size"], dtype=np.int64))
+    weights = (30 / (2 * counts))[train_labels[seen]]  # 5 / 9 and 5; a batch of 32 goes on into the next epoch
+    assert abs(weights.mean() - 1) > 0.01
+    assert learned["loss"] == pytest.approx(np.log(2) * weights.mean(), rel=1e-5)
+    assert judged["loss"] == pytest.approx(np.log(2), rel=1e-6)

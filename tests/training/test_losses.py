@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.utils.class_weight import compute_class_weight
 
 from cnn_vit.training import losses
 
@@ -84,3 +85,44 @@ def test_smoothing_by_zero_keeps_a_mixed_target_and_another_amount_traces_nothin
     np.testing.assert_array_equal(smooth(target, 0.0), target)
     np.testing.assert_allclose(smooth(target, 0.6), [[0.3, 0.5, 0.2]], atol=1e-6)
     assert len(traces) == 1
+
+
+# Weights of classes
+
+
+def test_a_class_counts_with_its_weight_and_a_mixture_with_those_of_its_parts():
+    """Scores ln 3 and 0 are probabilities 3/4 and 1/4 of a softmax, 3/4 and 1/2 of sigmoids."""
+    scores, weight = jnp.log(jnp.array([[3.0, 1.0]] * 3)), jnp.array([2.0, 4.0])
+    target = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
+    first, second = np.log(4 / 3), np.log(4)
+    expected = [2 * first, 4 * second, 0.25 * 2 * first + 0.75 * 4 * second]
+    np.testing.assert_allclose(losses.softmax(scores, target, weight), expected, rtol=1e-6)
+    first, second = np.log(4 / 3) + np.log(2), np.log(4) + np.log(2)
+    expected = [2 * first, 4 * second, 0.25 * 2 * first + 0.75 * 4 * second]
+    np.testing.assert_allclose(losses.sigmoid(scores, target, weight), expected, rtol=1e-6)
+
+
+@few
+@given(scores=SCORES, weights=WEIGHTS, counts=hnp.arrays(np.float32, 4, elements=st.floats(0.125, 8, width=32)))
+def test_a_weighted_loss_is_the_sum_of_what_each_class_would_cost(scores, weights, counts):
+    target = shares(weights)
+    for name, loss in losses.LOSSES.items():
+        alone = np.stack([loss(scores, np.eye(4, dtype=np.float32)[[at] * 3]) for at in range(4)], 1)
+        expected = (np.float64(target) * counts * alone).sum(1)
+        np.testing.assert_allclose(loss(scores, target, counts), expected, rtol=1e-5, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_weights_of_one_change_no_bit(name):
+    rng = np.random.default_rng(0)
+    scores, target = rng.normal(0, 9, (50, 7)).astype(np.float32), shares(rng.random((50, 7), np.float32))
+    loss = jax.jit(losses.LOSSES[name])
+    np.testing.assert_array_equal(loss(scores, target, np.ones(7, np.float32)), loss(scores, target))
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_one_on_average():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    found = losses.balanced(labels, 3)
+    np.testing.assert_allclose(found, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6)  # n / (classes x count)
+    np.testing.assert_allclose(found, compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
+    assert found[labels].mean() == pytest.approx(1)

@@ -49,16 +49,18 @@ def pixels(given, one):
     return ((images - given["mean"]) / given["deviation"]).reshape(len(images), -1).astype(np.float64)
 
 
-def loss_and_gradient(params, x, target, kind):
-    """Mean loss over the rows, and its gradient: x^T (p - target) / B, p a softmax or sigmoids."""
+def loss_and_gradient(params, x, target, kind, weight=1):
+    """Mean loss over the rows, and its gradient: x^T (sum(w t) p - w t) / B, p a softmax or sigmoids."""
     scores = x @ params["kernel"] + params["bias"]
+    target = weight * target
+    whole = target.sum(1, keepdims=True)
     if kind == "softmax":
         p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
         each = -(target * np.log(p)).sum(1)
     else:
         p = 1 / (1 + np.exp(-scores))
-        each = -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum(1)
-    error = (p - target) / len(x)
+        each = -(target * np.log(p) + (whole - target) * np.log(1 - p)).sum(1)
+    error = (whole * p - target) / len(x)
     return each.mean(), dict(kernel=x.T @ error, bias=error.sum(0)), scores
 
 
@@ -70,7 +72,7 @@ def by_hand(of, given, batches, params, rates):
     for t, (one, rate) in enumerate(zip(batches, rates, strict=True), start=1):
         x, target = pixels(given, one), np.eye(4)[one["label"]]
         target = target * (1 - given["smoothing"]) + given["smoothing"] / 4
-        loss, grads, scores = loss_and_gradient(params, x, target, of.form.loss)
+        loss, grads, scores = loss_and_gradient(params, x, target, of.form.loss, given["class_weight"])
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         taken.append([loss, (scores.argmax(1) == one["label"]).mean(), rate, norm])
         for key, g in grads.items():
@@ -99,8 +101,19 @@ def direction(of, given, g, decay, kept, t):
         (dict(clip=True), dict(clip=0.2, weight_decay=0.3)),
         (dict(schedule=COSINE), dict(smoothing=0.2)),
         (dict(of=form(hidden=(), loss="sigmoid")), dict(smoothing=0.1)),
+        (dict(), dict(class_weight=[0.5, 4, 1, 0.25])),
+        (dict(of=form(hidden=(), loss="sigmoid")), dict(class_weight=[0.5, 4, 1, 0.25], smoothing=0.1)),
     ],
-    ids=["sgd", "nesterov", "adamw", "clipping", "smoothing and a schedule", "sigmoid"],
+    ids=[
+        "sgd",
+        "nesterov",
+        "adamw",
+        "clipping",
+        "smoothing and a schedule",
+        "sigmoid",
+        "class weights",
+        "class weights of a sigmoid",
+    ],  # fmt: skip
 )
 def test_steps_are_those_of_the_formula(changes, given):
     of, given = static(**changes), numbers(**given)
@@ -129,6 +142,7 @@ def test_rates_seeds_decays_and_strengths_share_one_compilation():
         numbers(operations=written, seed=7),
         numbers(operations=written, weight_decay=0.5, momentum=0.5, smoothing=0.1, mean=[0.1]),
         numbers(operations=("pad_crop(2)", "blend(0.9)")),
+        numbers(operations=written, class_weight=[3, 1, 0.5, 0.5]),
     ]
     steps, results = set(), []
     for given in trials:  # as trials of one process do: each builds anew
