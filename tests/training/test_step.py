@@ -113,7 +113,7 @@ def direction(of, given, g, decay, kept, t):
         "sigmoid",
         "class weights",
         "class weights of a sigmoid",
-    ],  # fmt: skip
+    ],
 )
 def test_steps_are_those_of_the_formula(changes, given):
     of, given = static(**changes), numbers(**given)
