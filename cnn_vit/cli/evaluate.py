@@ -44,4 +44,6 @@ def told(found: dict[str, Any]) -> str:
     rows += [("loss", f"{found['loss']:.4f}"), ("examples", f"{found['n']:,}")]
     if found["near_ties"]:
         rows.append(("near ties", ", ".join(map(str, found["near_ties"][:10]))))
+    if found["layout"]:
+        rows.append(("layout", found["layout"]))
     return f"{found['split']}\n{cli.table(rows, indent='  ')}"

@@ -91,7 +91,8 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
         workers: threads that decode pictures.
 
     Returns:
-        split, accuracy, top5, loss, n, near_ties, and `rows`: the arrays of `rows` above.
+        split, accuracy, top5, loss, n, near_ties, `layout`: how the split was made where the data has none of its own
+        (else None), and `rows`: the arrays of `rows` above.
 
     Raises:
         UserError: the data has other classes, other pictures, or no such split; no example at once.
@@ -112,7 +113,7 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
         workers=workers,
     )
     answer = {"split": split, **summary(found, len(network.classes)), "near_ties": near_ties(found)}
-    return answer | {"rows": found}
+    return answer | {"layout": dataset.facts.get("layout"), "rows": found}
 
 
 def normalization(preprocessing: dict) -> dict[str, np.ndarray]:

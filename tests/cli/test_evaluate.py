@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_vit.__main__ import main
 
@@ -78,3 +79,14 @@ def test_wrong_words_are_one_line_and_exit_2(run, capsys, words, said):
 def test_a_folder_without_a_run_is_refused(capsys, tmp_path):
     assert main(["evaluate", f"--workdir={tmp_path}"]) == 2
     assert "holds no run" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_that_lie_in_no_split_say_which_of_them_were_judged(run, capsys, tmp_path):
+    for kind in range(10):
+        (tmp_path / str(kind)).mkdir()
+        for number in range(10):
+            Image.fromarray(np.full((8, 8), 20 * kind + number, np.uint8)).save(tmp_path / str(kind) / f"{number}.png")
+    assert main(["evaluate", f"--workdir={run}", f"--data={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["examples", "10"] for line in lines)
+    assert any("no split folders: a stratified tenth is test" in line for line in lines)
