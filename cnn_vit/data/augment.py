@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cnn_vit.data import mix, pixels, warp
+from cnn_vit.data import mix, pixels, policies, warp
 from cnn_vit.errors import UserError, unknown
 
 WRITTEN = re.compile(r"\s*(\w+)\s*(?:\(([^()]*)\)\s*)?")  # flip, flip(), pad_crop(4), jitter(0.4, saturation=0)
@@ -63,15 +63,18 @@ class Operation(NamedTuple):
 
     Attributes:
         meaning: what it does, one line.
-        change: (image, key, *numbers) -> image; where it mixes, (images, target, key, *numbers) -> (images, target).
+        change: (image, key, *numbers) -> image; where it takes all rows, (images, keys, *numbers) -> images; where it
+            mixes, (images, target, key, *numbers) -> (images, target).
         numbers: what it takes in brackets.
         mixes: whether it works on the whole batch and changes the labels with the pixels.
+        all_rows: whether it is given all rows with their keys, and itself sees to it that none depends on another.
     """
 
     meaning: str
     change: Callable
     numbers: tuple[Number, ...] = ()
     mixes: bool = False
+    all_rows: bool = False
 
 
 def check(operations: Sequence[str]) -> None:
@@ -119,7 +122,9 @@ def build(operations: Sequence[str], num_classes: int) -> Callable:
                 images, target = mix.apply(operation.change, images, target, jax.random.fold_in(mix_key, place), *given)
             else:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, place)
-                images = jax.vmap(operation.change, (0, 0, *[None] * len(given)))(images, keys, *given)
+                over = (0, 0, *[None] * len(given))
+                change = operation.change if operation.all_rows else jax.vmap(operation.change, over)
+                images = change(images, keys, *given)
         return images, target
 
     return augment
@@ -210,6 +215,15 @@ OPERATIONS = {
         "a black box of a random share of the area, with this probability",
         pixels.erase,
         (Number("probability", 0.5, 0, 1), Number("min_area", 0.02, 0.001, 1), Number("max_area", 0.4, 0.001, 1)),
+    ),
+    "randaugment": Operation(
+        "so many operations in turn, drawn from fourteen, all of one magnitude (10 is the papers' full range)",
+        policies.randaugment,
+        (Number("count", 2, 0, 14, whole=True), Number("magnitude", 9, 0, 30)),
+        all_rows=True,
+    ),
+    "trivialaugment": Operation(
+        "one operation drawn from fourteen, of any strength, in wide ranges", policies.trivialaugment, all_rows=True
     ),
     "mixup": Operation(
         "two pictures added, w and 1 - w, labels too; w from Beta(alpha, alpha), alpha 0 is off",
