@@ -75,6 +75,11 @@ def check(section: Mapping[str, Any]) -> None:
     for key in ("mean", "deviation"):
         if final[key] is not None and channels is not None and len(final[key]) != channels:
             raise UserError(f"data.{key} has {len(final[key])} numbers for {channels} channels; give one for each")
+    crop = final["random_crop"]
+    if crop is not None and (len(crop) != 2 or crop[0] > crop[1]):
+        raise UserError(
+            f"data.random_crop is {crop}; it takes the least and the most share of the area, such as (0.08, 1.0)"
+        )
     if final["augment"]:
         from cnn_vit.data import augment  # imports jax
 
@@ -118,7 +123,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
     refuse_missing_classes(found, rows, skipped)
     ready, shape = reading.read(
         found, rows, sides=sides_of(final["image_size"]), channels=final["channels"], fit=final["fit"],
-        check=final["check"], verdicts=verdicts, workers=final["workers"],
+        crop=final["random_crop"], check=final["check"], verdicts=verdicts, workers=final["workers"],
     )  # fmt: skip
     fingerprint, how = fingerprints.of(found, workers=final["workers"])
     facts = {

@@ -65,7 +65,7 @@ def batches(
     splits = opened(source, size).splits
     if split not in splits:
         raise unknown("split", split, splits)
-    rows = passes(len(splits[split]), batch_size, epochs, seed=seed if split == "train" else None)
+    rows = passes(splits[split], batch_size, epochs, seed=seed if split == "train" else None)
     return pairs(splits[split], rows, change)
 
 
@@ -76,16 +76,17 @@ def pairs(split: data.Split, rows: Iterable[stream.Rows], change: Callable) -> P
         yield change(batch["image"], update)[real], batch["label"][real]  # copies, also of what a device holds
 
 
-def passes(n: int, batch_size: int, epochs: int | None, *, seed: int | None) -> Iterator[stream.Rows]:
+def passes(split: data.Split, batch_size: int, epochs: int | None, *, seed: int | None) -> Iterator[stream.Rows]:
     """Rows of the batches of so many epochs, shuffled by a seed, or in order where it is None."""
+    n = len(split)
     total = None if epochs is None else epochs * n
     size = batch_size if total is None else min(batch_size, total)
     last = None if total is None else -(-total // size)
     updates = itertools.count() if last is None else range(last)
-    in_turn = ((update * size + np.arange(size)) % n for update in updates)
-    chosen = in_turn if seed is None else stream.orders(n, seed, np.arange(size), size, 0, last)
-    for update, examples in enumerate(chosen):
-        yield stream.padded(examples[: None if total is None else total - update * size], size)
+    in_turn = (stream.Rows((update * size + np.arange(size)) % n, size) for update in updates)
+    chosen = in_turn if seed is None else stream.training_rows(split, seed, np.arange(size), size, 0, last)
+    for update, (examples, _, chance) in enumerate(chosen):
+        yield stream.padded(examples[: None if total is None else total - update * size], size)._replace(chance=chance)
 
 
 def unchanged(images: np.ndarray, update: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Decoded pictures kept from start to start: the bytes of a split's array, in the cache's `decoded`.
 
 A file there stands for the marks of all pictures (path, size, times of change), their size, colors and fit, and the
-version of Pillow: touch one picture and all are decoded again. Its end is a checksum. The oldest go where there are
-more than 2 GB. Where the cache cannot be read or written pictures are decoded at each start, and nothing else changes.
+versions of what decodes: touch one picture and all are decoded again. Its end is a checksum. The oldest go where there
+are more than 2 GB. Where the cache cannot be read or written pictures are decoded at each start, and nothing else
+changes.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import numpy as np
 import PIL
 
 from cnn_vit import files
+from cnn_vit.data import jpeg
 from cnn_vit.data.parts import Encoded, Part
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache, stamps
@@ -57,7 +59,7 @@ def place(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> 
     """Where the pictures of a split are kept; None where that is not worth it, or there is no cache."""
     if not isinstance(part, Encoded) or part.mark is None or part.sizes[at].sum() < LEAST:
         return None
-    digest = hashlib.sha256(f"{PIL.__version__}:{RULES}:{shape}:{fit}".encode())
+    digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{RULES}:{shape}:{fit}".encode())
     for index in at.tolist():
         digest.update(hashlib.sha256(part.mark(index).encode(errors="surrogateescape")).digest())
     with contextlib.suppress(UserError):

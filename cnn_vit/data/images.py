@@ -1,4 +1,4 @@
-"""The bytes of a picture file -> pixels: the only place that decodes, and the only one that resizes.
+"""The bytes of a picture file -> pixels: the only place that decodes (a plain JPEG with `jpeg`), and that resizes.
 
 The same pixels in another container give the same array. Animations give their first frame, 16 bits become 8 by 1/257,
 EXIF orientation is applied, and what is transparent lies on white. Gray is ITU-R 601 luma, as Pillow computes it; a
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from cnn_vit.data import jpeg
 from cnn_vit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
@@ -195,8 +196,14 @@ def orientation(image: Image.Image) -> int:
     return found if found in TURNS else 1
 
 
-def pixels_of(image: Image.Image, content: bytes, channels: int) -> np.ndarray:  # -> (H, W, C)
-    """Pixels of an open picture, uint8, upright."""
+def pixels_of(image: Image.Image, content: bytes, channels: int, reduction: int = 1) -> np.ndarray:  # -> (H, W, C)
+    """Pixels of an open picture, uint8, upright; the sides of a JPEG divided by 1, 2, 4 or 8, rounded up."""
+    whole = image.size
+    if reduction > 1:
+        image.draft(None, (image.width // reduction, image.height // reduction))  # nothing where it is no JPEG
+    stored = jpeg.decoded(content, image, whole)
+    if stored is not None:
+        return upright(recolored(stored, channels), orientation(image))
     image.load()
     refuse_short(image, content)
     turn = orientation(image)
@@ -206,9 +213,16 @@ def pixels_of(image: Image.Image, content: bytes, channels: int) -> np.ndarray: 
         flat = Image.new("RGB", flat.size, "white")
         flat.paste(over, mask=over.getchannel("A"))
     flat = flat.convert("RGB" if channels == 3 else "L")
-    if turn in TURNS:
-        flat = flat.transpose(TURNS[turn])
-    return np.array(flat).reshape(flat.height, flat.width, channels)
+    return upright(np.array(flat).reshape(flat.height, flat.width, channels), turn)
+
+
+def upright(pixels: np.ndarray, turn: int) -> np.ndarray:  # (H, W, C) -> (H, W, C) or (W, H, C)
+    """Stored pixels as an EXIF orientation shows them."""
+    if turn not in TURNS:
+        return pixels
+    channels = pixels.shape[-1]
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).transpose(TURNS[turn])
+    return np.array(image).reshape(image.height, image.width, channels)
 
 
 def refuse_short(image: Image.Image, content: bytes) -> None:

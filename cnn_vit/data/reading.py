@@ -1,16 +1,18 @@
 """From the parts of a source to splits that are read: one size, one number of colors, in memory where they fit.
 
 Pictures that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`); of more, each is
-looked at as closely as `data.check` says, and they are decoded when they are read. What cannot be read is named before
-the first step; what turns out so later is named then.
+looked at as closely as `data.check` says, and they are decoded when they are read; so are training pictures that boxes
+are cut out of (`crops`). What cannot be read is named before the first step; what turns out so later is named then.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from cnn_vit.data import checking, decoded, faults, images
+from cnn_vit.data import checking, crops, decoded, faults, images
 from cnn_vit.data.faults import Fault
 from cnn_vit.data.images import Header, UnreadableError
 from cnn_vit.data.parts import Found, Part, Pixels
@@ -32,6 +34,7 @@ def read(
     sides: tuple[int, int] | None,
     channels: int | None,
     fit: str,
+    crop: tuple[float, float] | None,
     check: str,
     verdicts: Verdicts,
     workers: int,
@@ -44,6 +47,7 @@ def read(
         sides: (height, width); None: as the pictures are.
         channels: 1 or 3; None: as the pictures are.
         fit: "crop", "stretch" or "pad(GRAY)".
+        crop: shares of the area, least and most, of the boxes that training pictures are cut in; None: they are not.
         check: how closely to look at pictures that are not decoded at the start: "auto", "all", "header", "none".
         verdicts: what is known of the files.
         workers: threads.
@@ -64,23 +68,45 @@ def read(
         heads, bad, done = *look(chosen, "header", verdicts, workers), "header"
         sides, channels = settled(heads, bad, count, sides, channels)
     shape = (*sides, channels)
-    fits = count * math.prod(shape) <= MEMORY
-    if not fits and closely not in ("none", done):
-        _, bad = look(chosen, closely, verdicts, workers)
+    later = {split: one for split, one in chosen.items() if crop and split == "train"}
+    kept = {split: one for split, one in chosen.items() if split not in later}
+    if sum(len(at) for _, at in kept.values()) * math.prod(shape) > MEMORY:
+        later, kept = chosen, {}
+    if later and closely not in ("none", done):
+        _, bad = look(later, closely, verdicts, workers)
     verdicts.save()
-    if not fits:
-        faults.refuse(bad, count)
-        return {split: as_read(part, at, shape, fit) for split, (part, at) in chosen.items()}, shape
-    now = {split: at_once(part, at, shape, fit, workers) for split, (part, at) in chosen.items()}
-    faults.refuse([fault for _, wrong in now.values() for fault in wrong], count)
-    return {split: one for split, (one, _) in now.items()}, shape
+    now = {split: at_once(part, at, shape, fit, workers) for split, (part, at) in kept.items()}
+    wrong = [*bad, *(fault for _, wrong in now.values() for fault in wrong)]
+    faults.refuse(list({fault.name: fault for fault in wrong}.values()), count)
+    ready = {split: as_read(part, at, shape, fit) for split, (part, at) in later.items()}
+    ready |= {split: one for split, (one, _) in now.items()}
+    if crop:
+        ready["train"] = to_cut(ready["train"], *chosen["train"], shape, crop)
+    return {split: ready[split] for split in chosen}, shape
 
 
 def as_read(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
     """A split whose pictures are decoded when they are read."""
     if isinstance(part, Pixels) and part.shape == shape:
         return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.drawn)
-    return Split(part.labels[at], lambda rows: many(part, at[rows], shape, fit), False, named(part, at))
+
+    def take(_: int, index: int) -> np.ndarray:
+        return one(part, index, shape, fit)
+
+    return Split(part.labels[at], lambda rows: many(part, at[rows], shape, take), False, named(part, at))
+
+
+def to_cut(split: Split, part: Part, at: np.ndarray, shape: Shape, crop: tuple[float, float]) -> Split:
+    """The same, with random boxes cut out of its pictures when they are trained on."""
+
+    def cut(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        def take(row: int, index: int) -> np.ndarray:
+            place = functools.partial(crops.box, numbers=numbers[row], min_area=crop[0], max_area=crop[1])
+            return box_of(part, index, shape, place)
+
+        return many(part, at[rows], shape, take)
+
+    return replace(split, in_memory=False, cut=cut)
 
 
 def at_once(part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int) -> tuple[Split, list[Fault]]:
@@ -118,12 +144,14 @@ def named(part: Part, at: np.ndarray) -> Sequence[str] | None:
     return None if part.names is None else [part.names[index] for index in at]
 
 
-def many(part: Part, indices: np.ndarray, shape: Shape, fit: str) -> np.ndarray:  # (n,) -> (n, H, W, C)
-    """Pictures as they are asked for."""
+def many(
+    part: Part, indices: np.ndarray, shape: Shape, take: Callable[[int, int], np.ndarray]
+) -> np.ndarray:  # (n,) -> (n, H, W, C)
+    """Pictures as they are asked for, by (place among them, index) -> pixels."""
     pixels = np.empty((len(indices), *shape), np.uint8)
     for row, index in enumerate(indices.tolist()):
         try:
-            pixels[row] = one(part, index, shape, fit)
+            pixels[row] = take(row, index)
         except UnreadableError as error:
             raise UserError(str(Fault(faults.where(part, index), index, error))) from error
     return pixels
@@ -137,6 +165,15 @@ def one(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H,
     else:
         raw = images.decode(part.content(index, None), channels=channels)
     return images.fitted(raw, (height, width), fit)
+
+
+def box_of(part: Part, index: int, shape: Shape, place: Callable[[int, int], crops.Box]) -> np.ndarray:  # -> (H, W, C)
+    """A box of a picture in the final shape."""
+    height, width, channels = shape
+    if isinstance(part, Pixels):
+        raw = images.recolored(part.read(np.array([index]))[0], channels)
+        return images.resized(raw, (height, width), place(*raw.shape[:2]))
+    return crops.cut(part.content(index, None), (height, width), channels=channels, place=place)
 
 
 # Headers

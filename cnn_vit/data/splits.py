@@ -35,12 +35,15 @@ class Split:
             unreadable.
         in_memory: whether `read` is a mere look-up; else it decodes and is worth threads.
         names: of the pictures, where they are files.
+        cut: (indices (n,), numbers (n, 4) in [0, 1)) -> random boxes of the pictures (n, H, W, C) uint8, where they are
+            to be trained on in such (`crops`).
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
     in_memory: bool = True
     names: Sequence[str] | None = None
+    cut: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +52,14 @@ class Split:
         """The examples at these positions, in this order."""
         positions = np.asarray(positions, np.int64)
         names = None if self.names is None else [self.names[at] for at in positions]
-        return Split(self.labels[positions], lambda rows: self.read(positions[rows]), self.in_memory, names)
+        cut = self.cut
+        return Split(
+            self.labels[positions],
+            lambda rows: self.read(positions[rows]),
+            self.in_memory,
+            names,
+            None if cut is None else lambda rows, numbers: cut(positions[rows], numbers),
+        )
 
 
 class Slice(NamedTuple):

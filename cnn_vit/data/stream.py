@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cnn_vit.data import crops
 from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
 
@@ -38,10 +39,12 @@ class Rows(NamedTuple):
     Attributes:
         examples: (rows,) their indices; 0 where it is padding.
         real: rows before the padding.
+        chance: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
     """
 
     examples: np.ndarray
     real: int
+    chance: np.ndarray | None = None
 
 
 # Chance ---------------------------------------------------------------------------------------------------------------
@@ -151,8 +154,16 @@ def batches(
     """
     share = shared(split, batch_size, hosts)
     mine = np.arange(host * share, (host + 1) * share)
-    rows = (Rows(index, share) for index in orders(len(split), seed, mine, batch_size, first, last))
+    rows = training_rows(split, seed, mine, batch_size, first, last)
     return flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+
+
+def training_rows(
+    split: Split, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
+) -> Iterator[Rows]:
+    """The rows `mine` of each update's batch, with their chance where the pictures are cut."""
+    for update, index in enumerate(orders(len(split), seed, mine, batch_size, first, last), first):
+        yield Rows(index, len(mine), crops.chance(seed, update, batch_size)[mine] if split.cut else None)
 
 
 def orders(n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None) -> Iterator[np.ndarray]:
@@ -247,15 +258,19 @@ class Batch:
 
     def begin(self, pool: Executor, threads: int) -> list[Future]:
         """Hands out the parts: the real rows and one of the padding."""
-        wanted = self.rows.examples[: self.rows.real + 1]
-        size = min(PART, -(-len(wanted) // threads)) if threads else len(wanted)
-        parts = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-        self.images, self.left = list(parts), len(parts)  # pictures take the place of their indices
+        wanted = min(self.rows.real + 1, len(self.rows.examples))
+        size = min(PART, -(-wanted // threads)) if threads else wanted
+        parts = [slice(start, min(start + size, wanted)) for start in range(0, wanted, size)]
+        self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # pictures take the place of indices
         return [pool.submit(self.read, number, part) for number, part in enumerate(parts)]
 
-    def read(self, number: int, part: np.ndarray) -> tuple[Any] | None:
+    def read(self, number: int, part: slice) -> tuple[Any] | None:
         """Reads a part; gives the batch as placed where no other part is missing."""
-        self.images[number] = self.split.read(part)
+        examples, chance = self.rows.examples[part], self.rows.chance
+        cut = self.split.cut
+        self.images[number] = (
+            self.split.read(examples) if cut is None or chance is None else cut(examples, chance[part])
+        )
         with self.lock:
             self.left -= 1
             last = self.left == 0
@@ -263,7 +278,7 @@ class Batch:
 
     def whole(self) -> dict[str, np.ndarray]:
         """The batch of all parts."""
-        index, real = self.rows
+        index, real = self.rows.examples, self.rows.real
         image = self.images[0] if len(self.images) == 1 else np.concatenate(self.images)
         if missing := len(index) - len(image):
             image = np.concatenate([image, np.repeat(image[-1:], missing, axis=0)])

@@ -40,7 +40,7 @@ LOCK = "lock"
 FORK = "fork.json"
 
 AGAIN = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "simplejpeg")
 
 
 class Trained(NamedTuple):
