@@ -38,14 +38,27 @@ def build(name: str, num_classes: int, **changes) -> "nnx.Module":
 
 def check(
     name: str, keywords: dict[str, Any], *, num_classes: int, channels: int, image_size: int | tuple[int, int]
-) -> None:
-    """Raises UserError where `build` would, and for settings of the model that belong to the data."""
+) -> "nnx.Module":
+    """The network; raises UserError where `build` would, and for settings of the model that belong to the data."""
     for key in keywords:
         if key in FROM_DATA:
             raise UserError(f"model.{key} is not a setting; the model takes it from data.{key}")
         if key == "num_classes":
             raise UserError("model.num_classes is not a setting; the model takes the number of classes from the data")
-    build(name, num_classes, channels=channels, image_size=image_size, **keywords)
+    return build(name, num_classes, channels=channels, image_size=image_size, **keywords)
+
+
+def refuse_unmasked(name: str) -> None:
+    """Raises UserError for a network whose call takes no mask of each picture's own pixels."""
+    if not takes_mask(name):
+        able = " or ".join(f"{family}/*" for family in families() if takes_mask(f"{family}/{variants_of(family)[0]}"))
+        raise UserError(f"{name} takes no mask, and data.fit=pad_batch gives one; take {able}, or data.fit=crop")
+
+
+def takes_mask(name: str) -> bool:
+    """Whether the call of a network has a keyword `mask`."""
+    network: Any = variant(name).func
+    return "mask" in inspect.signature(network.__call__).parameters
 
 
 def variant(name: str) -> functools.partial:

@@ -6,6 +6,7 @@ Source: the common pattern since LeCun et al. 1998; batch norm of arXiv:1502.031
 An output side is floor((side + 2 * padding - kernel_size) / stride) + 1 behind a convolution and
 floor((side - pool_size) / pool_size) + 1 behind a pooling: windows do not overlap, and the odd pixels at the right and
 bottom, which fill no window, are left out. First values are He's normal; the head's are LeCun's.
+With a mask each picture gets the scores that it would get alone: it cuts before each convolution, and the average.
 
 Axes:
     B batch    H, W image sides in pixels    C colors    I, O channels into and out of a stage
@@ -25,6 +26,7 @@ from cnn_vit.models.mlp import Hidden
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
+from cnn_vit.nn.masks import kept, masked_mean, slid
 from cnn_vit.nn.norm import BatchNorm
 from cnn_vit.nn.pool import average_pool, max_pool
 
@@ -90,24 +92,49 @@ class CNN(nnx.Module):
         self.head = Dense(self.hidden.features, num_classes)
 
     def __call__(
-        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class."""
-        x = self.features(images, train=train, rngs=rngs)  # (B, D)
+        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class.
+
+        `mask` (B, H, W) is True on the pixels of each picture, a rectangle from the top left corner on.
+        """
+        x = self.features(images, train=train, rngs=rngs, mask=mask)  # (B, D)
         return self.head(x).astype(jnp.float32)
 
     def features(
-        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
         """What the head sees: the last hidden layer, or the stages' pixels where there is none."""
-        if not self.average:
+        if mask is not None:
+            self.refuse_mask(train=train)
+        elif not self.average:
             refuse_size(images, self.image_size)
         x = images
         for stage in self.stages:
-            x = stage(x, pooling=self.pooling, train=train)
-        x = x.mean((1, 2)) if self.average else x.reshape(len(x), -1)
+            x = stage(x, pooling=self.pooling, train=train, mask=mask)
+            mask = None if mask is None else stage.mask_after(mask)
+        if mask is not None:
+            x = masked_mean(x, mask)
+        elif self.average:
+            x = x.mean((1, 2))
+        else:
+            x = x.reshape(len(x), -1)
         x = self.dropout(x, train=train, rngs=rngs)
         return self.hidden(x, train=train, rngs=rngs)
+
+    def refuse_mask(self, *, train: bool) -> None:
+        """Raises UserError where pictures of several sizes cannot be told from what surrounds them."""
+        if not self.average:
+            raise UserError("a dense head has a weight for each pixel of one size; set model.head=average for a mask")
+        if train and self.stages[0].norms:
+            raise UserError(
+                "batch norm takes its statistics over the padding too; set model.batch_norm=false to train with a mask"
+            )
+
+    @property
+    def least_side(self) -> int:
+        """The smallest side in pixels, of a picture in a mask, that the stages leave something of."""
+        return next(side for side in range(1, max(self.image_size) + 1) if self.side_after(side) >= 1)
 
     def side_after(self, side: int) -> int:
         """Side in pixels that the stages leave of an image's; below 1 where they leave nothing."""
@@ -157,8 +184,12 @@ class Stage(nnx.Module):
         self.norms = nnx.List([BatchNorm(filters) for _ in range(convolutions if batch_norm else 0)])
         self.kernel_size, self.stride, self.padding, self.pool = kernel_size, stride, padding, pool
 
-    def __call__(self, x: jax.Array, *, pooling: str, train: bool) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+    def __call__(
+        self, x: jax.Array, *, pooling: str, train: bool, mask: jax.Array | None = None
+    ) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         for i, convolution in enumerate(self.convolutions):
+            if mask is not None:
+                x, mask = kept(x, mask), self.inside(i, mask)
             x = convolution(x)
             if self.norms:
                 x = self.norms[i](x, train=train)
@@ -169,9 +200,21 @@ class Stage(nnx.Module):
             return max_pool(x, self.pool, stride=self.pool, padding=0)
         return average_pool(x, self.pool, stride=self.pool, padding=0, count_padding=False)
 
+    def inside(self, i: int, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
+        """The pixels that convolution i leaves of each picture."""
+        return slid(mask, self.kernel_size, stride=self.stride if i == 0 else 1, padding=self.padding)
+
+    def mask_after(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
+        """The pixels that the stage leaves of each picture."""
+        for i in range(len(self.convolutions)):
+            mask = self.inside(i, mask)
+        return mask if self.pool == 1 else slid(mask, self.pool, stride=self.pool, padding=0)
+
     def side_after(self, side: int) -> int:
         """Side in pixels that the stage leaves of a side."""
         for i in range(len(self.convolutions)):
+            if side < 1:  # padding alone makes no picture
+                return 0
             side = (side + 2 * self.padding - self.kernel_size) // (self.stride if i == 0 else 1) + 1
         return side // self.pool
 

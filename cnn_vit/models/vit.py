@@ -6,7 +6,9 @@ Numbers and first values follow Google's code (google-research/vision_transforme
 LayerNorm's epsilon 1e-6; MLP and attention start with Xavier's uniform values, positions with normal(0.02), class token
 and head at 0, so that the first scores are 0. GELU is its tanh form there; timm and torchvision use erf (`gelu="erf"`;
 up to 5e-4 apart).
-Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block.
+Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block. With a mask
+each picture gets the scores that it would get alone: its patches read one another only, and have the positions of the
+top left part of the table, those of their pixels (absolute positions in NaViT's words, arXiv:2307.06304).
 
 A patch side stands behind the size, "B16"; `-gap` averages the tokens, `-map` reads them by one query of attention,
 `-tok` has its class token outside the table of positions, `-pre_logits` puts a dense layer and tanh before the head.
@@ -21,6 +23,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cnn_vit.errors import UserError
@@ -28,6 +31,7 @@ from cnn_vit.models import at_least, refuse_size, shares, sides
 from cnn_vit.nn.attention import Attention
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout, StochasticDepth
+from cnn_vit.nn.masks import kept, masked_mean
 from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions, sincos_positions
@@ -55,7 +59,7 @@ class ViT(nnx.Module):
         dropout: share of the values dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
-            dropped as upstream does (H14 at 384 pixels reads 27 patches a side, 378 pixels).
+            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); a picture in a mask is never refused.
         fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
         channels: colors of an image.
         image_size: side in pixels, or (height, width), each a multiple of the patch side (see leftover); fixed.
@@ -86,7 +90,8 @@ class ViT(nnx.Module):
         at_least(1, patch=patch, width=width, depth=depth, heads=heads, hidden=hidden)
         shares(dropout=dropout, stochastic_depth=stochastic_depth)
         self.image_size = sides(image_size)
-        self.grid = whole_patches(self.image_size, patch, drop=leftover == "drop")
+        self.drop_leftover = leftover == "drop"
+        self.grid = whole_patches(self.image_size, patch, drop=self.drop_leftover)
         self.read = self.grid[0] * patch, self.grid[1] * patch
         refuse_width(width, heads=heads, positions=positions)
         self.patches = PatchEmbed(patch, channels, width)
@@ -105,46 +110,87 @@ class ViT(nnx.Module):
         self.head = Dense(width, num_classes, initializer="zeros")
 
     def __call__(
-        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class."""
-        x = self.features(images, train=train, rngs=rngs)  # (B, D)
+        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class.
+
+        `mask` (B, H, W) is True on the pixels of each picture, a rectangle from the top left corner on; with it images
+        may be smaller than `image_size`.
+        """
+        x = self.features(images, train=train, rngs=rngs, mask=mask)  # (B, D)
         return self.head(x).astype(jnp.float32)
 
     def features(
-        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
         """What the head sees: one token, or all of them pooled, in the dtype of the images."""
-        refuse_size(images, self.image_size)
-        x = self.patches(images[:, : self.read[0], : self.read[1]])  # (B, N, D)
-        x = self.dropout(self.placed(x), train=train, rngs=rngs)
+        grid, tokens = None, None
+        if mask is None:
+            refuse_size(images, self.image_size)
+            images = images[:, : self.read[0], : self.read[1]]
+        else:
+            images, grid = self.whole(kept(images, mask))
+            tokens = self.tokens(mask)  # (B, T)
+        x = self.patches(images)  # (B, N, D)
+        x = self.dropout(self.placed(x, grid), train=train, rngs=rngs)
         for block in self.blocks:
-            x = block(x, train=train, rngs=rngs)
+            x = block(x, train=train, rngs=rngs, mask=tokens)
         if self.norm is not None:
             x = self.norm(x)
-        x = self.pooled(x)
+        x = self.pooled(x, mask=tokens)
         return x if self.pre_logits is None else jnp.tanh(self.pre_logits(x))
 
-    def placed(self, patches: jax.Array) -> jax.Array:  # (B, N, D) -> (B, T, D)
-        """The class token (if any) before the patches, and positions added to all that have one."""
-        token = None
+    def whole(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:  # (B, H, W, C) -> (B, Y, X, C), ()
+        """Images as whole patches, what fills none dropped or filled up with zeros, and rows and columns of them."""
+        side, (height, width) = self.patches.patch, images.shape[1:3]
+        if height > self.image_size[0] or width > self.image_size[1]:
+            refuse_size(images, self.image_size)
+        if self.drop_leftover:
+            rows, columns = height // side, width // side
+            return images[:, : rows * side, : columns * side], (rows, columns)
+        images = jnp.pad(images, ((0, 0), (0, -height % side), (0, -width % side), (0, 0)))
+        return images, (images.shape[1] // side, images.shape[2] // side)
+
+    def tokens(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, T)
+        """The tokens of each picture: the class token if any, and patches that it fills or, unless dropped, touches."""
+        side = self.patches.patch
+        first = side - 1 if self.drop_leftover else 0
+        mask = mask[:, first::side, first::side].reshape(len(mask), -1)  # (B, N)
+        return mask if self.token is None else jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+
+    @property
+    def least_side(self) -> int:
+        """The smallest side in pixels, of a picture in a mask, that has a patch."""
+        return self.patches.patch if self.drop_leftover else 1
+
+    def placed(self, patches: jax.Array, grid: tuple[int, int] | None = None) -> jax.Array:  # (B, N, D) -> (B, T, D)
+        """The class token (if any) before the patches, and positions added to all that have one.
+
+        Of a smaller grid than the network's own, those of its top left part.
+        """
+        token, rows = None, None
         if self.token is not None:
             token = jnp.broadcast_to(self.token[...].astype(patches.dtype), (len(patches), 1, patches.shape[-1]))
+        if grid is not None:
+            rows = np.add.outer(np.arange(grid[0]) * self.grid[1], np.arange(grid[1])).ravel()
         if self.table is None:
             x = patches
             if self.positions == "sincos":
-                x = x + jnp.asarray(sincos_positions(*self.grid, x.shape[-1]), x.dtype)
+                x = x + jnp.asarray(sincos_positions(*(grid or self.grid), x.shape[-1]), x.dtype)
         elif token is not None and self.token_position:
-            return self.table(jnp.concatenate([token, patches], axis=1))
+            rows = rows if rows is None else np.append(0, rows + 1)
+            return self.table(jnp.concatenate([token, patches], axis=1), rows)
         else:
-            x = self.table(patches)
+            x = self.table(patches, rows)
         return x if token is None else jnp.concatenate([token, x], axis=1)
 
-    def pooled(self, x: jax.Array) -> jax.Array:  # (B, T, D) -> (B, D)
-        """One vector for all tokens."""
+    def pooled(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
+        """One vector for all tokens that the mask (B, T) keeps."""
         if self.reader is not None:
-            return self.reader(x)
-        return x.mean(1) if self.token is None else x[:, 0]
+            return self.reader(x, mask=mask)
+        if self.token is not None:
+            return x[:, 0]
+        return x.mean(1) if mask is None else masked_mean(x, mask)
 
 
 class Block(nnx.Module):
@@ -169,16 +215,21 @@ class Block(nnx.Module):
         self.mlp = MLP(width, hidden, gelu=gelu, dropout=dropout)
         self.dropout, self.skip, self.post = Dropout(dropout), StochasticDepth(stochastic_depth), post
 
-    def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:  # (B, T, D) -> (B, T, D)
-        for norm, part in ((self.norm1, self.mix), (self.norm2, self.mlp)):
+    def __call__(
+        self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None, mask: jax.Array | None = None
+    ) -> jax.Array:  # (B, T, D) -> (B, T, D)
+        """`mask` (B, T) is True on the tokens that are read."""
+        for norm, part in ((self.norm1, partial(self.mix, mask=mask)), (self.norm2, self.mlp)):
             y = part(x if self.post else norm(x), train=train, rngs=rngs)  # (B, T, D)
             x = x + self.skip(y, train=train, rngs=rngs)
             x = norm(x) if self.post else x
         return x
 
-    def mix(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:  # (B, T, D) -> (B, T, D)
+    def mix(
+        self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None, mask: jax.Array | None = None
+    ) -> jax.Array:  # (B, T, D) -> (B, T, D)
         """Attention, and dropout of what it gives; none of its weights, as in the paper."""
-        return self.dropout(self.attention(x, train=train, rngs=rngs), train=train, rngs=rngs)
+        return self.dropout(self.attention(x, mask=mask, train=train, rngs=rngs), train=train, rngs=rngs)
 
 
 class MLP(nnx.Module):
@@ -204,9 +255,9 @@ class Reader(nnx.Module):
         self.norm = LayerNorm(width, epsilon=EPSILON)
         self.mlp = MLP(width, hidden, gelu=gelu, dropout=0.0)
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # (B, T, D) -> (B, D)
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
         query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), 1, x.shape[-1]))  # (B, 1, D)
-        y = self.attention(query, x)  # (B, 1, D)
+        y = self.attention(query, x, mask=mask)  # (B, 1, D)
         y = y + self.mlp(self.norm(y), train=False, rngs=None)
         return y[:, 0]
 

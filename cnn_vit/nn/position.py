@@ -24,8 +24,11 @@ class LearnedPositions(nnx.Module):
     def __init__(self, tokens: int, width: int, *, initializer: str = "normal(0.02)"):
         self.embedding = declare(nnx.Param, (tokens, width), initializer)
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # (B, N, D) -> (B, N, D)
+    def __call__(self, x: jax.Array, rows: np.ndarray | None = None) -> jax.Array:  # (B, N, D) -> (B, N, D)
+        """Tokens with the numbers of their places: all rows in order, or those at `rows` (N,)."""
         embedding = self.embedding[...].astype(x.dtype)
+        if rows is not None:
+            embedding = embedding[rows]  # (N, D)
         if x.shape[1:] != embedding.shape:
             raise ValueError(f"tokens of {x.shape[1:]} given, positions of {embedding.shape} learned")
         return x + embedding

@@ -31,7 +31,8 @@ class Network(NamedTuple):
         params: shapes of the parameters, a dict keyed as the network's attributes are.
         stats: shapes of the running statistics.
         initializers: distribution of each first value, by path.
-        apply: (params, stats, images, *, train, rngs) -> (scores, new stats).
+        apply: (params, stats, images, *, train, rngs, mask) -> (scores, new stats). `mask` (B, H, W), True on each
+            picture's own pixels, only where the network's call takes one.
     """
 
     params: dict
@@ -61,11 +62,11 @@ def functional(model: nnx.Module) -> Network:
     initializers = {path: leaf.initializer for state in states for path, leaf in nnx.to_flat_state(state)}
     params, stats = (nnx.to_pure_dict(state) for state in states)
 
-    def apply(given_params, given_stats, images, *, train=False, rngs=None):
+    def apply(given_params, given_stats, images, *, train=False, rngs=None, mask=None):
         if wrong := differences(dict(params=given_params, stats=given_stats), dict(params=params, stats=stats)):
             raise ValueError("these values belong to another network: " + "; ".join(sorted(wrong)[:5]))
         live = nnx.merge(graph, given_params, given_stats)
-        scores = live(images, train=train, rngs=rngs)
+        scores = live(images, train=train, rngs=rngs, **({} if mask is None else {"mask": mask}))
         return scores, nnx.to_pure_dict(nnx.state(live, nnx.BatchStat)) if train else given_stats
 
     return Network(params, stats, initializers, apply)

@@ -52,7 +52,7 @@ def test_inputs_have_their_names_and_defaults():
     calls = {call.path: call for call in record(build("cnn/test", 3, image_size=8), IMAGES)}
     pool = calls["stages/0/max_pool"].inputs
     assert (pool.pop("x").shape, pool) == ((2, 8, 8, 8), {"size": 2, "stride": 2, "padding": 0})
-    assert calls["stages/0"].inputs.keys() == {"x", "pooling", "train"}
+    assert calls["stages/0"].inputs.keys() == {"x", "pooling", "train", "mask"}
     assert calls[""].inputs["rngs"] is None  # nobody gave it
 
 
