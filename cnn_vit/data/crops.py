@@ -51,7 +51,7 @@ def box(height: int, width: int, numbers: np.ndarray, *, min_area: float, max_ar
     limit = math.log(ASPECT)
     narrowest = min(max(math.log(area / height**2), -limit), limit)  # the box as high as the picture
     widest = min(max(math.log(width**2 / area), -limit), limit)
-    ratio = math.exp(narrowest + numbers[1] * max(widest - narrowest, 0))
+    ratio = math.exp(narrowest + numbers[1] * (widest - narrowest))
     tall, wide = min(math.sqrt(area / ratio), height), min(math.sqrt(area * ratio), width)
     top, left = numbers[2] * (height - tall), numbers[3] * (width - wide)
     return left, top, min(left + wide, width), min(top + tall, height)

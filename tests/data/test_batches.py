@@ -74,7 +74,9 @@ def test_no_number_of_epochs_is_no_end(dataset, split):
 
 def test_a_batch_larger_than_the_data_is_one_short_batch(dataset):
     found = list(cnn_vit.batches(dataset, batch_size=1_000_000))
-    assert len(next(passes(dataset.splits["train"], 1_000_000, 1, seed=0)).examples) == 10  # nor is it padded on the way
+    assert (
+        len(next(passes(dataset.splits["train"], 1_000_000, 1, seed=0)).examples) == 10
+    )  # nor is it padded on the way
     assert [images.shape for images, _ in found] == [(10, 6, 5, 3)]
 
 

@@ -318,6 +318,13 @@ def test_what_the_memory_holds_changes_no_bit(photos, monkeypatch):
             np.testing.assert_array_equal(splits[split].read(every), first.splits[split].read(every))
 
 
+def test_training_pictures_are_not_decoded_before_they_are_cut(photos, monkeypatch):
+    decoded, decode = [], images.decode
+    monkeypatch.setattr(images, "decode", lambda *given, **named: decoded.append(1) or decode(*given, **named))
+    splits = data.load(section(photos, check="none")).splits
+    assert len(decoded) == len(splits["validation"]) + len(splits["test"])
+
+
 def test_each_time_another_box_is_seen_and_it_is_the_one_of_its_row(photos):
     split = data.load(section(photos)).splits["train"]
     seen = {}
@@ -365,6 +372,7 @@ def test_arrays_are_cut_too(tmp_path):
     pixels, labels = noise(12, 20, 24, 1), np.arange(12) % 2
     np.savez(tmp_path / "some.npz", train_x=pixels, train_y=labels, test_x=pixels[:4], test_y=labels[:4])
     splits = data.load({"name": "arrays", "path": str(tmp_path / "some.npz"), "random_crop": (0.5, 0.5)}).splits
+    assert not splits["train"].in_memory  # so that threads cut
     (batch,) = stream.batches(splits["train"], batch_size=4, seed=0, first=2, last=3, workers=2)
     for row, index in enumerate(batch["index"].tolist()):
         original = splits["train"].read(np.array([index]))[0, ..., 0]
