@@ -1,0 +1,233 @@
+"""`new`: a folder never seen before becomes a recipe that runs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import photos
+import pytest
+from PIL import Image
+
+from cnn_vit import settings
+from cnn_vit.__main__ import main
+from cnn_vit.studies import stopwatch
+from cnn_vit.studies.stopwatch import Pace
+from cnn_vit.training import plan
+
+TWO = {"cats": 8, "dogs": 7}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that says 0.1 s a step, without a step."""
+    monkeypatch.setattr(stopwatch, "pace", lambda final, dataset: Pace(0.1, 30, 0.0, 0.0))
+
+
+def made(capsys, *words, code=0):
+    """What `new` says as JSON."""
+    capsys.readouterr()
+    assert main(["new", *map(str, words), "--json"]) == code
+    out, err = capsys.readouterr()
+    return json.loads(out) if code == 0 else err.splitlines()[-1]
+
+
+def shown(capsys, recipe):
+    """What `train --show` makes of a recipe."""
+    capsys.readouterr()
+    assert main(["train", f"--config={recipe}", "--show", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["values"]
+
+
+def test_a_folder_of_any_formats_becomes_a_recipe_that_train_reads(here, clock, capsys):
+    photos.folder(here / "photos", TWO)
+    found = made(capsys, "photos/")
+    assert found["recipe"] == "photos.py"
+    assert (found["classes"], found["class_counts"]) == (["cats", "dogs"], TWO)
+    assert found["counts"] == {"train": 11, "validation": 2, "test": 2}
+    values = shown(capsys, "photos.py")
+    assert {key: values[f"data.{key}"] for key in ("name", "path", "channels", "classes", "batch_size")} == dict(
+        name="folder", path="photos", channels=3, classes=2, batch_size=8
+    )
+    assert values["data.image_size"] == 32 or values["data.image_size"] == 24  # of sides of 20 to 60 pixels
+    assert values["duration"] == "300 epochs"  # 11 pictures in steps of 8 that take 0.1 s: 413 steps, 41 s
+    assert (found["steps"], found["seconds"]) == (413, pytest.approx(41.3))
+    assert values["model.name"] == found["model"] == "cnn/small"
+
+
+def test_the_text_ends_with_the_next_command_and_names_what_was_found(here, clock, capsys):
+    photos.folder(here / "photos", TWO)
+    assert main(["new", "photos"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^classes +2: cats 8, dogs 7$", out, re.M)
+    assert re.search(r"^a step +0\.100 s for 8 pictures \(mean of 30\), on ", out, re.M)
+    assert re.search(r"^the run +300 epochs, 413 steps: about 40 seconds$", out, re.M)
+    assert out.splitlines()[-1] == "next: cnn-vit train --config=photos.py"
+    assert err.splitlines()[0] == "looking at photos"
+
+
+def test_gray_written_digits_keep_their_size_and_are_not_mirrored(here, clock, capsys):
+    photos.folder(here / "digits", {str(digit): 3 for digit in range(10)}, formats=photos.GRAY, sides=(28, 28))
+    found = made(capsys, "digits", "--model=vit")
+    values = shown(capsys, "digits.py")
+    assert found["image_shape"] == [28, 28, 1]
+    assert values["data.augment"] == ["pad_crop(3)"]
+    assert values["model.name"] == "vit/Ti4-gap"  # 7 x 7 patches
+
+
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+@pytest.mark.parametrize("size", [None, 8, 50, 96])
+def test_every_recipe_and_its_smoke_run_pass_the_checks(here, clock, capsys, kind, size):
+    photos.folder(here / "photos", TWO, sides=(11, 90))
+    made(capsys, "photos", f"--model={kind}", *([f"--image_size={size}"] if size else []))
+    for recipe in ("photos.py", "photos.py:smoke"):
+        plan.check(settings.load(recipe))
+
+
+def test_recipes_are_as_ruff_leaves_them_whatever_the_folder_is_called(here, clock, capsys):
+    names = [
+        "Été à Nîmes",
+        "it's",
+        'say "a"',
+        "a'b\"c",
+        "back\\slash",
+        "n\new",
+        '"""',
+        "写真",
+        "x" * 90,
+        "y" * 110,
+        "#",
+    ]
+    recipes = []
+    for at, name in enumerate(names):
+        photos.folder(here / name, {"cats": 5, f"class {name}"[:200]: 5}, formats=("a.bmp",), sides=(8, 8))
+        found = made(capsys, name, f"--out=recipe{at}.py")
+        assert shown(capsys, found["recipe"])["data.path"] == name
+        recipes.append(found["recipe"])
+    ruff = [sys.executable, "-m", "ruff", "format", "--diff", "--isolated", "--line-length=120", *recipes]
+    done = subprocess.run(ruff, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_a_recipe_is_named_after_the_pictures_in_letters_that_need_no_quotes(here, clock, capsys):
+    photos.folder(here / "Été 2024", TWO, formats=("rgb.jpg",))
+    assert made(capsys, "Été 2024")["recipe"] == "ete_2024.py"
+    shutil.make_archive(str(here / "My Photos"), "zip", here / "Été 2024")
+    found = made(capsys, "My Photos.zip")
+    assert (found["recipe"], found["class_counts"]) == ("my_photos.py", TWO)
+    photos.folder(here / "写真", TWO, formats=("rgb.jpg",))
+    assert made(capsys, "写真")["recipe"] == "pictures.py"
+
+
+def test_arrays_become_a_recipe_too(here, clock, capsys):
+    x = np.zeros((20, 16, 16), np.uint8)
+    np.savez(here / "some.npz", train_x=x, train_y=np.arange(20) % 2, test_x=x, test_y=np.arange(20) % 2)
+    found = made(capsys, "some.npz")
+    assert (found["image_shape"], found["counts"]) == ([16, 16, 1], {"train": 18, "validation": 2, "test": 20})
+    assert shown(capsys, "some.py")["data.name"] == "arrays"
+
+
+def test_a_recipe_that_is_there_is_written_over_only_by_force(here, clock, capsys):
+    photos.folder(here / "photos", TWO, formats=("rgb.jpg",))
+    (here / "photos.py").write_text("mine")
+    assert made(capsys, "photos", code=2) == (
+        "photos.py is there already; name another with --out=FILE, or write over it with --force"
+    )
+    assert (here / "photos.py").read_text() == "mine"
+    made(capsys, "photos", "--force")
+    assert "def get_config" in (here / "photos.py").read_text()
+
+
+def test_a_class_of_one_or_two_pictures_is_said(here, clock, capsys):
+    photos.folder(here / "photos", {"cats": 40, "dogs": 30, "rare": 1, "seldom": 2}, formats=("rgb.jpg",))
+    notes = made(capsys, "photos")["notes"]
+    for split in ("validation", "test"):
+        sentence = f"{split} has no picture of rare, seldom, so that nothing is measured of them; give each 10 at least"
+        assert sentence in notes
+    assert 'cats has 40 pictures and rare 1; loss.class_weight="balanced" may help the small classes' in notes
+
+
+def test_a_bad_picture_is_named_before_anything_is_written_or_skipped_where_that_is_said(here, clock, capsys):
+    photos.folder(here / "photos", TWO, formats=("rgb.jpg",))
+    (here / "photos" / "cats" / "broken.jpg").write_bytes(b"no picture")
+    assert made(capsys, "photos", code=2).startswith("photos/cats/broken.jpg cannot be read: ")
+    assert not (here / "photos.py").exists()
+    found = made(capsys, "photos", "--on-bad-image=skip")
+    assert (found["skipped"], found["class_counts"]) == (1, TWO)
+    assert shown(capsys, "photos.py")["data.on_bad_image"] == "skip"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "cnn-vit new: the following arguments are required: PICTURES"),
+        (["nowhere"], "nowhere is not there; give a folder of pictures, a zip of one, or an npz file"),
+        (["empty"], "empty holds no pictures; put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg"),
+        (["flat"], "flat has 1 pictures right in it, there are no classes; put each class's pictures in a folder"),
+        (["single"], "the data has one class, cats; there must be two at least to tell apart"),
+        (["few"], "4 pictures are too few to set a tenth apart; add pictures, 10 at least"),
+        (["texts"], "12 of 12 pictures cannot be read: texts/a/0.txt (no picture of a kind that is read"),
+        (["here.txt"], "here.txt is no data that can be read; give a folder of pictures, a zip of one, or an npz"),
+        (["photos", "--model=vti"], "no kind of network 'vti'; did you mean vit?"),
+        (["photos", "--minutes=0"], "--minutes=0 is no length of a run; it takes 0.1 to 10,000"),
+        (["photos", "--minutes=nan"], "--minutes=nan is no length of a run; it takes 0.1 to 10,000"),
+        (["photos", "--image_size=2"], "--image_size=2 is no side of a picture; it takes 8 to 1024 pixels"),
+        (["photos", "--on_bad_image=drop"], "no way with bad pictures 'drop'; there is refuse, skip"),
+        (["photos", "--out=photos"], "--out=photos is no name of a recipe; end it in .py"),
+        (["photos", "--config.seed=1"], "new takes no settings; leave out --config.seed=1"),
+    ],
+)
+def test_what_cannot_be_a_first_recipe_is_one_sentence(here, clock, capsys, words, said):
+    (here / "here.txt").write_text("text")
+    (here / "empty").mkdir()
+    for name, count in {"single/cats": 12, "few/cats": 2, "few/dogs": 2, "flat": 1}.items():
+        (here / name).mkdir(parents=True)
+        for at in range(count):
+            Image.new("RGB", (8, 8)).save(here / name / f"{at}.png")
+    for name in ("a", "b", "c"):
+        (here / "texts" / name).mkdir(parents=True)
+        for at in range(4):
+            (here / "texts" / name / f"{at}.txt").write_text("text")
+    assert main(["new", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(said)
+    assert not list(here.glob("*.py"))
+
+
+def test_steps_are_really_timed(here, capsys, monkeypatch):
+    monkeypatch.setattr(stopwatch, "SECONDS", 0.05)
+    photos.folder(here / "photos", TWO, formats=("rgb.jpg",), sides=(8, 8))
+    found = made(capsys, "photos", "--minutes=0.1")
+    assert found["steps_timed"] >= 3
+    assert 0 < found["seconds_per_step"] < 5
+    assert found["steps"] >= 1
+
+
+# The whole way --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+@pytest.mark.parametrize(("classes", "count"), [(2, 30), (40, 120), (2, 3000), (40, 3000)])
+def test_new_train_and_predict_work_at_the_first_try(here, capsys, classes, count, kind):
+    each = {f"kind {at:02}": count // classes for at in range(classes)}
+    photos.folder(here / "my photos é", each)
+    found = made(capsys, "my photos é/", f"--model={kind}")
+    assert sum(found["class_counts"].values()) == count
+    short = f"--config.duration={min(found['steps'], 30)} steps"
+    assert main(["train", f"--config={found['recipe']}", short, "--config.schedule.warmup=3 steps"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "--workdir=runs/my_photos_e", "my photos é/kind 00", "--json"]) == 0
+    pictures = json.loads(capsys.readouterr().out)["images"]
+    assert len(pictures) == count // classes
+    assert all(set(each) >= {one["name"] for one in picture["classes"]} for picture in pictures)
