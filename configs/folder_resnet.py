@@ -1,4 +1,4 @@
-"""A small ResNet on your own folder of pictures, at 64 pixels, from scratch.
+"""A small ResNet on your own folder of pictures, at 64 pixels or, with the word, at 224, from scratch.
 
 Data:     ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
 Paper:    arXiv:1512.03385, Table 1's form with one block a stage and half the filters.
@@ -9,18 +9,24 @@ Smoke:    cnn-vit train --config=configs/folder_resnet.py:smoke --workdir=runs/s
 
 from ml_collections import ConfigDict, config_dict
 
+WORDS = {"224": "at 224 pixels; each time another box is cut from the file, with more detail than 64 pixels show"}
+
 
 def get_config(mode: str = "") -> ConfigDict:
-    """The recipe; it has no words but `smoke`."""
+    """The recipe of a size."""
+    if mode not in ("", *WORDS):
+        raise ValueError(f"one size, not {mode}")
     config = ConfigDict()
 
     config.data = ConfigDict()
     config.data.name = "folder"
     config.data.path = config_dict.placeholder(str)
-    config.data.image_size = 64  # pixels
+    config.data.image_size = int(mode or 64)  # pixels
     config.data.channels = 3  # RGB
     config.data.batch_size = 64  # images
-    config.data.augment = ("pad_crop(8)", "flip")
+    if mode:
+        config.data.random_crop = (0.25, 1.0)  # shares of the area
+    config.data.augment = ("flip",) if mode else ("pad_crop(8)", "flip")
 
     config.model = ConfigDict()
     config.model.name = "resnet/18"
