@@ -5,11 +5,12 @@ Paper:    arXiv:1512.03385, section 4.2 and Table 6: 8.75 % test error for 20 la
 Departs:  the rate rises over 400 steps for 110 layers, where the paper keeps 0.01 until the training error is below
           80 %; biases and the scales of norms do not decay; colors are scaled by mean and deviation.
 Measured: not yet run.
-Run:      cnn-vit train --config=configs/cifar_resnet.py:20 --config.data.path=cifar10.npz --workdir=runs/resnet20
+Run:      cnn-vit train --config=configs/cifar_resnet.py:20 --workdir=runs/resnet20
+          and, of an npz with train_x, train_y, test_x, test_y: --config.data.name=arrays --config.data.path=cifar10.npz
 Smoke:    cnn-vit train --config=configs/cifar_resnet.py:20,smoke --workdir=runs/smoke
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 WORDS = {
     "20": "20 layers, 269,722 parameters; the one without a word",
@@ -28,8 +29,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config = ConfigDict()
 
     config.data = ConfigDict()
-    config.data.name = "arrays"
-    config.data.path = config_dict.placeholder(str)
+    config.data.name = "cifar"
     config.data.train = "train[:45000]"  # the paper's split, on which it chose the schedule
     config.data.validation = "train[45000:]"
     config.data.image_size = 32  # pixels

@@ -2,11 +2,12 @@
 
 Paper:    arXiv:2010.11929 for the network; no number there for CIFAR-10 from scratch.
 Measured: not yet run.
-Run:      cnn-vit train --config=configs/cifar_vit.py --config.data.path=cifar10.npz --workdir=runs/cifar_vit
+Run:      cnn-vit train --config=configs/cifar_vit.py --workdir=runs/cifar_vit
+          and, of an npz with train_x, train_y, test_x, test_y: --config.data.name=arrays --config.data.path=cifar10.npz
 Smoke:    cnn-vit train --config=configs/cifar_vit.py:smoke --workdir=runs/smoke
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 
 def get_config(mode: str = "") -> ConfigDict:
@@ -14,8 +15,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config = ConfigDict()
 
     config.data = ConfigDict()
-    config.data.name = "arrays"
-    config.data.path = config_dict.placeholder(str)
+    config.data.name = "cifar"
     config.data.train = "train[:45000]"
     config.data.validation = "train[45000:]"
     config.data.image_size = 32  # pixels

@@ -18,11 +18,12 @@ MODES = [
     for own in [[word for word in described(path)[1] if word != "smoke"]]
     for words in [[], *([word] for word in own), [*own[:1], "smoke"]]
 ]
-NEEDS_PATH = {"mnist_lenet", "cifar_resnet", "cifar_vit", "folder_resnet", "folder_vit"}
+PUBLISHED = {"mnist_lenet", "cifar_resnet", "cifar_vit"}
+NEEDS_PATH = {"folder_resnet", "folder_vit"}
 
 
 def test_the_recipes_are_these():
-    names = {"digits_mlp", "digits_cnn", "digits_resnet", "digits_vit"} | NEEDS_PATH
+    names = {"digits_mlp", "digits_cnn", "digits_resnet", "digits_vit"} | PUBLISHED | NEEDS_PATH
     assert {path.stem for path in RECIPES} >= names
 
 
@@ -69,6 +70,21 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
         lambda leaf: (leaf.shape, leaf.dtype), state
     )
     assert measures["loss"].dtype == np.float32
+
+
+@pytest.mark.parametrize("recipe", sorted(PUBLISHED))
+def test_a_published_set_is_known_without_a_file_and_may_come_from_ones_own(recipe, tmp_path):
+    published, own = load(f"configs/{recipe}.py"), tmp_path / "own.npz"
+    pixels, labels = np.zeros((40, *data.about(published.section("data")).image_shape), np.uint8), np.arange(40) % 10
+    np.savez(own, train_x=pixels, train_y=labels, test_x=pixels, test_y=labels)
+    with pytest.raises(UserError, match=r"takes no path.*data\.name=arrays"):
+        data.check(load(f"configs/{recipe}.py", [f"data.path={own}"]).section("data"))
+    slices = ["data.train=train[:20]", "data.validation=train[20:]"]
+    final = load(f"configs/{recipe}.py", ["data.name=arrays", f"data.path={own}", *slices])
+    plan.check(final)
+    dataset = data.load(final.section("data"))
+    assert (len(dataset.classes), dataset.image_shape) == (10, pixels.shape[1:])
+    assert (dataset.image_shape, 10) == data.about(published.section("data"))[2:0:-1]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

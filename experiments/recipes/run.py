@@ -22,12 +22,16 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 
 
-def trained(recipe: str, seed: int, *, data: str | None, runs: Path) -> dict[str, Any]:
+def trained(recipe: str, seed: int, *, path: str | None, runs: Path) -> dict[str, Any]:
     """One run's row."""
     import cnn_vit
+    from cnn_vit import data
     from cnn_vit.settings import load
 
-    overrides = [f"seed={seed}", *([f"data.path={data}"] if data else [])]
+    overrides = [f"seed={seed}"]
+    if path:
+        name = data.at(path, image_size=None, channels=None, fit="crop")["name"]
+        overrides += [f"data.name={name}", f"data.path={path}"]
     settings = load(f"configs/{recipe}.py", overrides)
     result = cnn_vit.train(settings, runs / f"{recipe}-{seed}")
     environment = json.loads((runs / f"{recipe}-{seed}" / "environment.json").read_text())
@@ -81,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", help="names of configs/")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1, (default: 5)")
-    parser.add_argument("--data", help="data.path of the recipes that need one")
+    parser.add_argument("--data", help="folder, zip or npz that the recipes read")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipes"), help="where the run folders go")
     given = parser.parse_args()
     if given.seeds < 1:
         parser.error(f"--seeds={given.seeds}: at least 1")
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for recipe in given.recipes:
-        new = [trained(recipe, seed, data=given.data, runs=given.runs) for seed in range(given.seeds)]
+        new = [trained(recipe, seed, path=given.data, runs=given.runs) for seed in range(given.seeds)]
         rows = sorted([row for row in rows if row["recipe"] != recipe] + new, key=lambda r: (r["recipe"], r["seed"]))
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))

@@ -23,7 +23,8 @@ def without_path(name: str, given: Given, remotes: Sequence[Remote]) -> None:
         theirs = ", ".join(Path(remote.name).name for remote in remotes)
         raise UserError(
             f"data.name={name} takes no path, data.path is {given.path!r}; unset it (--config.data.path=none): "
-            f"{theirs} come from the cache, from CNN_VIT_MIRROR or from the network"
+            f"{theirs} come from the cache, from CNN_VIT_MIRROR or from the network; "
+            "or read a file of your own (--config.data.name=arrays)"
         )
 
 
