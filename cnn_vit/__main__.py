@@ -18,10 +18,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cnn_vit import cli, process
-from cnn_vit.errors import StoppedError, UserError, unknown
+from cnn_vit.errors import StoppedError, SurroundingsError, UserError, unknown
 
 FAULT = 1  # exit code of a fault of this program
 SETTING = "--config."
@@ -43,12 +43,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with signals():
                 code = dispatch(words, given)
-                sys.stdout.flush()
         except Exception as error:
             code = failed(error, given)
         except KeyboardInterrupt as error:
             code = failed(stopped(signal.SIGINT).with_traceback(error.__traceback__), given)
         return code
+
+
+class Notes:
+    """Standard error as it is, but for what cannot be written: nobody is there to be told of that, and work goes on."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 @contextlib.contextmanager
@@ -61,14 +81,25 @@ def streams() -> Iterator[None]:
         pass
     os.close(spare)
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in before)
-    for stream in (sys.stdout, sys.stderr):
+    sys.stdout, stderr = (stream or io.StringIO() for stream in before)
+    for stream in (sys.stdout, stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = Notes(stderr)  # type: ignore[assignment]  # all of a stream that anything here asks for
     try:
         yield
     finally:
+        drain(stderr)
         sys.stdout, sys.stderr = before
+
+
+def drain(stream: Any) -> None:
+    """Flushes a stream; what cannot be written goes nowhere, instead of to Python's own complaint at its end."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def stopped(number: int) -> StoppedError:
@@ -98,7 +129,7 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
     """Finds the command, reads its words into `given`, runs it or prints its help."""
     known = cli.commands()
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
+        cli.say(overview())
         return 0
     if words[0] not in known:
         raise unknown("command", words[0], known)
@@ -106,7 +137,7 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
     rest, overrides = separated(words[1:])
     parser = parser_of(words[0], module)
     if {"-h", "--help"} & set(rest):
-        print(helped(parser, rest, overrides))
+        cli.say(helped(parser, rest, overrides))
         return 0
     _, extra = parser.parse_known_args(rest, given)
     if extra:
@@ -114,12 +145,21 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
         raise unknown(f"{words[0]} argument", extra[0].partition("=")[0], flags)
     if overrides and not hasattr(given, "config"):
         raise UserError(f"{words[0]} takes no settings; leave out {SETTING}{overrides[0]}")
+    refuse_no_folder()
     given.overrides = overrides
     given.prepared = process.prepare()
     from cnn_vit.files import cache
 
     cache.settle(**process.places())
     return module.run(given) or 0
+
+
+def refuse_no_folder() -> None:
+    """Refuses to work from a folder that somebody has removed: no path would lead anywhere."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SurroundingsError(f"the current folder is gone ({error.strerror}); go to another one (cd)") from error
 
 
 def overview() -> str:
@@ -180,11 +220,8 @@ def helped(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) -> str
 
 def failed(error: BaseException, given: argparse.Namespace) -> int:
     """Says why in one last line on stderr; returns the exit code."""
+    drain(sys.stdout)
     if isinstance(error, BrokenPipeError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # nobody reads: what is buffered goes nowhere
         return 128 + signal.SIGPIPE
     if given.debug:
         traceback.print_exception(error)

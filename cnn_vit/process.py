@@ -18,6 +18,7 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> Prepared:
         environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # then it compiles anew
     tuned = environ.get("CNN_VIT_TUNE") != "0"
     return Prepared(keep_pages() if tuned else "left alone: CNN_VIT_TUNE=0", cache, why, found)
 

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn_vit.errors import SurroundingsError
+
 HERE = Path(__file__).parent
 NARROW = 40  # characters, at least, in which a column of sentences can be read
 UNDER = "    "  # in front of a column that stands under its row
@@ -100,8 +102,22 @@ def answer(given: argparse.Namespace, record: dict[str, Any], text: str, *, then
 
     The next sensible command comes last; with --json it goes to stderr.
     """
-    print(json.dumps(record, allow_nan=False) if given.json else text)
-    note(f"next: {then}", file=None if given.json else sys.stdout)
+    say(json.dumps(record, allow_nan=False) if given.json else text)
+    if given.json:
+        note(f"next: {then}")
+    else:
+        say(f"next: {then}")
+
+
+def say(text: str) -> None:
+    """Prints to stdout; `SurroundingsError` where that is full. A pipe that nobody reads is left to the caller."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sentence = f"the answer cannot be written to stdout ({error.strerror}); send it elsewhere"
+        raise SurroundingsError(sentence) from error
 
 
 def quoted(word: str) -> str:
@@ -109,6 +125,6 @@ def quoted(word: str) -> str:
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
-def note(text: str, *, file: Any = None) -> None:
-    """Prints a line to stderr, or to the file given."""
-    print(text, file=file or sys.stderr, flush=True)
+def note(text: str) -> None:
+    """Prints a line to stderr."""
+    print(text, file=sys.stderr, flush=True)

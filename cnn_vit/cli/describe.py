@@ -202,7 +202,7 @@ def of_run(workdir: Path) -> tuple[settings.Settings, int, tuple[Any, ...]]:
 def words(given: argparse.Namespace) -> str:
     """The network as this command line named it."""
     shown = [*given.what, *(f"--{name}={getattr(given, name)}" for name in STRANGE[:5] if getattr(given, name))]
-    return " ".join([*shown, *(f"--config.{override}" for override in given.overrides)])
+    return " ".join(map(cli.quoted, [*shown, *(f"--config.{override}" for override in given.overrides)]))
 
 
 def side(text: str | None) -> int | tuple[int, int] | None:

@@ -33,7 +33,9 @@ def run(given: argparse.Namespace) -> None:
     del found["rows"]
     if given.split == "test":
         evaluation.note_test_read(Path(given.workdir), by="evaluate", accuracy=found["accuracy"], data=section["path"])
-    cli.answer(given, found, told(found), then=f"cnn-vit predict --workdir={given.workdir} PICTURE ...")
+    cli.answer(
+        given, found, told(found), then=f"cnn-vit predict {cli.quoted(f'--workdir={given.workdir}')} PICTURE ..."
+    )
 
 
 def told(found: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
 
     network = runs.load(given.workdir)
     found = list(prediction.top(network, prediction.pictures(network, given.paths), given.top))
-    again = f"cnn-vit evaluate --workdir={given.workdir} --data=FOLDER_OF_CLASSES"
+    again = f"cnn-vit evaluate {cli.quoted(f'--workdir={given.workdir}')} --data=FOLDER_OF_CLASSES"
     cli.answer(given, {"images": found}, cli.table(map(row, found)), then=again)
     broken = [entry for entry in found if "error" in entry]
     if broken:

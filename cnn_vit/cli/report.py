@@ -56,7 +56,7 @@ def one(given: argparse.Namespace) -> int:
         if (found := told[split])
     ]
     rows += [("test reads", told["test_reads"]), ("page", path)]
-    cli.answer(given, told, cli.table(rows), then=f"cnn-vit report {given.runs[0]} ANOTHER_RUN ...")
+    cli.answer(given, told, cli.table(rows), then=f"cnn-vit report {cli.quoted(given.runs[0])} ANOTHER_RUN ...")
     return damaged(record.problems)
 
 

@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
     try:
         wrong = reported(given.workdir)
     finally:
-        then = f"cnn-vit predict --workdir={given.workdir} PICTURE ..."
+        then = f"cnn-vit predict {cli.quoted(f'--workdir={given.workdir}')} PICTURE ..."
         cli.answer(given, result, told(result, Path(given.workdir)), then=then)
     for sentence in wrong:
         cli.note(cli.plain(sentence))
@@ -68,7 +68,8 @@ def show(given: argparse.Namespace, final: settings.Settings) -> None:
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown(final)
-    again = " ".join([f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)])
+    words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
+    again = " ".join(map(cli.quoted, words))
     cli.answer(given, settings.to_json(final), _settings.shown(final), then=f"cnn-vit train {again}")
 
 

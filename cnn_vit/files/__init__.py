@@ -235,6 +235,10 @@ def sweep(folder: Path) -> None:
 
 def probe(folder: Path, *, needed: int = 1) -> None:
     """Refuses, by name, a folder that cannot be written or has not `needed` bytes left; makes the folder."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:  # Orbax would give up at the first checkpoint
+        raise SurroundingsError(f"{folder} is no name in UTF-8; choose another, or set LC_ALL=C.UTF-8") from error
     path = folder / f".probe.{os.getpid()}.tmp"
     with named(folder, needed=needed):
         folder.mkdir(parents=True, exist_ok=True)

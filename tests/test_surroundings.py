@@ -1,0 +1,147 @@
+"""The command line in odd surroundings: it works, or says in one line why not. Real processes, real limits."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+LIST, SHOW = ("list",), ("train", f"--config={TOP}/configs/digits_mlp.py", "--show")
+TRAIN = (
+    "train", f"--config={TOP}/configs/digits_mlp.py", "--config.model.name=mlp/test", "--config.duration=20",
+    "--config.schedule.warmup=0", "--config.evaluate_every=10", "--config.checkpoint_every=10",
+)  # fmt: skip
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # Python makes more of LANG=C by itself
+NOWHERE = "/proc/nowhere"  # a folder that nobody can make, root neither
+
+
+def descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def private():
+    os.umask(0o077)
+
+
+def here(*words, without=(), env=None, shell="{}", **named):
+    """Runs a command: exit code, stdout, lines of stderr. `shell` is what a shell makes of it, `{}`."""
+    command = " ".join(f"'{word}'" for word in (sys.executable, "-m", "cnn_vit", *words))
+    environ = {key: value for key, value in {**os.environ, **(env or {})}.items() if key not in without}
+    environ["PYTHONPATH"] = str(TOP)
+    done = subprocess.run(["bash", "-c", shell.format(command)], capture_output=True, env=environ, check=False, **named)
+    out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    return done.returncode, out, err.splitlines()
+
+
+CACHE = ("CNN_VIT_CACHE", "JAX_COMPILATION_CACHE_DIR")  # of the tests: what stands in the way of one is to be met
+SURROUNDINGS = {
+    "no home": dict(without=("HOME", *CACHE)),
+    "a home that cannot be made": dict(without=CACHE, env={"HOME": NOWHERE}),
+    "a file for a home": dict(without=CACHE, env={"HOME": __file__}),
+    "a cache that cannot be made": dict(without=CACHE[1:], env={"CNN_VIT_CACHE": NOWHERE}),
+    "no place for temporary files": dict(env={"TMPDIR": NOWHERE}),
+    "no TMPDIR": dict(without=("TMPDIR",)),
+    "LANG=C": dict(env={"LANG": "C", "LC_ALL": "C"}),
+    "no letters but ASCII": dict(env=ASCII),
+    "an unknown locale": dict(shell="env LC_ALL=xx_XX.UTF-9 {}"),
+    "64 file descriptors": dict(preexec_fn=descriptors),
+    "umask 077": dict(preexec_fn=private),
+    "no stderr": dict(shell="{} 2>&-"),
+    "a full stderr": dict(shell="{} 2>/dev/full"),
+    "a stderr that nobody reads": dict(shell="exec 2> >(true); sleep 0.2; {}"),
+    "an unknown terminal": dict(env={"TERM": "nonsense"}),
+}
+QUIET = {  # stdout is not to be seen
+    "no stdout": dict(shell="{} >&-"),
+    "no streams at all": dict(shell="{} <&- >&- 2>&-"),
+}
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_a_cheap_command_gives_its_answer(name, tmp_path):
+    words = SHOW if "home" in name or "descriptors" in name else LIST
+    code, out, err = here(*words, "--json", cwd=tmp_path, **SURROUNDINGS[name])
+    assert code == 0
+    assert json.loads(out).keys() >= ({"recipes"} if words == LIST else {"values"})
+    assert len(err) == ("stderr" not in name)  # the next command
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_a_closed_stdout_is_no_fault(name, tmp_path):
+    assert here(*LIST, cwd=tmp_path, **QUIET[name])[0] == 0
+
+
+def test_an_answer_that_nobody_reads_ends_as_a_shell_expects(tmp_path):
+    code, _, err = here(*LIST, cwd=tmp_path, shell="({}; echo $? >&2) | true")
+    assert (code, err) == (0, ["141"])
+
+
+def test_a_full_stdout_is_one_line(tmp_path):
+    for words in (LIST, ("--help",)):
+        code, _, (line,) = here(*words, cwd=tmp_path, shell="{} >/dev/full")
+        assert (code, line) == (
+            3, "the answer cannot be written to stdout (No space left on device); send it elsewhere"
+        )  # fmt: skip
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    code, out, (line,) = here(*LIST, cwd=tmp_path, shell="mkdir gone; cd gone; rmdir ../gone; {}")
+    assert (code, out) == (3, "")
+    assert line == "the current folder is gone (No such file or directory); go to another one (cd)"
+
+
+def test_a_run_folder_that_no_checkpoint_could_lie_in_is_refused_before_the_first_step(tmp_path):
+    code, _, (line,) = here(*TRAIN, "--workdir=rüns", cwd=tmp_path, env=ASCII)
+    assert (code, line) == (3, r"r\udcc3\udcbcns is no name in UTF-8; choose another, or set LC_ALL=C.UTF-8")
+    assert not list(tmp_path.iterdir())
+
+
+# A whole run ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """What a run in usual surroundings writes down."""
+    folder = tmp_path_factory.mktemp("usual")
+    code, _, _ = here(*TRAIN, "--workdir=run", cwd=folder)
+    assert code == 0
+    return (folder / "run" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SURROUNDINGS, *QUIET])
+def test_a_run_is_the_same_in_all_of_them(name, usual, tmp_path):
+    folder = tmp_path / "a path with blänks"
+    folder.mkdir()
+    workdir = "my run" if name == "no letters but ASCII" else "mein Läuf"
+    place = tmp_path if name == "no letters but ASCII" else folder
+    code, out, err = here(*TRAIN, f"--workdir={workdir}", cwd=place, **(SURROUNDINGS | QUIET)[name])
+    assert code == 0
+    run = place / workdir
+    assert (run / "metrics.jsonl").read_bytes() == usual
+    assert (run / "report.html").exists()
+    told = [line for line in err if not re.match(r"step \d+ of 20", line)]
+    assert told == []
+    assert name in QUIET or out.splitlines()[-1] == f"next: cnn-vit predict '--workdir={workdir}' PICTURE ..."
+    if name == "umask 077":
+        assert not [path for path in run.rglob("*") if path.stat().st_mode & 0o077]
+
+
+@pytest.mark.slow
+def test_a_run_whose_answer_cannot_be_told_is_whole_all_the_same(usual, tmp_path):
+    for name, shell, wanted in [
+        ("full", "{} >/dev/full", 3),
+        ("unread", "({}; exit $?) | true; exit ${{PIPESTATUS[0]}}", 141),
+    ]:
+        code, _, _ = here(*TRAIN, f"--workdir={name}", cwd=tmp_path, shell=shell)
+        assert code == wanted
+        assert (tmp_path / name / "metrics.jsonl").read_bytes() == usual
+        assert (tmp_path / name / "report.html").exists()
