@@ -22,6 +22,7 @@ import numpy as np
 from cnn_vit.data import splits
 from cnn_vit.data.parts import PARTS, About, Found
 from cnn_vit.data.sections import DEFAULTS, completed, given, keywords, names, own, sides_of, source
+from cnn_vit.data.sizes import PAD_BATCH
 from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
 
@@ -80,10 +81,16 @@ def check(section: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.random_crop is {crop}; it takes the least and the most share of the area, such as (0.08, 1.0)"
         )
+    mixed = final["fit"] == PAD_BATCH
+    if mixed and crop is not None:
+        raise UserError(
+            "data.random_crop brings boxes to one size, and data.fit=pad_batch leaves pictures their own; unset one "
+            "(--config.data.random_crop=none), or take resized_crop of data.augment"
+        )
     if final["augment"]:
         from cnn_vit.data import augment  # imports jax
 
-        augment.check(final["augment"])
+        augment.check(final["augment"], masked=mixed)
 
 
 def about(section: Mapping[str, Any]) -> About:
@@ -124,6 +131,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
     ready, shape = reading.read(
         found, rows, sides=sides_of(final["image_size"]), channels=final["channels"], fit=final["fit"],
         crop=final["random_crop"], check=final["check"], verdicts=verdicts, workers=final["workers"],
+        batch_size=final["batch_size"],
     )  # fmt: skip
     fingerprint, how = fingerprints.of(found, workers=final["workers"])
     facts = {
@@ -135,6 +143,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
         "class_counts": {split: counted(one.labels, found.classes) for split, one in ready.items()},
         "slices": {split: final[split] for split in PARTS},
         "notes": laid.notes,
+        **({} if ready["train"].mixed is None else {"sizes": [list(size) for size in ready["train"].mixed.sizes]}),
         "fingerprint": fingerprint,
         "fingerprint_of": how,
         "skipped": [f"{fault.name}: {fault.error.reason}" for fault in skipped],
@@ -201,7 +210,8 @@ def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     for some in np.array_split(rows, -(-count // 256)):
         levels = split.read(some).astype(np.uint64)
         sums += np.stack([levels.sum(axis=(0, 1, 2)), (levels * levels).sum(axis=(0, 1, 2))])
-        pixels += levels[..., 0].size
+        own = None if split.mixed is None else split.mixed.sides[some].prod(1, dtype=np.int64)  # what surrounds is 0
+        pixels += levels[..., 0].size if own is None else int(own.sum())
     mean, square = sums / pixels
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     deviation[deviation < 1e-6] = 1

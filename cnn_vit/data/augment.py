@@ -68,6 +68,7 @@ class Operation(NamedTuple):
         numbers: what it takes in brackets.
         mixes: whether it works on the whole batch and changes the labels with the pixels.
         all_rows: whether it is given all rows with their keys, and itself sees to it that none depends on another.
+        masks: whether it has a keyword `mask` (H, W), and changes a picture smaller than its image as if it were alone.
     """
 
     meaning: str
@@ -75,16 +76,22 @@ class Operation(NamedTuple):
     numbers: tuple[Number, ...] = ()
     mixes: bool = False
     all_rows: bool = False
+    masks: bool = False
 
 
-def check(operations: Sequence[str]) -> None:
-    """Refuses what is no operation or has wrong numbers.
+def check(operations: Sequence[str], *, masked: bool = False) -> None:
+    """Refuses what is no operation or has wrong numbers; `masked`, also what cannot tell a picture from its padding.
 
     Raises:
         UserError: naming the text, what it takes, and the nearest names.
     """
     for text in operations:
-        parsed(text)
+        name, _ = parsed(text)
+        if masked and not OPERATIONS[name].masks:
+            able = ", ".join(other for other, operation in OPERATIONS.items() if operation.masks)
+            raise UserError(
+                f"data.augment: {name} takes no pictures of several sizes (data.fit=pad_batch); take of {able}"
+            )
 
 
 def names(operations: Sequence[str]) -> tuple[str, ...]:
@@ -105,16 +112,17 @@ def build(operations: Sequence[str], num_classes: int) -> Callable:
         num_classes: K.
 
     Returns:
-        augment(images (B, H, W, C) uint8, labels (B,) int32, row_keys (B,) keys, mix_key, numbers) -> (images
-        (B, H, W, C) float32 in 0..1, target (B, K) float32, each row a distribution). `numbers` as the function of
-        this name gives them, or the same as arrays.
+        augment(images (B, H, W, C) uint8, labels (B,) int32, row_keys (B,) keys, mix_key, numbers, mask=None) ->
+        (images (B, H, W, C) float32 in 0..1, target (B, K) float32, each row a distribution). `numbers` as the function
+        of this name gives them, or the same as arrays. `mask` (B, H, W) is True on each picture's own pixels; the
+        others are black, before and after.
 
     Raises:
         UserError: as `check`.
     """
     chosen = [OPERATIONS[name] for name in names(operations)]
 
-    def augment(images, labels, row_keys, mix_key, numbers):
+    def augment(images, labels, row_keys, mix_key, numbers, mask=None):
         images = images.astype(jnp.float32) / 255
         target = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
         for place, (operation, given) in enumerate(zip(chosen, numbers, strict=True)):
@@ -124,10 +132,19 @@ def build(operations: Sequence[str], num_classes: int) -> Callable:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, place)
                 over = (0, 0, *[None] * len(given))
                 change = operation.change if operation.all_rows else jax.vmap(operation.change, over)
-                images = change(images, keys, *given)
+                images = change(images, keys, *given) if mask is None else alone(operation, images, mask, keys, given)
         return images, target
 
     return augment
+
+
+def alone(operation: Operation, images: jax.Array, mask: jax.Array, keys: jax.Array, given: Sequence) -> jax.Array:
+    """Pictures changed as if each were alone, black elsewhere."""
+
+    def change(image, mask, key):
+        return jnp.where(mask[..., None], operation.change(image, key, *given, mask=mask), 0)
+
+    return jax.vmap(change)(images, mask, keys)
 
 
 def signature(name: str) -> str:
@@ -186,35 +203,44 @@ OPERATIONS = {
         "a black border, then a crop of the old size at a random whole pixel",
         warp.pad_crop,
         (Number("pixels", 4, 0, 1024, whole=True),),
+        masks=True,
     ),
     "shift": Operation(
         "a move along each axis by up to so many pixels, fractions included",
         warp.shift,
         (Number("pixels", 2, 0, 1024),),
+        masks=True,
     ),
     "rotate": Operation(
-        "a turn about the center by up to so many degrees either way", warp.rotate, (Number("degrees", 15, 0, 180),)
+        "a turn about the center by up to so many degrees either way",
+        warp.rotate,
+        (Number("degrees", 15, 0, 180),),
+        masks=True,
     ),
     "affine": Operation(
         "a turn (degrees), a move (pixels) and a change of size (factor 1 + scale or its inverse at most) at once",
         warp.affine,
         (Number("degrees", 10, 0, 180), Number("shift", 1, 0, 1024), Number("scale", 0.1, 0, 10)),
+        masks=True,
     ),
-    "flip": Operation("left and right exchanged, half of the time", warp.flip),
+    "flip": Operation("left and right exchanged, half of the time", warp.flip, masks=True),
     "resized_crop": Operation(
         "a box of a random share of the area, 3:4 to 4:3, brought to the whole size",
         warp.resized_crop,
         (Number("min_area", 0.08, 0.001, 1), Number("max_area", 1, 0.001, 1)),
+        masks=True,
     ),
     "jitter": Operation(
         "brightness, contrast and saturation by factors of 1 - strength to 1 + strength; gray has no saturation",
         pixels.jitter,
         (Number("brightness", 0.4, 0, 1), Number("contrast", 0.4, 0, 1), Number("saturation", 0.4, 0, 1)),
+        masks=True,
     ),
     "erase": Operation(
         "a black box of a random share of the area, with this probability",
         pixels.erase,
         (Number("probability", 0.5, 0, 1), Number("min_area", 0.02, 0.001, 1), Number("max_area", 0.4, 0.001, 1)),
+        masks=True,
     ),
     "randaugment": Operation(
         "so many operations in turn, drawn from fourteen, all of one magnitude (10 is the papers' full range)",

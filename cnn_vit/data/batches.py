@@ -65,6 +65,10 @@ def batches(
     splits = opened(source, size).splits
     if split not in splits:
         raise unknown("split", split, splits)
+    if splits[split].mixed is not None:
+        raise UserError(
+            "data.fit=pad_batch gives pictures of several sizes with a mask, `batches` images alone; take crop"
+        )
     rows = passes(splits[split], batch_size, epochs, seed=seed if split == "train" else None)
     return pairs(splits[split], rows, change)
 
@@ -85,8 +89,9 @@ def passes(split: data.Split, batch_size: int, epochs: int | None, *, seed: int 
     updates = itertools.count() if last is None else range(last)
     in_turn = (stream.Rows((update * size + np.arange(size)) % n, size) for update in updates)
     chosen = in_turn if seed is None else stream.training_rows(split, seed, np.arange(size), size, 0, last)
-    for update, (examples, _, chance) in enumerate(chosen):
-        yield stream.padded(examples[: None if total is None else total - update * size], size)._replace(chance=chance)
+    for update, rows in enumerate(chosen):
+        real = rows.examples[: None if total is None else total - update * size]
+        yield stream.padded(real, size)._replace(chance=rows.chance)
 
 
 def unchanged(images: np.ndarray, update: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_vit.data import jpeg
+from cnn_vit.data.sizes import PAD_BATCH, within
 from cnn_vit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
@@ -291,11 +292,15 @@ def fitted(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:  
         size: (height, width).
         how: "crop" keeps the largest centered part of the size's proportions, which is resizing the shorter side and
             keeping the center; "stretch" keeps all; "pad(127)" keeps all and its proportions, in the middle of a gray
-            of that level (a letterbox).
+            of that level (a letterbox); "pad_batch" keeps all, its proportions and its own size, which is given, but
+            where it is larger than (height, width): as large as fits then.
     """
     height, width, _ = pixels.shape
     if (height, width) == size:
         return pixels
+    if how == PAD_BATCH:
+        inner = within((height, width), size)
+        return pixels if inner == (height, width) else resized(pixels, inner, (0, 0, width, height))
     if how.startswith("pad"):
         return boxed(pixels, size, int(how[4:-1]))
     kept_height, kept_width = float(height), float(width)

@@ -1,7 +1,8 @@
 """What the pixels of a picture hold: brightness, contrast, saturation, a hole; drawn anew for each picture.
 
 Each operation takes one image (H, W, C), float32 in 0..1, the picture's own key and its numbers, and gives an image of
-the same shape, within 0..1; `augment` maps it over the rows of a batch.
+the same shape, within 0..1; `augment` maps it over the rows of a batch. `mask` (H, W) is True on the pixels of a
+picture that is smaller than its image, which is black elsewhere; what is written there does not count.
 """
 
 import jax
@@ -13,7 +14,13 @@ ASPECT = 0.3  # narrowest and, inverted, widest hole: Zhong et al., arXiv:1708.0
 
 
 def jitter(
-    image: jax.Array, key: jax.Array, brightness: jax.Array, contrast: jax.Array, saturation: jax.Array
+    image: jax.Array,
+    key: jax.Array,
+    brightness: jax.Array,
+    contrast: jax.Array,
+    saturation: jax.Array,
+    *,
+    mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C), (), (), (), () -> (H, W, C)
     """Brightness, then contrast, then saturation, each by a factor drawn evenly from 1 - strength to 1 + strength.
 
@@ -22,12 +29,19 @@ def jitter(
     """
     factors = 1 + jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0) * jnp.stack([brightness, contrast, saturation])
     image = blended(image, jnp.zeros((), image.dtype), factors[0])
-    image = blended(image, gray(image).mean(), factors[1])
+    level = gray(image).mean() if mask is None else gray(image).sum() / mask.sum(dtype=image.dtype)
+    image = blended(image, level, factors[1])
     return blended(image, gray(image), factors[2])
 
 
 def erase(
-    image: jax.Array, key: jax.Array, probability: jax.Array, min_area: jax.Array, max_area: jax.Array
+    image: jax.Array,
+    key: jax.Array,
+    probability: jax.Array,
+    min_area: jax.Array,
+    max_area: jax.Array,
+    *,
+    mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C), (), (), (), () -> (H, W, C)
     """Blackens a random box, in a share `probability` of the pictures: random erasing, Zhong et al., arXiv:1708.04896.
 
@@ -35,15 +49,16 @@ def erase(
     in its logarithm, sides rounded to whole pixels and at most the picture's, and an even place wholly inside. Departs
     from the paper, whose holes are random values and whose boxes that do not fit are drawn again.
     """
-    height, width, _ = image.shape
+    height: jax.Array | int = image.shape[0] if mask is None else mask.any(1).sum()
+    width: jax.Array | int = image.shape[1] if mask is None else mask.any(0).sum()
     whether, areas, ratios, rows, columns = jax.random.split(key, 5)
-    area = jax.random.uniform(areas, minval=min_area, maxval=max_area) * (height * width)
+    area = jax.random.uniform(areas, minval=min_area, maxval=max_area) * jnp.asarray(height * width, jnp.float32)
     ratio = jnp.exp(jax.random.uniform(ratios, minval=-1.0, maxval=1.0) * np.float32(np.log(1 / ASPECT)))
     tall = whole(jnp.sqrt(area * ratio), height)
     wide = whole(jnp.sqrt(area / ratio), width)
     top = jax.random.randint(rows, (), 0, height - tall + 1)
     left = jax.random.randint(columns, (), 0, width - wide + 1)
-    hole = box(height, width, top, left, tall, wide) & jax.random.bernoulli(whether, probability)
+    hole = box(image.shape[0], image.shape[1], top, left, tall, wide) & jax.random.bernoulli(whether, probability)
     return jnp.where(hole[..., None], jnp.zeros((), image.dtype), image)
 
 
@@ -55,9 +70,9 @@ def box(
     return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
 
 
-def whole(side: jax.Array, most: int) -> jax.Array:
+def whole(side: jax.Array, most: jax.Array | int) -> jax.Array:
     """A side rounded to whole pixels, from 1 to `most`."""
-    return jnp.clip(jnp.round(side), 1, most).astype(jnp.int32)
+    return jnp.clip(jnp.round(side), 1, jnp.asarray(most, side.dtype)).astype(jnp.int32)
 
 
 def gray(image: jax.Array) -> jax.Array:  # (H, W, C) -> (H, W, 1)

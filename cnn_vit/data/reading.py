@@ -1,5 +1,7 @@
 """From the parts of a source to splits that are read: one size, one number of colors, in memory where they fit.
 
+Where `data.fit` is pad_batch pictures keep their own sizes (`sizes`), which their headers say before the first is read.
+
 Pictures that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`); of more, each is
 looked at as closely as `data.check` says, and they are decoded when they are read; so are training pictures that boxes
 are cut out of (`crops`). What cannot be read is named before the first step; what turns out so later is named then.
@@ -16,6 +18,7 @@ from cnn_vit.data import checking, crops, decoded, faults, images
 from cnn_vit.data.faults import Fault
 from cnn_vit.data.images import Header, UnreadableError
 from cnn_vit.data.parts import Found, Part, Pixels
+from cnn_vit.data.sizes import PAD_BATCH, Mixed, Size, cornered, sizes_for, within
 from cnn_vit.data.splits import Split
 from cnn_vit.data.threads import each
 from cnn_vit.data.verdicts import Verdicts
@@ -38,6 +41,7 @@ def read(
     check: str,
     verdicts: Verdicts,
     workers: int,
+    batch_size: int,
 ) -> tuple[dict[str, Split], Shape]:
     """Makes the splits.
 
@@ -46,11 +50,12 @@ def read(
         rows: split -> part and indices of its examples.
         sides: (height, width); None: as the pictures are.
         channels: 1 or 3; None: as the pictures are.
-        fit: "crop", "stretch" or "pad(GRAY)".
+        fit: "crop", "stretch", "pad(GRAY)" or "pad_batch".
         crop: shares of the area, least and most, of the boxes that training pictures are cut in; None: they are not.
         check: how closely to look at pictures that are not decoded at the start: "auto", "all", "header", "none".
         verdicts: what is known of the files.
         workers: threads.
+        batch_size: pictures of a batch, which decides on the sizes of batches.
 
     Returns:
         split -> `Split`, and the shape (H, W, C) of all pictures.
@@ -64,9 +69,9 @@ def read(
     closely = checking.level(check, count)
     bad: list[Fault] = []
     done = "none"
-    if sides is None or channels is None:
+    if sides is None or channels is None or fit == PAD_BATCH:
         heads, bad, done = *look(chosen, "header", verdicts, workers), "header"
-        sides, channels = settled(heads, bad, count, sides, channels)
+        sides, channels = settled(heads, bad, count, sides, channels, fit)
     shape = (*sides, channels)
     later = {split: one for split, one in chosen.items() if crop and split == "train"}
     kept = {split: one for split, one in chosen.items() if split not in later}
@@ -82,6 +87,10 @@ def read(
     ready |= {split: one for split, (one, _) in now.items()}
     if crop:
         ready["train"] = to_cut(ready["train"], *chosen["train"], shape, crop)
+    if fit == PAD_BATCH:
+        own = {split: own_sides(*one, sides, verdicts, workers) for split, one in chosen.items()}
+        sizes = sizes_for(own["train"], sides, batch_size)
+        ready = {split: replace(one, mixed=Mixed(own[split], sizes)) for split, one in ready.items()}
     return {split: ready[split] for split in chosen}, shape
 
 
@@ -164,7 +173,7 @@ def one(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H,
         raw = images.recolored(part.read(np.array([index]))[0], channels)
     else:
         raw = images.decode(part.content(index, None), channels=channels)
-    return images.fitted(raw, (height, width), fit)
+    return cornered(images.fitted(raw, (height, width), fit), (height, width))
 
 
 def box_of(part: Part, index: int, shape: Shape, place: Callable[[int, int], crops.Box]) -> np.ndarray:  # -> (H, W, C)
@@ -187,10 +196,26 @@ def look(
     return heads, [fault for wrong in bad for fault in wrong]
 
 
+def own_sides(part: Part, at: np.ndarray, most: Size, verdicts: Verdicts, workers: int) -> np.ndarray:  # (N,) -> (N, 2)
+    """Height and width of pictures that keep their own sizes, made smaller where they are larger than `most`; int32."""
+    if isinstance(part, Pixels):
+        return np.tile(np.array(within(part.shape[:2], most), np.int32), (len(at), 1))
+    looked = each(functools.partial(checking.look, part, at, "header", verdicts), len(at), workers)
+    heads = [(index, found) for some in looked for index, found, _ in some]
+    whole = [head for _, head in heads if isinstance(head, Header)]
+    faults.refuse([Fault(faults.where(part, at), at, bad) for at, bad in heads if not isinstance(bad, Header)], len(at))
+    return np.array([within((one.height, one.width), most) for one in whole], np.int32).reshape(-1, 2)
+
+
 def settled(
-    heads: set[Header], bad: Sequence[Fault], count: int, sides: tuple[int, int] | None, channels: int | None
+    heads: set[Header],
+    bad: Sequence[Fault],
+    count: int,
+    sides: tuple[int, int] | None,
+    channels: int | None,
+    fit: str,
 ) -> tuple[tuple[int, int], int]:
-    """Size and channels, from the headers where they are unset.
+    """Size and channels, from the headers where they are unset; the size that holds all pictures that keep their own.
 
     Raises:
         UserError: there are several sizes.
@@ -198,6 +223,8 @@ def settled(
     if not heads:
         faults.refuse(bad, count)
     sizes = sorted({(one.height, one.width) for one in heads})
+    if sides is None and fit == PAD_BATCH:
+        sides = max(height for height, _ in sizes), max(width for _, width in sizes)
     if sides is None and len(sizes) > 1:
         (low, narrow), (high, wide) = (tuple(end(side) for side in zip(*sizes, strict=True)) for end in (min, max))
         raise UserError(

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn_vit.data.parts import PARTS, Part
+from cnn_vit.data.sizes import Mixed
 from cnn_vit.errors import UserError
 
 WRITTEN = re.compile(r"\s*(\w+)\s*(?:\[\s*([\d_.]+%?)?\s*:\s*([\d_.]+%?)?\s*\])?\s*")
@@ -37,6 +38,7 @@ class Split:
         names: of the pictures, where they are files.
         cut: (indices (n,), numbers (n, 4) in [0, 1)) -> random boxes of the pictures (n, H, W, C) uint8, where they are
             to be trained on in such (`crops`).
+        mixed: what of each image is picture, where these have several sizes (`sizes`).
     """
 
     labels: np.ndarray
@@ -44,6 +46,7 @@ class Split:
     in_memory: bool = True
     names: Sequence[str] | None = None
     cut: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +62,7 @@ class Split:
             self.in_memory,
             names,
             None if cut is None else lambda rows, numbers: cut(positions[rows], numbers),
+            None if self.mixed is None else self.mixed.select(positions),
         )
 
 

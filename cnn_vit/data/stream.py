@@ -4,7 +4,8 @@ The order is an endless concatenation of epochs, each a keyed permutation that a
 nothing depends on the number of threads, on how far ahead they work, on the number of hosts, or on having been stopped.
 
 A batch is a dict of NumPy arrays: image (B, H, W, C) uint8, label (B,) int32, weight (B,) float32 in {0, 1}, index (B,)
-int32. Of several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
+int32; of pictures of several sizes also mask (B, H, W) bool, True on each picture's own pixels, and H and W change from
+batch to batch. Of several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
 """
 
 import functools
@@ -40,11 +41,13 @@ class Rows(NamedTuple):
         examples: (rows,) their indices; 0 where it is padding.
         real: rows before the padding.
         chance: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
+        size: (height, width) that holds all pictures of the global batch; None where all have one size.
     """
 
     examples: np.ndarray
     real: int
     chance: np.ndarray | None = None
+    size: tuple[int, int] | None = None
 
 
 # Chance ---------------------------------------------------------------------------------------------------------------
@@ -161,8 +164,15 @@ def batches(
 def training_rows(
     split: Split, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
 ) -> Iterator[Rows]:
-    """The rows `mine` of each update's batch, with their chance where the pictures are cut."""
-    for update, index in enumerate(orders(len(split), seed, mine, batch_size, first, last), first):
+    """The rows `mine` of each update's batch, with their chance where the pictures are cut.
+
+    Where sizes are mixed, the pictures of all hosts decide on the size of the batch.
+    """
+    looked_up = mine if split.mixed is None else np.arange(batch_size)
+    for update, index in enumerate(orders(len(split), seed, looked_up, batch_size, first, last), first):
+        if split.mixed is not None:
+            yield Rows(index[mine], len(mine), size=split.mixed.holding(index))
+            continue
         yield Rows(index, len(mine), crops.chance(seed, update, batch_size)[mine] if split.cut else None)
 
 
@@ -186,13 +196,17 @@ def ordered_batches(
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
-    """Every example once, in order; arguments and errors as `batches`.
+    """Every example once, in order, or the small ones first where sizes are mixed; arguments and errors as `batches`.
 
     The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0.
     """
-    share = shared(split, batch_size, hosts)
-    starts = (start + host * share for start in range(0, len(split), batch_size))
-    rows = (padded(np.arange(start, max(start, min(start + share, len(split)))), share) for start in starts)
+    share, mixed = shared(split, batch_size, hosts), split.mixed
+    order = np.arange(len(split)) if mixed is None else mixed.in_order()
+    wholes = (order[start : start + batch_size] for start in range(0, len(split), batch_size))
+    rows = (
+        padded(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.holding(whole))
+        for whole in wholes
+    )
     return flow(split, rows, workers=workers, prefetch=prefetch, place=place)
 
 
@@ -267,10 +281,9 @@ class Batch:
     def read(self, number: int, part: slice) -> tuple[Any] | None:
         """Reads a part; gives the batch as placed where no other part is missing."""
         examples, chance = self.rows.examples[part], self.rows.chance
-        cut = self.split.cut
-        self.images[number] = (
-            self.split.read(examples) if cut is None or chance is None else cut(examples, chance[part])
-        )
+        cut, size = self.split.cut, self.rows.size
+        images = self.split.read(examples) if cut is None or chance is None else cut(examples, chance[part])
+        self.images[number] = images if size is None else np.ascontiguousarray(images[:, : size[0], : size[1]])
         with self.lock:
             self.left -= 1
             last = self.left == 0
@@ -284,7 +297,10 @@ class Batch:
             image = np.concatenate([image, np.repeat(image[-1:], missing, axis=0)])
         weight = (np.arange(len(index)) < real).astype(np.float32)
         label = np.where(weight > 0, self.split.labels[index], 0).astype(np.int32)
-        return dict(image=image, label=label, weight=weight, index=index.astype(np.int32))
+        batch = dict(image=image, label=label, weight=weight, index=index.astype(np.int32))
+        if self.split.mixed is not None and self.rows.size is not None:
+            batch["mask"] = self.split.mixed.mask(index, self.rows.size)
+        return batch
 
 
 def ready(parts: list[Future]) -> Any:

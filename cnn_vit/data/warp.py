@@ -2,6 +2,8 @@
 
 Each operation takes one image (H, W, C), float32 in 0..1, the picture's own key and its numbers, and gives an image of
 the same shape; `augment` maps it over the rows of a batch. Pixels that come from outside the picture are black (0).
+Where a picture is smaller than its image it lies in the top left corner, and is changed as if it were alone: `mask`
+(H, W) is True on its pixels, and the others are black. What is written there does not count.
 
 Reading between pixels is bilinear: four pixels are fetched, each with a tent's weight. The other form, a product with
 a matrix of tent weights for each axis, gives the same numbers; it was never the faster on a CPU (thousands of images
@@ -20,7 +22,9 @@ import jax.numpy as jnp
 ASPECT = 4 / 3  # of resized_crop's boxes, at most this wide and at most this high: Szegedy et al., arXiv:1409.4842
 
 
-def pad_crop(image: jax.Array, key: jax.Array, pixels: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
+def pad_crop(
+    image: jax.Array, key: jax.Array, pixels: jax.Array, *, mask: jax.Array | None = None
+) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
     """A black border of `pixels` on every side, then a crop of the old size at a random whole pixel.
 
     He et al., arXiv:1512.03385, section 4.2.
@@ -30,19 +34,29 @@ def pad_crop(image: jax.Array, key: jax.Array, pixels: jax.Array) -> jax.Array: 
     return rolled(image, down, right)
 
 
-def shift(image: jax.Array, key: jax.Array, pixels: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
+def shift(
+    image: jax.Array, key: jax.Array, pixels: jax.Array, *, mask: jax.Array | None = None
+) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
     """Moves a picture by up to `pixels` along each axis, fractions of a pixel included, evenly distributed."""
     down, right = jax.random.uniform(key, (2,), minval=-pixels, maxval=pixels)
     return moved(image, down=down, right=right)
 
 
-def rotate(image: jax.Array, key: jax.Array, degrees: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
+def rotate(
+    image: jax.Array, key: jax.Array, degrees: jax.Array, *, mask: jax.Array | None = None
+) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
     """Turns a picture about its center by up to `degrees` either way, evenly distributed."""
-    return moved(image, angle=jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)))
+    return moved(image, angle=jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)), mask=mask)
 
 
 def affine(
-    image: jax.Array, key: jax.Array, degrees: jax.Array, shift: jax.Array, scale: jax.Array
+    image: jax.Array,
+    key: jax.Array,
+    degrees: jax.Array,
+    shift: jax.Array,
+    scale: jax.Array,
+    *,
+    mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C), (), (), (), () -> (H, W, C)
     """Turns, enlarges and moves a picture at once; all draws are even and independent.
 
@@ -52,6 +66,7 @@ def affine(
         degrees: largest turn about the center, either way.
         shift: largest move along each axis, in pixels.
         scale: the size changes by a factor from 1 / (1 + scale) to 1 + scale, even in its logarithm.
+        mask: of this picture's pixels.
     """
     turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
     return moved(
@@ -60,17 +75,19 @@ def affine(
         scale=jnp.exp(size * jnp.log1p(scale)),
         down=down * shift,
         right=right * shift,
+        mask=mask,
     )
 
 
-def flip(image: jax.Array, key: jax.Array) -> jax.Array:  # (H, W, C), () -> (H, W, C)
+def flip(image: jax.Array, key: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (H, W, C), () -> (H, W, C)
     """Mirrors left and right, for half of the pictures."""
     columns = jnp.arange(image.shape[1])
-    return jnp.take(image, jnp.where(jax.random.bernoulli(key), columns[::-1], columns), axis=1, mode="clip")
+    mirrored = columns[::-1] if mask is None else mask.any(0).sum() - 1 - columns
+    return jnp.take(image, jnp.where(jax.random.bernoulli(key), mirrored, columns), axis=1, mode="clip")
 
 
 def resized_crop(
-    image: jax.Array, key: jax.Array, min_area: jax.Array, max_area: jax.Array
+    image: jax.Array, key: jax.Array, min_area: jax.Array, max_area: jax.Array, *, mask: jax.Array | None = None
 ) -> jax.Array:  # (H, W, C), (), (), () -> (H, W, C)
     """A random box of the picture, brought to the whole size.
 
@@ -81,7 +98,7 @@ def resized_crop(
 
     Source: Szegedy et al., arXiv:1409.4842, section 6.
     """
-    height, width, _ = image.shape
+    height, width = sides_of(image, mask)
     areas, ratios, places = jax.random.split(key, 3)
     area = jax.random.uniform(areas, minval=min_area, maxval=max_area)
     limit = jnp.log(ASPECT)
@@ -91,7 +108,14 @@ def resized_crop(
     tall = jnp.minimum(jnp.sqrt(area * width / (height * ratio)), 1)  # shares of the picture's sides
     wide = jnp.minimum(jnp.sqrt(area * height * ratio / width), 1)
     down, right = jax.random.uniform(places, (2,))
-    return zoomed(image, top=down * (1 - tall), left=right * (1 - wide), tall=tall, wide=wide)
+    return zoomed(image, top=down * (1 - tall), left=right * (1 - wide), tall=tall, wide=wide, mask=mask)
+
+
+def sides_of(image: jax.Array, mask: jax.Array | None) -> tuple[jax.Array | int, jax.Array | int]:
+    """Height and width of the picture in an image: the whole of it, or where its mask is True, as floats."""
+    if mask is None:
+        return image.shape[0], image.shape[1]
+    return mask.any(1).sum(dtype=jnp.float32), mask.any(0).sum(dtype=jnp.float32)
 
 
 def rolled(image: jax.Array, down: jax.Array, right: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
@@ -110,29 +134,36 @@ def moved(
     scale: jax.Array | float = 1.0,
     down: jax.Array | float = 0.0,
     right: jax.Array | float = 0.0,
+    mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
     """The picture turned about its center (radians, counterclockwise), enlarged by `scale`, then moved (pixels)."""
-    height, width, _ = image.shape
-    y = jnp.arange(height, dtype=jnp.float32)[:, None] - ((height - 1) / 2 + down)
-    x = jnp.arange(width, dtype=jnp.float32)[None, :] - ((width - 1) / 2 + right)
+    height, width = sides_of(image, mask)
+    y = jnp.arange(image.shape[0], dtype=jnp.float32)[:, None] - ((height - 1) / 2 + down)
+    x = jnp.arange(image.shape[1], dtype=jnp.float32)[None, :] - ((width - 1) / 2 + right)
     cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     return sampled(image, cosine * y + sine * x + (height - 1) / 2, cosine * x - sine * y + (width - 1) / 2)
 
 
 def zoomed(
-    image: jax.Array, *, top: jax.Array, left: jax.Array, tall: jax.Array, wide: jax.Array
+    image: jax.Array,
+    *,
+    top: jax.Array,
+    left: jax.Array,
+    tall: jax.Array,
+    wide: jax.Array,
+    mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
     """A box of the picture brought to the whole size; its place and its sides are shares of the picture's sides."""
-    height, width, _ = image.shape
-    y = (top + tall * share(height)) * height - 0.5
-    x = (left + wide * share(width)) * width - 0.5
+    height, width = sides_of(image, mask)
+    y = (top + tall * share(image.shape[0], height)) * height - 0.5
+    x = (left + wide * share(image.shape[1], width)) * width - 0.5
     y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
     return sampled(image, *jnp.broadcast_arrays(y[:, None], x[None, :]))
 
 
-def share(size: int) -> jax.Array:
-    """Centers of `size` pixels as shares of their side, (size,): 1/4 and 3/4 for two."""
-    return (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
+def share(count: int, side: jax.Array | int) -> jax.Array:
+    """Centers of `count` pixels as shares of a side, (count,): 1/4 and 3/4 for two of two."""
+    return (jnp.arange(count, dtype=jnp.float32) + 0.5) / side
 
 
 def sampled(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:  # (H, W, C), (Y, X), (Y, X) -> (Y, X, C)

@@ -63,7 +63,8 @@ KEYS: dict[str, Key] = {
     "data.test": Key("text?", None, "", "part tested on; unset: test, where there is one"),
     "data.batch_size": Key("int", 128, "[1, 1048576]", "of one step, over all devices together", "images"),
     "data.image_size": Key("size?", None, "[1, 8192]", "side, or (height, width); unset: as the data is", "pixels"),
-    "data.fit": Key("fit", "crop", "", "to the image size: keep the center, stretch, or keep all and pad with a gray"),
+    "data.fit": Key("fit", "crop", "", "to the image size: keep the center, stretch, or keep all and pad with a gray; "
+                    "pad_batch: keep all, each its own size up to that, padded with others' behind a mask"),
     "data.random_crop": Key("floats?", None, "(0, 1]", "least and most share of the area of a box that is cut out of a "
                             "training picture, each time another, as it is decoded; unset: data.fit"),
     "data.on_bad_image": Key("text", "refuse", "", "a picture that cannot be read: stop before the first step, or do "

@@ -15,7 +15,7 @@ from cnn_vit.settings import durations
 from cnn_vit.settings.keys import Key
 
 LONGEST = 10_000  # characters of a value on a command line
-FIT = re.compile(r"\s*(?:(crop|stretch)|pad(?:\(\s*(\d{1,3})\s*\))?)\s*", re.ASCII)
+FIT = re.compile(r"\s*(?:(crop|stretch|pad_batch)|pad(?:\(\s*(\d{1,3})\s*\))?)\s*", re.ASCII)
 WHOLE = 2**53  # beyond it a float no longer holds every integer
 
 
@@ -165,7 +165,7 @@ def as_size(value: Any) -> int | tuple[int, int]:
 
 
 def as_fit(value: Any) -> str:
-    """crop, stretch or pad(GRAY); pad alone is pad(0), black."""
+    """crop, stretch, pad_batch or pad(GRAY); pad alone is pad(0), black."""
     found = FIT.fullmatch(as_text(value))
     if not found or int(found[2] or 0) > 255:
         raise ValueError("no fit")
@@ -190,7 +190,7 @@ KINDS = {
     "text": Kind("a text", str, as_text),
     "pattern": Kind("a regular expression", str, as_pattern),
     "size": Kind("an int or (height, width)", lambda text: number(text) if "," not in text else items(text), as_size),
-    "fit": Kind("crop, stretch, pad or pad(GRAY), a level of 0 to 255", str, as_fit),
+    "fit": Kind("crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255", str, as_fit),
     "duration": Kind("a duration (20 epochs, 4000 steps, 1e6 examples)", str, durations.canonical),
     "texts": Kind("a tuple of texts", items, each(as_text)),
     "floats": Kind("a tuple of numbers", items, each(as_float)),

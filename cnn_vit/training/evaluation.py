@@ -4,14 +4,14 @@ Each example's loss, prediction and margin come back to the host, which drops th
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from cnn_vit import data, files
+from cnn_vit import data, files, models
 from cnn_vit.data import stream
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.training import devices, step
@@ -36,7 +36,8 @@ def rows(
     found = [{key: np.asarray(value) for key, value in ready.items()} for ready in ahead(map(judged, batches))]
     together = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
     real = together.pop("weight") > 0
-    return {key: value[real] for key, value in together.items()}
+    order = np.argsort(together["index"][real], kind="stable")  # pictures of several sizes come by size
+    return {key: value[real][order] for key, value in together.items()}
 
 
 def ahead(items: Iterator) -> Iterator:
@@ -149,7 +150,32 @@ def fitting(network, source) -> data.Dataset:
             f"the network takes {shape_text(network.form.image_shape)} pictures, the data gives "
             f"{shape_text(dataset.image_shape)}; set data.image_size and data.channels to the network's"
         )
+    refuse_sizes(network.form, dataset)
     return dataset
+
+
+def refuse_sizes(form: step.Form, dataset: data.Dataset) -> None:
+    """Raises UserError where a network cannot tell pictures from their padding, or leaves nothing of a small one."""
+    for name, split in dataset.splits.items():
+        if split.mixed is None:
+            continue
+        models.refuse_unmasked(form.model)
+        network = step.declared(form)
+        if hasattr(network, "refuse_mask"):
+            network.refuse_mask(train=False)
+        at = int(split.mixed.sides.min(1).argmin())
+        where = f"picture {at} of {name}" if split.names is None else split.names[at]
+        refuse_small(form, split.mixed.sides[at].tolist(), where)
+
+
+def refuse_small(form: step.Form, sides: Sequence[int], where: str) -> None:
+    """Raises UserError for a picture that leaves nothing behind the network's last layer."""
+    least = step.least_side(form)
+    if min(sides) < least:
+        raise UserError(
+            f"{where} is read as {sides[0]}x{sides[1]} pixels, and the last layer of {form.model} needs {least} a side "
+            "to have anything left; take it away, make data.image_size larger, or set data.fit=crop"
+        )
 
 
 def first_difference(known: tuple[str, ...], found: tuple[str, ...]) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 from cnn_vit import data, models
 from cnn_vit.analysis import table
 from cnn_vit.data import augment, stream
+from cnn_vit.data.sections import sides_of
+from cnn_vit.data.sizes import PAD_BATCH
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import Every, Settings, steps
 from cnn_vit.training import losses, optimizers, schedules
@@ -43,14 +45,22 @@ def check(settings: Settings) -> None:
         check_model(settings, classes=about.num_classes, image_shape=about.image_shape)
     else:
         models.resolve(settings["model.name"])
+        if settings["data.fit"] == PAD_BATCH:
+            models.refuse_unmasked(settings["model.name"])
+            if sides := sides_of(section["image_size"]):  # classes and colors have no part in what takes a mask
+                check_model(settings, classes=about.num_classes or 2, image_shape=(*sides, section["channels"] or 3))
 
 
 def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises UserError where the model does not take its keywords, or pictures of this shape (H, W, C)."""
+    """Raises UserError where the model does not take its keywords, pictures of this shape (H, W, C), or their fit."""
     height, width, channels = image_shape
-    models.check(
+    network: Any = models.check(
         settings["model.name"], keywords(settings), num_classes=classes, channels=channels, image_size=(height, width)
     )
+    if settings["data.fit"] == PAD_BATCH:
+        models.refuse_unmasked(settings["model.name"])
+        if hasattr(network, "refuse_mask"):
+            network.refuse_mask(train=True)
 
 
 def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnn_vit.data import images as decoding
 from cnn_vit.data import listing
+from cnn_vit.data.sizes import PAD_BATCH, Mixed, cornered, within
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, losses, step
 
@@ -24,7 +25,7 @@ class Picture(NamedTuple):
 
     Attributes:
         path: as the user knows it; of a member of a zip, `photos.zip/cat.jpg`.
-        pixels: (H, W, C) uint8 at the network's size, or None.
+        pixels: (H, W, C) uint8 at the network's size, of its own where the network was trained so; or None.
         error: why there are no pixels, or None.
     """
 
@@ -40,7 +41,8 @@ def predict(
 
     Args:
         network: what `load` returned.
-        images: (N, H, W, C) uint8 at the network's size, or float in 0..1; else a file, folder or zip, or several.
+        images: (N, H, W, C) uint8 at the network's size, or float in 0..1 (at any up to that where it was trained on
+            several); else a file, folder or zip, or several.
         batch_size: pictures at once; changes nothing.
 
     Returns:
@@ -58,7 +60,7 @@ def predict(
         if picture.error is not None:
             raise UserError(f"{picture.path}: {picture.error}")
     pixels = [picture.pixels for picture in found if picture.pixels is not None]
-    return probabilities(network, np.stack(pixels), batch_size=batch_size)
+    return probabilities(network, pixels, batch_size=batch_size)
 
 
 def pictures(network, paths: Iterable[str | os.PathLike]) -> Iterator[Picture]:
@@ -79,7 +81,10 @@ def pictures(network, paths: Iterable[str | os.PathLike]) -> Iterator[Picture]:
         for name, content in found:
             try:
                 pixels = decoding.decode(content(), channels=seen["channels"])
-                yield Picture(name, decoding.fitted(pixels, size, seen["fit"]))
+                pixels = decoding.fitted(pixels, size, seen["fit"])
+                if seen["fit"] == PAD_BATCH:
+                    evaluation.refuse_small(network.form, pixels.shape[:2], "it")
+                yield Picture(name, pixels)
             except UserError as error:
                 yield Picture(name, None, error)
 
@@ -100,7 +105,7 @@ def top(network, pictures: Iterable[Picture], count: int) -> Iterator[dict]:
     waiting = iter(pictures)
     while some := list(itertools.islice(waiting, BATCH)):
         readable = [picture.pixels for picture in some if picture.pixels is not None]
-        found = iter(probabilities(network, np.stack(readable)) if readable else ())
+        found = iter(probabilities(network, readable))
         for picture in some:
             if picture.pixels is None:
                 yield {"path": picture.path, "error": str(picture.error)}
@@ -111,8 +116,11 @@ def top(network, pictures: Iterable[Picture], count: int) -> Iterator[dict]:
             yield {"path": picture.path, "classes": classes}
 
 
-def probabilities(network, images: np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
-    """(N, H, W, C) uint8 or float32 in 0..1 -> (N, K) float32. Every batch has the same size: one compilation."""
+def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
+    """N times (H, W, C) uint8 or float32 in 0..1 -> (N, K) float32. Every batch has as many rows: one compilation.
+
+    Of a network that was trained on pictures of several sizes, one for each of these sizes.
+    """
     on = devices.mesh()
     size = devices.fill(batch_size, on)
     numbers = devices.place(evaluation.normalization(network.preprocessing), on)
@@ -120,10 +128,24 @@ def probabilities(network, images: np.ndarray, *, batch_size: int = BATCH) -> np
     found = []
     for first in range(0, len(images), size):
         some = images[first : first + size]
-        padded = np.concatenate([some, np.repeat(some[:1], size - len(some), axis=0)])
-        chances = score(network.params, network.stats, jax.device_put(padded, devices.over_batch(on)), numbers)
+        batch = {
+            key: np.concatenate([value, np.repeat(value[:1], size - len(some), axis=0)])
+            for key, value in together(network, some).items()
+        }
+        chances = score(network.params, network.stats, jax.device_put(batch, devices.over_batch(on)), numbers)
         found.append(np.asarray(chances)[: len(some)])
     return np.concatenate(found) if found else np.zeros((0, network.form.num_classes), np.float32)
+
+
+def together(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+    """Pictures as one array, `image` (n, H, W, C); of several sizes at the least that holds all, with their `mask`."""
+    seen = network.preprocessing
+    if seen["fit"] != PAD_BATCH:
+        return dict(image=np.stack(list(images)))
+    mixed = Mixed(np.array([one.shape[:2] for one in images]), tuple((high, wide) for high, wide in seen["sizes"]))
+    every = np.arange(len(images))
+    size = mixed.holding(every)
+    return dict(image=np.stack([cornered(one, size) for one in images]), mask=mixed.mask(every, size))
 
 
 def fitting(network, images: np.ndarray) -> np.ndarray:
@@ -132,9 +154,13 @@ def fitting(network, images: np.ndarray) -> np.ndarray:
     Raises:
         UserError: another shape, another type, or floats outside 0..1.
     """
-    if images.ndim != 4 or images.shape[1:] != tuple(network.form.image_shape):
-        wanted = evaluation.shape_text(network.form.image_shape)
+    own, mixed = tuple(network.form.image_shape), network.preprocessing["fit"] == PAD_BATCH
+    smaller = mixed and images.ndim == 4 and (*within(images.shape[1:3], own[:2]), own[2]) == images.shape[1:]
+    if images.ndim != 4 or not (images.shape[1:] == own or smaller):
+        wanted = evaluation.shape_text(own) + " at most" * mixed
         raise UserError(f"images of shape {images.shape}; this network takes (N, height, width, colors) with {wanted}")
+    if mixed:
+        evaluation.refuse_small(network.form, images.shape[1:3], "each of the images")
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating) or not ((images >= 0) & (images <= 1)).all():
@@ -144,12 +170,14 @@ def fitting(network, images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def scorer(form: step.Form, mesh) -> Callable:
-    """(params, stats, images, numbers) -> probabilities (B, K), compiled once."""
+    """(params, stats, batch, numbers) -> probabilities (B, K), compiled once; the batch has `image`, perhaps `mask`."""
     net = step.network(form)
 
-    def score(params, stats, images, numbers):
+    def score(params, stats, batch, numbers):
+        images = batch["image"]
         scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-        scores, _ = net.apply(params, stats, step.normalized(scaled, numbers, form.dtype), train=False)
+        scaled = step.normalized(scaled, numbers, form.dtype)
+        scores, _ = net.apply(params, stats, scaled, train=False, mask=batch.get("mask"))
         return losses.PROBABILITIES[form.loss](scores)
 
     return jax.jit(score, out_shardings=devices.over_batch(mesh))

@@ -64,6 +64,7 @@ class Run:
         examples = len(dataset.splits["train"])
         self.times = plan.times(settings, examples=examples)
         form = plan.form(settings, classes=classes, image_shape=shape)
+        evaluation.refuse_sizes(form, dataset)
         self.static = plan.static(settings, form, examples=examples)
         self.step = step.build(self.static, self.mesh)
         self.judge = step.judge(form, self.mesh)

@@ -50,7 +50,8 @@ class Trained(NamedTuple):
         form: what the network is.
         params, stats: its values, on the devices.
         classes: names in the order of the scores.
-        preprocessing: mean, deviation, image_size (height, width), channels and fit of its pictures.
+        preprocessing: mean, deviation, image_size (height, width), channels and fit of its pictures; sizes where the
+            fit leaves them their own.
     """
 
     form: step.Form
@@ -167,12 +168,14 @@ def preprocessing_of(of: settings.Settings, dataset: data.Dataset) -> dict[str, 
         measured = data.mean_and_deviation(dataset.splits["train"])
         mean, deviation = mean or measured[0], deviation or measured[1]
     height, width, channels = dataset.image_shape
+    mixed = dataset.splits["train"].mixed
     return {
         "mean": list(mean),
         "deviation": list(deviation),
         "image_size": [height, width],
         "channels": channels,
         "fit": of["data.fit"],
+        **({} if mixed is None else {"sizes": [list(size) for size in mixed.sizes]}),
     }
 
 

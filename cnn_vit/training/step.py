@@ -2,7 +2,7 @@
 
 What shapes the program is `Static`; every number that does not is an argument (`numbers`), so that another seed or
 learning rate compiles nothing. `learn` takes a host's bytes to the next state: chance, augmentation, scores, loss,
-gradient, update, average.
+gradient, update, average. A batch of pictures of several sizes has a `mask` (B, H, W); each size compiles once.
 """
 
 import functools
@@ -90,6 +90,12 @@ def declared(form: Form) -> nnx.Module:
     )
 
 
+@functools.cache
+def least_side(form: Form) -> int:
+    """The smallest side in pixels of a picture, behind a mask, that the network that a form names sees something of."""
+    return getattr(declared(form), "least_side", 1)
+
+
 def normalized(images: jax.Array, numbers: dict, dtype: str) -> jax.Array:
     """Images of 0..1, (B, H, W, C), less the mean and over the deviation of their channels, in the compute dtype."""
     return ((images - numbers["mean"]) / numbers["deviation"]).astype(dtype)
@@ -156,16 +162,17 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     images, target, drop = augmented(static, state["step"], batch, numbers)
     images = normalized(images, numbers, static.form.dtype)
     target = losses.smooth(target, numbers["smoothing"])
-    whole = images, target, batch["weight"]
+    whole = images, target, batch["weight"], batch.get("mask")
 
     def cost(params, stats, micro, key):
-        images, target, weight = micro
+        images, target, weight, mask = micro
         scores, stats = net.apply(
             trees.merge(params, frozen["params"]),
             trees.merge(stats, frozen["stats"]),
             images,
             train=True,
             rngs=nnx.Rngs(dropout=key),
+            mask=mask,
         )
         each = losses.LOSSES[static.form.loss](scores, target, numbers["class_weight"])
         total = jnp.maximum(weight.sum(), 1)
@@ -205,7 +212,7 @@ def augmented(static: Static, step: jax.Array, batch: dict, numbers: dict) -> tu
     rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], step), 3)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(batch["label"].shape[0]))
     change = augment.build(static.augment, static.form.num_classes)
-    return *change(batch["image"], batch["label"], row_keys, mix, numbers["augment"]), drop
+    return *change(batch["image"], batch["label"], row_keys, mix, numbers["augment"], batch.get("mask")), drop
 
 
 def own(whole: dict, like: dict) -> dict:
@@ -234,7 +241,7 @@ def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
 
     def rows(params, stats, batch, numbers):
         images = normalized(batch["image"].astype(jnp.float32) / 255, numbers, form.dtype)
-        scores, _ = net.apply(params, stats, images, train=False)
+        scores, _ = net.apply(params, stats, images, train=False, mask=batch.get("mask"))
         label = batch["label"]
         own_score = jnp.take_along_axis(scores, label[:, None], 1)
         earlier = jnp.arange(form.num_classes) < label[:, None]

@@ -167,3 +167,22 @@ def test_names_and_meanings_can_be_read_without_importing():
     read = {ast.literal_eval(key): ast.literal_eval(call.args[0]) for key, call in calls}
     assert read == {name: operation.meaning for name, operation in augment.OPERATIONS.items()}
     assert all(len(meaning) < 110 and "\n" not in meaning for meaning in read.values())
+
+
+# --- pictures smaller than their images
+
+
+@pytest.mark.parametrize("text", [name for name, operation in augment.OPERATIONS.items() if operation.masks])
+def test_a_picture_in_a_corner_is_changed_as_if_it_were_alone(text):
+    """With the same keys, for twenty of them; black lies around it before and after."""
+    names, given = augment.names((text,)), augment.numbers((text,))
+    picture = noise(20, 7, 9, 3)
+    images, mask = np.zeros((20, 10, 16, 3), np.uint8), np.zeros((20, 10, 16), bool)
+    images[:, :7, :9], mask[:, :7, :9] = picture, True
+    keys, labels = jax.random.split(jax.random.key(1), 20), np.zeros(20, np.int32)
+    change = jax.jit(augment.build(names, 10))
+    alone, _ = change(picture, labels, keys, jax.random.key(2), given)
+    found, _ = change(images, labels, keys, jax.random.key(2), given, mask)
+    assert np.abs(np.asarray(alone) * 255 - picture).max() > 1  # something was changed
+    np.testing.assert_allclose(found[:, :7, :9], alone, atol=2e-6)
+    assert np.abs(np.where(mask[..., None], 0, found)).max() == 0

@@ -60,7 +60,7 @@ def test_every_source_says_what_it_is_and_what_its_keywords_mean():
         (drawn(label="form"), "data.label is 'form'; it takes shape or texture or position"),
         (drawn(image_size=(32, 7)), "shapes of 32x7 pixels cannot be told apart; make data.image_size at least 8"),
         (drawn(channels=2), "data.channels is 2"),
-        (drawn(fit="squeeze"), "data.fit is 'squeeze' .* it takes crop, stretch, pad or pad"),
+        (drawn(fit="squeeze"), "data.fit is 'squeeze' .* it takes crop, stretch, pad_batch, pad or pad"),
         (drawn(train="train[:400]"), r"data.train is 'train\[:400\]', but train has 40 examples"),
         (drawn(train="tarin"), "data.train is 'tarin'; write train"),
         ({"name": "folder", "path": "x", "test": "test[5:1]"}, r"data.test is 'test\[5:1\]', which holds nothing"),
