@@ -1,6 +1,15 @@
-"""Look at this machine: versions, devices, cores, memory, disk, settings in force, and what stands in the way.
+"""Look at this machine, or with --data at a data set, and say what stands in the way, each with its remedy.
 
-Each problem comes with its remedy. To time a step or to look into a data set is not asked here.
+    cnn-vit doctor                                       versions, devices, cores, memory, disk, settings in force
+    cnn-vit doctor --data=photos/                        a folder, a zip, an npz, or a source by name such as digits
+    cnn-vit doctor --data=photos/ --pictures=seen.svg    some pictures of each class, and those that repeat
+    cnn-vit doctor --config=configs/folder_resnet.py     the data of a recipe, in its splits
+
+Of data every picture is decoded: counts of classes and splits, sizes and formats, files that cannot be read, pictures
+that repeat inside a split or across two, pixel for pixel or nearly (another format, quality or size; not turned or
+cut), uneven classes, labels in file names. Problems are errors, where training would stop or its accuracies would not
+be true (files that cannot be read, a class without pictures, the same picture in train and test or in two classes), or
+warnings. The exit code is 2 where there is an error, else 0, for use in scripts; --json lists all of it.
 """
 
 import argparse
@@ -13,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import cli, process
-from cnn_vit.errors import SurroundingsError, nearest
+from cnn_vit.errors import SurroundingsError, UserError, nearest
 
 GB, MB = 1e9, 1e6  # bytes
 TITLES = {"memory": "memory, GB", "disk": "free disk, GB", "cache": "cache, MB"}
@@ -21,11 +30,20 @@ LEAST_MEMORY, LEAST_DISK = 2.0, 1.0  # GB: what a small network takes, and a few
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command takes no words of its own."""
+    """Words of the command."""
+    parser.add_argument("--data", metavar="PATH", help="a folder, zip, npz, FILE.py:FUNCTION, or a source by name")
+    parser.add_argument("--config", help="recipe whose data section is looked at; --config.data.key=value sets in it")
+    parser.add_argument("--pictures", metavar="FILE", help="draw some pictures of each class into this SVG")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Prints what was found and a line per problem."""
+def run(given: argparse.Namespace) -> int:
+    """Prints what was found and a line per problem; 2 where data have errors."""
+    if given.data or given.config or given.overrides:
+        from cnn_vit.cli import _survey
+
+        return _survey.run(given)
+    if given.pictures:
+        raise UserError("--pictures draws pictures of data; add --data=PATH")
     prepared: process.Prepared = given.prepared
     found: dict[str, Any] = {
         "versions": versions(),
@@ -44,6 +62,7 @@ def run(given: argparse.Namespace) -> None:
     ]
     said = [f"  {problem}" for problem in found["problems"]] or ["  none"]
     cli.answer(given, found, "\n".join([*sections, "problems", *said]), then="cnn-vit train")
+    return 0
 
 
 def versions() -> dict[str, str]:

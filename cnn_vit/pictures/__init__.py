@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cnn_vit.pictures.gallery import Row, gallery
 from cnn_vit.pictures.images import heat, image, sheet, signed
 from cnn_vit.pictures.look import (
     COLORS,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "COLORS", "CSS", "DASHES", "LETTERS", "PLOT", "SERIES", "Line", "Span", "bars", "beside", "curves", "heat", "image",
-    "matrix", "panel", "plain", "reliability", "sheet", "signed", "spans", "standalone",
+    "COLORS", "CSS", "DASHES", "LETTERS", "PLOT", "SERIES", "Line", "Row", "Span", "bars", "beside", "curves",
+    "gallery", "heat", "image", "matrix", "panel", "plain", "reliability", "sheet", "signed", "spans", "standalone",
 ]  # fmt: skip
 
 
