@@ -135,6 +135,16 @@ def test_a_path_is_read_as_the_run_read_its_own():
     np.testing.assert_allclose(found["rows"]["scores"], expected["rows"]["scores"], rtol=1e-5, atol=1e-6)
 
 
+def test_a_picture_too_small_to_predict_says_so_beside_the_others(tmp_path):
+    """2 pixels are 1 behind the first stride, and its pooling leaves none; 3 are 2, and 1."""
+    for at, sides in enumerate([(2, 9), (3, 9)]):
+        Image.fromarray(np.zeros((*sides, 3), np.uint8)).save(tmp_path / f"{at}.png")
+    network = runs.load(trained("cnn"))
+    small, enough = prediction.top(network, prediction.pictures(network, [tmp_path]), 1)
+    assert small["error"].startswith("it is read as 2x9 pixels, and the last layer of cnn/test needs 3 a side")
+    assert enough["classes"][0]["name"] in ("dark", "light")
+
+
 def test_micro_batches_take_their_masks_along():
     """A step on two halves of a batch, with pictures of another size in each, changes what one on the whole does."""
     form = stepping.form("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
@@ -174,9 +184,9 @@ def unmodeled(*changes):
 
 
 def test_a_picture_of_which_nothing_is_left_is_named(tmp_path):
-    """Of 5 pixels the pooling leaves 2, fewer than a window of 5 without padding; 10 leave it 5."""
-    final = configured("cnn", "model.kernel_size=(3,5)", "model.padding=(1,0)", "model.stride=1")
-    least = r"(dark|light)/\d+\.png is read as 8x5 pixels, and the last layer of cnn/test needs 10 a side"
+    """Of 5 pixels the pooling leaves 2, fewer than a window of 3 without padding; 6 leave it 3."""
+    final = configured("cnn", "model.kernel_size=3", "model.padding=(1,0)", "model.stride=1")
+    least = r"(dark|light)/\d+\.png is read as 8x5 pixels, and the last layer of cnn/test needs 6 a side"
     with pytest.raises(UserError, match=least):
         loop.train(final, tmp_path / "run")
 
