@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,7 +33,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print."""
-        raise UserError(f"{self.prog}: {message}")
+        for kind, what in (("int", "whole number"), ("float", "number")):
+            message = re.sub(rf"invalid {kind} value: (.*)", rf"\1 is no {what}", message)
+        raise UserError(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +135,7 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
         cli.say(overview())
         return 0
     if words[0] not in known:
-        raise unknown("command", words[0], known)
+        raise unknown("command", words[0], [*known, "--help"])
     module = importlib.import_module(f"cnn_vit.cli.{words[0]}")
     rest, overrides = separated(words[1:])
     parser = parser_of(words[0], module)
@@ -200,6 +203,8 @@ def separated(words: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise UserError(f"{flag} sets nothing; write {flag}=VALUE")
             overrides.append(f"{flag.removeprefix(SETTING)}={value}")
         elif flag.startswith("--"):
+            if equals and not value:
+                raise UserError(f"{flag}= names nothing; write {flag}=VALUE, or leave it out")
             rest.append("--" + flag[2:].replace("-", "_") + equals + value)
         else:
             rest.append(word)

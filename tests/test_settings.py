@@ -527,7 +527,7 @@ def test_settings_survive_their_json(recipe):
             lambda stored: stored | {"values": stored["values"] | {"seed": "x"}},
             "seed is 'x' (config.json); it takes an int",
         ),
-        (lambda stored: stored | {"values": stored["values"] | {"sed": 1}}, "no setting 'sed'; did you mean seed?"),
+        (lambda stored: stored | {"values": stored["values"] | {"sed": 1}}, "config.json sets 'sed', which this"),
         (lambda stored: stored | {"values": {}}, "config.json sets no data.name"),
     ],
 )

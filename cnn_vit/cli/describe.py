@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_vit import cli, files, settings
+from cnn_vit import cli, settings
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -191,12 +191,10 @@ def of_recipe(given: argparse.Namespace) -> tuple[settings.Settings, int | None,
 
 def of_run(workdir: Path) -> tuple[settings.Settings, int, tuple[Any, ...]]:
     """Settings, classes and image shape (H, W, C) of a run."""
-    for name in ("config.json", "classes.json", "preprocessing.json"):
-        if not (workdir / name).is_file():
-            raise UserError(f"{workdir} holds no run (no {name}); name the --workdir of a `cnn-vit train`")
-    final = settings.from_json(files.read_json(workdir / "config.json"))
-    seen = files.read_json(workdir / "preprocessing.json")
-    return final, len(files.read_json(workdir / "classes.json")), (*seen["image_size"], seen["channels"])
+    from cnn_vit.training import runs
+
+    final, classes, seen = runs.told(workdir)
+    return final, len(classes), (*seen["image_size"], seen["channels"])
 
 
 def words(given: argparse.Namespace) -> str:

@@ -37,7 +37,8 @@ def run(given: argparse.Namespace) -> int:
     broken = [entry for entry in found if "error" in entry]
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        cli.note(cli.plain(f"{broken[0]['path']}{more} of {len(found)} could not be read: {broken[0]['error']}"))
+        of_all = f" of {len(found)}" if len(found) > 1 else ""
+        cli.note(cli.plain(f"{broken[0]['path']}{more}{of_all} could not be read: {broken[0]['error']}"))
     return 2 if broken else 0
 
 

@@ -176,7 +176,8 @@ def resolve(name: str) -> Resolved:
         if sizes and (found := re.fullmatch(f"({sizes})([1-9][0-9]*)", candidate)):
             return Resolved(family, found[1], int(found[2]), suffixed(name, words[end:]))
     note = " (a size and any patch side in pixels)" if sizes else ""
-    raise UserError(f"{family} has no {rest!r}; it has {', '.join(variants_of(family))}{note}")
+    what = f"{family} has no {rest!r}" if rest else f"{family} alone is a family, not a network, {family}/VARIANT"
+    raise UserError(f"{what}; it has {', '.join(variants_of(family))}{note}")
 
 
 def suffixed(name: str, suffixes: list[str]) -> dict[str, Any]:

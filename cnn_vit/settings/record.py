@@ -29,6 +29,12 @@ def from_json(stored: Any) -> Settings:
     kinds = {"recipe": str, "words": list, "values": dict, "origin": dict}
     if not isinstance(stored, dict) or any(not isinstance(stored.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"config.json holds {shown(stored)}; settings are stored as {', '.join(kinds)}")
+    for key in stored["values"]:
+        if key not in KEYS and not is_keyword(key):
+            raise UserError(
+                f"config.json sets {shown(key)}, which this version of cnn_vit does not know; use the version that "
+                "wrote it (environment.json beside it names the commit)"
+            )
     found = {key: fitted(key, value, where="config.json") for key, value in stored["values"].items()}
     words = tuple(map(str, stored["words"]))
     origin = {str(key): str(where) for key, where in stored["origin"].items()}

@@ -116,7 +116,9 @@ def read(workdir: str | Path) -> Record:
         settings=final,
         classes=tuple(map(pictures.plain, names)),
         data=found.take("data.json", data_of, {}, wanted=True),
-        environment=found.take("environment.json", object_of(versions=dict, devices=dict), {}, wanted=True),
+        environment=found.take(
+            "environment.json", object_of(versions=dict, devices=dict, resumed=list), {}, wanted=True
+        ),
         result=result,
         metrics=metrics,
         timing=found.take("timing.jsonl", lines_of("seconds", "cpu_seconds"), []),

@@ -271,12 +271,13 @@ def outline(tree: dict) -> dict[str, list]:
 def fit(path: Path, found: dict[str, list], wanted: dict[str, list]) -> None:
     """Refuses a checkpoint that holds other arrays than wanted, naming the first of them, a parameter's if there is."""
     differ = [name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
+    count = len(found.keys() | wanted.keys())
     names = sorted(differ, key=lambda name: (not name.startswith("params/"), name))
     if names:
         there, here = ("{} {}".format(*side[names[0]]) if names[0] in side else "nothing" for side in (found, wanted))
         raise UserError(
             f"{path} holds another network or optimizer: {names[0]} is {there} there and {here} here "
-            f"({len(names)} of {len(wanted)} arrays differ); give the settings of its run, or another --workdir"
+            f"({len(names)} of {count} arrays differ); give the settings of its run, or another --workdir"
         )
 
 

@@ -22,11 +22,11 @@ import jax
 from cnn_vit import data, files, settings
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import Network
-from cnn_vit.training import devices, plan, step
+from cnn_vit.training import devices, plan, records, step
 from cnn_vit.training.checkpoints import Checkpoints
 from cnn_vit.training.evaluation import listed
 from cnn_vit.training.journal import METRICS
-from cnn_vit.training.manifests import numbered
+from cnn_vit.training.manifests import DamageError, numbered
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -76,15 +76,10 @@ def load(run: str | os.PathLike) -> Trained:
         SurroundingsError: no checkpoint is whole, or the one tested is damaged.
     """
     workdir = Path(run)
-    if not (workdir / CLASSES).is_file() or not (workdir / CONFIG).is_file():
-        raise UserError(f"{workdir} holds no run (no {CLASSES}); name the --workdir of a `cnn-vit train`")
-    final = settings.from_json(files.read_json(workdir / CONFIG))
-    classes = tuple(files.read_json(workdir / CLASSES))
-    preprocessing = files.read_json(workdir / PREPROCESSING)
-    shape = (*preprocessing["image_size"], preprocessing["channels"])
-    form = plan.form(final, classes=len(classes), image_shape=shape)
+    final, classes, preprocessing = told(workdir)
+    form = plan.form(final, classes=len(classes), image_shape=(*preprocessing["image_size"], preprocessing["channels"]))
     network = step.network(form)
-    tested = files.read_json(workdir / RESULT)["tested"] if (workdir / RESULT).exists() else {}
+    tested = records.result(workdir / RESULT)["tested"] if (workdir / RESULT).exists() else {}
     averaged = tested.get("values", "ema" if final["ema"] is not None else "trained") == "ema"
     wanted = dict(params=network.params, stats=network.stats)
     template = placed({"ema": wanted} if averaged else wanted)
@@ -94,12 +89,27 @@ def load(run: str | os.PathLike) -> Trained:
             values = kept.restore(tested["step"], template, part=True)
         else:
             values = (kept.newest(template, part=True) or (0, {}))[1]
+    except DamageError as error:
+        raise SurroundingsError(f"{error}; put it back from a copy, or train again in another --workdir") from error
     finally:
         kept.close()
     if not values:
         raise SurroundingsError(f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or again")
     values = values["ema"] if averaged else values
     return Trained(form, values["params"], values["stats"], classes, preprocessing)
+
+
+def told(workdir: Path) -> tuple[settings.Settings, tuple[str, ...], dict[str, Any]]:
+    """What a run folder says of its network: settings, names of the classes, preprocessing.
+
+    Raises:
+        UserError: the folder holds no run, or one of another version, or these are not as they were written.
+    """
+    for name in (CONFIG, CLASSES, PREPROCESSING):
+        if not (workdir / name).is_file():
+            raise UserError(f"{workdir} holds no run (no {name}); name the --workdir of a `cnn-vit train`")
+    final = settings.from_json(files.read_json(workdir / CONFIG))
+    return final, records.classes(workdir / CLASSES), records.preprocessing(workdir / PREPROCESSING)
 
 
 def placed(tree: dict) -> dict:
@@ -134,7 +144,7 @@ def finished(workdir: Path) -> dict[str, Any] | None:
     """The result of a run that has one and lacks nothing else; None where something is still to do."""
     if not (workdir / RESULT).exists():
         return None
-    result = files.read_json(workdir / RESULT)
+    result = records.result(workdir / RESULT)
     splits = [split for split in ("validation", "test") if result.get(split)]
     whole = all((workdir / "predictions" / f"{split}.npz").exists() for split in splits)
     return result if whole else None
@@ -153,7 +163,7 @@ def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, prep
         files.write_json(workdir / CONFIG, settings.to_json(ours))
         return
     same_classes(workdir, dataset)
-    before = files.read_json(workdir / DATA)
+    before = records.record(workdir / DATA, fingerprint=str, counts=dict)
     if before["fingerprint"] != dataset.fingerprint:
         raise UserError(
             f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
@@ -181,8 +191,8 @@ def preprocessing_of(of: settings.Settings, dataset: data.Dataset) -> dict[str, 
 
 def same_classes(workdir: Path, dataset: data.Dataset) -> None:
     """Raises UserError where a run was trained on other classes than the data have."""
-    classes = files.read_json(workdir / CLASSES)
-    if list(dataset.classes) != classes:
+    classes = records.classes(workdir / CLASSES)
+    if tuple(dataset.classes) != classes:
         raise UserError(
             f"{workdir} was trained on the classes {listed(classes)}, the data now have {listed(dataset.classes)}; "
             f"labels would shift: {AGAIN}"
@@ -191,7 +201,7 @@ def same_classes(workdir: Path, dataset: data.Dataset) -> None:
 
 def same_examples(workdir: Path, dataset: data.Dataset) -> bool:
     """Whether a run's splits hold the examples of these data."""
-    before, now = files.read_json(workdir / DATA), dataset.facts | {"fingerprint": dataset.fingerprint}
+    before, now = records.record(workdir / DATA), dataset.facts | {"fingerprint": dataset.fingerprint}
     return all(before.get(name) == now.get(name) for name in ("fingerprint", "slices", "counts"))
 
 
@@ -245,6 +255,6 @@ def note_environment(workdir: Path, command: str | None) -> list[str]:
     if not path.exists():
         files.write_json(path, now | {"resumed": []})
         return []
-    before = files.read_json(path)
-    files.write_json(path, before | {"resumed": [*before.get("resumed", []), now]})
+    before = records.record(path, versions=dict, devices=dict, resumed=list)
+    files.write_json(path, before | {"resumed": [*before["resumed"], now]})
     return crossed(before, now)

@@ -16,3 +16,9 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "digits"
     assert main([*TINY, f"--workdir={workdir}"]) == 0
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The words of its command, without the folder."""
+    return TINY[1:]

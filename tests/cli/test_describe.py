@@ -70,7 +70,10 @@ def test_a_run_says_what_it_was_trained_with(capsys, tmp_path):
     for name, value in (
         ("config", settings.to_json(final)),
         ("classes", ["a", "b", "c"]),
-        ("preprocessing", {"image_size": [8, 10], "channels": 3}),
+        (
+            "preprocessing",
+            {"image_size": [8, 10], "channels": 3, "fit": "crop", "mean": [0.5] * 3, "deviation": [1] * 3},
+        ),
     ):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     found, _ = answered(capsys, f"--workdir={tmp_path}")
@@ -136,7 +139,7 @@ def test_windows_are_calculated(capsys):
         (["resnet/18", "--image=big"], "--image=big is no size; write pixels, 224, or HEIGHTxWIDTH, 224x160"),
         (["resnet/18", "--classes=0"], "the number of classes=0 must be at least 1"),
         (["--config=configs/cifar_resnet.py", "--classes=0"], "the number of classes=0 must be at least 1"),
-        (["resnet/18", "--classes=x"], "cnn-vit describe: argument --classes: invalid int value: 'x'"),
+        (["resnet/18", "--classes=x"], "cnn-vit describe: argument --classes: 'x' is no whole number; "),
         (["lenet/5", "--layer=conv3"], "no layer of lenet/5 'conv3'; did you mean conv2 or conv1?"),
         (["lenet/5", "--layer=conv1", "--check"], "--layer and --check ask for different things; give one of them"),
         (["lenet/5", "--config.seed=1"], "--config.seed=1 sets something of a recipe; add --config=RECIPE"),
