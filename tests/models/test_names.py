@@ -159,5 +159,5 @@ def test_the_check_refuses_what_is_no_setting_of_the_model(settings, sentence):
 
 
 def test_the_check_accepts_what_builds():
-    assert models.check("cifar_resnet/20", {"filters": 8}, **DATA) is None
-    assert models.check("vit/Ti4-gap", {"dropout": 0}, num_classes=2, channels=1, image_size=(8, 16)) is None
+    assert models.check("cifar_resnet/20", {"filters": 8}, **DATA)
+    assert models.check("vit/Ti4-gap", {"dropout": 0}, num_classes=2, channels=1, image_size=(8, 16))

@@ -86,7 +86,7 @@ def test_a_fork_killed_while_it_begins_is_begun_again(stopped, whole, tmp_path, 
         return next(count)
 
     calls, phases = fork(tmp_path / "fork", -1), set()
-    for at in range(0, calls, 13):
+    for at in range(0, calls - 20, 13):  # Orbax writes a file more or less each time, which varies the calls by a few
         folder = tmp_path / str(at)
         with pytest.raises(PlantedError):
             fork(folder, at)
