@@ -129,7 +129,7 @@ def as_text(made: Any, told: dict[str, Any]) -> str:
     ]
     wide = cli.width()
     notes = [cli.folded(f"note: {sentence}", wide) for sentence in told["notes"]]
-    return "\n".join([cli.table(rows, width=wide), *notes])
+    return "\n".join([cli.table(rows, width=wide), *([""] if notes else []), *notes])
 
 
 def briefly(counts: dict[str, int], most: int = 6) -> str:

@@ -3,6 +3,7 @@
 What was found is remembered (`verdicts`), so that the next start opens none of them again merely to look.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 from cnn_vit.data import faults, images
 from cnn_vit.data.faults import Fault
 from cnn_vit.data.images import Header, UnreadableError
-from cnn_vit.data.parts import Encoded, Found, Part, Pixels
+from cnn_vit.data.parts import Encoded, Found, Part, Pixels, whole
 from cnn_vit.data.threads import each
 from cnn_vit.data.verdicts import Verdicts
 
@@ -77,18 +78,16 @@ def opened(part: Encoded, index: int, level: str) -> tuple[Header | UnreadableEr
 
     A header is read from the beginning where that is enough.
     """
-    use = images.inspected if level == "all" else images.header
-    found = UnreadableError("not looked at")
-    for most in (START, None) if level == "header" and part.sizes[index] > START else (None,):
-        try:
-            content = part.content(index, most)
-        except UnreadableError as error:
-            return error, False
-        try:
-            return use(content), True
-        except UnreadableError as error:
-            found = error
-    return found, not isinstance(found.__cause__, MemoryError)
+    if level == "header" and part.sizes[index] > START:
+        with contextlib.suppress(UnreadableError):  # more of it may be needed
+            return images.header(part.content(index, START)), True
+    lasts = False
+    try:
+        with whole(part, index) as content:
+            lasts = True
+            return (images.inspected if level == "all" else images.header)(content), lasts
+    except UnreadableError as error:
+        return error.bare(), lasts and not isinstance(error.__cause__, MemoryError)
 
 
 def marked(part: Encoded, index: int) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from cnn_vit.data import faults
 from cnn_vit.data.images import UnreadableError
-from cnn_vit.data.parts import Encoded, Found, Part, Pixels
+from cnn_vit.data.parts import Encoded, Found, Part, Pixels, whole
 from cnn_vit.data.threads import each
 from cnn_vit.errors import UserError
 
@@ -71,7 +71,8 @@ def contents(part: Part, workers: int) -> Iterator[str]:
 def digest_of(part: Encoded, index: int) -> str:
     """The sha256 of a file, in hexadecimal."""
     try:
-        return hashlib.sha256(part.content(index, None)).hexdigest()
+        with whole(part, index) as content:
+            return hashlib.sha256(content).hexdigest()
     except UnreadableError as error:
         raise UserError(str(faults.Fault(faults.where(part, index), index, error))) from error
 

@@ -28,6 +28,7 @@ ADAM7 = (
 )  # fmt: skip  # first row, step, first column, step of each pass of an interlaced PNG; ISO/IEC 15948, 8.2
 SLOW = {"ppm_plain": "pixels as text", "bmp_rle": "run lengths"}  # codecs of Pillow, and what they read
 MOST_SLOW = 10_000_000  # bytes of such a file
+MOST_READS = 500_000  # that a reader may make of a file; a whole one takes a few thousand
 GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,6 +64,27 @@ class UnreadableError(UserError):
         super().__init__(f"{reason}; {remedy}")
         self.reason = reason
         self.remedy = remedy
+
+    def bare(self) -> "UnreadableError":
+        """The same to be kept: not the way that it came, which holds all bytes of the file."""
+        return UnreadableError(self.reason, self.remedy)
+
+
+class Pieces(io.BytesIO):
+    """A file's bytes for Pillow, whose readers look through junk byte by byte: 90 MB of it took up to half a minute."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Some of the bytes.
+
+        Raises:
+            UnreadableError: that was asked too often.
+        """
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise UnreadableError("damaged (its parts come to no end)")
+        return super().read(size)
 
 
 class Header(NamedTuple):
@@ -119,10 +141,12 @@ def guarded(content: bytes, use: Callable[[Image.Image], object]):
     """Opens a picture and uses it; whatever Pillow raises is one of ours."""
     if not content:
         raise UnreadableError("empty, 0 bytes")
+    if content[:2] in TEXTS:
+        refuse_slow("ppm_plain", len(content))
     try:
-        with Image.open(io.BytesIO(uncommented(content)), formats=FORMATS) as image:
+        with Image.open(Pieces(uncommented(content)), formats=FORMATS) as image:
             refuse_large(image.size)
-            refuse_slow(image, len(content))
+            refuse_slow(image.tile[0][0] if image.tile else "", len(content))
             return use(image)
     except UnreadableError:
         raise
@@ -145,11 +169,10 @@ def uncommented(content: bytes) -> bytes:
     return re.sub(rb"#[^\r\n]*", b"", content) if content[:2] in TEXTS else content
 
 
-def refuse_slow(image: Image.Image, size: int) -> None:
+def refuse_slow(codec: str, size: int) -> None:
     """Refuses a large file of the kinds that Pillow reads in Python, a microsecond or so for each byte."""
-    if size > MOST_SLOW and image.tile and image.tile[0][0] in SLOW:  # type: ignore[attr-defined]
-        kind = SLOW[image.tile[0][0]]  # type: ignore[attr-defined]
-        raise UnreadableError(f"{size:,} bytes of {kind}, more than {MOST_SLOW:,}", "save it as PNG")
+    if size > MOST_SLOW and codec in SLOW:
+        raise UnreadableError(f"{size:,} bytes of {SLOW[codec]}, more than {MOST_SLOW:,}", "save it as PNG")
 
 
 def refuse_large(size: tuple[int, int]) -> None:

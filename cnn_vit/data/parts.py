@@ -1,6 +1,8 @@
 """What a source hands to the room: the parts a data set comes in, before slices, sizes and colors are settled."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -103,6 +105,20 @@ class Encoded:
 
 
 Part = Pixels | Encoded
+
+LARGE = 2**24  # bytes of a file of which one at a time is held
+_alone = threading.Lock()
+
+
+@contextlib.contextmanager
+def whole(part: Encoded, index: int) -> Iterator[bytes]:
+    """All bytes of a file while they are looked at: of large ones one at a time, however many threads there are.
+
+    Raises:
+        UnreadableError: there are none to be had.
+    """
+    with _alone if part.sizes[index] > LARGE else contextlib.nullcontext():
+        yield part.content(index, None)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from cnn_vit.data import checking, crops, decoded, faults, images
 from cnn_vit.data.faults import Fault
 from cnn_vit.data.images import Header, UnreadableError
-from cnn_vit.data.parts import Found, Part, Pixels
+from cnn_vit.data.parts import Found, Part, Pixels, whole
 from cnn_vit.data.sizes import PAD_BATCH, Mixed, Size, cornered, sizes_for, within
 from cnn_vit.data.splits import Split
 from cnn_vit.data.threads import each
@@ -142,7 +142,7 @@ def filled(pixels: np.ndarray, part: Part, at: np.ndarray, shape: Shape, fit: st
             try:
                 pixels[row] = one(part, index, shape, fit)
             except UnreadableError as error:
-                bad.append(Fault(faults.where(part, index), index, error))
+                bad.append(Fault(faults.where(part, index), index, error.bare()))
         return bad
 
     return [fault for bad in each(fill, len(at), workers) for fault in bad]
@@ -172,7 +172,8 @@ def one(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H,
     if isinstance(part, Pixels):
         raw = images.recolored(part.read(np.array([index]))[0], channels)
     else:
-        raw = images.decode(part.content(index, None), channels=channels)
+        with whole(part, index) as content:
+            raw = images.decode(content, channels=channels)
     return cornered(images.fitted(raw, (height, width), fit), (height, width))
 
 
@@ -182,7 +183,8 @@ def box_of(part: Part, index: int, shape: Shape, place: Callable[[int, int], cro
     if isinstance(part, Pixels):
         raw = images.recolored(part.read(np.array([index]))[0], channels)
         return images.resized(raw, (height, width), place(*raw.shape[:2]))
-    return crops.cut(part.content(index, None), (height, width), channels=channels, place=place)
+    with whole(part, index) as content:
+        return crops.cut(content, (height, width), channels=channels, place=place)
 
 
 # Headers

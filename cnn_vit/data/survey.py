@@ -18,7 +18,7 @@ from cnn_vit import data
 from cnn_vit.data import images, likeness, naming, splits
 from cnn_vit.data.images import UnreadableError
 from cnn_vit.data.naming import Labels
-from cnn_vit.data.parts import PARTS, Encoded, Found, Part, Pixels
+from cnn_vit.data.parts import PARTS, Encoded, Found, Part, Pixels, whole
 from cnn_vit.data.sections import completed, given, names, own, source
 from cnn_vit.data.threads import each
 from cnn_vit.errors import UserError, nearest
@@ -213,7 +213,7 @@ def look(split: str, part: Part, index: int) -> tuple[Seen, bytes, np.ndarray] |
     try:
         kind, colored, pixels = opened(part, index)
     except UnreadableError as error:
-        return Broken(split, label, part.where(index) if isinstance(part, Encoded) else split, error)
+        return Broken(split, label, part.where(index) if isinstance(part, Encoded) else split, error.bare())
     height, width, _ = pixels.shape
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(pixels.tobytes())
@@ -227,13 +227,13 @@ def opened(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
     if isinstance(part, Pixels):
         pixels = part.read(np.array([index]))[0]
         return "pixels", pixels.shape[2] == 3, images.recolored(pixels, 3)
-    content = part.content(index, None)
+    with whole(part, index) as content:
 
-    def use(image: Image.Image) -> tuple[str, bool, np.ndarray]:
-        colored = images.is_colored(image)
-        return str(image.format), colored, images.pixels_of(image, content, 3)
+        def use(image: Image.Image) -> tuple[str, bool, np.ndarray]:
+            colored = images.is_colored(image)
+            return str(image.format), colored, images.pixels_of(image, content, 3)
 
-    return images.guarded(content, use)
+        return images.guarded(content, use)
 
 
 def named(seen: list[Seen], classes: tuple[str, ...]) -> Labels | None:

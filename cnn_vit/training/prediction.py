@@ -85,6 +85,8 @@ def pictures(network, paths: Iterable[str | os.PathLike]) -> Iterator[Picture]:
                 if seen["fit"] == PAD_BATCH:
                     evaluation.refuse_small(network.form, pixels.shape[:2], "it")
                 yield Picture(name, pixels)
+            except decoding.UnreadableError as error:
+                yield Picture(name, None, error.bare())
             except UserError as error:
                 yield Picture(name, None, error)
 

@@ -1,7 +1,8 @@
 """From file to step: images a second of each stage, and the share of a step that is spent waiting for data.
 
     python experiments/speed/input.py digits [--rounds=5] [--seconds=2] [--threads=0,2] [--json]
-    python experiments/speed/input.py digits mnist cifar folder --mnist=mnist.npz --cifar=cifar.npz --folder=photos/
+    python experiments/speed/input.py digits mnist cifar --mnist=mnist.npz --cifar=cifar.npz
+    python experiments/speed/input.py folder --folder=photos/ --over=data.batch_size=16 --seconds=20
 
 Stages are timed one after the other on the same batches, alone, in CPU time of one core: read (the file's bytes),
 decode, fit (center and size), cut (decode and a random box instead of both), gather (a batch from memory), augment
@@ -201,7 +202,7 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
         words = (*words, f"data.path={path}", *(["data.name=arrays"] if path.endswith(".npz") else []))
     elif name != "digits":
         words = (*words, *STAND_IN)
-    settings = load(recipe, words)
+    settings = load(recipe, [*words, *given.over])
     plan.check(settings)
     with tempfile.TemporaryDirectory() as away, Run(settings, Path(away), data.load(settings.section("data"))) as run:
         stages = {**of_files(settings, given.seconds), **of_batches(run, given.seconds)}
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of each arm, in turn (default: 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each stage and each turn (default: 2)")
     parser.add_argument("--threads", default="0,2", help="that decode, each an arm (default: 0,2)")
+    parser.add_argument("--over", action="append", default=[], metavar="KEY=VALUE", help="over the recipe's settings")
     parser.add_argument("--pillow", action="store_true", help="decode without simplejpeg")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
