@@ -224,6 +224,7 @@ FIRST = record(6, seed=0) + record(9, seed=1)
         (archive(ten(batches_dot_meta_dot_txt=b" " * 10**6)), "has batches.meta.txt of 1,000,000 bytes, expected 65,"),
         (archive(ten(data_batch_3_dot_bin=None)), "lacks data_batch_3.bin"),
     ],
+    ids=range(12),  # an archive's bytes hold the time, and the workers of a test run must agree on names
 )
 def test_a_damaged_archive_is_one_sentence(mirror, monkeypatch, contents, said):
     path = tiny(mirror, monkeypatch, 10, contents)
