@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 def problems(found: Survey) -> list[Problem]:
     """All of them, errors first."""
     errors = [*found.refused, *broken(found), *classes(found), *across(found), *two_labels(found)]
-    warnings = [*counts(found), *inside(found), *blank(found), *names(found)]
+    warnings = [*skipped(found), *counts(found), *inside(found), *blank(found), *names(found)]
     return [Problem("error", one) for one in errors] + [Problem("warning", one) for one in warnings]
 
 
@@ -117,6 +117,13 @@ def two_labels(found: Survey) -> Iterator[str]:
 
 
 # Warnings
+
+
+def skipped(found: Survey) -> Iterator[str]:
+    """Files that are no pictures, and are left out."""
+    if found.skipped:
+        named = [f"{called(found, one.name)} ({one.error.reason})" for one in found.skipped]
+        yield f"{many(len(named))} cannot be read and {'are' if named[1:] else 'is'} left out: {listed(named)}"
 
 
 def counts(found: Survey) -> Iterator[str]:
@@ -223,6 +230,9 @@ def record(found: Survey) -> dict[str, Any]:
                 "remedy": one.error.remedy,
             }
             for one in found.broken
+        ],
+        "skipped": [
+            {"path": one.name, "reason": one.error.reason, "remedy": one.error.remedy} for one in found.skipped
         ],
         "duplicates": {
             what: [[plain(found, at) for at in group] for group in groups]

@@ -25,6 +25,7 @@ class Glance(NamedTuple):
         counts: (K,) pictures of each class, of all parts together.
         sides: (n, 2) height and width in pixels of those whose headers were read, taken evenly from each part.
         colored: whether any of these is stored in color.
+        sampled: whether there are others.
         skipped: number of files that cannot be read, where they are skipped.
     """
 
@@ -32,6 +33,7 @@ class Glance(NamedTuple):
     counts: np.ndarray
     sides: np.ndarray
     colored: bool
+    sampled: bool
     skipped: int
 
 
@@ -61,6 +63,7 @@ def glance(section: Mapping[str, Any]) -> Glance:
         counts=np.bincount(labels, minlength=len(found.classes)),
         sides=np.array([(head.height, head.width) for head in heads], np.int64).reshape(-1, 2),
         colored=any(head.colored for head in heads),
+        sampled=any(len(part.labels) > LOOKED for part in found.parts.values() if not isinstance(part, Pixels)),
         skipped=len(skipped),
     )
 

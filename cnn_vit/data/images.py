@@ -73,7 +73,7 @@ class UnreadableError(UserError):
 class Pieces(io.BytesIO):
     """A file's bytes for Pillow, whose readers look through junk byte by byte: 90 MB of it took up to half a minute."""
 
-    reads = 0
+    reads, most = 0, MOST_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Some of the bytes.
@@ -82,7 +82,7 @@ class Pieces(io.BytesIO):
             UnreadableError: that was asked too often.
         """
         self.reads += 1
-        if self.reads > MOST_READS:
+        if self.reads > self.most:
             raise UnreadableError("damaged (its parts come to no end)")
         return super().read(size)
 
@@ -144,9 +144,12 @@ def guarded(content: bytes, use: Callable[[Image.Image], object]):
     if content[:2] in TEXTS:
         refuse_slow("ppm_plain", len(content))
     try:
-        with Image.open(Pieces(uncommented(content)), formats=FORMATS) as image:
+        pieces = Pieces(uncommented(content))
+        with Image.open(pieces, formats=FORMATS) as image:
             refuse_large(image.size)
-            refuse_slow(image.tile[0][0] if image.tile else "", len(content))
+            if image.tile and (codec := image.tile[0][0]) in SLOW:
+                refuse_slow(codec, len(content))
+                pieces.most += 2 * MOST_SLOW  # these are read byte by byte
             return use(image)
     except UnreadableError:
         raise
@@ -170,8 +173,8 @@ def uncommented(content: bytes) -> bytes:
 
 
 def refuse_slow(codec: str, size: int) -> None:
-    """Refuses a large file of the kinds that Pillow reads in Python, a microsecond or so for each byte."""
-    if size > MOST_SLOW and codec in SLOW:
+    """Refuses a large file of the kinds, keys of SLOW, that Pillow reads in Python, a microsecond or so a byte."""
+    if size > MOST_SLOW:
         raise UnreadableError(f"{size:,} bytes of {SLOW[codec]}, more than {MOST_SLOW:,}", "save it as PNG")
 
 
@@ -212,9 +215,12 @@ def is_colored(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where it is damaged or missing."""
+    """The EXIF orientation, 1 to 8, that stands before the pixels; 1 where it is damaged or missing.
+
+    To be asked before the pixels are loaded: a PNG may have one behind them, which a look at its header cannot see.
+    """
     try:
-        found = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of PNG decodes the picture to look behind it
+        found = Image.Image.getexif(image).get(ORIENTATION, 1)  # PNG's own getexif loads the pixels to look behind them
     except Exception:  # the pixels are whole even where the notes on them are not
         return 1
     return found if found in TURNS else 1
@@ -228,9 +234,9 @@ def pixels_of(image: Image.Image, content: bytes, channels: int, reduction: int 
     stored = jpeg.decoded(content, image, whole)
     if stored is not None:
         return upright(recolored(stored, channels), orientation(image))
+    turn = 1 if image.format == "TIFF" else orientation(image)  # Pillow gives a TIFF upright
     image.load()
     refuse_short(image, content)
-    turn = orientation(image)
     flat = in_eight_bits(image)
     if flat.has_transparency_data:
         over = flat.convert("RGBA")

@@ -204,9 +204,9 @@ def own_sides(part: Part, at: np.ndarray, most: Size, verdicts: Verdicts, worker
         return np.tile(np.array(within(part.shape[:2], most), np.int32), (len(at), 1))
     looked = each(functools.partial(checking.look, part, at, "header", verdicts), len(at), workers)
     heads = [(index, found) for some in looked for index, found, _ in some]
-    whole = [head for _, head in heads if isinstance(head, Header)]
+    right = [head for _, head in heads if isinstance(head, Header)]
     faults.refuse([Fault(faults.where(part, at), at, bad) for at, bad in heads if not isinstance(bad, Header)], len(at))
-    return np.array([within((one.height, one.width), most) for one in whole], np.int32).reshape(-1, 2)
+    return np.array([within((one.height, one.width), most) for one in right], np.int32).reshape(-1, 2)
 
 
 def settled(

@@ -15,12 +15,14 @@ import numpy as np
 from PIL import Image
 
 from cnn_vit import data
-from cnn_vit.data import images, likeness, naming, splits
+from cnn_vit.data import checking, images, likeness, naming, splits
+from cnn_vit.data.faults import Fault
 from cnn_vit.data.images import UnreadableError
 from cnn_vit.data.naming import Labels
 from cnn_vit.data.parts import PARTS, Encoded, Found, Part, Pixels, whole
 from cnn_vit.data.sections import completed, given, names, own, source
 from cnn_vit.data.threads import each
+from cnn_vit.data.verdicts import Verdicts
 from cnn_vit.errors import UserError, nearest
 
 
@@ -79,7 +81,8 @@ class Survey:
         classes: names in the order of the labels.
         counts: split -> pictures of each class (K,), broken ones among them.
         seen: every picture that can be read.
-        broken: every one that cannot.
+        broken: every one that cannot, and would stop training.
+        skipped: files that cannot be read and would be left out, as `data.on_bad_image=skip` asks.
         same: places in `seen` of pictures with the same pixels, a list for each group.
         near: likewise of those nearly the same.
         labels: what the names of the files tell, in places of `seen`; None where there are no names.
@@ -94,6 +97,7 @@ class Survey:
     counts: Mapping[str, np.ndarray]
     seen: list[Seen]
     broken: list[Broken]
+    skipped: list[Fault]
     same: list[list[int]]
     near: list[list[int]]
     labels: Labels | None
@@ -139,6 +143,10 @@ def survey(section: Mapping[str, Any], *, told: Told = lambda done, count: None)
     """
     final = completed(section)
     found = source(final["name"]).load(given(final), **own(final))
+    skipped: list[Fault] = []
+    if final["on_bad_image"] == "skip":
+        verdicts = Verdicts(os.path.abspath(final["path"] or final["name"]))
+        found, skipped = checking.without_bad(found, final["check"], verdicts, workers=final["workers"])
     parts, rows, notes, refused = laid_out(found, final)
     seen, broken, digests, thumbnails = looked(parts, rows, final["workers"], told)
     same, near = likeness.groups(digests, thumbnails) if seen else ([], [])
@@ -150,6 +158,7 @@ def survey(section: Mapping[str, Any], *, told: Told = lambda done, count: None)
         counts={split: np.bincount(parts[part].labels[at], minlength=count) for split, (part, at) in rows.items()},
         seen=seen,
         broken=broken,
+        skipped=skipped,
         same=same,
         near=near,
         labels=named(seen, found.classes),

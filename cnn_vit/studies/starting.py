@@ -210,6 +210,11 @@ def notes(made: Start) -> list[str]:
             said.append(
                 f"{split} has no picture of {named}, so that nothing is measured of them; give each 10 at least"
             )
+    if seen.sampled:
+        said.append(
+            f"sizes and colors are those of {len(seen.sides):,} pictures, taken evenly from {seen.counts.sum():,}: "
+            "a rare color picture among gray ones may have been missed"
+        )
     low, high = int(np.argmin(seen.counts)), int(np.argmax(seen.counts))
     if seen.counts[high] >= UNEVEN * seen.counts[low]:
         said.append(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import files
+from cnn_vit.data.sizes import PAD_BATCH
 from cnn_vit.errors import UserError
 
 
@@ -32,11 +33,19 @@ def preprocessing(path: Path) -> dict[str, Any]:
     """How pictures become the network's; errors as of `record`."""
     found = record(path, image_size=list, channels=int, fit=str, mean=list, deviation=list)
     sides, each = found["image_size"], (found["mean"], found["deviation"])
-    whole = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
+    whole = sides_of(sides)
     numbers = all(isinstance(number, int | float) for one in each for number in one)
+    if found["fit"] == PAD_BATCH:
+        sizes = found.get("sizes")
+        whole = whole and isinstance(sizes, list) and all(sides_of(size) for size in sizes) and sizes[-1:] == [sides]
     if not whole or not numbers or {len(one) for one in each} != {found["channels"]} or found["channels"] not in (1, 3):
         raise odd(path)
     return found
+
+
+def sides_of(value: object) -> bool:
+    """Whether it is a height and a width."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value)
 
 
 def result(path: Path) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def test_json_is_one_object_on_one_line_with_all_of_it(photos, capsys):
     found = json.loads(out)
     assert list(found) == [
         "source", "path", "classes", "splits", "pictures", "sizes", "formats", "colors", "ignored", "notes", "broken",
+        "skipped",
         "duplicates", "blank", "names", "problems",
     ]  # fmt: skip
     assert len(found["broken"]) == 30

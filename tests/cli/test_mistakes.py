@@ -79,6 +79,12 @@ DAMAGES = {
     "classes that are none": ("classes.json", lambda found: None, NETWORK),
     "half of preprocessing": ("preprocessing.json", lambda found: {"image_size": [8, 8]}, NETWORK),
     "a mean of text": ("preprocessing.json", lambda found: found | {"mean": ["x"]}, NETWORK),
+    "mixed sizes without sizes": ("preprocessing.json", lambda found: found | {"fit": "pad_batch"}, NETWORK),
+    "mixed sizes without the largest": (
+        "preprocessing.json",
+        lambda found: found | {"fit": "pad_batch", "sizes": [[4, 4]]},
+        NETWORK,
+    ),
     "a picture of three sides": ("preprocessing.json", lambda found: found | {"image_size": [8, 8, 8]}, NETWORK),
     "too many deviations": ("preprocessing.json", lambda found: found | {"deviation": [1.0, 1.0]}, NETWORK),
     "a result of another kind": ("result.json", lambda found: [1], (*TESTED, "train")),

@@ -26,7 +26,7 @@ def test_counts_sizes_and_colors_are_those_of_all_parts_together(tmp_path):
         assert found.classes == ("a", "b", "c")
         assert found.counts.tolist() == [4, 3, 2]
         assert sorted(map(tuple, found.sides.tolist())) == [(6, 8)] * 7 + [(9, 5)] * 2
-        assert (found.colored, found.skipped) == (True, 0)
+        assert (found.colored, found.sampled, found.skipped) == (True, False, 0)
 
 
 def test_a_turned_picture_is_measured_upright_and_nothing_is_decoded(tmp_path, monkeypatch):
@@ -51,10 +51,14 @@ def test_pictures_without_color_are_gray(tmp_path):
 
 
 def test_of_many_pictures_some_taken_evenly_are_looked_at(tmp_path, monkeypatch):
-    filled(tmp_path, {"a": 10, "b": 10})
+    for at, name in enumerate(filled(tmp_path, {"a": 8, "b": 8})):
+        (tmp_path / name).write_bytes(png(noise(at + 1, 5)))
     monkeypatch.setattr(looking, "LOOKED", 4)
     found = glance(section(tmp_path))
-    assert (found.counts.tolist(), len(found.sides) <= 12) == ([10, 10], True)
+    assert found.counts.tolist() == [8, 8]
+    assert len(found.sides) == 4 + 2 + 2  # of train, validation and test, which have 12, 2 and 2
+    assert np.ptp(found.sides[:4, 0]) >= 8  # and not the first four
+    assert found.sampled
 
 
 def test_arrays_are_of_one_size(tmp_path):

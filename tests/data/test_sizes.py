@@ -165,6 +165,26 @@ def test_a_picture_that_lies_on_its_side_has_its_sides_upright(folder):
     np.testing.assert_array_equal(split.read(np.array([at]))[0, :14, :8], images.decode(buffer.getvalue(), channels=3))
 
 
+def test_an_orientation_behind_the_pixels_of_a_png_turns_nothing(folder):
+    """A look at the header cannot see it, so that sides and pixels would tell two stories."""
+    path, _ = folder
+    exif = Image.Exif()
+    exif[274] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(noise(8, 14, 3)).save(buffer, "PNG", exif=exif)
+    content = buffer.getvalue()
+    start, end = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
+    late = content[:start] + content[end:-12] + content[start:end] + content[-12:]
+    for name, bits, shape in (("early", content, [14, 8]), ("late", late, [8, 14])):
+        (path / f"train/a/{name}.png").write_bytes(bits)
+        assert list(images.decode(bits, channels=3).shape[:2]) == shape
+        split = data.load(section(path)).splits["train"]
+        at = list(split.names).index(f"a/{name}.png")
+        assert split.mixed.sides[at].tolist() == shape
+        high, wide = shape
+        np.testing.assert_array_equal(split.read(np.array([at]))[0, :high, :wide], images.decode(bits, channels=3))
+
+
 def test_a_file_that_cannot_be_read_is_named(folder):
     path, _ = folder
     (path / "train/a/bad.png").write_bytes(png(noise(9, 9, 3))[:60])

@@ -128,6 +128,16 @@ def test_every_file_that_cannot_be_read_is_named_with_reason_and_remedy(photos):
     assert record["pictures"] == 34 + len(every) + 1
 
 
+def test_files_that_are_skipped_are_no_errors_and_are_not_counted(photos):
+    (photos / "train/cats/bad.png").write_bytes(b"bad")
+    found = seen(photos, on_bad_image="skip")
+    assert (found.counts["train"].tolist(), len(found.broken)) == ([12, 12], 0)
+    assert [one.level for one in findings.problems(found)] == ["warning"]
+    (warning,) = said(photos, on_bad_image="skip")
+    assert warning.startswith("1 picture cannot be read and is left out: train/cats/bad.png (")
+    assert [one["path"] for one in findings.record(found)["skipped"]] == [str(photos / "train/cats/bad.png")]
+
+
 def test_pictures_on_both_sides_of_a_split_are_an_error(photos):
     copied(photos, "train/cats/000.png", "test/cats/a.bmp")  # the same pixels in another container
     copied(photos, "train/cats/001.png", "test/cats/b.jpg", lambda one: one.resize((40, 40)), quality=80)
