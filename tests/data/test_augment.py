@@ -12,6 +12,7 @@ from augmenting import changed, compiled, noise
 from cnn_vit.data import augment, mix, warp
 from cnn_vit.errors import UserError
 
+POLICIES = ("randaugment", "trivialaugment")  # of fourteen operations each, slow to compile: test_policies has them
 ROWS = ("pad_crop(2)", "affine", "flip", "resized_crop", "jitter", "erase")
 
 
@@ -34,7 +35,10 @@ def test_bytes_become_floats_from_0_to_1_and_labels_rows_of_one():
 
 @pytest.mark.parametrize(
     ("channels", "operations"),
-    [(3, tuple(augment.OPERATIONS)), (1, ("resized_crop", "jitter", "erase", "cutmix"))],
+    [
+        (3, tuple(name for name in augment.OPERATIONS if name not in POLICIES)),
+        (1, ("resized_crop", "jitter", "erase", "cutmix")),
+    ],
     ids=["color", "gray"],
 )
 def test_every_operation_keeps_shape_range_and_sum_of_labels(channels, operations):

@@ -243,7 +243,7 @@ def test_operations_of_one_picture_follow_one_another():
 
 
 @pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
-def test_a_rows_draw_depends_on_no_neighbor(name):
+def test_a_rows_draw_depends_on_no_neighbor_and_stays_in_range(name):
     images, keys, randaugment, trivialaugment = rows()
     given = (np.float32(2), np.float32(9)) if name == "randaugment" else ()
     function = randaugment if given else trivialaugment
@@ -252,6 +252,9 @@ def test_a_rows_draw_depends_on_no_neighbor(name):
     moved = function(np.concatenate([images[order[:5]], 1 - images[:1]]), keys[order], *given)
     np.testing.assert_array_equal(moved[:5], whole[order[:5]])
     assert len({row.tobytes() for row in whole}) == ROWS
+    assert (whole.shape, whole.dtype) == (images.shape, np.float32)
+    assert whole.min() >= 0
+    assert whole.max() <= 1 + 1e-6
 
 
 def test_rows_in_turn_are_rows_at_once(monkeypatch):
