@@ -7,12 +7,13 @@ import numpy as np
 
 from cnn_vit.data import augment
 
+QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once or twice
 MANY = 600  # rows where a distribution is looked at
 
 
 @functools.cache
 def compiled(names):
-    return jax.jit(augment.build(names, 10))
+    return jax.jit(augment.build(names, 10), compiler_options=QUICK)
 
 
 def changed(operations, images, *, labels=None, seed=0):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from augmenting import changed, compiled, noise
+from augmenting import QUICK, changed, compiled, noise
 
 from cnn_vit.data import augment, mix, warp
 from cnn_vit.errors import UserError
@@ -97,7 +97,7 @@ def test_another_strength_traces_nothing_anew_and_changes_the_pictures():
     strong = ("pad_crop(3)", "affine(50, 2, 0.5)", "jitter(0.9)", "erase(1)", "mixup(2)")
     assert augment.names(weak) == augment.names(strong)
     traces, inner = [], augment.build(weak, 10)
-    function = jax.jit(lambda *given: traces.append(1) or inner(*given))
+    function = jax.jit(lambda *given: traces.append(1) or inner(*given), compiler_options=QUICK)
     images, keys = noise(4, 6, 6, 1), jax.random.split(jax.random.key(0), 4)
     outs = [
         function(images, np.zeros(4, np.int32), keys, keys[0], jax.tree.map(np.float32, augment.numbers(operations)))[0]

@@ -19,7 +19,8 @@ from cnn_vit.training import devices, step
 @pytest.fixture(scope="module")
 def found():
     """What four_devices.py found, in one process for the whole file."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"  # compiled in less time
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("four_devices.py")], env=environment, capture_output=True, text=True
     )

@@ -18,7 +18,6 @@ from running import COMMON, RECIPES, at_step, left, leftovers, lines, signaled, 
 from cnn_vit.errors import StoppedError
 from cnn_vit.training import manifests
 
-pytestmark = pytest.mark.xdist_group("kill")
 PATIENCE = 180  # seconds until a process that reaches no phase fails its test
 KINDS = ["start", "save", "random"]
 

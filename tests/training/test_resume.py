@@ -33,8 +33,6 @@ from cnn_vit.data import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
 from cnn_vit.training import manifests
 
-pytestmark = pytest.mark.xdist_group("resume")  # one worker has the undisturbed runs
-
 
 def stopped(monkeypatch, name, folder, step, *changes, number=signal.SIGTERM):
     """A run that a signal stopped at a step."""

@@ -382,7 +382,7 @@ def test_accuracy_of_a_mixture_counts_its_larger_part():
     one = batch(64)
     built = step.build(of, devices.mesh())
     state = begun(built)
-    images, target, _ = step.augmented(of, 0, one, given)
+    images, target, _ = jax.jit(step.augmented, static_argnums=0)(of, 0, one, given)
     scores, _ = built.network.apply(state["params"], {}, step.normalized(images, given, "float32"))
     target, scores = np.asarray(target), np.asarray(scores)
     larger, weight = target.argmax(1), float(target.max(1).min())
