@@ -10,9 +10,9 @@ decode, fit (center and size), cut (decode and a random box instead of both), ga
 within). A stage that a data set does not have is left out. simplejpeg decodes where it is installed, unless `--pillow`.
 
 Waiting is measured in rounds with the arms in turn, so that a busy machine troubles all of them. `at the door` is the
-loop's time inside `next(batches)` over all of its time, an upper bound: some of it passes while the device still
-computes, and on a busy machine the turns of other programs are in it. `CPU there` is the same in CPU time, of this
-thread over all. `lost` is how much less a step takes when its batches lie on the device (1 - fed / resident), in CPU
+loop's time inside `next(batches)` over all of its time; most of it passes while the device still computes, for the host
+is some steps ahead. `waiting` counts of it only the turns after which the device had nothing left to do: it may have
+waited for the batch, at most that long. `CPU there` is the time at the door in CPU time, of this thread over all. `lost` is how much less a step takes when its batches lie on the device (1 - fed / resident), in CPU
 and in wall time; on a CPU it holds what decoding threads take from the step as well. A turn should last many steps: the
 first few find batches that were made before. Where a file is not given, shapes of the set's size and colors, drawn
 before and kept in memory, stand for it.
@@ -155,16 +155,17 @@ def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = stre
 
 
 def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float]:
-    """Images a second of the loop over batches, and the share of its time that passes inside `next`."""
+    """Images a second of the loop over batches, and the share of its time that passes inside `next`, or waiting there."""
     state, ahead = run.first(), []
     for batch in itertools.islice(batches, WARM):
         state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
     jax.block_until_ready(measures)
-    began, steps, inside, busy = now(), 0, 0.0, 0.0
+    began, steps, inside, busy, waited = now(), 0, 0.0, 0.0, 0.0
     while since(began).wall < seconds:
         asked, used = time.perf_counter(), time.thread_time()
         batch = next(batches)
-        inside, busy = inside + time.perf_counter() - asked, busy + time.thread_time() - used
+        there, busy = time.perf_counter() - asked, busy + time.thread_time() - used
+        inside, waited = inside + there, waited + there * measures["finite"].is_ready()
         state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
         steps += 1
         ahead.append(measures["finite"])
@@ -173,7 +174,8 @@ def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float
     jax.block_until_ready(measures)
     taken = since(began)
     count = steps * run.batch_size
-    return {"wall": count / taken.wall, "cpu": count / taken.cpu, "door": inside / taken.wall, "busy": busy / taken.cpu}
+    shares = {"waited": waited / taken.wall, "door": inside / taken.wall, "busy": busy / taken.cpu}
+    return {"wall": count / taken.wall, "cpu": count / taken.cpu, **shares}
 
 
 def arms(run: Run, threads: list[int], rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
@@ -214,12 +216,13 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def waiting(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
-    """Of each fed arm: the shares at the door and those lost, round by round."""
+    """Of each fed arm: the shares waiting, at the door and lost, round by round."""
     shares = {}
     for name, fed in rounds.items():
         if name != "resident":
             pairs = list(zip(fed, rounds["resident"], strict=True))
             shares[name] = {
+                "waiting": [one["waited"] for one in fed],
                 "at the door": [one["door"] for one in fed],
                 "CPU there": [one["busy"] for one in fed],
                 "lost, CPU": [1 - one["cpu"] / other["cpu"] for one, other in pairs],
