@@ -12,10 +12,11 @@ within). A stage that a data set does not have is left out. simplejpeg decodes w
 Waiting is measured in rounds with the arms in turn, so that a busy machine troubles all of them. `at the door` is the
 loop's time inside `next(batches)` over all of its time; most of it passes while the device still computes, for the host
 is some steps ahead. `waiting` counts of it only the turns after which the device had nothing left to do: it may have
-waited for the batch, at most that long. `CPU there` is the time at the door in CPU time, of this thread over all. `lost` is how much less a step takes when its batches lie on the device (1 - fed / resident), in CPU
-and in wall time; on a CPU it holds what decoding threads take from the step as well. A turn should last many steps: the
-first few find batches that were made before. Where a file is not given, shapes of the set's size and colors, drawn
-before and kept in memory, stand for it.
+waited for the batch, at most that long. `CPU there` is the time at the door in CPU time, of this thread over all.
+`lost` is how much less a step takes when its batches lie on the device (1 - fed / resident), in CPU and in wall time;
+on a CPU it holds what decoding threads take from the step as well. A turn should last many steps: the first few find
+batches that were made before. Where a file is not given, shapes of the set's size and colors, drawn before and kept in
+memory, stand for it.
 """
 
 import argparse
@@ -155,7 +156,7 @@ def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = stre
 
 
 def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float]:
-    """Images a second of the loop over batches, and the share of its time that passes inside `next`, or waiting there."""
+    """Images a second of the loop over batches, and the shares of its time inside `next` and waiting there."""
     state, ahead = run.first(), []
     for batch in itertools.islice(batches, WARM):
         state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
