@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from cnn_vit.data import images
+from cnn_vit.data import images, orientation
 
 ASPECT = 4 / 3  # of a box, at most this wide and at most this high: Szegedy et al., arXiv:1409.4842, section 6
 NUMBERS = 4  # of a row: area, proportions, place down and across
@@ -77,7 +77,7 @@ def cut(
         left, top, right, bottom = place(whole.height, whole.width)
         spare = min((bottom - top) / size[0], (right - left) / size[1])
         by = next((one for one in REDUCTIONS if one <= spare), 1) if image.format == "JPEG" else 1
-        down, across = beyond(whole, by, images.orientation(image))
+        down, across = beyond(whole, by, orientation.of(image))
         pixels = images.pixels_of(image, content, channels, by)
         part = left / by + across, top / by + down, right / by + across, bottom / by + down
         return images.resized(pixels, size, part)

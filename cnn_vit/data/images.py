@@ -8,14 +8,13 @@ color picture whose three channels agree has exactly that gray.
 import io
 import re
 import warnings
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from cnn_vit.data import jpeg
+from cnn_vit.data import jpeg, orientation, png
 from cnn_vit.data.sizes import PAD_BATCH, within
 from cnn_vit.errors import UserError
 
@@ -23,23 +22,10 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reade
 MOST_PIXELS = 50_000_000  # of a picture, by its header
 MOST_BYTES = 100_000_000  # of a file
 TEXTS = (b"P1", b"P2", b"P3")  # beginnings of PPM written as text
-ADAM7 = (
-    (0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1),
-)  # fmt: skip  # first row, step, first column, step of each pass of an interlaced PNG; ISO/IEC 15948, 8.2
 SLOW = {"ppm_plain": "pixels as text", "bmp_rle": "run lengths"}  # codecs of Pillow, and what they read
 MOST_SLOW = 10_000_000  # bytes of such a file
 MOST_READS = 500_000  # that a reader may make of a file; a whole one takes a few thousand
 GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # what undoes an EXIF orientation (tag 274)
-ORIENTATION = 274
 OTHERS = (
     (b"version https://git-lfs", "a pointer of git-lfs, not the picture", "run git lfs pull"),
     (b"%PDF", "a PDF", "export its pages as PNG or JPEG"),
@@ -199,7 +185,7 @@ def unlike(content: bytes) -> UnreadableError:
 def head_of(image: Image.Image) -> Header:
     """Height, width and color of an open picture."""
     width, height = image.size
-    if image.format != "TIFF" and orientation(image) >= 5:  # Pillow gives a TIFF upright
+    if image.format != "TIFF" and orientation.of(image) >= 5:  # Pillow gives a TIFF upright
         width, height = height, width
     return Header(height, width, is_colored(image))
 
@@ -214,18 +200,6 @@ def is_colored(image: Image.Image) -> bool:
     return image.mode not in GRAY
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, that stands before the pixels; 1 where it is damaged or missing.
-
-    To be asked before the pixels are loaded: a PNG may have one behind them, which a look at its header cannot see.
-    """
-    try:
-        found = Image.Image.getexif(image).get(ORIENTATION, 1)  # PNG's own getexif loads the pixels to look behind them
-    except Exception:  # the pixels are whole even where the notes on them are not
-        return 1
-    return found if found in TURNS else 1
-
-
 def pixels_of(image: Image.Image, content: bytes, channels: int, reduction: int = 1) -> np.ndarray:  # -> (H, W, C)
     """Pixels of an open picture, uint8, upright; the sides of a JPEG divided by 1, 2, 4 or 8, rounded up."""
     whole = image.size
@@ -233,57 +207,18 @@ def pixels_of(image: Image.Image, content: bytes, channels: int, reduction: int 
         image.draft(None, (image.width // reduction, image.height // reduction))  # nothing where it is no JPEG
     stored = jpeg.decoded(content, image, whole)
     if stored is not None:
-        return upright(recolored(stored, channels), orientation(image))
-    turn = 1 if image.format == "TIFF" else orientation(image)  # Pillow gives a TIFF upright
+        return orientation.upright(recolored(stored, channels), orientation.of(image))
+    turn = 1 if image.format == "TIFF" else orientation.of(image)  # Pillow gives a TIFF upright
     image.load()
-    refuse_short(image, content)
+    if image.format == "PNG" and png.lacks_rows(image, content):
+        raise UnreadableError("damaged (rows are missing)")
     flat = in_eight_bits(image)
     if flat.has_transparency_data:
         over = flat.convert("RGBA")
         flat = Image.new("RGB", flat.size, "white")
         flat.paste(over, mask=over.getchannel("A"))
     flat = flat.convert("RGB" if channels == 3 else "L")
-    return upright(np.array(flat).reshape(flat.height, flat.width, channels), turn)
-
-
-def upright(pixels: np.ndarray, turn: int) -> np.ndarray:  # (H, W, C) -> (H, W, C) or (W, H, C)
-    """Stored pixels as an EXIF orientation shows them."""
-    if turn not in TURNS:
-        return pixels
-    channels = pixels.shape[-1]
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).transpose(TURNS[turn])
-    return np.array(image).reshape(image.height, image.width, channels)
-
-
-def refuse_short(image: Image.Image, content: bytes) -> None:
-    """Refuses a PNG whose packed rows end early: Pillow leaves the others black. Those that end in light are whole.
-
-    Raises:
-        UnreadableError: rows are missing.
-    """
-    if image.format != "PNG" or not (content[28] or image.crop((0, image.height - 1, *image.size)).getbbox() is None):
-        return
-    unpacking, at, left = zlib.decompressobj(), 8, unpacked(content)
-    while left > 0 and at < len(content):
-        size = int.from_bytes(content[at : at + 4], "big")
-        packed = content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
-        while packed and left > 0:
-            left -= len(unpacking.decompress(packed, 2**20))
-            packed = unpacking.unconsumed_tail
-        at += size + 12
-    if left > len(unpacking.flush()):
-        raise UnreadableError("damaged (rows are missing)")
-
-
-def unpacked(content: bytes) -> int:
-    """Bytes of the rows of a PNG, each behind the byte of its filter, by its header; of seven passes if interlaced."""
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    bits = content[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[content[25]]
-    total = 0
-    for top, down, left, across in ADAM7 if content[28] else ((0, 1, 0, 1),):
-        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
-        total += rows * (1 + -(-columns * bits // 8)) if rows > 0 and columns > 0 else 0
-    return total
+    return orientation.upright(np.array(flat).reshape(flat.height, flat.width, channels), turn)
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:

@@ -13,15 +13,12 @@ import hashlib
 import itertools
 import math
 import operator
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn_vit.data import crops
+from cnn_vit.data import ahead, crops
 from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
 
@@ -31,23 +28,6 @@ if TYPE_CHECKING:
 MOST = 2**31 - 1  # examples of a split: an index is an int32
 ROUNDS = 16  # of the permutation: with 8, some orders of 5 to 10 examples were visibly rarer than others
 BLOCK = 4096  # positions looked up at once, about: 0.3 instead of 2 us each
-PART = 16  # most pictures that a thread reads before it looks whether it should stop
-
-
-class Rows(NamedTuple):
-    """Which examples make a batch.
-
-    Attributes:
-        examples: (rows,) their indices; 0 where it is padding.
-        real: rows before the padding.
-        chance: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
-        size: (height, width) that holds all pictures of the global batch; None where all have one size.
-    """
-
-    examples: np.ndarray
-    real: int
-    chance: np.ndarray | None = None
-    size: tuple[int, int] | None = None
 
 
 # Chance ---------------------------------------------------------------------------------------------------------------
@@ -114,11 +94,6 @@ def epoch_keys(seed: int, epoch: int) -> np.ndarray:
 # Batches --------------------------------------------------------------------------------------------------------------
 
 
-def nowhere(batch: dict[str, np.ndarray]) -> Any:
-    """Leaves a batch on the host."""
-    return batch
-
-
 def batches(
     split: Split,
     *,
@@ -128,7 +103,7 @@ def batches(
     last: int | None = None,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
+    place: Callable[[dict[str, np.ndarray]], Any] = ahead.nowhere,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
@@ -158,12 +133,12 @@ def batches(
     share = shared(split, batch_size, hosts)
     mine = np.arange(host * share, (host + 1) * share)
     rows = training_rows(split, seed, mine, batch_size, first, last)
-    return flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+    return ahead.flow(split, rows, workers=workers, prefetch=prefetch, place=place)
 
 
 def training_rows(
     split: Split, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
-) -> Iterator[Rows]:
+) -> Iterator[ahead.Rows]:
     """The rows `mine` of each update's batch, with their chance where the pictures are cut.
 
     Where sizes are mixed, the pictures of all hosts decide on the size of the batch.
@@ -171,9 +146,9 @@ def training_rows(
     looked_up = mine if split.mixed is None else np.arange(batch_size)
     for update, index in enumerate(orders(len(split), seed, looked_up, batch_size, first, last), first):
         if split.mixed is not None:
-            yield Rows(index[mine], len(mine), size=split.mixed.holding(index))
+            yield ahead.Rows(index[mine], len(mine), size=split.mixed.holding(index))
             continue
-        yield Rows(index, len(mine), crops.chance(seed, update, batch_size)[mine] if split.cut else None)
+        yield ahead.Rows(index, len(mine), crops.chance(seed, update, batch_size)[mine] if split.cut else None)
 
 
 def orders(n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None) -> Iterator[np.ndarray]:
@@ -192,7 +167,7 @@ def ordered_batches(
     batch_size: int,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
+    place: Callable[[dict[str, np.ndarray]], Any] = ahead.nowhere,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
@@ -207,12 +182,12 @@ def ordered_batches(
         padded(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.holding(whole))
         for whole in wholes
     )
-    return flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+    return ahead.flow(split, rows, workers=workers, prefetch=prefetch, place=place)
 
 
-def padded(index: np.ndarray, size: int) -> Rows:
+def padded(index: np.ndarray, size: int) -> ahead.Rows:
     """Rows filled up to a size."""
-    return Rows(np.pad(index, (0, size - len(index))), len(index))
+    return ahead.Rows(np.pad(index, (0, size - len(index))), len(index))
 
 
 def shared(split: Split, batch_size: int, hosts: int) -> int:
@@ -228,94 +203,3 @@ def shared(split: Split, batch_size: int, hosts: int) -> int:
         sizes = f"{below} or {below + hosts}" if below else hosts
         raise UserError(f"data.batch_size is {batch_size}; each of {hosts} hosts takes an equal share: make it {sizes}")
     return batch_size // hosts
-
-
-# Making them ahead ----------------------------------------------------------------------------------------------------
-
-
-def flow(
-    split: Split,
-    rows: Iterable[Rows],
-    *,
-    workers: int = 0,
-    prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
-) -> Generator[Any, None, None]:
-    """Makes and places the batches of `rows` ahead of their use and gives them in order.
-
-    The thread that finishes a batch places it, so that the way to the device overlaps both decoding and the step. Each
-    batch is made of new arrays that nobody writes to afterwards: on a CPU, JAX takes their memory for its own. Where
-    there are no threads, or the split is in memory, the caller makes each batch, `prefetch` before it asks for it.
-    """
-    threads = 0 if split.in_memory else workers
-    pool = ThreadPoolExecutor(threads, "decode") if threads else Here()
-    waiting: deque[list[Future]] = deque()
-    try:
-        for chosen in rows:
-            waiting.append(Batch(split, chosen, place).begin(pool, threads))
-            if len(waiting) > prefetch:
-                yield ready(waiting.popleft())
-        while waiting:
-            yield ready(waiting.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)  # who stops asking waits for at most PART pictures of each thread
-
-
-class Batch:
-    """A batch on its way. Its parts are read by any thread; the one that reads the last part places the whole."""
-
-    def __init__(self, split: Split, rows: Rows, place: Callable[[dict[str, np.ndarray]], Any]):
-        self.split, self.rows, self.place = split, rows, place
-        self.images: list[np.ndarray] = []
-        self.left = 0
-        self.lock = threading.Lock()
-
-    def begin(self, pool: Executor, threads: int) -> list[Future]:
-        """Hands out the parts: the real rows and one of the padding."""
-        wanted = min(self.rows.real + 1, len(self.rows.examples))
-        size = min(PART, -(-wanted // threads)) if threads else wanted
-        parts = [slice(start, min(start + size, wanted)) for start in range(0, wanted, size)]
-        self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # pictures take the place of indices
-        return [pool.submit(self.read, number, part) for number, part in enumerate(parts)]
-
-    def read(self, number: int, part: slice) -> tuple[Any] | None:
-        """Reads a part; gives the batch as placed where no other part is missing."""
-        examples, chance = self.rows.examples[part], self.rows.chance
-        cut, size = self.split.cut, self.rows.size
-        images = self.split.read(examples) if cut is None or chance is None else cut(examples, chance[part])
-        self.images[number] = images if size is None else np.ascontiguousarray(images[:, : size[0], : size[1]])
-        with self.lock:
-            self.left -= 1
-            last = self.left == 0
-        return (self.place(self.whole()),) if last else None
-
-    def whole(self) -> dict[str, np.ndarray]:
-        """The batch of all parts."""
-        index, real = self.rows.examples, self.rows.real
-        image = self.images[0] if len(self.images) == 1 else np.concatenate(self.images)
-        if missing := len(index) - len(image):
-            image = np.concatenate([image, np.repeat(image[-1:], missing, axis=0)])
-        weight = (np.arange(len(index)) < real).astype(np.float32)
-        label = np.where(weight > 0, self.split.labels[index], 0).astype(np.int32)
-        batch = dict(image=image, label=label, weight=weight, index=index.astype(np.int32))
-        if self.split.mixed is not None and self.rows.size is not None:
-            batch["mask"] = self.split.mixed.mask(index, self.rows.size)
-        return batch
-
-
-def ready(parts: list[Future]) -> Any:
-    """Waits for a batch; the first error of its parts as it was raised."""
-    return next(found[0] for found in [part.result() for part in parts] if found)
-
-
-class Here(Executor):
-    """Does what it is given at once, in the caller's thread; an error waits until the result is asked for."""
-
-    def submit(self, function: Callable, /, *given: Any, **named: Any) -> Future:
-        """The finished future."""
-        future: Future = Future()
-        try:
-            future.set_result(function(*given, **named))
-        except Exception as error:
-            future.set_exception(error)
-        return future

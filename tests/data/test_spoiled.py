@@ -19,7 +19,7 @@ from PIL import Image, TiffImagePlugin
 
 from cnn_vit import data
 from cnn_vit.__main__ import main
-from cnn_vit.data import images
+from cnn_vit.data import images, orientation
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 from cnn_vit.nn.values import first_values
@@ -265,10 +265,10 @@ def turned(image, turn, kind, **options):
     stored = Image.fromarray(np.ascontiguousarray(STORED[turn](np.asarray(image))))
     if kind == "TIFF":
         tags = TiffImagePlugin.ImageFileDirectory_v2()
-        tags[images.ORIENTATION] = turn
+        tags[orientation.ORIENTATION] = turn
         return spoiled.encoded(stored, kind, tiffinfo=tags, **options)
     exif = Image.Exif()
-    exif[images.ORIENTATION] = turn
+    exif[orientation.ORIENTATION] = turn
     return spoiled.encoded(stored, kind, exif=exif, **options)
 
 
