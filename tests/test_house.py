@@ -1,4 +1,4 @@
-"""The house: rooms lean only on rooms below them, and each effect has one door. DESIGN's section 2, executed."""
+"""The house: rooms lean only on rooms below them, and each effect has one door."""
 
 import ast
 import re
@@ -444,3 +444,18 @@ def test_recipes_import_ml_collections_and_nothing_else(path):
 def test_a_recipe_that_imports_more_is_seen(source):
     assert outside(source)
     assert not outside("from ml_collections import config_dict\nimport ml_collections")
+
+
+# The map --------------------------------------------------------------------------------------------------------------
+
+
+def first_sentence(path: Path) -> str:
+    """What a file says it is for."""
+    paragraph = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].replace("\n", " ")
+    return re.split(r"(?<=[.])\s", paragraph)[0].rstrip(".")
+
+
+def test_the_readme_names_every_file_and_its_purpose():
+    map_ = (TOP / "README.md").read_text().rpartition("<details>")[2]
+    told = dict(re.findall(r"^([\w/]+\.py) +(.+)$", map_, re.MULTILINE))
+    assert told == {name_of(path): purpose for path in FILES if (purpose := first_sentence(path))}

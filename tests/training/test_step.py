@@ -271,7 +271,7 @@ def judging(built, state):
 
 
 def keys_of(seed, at):
-    """DESIGN's rule: rows, mix and drop are the three parts of fold_in(key(seed), step)."""
+    """Rows, mix and drop are the three parts of fold_in(key(seed), step)."""
     return jax.random.split(jax.random.fold_in(jax.random.key(seed), at), 3)
 
 
