@@ -1,7 +1,8 @@
 """What lies in a folder or a zip, without opening any of it: regular files by size, and what is none by reason.
 
 Links to files and folders are followed; each linked folder is entered once, so that no circle of links is walked
-forever. Nothing is ever unpacked. Reading is safe in threads.
+forever. Run folders are passed over, for some train where their pictures are. Nothing is ever unpacked. Reading is safe
+in threads.
 """
 
 import os
@@ -22,6 +23,7 @@ PICTURES = {
     ".heic", ".avif",
 }  # fmt: skip
 DEEPEST = 32  # folders inside folders
+RUN = "lock"  # a file of every run folder from its start on
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Walk:
 
     def __init__(self) -> None:
         self.ignored = 0
+        self.runs = 0
         self.entered: set[tuple[int, int]] = set()
 
     def folder(self, path: str, tree: Tree, depth: int = 0) -> Tree:
@@ -145,14 +148,20 @@ class Walk:
             tree.files.append(Entry(os.path.basename(path), path, 0, problem))
             return tree
         kept = [name for name in names if not is_junk(name)]
+        if RUN in kept and not any(map(is_picture, kept)):  # who trains among the pictures leaves a run there
+            self.runs += 1
+            return tree
         self.ignored += len(names) - len(kept)
         for name in kept:
             place = os.path.join(path, name)
             entry = self.entry(name, place, depth)
-            if entry is None:
-                self.folder(place, tree.at([name]), depth + 1)
-            else:
+            if entry is not None:
                 tree.files.append(entry)
+                continue
+            runs = self.runs
+            inside = self.folder(place, Tree(f"{tree.path}/{name}"), depth + 1)
+            if inside.files or inside.folders or self.runs == runs:  # a folder of runs and nothing else is no class
+                tree.folders[name] = inside
         return tree
 
     def entry(self, name: str, place: str, depth: int) -> Entry | None:

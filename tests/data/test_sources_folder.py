@@ -14,6 +14,7 @@ from pictures import filled, noise, png, zipped
 from cnn_vit import data
 from cnn_vit.data import faults, images, listing, reading
 from cnn_vit.errors import UserError
+from cnn_vit.training import runs
 
 GIVEN = Path(__file__).parents[3] / "shared" / "data"
 TWO = {"cats": 20, "dogs": 30}
@@ -191,6 +192,27 @@ def test_notes_beside_the_class_folders_do_no_harm(tmp_path):
     filled(tmp_path, TWO)
     (tmp_path / "README.txt").write_text("my pictures")
     assert loaded(tmp_path).classes == ("cats", "dogs")
+
+
+@pytest.mark.parametrize("root", ["", "all"], ids=["classes", "a folder around them"])
+def test_runs_among_the_pictures_are_passed_over(tmp_path, root):
+    """Who stands in the folder of the pictures leaves runs/NAME there; a file called lock makes no run of a class."""
+    filled(tmp_path / root, TWO)
+    clean = loaded(tmp_path)
+    for run in ("runs/first", "runs/second", "alone"):
+        (tmp_path / run / "plots").mkdir(parents=True)
+        (tmp_path / run / runs.LOCK).write_text("1 host")
+        (tmp_path / run / "plots" / "loss.png").write_bytes(b"a plot")
+    found = loaded(tmp_path)
+    assert (found.classes, found.fingerprint, found.facts) == (clean.classes, clean.fingerprint, clean.facts)
+    (tmp_path / root / "cats" / runs.LOCK).write_text("1 host")
+    refused(tmp_path, f"cats/{runs.LOCK} cannot be read")
+
+
+def test_an_empty_folder_is_still_refused_as_a_class(tmp_path):
+    filled(tmp_path, TWO)
+    (tmp_path / "birds").mkdir()
+    refused(tmp_path, "birds holds no pictures; fill it or remove it")
 
 
 @pytest.mark.parametrize(
