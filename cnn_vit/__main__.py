@@ -144,8 +144,7 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
         return 0
     _, extra = parser.parse_known_args(rest, given)
     if extra:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise unknown(f"{words[0]} argument", extra[0].partition("=")[0], flags)
+        raise stray(words[0], extra[0], [flag for action in parser._actions for flag in action.option_strings])
     if overrides and not hasattr(given, "config"):
         raise UserError(f"{words[0]} takes no settings; leave out {SETTING}{overrides[0]}")
     refuse_no_folder()
@@ -155,6 +154,17 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
 
     cache.settle(**process.places())
     return module.run(given) or 0
+
+
+def stray(command: str, word: str, flags: list[str]) -> UserError:
+    """The error for a word that a command does not take, with what was probably meant."""
+    flag, _, value = word.partition("=")
+    if "--config" in flags:
+        if word.partition(":")[0].endswith(".py"):
+            return UserError(f"{command} takes no {word}; did you mean --config={word}?")
+        if (path := value if flag == "--data" else word) and os.path.exists(path):
+            return UserError(f"{command} takes no {word}; `cnn-vit new {cli.quoted(path)}` writes a recipe for it")
+    return unknown(f"{command} argument", flag, flags)
 
 
 def refuse_no_folder() -> None:
@@ -235,6 +245,9 @@ def failed(error: BaseException, given: argparse.Namespace) -> int:
             cli.note(cli.plain(line))
         cli.note(cli.plain(str(error)))
         return error.code
+    if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
+        cli.note(cli.plain(f"jax finds no device ({error}); unset JAX_PLATFORMS or install its drivers", most=400))
+        return SurroundingsError.code
     cause = cli.plain(f"{type(error).__name__}: {error}", most=300)
     cli.note(f"a fault of this program, {cause}; {kept(error, given)}")
     return FAULT

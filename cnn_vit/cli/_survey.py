@@ -139,18 +139,18 @@ def short(name: str, most: int = 40) -> str:
 
 
 def sizes(found: dict[str, Any] | None) -> str:
-    """Heights by widths, in words."""
+    """Heights by widths, in words; as `new` writes them."""
     if found is None:
         return "no picture can be read"
     smallest, median, largest, common = (
-        f"{high:,} x {wide:,}"
+        f"{high}x{wide}"
         for high, wide in (found["smallest"], found["median"], found["largest"], found["commonest"]["size"])
     )
     if found["different"] == 1:
         return f"all {common} pixels"
     return (
-        f"{found['different']:,} different, from {smallest} to {largest} pixels, median {median}; "
-        f"{found['commonest']['pictures']:,} are {common}; set data.image_size to bring them to one"
+        f"{found['different']:,} different (height x width), from {smallest} to {largest} pixels, median {median}; "
+        f"most often {common} ({found['commonest']['pictures']:,}); set data.image_size to bring them to one"
     )
 
 

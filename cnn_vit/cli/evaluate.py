@@ -9,7 +9,6 @@ choosing by it leaves a trace. Near ties are examples whose first two scores rou
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from cnn_vit import cli
@@ -31,8 +30,6 @@ def run(given: argparse.Namespace) -> None:
     section = _network.section(given, network)
     found = evaluation.evaluate(network, section, given.split, batch_size=given.batch_size)
     del found["rows"]
-    if given.split == "test":
-        evaluation.note_test_read(Path(given.workdir), by="evaluate", accuracy=found["accuracy"], data=section["path"])
     cli.answer(
         given, found, told(found), then=f"cnn-vit predict {cli.quoted(f'--workdir={given.workdir}')} PICTURE ..."
     )

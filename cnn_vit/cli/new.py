@@ -14,8 +14,10 @@ A recipe is a small Python program that sets values: read it, change it, keep it
 """
 
 import argparse
+import importlib.metadata
 import os
 import re
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -97,16 +99,38 @@ def check(given: argparse.Namespace, path: Path) -> None:
         raise UserError(f"--image_size={given.image_size} is no side of a picture; it takes {low} to {high} pixels")
     if path.suffix != ".py":
         raise UserError(f"--out={path} is no name of a recipe; end it in .py")
-    if os.path.lexists(path) and not given.force:
+    if not os.path.lexists(path):
+        return
+    if not given.force:
         raise UserError(f"{path} is there already; name another with --out=FILE, or write over it with --force")
+    if not is_recipe(path):
+        raise UserError(f"{path} is there and is no recipe (it has no get_config); name another with --out=FILE")
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether a file is one that --force may write over: somebody's own program is not."""
+    try:
+        return bool(re.search(r"^def get_config\b", path.read_text(), re.MULTILINE))
+    except (OSError, ValueError):
+        return False
 
 
 def named(pictures: str) -> str:
-    """A name for the recipe, of letters, digits and underscores, that is typed without quotes."""
-    path = Path(os.path.abspath(pictures))
+    """A name for the recipe, of letters, digits and underscores, that is typed without quotes.
+
+    None that Python could import in place of a module, its own or an installed one, and none of a program of pictures.
+    """
+    program, _, function = pictures.partition(".py:")
+    path = Path(os.path.abspath(program))
     name = path.name if path.is_dir() else path.stem
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"\W+", "_", plain).strip("_").lower() or "pictures"
+    plain = re.sub(r"\W+", "_", plain).strip("_").lower() or "pictures"
+    return f"{plain}_recipe" if function or is_module(plain) else plain
+
+
+def is_module(name: str) -> bool:
+    """Whether Python or an installed package has a module of a name."""
+    return name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions()
 
 
 def as_text(made: Any, told: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def several(given: argparse.Namespace) -> int:
     splits = [split for split in ("test", "validation") if any(group.values(split) for group in groups)]
     rows = [("group", "runs", *splits)]
     rows += [(group.letter, str(len(group.runs)), *(told(group, split) for split in splits)) for group in groups]
-    rows += [(f"{one.other} - {one.first}", one.split, verdict(one)) for one in compared]
+    apart = [(f"{one.other} - {one.first}", one.split, verdict(one)) for one in compared]
     record = {
         "report": str(path),
         "groups": [as_json(group) for group in groups],
@@ -108,9 +108,9 @@ def several(given: argparse.Namespace) -> int:
         "differences": [difference(one) for one in compared],
     }
     problems = [problem for group in groups for run in group.runs for problem in run.problems]
-    widest = max(map(len, rows))
-    text = cli.table([*((*row, *[""] * (widest - len(row))) for row in rows)])
-    cli.answer(given, record | {"problems": problems}, f"{text}\n\npage  {path}", then="cnn-vit report RUN")
+    tables = [cli.table(part, width=cli.width()) for part in (rows, apart) if part]
+    text = "\n\n".join([*tables, f"page  {path}"])
+    cli.answer(given, record | {"problems": problems}, text, then="cnn-vit report RUN")
     return damaged(problems)
 
 

@@ -1,7 +1,8 @@
 """Run a recipe: train, evaluate, save checkpoints, test at the end, and report.
 
     cnn-vit train                                                handwritten digits, about a minute
-    cnn-vit train --config=configs/cifar_resnet.py:56 --config.data.path=cifar10.npz --workdir=runs/r56
+    cnn-vit train --config=configs/cifar_resnet.py:56 --workdir=runs/r56
+    cnn-vit train --config=configs/cifar_resnet.py:56 --config.data.name=arrays --config.data.path=cifar10.npz
     cnn-vit train --config=configs/cifar_resnet.py:56 --help     every setting, what it takes and means
     cnn-vit train --config=configs/cifar_resnet.py:56 --show     the final settings and where each comes from
 

@@ -257,16 +257,17 @@ def plain(found: Survey, at: int) -> dict[str, str]:
 
 
 def sizes(seen: Sequence[Seen]) -> dict[str, Any] | None:
-    """Heights and widths in pixels: how many pairs, the least, median and largest of each, the commonest pair."""
+    """[height, width] in pixels: how many, the ones of least and largest area, each side's median, the commonest."""
     if not seen:
         return None
     pairs = Counter((one.height, one.width) for one in seen)
     both = np.array([(one.height, one.width) for one in seen])
+    by_area = sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair))
     (common, count), *_ = pairs.most_common(1)
     return {
         "different": len(pairs),
-        "smallest": both.min(0).tolist(),
+        "smallest": list(by_area[0]),
         "median": np.round(np.median(both, axis=0)).astype(int).tolist(),
-        "largest": both.max(0).tolist(),
+        "largest": list(by_area[-1]),
         "commonest": {"size": list(common), "pictures": count},
     }

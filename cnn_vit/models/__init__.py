@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cnn_vit.errors import UserError, unknown
+from cnn_vit.errors import UserError, nearest, unknown
 
 if TYPE_CHECKING:
     import jax
@@ -177,7 +177,8 @@ def resolve(name: str) -> Resolved:
             return Resolved(family, found[1], int(found[2]), suffixed(name, words[end:]))
     note = " (a size and any patch side in pixels)" if sizes else ""
     what = f"{family} has no {rest!r}" if rest else f"{family} alone is a family, not a network, {family}/VARIANT"
-    raise UserError(f"{what}; it has {', '.join(variants_of(family))}{note}")
+    near = f"; did you mean {' or '.join(near)}" if (near := nearest(rest, variants_of(family))) else ""
+    raise UserError(f"{what}{near}; it has {', '.join(variants_of(family))}{note}")
 
 
 def suffixed(name: str, suffixes: list[str]) -> dict[str, Any]:

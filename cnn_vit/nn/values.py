@@ -41,6 +41,16 @@ class Network(NamedTuple):
     apply: Callable
 
 
+class Shape(jax.ShapeDtypeStruct):
+    """The place of a value that a network does not have yet."""
+
+    def __getitem__(self, index):
+        raise UserError(
+            "this network has no values, only shapes: cnn_vit.load(RUN) gives a trained one, and "
+            "cnn_vit.nn.values.functional(network) the pure function of values that first_values draws"
+        )
+
+
 def declare(kind: type[nnx.Variable], shape: tuple[int, ...], initializer: str) -> nnx.Variable:
     """A float32 parameter or statistic without a value.
 
@@ -53,7 +63,7 @@ def declare(kind: type[nnx.Variable], shape: tuple[int, ...], initializer: str) 
         UserError: a distribution that is not among them, or other numbers than it takes.
     """
     parse(initializer)
-    return kind(jax.ShapeDtypeStruct(shape, jnp.float32), initializer=initializer)
+    return kind(Shape(shape, jnp.float32), initializer=initializer)
 
 
 def functional(model: nnx.Module) -> Network:

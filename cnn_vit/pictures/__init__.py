@@ -95,7 +95,7 @@ def curves(
         if log:
             logarithmic(axes, lines)
         axes.xaxis.set_major_formatter(compact)
-        axes.xaxis.set_major_locator(few(6))
+        axes.xaxis.set_major_locator(few(6, whole=True))
         if (named := sum(bool(line.name) for line in lines)) > 1:
             axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=-(-named // 6))
         return svg(figure, title)

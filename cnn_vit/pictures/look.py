@@ -192,11 +192,11 @@ def compact(value: float, _: Any = None) -> str:
     return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), f"{value:.4g}")
 
 
-def few(count: int) -> Any:
-    """Places of at most so many numbers on an axis, at round values."""
+def few(count: int, *, whole: bool = False) -> Any:
+    """Places of at most so many numbers on an axis, at round values; at whole ones where things are counted."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
+    return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10], integer=whole)
 
 
 def thinned(x: Sequence[float], y: Sequence[float | None], most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnn_vit import pictures, settings
+from cnn_vit import models, pictures, settings
 from cnn_vit.analysis import entrance, table
 from cnn_vit.errors import UserError
 from cnn_vit.studies.folder import SPLITS, Record
@@ -37,12 +37,24 @@ def of(record: Record, tallied: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "looks": looks(record),
         "layers": layers,
         "why_no_layers": why_no_layers,
-        "settings": settings.explain(record.settings),
+        "settings": explained(record.settings),
         "command": command(record),
         "reads": reads(record),
         "surroundings": surroundings(record),
         **sizes(record),
     }
+
+
+def explained(final: settings.Settings) -> list[tuple[str, Any, str, str]]:
+    """Key, value, origin and meaning of every setting, those of the network's keywords from its own text."""
+    try:
+        known = models.described(final["model.name"])
+    except UserError:  # a run of another version's network
+        known = {}
+    meant = {f"model.{name}": meaning.rstrip(".") for name, (_, _, meaning) in known.items()}
+    return [
+        (key, value, where, meaning or meant.get(key, "")) for key, value, where, meaning in settings.explain(final)
+    ]
 
 
 def status(record: Record) -> str:

@@ -159,9 +159,9 @@ def folded(row: str) -> str:
 
 
 def sizes(seen: Glance) -> str:
-    """What pictures look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`."""
-    by_area = sorted({(int(h) * int(w), f"{h}x{w}") for h, w in seen.sides})
-    low, high = by_area[0][1], by_area[-1][1]
+    """What pictures look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
+    pairs = sorted({(int(h), int(w)) for h, w in seen.sides}, key=lambda pair: (pair[0] * pair[1], pair))
+    low, high = (f"{h}x{w}" for h, w in (pairs[0], pairs[-1]))
     return f"{low if low == high else f'{low} to {high}'} pixels, {'in color' if seen.colored else 'gray'}"
 
 

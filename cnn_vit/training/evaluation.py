@@ -4,7 +4,7 @@ Each example's loss, prediction and margin come back to the host, which drops th
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def note_test_read(workdir: Path, **facts) -> None:
 
 
 def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, workers: int = 2) -> dict[str, Any]:
-    """Exact metrics of a trained network on a split.
+    """Exact metrics of a trained network on a split. Reading a test split adds a line to the run's test_reads.jsonl.
 
     Args:
         network: what `load` returned.
@@ -98,6 +98,7 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
     Raises:
         UserError: the data has other classes, other pictures, or no such split; no example at once.
     """
+    refuse_untrained(network)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} judges nothing; make it at least 1")
     dataset = fitting(network, source)
@@ -114,7 +115,17 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
         workers=workers,
     )
     answer = {"split": split, **summary(found, len(network.classes)), "near_ties": near_ties(found)}
+    if split == "test" and network.run is not None:
+        path = source.get("path") if isinstance(source, Mapping) else source
+        told = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        note_test_read(network.run, by="evaluate", accuracy=answer["accuracy"], data=told)
     return answer | {"layout": dataset.facts.get("layout"), "rows": found}
+
+
+def refuse_untrained(network) -> None:
+    """Refuses what `load` did not give: `build`'s networks have no values, a folder's name is no network."""
+    if not hasattr(network, "preprocessing"):
+        raise UserError(f"{type(network).__name__} is no trained network; cnn_vit.load(RUN) gives that of a run folder")
 
 
 def normalization(preprocessing: dict) -> dict[str, np.ndarray]:
@@ -174,7 +185,7 @@ def refuse_small(form: step.Form, sides: Sequence[int], where: str) -> None:
     if min(sides) < least:
         raise UserError(
             f"{where} is read as {sides[0]}x{sides[1]} pixels, and the last layer of {form.model} needs {least} a side "
-            "to have anything left; take it away, make data.image_size larger, or set data.fit=crop"
+            "to have anything left; take it away, or train with data.fit=crop, which enlarges small pictures"
         )
 
 

@@ -52,6 +52,7 @@ def predict(
     Raises:
         UserError: a picture cannot be read, or has another shape than the network takes.
     """
+    evaluation.refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
         return probabilities(network, fitting(network, np.asarray(images)), batch_size=batch_size)
     paths = [images] if isinstance(images, str | os.PathLike) else images

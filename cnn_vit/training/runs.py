@@ -52,6 +52,7 @@ class Trained(NamedTuple):
         classes: names in the order of the scores.
         preprocessing: mean, deviation, image_size (height, width), channels and fit of its pictures; sizes where the
             fit leaves them their own.
+        run: the run folder that it was loaded from, where each reading of a test split leaves a line; None: no such.
     """
 
     form: step.Form
@@ -59,6 +60,7 @@ class Trained(NamedTuple):
     stats: dict
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]
+    run: Path | None = None
 
     @property
     def network(self) -> Network:
@@ -96,7 +98,7 @@ def load(run: str | os.PathLike) -> Trained:
     if not values:
         raise SurroundingsError(f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or again")
     values = values["ema"] if averaged else values
-    return Trained(form, values["params"], values["stats"], classes, preprocessing)
+    return Trained(form, values["params"], values["stats"], classes, preprocessing, workdir)
 
 
 def told(workdir: Path) -> tuple[settings.Settings, tuple[str, ...], dict[str, Any]]:

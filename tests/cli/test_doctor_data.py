@@ -47,7 +47,7 @@ def test_a_sound_folder_is_told_as_a_table_and_ends_with_0(photos, capsys):
   dogs     12           3     2
   all      24           6     4
 
-sizes     all 48 x 48 pixels
+sizes     all 48x48 pixels
 formats   PNG 34
 colors    color 34
 repeated  nothing

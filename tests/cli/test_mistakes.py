@@ -1,7 +1,10 @@
 """What a newcomer may do wrong, and what may happen to a run folder: each is one sentence with its exit code."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,20 @@ from PIL import Image
 
 from cnn_vit import cli
 from cnn_vit.__main__ import main
+
+
+def test_a_jax_without_devices_is_said_with_its_remedy(tmp_path):
+    """In a process of its own: this one has its devices already."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cnn_vit", "train", f"--workdir={tmp_path}/run"],
+        env=os.environ | {"JAX_PLATFORMS": "nowhere"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("jax finds no device (Unable to initialize backend 'nowhere'")
+    assert line.endswith("unset JAX_PLATFORMS or install its drivers")
 
 
 def said(capsys, words, code):

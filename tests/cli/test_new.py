@@ -13,6 +13,7 @@ from PIL import Image
 
 from cnn_vit import settings
 from cnn_vit.__main__ import main
+from cnn_vit.cli import new
 from cnn_vit.studies import stopwatch
 from cnn_vit.studies.stopwatch import Pace
 from cnn_vit.training import plan
@@ -46,6 +47,24 @@ def shown(capsys, recipe):
     capsys.readouterr()
     assert main(["train", f"--config={recipe}", "--show", "--json"]) == 0
     return json.loads(capsys.readouterr().out)["values"]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "name"),
+    [("photos/", "photos"), ("My Füße 2.zip", "my_fue_2"), ("numbers", "numbers_recipe"), ("numpy", "numpy_recipe"),
+     ("mine.py:pictures", "mine_recipe"), ("...", "pictures")],
+)  # fmt: skip
+def test_a_recipe_has_a_name_that_nothing_else_has(here, pictures, name):
+    """One called numbers.py would be imported by numpy in its place, by whatever Python is started in that folder."""
+    assert new.named(pictures) == name
+
+
+def test_no_program_is_written_over(here, clock, capsys):
+    photos.folder(here / "photos", TWO)
+    for content in (b"def pictures(split): ...", b"\xff\x00"):
+        (here / "photos.py").write_bytes(content)
+        assert "is no recipe (it has no get_config)" in made(capsys, "photos/", "--force", code=2)
+        assert (here / "photos.py").read_bytes() == content
 
 
 def test_a_folder_of_any_formats_becomes_a_recipe_that_train_reads(here, clock, capsys):
@@ -138,11 +157,11 @@ def test_arrays_become_a_recipe_too(here, clock, capsys):
 
 def test_a_recipe_that_is_there_is_written_over_only_by_force(here, clock, capsys):
     photos.folder(here / "photos", TWO, formats=("rgb.jpg",))
-    (here / "photos.py").write_text("mine")
+    (here / "photos.py").write_text("def get_config(): ...")
     assert made(capsys, "photos", code=2) == (
         "photos.py is there already; name another with --out=FILE, or write over it with --force"
     )
-    assert (here / "photos.py").read_text() == "mine"
+    assert (here / "photos.py").read_text() == "def get_config(): ..."
     made(capsys, "photos", "--force")
     assert "def get_config" in (here / "photos.py").read_text()
 

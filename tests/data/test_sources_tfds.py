@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,13 @@ def test_a_version_or_the_folder_itself_may_be_named(root):
 def test_what_is_not_there_comes_with_the_command_that_prepares_it(root, dataset, sentence):
     with pytest.raises(UserError, match=sentence):
         data.load(section(root, dataset=dataset))
+
+
+def test_the_command_is_one_that_a_shell_takes(tmp_path):
+    with pytest.raises(UserError) as found:
+        data.load({"name": "tfds", "path": str(tmp_path / "my sets"), "dataset": "mnist:3.0.1"})
+    words = shlex.split(str(found.value).partition("run: ")[2].partition("   (")[0])
+    assert words == ["tfds", "build", "mnist:3.0.1", "--file_format=array_record", f"--data_dir={tmp_path}/my sets"]
 
 
 def test_without_a_name_it_asks_for_one(root):

@@ -125,6 +125,13 @@ def test_building_and_first_values_touch_no_device(names, monkeypatch):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_network_without_values_says_so_when_it_is_called(family):
+    network = models.build(f"{family}/test", 10, image_size=32)
+    with pytest.raises(UserError, match=r"this network has no values, only shapes: cnn_vit.load\(RUN\)"):
+        network(jnp.zeros((1, 32, 32, 3)))
+
+
 def test_every_first_value_of_every_family_is_drawn_where_it_should_be(valued):
     """A ViT's head and token start at 0, as in Google's code; the other heads do not."""
     assert not np.any(valued("vit/test").params["head"]["kernel"])

@@ -79,6 +79,7 @@ def test_suffixes_chain():
         ("cifar_resnett/20", "no model family 'cifar_resnett'; did you mean cifar_resnet"),
         ("vit/B", "vit has no 'B'; it has .*B16.*a size and any patch side"),
         ("vit/B016", "vit has no 'B016'"),
+        ("vit/ti16", "vit has no 'ti16'; did you mean Ti16"),
         ("vit", "vit alone is a family, not a network, vit/VARIANT; it has test"),
         ("resnet/50-v2", "unknown suffix -v2; there is v1, wide2, 32x4d"),
         ("lenet/5-gap", "unknown suffix -gap; there is none"),

@@ -1,16 +1,17 @@
 """Evaluation against NumPy: what is said of each example, that each counts once, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 from stepping import batch, form
 
-from cnn_vit import data
+from cnn_vit import data, models
 from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
-from cnn_vit.training import devices, evaluation, step
+from cnn_vit.training import devices, evaluation, prediction, step
 from cnn_vit.training.runs import Trained
 
 PLAIN = dict(mean=[0.0], deviation=[1.0], image_size=[3, 3], channels=1, fit="crop")
@@ -187,6 +188,23 @@ def test_evaluate_reads_a_path_as_the_network_was_trained_to_see_it(tmp_path):
     )
     found = evaluation.evaluate(network, tmp_path / "some.npz")
     assert (found["n"], found["accuracy"]) == (16, np.mean(scores.argmax(1) == labels))
+
+
+def test_judging_the_test_split_of_a_run_leaves_a_line_there_and_no_other_split_does(tmp_path):
+    of, params, images, labels, scores = whole_scores(4)
+    network = trained(of, params)._replace(run=tmp_path)
+    dataset = dataset_of(images, labels)
+    for split in ("validation", "test"):
+        evaluation.evaluate(network, replace(dataset, splits={split: dataset.splits["test"]}), split)
+    (line,) = (tmp_path / "test_reads.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"by": "evaluate", "accuracy": np.mean(scores.argmax(1) == labels), "data": None}
+
+
+def test_what_has_no_values_is_refused_by_name(tmp_path):
+    network = models.build("mlp/test", 10, channels=1, image_size=8)
+    for verb in (lambda: evaluation.evaluate(network, "digits"), lambda: prediction.predict(network, "one.png")):
+        with pytest.raises(UserError, match=r"MLP is no trained network; cnn_vit.load\(RUN\) gives that of a run"):
+            verb()
 
 
 def test_other_classes_are_refused_with_both_lists():

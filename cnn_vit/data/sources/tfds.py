@@ -12,6 +12,7 @@ test are used, and those without labels are left out. Starting reads every recor
 import importlib
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +163,7 @@ def unprepared(path: str | None, dataset: str) -> UserError:
 
 def command(path: str | None, dataset: str) -> str:
     """The command that prepares a data set."""
-    return f"tfds build {dataset} --file_format={FORMAT}" + (f" --data_dir={path}" if path else "")
+    return f"tfds build {dataset} --file_format={FORMAT}" + (f" --data_dir={shlex.quote(path)}" if path else "")
 
 
 def catalogue() -> set[str]:
