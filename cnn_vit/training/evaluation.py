@@ -86,7 +86,8 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
 
     Args:
         network: what `load` returned.
-        source: a data set (`data.load`), a path (folder, zip, npz) or a data section.
+        source: a data set (`data.load`), the name of a data source such as "digits", a path (folder, zip, npz) or a
+            data section.
         split: train, validation or test.
         batch_size: examples judged at once; the result does not depend on it.
         workers: threads that decode pictures.
@@ -149,7 +150,8 @@ def seen(network, section: dict[str, Any]) -> dict[str, Any]:
 def fitting(network, source) -> data.Dataset:
     """The data that a source names, or an error with both lists where its classes are not the network's."""
     if isinstance(source, str | os.PathLike):
-        source = section_for(network, source)
+        known = source in data.names()
+        source = seen(network, {"name": source}) if known else section_for(network, source)
     dataset = source if isinstance(source, data.Dataset) else data.load(source)
     if tuple(dataset.classes) != tuple(network.classes):
         raise UserError(

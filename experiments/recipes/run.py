@@ -5,6 +5,8 @@
     python experiments/recipes/run.py folder_resnet folder_vit --seeds=1 --data=flowers.zip
     python experiments/recipes/run.py                          the table again from results.json, nothing is run
 
+The table goes into README.md beside this file too.
+
 A run that is finished is not run again, one that was stopped goes on. Rows of other recipes in results.json stay.
 The interval is Student's, for the mean over seeds, 95 %; with one seed it is Wilson's, for the pictures tested.
 """
@@ -20,6 +22,7 @@ import scipy.stats
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+README = HERE / "README.md"
 
 
 def trained(recipe: str, seed: int, *, path: str | None, runs: Path) -> dict[str, Any]:
@@ -95,7 +98,10 @@ def main() -> None:
         new = [trained(recipe, seed, path=given.data, runs=given.runs) for seed in range(given.seeds)]
         rows = sorted([row for row in rows if row["recipe"] != recipe] + new, key=lambda r: (r["recipe"], r["seed"]))
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    found = table(rows)
+    before, _, rest = README.read_text().partition("<!-- table -->\n")
+    README.write_text(f"{before}<!-- table -->\n{found}\n<!-- end -->{rest.partition('<!-- end -->')[2]}")
+    print(found)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cnn_vit
 from cnn_vit.__main__ import main
 
 
@@ -24,6 +25,15 @@ def test_it_gives_the_numbers_of_the_result(run, capsys):
         assert found["n"] == result["counts"][split]
         assert found["accuracy"] == result[split]["accuracy"]
         assert found["loss"] == pytest.approx(result[split]["loss"], rel=1e-6)
+
+
+def test_the_verb_takes_the_name_of_a_source(run):
+    """Its line in the list of readings is written as the command's is."""
+    result, reads = json.loads((run / "result.json").read_text()), run / "test_reads.jsonl"
+    before = len(reads.read_text().splitlines())
+    found = cnn_vit.evaluate(cnn_vit.load(run), "digits", "test")
+    assert found["accuracy"] == result["test"]["accuracy"]
+    assert [json.loads(line)["by"] for line in reads.read_text().splitlines()[before:]] == ["evaluate"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 512])
