@@ -96,6 +96,6 @@ def timing(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Clock times of a run, in seconds."""
     return [
         (name.replace("_", " "), f"{value:.1f}")
-        for name, value in result.get("timing", {}).items()
+        for name, value in sorted(result.get("timing", {}).items(), key=lambda pair: (pair[0] != "seconds", pair[0]))
         if value is not None
     ]

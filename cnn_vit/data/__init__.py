@@ -193,9 +193,8 @@ def at(
         return {**common, "name": "arrays"}
     if text.rpartition(":")[0].endswith(".py"):
         return {**common, "name": "generator"}
-    if not os.path.exists(text):
-        raise UserError(f"{text} is not there; give a folder of pictures, a zip of one, or an npz file")
-    raise UserError(f"{text} is no data that can be read; give a folder of pictures, a zip of one, or an npz file")
+    what = "no data that can be read" if os.path.exists(text) else "not there"
+    raise UserError(f"{text} is {what}; give a folder of pictures, a zip of one, an npz file or my_file.py:my_function")
 
 
 def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -66,7 +66,7 @@ def shape(
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     if warmup and warmup >= total:
-        raise UserError(f"schedule.warmup is {warmup} steps of a run of {total}; make it shorter than duration")
+        raise UserError(f"schedule.warmup is {warmup} steps of a run of {total}; make it shorter than duration, or 0")
     if name == "step" and not boundaries:
         raise UserError("schedule.name is step without schedule.boundaries; give some, such as ('80 epochs',)")
     after = SCHEDULES[name](Plan(total, warmup, tuple(boundaries), factor, timescale))

@@ -171,7 +171,7 @@ def test_a_recipes_data_are_looked_at_in_its_splits(photos, capsys):
     (["--config.data.path=x"], "--config.data.path=x sets something of a recipe that is not named; add --"),
     (["--pictures=a.svg"], "--pictures draws pictures of data; add --data=PATH"),
     (["--data=digits", "--pictures=a.png"], "--pictures=a.png is drawn as SVG; give it a name that ends in .svg"),
-    (["--data=digts"], "digts is not there; give a folder of pictures, a zip of one, or an npz file; did you mean"),
+    (["--data=digts"], "digts is not there; give a folder of pictures, a zip of one, an npz file or my_file.py:my"),
 ])  # fmt: skip
 def test_words_that_do_not_go_together_are_refused(words, sentence, capsys):
     assert main(["doctor", *words]) == 2

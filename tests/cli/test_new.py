@@ -189,13 +189,16 @@ def test_a_bad_picture_is_named_before_anything_is_written_or_skipped_where_that
     ("words", "said"),
     [
         ([], "cnn-vit new: the following arguments are required: PICTURES"),
-        (["nowhere"], "nowhere is not there; give a folder of pictures, a zip of one, or an npz file"),
+        (
+            ["nowhere"],
+            "nowhere is not there; give a folder of pictures, a zip of one, an npz file or my_file.py:my_function",
+        ),
         (["empty"], "empty holds no pictures; put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg"),
         (["flat"], "flat has 1 pictures right in it, there are no classes; put each class's pictures in a folder"),
         (["single"], "the data has one class, cats; there must be two at least to tell apart"),
         (["few"], "4 pictures are too few to set a tenth apart; add pictures, 10 at least"),
         (["texts"], "12 of 12 pictures cannot be read: texts/a/0.txt (no picture of a kind that is read"),
-        (["here.txt"], "here.txt is no data that can be read; give a folder of pictures, a zip of one, or an npz"),
+        (["here.txt"], "here.txt is no data that can be read; give a folder of pictures, a zip of one, an npz"),
         (["photos", "--model=vti"], "no kind of network 'vti'; did you mean vit?"),
         (["photos", "--minutes=0"], "--minutes=0 is no length of a run; it takes 0.1 to 10,000"),
         (["photos", "--minutes=nan"], "--minutes=nan is no length of a run; it takes 0.1 to 10,000"),
