@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cnn_vit.studies.several import Compared, Group
 
 DAMAGED = 3  # exit code where not all could be read
+MOST = 6  # settings that the terminal shows; the page has all
 SERVICES = ("tensorboard", "wandb")
 
 
@@ -98,17 +99,25 @@ def several(given: argparse.Namespace) -> int:
     path = Path(given.out or "report.html")
     groups, compared = several.write(given.runs, path)
     splits = [split for split in ("test", "validation") if any(group.values(split) for group in groups)]
-    rows = [("group", "runs", *splits)]
-    rows += [(group.letter, str(len(group.runs)), *(told(group, split) for split in splits)) for group in groups]
+    rows = [("group", "runs", "split", "accuracy")]
+    rows += [
+        (group.letter, str(len(group.runs)), split, told(group, split))
+        for split in splits or ["validation"]
+        for group in groups
+    ]
     apart = [(f"{one.other} - {one.first}", one.split, verdict(one)) for one in compared]
+    differs = several.differing(groups)
     record = {
         "report": str(path),
         "groups": [as_json(group) for group in groups],
-        "differs": [{"setting": key, "values": values} for key, values in several.differing(groups)],
+        "differs": [{"setting": key, "values": values} for key, values in differs],
         "differences": [difference(one) for one in compared],
     }
     problems = [problem for group in groups for run in group.runs for problem in run.problems]
-    tables = [cli.table(part, width=cli.width()) for part in (rows, apart) if part]
+    shown = [("differs", *(group.letter for group in groups)), *((key, *values) for key, values in differs[:MOST])]
+    if len(differs) > MOST:
+        shown.append((f"and {len(differs) - MOST} more", *[""] * len(groups)))
+    tables = [cli.table(part, width=cli.width()) for part in (shown if differs else [], rows, apart) if part]
     text = "\n\n".join([*tables, f"page  {path}"])
     cli.answer(given, record | {"problems": problems}, text, then="cnn-vit report RUN")
     return damaged(problems)

@@ -45,7 +45,8 @@ class Group(NamedTuple):
         if not values:
             return None
         if len(values) > 1:
-            return mean(values), f"{len(values)} seeds"
+            middle, low, high = mean(values)  # Student's interval knows nothing of what a share can be
+            return Interval(middle, max(low or 0.0, 0.0), min(high or 1.0, 1.0)), f"{len(values)} seeds"
         run = next(run for run in self.runs if accuracy(run, split) is not None)
         n = run.result[split]["n"]
         return wilson(round(values[0] * n), n), f"{n:,} pictures"

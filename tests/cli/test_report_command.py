@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from cnn_vit import cli
 from cnn_vit.__main__ import main
 from cnn_vit.studies import mirror
 
@@ -73,6 +74,27 @@ def test_several_runs_are_one_page(run, capsys, tmp_path):
     assert found["differs"] == []
     assert main(["report", str(run), str(other), f"--out={tmp_path / 'page.html'}"]) == 0
     assert "over 2 seeds" in capsys.readouterr().out
+
+
+def test_on_a_terminal_several_runs_fit_its_width(run, capsys, tmp_path, monkeypatch):
+    """Four runs in two groups, one of which was judged differently: with what differs, and the difference."""
+    other = {"data.augment": ["shift(1)", "affine(15, 0.5, 0.15)"]}
+    runs = []
+    for number, changes in enumerate(({"seed": 0}, {"seed": 1}, {"seed": 0, **other}, {"seed": 1, **other})):
+        runs.append(copied(run, tmp_path / f"run{number}"))
+        config = json.loads((run / "config.json").read_text())
+        (runs[-1] / "config.json").write_text(json.dumps(config | {"values": config["values"] | changes}))
+    monkeypatch.setattr(cli, "width", lambda: 80)
+    assert main(["report", *map(str, runs), f"--out={tmp_path / 'page.html'}"]) == 0
+    lines = capsys.readouterr().out.split("page")[0].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[:4] for line in lines if line[:2] in ("A ", "B ") and line[2] == " "] == [
+        [group, "2", split, f"{100 * json.loads((run / 'result.json').read_text())[split]['accuracy']:.2f}"]
+        for split in ("test", "validation")
+        for group in "AB"
+    ]
+    assert any(line.startswith("data.augment") for line in lines)
+    assert any(line.startswith("B - A  test") for line in lines)
 
 
 @pytest.mark.parametrize(
