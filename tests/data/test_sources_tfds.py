@@ -55,8 +55,25 @@ class Tiny(library.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split, count):
         for at in range(count):
-            kind = at % 3
+            kind = self.kind(split, at)
             yield f"{at:03}", {"image": png(picture(split, at)), "label": kind, "group": int(kind == 2)}
+
+    def kind(self, split, at):
+        return at % 3
+
+
+class Unlabeled(Tiny):
+    """The same without the labels of all test pictures, as the catalogue has it: -1."""
+
+    def kind(self, split, at):
+        return -1 if split == "test" else at % 3
+
+
+class Gaps(Tiny):
+    """The same without the label of one picture to train on."""
+
+    def kind(self, split, at):
+        return -1 if (split, at) == ("train", 17) else at % 3
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +166,31 @@ def test_features_of_other_programs_are_not_imported(root, tmp_path):
     with pytest.raises(UserError, match=r"asks for antigravity.Label, which is no feature of tensorflow_datasets"):
         data.load(section(tmp_path))
     assert "antigravity" not in sys.modules
+
+
+def test_a_label_beyond_the_classes_is_refused_with_both_numbers(root, tmp_path):
+    copy = tmp_path / "tiny" / "1.2.0"
+    shutil.copytree(root / "tiny" / "1.2.0", copy)
+    (copy / "label.labels.txt").write_text("ant\nbee\n")  # of three
+    features = json.loads((copy / "features.json").read_text())
+    features["featuresDict"]["features"]["label"]["classLabel"]["numClasses"] = "2"
+    (copy / "features.json").write_text(json.dumps(features))
+    with pytest.raises(UserError) as caught:
+        data.load(section(tmp_path))
+    assert str(caught.value) == "tiny/1.2.0 train has labels from 0 to 2; with 2 classes they go from 0 to 1"
+
+
+def test_a_split_that_lacks_some_labels_is_refused(tmp_path):
+    Gaps(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    with pytest.raises(UserError, match=r"gaps/1.2.0 train has labels from -1 to 2; with 3 classes they go from 0 to"):
+        data.load(section(tmp_path, dataset="gaps"))
+
+
+def test_a_split_without_any_labels_is_left_out_and_written_down(tmp_path):
+    Unlabeled(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    found = data.load(section(tmp_path, dataset="unlabeled"))
+    assert found.splits.keys() == {"train", "validation"}
+    assert found.facts["without labels"] == ["test"]
 
 
 @pytest.mark.parametrize(
