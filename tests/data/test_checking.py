@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from pictures import filled, noise, png, zipped
 
-from cnn_vit import data, files
-from cnn_vit.data import checking, decoded, images, reading, verdicts
+from cnn_vit import data, files, settings
+from cnn_vit.data import checking, decoded, images, reading, stream, verdicts
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
+from cnn_vit.settings.keys import KEYS
+from cnn_vit.training import loop
 
 FOUR = {"train/cats": 6, "train/dogs": 6, "val/cats": 2, "val/dogs": 2}
 
@@ -241,11 +243,49 @@ def test_each_picture_is_decoded_up_to_so_many_and_more_by_their_headers(tmp_pat
             loaded(tmp_path / "root", **given).splits["train"].read(np.arange(12))
 
 
+def test_up_to_50_000_pictures_are_decoded_and_more_are_looked_at_by_their_headers():
+    """The border that the setting's explanation names."""
+    assert "all of it up to 50,000 files" in KEYS["data.check"].meaning
+    assert checking.FEW == 50_000
+    assert [checking.level("auto", count) for count in (1, 50_000, 50_001)] == ["all", "all", "header"]
+
+
 def test_without_a_check_no_file_is_opened_to_look(tmp_path, monkeypatch, opened):
     monkeypatch.setattr(reading, "MEMORY", 100)
     filled(tmp_path / "root", FOUR)
     loaded(tmp_path / "root", image_size=8, channels=3, check="none")
     assert not opened
+
+
+TINY = (
+    "data.name=folder", "data.check=none", "data.image_size=6", "data.channels=3", "data.classes=none",
+    "data.batch_size=8", "data.mean=(0.5, 0.5, 0.5)", "data.deviation=(0.3, 0.3, 0.3)", "model.name=mlp/test",
+    "duration=6 steps", "schedule.warmup=0 steps", "log_every=1", "evaluate_every=6", "checkpoint_every=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_picture_that_turns_out_broken_while_training_is_named_and_nothing_saved_is_lost(
+    tmp_path, monkeypatch, split
+):
+    """In the third batch, or at the evaluation after the sixth step; a run on mended data begins where that one was."""
+    monkeypatch.setattr(reading, "MEMORY", 0)  # so that pictures are decoded when they are read
+    filled(tmp_path / "root", {"train/cats": 16, "train/dogs": 16, "val/cats": 4, "val/dogs": 4})
+    final = settings.load("configs/digits_mlp.py", [*TINY, f"data.path={tmp_path}/root"])
+    at = int(stream.order(32, final["seed"], np.array([20]))[0])  # of 32, cats first
+    name = f"train/{'dogs' if at >= 16 else 'cats'}/{at % 16:03}.png" if split == "train" else "val/dogs/002.png"
+    whole = (tmp_path / "root" / name).read_bytes()
+    spoiled(tmp_path / "root", [name], whole[: len(whole) // 2])
+    with pytest.raises(UserError) as caught:
+        loop.train(final, tmp_path / "run")
+    assert type(caught.value) is UserError
+    assert str(caught.value).startswith(f"{tmp_path}/root/{name} cannot be read: damaged (")
+    assert str(caught.value).endswith("; replace it or take it away")
+    saved = sorted(int(path.name) for path in (tmp_path / "run/checkpoints").iterdir())
+    assert saved == ([1, 2] if split == "train" else [4, 5])
+    spoiled(tmp_path / "root", [name], whole)
+    result = loop.train(final, tmp_path / "mended", fork_from=tmp_path / "run")
+    assert (result["steps"], result["forked_from"]["step"]) == (6, saved[-1])
 
 
 # Skipped

@@ -14,6 +14,7 @@ from pictures import filled, noise, png, zipped
 from cnn_vit import data
 from cnn_vit.data import faults, images, listing, reading
 from cnn_vit.errors import UserError
+from cnn_vit.files import cache
 from cnn_vit.training import runs
 
 GIVEN = Path(__file__).parents[3] / "shared" / "data"
@@ -449,3 +450,21 @@ def test_flowers_load_from_their_zip(path):
     found = loaded(path, image_size=64, workers=2)
     assert found.classes == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
     assert found.facts["counts"] == {"train": 2569, "validation": 550}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [given("flowers5_224.zip")])
+def test_a_second_start_on_flowers_decodes_no_picture(tmp_path, monkeypatch, path):
+    """Each that the archive holds is decoded once, at the first start; headers are not counted."""
+    cache.settle(folder=tmp_path)
+    opened, decode = [], images.decode
+    monkeypatch.setattr(images, "decode", lambda content, **named: opened.append(1) or decode(content, **named))
+    with zipfile.ZipFile(path) as archive:
+        held = sum(name.endswith(".jpg") for name in archive.namelist())
+    counts, pixels = [], []
+    for _ in range(2):
+        pixels.append(loaded(path, image_size=64, workers=2).splits["train"].read(np.arange(2569)))
+        counts.append(len(opened))
+        opened.clear()
+    assert counts == [held, 0]
+    np.testing.assert_array_equal(*pixels)
