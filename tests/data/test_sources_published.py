@@ -2,13 +2,12 @@
 
 import gzip
 import hashlib
-import io
 import re
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import archive, packed
 
 from cnn_vit import data
 from cnn_vit.data.parts import Given
@@ -40,11 +39,6 @@ def publish(mirror, remote, content):
 
 
 # MNIST and Fashion-MNIST
-
-
-def packed(*numbers, content=b""):
-    """A packed IDX file: big-endian words, then bytes."""
-    return gzip.compress(b"".join(number.to_bytes(4, "big") for number in numbers) + content, mtime=0)
 
 
 def tiny_idx(module, mirror, monkeypatch, **changed):
@@ -123,21 +117,6 @@ def record(*labels, seed):
 def picture(seed):  # -> (H, W, C)
     row, column, color = np.ogrid[:32, :32, :3]
     return (80 * color + row + column // 2 + seed).astype(np.uint8)
-
-
-def archive(contents):
-    """A packed tar of files by name."""
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w:gz") as tar:
-        for name, content in contents.items():
-            if content is None:
-                member, content = tarfile.TarInfo(name), b""
-                member.type = tarfile.DIRTYPE
-            else:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return raw.getvalue()
 
 
 def ten(**changed):

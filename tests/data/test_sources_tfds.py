@@ -1,6 +1,5 @@
 """The source `tfds`, on a small data set prepared here: no network, no TensorFlow."""
 
-import io
 import json
 import shlex
 import shutil
@@ -9,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from prepared import COUNTS, Gaps, Tiny, Unlabeled, picture
 
 from cnn_vit import data
 from cnn_vit.data import images
@@ -17,70 +16,11 @@ from cnn_vit.data.parts import Given
 from cnn_vit.data.sources import tfds as source
 from cnn_vit.errors import SurroundingsError, UserError
 
-library = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds: pip install 'cnn_vit[tfds]'")
-pytest.importorskip("array_record", reason="needs the extra tfds: pip install 'cnn_vit[tfds]'")
-
-COUNTS = {"train": 30, "test": 6, "unsupervised": 3}
-
-
-def picture(split, at):
-    return np.random.default_rng([len(split), at]).integers(0, 256, (10 + at % 3, 12, 3), np.uint8)
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
-class Tiny(library.core.GeneratorBasedBuilder):
-    """Noise in three kinds, of which two are one group."""
-
-    VERSION = library.core.Version("1.2.0")
-    SUPPORTED_VERSIONS = [library.core.Version("1.10.0")]  # noqa: RUF012
-
-    def _info(self):
-        kinds = library.features.ClassLabel(names=["ant", "bee", "cat"])
-        groups = library.features.ClassLabel(names=["insect", "mammal"])
-        image = library.features.Image(shape=(None, None, 3))
-        return library.core.DatasetInfo(
-            builder=self,
-            features=library.features.FeaturesDict({"image": image, "label": kinds, "group": groups}),
-            supervised_keys=("image", "label"),
-        )
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(split, count) for split, count in COUNTS.items()}
-
-    def _generate_examples(self, split, count):
-        for at in range(count):
-            kind = self.kind(split, at)
-            yield f"{at:03}", {"image": png(picture(split, at)), "label": kind, "group": int(kind == 2)}
-
-    def kind(self, split, at):
-        return at % 3
-
-
-class Unlabeled(Tiny):
-    """The same without the labels of all test pictures, as the catalogue has it: -1."""
-
-    def kind(self, split, at):
-        return -1 if split == "test" else at % 3
-
-
-class Gaps(Tiny):
-    """The same without the label of one picture to train on."""
-
-    def kind(self, split, at):
-        return -1 if (split, at) == ("train", 17) else at % 3
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The folder of prepared data sets."""
     folder = tmp_path_factory.mktemp("prepared")
-    library.disable_progress_bar()
     for version in ("1.2.0", "1.10.0"):
         Tiny(data_dir=folder, file_format="array_record", version=version).download_and_prepare()
     return folder
@@ -202,6 +142,15 @@ def test_a_file_cut_short_is_one_sentence(root, tmp_path, name, keep):
     content = (copy / name).read_bytes()
     (copy / name).write_bytes(content[: int(keep * len(content))])
     with pytest.raises(UserError, match=r"prepare (the data set|it) again"):
+        data.load(section(tmp_path))
+
+
+def test_a_description_that_names_no_files_is_one_sentence(root, tmp_path):
+    copy = tmp_path / "tiny" / "1.2.0"
+    shutil.copytree(root / "tiny" / "1.2.0", copy)
+    info = (copy / "dataset_info.json").read_text()
+    (copy / "dataset_info.json").write_text(info.replace("{SPLIT}", "{SPLIT"))
+    with pytest.raises(UserError, match=r"^tiny/1.2.0 train cannot be read \(.*\); prepare the data set again$"):
         data.load(section(tmp_path))
 
 

@@ -227,10 +227,8 @@ def fields_of(builder: Any, label: str) -> Fields:
 
 def part_of(builder: Any, part: str, fields: Fields) -> tuple[np.ndarray, Encoded]:
     """Labels of a part, -1 where there are none, and the part."""
-    decode = importlib.import_module("tensorflow_datasets.core.decode")
-    pictures = [name for name, one in builder.info.features.items() if type(one).__name__ == "Image"]
     title = f"{builder.info.full_name} {part}"
-    records = builder.as_data_source(part, decoders={name: decode.SkipDecoding() for name in pictures})
+    records = records_of(builder, part, title)
     labels, sizes = np.empty(len(records), np.int32), np.empty(len(records), np.int64)
     for start in range(0, len(records), AT_ONCE):
         rows = range(start, min(start + AT_ONCE, len(records)))
@@ -249,11 +247,25 @@ def part_of(builder: Any, part: str, fields: Fields) -> tuple[np.ndarray, Encode
     return labels, Encoded(labels, content, sizes, lambda index: f"{title}[{index}]")
 
 
+def records_of(builder: Any, part: str, title: str) -> Any:
+    """The examples of a part, their pictures as files."""
+    decode = importlib.import_module("tensorflow_datasets.core.decode")
+    pictures = [name for name, one in builder.info.features.items() if type(one).__name__ == "Image"]
+    try:
+        return builder.as_data_source(part, decoders={name: decode.SkipDecoding() for name in pictures})
+    except Exception as error:  # names of files are made here, of a template that dataset_info.json holds
+        raise unreadable(title, error) from error
+
+
 def read(records: Any, rows: range, fields: Fields, title: str) -> tuple[list[int], list[int]]:
     """Labels and bytes of the pictures of some examples."""
     try:
         found = records.__getitems__(list(rows))
         return [int(one[fields.label]) for one in found], [len(one[fields.image]) for one in found]
     except Exception as error:  # readers of ArrayRecord raise RuntimeError or give nothing, those of examples their own
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{title}[{rows[0]}:] cannot be read ({said}); prepare the data set again") from error
+        raise unreadable(f"{title}[{rows[0]}:]", error) from error
+
+
+def unreadable(title: str, error: Exception) -> UserError:
+    """The error for examples that the catalogue's readers raised something over."""
+    return UserError(f"{title} cannot be read ({' '.join(str(error).split())[:200]}); prepare the data set again")
