@@ -48,6 +48,8 @@ def finished(
     workdir = Path(workdir)
     final = settings.load(recipe, list(overrides))
     found = rows(label, predicted, len(names), sure)
+    lines = list(metrics() if lines is None else lines)
+    steps = lines[-1]["step"]
     accuracy = float(np.mean(found["label"] == found["predicted"]))
     counts = {"train": 320, "validation": len(label), "test": len(label)}
     files.write_json(workdir / "config.json", settings.to_json(final))
@@ -62,17 +64,17 @@ def finished(
         dict(command=command, commit="c" * 40, cores=2, machine="x", resumed=[], versions={"jax": "1.2.3"},
              devices=dict(count=1, kind="cpu", platform="cpu")),
     )  # fmt: skip
-    write_lines(workdir / "metrics.jsonl", metrics() if lines is None else lines)
+    write_lines(workdir / "metrics.jsonl", lines)
     write_lines(workdir / "timing.jsonl", [dict(step=s, seconds=s / 10, cpu_seconds=s / 5) for s in (10, 20)])
-    write_lines(workdir / "test_reads.jsonl", [dict(by="train", step=20, accuracy=accuracy)] * reads)
+    write_lines(workdir / "test_reads.jsonl", [dict(by="train", step=steps, accuracy=accuracy)] * reads)
     for split in ("validation", "test"):
         files.write_npz(workdir / "predictions" / f"{split}.npz", found)
     files.write_npz(workdir / "samples.npz", pictures(found) if samples is None else samples)
     told = dict(accuracy=accuracy, loss=float(found["loss"].mean()), n=len(label), top5=None)
     files.write_json(
         workdir / "result.json",
-        dict(test=told, validation=told | {"step": 20}, steps=20, parameters=1234, fingerprint="a" * 64, timing={},
-             tested={"step": 20, "values": "trained", "with": "last"}, forked_from=None),
+        dict(test=told, validation=told | {"step": steps}, steps=steps, parameters=1234, fingerprint="a" * 64,
+             timing={}, tested={"step": steps, "values": "trained", "with": "last"}, forked_from=None),
     )  # fmt: skip
     return workdir
 

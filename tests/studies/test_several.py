@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from folders import LABEL, PREDICTED, finished, unfinish
+from folders import LABEL, PREDICTED, finished, metrics, unfinish
 
 from cnn_vit.errors import UserError
 from cnn_vit.studies import several
@@ -103,6 +103,27 @@ def test_the_page_has_the_same_bytes_twice(make, tmp_path):
     several.write(runs, tmp_path / "q.html")
     assert (tmp_path / "p.html").read_bytes() == (tmp_path / "q.html").read_bytes()
     assert b"<script" not in (tmp_path / "p.html").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_page_of_many_long_runs_with_many_classes_stays_below_3_mb(tmp_path):
+    """120 runs in 60 groups that differ in three settings, 1,000 classes, 4,000 lines of training each."""
+    names = [f"n{at:08} a class with a name as long as those of ImageNet" for at in range(1000)]
+    lines = [
+        *(dict(kind="train", step=step, loss=1 + step * 7 % 11 / 3, gradient_norm=1.0) for step in range(1, 4001)),
+        *metrics(steps=range(20, 4001, 20)),
+    ]
+    runs = []
+    for at in range(120):
+        own = f"0.{at // 2:03}"
+        apart = (f"seed={at % 2}", f"optimizer.clip={own}1", f"loss.smoothing={own}", f"optimizer.weight_decay={own}")
+        label = np.arange(10) * 100
+        given = dict(names=names, label=label, predicted=label + (np.arange(10) < at % 10), lines=lines)
+        runs.append(finished(tmp_path / f"run{at}", *apart, **given))
+    groups, _ = several.write(runs, tmp_path / "page.html")
+    assert [len(group.runs) for group in groups] == [2] * 60
+    size = (tmp_path / "page.html").stat().st_size
+    assert 300_000 < size < 3_000_000  # with all curves, and thinned
 
 
 def test_letters_go_on_behind_z():
