@@ -201,6 +201,7 @@ class Checkpoints:
     def _write(self, path: Path, state: dict[str, np.ndarray]) -> None:
         needed = sum(array.nbytes for array in state.values())
         files.probe(self.folder, needed=needed)
+        files.sync(self.folder.parent)  # the names of this folder and of the journal, which the run has opened before
         if path.exists():
             self._delete(path)  # damaged
         full = {name: array for name, array in state.items() if array.size}

@@ -1,6 +1,7 @@
 """Checkpoints: what comes back is what was saved, bit for bit, or nothing does, whatever happens on the way."""
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -174,6 +175,24 @@ def test_the_newest_two_and_the_best_are_kept(copied, best, kept):
     checkpoints.wait()
     assert checkpoints.steps() == kept
     assert left(copied) == [str(step) for step in kept]
+
+
+def test_the_newest_is_that_of_the_highest_step_whatever_a_clock_said_when_it_was_saved(copied):
+    """As after a clock that stepped back, or a copy that kept no times; step 10 is above 9, though not as text."""
+    for step in (9, 10):
+        shutil.copytree(copied / "checkpoints" / "1", copied / "checkpoints" / str(step))
+        manifest = manifests.read(copied / "checkpoints" / "1")
+        manifests.write(copied / "checkpoints" / str(step), manifest | {"step": step})
+    for step, seconds in {1: 4_102_444_800, 2: 2_000_000_000, 9: 1_000_000_000, 10: 300_000_000}.items():
+        path = copied / "checkpoints" / str(step)  # the years 2100, 2033, 2001 and 1979
+        for entry in (*path.rglob("*"), path):
+            os.utime(entry, (seconds, seconds))
+    checkpoints = opened(copied)
+    assert checkpoints.steps() == [1, 2, 9, 10]
+    assert checkpoints.newest(template(tiny(1)))[0] == 10
+    checkpoints.retain(None)
+    checkpoints.close()
+    assert left(copied) == ["10", "9"]
 
 
 def test_what_is_asked_to_be_kept_counts_the_save_under_way(copied):
@@ -383,6 +402,27 @@ def save_third(folder):
     checkpoints.save(3, tiny(3), before_commit=record.flush)
     checkpoints.retain(None)
     checkpoints.close()
+
+
+def test_a_step_counts_once_all_of_it_its_name_and_the_names_of_its_folders_are_on_the_disk(tmp_path, monkeypatch):
+    """By what is flushed, and whether the manifest has its name by then; so a power cut takes all of a step or none."""
+    path, fsync, flushed = tmp_path / "run" / "checkpoints" / "3", os.fsync, []
+
+    def noted(handle):
+        flushed.append((os.readlink(f"/proc/self/fd/{handle}"), (path / "MANIFEST.json").exists()))
+        fsync(handle)
+
+    checkpoints = opened(tmp_path / "run")
+    monkeypatch.setattr(os, "fsync", noted)
+    checkpoints.save(3, tiny(3), before_commit=lambda: flushed.append(("before_commit", False)))
+    checkpoints.close()
+    *contents, before, manifest, within, above = flushed
+    everything = {str(entry) for entry in path.rglob("*") if entry.name != "MANIFEST.json"}
+    assert len(everything) > 5
+    assert {*contents} == {(name, False) for name in (*everything, str(path.parents[1]))}
+    assert before == ("before_commit", False)
+    assert manifest == (str(path / f".MANIFEST.json.{os.getpid()}.tmp"), False)
+    assert (within, above) == ((str(path), True), (str(path.parent), True))
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["one call fails", "all later calls fail"])
