@@ -31,7 +31,8 @@ from running import (
 from cnn_vit import data, files
 from cnn_vit.data import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
-from cnn_vit.training import manifests
+from cnn_vit.training import manifests, runs, stops
+from cnn_vit.training.run import Run
 
 
 def stopped(monkeypatch, name, folder, step, *changes, number=signal.SIGTERM):
@@ -66,6 +67,53 @@ def test_a_run_stopped_twice_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     stopped(monkeypatch, "mlp", tmp_path, 7)
     train("mlp", tmp_path)
     assert left(tmp_path) == undisturbed("mlp")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("room", "last"), [(data, "load"), (Run, "begin")], ids=["data", "first state"])
+def test_a_signal_before_the_first_step_leaves_nothing_and_the_same_command_starts_afresh(
+    number, code, room, last, tmp_path, monkeypatch
+):
+    """As soon as the data are there, and when all is ready for the first step."""
+    monkeypatch.setattr(stops, "SAME", 0.0)  # no echo to be waited for
+    done = getattr(room, last)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, last, lambda *given: (done(*given), signaled(number))[0])
+        with pytest.raises(StoppedError) as error:
+            train("mlp", tmp_path)
+    name = signal.Signals(number).name
+    assert str(error.value) == f"stopped before its first step by {name}; the same command starts again"
+    assert error.value.code == code
+    assert not any((tmp_path / name).exists() for name in ("checkpoints", "result.json", "predictions"))
+    assert not runs.begun(tmp_path)
+    train("mlp", tmp_path)
+    assert left(tmp_path) == undisturbed("mlp")
+
+
+# On the disk ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_counts_only_once_the_journals_lines_up_to_it_are_on_the_disk(tmp_path, monkeypatch):
+    """By what stood in the journal when it was last flushed before a manifest was."""
+    durable, sealed, fsync = {}, {}, os.fsync
+
+    def noted(handle):
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        if path.suffix == ".jsonl":
+            durable[path.name] = path.read_text()
+        elif path.name.startswith(".MANIFEST.json"):
+            sealed[int(path.parent.name)] = dict(durable)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    train("mlp", tmp_path, "log_every=1", "checkpoint_every=3")
+    assert {3, 6, 9, 12} <= sealed.keys()
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        written = (tmp_path / name).read_text().splitlines(keepends=True)
+        for step, there in sealed.items():
+            until = "".join(line for line in written if json.loads(line)["step"] <= step)
+            assert until.count("\n") >= step
+            assert there.get(name, "").startswith(until), (name, step)
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
@@ -198,14 +246,19 @@ def test_what_changes_no_result_may_change_on_resume(tmp_path, monkeypatch):
     assert left(tmp_path)["metrics"] == undisturbed("mlp")["metrics"]
 
 
-def test_a_resume_on_other_cores_and_versions_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_resume_on_other_cores_devices_and_versions_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
     stopped(monkeypatch, "mlp", tmp_path, 3)
     path = Path(tmp_path / "environment.json")
     facts = json.loads(path.read_text())
+    now = facts["cores"], facts["versions"]["jax"]
+    facts["devices"] = {"count": 8, "platform": "tpu", "kind": "v9"}
     facts["cores"], facts["versions"]["jax"] = 96, "0.0.1"
     path.write_text(json.dumps(facts))
     train("mlp", tmp_path)
-    err = capsys.readouterr().err
-    assert "where bits may differ from its beginning: cores 96 then" in err
-    assert "jax 0.0.1 then" in err
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "where bits may differ" in line]
+    assert line == (
+        f"this run goes on where bits may differ from its beginning: cores 96 then, {now[0]} now; "
+        "device count 8 then, 1 now; device platform tpu then, cpu now; device kind v9 then, cpu now; "
+        f"jax 0.0.1 then, {now[1]} now"
+    )
     assert result(tmp_path)["steps"] == 12
