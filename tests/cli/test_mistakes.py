@@ -69,6 +69,31 @@ def test_a_family_without_a_variant_is_told_from_a_wrong_one(capsys):
     assert line == "resnet alone is a family, not a network, resnet/VARIANT; it has test, 18, 26, 34, 50, 101, 152"
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        (
+            "optimizer.learning_rate=-1",
+            "optimizer.learning_rate is '-1' (command line); it takes a number in (0, 1000]",
+        ),
+        ("model.hidden=(0,)", "model.hidden=(0,) must be at least 1"),
+    ],
+    ids=["first check", "second check"],
+)
+def test_a_wrong_setting_is_told_before_any_device_is_asked_for(tmp_path, setting, line):
+    """On a machine that has no device at all, where asking for one is an error."""
+    words = ["train", "--config=configs/digits_mlp.py", f"--config.{setting}", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cnn_vit", *words],
+        env=os.environ | {"JAX_PLATFORMS": "nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_picture_that_is_not_there_is_one_of_nothing(run, capsys, tmp_path):
     assert main(["predict", f"--workdir={run}", str(tmp_path / "gone.jpg")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
