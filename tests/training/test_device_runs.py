@@ -25,7 +25,8 @@ def folder(tmp_path_factory):
         at_step(patch, 3, signaled)
         with pytest.raises(StoppedError):
             train("mlp", folder / "stopped")
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"  # compiled in less time
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     words = [sys.executable, Path(__file__).with_name("four_device_runs.py"), folder]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

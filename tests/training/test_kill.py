@@ -3,6 +3,8 @@
 Real processes, really killed; each test asserts in which phase the kill fell, by what stood in the run folder after it.
 """
 
+import json
+import os
 import random
 import re
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import running
@@ -18,14 +21,15 @@ from running import COMMON, RECIPES, at_step, left, leftovers, lines, signaled, 
 from cnn_vit.errors import StoppedError
 from cnn_vit.training import manifests
 
+OFTEN = ("log_every=1", "checkpoint_every=2")
 PATIENCE = 180  # seconds until a process that reaches no phase fails its test
-KINDS = ["start", "save", "random"]
+KINDS = ["start", "save", "write", "random"]
 
 
 def started(name, folder):
     """The run as a user starts it."""
     recipe, *its_own = RECIPES[name]
-    settings = [f"--config.{one}" for one in (*its_own, *COMMON, "log_every=1", "checkpoint_every=2")]
+    settings = [f"--config.{one}" for one in (*its_own, *COMMON, *OFTEN)]
     words = [sys.executable, "-m", "cnn_vit", "train", f"--config={recipe}", *settings, f"--workdir={folder}"]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -60,18 +64,41 @@ def begun(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def writing(folder):
+    """What Orbax is writing now: its folders go by another name until all of it is there."""
+    return list((folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+
 def unsealed(folder):
     """Saves under way: Orbax's temporary folders, and steps without manifest."""
-    temporary = list((folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
     steps = manifests.numbered(folder / "checkpoints").values()
-    return temporary + [path for path in steps if not (path / "MANIFEST.json").exists()]
+    return writing(folder) + [path for path in steps if not (path / "MANIFEST.json").exists()]
 
 
-def phase(folder):
-    """Where a kill fell, by what it left behind."""
-    if unsealed(folder):
-        return "save"
-    return "start" if (folder / "lock").exists() and not begun(folder) else "between"
+class Fall(NamedTuple):
+    """Where a kill fell, by what it left behind.
+
+    Attributes:
+        phases: `start` before the first line of the journal, `between` saves, `save`, and in it Orbax's own `write`.
+        logged: the last step in the journal.
+        saved: the last step that counts, 0 where there is none.
+        ended: whether the result was written.
+    """
+
+    phases: set[str]
+    logged: int
+    saved: int
+    ended: bool
+
+
+def fallen(folder):
+    """Reads a run folder after a kill."""
+    text = (folder / "metrics.jsonl").read_text() if begun(folder) else ""
+    logged = [json.loads(line)["step"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    phases = {"save"} if unsealed(folder) else {"between"} if logged else {"start"}
+    phases |= {"write"} if writing(folder) else set()
+    assert (folder / "lock").exists()
+    return Fall(phases, max(logged, default=0), max(steps(folder), default=0), (folder / "result.json").exists())
 
 
 def killed(name, folder, moment):
@@ -85,37 +112,49 @@ def killed(name, folder, moment):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    return phase(folder)
+    return fallen(folder)
 
 
 def moments(kind, seed):
-    """When to kill: with the lock taken, when a save after so many lines is seen, or after so many lines."""
+    """When to kill: with the lock taken; as a save, or Orbax's part of it, after so many lines is seen; or by chance.
+
+    That is some milliseconds after so many lines; two steps and a save take some tens of them.
+    """
     draw = random.Random(f"{kind} {seed}")
-    lines_before = draw.randrange(1, 9)
+    lines_before, pause = draw.randrange(1, 9), draw.uniform(0, 0.03)
     return {
         "start": lambda folder: (folder / ("lock" if seed % 2 else "config.json")).exists(),
         "save": lambda folder: begun(folder) >= lines_before and unsealed(folder),
-        "random": lambda folder: begun(folder) >= lines_before,
+        "write": lambda folder: begun(folder) >= lines_before and writing(folder),
+        "random": lambda folder: begun(folder) >= lines_before and not time.sleep(pause),
     }[kind]
 
 
+def as_meant(fall, kind):
+    """Whether a kill fell where it was to fall: by chance is anywhere between the first step and the end."""
+    return not fall.ended and (fall.logged > 0 if kind == "random" else kind in fall.phases)
+
+
 def check(name, folder, kind, seed, whole):
-    """Kills, sees where, starts again, compares."""
-    for attempt in range(10):  # a save may be sealed between the look and the kill: then the kill was another one
-        fell = killed(name, folder / str(attempt), moments(kind, seed))
-        if kind == "random" or fell == kind:
+    """Kills, sees where, starts again, sees from where that goes on, compares."""
+    for attempt in range(10):  # a save may be over between the look and the kill: then the kill was another one
+        fall = killed(name, folder / str(attempt), moments(kind, seed))
+        if as_meant(fall, kind):
             break
-    assert kind == "random" or fell == kind
+    assert as_meant(fall, kind), fall
+    assert 0 <= fall.saved <= fall.logged <= 12, fall
     run = folder / str(attempt)
-    finished(name, run)
+    err = finished(name, run)
+    begins = re.findall(r"going on from step (\d+) of 12", err)
+    assert begins == ([str(fall.saved)] if fall.saved else []), fall
     found = left(run)
-    assert found == whole
+    assert found == whole, fall
     assert not leftovers(run)
     assert len({line["step"] for line in lines(run) if line["kind"] == "train"}) == 12
     assert len([line for line in lines(run) if line["kind"] == "train"]) == 12
 
 
-@pytest.mark.parametrize(("name", "kind"), [("cnn", "save"), ("vit", "start")])
+@pytest.mark.parametrize(("name", "kind"), [("cnn", "write"), ("vit", "start")])
 def test_a_killed_run_goes_on_to_the_same_bits(name, kind, tmp_path, undisturbed):
     check(name, tmp_path, kind, 0, undisturbed(name))
 
@@ -130,9 +169,14 @@ def test_runs_killed_in_every_phase_go_on_to_the_same_bits(name, kind, seed, tmp
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_goes_on_to_the_same_bits(tmp_path, undisturbed):
-    folder = tmp_path / "run"
+    folder, saved = tmp_path / "run", [0]
     for goal in (2, 4, 7, 9):
-        killed("cnn", folder, lambda path, goal=goal: begun(path) >= goal)
+        fall = killed("cnn", folder, lambda path, goal=goal: begun(path) >= goal)
+        assert not fall.ended
+        assert fall.logged > 0
+        saved.append(fall.saved)
+    assert saved == sorted(saved)  # what counts once goes on counting
+    assert saved[-1] > 0
     finished("cnn", folder)
     assert left(folder) == undisturbed("cnn")
 
@@ -170,6 +214,35 @@ def test_a_signal_ends_with_its_code_and_one_sentence_and_its_echo_changes_nothi
     last = err.splitlines()[-1]
     assert last.startswith("stopped at step ") or last.startswith("stopped after its last step by ")
     assert "the same command " in last
+
+
+def test_a_signal_before_the_first_step_ends_a_command_with_its_code_and_leaves_nothing(tmp_path):
+    process = started("mlp", tmp_path)
+    while not (tmp_path / "lock").exists():
+        time.sleep(0.001)
+    code, err = ended(process, signal.SIGTERM)
+    assert code == 143, err
+    assert err.splitlines() == ["stopped before its first step by SIGTERM; the same command starts again"]
+    assert not (tmp_path / "checkpoints").exists()
+    train("mlp", tmp_path, *OFTEN)
+    assert left(tmp_path) == running.undisturbed("mlp", *OFTEN)
+
+
+def test_a_run_that_was_halted_for_a_while_goes_on_to_the_same_bits(tmp_path):
+    """SIGSTOP and SIGCONT, which no program can see, as of a laptop that sleeps."""
+    process = started("mlp", tmp_path)
+    while not begun(tmp_path):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    logged = begun(tmp_path)
+    time.sleep(0.5)
+    assert begun(tmp_path) == logged
+    assert not (tmp_path / "result.json").exists()
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert left(tmp_path) == running.undisturbed("mlp", *OFTEN)
 
 
 SLOW_STEP = """
