@@ -23,7 +23,7 @@ from cnn_vit.training import manifests
 
 OFTEN = ("log_every=1", "checkpoint_every=2")
 PATIENCE = 180  # seconds until a process that reaches no phase fails its test
-KINDS = ["start", "save", "write", "random"]
+KINDS = ["start", "write", "seal", "random"]
 
 
 def started(name, folder):
@@ -70,22 +70,23 @@ def writing(folder):
 
 
 def unsealed(folder):
-    """Saves under way: Orbax's temporary folders, and steps without manifest."""
-    steps = manifests.numbered(folder / "checkpoints").values()
-    return writing(folder) + [path for path in steps if not (path / "MANIFEST.json").exists()]
+    """Steps that Orbax has written and that have no manifest yet."""
+    found = manifests.numbered(folder / "checkpoints").values()
+    return [path for path in found if not (path / "MANIFEST.json").exists()]
 
 
 class Fall(NamedTuple):
     """Where a kill fell, by what it left behind.
 
     Attributes:
-        phases: `start` before the first line of the journal, `between` saves, `save`, and in it Orbax's own `write`.
+        phase: `start` before the first line of the journal; in a save, while Orbax does `write`, or we hash and `seal`
+            what it wrote; else `between` saves.
         logged: the last step in the journal.
         saved: the last step that counts, 0 where there is none.
         ended: whether the result was written.
     """
 
-    phases: set[str]
+    phase: str
     logged: int
     saved: int
     ended: bool
@@ -95,10 +96,9 @@ def fallen(folder):
     """Reads a run folder after a kill."""
     text = (folder / "metrics.jsonl").read_text() if begun(folder) else ""
     logged = [json.loads(line)["step"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    phases = {"save"} if unsealed(folder) else {"between"} if logged else {"start"}
-    phases |= {"write"} if writing(folder) else set()
+    phase = "write" if writing(folder) else "seal" if unsealed(folder) else "between" if logged else "start"
     assert (folder / "lock").exists()
-    return Fall(phases, max(logged, default=0), max(steps(folder), default=0), (folder / "result.json").exists())
+    return Fall(phase, max(logged, default=0), max(steps(folder), default=0), (folder / "result.json").exists())
 
 
 def killed(name, folder, moment):
@@ -116,7 +116,7 @@ def killed(name, folder, moment):
 
 
 def moments(kind, seed):
-    """When to kill: with the lock taken; as a save, or Orbax's part of it, after so many lines is seen; or by chance.
+    """When to kill: with the lock taken; as either part of a save after so many lines is seen; or by chance.
 
     That is some milliseconds after so many lines; two steps and a save take some tens of them.
     """
@@ -124,15 +124,15 @@ def moments(kind, seed):
     lines_before, pause = draw.randrange(1, 9), draw.uniform(0, 0.03)
     return {
         "start": lambda folder: (folder / ("lock" if seed % 2 else "config.json")).exists(),
-        "save": lambda folder: begun(folder) >= lines_before and unsealed(folder),
         "write": lambda folder: begun(folder) >= lines_before and writing(folder),
+        "seal": lambda folder: begun(folder) >= lines_before and unsealed(folder),
         "random": lambda folder: begun(folder) >= lines_before and not time.sleep(pause),
     }[kind]
 
 
 def as_meant(fall, kind):
     """Whether a kill fell where it was to fall: by chance is anywhere between the first step and the end."""
-    return not fall.ended and (fall.logged > 0 if kind == "random" else kind in fall.phases)
+    return not fall.ended and (fall.logged > 0 if kind == "random" else fall.phase == kind)
 
 
 def check(name, folder, kind, seed, whole):
