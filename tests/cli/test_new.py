@@ -242,8 +242,14 @@ def test_steps_are_really_timed(here, capsys, monkeypatch):
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
 @pytest.mark.parametrize(("classes", "count"), [(2, 30), (40, 120), (2, 3000), (40, 3000)])
 def test_new_train_and_predict_work_at_the_first_try(here, capsys, classes, count, kind):
+    """Four of the pictures are as large as a camera's or a telephone's."""
     each = {f"kind {at:02}": count // classes for at in range(classes)}
     photos.folder(here / "my photos é", each)
+    places = [f"{name}/{at:04}" for at in (0, len(photos.FORMATS)) for name in each][:4]
+    for place, size in zip(places, [(300, 400), (480, 640), (1200, 1600), (1600, 1200)], strict=True):
+        pixels = photos.pixels(list(each).index(place[:-5]), classes, np.random.default_rng(1), size)
+        assert (here / f"my photos é/{place}.rgb.jpg").exists()
+        photos.save(here / "my photos é" / place, "rgb.jpg", pixels)
     found = made(capsys, "my photos é/", f"--model={kind}")
     assert sum(found["class_counts"].values()) == count
     short = f"--config.duration={min(found['steps'], 30)} steps"
