@@ -93,6 +93,14 @@ def test_sizes_formats_and_colors_are_told_as_the_pictures_stand_upright(photos)
     }  # fmt: skip
 
 
+def test_the_smallest_and_the_largest_are_pictures_that_are_there(tmp_path):
+    """By area; the least of each side apart would be 8x5, which none is."""
+    for size in ((8, 90), (60, 5), (30, 30)):
+        filled(tmp_path / "root", {f"{kind}/{size[0]}": 4 for kind in ("cats", "dogs")}, size=size)
+    sizes = findings.record(seen(tmp_path / "root"))["sizes"]
+    assert (sizes["smallest"], sizes["largest"]) == ([60, 5], [30, 30])
+
+
 @pytest.mark.parametrize("workers", [0, 4])
 def test_threads_change_nothing_and_how_far_it_is_is_told(tmp_path, workers):
     filled(tmp_path / "root", {"cats": 90, "dogs": 80})

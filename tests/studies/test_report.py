@@ -114,6 +114,12 @@ def test_the_command_is_given_with_a_new_folder(tmp_path):
     assert shlex.split(found) == [*words, "--workdir=NEW_FOLDER"]
 
 
+def test_settings_of_the_network_stand_with_their_meaning(tmp_path):
+    """As its docstring has it, for a keyword is no setting of all networks."""
+    text = report.write(finished(tmp_path / "run", "model.hidden=(5,)"))[1].read_text()
+    assert re.search(r"model\.hidden</code>.*?units of each hidden layer", text, re.DOTALL)
+
+
 def test_mixed_labels_are_told_with_their_shares(tmp_path):
     samples = pictures(rows([0, 1], [0, 1], 3))
     samples |= {"seen_other": np.full(32, 2, np.int32), "seen_share": np.full(32, 0.71, np.float32)}
