@@ -246,7 +246,7 @@ def failed(error: BaseException, given: argparse.Namespace) -> int:
         cli.note(cli.plain(str(error)))
         return error.code
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
-        cli.note(cli.plain(f"jax finds no device ({error}); unset JAX_PLATFORMS or install its drivers", most=400))
+        cli.note(cli.plain(process.no_device(str(error)), most=400))
         return SurroundingsError.code
     cause = cli.plain(f"{type(error).__name__}: {error}", most=300)
     cli.note(f"a fault of this program, {cause}; {kept(error, given)}")

@@ -98,3 +98,8 @@ def cache_folder(environ: MutableMapping[str, str]) -> tuple[str | None, str]:
     if not (os.path.isdir(first) and os.access(first, os.W_OK | os.X_OK)):
         return None, f"{first} cannot be written; set CNN_VIT_CACHE to a folder that can"
     return folder, ""
+
+
+def no_device(why: str) -> str:
+    """The sentence for a jax that finds nothing to compute on."""
+    return f"jax finds no device ({why}); unset JAX_PLATFORMS or install its drivers"

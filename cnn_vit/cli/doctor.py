@@ -165,7 +165,7 @@ def problems(found: dict[str, Any], prepared: process.Prepared) -> list[str]:
     """What stands in the way, each with its remedy."""
     said = [*wrong_versions(found["versions"])]
     if "none" in found["devices"]:
-        said.append(f"jax finds no device ({found['devices']['none']}); unset JAX_PLATFORMS or install its drivers")
+        said.append(process.no_device(found["devices"]["none"]))
     on_cpu = all(kind.startswith("cpu") for kind in found["devices"].values())
     if on_cpu and Path("/proc/driver/nvidia/version").exists() and "JAX_PLATFORMS" not in prepared.environment:
         said.append("there is an NVIDIA card that jax does not use; pip install 'cnn_vit[cuda]'")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from cnn_vit import data, files, settings
+from cnn_vit.data.listing import RUN
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import Network
 from cnn_vit.training import devices, plan, records, step
@@ -36,7 +37,7 @@ DATA = "data.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 CRASH = "crash"
-LOCK = "lock"
+LOCK = RUN  # by which a look at pictures tells a run among them
 FORK = "fork.json"
 
 AGAIN = "give another --workdir, or start this run from that one's checkpoint with --fork_from"

@@ -152,27 +152,29 @@ def test_decoding_at_once_or_later_gives_the_same(folder, monkeypatch):
         assert split.mixed.sizes == later.splits[name].mixed.sizes
 
 
-def test_a_picture_that_lies_on_its_side_has_its_sides_upright(folder):
-    path, _ = folder
+def on_its_side(kind):
+    """A file of 8x14 pixels whose EXIF says that they stand 14x8."""
     exif = Image.Exif()
     exif[274] = 6
     buffer = io.BytesIO()
-    Image.fromarray(noise(8, 14, 3)).save(buffer, "JPEG", exif=exif)
-    (path / "train/a/turned.jpg").write_bytes(buffer.getvalue())
+    Image.fromarray(noise(8, 14, 3)).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def test_a_picture_that_lies_on_its_side_has_its_sides_upright(folder):
+    path, _ = folder
+    content = on_its_side("JPEG")
+    (path / "train/a/turned.jpg").write_bytes(content)
     split = data.load(section(path)).splits["train"]
     at = list(split.names).index("a/turned.jpg")
     assert split.mixed.sides[at].tolist() == [14, 8]
-    np.testing.assert_array_equal(split.read(np.array([at]))[0, :14, :8], images.decode(buffer.getvalue(), channels=3))
+    np.testing.assert_array_equal(split.read(np.array([at]))[0, :14, :8], images.decode(content, channels=3))
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_turns_nothing(folder):
     """A look at the header cannot see it, so that sides and pixels would tell two stories."""
     path, _ = folder
-    exif = Image.Exif()
-    exif[274] = 6
-    buffer = io.BytesIO()
-    Image.fromarray(noise(8, 14, 3)).save(buffer, "PNG", exif=exif)
-    content = buffer.getvalue()
+    content = on_its_side("PNG")
     start, end = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
     late = content[:start] + content[end:-12] + content[start:end] + content[-12:]
     for name, bits, shape in (("early", content, [14, 8]), ("late", late, [8, 14])):
