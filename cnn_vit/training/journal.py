@@ -247,13 +247,16 @@ def clock(seconds: float) -> str:
 
 
 def bar(stream: TextIO, total: int, at: int) -> Any:
-    """A bar of rich that is drawn when told to, without a thread of its own."""
+    """A bar of rich, drawn when told to, without a thread of its own; None on a terminal that cannot draw one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Rich
 
+    console = Console(file=stream, stderr=True)
+    if console.is_dumb_terminal:  # TERM=dumb, as in an editor's shell: rich would show nothing before the end
+        return None
     columns = TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=30), TextColumn("{task.fields[facts]}")
-    shown = Rich(*columns, console=Console(file=stream, stderr=True), auto_refresh=False, transient=False)
+    shown = Rich(*columns, console=console, auto_refresh=False, transient=False)
     shown.add_task("", total=total, completed=at, facts="")
     shown.start()
     return shown

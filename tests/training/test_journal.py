@@ -205,7 +205,8 @@ def test_a_resumed_run_counts_the_steps_before_but_not_their_time(clock):
     assert stream.getvalue().splitlines()[0] == "step 60 of 100, 1 images/s, 0:00:40 left"
 
 
-def test_on_a_terminal_a_bar_shows_step_speed_time_left_and_accuracy(clock):
+def test_on_a_terminal_a_bar_shows_step_speed_time_left_and_accuracy(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with Progress(100, batch_size=8, stream=stream) as progress:
         for step in range(1, 101):
@@ -217,6 +218,19 @@ def test_on_a_terminal_a_bar_shows_step_speed_time_left_and_accuracy(clock):
     assert "16 images/s, 0:00:25 left, accuracy 0.8750" in shown
     assert "a sentence with [brackets]" in shown
     assert "\x1b[?25h" in shown  # the cursor is back
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with Progress(100, stream=stream) as progress:
+        for step in range(1, 51):
+            clock[0] += 0.5
+            progress.update(step)
+        progress.say("a sentence")
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("step 20 of 100")
+    assert lines[-2:] == ["a sentence", "step 50 of 100, 2 images/s, 0:00:25 left"]
 
 
 def test_a_stream_that_is_gone_does_not_stop_the_run(clock):
