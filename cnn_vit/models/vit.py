@@ -95,17 +95,17 @@ class ViT(nnx.Module):
         self.read = self.grid[0] * patch, self.grid[1] * patch
         refuse_width(width, heads=heads, positions=positions)
         self.patches = PatchEmbed(patch, channels, width)
-        self.token = declare(nnx.Param, (1, width), "zeros") if pool == "token" else None
+        self.cls_token = declare(nnx.Param, (1, width), "zeros") if pool == "token" else None
         self.token_position = token_position
         rows = self.grid[0] * self.grid[1] + (pool == "token" and token_position)
-        self.table = LearnedPositions(rows, width) if positions == "learned" else None
+        self.pos_embed = LearnedPositions(rows, width) if positions == "learned" else None
         self.positions, self.dropout = positions, Dropout(dropout)
         mixer = partial(Attention, width, heads, fused=fused)
         block = partial(Block, width, hidden, mixer, post=norm == "post", gelu=gelu, dropout=dropout)
         rates = [stochastic_depth * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nnx.List([block(stochastic_depth=rate) for rate in rates])
         self.norm = LayerNorm(width, epsilon=EPSILON) if norm == "pre" else None
-        self.reader = Reader(width, hidden, mixer, gelu=gelu) if pool == "attention" else None
+        self.map_head = MAPHead(width, hidden, mixer, gelu=gelu) if pool == "attention" else None
         self.pre_logits = Dense(width, width) if pre_logits else None
         self.head = Dense(width, num_classes, initializer="zeros")
 
@@ -156,7 +156,7 @@ class ViT(nnx.Module):
         side = self.patches.patch
         first = side - 1 if self.drop_leftover else 0
         mask = mask[:, first::side, first::side].reshape(len(mask), -1)  # (B, N)
-        return mask if self.token is None else jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        return mask if self.cls_token is None else jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
 
     @property
     def least_side(self) -> int:
@@ -168,27 +168,28 @@ class ViT(nnx.Module):
 
         Of a smaller grid than the network's own, those of its top left part.
         """
-        token, rows = None, None
-        if self.token is not None:
-            token = jnp.broadcast_to(self.token[...].astype(patches.dtype), (len(patches), 1, patches.shape[-1]))
+        cls_token, rows = None, None
+        if self.cls_token is not None:
+            cls_token = self.cls_token[...].astype(patches.dtype)  # (1, D)
+            cls_token = jnp.broadcast_to(cls_token, (len(patches), 1, patches.shape[-1]))
         if grid is not None:
             rows = np.add.outer(np.arange(grid[0]) * self.grid[1], np.arange(grid[1])).ravel()
-        if self.table is None:
+        if self.pos_embed is None:
             x = patches
             if self.positions == "sincos":
                 x = x + jnp.asarray(sincos_positions(*(grid or self.grid), x.shape[-1]), x.dtype)
-        elif token is not None and self.token_position:
+        elif cls_token is not None and self.token_position:
             rows = rows if rows is None else np.append(0, rows + 1)
-            return self.table(jnp.concatenate([token, patches], axis=1), rows)
+            return self.pos_embed(jnp.concatenate([cls_token, patches], axis=1), rows)
         else:
-            x = self.table(patches, rows)
-        return x if token is None else jnp.concatenate([token, x], axis=1)
+            x = self.pos_embed(patches, rows)
+        return x if cls_token is None else jnp.concatenate([cls_token, x], axis=1)
 
     def pooled(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
         """One vector for all tokens that the mask (B, T) keeps."""
-        if self.reader is not None:
-            return self.reader(x, mask=mask)
-        if self.token is not None:
+        if self.map_head is not None:
+            return self.map_head(x, mask=mask)
+        if self.cls_token is not None:
             return x[:, 0]
         return x.mean(1) if mask is None else masked_mean(x, mask)
 
@@ -246,7 +247,7 @@ class MLP(nnx.Module):
         return self.dropout(x, train=train, rngs=rngs)
 
 
-class Reader(nnx.Module):
+class MAPHead(nnx.Module):
     """Attention pooling (arXiv:1810.00825, as in arXiv:2106.04560): a learned query reads the tokens, then an MLP."""
 
     def __init__(self, width: int, hidden: int, mixer: partial, *, gelu: str):

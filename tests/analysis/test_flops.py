@@ -66,7 +66,7 @@ def test_every_published_row_is_checked_or_of_a_family_not_yet_here():
 def test_four_networks_are_called_vit_b16(name, parameters):
     found = described(name)
     assert found.parameters == parameters
-    assert sum(flops.value(row.parameters) for row in found.rows if row.path == "token") == (
+    assert sum(flops.value(row.parameters) for row in found.rows if row.path == "cls_token") == (
         768 if name in ("vit/B16", "vit/B16-tok") else 0
     )
 

@@ -75,7 +75,7 @@ def test_what_is_global_sees_all_and_what_stands_before_it_its_patch():
     patch, everything = (Field(16, 16),) * 2, (Field(None, None),) * 2
     before = [
         "patches",
-        "table",
+        "pos_embed",
         "blocks/0/norm1",
         *(f"blocks/0/attention/{name}" for name in ("query", "key", "value")),
     ]
@@ -85,8 +85,8 @@ def test_what_is_global_sees_all_and_what_stands_before_it_its_patch():
 
 def test_a_learned_query_sees_no_pixel():
     found = describe("vit/mu16-map")
-    assert found.row("reader/attention/query").field == (Field(0, None),) * 2
-    assert found.row("reader/attention/attend").field == (Field(None, None),) * 2
+    assert found.row("map_head/attention/query").field == (Field(0, None),) * 2
+    assert found.row("map_head/attention/attend").field == (Field(None, None),) * 2
 
 
 def test_pixels_that_fill_no_patch_are_seen_by_none():

@@ -97,12 +97,12 @@ def test_a_built_network_is_described_as_its_name_is():
 
 def test_parameters_of_larger_modules_have_rows_of_their_own():
     found = describe("vit/test-map")
-    query = found.row("reader/query")
+    query = found.row("map_head/query")
     assert as_json(query) | {"path": ""} == {
         "path": "", "kind": "parameter", "output": None, "parameters": 8, "macs": 0, "activation_bytes": 0,
         "receptive_field": None, "stride": None,
     }  # fmt: skip
-    assert [row.path for row in found.rows].index("reader/query") < [row.path for row in found.rows].index(
+    assert [row.path for row in found.rows].index("map_head/query") < [row.path for row in found.rows].index(
         "reader/attention/query"
     )
 
@@ -254,6 +254,6 @@ def test_a_rows_arithmetic_reads_as_it_is_taught():
     query = dict(of_row(described("vit/B16"), described("vit/B16").row("blocks/0/attention/attend")))
     assert query["field"].startswith("all of the image: ")
     assert "12 (heads) * 197 (tokens that read) * 197 (tokens read) * 64" in query["MACs"]
-    token = dict(of_row(described("vit/B16"), described("vit/B16").row("token")))
+    token = dict(of_row(described("vit/B16"), described("vit/B16").row("cls_token")))
     assert token["parameters"] == "1 (axis 0) * 768 (axis 1) = 768"
     assert "takes" not in token

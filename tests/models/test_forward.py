@@ -135,5 +135,5 @@ def test_a_network_without_values_says_so_when_it_is_called(family):
 def test_every_first_value_of_every_family_is_drawn_where_it_should_be(valued):
     """A ViT's head and token start at 0, as in Google's code; the other heads do not."""
     assert not np.any(valued("vit/test").params["head"]["kernel"])
-    assert not np.any(valued("vit/test").params["token"])
+    assert not np.any(valued("vit/test").params["cls_token"])
     assert all(np.any(valued(f"{family}/test").params["head"]["kernel"]) for family in FAMILIES if family != "vit")

@@ -67,9 +67,9 @@ def test_a_cnn_scores_a_picture_in_a_larger_image_as_it_is(changes, valued, pict
 def smaller(values, grid, part, tokens):
     """Values whose table of positions is the top left part of a grid's, cut out by hand."""
     params, stats = values
-    table = params["table"]["embedding"]
+    table = params["pos_embed"]["embedding"]
     rows = table[tokens:].reshape(*grid, -1)[: part[0], : part[1]].reshape(part[0] * part[1], -1)
-    return params | {"table": {"embedding": np.concatenate([table[:tokens], rows])}}, stats
+    return params | {"pos_embed": {"embedding": np.concatenate([table[:tokens], rows])}}, stats
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,11 @@ def reference(p, images, *, pool="token", token_position=True, pre_logits=False,
     b, h, w, c = images.shape
     patches = np.asarray(images, np.float64).reshape(b, h // 4, 4, w // 4, 4, c).transpose(0, 1, 3, 2, 4, 5)
     x = patches.reshape(b, -1, 16 * c) @ p["patches"]["kernel"].reshape(16 * c, -1) + p["patches"]["bias"]
-    (table,) = jax.tree.leaves(p["table"])
+    (table,) = jax.tree.leaves(p["pos_embed"])
     if pool == "token" and token_position:
-        x = np.concatenate([np.broadcast_to(p["token"], (b, 1, x.shape[-1])), x], 1) + table
+        x = np.concatenate([np.broadcast_to(p["cls_token"], (b, 1, x.shape[-1])), x], 1) + table
     elif pool == "token":
-        x = np.concatenate([np.broadcast_to(p["token"], (b, 1, x.shape[-1])), x + table], 1)
+        x = np.concatenate([np.broadcast_to(p["cls_token"], (b, 1, x.shape[-1])), x + table], 1)
     else:
         x = x + table
     for block in p["blocks"].values():
@@ -100,7 +100,7 @@ def reference(p, images, *, pool="token", token_position=True, pre_logits=False,
             x = layer_norm(x + mlp(x, block["mlp"], kind), block["norm2"])
     x = layer_norm(x, p["norm"]) if norm == "pre" else x
     if pool == "attention":
-        reader = p["reader"]
+        reader = p["map_head"]
         y = attention(np.broadcast_to(reader["query"], (b, 1, x.shape[-1])), x, reader["attention"])
         x = (y + mlp(layer_norm(y, reader["norm"]), reader["mlp"], kind))[:, 0]
     else:
@@ -138,9 +138,9 @@ def test_post_norm_has_no_norm_at_its_end_and_gives_other_scores(valued, batch):
 
 def test_sincos_positions_are_no_parameters_and_leave_the_token_alone(valued, batch):
     fixed, learned = valued("vit/test", positions="sincos", **SMALL), valued("vit/test", **SMALL)
-    assert "table" not in fixed.params
-    assert "table" in learned.params
-    assert network_tokens(fixed, batch)[:, 0].tolist() == fixed.params["token"].repeat(2, 0).tolist()
+    assert "pos_embed" not in fixed.params
+    assert "pos_embed" in learned.params
+    assert network_tokens(fixed, batch)[:, 0].tolist() == fixed.params["cls_token"].repeat(2, 0).tolist()
 
 
 def network_tokens(network, batch):
