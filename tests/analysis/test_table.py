@@ -103,7 +103,7 @@ def test_parameters_of_larger_modules_have_rows_of_their_own():
         "receptive_field": None, "stride": None,
     }  # fmt: skip
     assert [row.path for row in found.rows].index("map_head/query") < [row.path for row in found.rows].index(
-        "reader/attention/query"
+        "map_head/attention/query"
     )
 
 
