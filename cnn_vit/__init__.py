@@ -16,7 +16,7 @@ import importlib
 
 VERBS = {
     "build": "cnn_vit.models",
-    "load": "cnn_vit.training.runs",
+    "load": "cnn_vit.training.trained",
     "batches": "cnn_vit.data.batches",
     "train": "cnn_vit.training.loop",
     "evaluate": "cnn_vit.training.evaluation",

@@ -11,11 +11,12 @@ PACKAGE = TOP / "cnn_vit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors"},
-    {"files", "pictures", "process", "settings", "trees"},
+    {"files", "plots", "process", "settings", "trees"},
     {"data", "nn"},
-    {"models"},
+    {"models", "runs"},
     {"analysis", "transfer"},
     {"training"},
+    {"drafting", "reports"},
     {"studies"},
     {"cli"},
     {"__main__"},
@@ -36,8 +37,8 @@ def above(package: str, level: int) -> str:
     return ".".join(package.split(".")[: len(package.split(".")) - level + 1])
 
 
-def imports(source: str, package: str) -> set[str]:
-    """Rooms of cnn_vit that a file imports, wherever in the file and in whatever spelling it does.
+def imported_names(source: str, package: str) -> set[str]:
+    """Modules and names that a file imports, by full name, wherever in the file and in whatever spelling it does.
 
     A bare text such as "cnn_vit.studies.sweep", "..studies" or f"cnn_vit.studies.{name}" counts: it is there for
     `import_module`, `__import__` or `sys.modules`.
@@ -55,9 +56,15 @@ def imports(source: str, package: str) -> set[str]:
                 found.add(node.value)
             elif dotted := re.fullmatch(r"(\.+)(\w[\w.]*)", node.value):
                 found |= {f"{above(package, len(dotted[1]))}.{dotted[2]}"} if len(dotted[1]) > 1 else set()
-    if "cnn_vit" in found:
+    return found
+
+
+def imports(source: str, package: str) -> set[str]:
+    """Rooms of cnn_vit that a file imports."""
+    names = imported_names(source, package)
+    if "cnn_vit" in names:
         raise AssertionError("import a room of cnn_vit, not the public door, which opens them all")
-    return {name.split(".")[1] for name in found if name.startswith("cnn_vit.")}
+    return {name.split(".")[1] for name in names if name.startswith("cnn_vit.")}
 
 
 def upward(source: str, package: str, room: str) -> set[str]:
@@ -128,6 +135,50 @@ def test_neighbors_and_upper_floors_are_refused(room, other):
 def test_rooms_do_not_use_the_public_door(line):
     with pytest.raises(AssertionError, match="public door"):
         upward(line, "cnn_vit.training", "training")
+
+
+# Rooms inside `data` --------------------------------------------------------------------------------------------------
+
+DATA_ROOMS = {
+    "base": set(),
+    "augment": set(),
+    "decode": {"base"},
+    "reading": {"base", "decode"},
+    "feed": {"base", "decode"},
+    "sources": {"base", "decode", "reading"},
+    "audit": {"base", "decode", "reading", "door"},
+    "door": {"base", "augment", "decode", "reading", "feed", "sources"},
+}  # each room of `data`, and the others that it may import; the door is `__init__`, sections and batches
+
+
+def data_rooms(source: str, package: str) -> set[str]:
+    """Rooms of `data` that a file imports."""
+    names = {name for name in imported_names(source, package) if name.startswith("cnn_vit.data")}
+    parts = {[*name.split("."), "door"][2] for name in names}
+    return {part if part in DATA_ROOMS else "door" for part in parts}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "data").rglob("*.py")), ids=name_of)
+def test_rooms_of_data_import_only_those_they_may(path):
+    parts = path.relative_to(PACKAGE).parts
+    room = parts[1] if len(parts) == 3 else "door"
+    assert data_rooms(path.read_text(), ".".join(["cnn_vit", *parts[:-1]])) - {room} <= DATA_ROOMS[room]
+
+
+@pytest.mark.parametrize(
+    ("line", "room"),
+    [
+        ("from cnn_vit import data", "door"),
+        ("from cnn_vit.data import sections", "door"),
+        ("from cnn_vit.data.batches import batches", "door"),
+        ("from cnn_vit.data import reading", "reading"),
+        ("from cnn_vit.data.reading import listing", "reading"),
+        ("def f():\n    from cnn_vit.data.feed.stream import key", "feed"),
+        ("from ..audit import survey", "audit"),
+    ],
+)
+def test_a_room_of_data_is_seen_in_every_spelling(line, room):
+    assert data_rooms(line, "cnn_vit.data.base") == {room}
 
 
 # One door per effect --------------------------------------------------------------------------------------------------
@@ -245,15 +296,15 @@ STATEFUL = r"flax\.nnx\.(jit|grad|value_and_grad|Optimizer|scan|vmap|remat|pmap|
 DOORS = {
     "raw file writing": (r"files/__init__\.py", mentions(WRITERS), opens_for_writing, replaces_file),
     "network": (r"files/(__init__|downloads)\.py", takes_module(NETWORK)),
-    "clock": (r"training/journal\.py|studies/stopwatch\.py", mentions(CLOCKS)),
+    "clock": (r"runs/journal\.py|drafting/stopwatch\.py", mentions(CLOCKS)),
     "times of files": (r"files/stamps\.py", mentions(TIMES)),
-    "random keys": (r"data/stream\.py", mentions(r"jax\.random\.(key|PRNGKey|wrap_key_data)")),
+    "random keys": (r"data/feed/stream\.py", mentions(r"jax\.random\.(key|PRNGKey|wrap_key_data)")),
     "mesh and sharding": (
         r"training/devices\.py",
         lambda names: {name for name, _ in names.called if re.match(r"jax\.(sharding\.|make_mesh)", name)},
         takes_module(r"jax\.experimental\.(mesh_utils|shard_map|pjit)"),
     ),
-    "orbax": (r"training/checkpoints\.py", takes_module("orbax")),
+    "orbax": (r"runs/checkpoints\.py", takes_module("orbax")),
     "stdout": (r"cli/.*|__main__\.py", prints),
     "argv and environment": (r"__main__\.py|process\.py", mentions(ENVIRONMENT)),
     "pickle": ("", takes_module(PICKLES), says(("allow_pickle", "True"))),
@@ -444,18 +495,3 @@ def test_recipes_import_ml_collections_and_nothing_else(path):
 def test_a_recipe_that_imports_more_is_seen(source):
     assert outside(source)
     assert not outside("from ml_collections import config_dict\nimport ml_collections")
-
-
-# The map --------------------------------------------------------------------------------------------------------------
-
-
-def first_sentence(path: Path) -> str:
-    """What a file says it is for."""
-    paragraph = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].replace("\n", " ")
-    return re.split(r"(?<=[.])\s", paragraph)[0].rstrip(".")
-
-
-def test_the_readme_names_every_file_and_its_purpose():
-    map_ = (TOP / "README.md").read_text().rpartition("<details>")[2]
-    told = dict(re.findall(r"^([\w/]+\.py) +(.+)$", map_, re.MULTILINE))
-    assert told == {name_of(path): purpose for path in FILES if (purpose := first_sentence(path))}

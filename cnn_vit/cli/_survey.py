@@ -13,7 +13,7 @@ from cnn_vit import cli, files, settings
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
-    from cnn_vit.data.survey import Survey
+    from cnn_vit.data.audit.survey import Survey
 
 WRONG = 2  # exit code where there are errors
 ROWS = 20  # classes that the table shows; of more, the largest and the smallest
@@ -24,7 +24,7 @@ MOST = 100  # classes with pictures
 
 def run(given: argparse.Namespace) -> int:
     """Prints what was found; 2 where there are errors."""
-    from cnn_vit.data import findings, survey
+    from cnn_vit.data.audit import findings, survey
 
     if given.pictures and Path(given.pictures).suffix.lower() != ".svg":
         raise UserError(f"--pictures={given.pictures} is drawn as SVG; give it a name that ends in .svg")
@@ -51,7 +51,7 @@ def section_of(given: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: data are named twice, or settings without --config.
     """
-    from cnn_vit.data import survey
+    from cnn_vit.data.audit import survey
 
     if given.config and given.data:
         raise UserError("--config and --data both name data; give one of them")
@@ -171,7 +171,7 @@ def repeated(found: "Survey") -> str:
 
 def broken(found: "Survey") -> list[tuple[str, str]]:
     """Files that cannot be read, with reason and remedy."""
-    from cnn_vit.data import findings
+    from cnn_vit.data.audit import findings
 
     rows = [(findings.called(found, one.path), str(one.error)) for one in found.broken[:SHOWN]]
     rest = len(found.broken) - SHOWN
@@ -183,17 +183,15 @@ def broken(found: "Survey") -> list[tuple[str, str]]:
 
 def drawn(found: "Survey") -> str:
     """A row of pictures for each class, then for each group of pictures that go together."""
-    from cnn_vit import pictures
-    from cnn_vit.data import survey
+    from cnn_vit import plots
+    from cnn_vit.data.audit import survey
 
     counts = np.sum(list(found.counts.values()), 0)
     some = survey.samples(found, each_class=EACH, side=SIDE, most=MOST)
-    rows = [
-        pictures.Row(short(found.classes[label]), f"{int(counts[label]):,}", pixels) for label, pixels in some.items()
-    ]
+    rows = [plots.Row(short(found.classes[label]), f"{int(counts[label]):,}", pixels) for label, pixels in some.items()]
     for groups, what in ((found.same, "same"), (found.near, "nearly same")):
         for group in groups[:EACH]:
             ours = [found.seen[at] for at in group]
             where = ", ".join(sorted({f"{one.split}/{short(found.classes[one.label], 20)}" for one in ours}))
-            rows.append(pictures.Row(what, where, survey.shown(ours[:EACH], SIDE)))
-    return pictures.standalone(pictures.gallery(rows, title=f"Pictures of {short(found.path or found.source, 60)}"))
+            rows.append(plots.Row(what, where, survey.shown(ours[:EACH], SIDE)))
+    return plots.standalone(plots.gallery(rows, title=f"Pictures of {short(found.path or found.source, 60)}"))

@@ -191,9 +191,9 @@ def of_recipe(given: argparse.Namespace) -> tuple[settings.Settings, int | None,
 
 def of_run(workdir: Path) -> tuple[settings.Settings, int, tuple[Any, ...]]:
     """Settings, classes and image shape (H, W, C) of a run."""
-    from cnn_vit.training import runs
+    from cnn_vit.runs import folder
 
-    final, classes, seen = runs.told(workdir)
+    final, classes, seen = folder.told(workdir)
     return final, len(classes), (*seen["image_size"], seen["channels"])
 
 

@@ -24,9 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Evaluates and prints."""
-    from cnn_vit.training import evaluation, runs
+    from cnn_vit.training import evaluation, trained
 
-    network = runs.load(given.workdir)
+    network = trained.load(given.workdir)
     section = _network.section(given, network)
     found = evaluation.evaluate(network, section, given.split, batch_size=given.batch_size)
     del found["rows"]

@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> None:
     path = Path(given.out or f"{named(given.pictures)}.py")
     check(given, path)
     from cnn_vit import files
-    from cnn_vit.studies import starting
+    from cnn_vit.drafting import starting
 
     files.probe(path.parent)
     made = starting.start(
@@ -86,7 +86,7 @@ def run(given: argparse.Namespace) -> None:
 
 def check(given: argparse.Namespace, path: Path) -> None:
     """Refuses words, and a recipe that is there, before anything is looked at."""
-    from cnn_vit.studies.choosing import NETWORKS
+    from cnn_vit.drafting.choosing import NETWORKS
 
     if given.model not in NETWORKS:
         raise unknown("kind of network", given.model, NETWORKS)
@@ -135,7 +135,7 @@ def is_module(name: str) -> bool:
 
 def as_text(made: Any, told: dict[str, Any]) -> str:
     """What was found and chosen, for people."""
-    from cnn_vit.studies import starting
+    from cnn_vit.drafting import starting
 
     height, width, _ = told["image_shape"]
     rows = [

@@ -28,9 +28,9 @@ def run(given: argparse.Namespace) -> int:
     """Predicts and prints; 2 where a picture could not be read."""
     if given.top < 1:
         raise UserError(f"--top={given.top} names no class; make it at least 1")
-    from cnn_vit.training import prediction, runs
+    from cnn_vit.training import prediction, trained
 
-    network = runs.load(given.workdir)
+    network = trained.load(given.workdir)
     found = list(prediction.top(network, prediction.pictures(network, given.paths), given.top))
     again = f"cnn-vit evaluate {cli.quoted(f'--workdir={given.workdir}')} --data=FOLDER_OF_CLASSES"
     cli.answer(given, {"images": found}, cli.table(map(row, found)), then=again)

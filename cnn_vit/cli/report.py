@@ -18,9 +18,9 @@ from cnn_vit import cli
 from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from cnn_vit.studies.folder import Record
-    from cnn_vit.studies.intervals import Interval
-    from cnn_vit.studies.several import Compared, Group
+    from cnn_vit.reports.intervals import Interval
+    from cnn_vit.reports.several import Compared, Group
+    from cnn_vit.runs.reader import Record
 
 DAMAGED = 3  # exit code where not all could be read
 MOST = 6  # settings that the terminal shows; the page has all
@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
 
 def one(given: argparse.Namespace) -> int:
     """The page of one run."""
-    from cnn_vit.studies import report
+    from cnn_vit.reports import report
 
     record, path = report.write(given.runs[0], given.out)
     told = summary(record) | {"report": str(path)}
@@ -63,7 +63,7 @@ def one(given: argparse.Namespace) -> int:
 
 def summary(record: "Record") -> dict[str, Any]:
     """What a program would ask of a page."""
-    from cnn_vit.studies import facts
+    from cnn_vit.reports import facts
 
     tallied = facts.tallies(record)
     found: dict[str, Any] = dict.fromkeys(("test", "validation"))
@@ -94,7 +94,7 @@ def summary(record: "Record") -> dict[str, Any]:
 
 def several(given: argparse.Namespace) -> int:
     """The page of several runs."""
-    from cnn_vit.studies import several
+    from cnn_vit.reports import several
 
     path = Path(given.out or "report.html")
     groups, compared = several.write(given.runs, path)
@@ -177,9 +177,10 @@ def copied(given: argparse.Namespace) -> int:
         raise unknown("service", given.to, SERVICES)
     if given.out:
         raise UserError(f"--out belongs to a page; leave it out of --to={given.to}")
-    from cnn_vit.studies import folder, mirror
+    from cnn_vit.reports import mirror
+    from cnn_vit.runs import reader
 
-    found = [(run, mirror.SERVICES[given.to](folder.read(run))) for run in given.runs]
+    found = [(run, mirror.SERVICES[given.to](reader.read(run))) for run in given.runs]
     cli.answer(given, {"copied": [{"run": run, "to": to} for run, to in found]}, cli.table(found), then=found[-1][1])
     return 0
 

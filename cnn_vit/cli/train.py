@@ -55,7 +55,7 @@ def run(given: argparse.Namespace) -> int:
 
 def reported(workdir: str) -> tuple[str, ...]:
     """Makes the page of a finished run, or leaves it where nothing has changed; what stood in the way, in sentences."""
-    from cnn_vit.studies import report
+    from cnn_vit.reports import report
 
     try:
         record, _ = report.write(workdir)

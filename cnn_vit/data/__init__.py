@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn_vit.data import splits
-from cnn_vit.data.parts import PARTS, About, Found
+from cnn_vit.data.base import splits
+from cnn_vit.data.base.padding import PAD_BATCH
+from cnn_vit.data.base.parts import PARTS, About, Found
+from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import DEFAULTS, completed, given, keywords, names, own, sides_of, source
-from cnn_vit.data.sizes import PAD_BATCH
-from cnn_vit.data.splits import Split
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
-    from cnn_vit.data.faults import Fault
-    from cnn_vit.data.verdicts import Verdicts
+    from cnn_vit.data.reading.scan_cache import Verdicts
+    from cnn_vit.data.reading.unreadable import Fault
 
 __all__ = [
     "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "names",
@@ -118,7 +118,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
     Raises:
         UserError: as `check`; files that are missing or no pictures; classes that do not fit together.
     """
-    from cnn_vit.data import fingerprints, reading
+    from cnn_vit.data.reading import fingerprints, materialize
 
     final = completed(section)
     refuse_blind_skip(final)
@@ -128,7 +128,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
     )
     rows = {split: (part, splits.rows(found.parts[part], at)) for split, (part, at) in laid.positions.items()}
     refuse_missing_classes(found, rows, skipped)
-    ready, shape = reading.read(
+    ready, shape = materialize.read(
         found, rows, sides=sides_of(final["image_size"]), channels=final["channels"], fit=final["fit"],
         crop=final["random_crop"], check=final["check"], verdicts=verdicts, workers=final["workers"],
         batch_size=final["batch_size"],
@@ -158,8 +158,8 @@ def readable(final: Mapping[str, Any]) -> tuple[Found, Sequence["Fault"], "Verdi
     Raises:
         UserError: as `load`, for what the source itself finds.
     """
-    from cnn_vit.data import checking, faults
-    from cnn_vit.data.verdicts import Verdicts
+    from cnn_vit.data.reading import checking, unreadable
+    from cnn_vit.data.reading.scan_cache import Verdicts
 
     found = source(final["name"]).load(given(final), **own(final))
     refuse_other_classes(len(found.classes), final["classes"])
@@ -170,7 +170,7 @@ def readable(final: Mapping[str, Any]) -> tuple[Found, Sequence["Fault"], "Verdi
     if final["on_bad_image"] == "skip":
         found, skipped = checking.without_bad(found, final["check"], verdicts, workers=final["workers"])
     if skipped:
-        print(f"{len(skipped):,} pictures are skipped: {faults.listed(skipped)}", file=sys.stderr, flush=True)
+        print(f"{len(skipped):,} pictures are skipped: {unreadable.listed(skipped)}", file=sys.stderr, flush=True)
     if found.undivided:
         found = replace(found, parts=splits.in_three(found.parts["train"]), undivided=False)
     return found, skipped, verdicts

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnn_vit import data
-from cnn_vit.data import ahead, stream
+from cnn_vit.data.feed import prefetch, stream
 from cnn_vit.errors import UserError, nearest, unknown
 from cnn_vit.settings import KEYS, Settings
 from cnn_vit.settings.values import settle
@@ -73,21 +73,21 @@ def batches(
     return pairs(splits[split], rows, change)
 
 
-def pairs(split: data.Split, rows: Iterable[ahead.Rows], change: Callable) -> Pairs:
+def pairs(split: data.Split, rows: Iterable[prefetch.Rows], change: Callable) -> Pairs:
     """Images as floats, and labels, of the real rows."""
-    for update, batch in enumerate(ahead.flow(split, rows, workers=WORKERS)):
+    for update, batch in enumerate(prefetch.flow(split, rows, workers=WORKERS)):
         real = batch["weight"] > 0
         yield change(batch["image"], update)[real], batch["label"][real]  # copies, also of what a device holds
 
 
-def passes(split: data.Split, batch_size: int, epochs: int | None, *, seed: int | None) -> Iterator[ahead.Rows]:
+def passes(split: data.Split, batch_size: int, epochs: int | None, *, seed: int | None) -> Iterator[prefetch.Rows]:
     """Rows of the batches of so many epochs, shuffled by a seed, or in order where it is None."""
     n = len(split)
     total = None if epochs is None else epochs * n
     size = batch_size if total is None else min(batch_size, total)
     last = None if total is None else -(-total // size)
     updates = itertools.count() if last is None else range(last)
-    in_turn = (ahead.Rows((update * size + np.arange(size)) % n, size) for update in updates)
+    in_turn = (prefetch.Rows((update * size + np.arange(size)) % n, size) for update in updates)
     chosen = in_turn if seed is None else stream.training_rows(split, seed, np.arange(size), size, 0, last)
     for update, rows in enumerate(chosen):
         real = rows.examples[: None if total is None else total - update * size]

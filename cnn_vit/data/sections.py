@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_vit import settings
-from cnn_vit.data.parts import Given
+from cnn_vit.data.base.parts import Given
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings.values import KINDS, settle
 

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from cnn_vit import data, files, models
-from cnn_vit.data import stream
+from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError, unknown
+from cnn_vit.runs import folder
 from cnn_vit.training import devices, step
 
 NEAR_TIE = 1e-5  # margin below which float rounding may choose the class
@@ -155,7 +156,8 @@ def fitting(network, source) -> data.Dataset:
     dataset = source if isinstance(source, data.Dataset) else data.load(source)
     if tuple(dataset.classes) != tuple(network.classes):
         raise UserError(
-            f"the network knows the classes {listed(network.classes)}, the data has {listed(dataset.classes)}"
+            f"the network knows the classes {folder.listed(network.classes)}, "
+            f"the data has {folder.listed(dataset.classes)}"
             f"{first_difference(network.classes, dataset.classes)}; name and order the class folders as in training"
         )
     if dataset.image_shape != tuple(network.form.image_shape):
@@ -200,8 +202,3 @@ def first_difference(known: tuple[str, ...], found: tuple[str, ...]) -> str:
 def shape_text(shape: tuple[int, int, int]) -> str:
     """(28, 30, 1) as "28x30x1"."""
     return "x".join(map(str, shape))
-
-
-def listed(names: tuple[str, ...], most: int = 12) -> str:
-    """Names in brackets, the first dozen."""
-    return "[" + ", ".join(names[:most]) + (f", ... {len(names)} in all" if len(names) > most else "") + "]"

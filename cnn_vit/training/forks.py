@@ -10,15 +10,15 @@ from typing import Any
 
 from cnn_vit import data, files
 from cnn_vit.errors import UserError
-from cnn_vit.training import journal, runs
-from cnn_vit.training.checkpoints import Checkpoints
-from cnn_vit.training.journal import METRICS
-from cnn_vit.training.manifests import DamageError
+from cnn_vit.runs import folder, journal
+from cnn_vit.runs.checkpoints import Checkpoints
+from cnn_vit.runs.journal import METRICS
+from cnn_vit.runs.manifests import DamageError
 
 
 def noted(workdir: Path) -> dict[str, Any] | None:
     """Where a run folder was forked from, and at which step; None where it was not."""
-    return files.read_json(workdir / runs.FORK) if (workdir / runs.FORK).exists() else None
+    return files.read_json(workdir / folder.FORK) if (workdir / folder.FORK).exists() else None
 
 
 def source(workdir: Path, fork_from: str | Path | None) -> Path | None:
@@ -31,12 +31,12 @@ def source(workdir: Path, fork_from: str | Path | None) -> Path | None:
     if fork_from is None:
         return Path(note["from"]) if note else None
     there = Path(fork_from).absolute()
-    if not (there / runs.CONFIG).is_file():
-        raise UserError(f"--fork_from={there} holds no run (no {runs.CONFIG}); name the --workdir of one")
+    if not (there / folder.CONFIG).is_file():
+        raise UserError(f"--fork_from={there} holds no run (no {folder.CONFIG}); name the --workdir of one")
     if there == workdir.absolute():
         raise UserError(f"--fork_from={there} is the run itself; give the new one another --workdir")
     began = f"was forked from {note['from']}" if note else "began without --fork_from"
-    if runs.begun(workdir) and (note is None or note["from"] != str(there)):
+    if folder.begun(workdir) and (note is None or note["from"] != str(there)):
         raise UserError(f"the run in {workdir} {began}; give another --workdir, or the words it began with")
     return there
 
@@ -71,16 +71,16 @@ def take(
         UserError: other classes, another network or optimizer, no checkpoint, or none before the last step.
         SurroundingsError: every checkpoint is damaged, or the best where it is needed.
     """
-    runs.same_classes(there, dataset)
-    theirs = Checkpoints(there / runs.CHECKPOINTS, keep=2, crash=workdir / runs.CRASH, say=say, sweep=False)
+    folder.same_classes(there, dataset)
+    theirs = Checkpoints(there / folder.CHECKPOINTS, keep=2, crash=workdir / folder.CRASH, say=say, sweep=False)
     try:
         at, state = chosen(theirs, template, noted(workdir))
         if at == 0 or at >= total:
             has = f"is at step {at} of this run's {total}" if at else "has no checkpoint yet"
             raise UserError(f"--fork_from={there} {has}; make duration longer, or name another run")
         lines, text = journal.until(there / METRICS, at)
-        same = runs.same_examples(there, dataset)
-        files.write_json(workdir / runs.FORK, {"from": str(there), "step": at})
+        same = folder.same_examples(there, dataset)
+        files.write_json(workdir / folder.FORK, {"from": str(there), "step": at})
         files.write(workdir / METRICS, text if same else b"")
         evaluations = journal.evaluations_of(lines) if same else []
         best = journal.best(evaluations)["step"] if evaluations else at

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
-from cnn_vit.data import stream
+from cnn_vit.data.feed import stream
+from cnn_vit.runs import folder
 from cnn_vit.settings import Settings, load
-from cnn_vit.training import devices, evaluation, forks, plan, runs, samples
+from cnn_vit.training import devices, evaluation, forks, plan, samples
 from cnn_vit.training.run import Run, Tested
 from cnn_vit.training.stops import Stop
 
@@ -44,15 +45,15 @@ def train(
     workdir = Path(workdir)
     plan.check(final)
     files.probe(workdir)
-    with Stop() as stop, files.Lock(workdir / runs.LOCK):
-        runs.claim(workdir, final)
+    with Stop() as stop, files.Lock(workdir / folder.LOCK):
+        folder.claim(workdir, final)
         forks.source(workdir, fork_from)
         files.sweep(workdir)
-        if (found := runs.finished(workdir)) and samples.made(workdir):
+        if (found := folder.finished(workdir)) and samples.made(workdir):
             return found
         dataset = data.load(final.section("data"))
         with Run(final, workdir, dataset) as run:
-            crossed = runs.note_environment(workdir, command)
+            crossed = folder.note_environment(workdir, command)
             at, state = run.begin(fork_from)
             if at and crossed:
                 run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(crossed)}")
@@ -104,13 +105,13 @@ def finish(run: Run, state: dict) -> dict[str, Any]:
     """Tests the network, keeps what there is to look at and writes the result; makes only what a finished run lacks."""
     run.checkpoints.wait()
     tested = run.tested(state)
-    if before := runs.finished(run.workdir):
+    if before := folder.finished(run.workdir):
         samples.keep(run, tested)
         return before
     found = judged(run, tested)
     samples.keep(run, tested)
     result = run.result(state, tested, validation=found["validation"], test=found.get("test"))
-    files.write_json(run.workdir / runs.RESULT, result)
+    files.write_json(run.workdir / folder.RESULT, result)
     return result
 
 

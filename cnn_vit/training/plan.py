@@ -10,9 +10,10 @@ import numpy as np
 
 from cnn_vit import data, models
 from cnn_vit.analysis import table
-from cnn_vit.data import augment, stream
+from cnn_vit.data import augment
+from cnn_vit.data.base.padding import PAD_BATCH
+from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import sides_of
-from cnn_vit.data.sizes import PAD_BATCH
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import Every, Settings, steps
 from cnn_vit.training import losses, optimizers, schedules

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_vit.data import images as decoding
-from cnn_vit.data import listing
-from cnn_vit.data.sizes import PAD_BATCH, Mixed, cornered, within
+from cnn_vit.data.base.padding import PAD_BATCH, Mixed, cornered, within
+from cnn_vit.data.decode import images as decoding
+from cnn_vit.data.reading import listing
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, losses, step
 

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 
 from cnn_vit import data, files, trees
-from cnn_vit.data import stream
+from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
 from cnn_vit.nn.values import first_values
+from cnn_vit.runs import folder, journal
+from cnn_vit.runs.checkpoints import Checkpoints
+from cnn_vit.runs.journal import METRICS, Journal
+from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, forks, journal, plan, runs, step
-from cnn_vit.training.checkpoints import Checkpoints
-from cnn_vit.training.journal import METRICS, Journal, Progress
-from cnn_vit.training.manifests import DamageError
+from cnn_vit.training import devices, evaluation, forks, plan, step
+from cnn_vit.training.progress import Progress
 
 AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
 
@@ -68,14 +70,14 @@ class Run:
         self.static = plan.static(settings, form, examples=examples)
         self.step = step.build(self.static, self.mesh)
         self.judge = step.judge(form, self.mesh)
-        preprocessing = runs.preprocessing_of(settings, dataset)
-        runs.describe(workdir, settings, dataset, preprocessing)
+        preprocessing = folder.preprocessing_of(settings, dataset)
+        folder.describe(workdir, settings, dataset, preprocessing)
         numbers = plan.numbers(settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes)
         self.numbers = jax.device_put(numbers, devices.replicated(self.mesh))
         self.frozen: dict = dict(params={}, stats={})
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
         self.checkpoints = Checkpoints(
-            workdir / runs.CHECKPOINTS, keep=settings["keep"], crash=workdir / runs.CRASH, say=self.say
+            workdir / folder.CHECKPOINTS, keep=settings["keep"], crash=workdir / folder.CRASH, say=self.say
         )
         self._taken: deque[tuple[int, dict]] = deque()
 
@@ -174,7 +176,7 @@ class Run:
         positions = np.arange(first, first + self.batch_size, dtype=np.int64)
         split = self.dataset.splits["train"]
         indices = stream.order(len(split.labels), self.settings["seed"], positions)
-        path = self.workdir / runs.CRASH / "diverged.json"
+        path = self.workdir / folder.CRASH / "diverged.json"
         files.write_json(path, {"step": done, "index": [int(one) for one in indices]})
         with contextlib.suppress(SurroundingsError):  # of a save under way; it does not count then
             self.checkpoints.wait()

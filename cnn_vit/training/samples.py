@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_vit import files
 from cnn_vit.analysis import entrance
-from cnn_vit.data import stream
+from cnn_vit.data.feed import stream
 from cnn_vit.nn.values import first_values
 from cnn_vit.training import devices, evaluation, forks, step
 

@@ -12,7 +12,7 @@ import threading
 from types import FrameType
 
 from cnn_vit.errors import StoppedError
-from cnn_vit.training.journal import now
+from cnn_vit.runs.journal import now
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME = 0.5  # seconds within which a second signal is the first one's echo

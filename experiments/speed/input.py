@@ -39,8 +39,10 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from cnn_vit import data  # noqa: E402
-from cnn_vit.data import ahead, crops, images, jpeg, sections, stream  # noqa: E402
-from cnn_vit.data.parts import Encoded  # noqa: E402
+from cnn_vit.data import sections  # noqa: E402
+from cnn_vit.data.base.parts import Encoded  # noqa: E402
+from cnn_vit.data.decode import crops, images, jpeg  # noqa: E402
+from cnn_vit.data.feed import prefetch, stream  # noqa: E402
 from cnn_vit.settings import Settings, load  # noqa: E402
 from cnn_vit.training import devices, plan, step  # noqa: E402
 from cnn_vit.training.run import AHEAD, Run  # noqa: E402
@@ -140,7 +142,7 @@ def on_device(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
 # Arms
 
 
-def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = ahead.nowhere) -> Iterator[Any]:
+def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = prefetch.nowhere) -> Iterator[Any]:
     """The run's batches from the first one, as the loop has them."""
     found = stream.batches(
         run.dataset.splits["train"],

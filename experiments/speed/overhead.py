@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from cnn_vit import data
-from cnn_vit.data import stream
+from cnn_vit.data.feed import stream
 from cnn_vit.settings import Settings, load
 from cnn_vit.training import devices, loop
 from cnn_vit.training.run import Run

@@ -121,7 +121,7 @@ def test_of_many_classes_the_largest_and_the_smallest_are_in_the_table(tmp_path)
         (tmp_path / "root" / f"class{at:02}").mkdir(parents=True)
         for number in range(10 + at):
             Image.fromarray(np.full((1, 1), at, np.uint8)).save(tmp_path / f"root/class{at:02}/{number}.png")
-    from cnn_vit.data import survey
+    from cnn_vit.data.audit import survey
 
     rows = _survey.per_class(survey.survey({"name": "folder", "path": f"{tmp_path}/root"}))
     assert [row[0] for row in rows[1:11]] == [f"class{at}" for at in range(39, 29, -1)]

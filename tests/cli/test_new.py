@@ -14,8 +14,8 @@ from PIL import Image
 from cnn_vit import settings
 from cnn_vit.__main__ import main
 from cnn_vit.cli import new
-from cnn_vit.studies import stopwatch
-from cnn_vit.studies.stopwatch import Pace
+from cnn_vit.drafting import stopwatch
+from cnn_vit.drafting.stopwatch import Pace
 from cnn_vit.training import plan
 
 TWO = {"cats": 8, "dogs": 7}

@@ -7,7 +7,7 @@ import pytest
 
 from cnn_vit import cli
 from cnn_vit.__main__ import main
-from cnn_vit.studies import mirror
+from cnn_vit.reports import mirror
 
 AGAIN = [
     "train", "--config=configs/digits_mlp.py", "--config.model.name=mlp/test", "--config.duration=40 steps",

@@ -11,9 +11,10 @@ from PIL import Image
 
 import cnn_vit
 from cnn_vit import data
-from cnn_vit.data import augment, stream
+from cnn_vit.data import augment
+from cnn_vit.data.base.splits import Split
 from cnn_vit.data.batches import passes
-from cnn_vit.data.splits import Split
+from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError
 from cnn_vit.settings import KEYS, Settings
 

@@ -13,8 +13,8 @@ from archives import archive, packed
 from pictures import filled, noise, zipped
 
 from cnn_vit import data
-from cnn_vit.data import images
-from cnn_vit.data.parts import Given
+from cnn_vit.data.base.parts import Given
+from cnn_vit.data.decode import images
 from cnn_vit.data.sources import cifar, mnist
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache, downloads

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from cnn_vit import data
-from cnn_vit.data import splits
+from cnn_vit.data.base import splits
 from cnn_vit.data.sources import _drawing, digits, shapes
 from cnn_vit.errors import UserError
 

@@ -17,11 +17,11 @@ from PIL import Image, TiffImagePlugin
 
 from cnn_vit import data
 from cnn_vit.__main__ import main
-from cnn_vit.data import images, orientation
+from cnn_vit.data.decode import images, orientation
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 from cnn_vit.nn.values import first_values
-from cnn_vit.training import evaluation, prediction, runs, step
+from cnn_vit.training import evaluation, prediction, step, trained
 
 LONGEST = 60  # seconds that anything may take, on a busy machine
 GOOD = {"train/cats": 2, "train/dogs": 2, "val/cats": 1, "val/dogs": 1}
@@ -124,7 +124,8 @@ def test_a_command_says_it_all_before_the_first_step_and_ends_with_2(tmp_path, c
 MEASURED = """
 import resource, sys
 from cnn_vit import data
-from cnn_vit.data import reading, survey
+from cnn_vit.data.audit import survey
+from cnn_vit.data.reading import materialize
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 cache.settle(folder=sys.argv[1])
@@ -134,7 +135,7 @@ survey.survey({**given, "path": sys.argv[2]})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[3:]:
     for memory, check in ((2**29, "all"), (0, "all"), (0, "header")):
-        reading.MEMORY = memory
+        materialize.MEMORY = memory
         cache.settle(folder=f"{sys.argv[1]}/{memory}{check}")
         try:
             data.load({**given, "path": path, "check": check})
@@ -308,7 +309,7 @@ def network():
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)
     plain = dict(mean=[0.5] * 3, deviation=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")
-    return runs.Trained(form, params, stats, ("a", "b", "c"), plain)
+    return trained.Trained(form, params, stats, ("a", "b", "c"), plain)
 
 
 def answers(network, folder, files):

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from stepping import NOTHING_FROZEN, batch, begun, form, learned, numbers, static
 
 from cnn_vit import trees
-from cnn_vit.data.splits import Split
+from cnn_vit.data.base.splits import Split
 from cnn_vit.training import devices, evaluation, step
 
 MESHES = {1: Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,)), 4: devices.mesh()}

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from cnn_vit import settings, trees
-from cnn_vit.training import loop, manifests
-from cnn_vit.training.checkpoints import Checkpoints
+from cnn_vit.runs import manifests
+from cnn_vit.runs.checkpoints import Checkpoints
+from cnn_vit.training import loop
 from cnn_vit.training.run import Run
 
 TOTAL = 12  # steps

@@ -9,10 +9,10 @@ import pytest
 from stepping import batch, form
 
 from cnn_vit import data, models
-from cnn_vit.data.splits import Split
+from cnn_vit.data.base.splits import Split
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, prediction, step
-from cnn_vit.training.runs import Trained
+from cnn_vit.training.trained import Trained
 
 PLAIN = dict(mean=[0.0], deviation=[1.0], image_size=[3, 3], channels=1, fit="crop")
 FOUR = ("ant", "bee", "cow", "dog")

@@ -8,8 +8,8 @@ from faults import PlantedError, faulty, flipped
 from running import at_step, contents, left, lines, result, signaled, state, steps, train
 
 from cnn_vit.errors import StoppedError, UserError
+from cnn_vit.runs.manifests import DamageError
 from cnn_vit.training import forks, stops
-from cnn_vit.training.manifests import DamageError
 
 
 @pytest.fixture(scope="module")

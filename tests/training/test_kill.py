@@ -19,7 +19,7 @@ import running
 from running import COMMON, RECIPES, at_step, left, leftovers, lines, signaled, steps, train
 
 from cnn_vit.errors import StoppedError
-from cnn_vit.training import manifests
+from cnn_vit.runs import manifests
 
 OFTEN = ("log_every=1", "checkpoint_every=2")
 PATIENCE = 180  # seconds until a process that reaches no phase fails its test

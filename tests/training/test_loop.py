@@ -9,9 +9,10 @@ import pytest
 from running import configured, contents, left, lines, result, steps, train
 
 from cnn_vit import data, files
-from cnn_vit.data import reading, stream
+from cnn_vit.data.feed import stream
+from cnn_vit.data.reading import materialize
 from cnn_vit.errors import SurroundingsError
-from cnn_vit.training import loop, runs, stops
+from cnn_vit.training import loop, stops, trained
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_two_runs_of_a_seed_are_alike_and_of_another_are_not(whole, tmp_path):
     ids=lambda changes: ",".join(changes),
 )
 def test_threads_prefetch_and_saves_change_no_bit(whole, tmp_path, monkeypatch, changes):
-    monkeypatch.setattr(reading, "MEMORY", 0)  # pictures are made by the threads, when they are read
+    monkeypatch.setattr(materialize, "MEMORY", 0)  # pictures are made by the threads, when they are read
     assert not data.load(configured("mlp").section("data")).splits["train"].in_memory
     train("mlp", tmp_path, *changes)
     assert left(tmp_path) == left(whole)
@@ -168,7 +169,7 @@ def test_the_test_split_sees_the_parameters_asked_for(tmp_path, how, step, prefi
         assert found[split]["loss"] == pytest.approx(loss, rel=1e-4)
         with np.load(tmp_path / "predictions" / f"{split}.npz") as kept:
             assert (kept["predicted"] == predicted).mean() > 0.98
-    loaded = runs.load(tmp_path)
+    loaded = trained.load(tmp_path)
     np.testing.assert_array_equal(np.asarray(loaded.params["head"]["bias"]), values["head/bias"])
 
 

@@ -12,9 +12,10 @@ import stepping
 from PIL import Image
 
 from cnn_vit import data, settings
-from cnn_vit.data.sizes import Mixed
+from cnn_vit.data.base.padding import Mixed
 from cnn_vit.errors import StoppedError, UserError
-from cnn_vit.training import devices, evaluation, loop, plan, prediction, runs, step
+from cnn_vit.training import devices, evaluation, loop, plan, prediction, step
+from cnn_vit.training.trained import load
 
 SMALL = ("model.filters=(4,4)", "model.stride=2", "model.head=average", "model.batch_norm=false")
 TINY = ("model.width=8", "model.depth=1", "model.heads=2", "model.hidden=16", "model.dropout=0.1")
@@ -63,7 +64,7 @@ NAMES = pytest.mark.parametrize("name", ["cnn", pytest.param("vit", marks=pytest
 @NAMES
 def test_each_size_compiles_once(name):
     """`learn` has met several shapes, at most as many as there are sizes."""
-    final, network = configured(name), runs.load(trained(name))
+    final, network = configured(name), load(trained(name))
     sizes = network.preprocessing["sizes"]
     assert sizes[-1] == [24, 24]
     assert 1 < len(sizes) <= 8
@@ -88,7 +89,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
 
     Of single pictures each size compiles once.
     """
-    network = runs.load(trained(name))
+    network = load(trained(name))
     before = step.judge(network.form, devices.mesh())._cache_size()
     dataset = data.load(configured(name).section("data"))
     split = dataset.splits["test"]
@@ -115,7 +116,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
 
 @NAMES
 def test_a_prediction_is_what_evaluation_says(name):
-    network = runs.load(trained(name))
+    network = load(trained(name))
     rows = evaluation.evaluate(network, configured(name).section("data"))["rows"]
     paths = sorted((folder() / "test").rglob("*.png"))
     order = [str(path.relative_to(folder() / "test")) for path in paths]
@@ -129,7 +130,7 @@ def test_a_prediction_is_what_evaluation_says(name):
 
 
 def test_a_path_is_read_as_the_run_read_its_own():
-    network = runs.load(trained("cnn"))
+    network = load(trained("cnn"))
     found = evaluation.evaluate(network, folder())
     expected = evaluation.evaluate(network, configured("cnn").section("data"))
     np.testing.assert_allclose(found["rows"]["scores"], expected["rows"]["scores"], rtol=1e-5, atol=1e-6)
@@ -139,7 +140,7 @@ def test_a_picture_too_small_to_predict_says_so_beside_the_others(tmp_path):
     """2 pixels are 1 behind the first stride, and its pooling leaves none; 3 are 2, and 1."""
     for at, sides in enumerate([(2, 9), (3, 9)]):
         Image.fromarray(np.zeros((*sides, 3), np.uint8)).save(tmp_path / f"{at}.png")
-    network = runs.load(trained("cnn"))
+    network = load(trained("cnn"))
     small, enough = prediction.top(network, prediction.pictures(network, [tmp_path]), 1)
     assert small["error"].startswith("it is read as 2x9 pixels, and the last layer of cnn/test needs 3 a side")
     assert enough["classes"][0]["name"] in ("dark", "light")

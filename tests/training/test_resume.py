@@ -29,9 +29,10 @@ from running import (
 )
 
 from cnn_vit import data, files
-from cnn_vit.data import stream
+from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
-from cnn_vit.training import manifests, runs, stops
+from cnn_vit.runs import folder, manifests
+from cnn_vit.training import stops
 from cnn_vit.training.run import Run
 
 
@@ -85,7 +86,7 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_the_same_command_star
     assert str(error.value) == f"stopped before its first step by {name}; the same command starts again"
     assert error.value.code == code
     assert not any((tmp_path / name).exists() for name in ("checkpoints", "result.json", "predictions"))
-    assert not runs.begun(tmp_path)
+    assert not folder.begun(tmp_path)
     train("mlp", tmp_path)
     assert left(tmp_path) == undisturbed("mlp")
 

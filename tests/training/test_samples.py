@@ -9,7 +9,8 @@ import pytest
 from running import configured, result, train
 
 from cnn_vit import data, files
-from cnn_vit.data import augment, stream
+from cnn_vit.data import augment
+from cnn_vit.data.feed import stream
 from cnn_vit.nn.values import first_values
 from cnn_vit.training import evaluation, plan, samples, step
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit.data.parts import Given, Part, in_memory
+from cnn_vit.data.base.parts import Given, Part, in_memory
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.files import downloads
 from cnn_vit.files.downloads import Remote

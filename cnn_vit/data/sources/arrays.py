@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
+from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
 from cnn_vit.errors import UserError, nearest
 from cnn_vit.files import stamps
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.parts import About, Found, Given, Part, in_memory
+from cnn_vit.data.base.parts import About, Found, Given, Part, in_memory
 from cnn_vit.data.sources._published import damaged, facts, refuse_labels, without_path
 from cnn_vit.errors import UserError
 from cnn_vit.files import downloads

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_vit.data.parts import About, Found, Given, in_memory, without_path
+from cnn_vit.data.base.parts import About, Found, Given, in_memory, without_path
 
 CLASSES = tuple("0123456789")
 SHAPE = (8, 8, 1)

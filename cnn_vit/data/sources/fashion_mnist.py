@@ -6,7 +6,7 @@ arXiv:1708.07747, under the MIT license. Each md5 as https://github.com/zalandor
 sha256 and size as tensorflow_datasets does (url_checksums/fashion_mnist.txt).
 """
 
-from cnn_vit.data.parts import About, Found, Given
+from cnn_vit.data.base.parts import About, Found, Given
 from cnn_vit.data.sources._published import facts, idx_parts, without_path
 from cnn_vit.files.downloads import Remote
 

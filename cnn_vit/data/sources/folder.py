@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit.data.faults import shown
-from cnn_vit.data.listing import Entry, Listing, Tree, is_picture, opened
-from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given, with_path
+from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given, with_path
+from cnn_vit.data.reading.listing import Entry, Listing, Tree, is_picture, opened
+from cnn_vit.data.reading.unreadable import shown
 from cnn_vit.errors import UserError, nearest
 
 SPLITS = {

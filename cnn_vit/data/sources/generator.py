@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
+from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
 from cnn_vit.errors import UserError
 from cnn_vit.settings import recipes
 

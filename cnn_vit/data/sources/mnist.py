@@ -7,7 +7,7 @@ PyTorch point to. Each sha256 and size as tensorflow_datasets publishes it (url_
 torchvision does.
 """
 
-from cnn_vit.data.parts import About, Found, Given
+from cnn_vit.data.base.parts import About, Found, Given
 from cnn_vit.data.sources._published import facts, idx_parts, without_path
 from cnn_vit.files.downloads import Remote
 

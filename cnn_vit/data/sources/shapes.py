@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.parts import PARTS, About, Found, Given, Pixels, without_path
+from cnn_vit.data.base.parts import PARTS, About, Found, Given, Pixels, without_path
 from cnn_vit.data.sources._drawing import LUMA, SHAPES, TEXTURES, Factors, painted
 from cnn_vit.errors import UserError
 

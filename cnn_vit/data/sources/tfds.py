@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.images import UnreadableError
-from cnn_vit.data.parts import PARTS, About, Encoded, Found, Given
+from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given
+from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.errors import SurroundingsError, UserError, nearest
 
 WRITTEN = re.compile(r"([a-z]\w*)(/[\w.+-]+)?(:\d+\.\d+\.\d+)?")

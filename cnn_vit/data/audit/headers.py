@@ -1,0 +1,86 @@
+"""A first look at any data: classes, how many pictures of each, their sizes and colors, before a size is chosen.
+
+Sizes and colors are read from headers; nothing is decoded, but for what is skipped.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_vit.data import readable
+from cnn_vit.data.base.parts import Part, Pixels
+from cnn_vit.data.decode.images import Header
+from cnn_vit.data.reading import checking, unreadable
+from cnn_vit.data.reading.unreadable import Fault
+from cnn_vit.data.sections import completed
+
+LOOKED = 2_000  # pictures of a part, at most, whose headers are read
+
+
+class Glance(NamedTuple):
+    """What was seen.
+
+    Attributes:
+        classes: names in the order of the labels.
+        counts: (K,) pictures of each class, of all parts together.
+        sides: (n, 2) height and width in pixels of those whose headers were read, taken evenly from each part.
+        colored: whether any of these is stored in color.
+        sampled: whether there are others.
+        skipped: number of files that cannot be read, where they are skipped.
+    """
+
+    classes: tuple[str, ...]
+    counts: np.ndarray
+    sides: np.ndarray
+    colored: bool
+    sampled: bool
+    skipped: int
+
+
+def glance(section: Mapping[str, Any]) -> Glance:
+    """Looks at data.
+
+    Args:
+        section: settings of the data without `data.`, as `data.at` gives them; its size and colors are not read.
+
+    Raises:
+        UserError: nothing there, or in another layout; one class; no picture that can be read.
+    """
+    final = completed(section)
+    found, skipped, verdicts = readable(final)
+    heads: list[Header] = []
+    bad: list[Fault] = []
+    for part in found.parts.values():
+        seen, wrong = headers(part, verdicts)
+        heads += seen
+        bad += wrong
+    verdicts.save()
+    if not heads:
+        unreadable.refuse(bad, len(bad))
+    labels = np.concatenate([part.labels for part in found.parts.values()])
+    return Glance(
+        classes=found.classes,
+        counts=np.bincount(labels, minlength=len(found.classes)),
+        sides=np.array([(head.height, head.width) for head in heads], np.int64).reshape(-1, 2),
+        colored=any(head.colored for head in heads),
+        sampled=any(len(part.labels) > LOOKED for part in found.parts.values() if not isinstance(part, Pixels)),
+        skipped=len(skipped),
+    )
+
+
+def headers(part: Part, verdicts: Any) -> tuple[list[Header], list[Fault]]:
+    """Headers of some pictures of a part, taken evenly, and what has none that can be read."""
+    if isinstance(part, Pixels):
+        return [Header(*part.shape[:2], part.shape[2] == 3)], []
+    count = min(len(part.labels), LOOKED)
+    rows = np.arange(count, dtype=np.int64) * len(part.labels) // max(count, 1)
+    heads, bad = [], []
+    for index, result, new in checking.look(part, rows, "header", verdicts, range(count)):
+        if new:
+            verdicts.put(checking.marked(part, index), "header", result)
+        if isinstance(result, Header):
+            heads.append(result)
+        else:
+            bad.append(Fault(unreadable.where(part, index), index, result))
+    return heads, bad

@@ -1,0 +1,280 @@
+"""A look at a whole data set before anything is trained on it: every picture once, decoded.
+
+What is counted is what training would see: the splits that the settings lay out. What stands in the way of that is told
+instead of raised, but for a folder in which no classes can be found.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cnn_vit import data
+from cnn_vit.data.audit import label_leaks, near_duplicates
+from cnn_vit.data.audit.label_leaks import Labels
+from cnn_vit.data.base import splits
+from cnn_vit.data.base.parts import PARTS, Encoded, Found, Part, Pixels, whole
+from cnn_vit.data.base.threads import each
+from cnn_vit.data.decode import images
+from cnn_vit.data.decode.images import UnreadableError
+from cnn_vit.data.reading import checking
+from cnn_vit.data.reading.scan_cache import Verdicts
+from cnn_vit.data.reading.unreadable import Fault
+from cnn_vit.data.sections import completed, given, names, own, source
+from cnn_vit.errors import UserError, nearest
+
+
+class Seen(NamedTuple):
+    """A picture.
+
+    Attributes:
+        split: of it.
+        part: that holds it.
+        at: its place there.
+        label: of its class.
+        height, width: pixels, upright.
+        format: of its file, "JPEG"; "pixels" where it is none.
+        colored: whether it is stored in color.
+        blank: whether all its pixels are one color.
+    """
+
+    split: str
+    part: Part
+    at: int
+    label: int
+    height: int
+    width: int
+    format: str
+    colored: bool
+    blank: bool
+
+    @property
+    def path(self) -> str:
+        """Of its file; else what it is called."""
+        return f"{self.split} picture {self.at}" if isinstance(self.part, Pixels) else self.part.where(self.at)
+
+
+class Broken(NamedTuple):
+    """A file that cannot be read.
+
+    Attributes:
+        split, label: where it would be.
+        path: of it.
+        error: reason and remedy.
+    """
+
+    split: str
+    label: int
+    path: str
+    error: UnreadableError
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is.
+
+    Attributes:
+        source: name of the data source.
+        path: that it read.
+        classes: names in the order of the labels.
+        counts: split -> pictures of each class (K,), broken ones among them.
+        seen: every picture that can be read.
+        broken: every one that cannot, and would stop training.
+        skipped: files that cannot be read and would be left out, as `data.on_bad_image=skip` asks.
+        same: places in `seen` of pictures with the same pixels, a list for each group.
+        near: likewise of those nearly the same.
+        labels: what the names of the files tell, in places of `seen`; None where there are no names.
+        ignored: files passed over.
+        notes: what training would decide by itself.
+        refused: sentences with which training would refuse these data.
+    """
+
+    source: str
+    path: str | None
+    classes: tuple[str, ...]
+    counts: Mapping[str, np.ndarray]
+    seen: list[Seen]
+    broken: list[Broken]
+    skipped: list[Fault]
+    same: list[list[int]]
+    near: list[list[int]]
+    labels: Labels | None
+    ignored: int
+    notes: list[str]
+    refused: list[str]
+
+
+Told = Callable[[int, int], object]
+
+
+def section_of(text: str) -> dict[str, Any]:
+    """The data section of what somebody wrote: a path, or the name of a source that needs none.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text not in names() or os.path.exists(text):
+        try:
+            return data.at(text, image_size=None, channels=None, fit="crop")
+        except UserError as error:
+            near = nearest(text, names())
+            raise UserError(f"{error}; did you mean the source {near[0]}?" if near else str(error)) from error
+    section = {"name": text}
+    try:
+        data.about(section)
+    except UserError as error:
+        raise UserError(
+            f"the source {text} must be told more than its name ({error}); give a path, or a recipe by --config"
+        ) from error
+    return section
+
+
+def survey(section: Mapping[str, Any], *, told: Told = lambda done, count: None) -> Survey:
+    """Looks at everything.
+
+    Args:
+        section: settings of the data, as for `data.load`.
+        told: given how many pictures have been looked at, of how many; from several threads.
+
+    Raises:
+        UserError: no classes can be found, for the reason that `data.load` gives.
+    """
+    final = completed(section)
+    found = source(final["name"]).load(given(final), **own(final))
+    skipped: list[Fault] = []
+    if final["on_bad_image"] == "skip":
+        verdicts = Verdicts(os.path.abspath(final["path"] or final["name"]))
+        found, skipped = checking.without_bad(found, final["check"], verdicts, workers=final["workers"])
+    parts, rows, notes, refused = laid_out(found, final)
+    seen, broken, digests, thumbnails = looked(parts, rows, final["workers"], told)
+    same, near = near_duplicates.groups(digests, thumbnails) if seen else ([], [])
+    count = len(found.classes)
+    return Survey(
+        source=final["name"],
+        path=final["path"],
+        classes=found.classes,
+        counts={split: np.bincount(parts[part].labels[at], minlength=count) for split, (part, at) in rows.items()},
+        seen=seen,
+        broken=broken,
+        skipped=skipped,
+        same=same,
+        near=near,
+        labels=named(seen, found.classes),
+        ignored=found.facts.get("ignored", 0),
+        notes=notes,
+        refused=refused,
+    )
+
+
+def laid_out(
+    found: Found, final: Mapping[str, Any]
+) -> tuple[Mapping[str, Part], dict[str, tuple[str, np.ndarray]], list[str], list[str]]:
+    """Parts, split -> part and indices (n,), notes, and why training would lay out nothing; then the parts are."""
+    try:
+        if found.undivided:
+            found = replace(found, parts=splits.in_three(found.parts["train"]))
+        counts = {part: len(one.labels) for part, one in found.parts.items()}
+        plan = splits.plan(counts, {split: final[split] for split in PARTS})
+        rows = {split: (part, splits.rows(found.parts[part], at)) for split, (part, at) in plan.positions.items()}
+        undivided = "no split folders: a stratified tenth is test, another one validation"
+        return found.parts, rows, [undivided] * found.undivided + plan.notes, []
+    except UserError as error:
+        every = {part: (part, np.arange(len(one.labels))) for part, one in found.parts.items()}
+        return found.parts, every, [], [str(error)]
+
+
+def looked(
+    parts: Mapping[str, Part], rows: Mapping[str, tuple[str, np.ndarray]], workers: int, told: Told
+) -> tuple[list[Seen], list[Broken], list[bytes], np.ndarray]:
+    """Every picture that can be read, with the digest of its pixels and its thumbnail, and every one that cannot."""
+    count, done = sum(len(at) for _, at in rows.values()), 0
+    seen: list[Seen] = []
+    broken: list[Broken] = []
+    digests: list[bytes] = []
+    thumbnails: list[np.ndarray] = []
+
+    def counted(some: range, *, split: str, part: Part, at: np.ndarray) -> list[Any]:
+        nonlocal done
+        found = [look(split, part, int(index)) for index in at[some.start : some.stop]]
+        done += len(found)  # two threads may lose a few; it is only shown
+        told(min(done, count), count)
+        return found
+
+    for split, (name, at) in rows.items():
+        work = functools.partial(counted, split=split, part=parts[name], at=at)
+        for found in each(work, len(at), workers):
+            for one in found:
+                if isinstance(one, Broken):
+                    broken.append(one)
+                    continue
+                seen.append(one[0])
+                digests.append(one[1])
+                thumbnails.append(one[2])
+    told(count, count)
+    return seen, broken, digests, np.array(thumbnails)
+
+
+def look(split: str, part: Part, index: int) -> tuple[Seen, bytes, np.ndarray] | Broken:
+    """One picture: what is to be known of it, the digest of its pixels in color, and its thumbnail."""
+    label = int(part.labels[index])
+    try:
+        kind, colored, pixels = opened(part, index)
+    except UnreadableError as error:
+        return Broken(split, label, part.where(index) if isinstance(part, Encoded) else split, error.bare())
+    height, width, _ = pixels.shape
+    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    blank = bool((pixels == pixels[:1, :1]).all())
+    one = Seen(split, part, index, label, height, width, kind, colored, blank)
+    return one, digest.digest(), near_duplicates.thumbnail(pixels)
+
+
+def opened(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
+    """Format, whether it is in color, and pixels (H, W, 3) of a picture."""
+    if isinstance(part, Pixels):
+        pixels = part.read(np.array([index]))[0]
+        return "pixels", pixels.shape[2] == 3, images.recolored(pixels, 3)
+    with whole(part, index) as content:
+
+        def use(image: Image.Image) -> tuple[str, bool, np.ndarray]:
+            colored = images.is_colored(image)
+            return str(image.format), colored, images.pixels_of(image, content, 3)
+
+        return images.guarded(content, use)
+
+
+def named(seen: list[Seen], classes: tuple[str, ...]) -> Labels | None:
+    """What the names of the files tell."""
+    given = [one.part.names[one.at] for one in seen if one.part.names]
+    if not given or len(given) < len(seen):
+        return None
+    return label_leaks.labels_in(given, np.array([one.label for one in seen]), classes)
+
+
+def samples(found: Survey, *, each_class: int, side: int, most: int) -> dict[int, np.ndarray]:  # -> (n, side, side, 3)
+    """Some pictures of each of the first classes, taken evenly, whole and in their proportions: label -> pixels."""
+    by_class: dict[int, list[Seen]] = {}
+    for one in found.seen:
+        by_class.setdefault(one.label, []).append(one)
+    return {label: shown(evenly(some, each_class), side) for label, some in sorted(by_class.items())[:most]}
+
+
+def evenly(of: list[Seen], most: int) -> list[Seen]:
+    """At most so many, the first among them."""
+    count = min(len(of), most)
+    return [of[at * len(of) // count] for at in range(count)]
+
+
+def shown(some: list[Seen], side: int) -> np.ndarray:  # -> (n, side, side, 3)
+    """Pictures on gray squares; the pixels of small ones are squares too."""
+    found = []
+    for one in some:
+        _, _, pixels = opened(one.part, one.at)
+        times = max(1, side // max(pixels.shape[:2]))
+        found.append(images.fitted(pixels.repeat(times, 0).repeat(times, 1), (side, side), "pad(128)"))
+    return np.stack(found)

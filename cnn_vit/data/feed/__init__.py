@@ -1,0 +1,1 @@
+"""The order of examples and their batches, made ahead of their use. Imports `decode` and `base`."""

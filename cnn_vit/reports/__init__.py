@@ -1,0 +1,1 @@
+"""From run folders to pages: tables, intervals, plots, one HTML file for a run or for several."""

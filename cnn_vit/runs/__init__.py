@@ -1,0 +1,1 @@
+"""The run folder: its file names, whose run it is, checkpoints, manifests, journal, and the reader of all of it."""

@@ -1,1 +1,0 @@
-"""Many runs, one answer: what is made from run folders when training is over."""

@@ -1,0 +1,173 @@
+"""Where each random change puts the pixels, against NumPy or hand arithmetic."""
+
+import jax
+import numpy as np
+import pytest
+from augmenting import MANY, changed, moments, noise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn_vit.data import augment
+from cnn_vit.data.augment import geometry
+
+few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def displaced(image, down, right):
+    """np.roll, with zeros where pixels came around."""
+    height, width, _ = image.shape
+    out = np.roll(image, (down, right), (0, 1))
+    rows, columns = np.arange(height)[:, None] - down, np.arange(width) - right
+    return out * ((rows >= 0) & (rows < height) & (columns >= 0) & (columns < width))[..., None]
+
+
+@few
+@given(down=st.integers(-8, 8), right=st.integers(-8, 8))
+def test_a_move_by_whole_pixels_is_numpys_roll_with_zeros(down, right):
+    image = np.float32(noise(5, 7, 2)) / np.float32(255)
+    np.testing.assert_array_equal(jax.jit(geometry.rolled)(image, down, right), displaced(image, down, right))
+    moved = jax.jit(geometry.moved)(image, down=float(down), right=float(right))
+    np.testing.assert_allclose(moved, displaced(image, down, right), atol=1e-6)
+
+
+def tent_products(image, y, x):
+    """The same reading as two products with tent weights, in float64: (Y, X, H) by (H, W, C) by (Y, X, W)."""
+    rows, columns = (
+        np.maximum(0, 1 - np.abs(place[..., None] - np.arange(size)))
+        for place, size in zip((y, x), image.shape, strict=False)
+    )
+    return np.einsum("yxi,ijc,yxj->yxc", rows, np.float64(image), columns)
+
+
+@few
+@given(
+    angle=st.floats(-4, 4),
+    scale=st.floats(0.4, 2.5),
+    down=st.floats(-3, 3),
+    right=st.floats(-3, 3),
+)
+def test_a_warp_is_two_products_with_tent_weights(angle, scale, down, right):
+    image = np.float32(noise(6, 9, 3)) / np.float32(255)
+    center = np.array([2.5, 4.0])
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # (y, x), y downwards
+    grid = np.stack(np.meshgrid(np.arange(6), np.arange(9), indexing="ij"), -1)
+    y, x = np.moveaxis((grid - center - [down, right]) @ np.linalg.inv(turn).T + center, -1, 0)
+    out = jax.jit(geometry.moved)(image, angle=angle, scale=scale, down=down, right=right)
+    np.testing.assert_allclose(out, tent_products(image, y, x), atol=1e-5)
+
+
+def test_a_quarter_turn_is_rot90_and_a_half_turn_reverses_both_axes():
+    square, oblong = np.float32(noise(6, 6, 3)) / 255, np.float32(noise(4, 7, 1)) / 255
+    turned = jax.jit(geometry.moved)
+    np.testing.assert_allclose(turned(square, angle=np.pi / 2), np.rot90(square), atol=1e-5)
+    np.testing.assert_allclose(turned(oblong, angle=np.pi), oblong[::-1, ::-1], atol=1e-5)
+
+
+def test_a_picture_enlarged_by_two_shows_every_pixel_half_a_pixel_nearer():
+    image = np.float32([[0, 8, 16, 24]])[..., None] / 255  # a slope of 8 becomes one of 4 around the same center
+    out = np.asarray(geometry.moved(np.repeat(image, 4, axis=0), scale=2.0)) * 255
+    np.testing.assert_allclose(out[1:3, :, 0], [[6, 10, 14, 18]] * 2, atol=1e-4)
+
+
+def dot(size):
+    """Many pictures of one white pixel in the middle."""
+    images = np.zeros((MANY, size, size, 1), np.uint8)
+    images[:, size // 2, size // 2] = 255
+    return images
+
+
+def displacement(images):
+    """Center of mass against the middle pixel, in pixels, (B, 2). Bilinear reading moves it exactly."""
+    places = np.arange(images.shape[1]) - images.shape[1] // 2
+    mass = images[..., 0].sum((1, 2))
+    return np.stack([(images[..., 0].sum(axis) * places).sum(1) / mass for axis in (2, 1)], 1)
+
+
+def test_pad_crop_reaches_every_whole_pixel_alike():
+    out, _ = changed(("pad_crop(1)",), dot(5))
+    found, counts = np.unique(displacement(out), axis=0, return_counts=True)
+    assert found.tolist() == [[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert np.abs(counts - MANY / 9).max() < 5 * np.sqrt(MANY / 9)
+
+
+@pytest.mark.parametrize("text", ["shift(1.5)", "affine(0, 1.5, 0)"])
+def test_shifts_are_even_up_to_their_pixels_along_each_axis(text):
+    out, _ = changed((text,), dot(7))
+    for moves in displacement(out).T:
+        assert np.abs(moves).max() < 1.5 + 1e-4
+        assert np.sum(np.abs(moves - np.round(moves)) > 0.1) > MANY / 2  # fractions of a pixel
+        np.testing.assert_allclose(moments(moves), (0, 1.5**2 / 3), atol=0.15)
+
+
+def slopes():
+    """Pictures whose channels are the row and the column, in steps of 8 of 255: (MANY, 16, 12, 2)."""
+    rows, columns = np.meshgrid(np.arange(16), np.arange(12), indexing="ij")
+    return np.broadcast_to(np.stack([rows, columns], -1).astype(np.uint8) * 8, (MANY, 16, 12, 2))
+
+
+def gradients(images):
+    """Rows and columns of the source per pixel, at the middle: [d row, d column] along y, then along x; (B, 2, 2)."""
+    places = images * 255 / 8
+    middle = places[:, 7:9, 5:7]
+    return np.stack([middle[:, 1, 0] - middle[:, 0, 0], middle[:, 0, 1] - middle[:, 0, 0]], 1)
+
+
+@pytest.mark.parametrize("text", ["rotate(30)", "affine(30, 0, 0)"])
+def test_turns_are_even_up_to_their_degrees_either_way(text):
+    out, _ = changed((text,), slopes())
+    along_y = gradients(out)[:, 0]
+    np.testing.assert_allclose(np.linalg.norm(along_y, axis=1), 1, atol=1e-3)
+    angles = np.rad2deg(np.arctan2(-along_y[:, 1], along_y[:, 0]))
+    assert np.abs(angles).max() < 30 + 0.1
+    np.testing.assert_allclose(np.array(moments(angles)) / (30, 300), (0, 1), atol=0.1)
+
+
+def test_sizes_change_by_a_factor_and_its_inverse_alike():
+    out, _ = changed(("affine(0, 0, scale=0.5)",), slopes())
+    logs = -np.log(gradients(out)[:, 0, 0])
+    assert np.abs(logs).max() < np.log(1.5) + 1e-3
+    np.testing.assert_allclose(moments(logs / np.log(1.5)), (0, 1 / 3), atol=0.07)
+
+
+def test_half_of_the_pictures_are_mirrored_and_mirrored_again_are_themselves():
+    images = noise(MANY, 2, 5, 1)
+    out, _ = changed(("flip",), images)
+    mirrored = (np.round(out * 255) == images[:, :, ::-1]).all((1, 2, 3))
+    same = (np.round(out * 255) == images).all((1, 2, 3))
+    assert (mirrored ^ same).all()
+    assert abs(mirrored.mean() - 0.5) < 0.1
+    again, _ = changed(("flip",), np.round(out * 255).astype(np.uint8))
+    np.testing.assert_allclose(again, images / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["resized_crop", "resized_crop(0.3, 0.5)"])
+def test_a_crop_has_the_area_the_ratio_and_the_place_it_says(text):
+    (low, high), (height, width) = augment.numbers((text,))[0], (16, 12)
+    out, _ = changed((text,), slopes())
+    steps = gradients(out)
+    tall, wide = steps[:, 0, 0] * height, steps[:, 1, 1] * width  # of the box, in pixels
+    area, ratio = tall * wide / (height * width), wide / tall
+    assert low - 1e-3 < area.min() < low + 0.1
+    assert high - 0.1 < area.max() < high + 1e-3
+    np.testing.assert_allclose(area.mean(), (low + high) / 2, atol=0.05)
+    assert 3 / 4 - 2e-3 < ratio.min() < 0.85
+    assert 1.1 < ratio.max() < 4 / 3 + 2e-3
+    middle = (out[:, 7:9, 5:7] * 255 / 8).mean((1, 2)) + 0.5  # of the box, from the picture's edge
+    assert (middle - np.stack([tall, wide], 1) / 2).min() > -2e-2
+    assert (middle + np.stack([tall, wide], 1) / 2 - [height, width]).max() < 2e-2
+
+
+def test_a_crop_of_one_color_is_that_color():
+    out, _ = changed(("resized_crop",), np.full((8, 16, 12, 3), 77, np.uint8))
+    np.testing.assert_allclose(out, 77 / 255, atol=1e-6)
+
+
+def test_a_crop_of_a_long_picture_stays_inside_it():
+    out, _ = changed(("resized_crop(1, 1)",), np.full((4, 4, 20, 1), 255, np.uint8))
+    np.testing.assert_allclose(out, 1, atol=1e-6)

@@ -1,0 +1,286 @@
+"""CIFAR, MNIST and Fashion-MNIST from small files of their exact layout, and what is said of damaged ones."""
+
+import gzip
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archives import archive, packed
+
+from cnn_vit import data
+from cnn_vit.data.base.parts import Given
+from cnn_vit.data.sources import cifar, fashion_mnist, mnist
+from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.files import cache
+
+FINE_OF_COARSE = {  # the page's table, a few rows: superclass -> classes
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "people": "baby boy girl man woman",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+
+
+@pytest.fixture(autouse=True)
+def mirror(tmp_path):
+    cache.settle(folder=tmp_path / "cache", mirror=str(tmp_path / "mirror"), offline=True)
+    yield tmp_path / "mirror"
+    cache.settle()
+
+
+def publish(mirror, remote, content):
+    """Puts a file where a mirror has it; returns it as the source would have to know it."""
+    path = mirror / remote.addresses[0].partition("://")[2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return remote._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+# MNIST and Fashion-MNIST
+
+
+def tiny_idx(module, mirror, monkeypatch, **changed):
+    """Five pictures to train on, three to test on; `changed` replaces a file."""
+    pictures = {
+        "train": np.arange(5 * 784).astype(np.uint8).reshape(5, 28, 28),
+        "test": (np.arange(3 * 784) // 7).astype(np.uint8).reshape(3, 28, 28),
+    }
+    labels = {"train": bytes([5, 0, 4, 9, 9]), "test": bytes([7, 2, 1])}
+    files = {}
+    for part, (images_remote, labels_remote) in module.FILES.items():
+        count = len(labels[part])
+        images = changed.get(f"{part}_images", packed(2051, count, 28, 28, content=pictures[part].tobytes()))
+        marks = changed.get(f"{part}_labels", packed(2049, count, content=labels[part]))
+        files[part] = (publish(mirror, images_remote, images), publish(mirror, labels_remote, marks))
+    monkeypatch.setattr(module, "FILES", files)
+    monkeypatch.setattr(module, "COUNTS", {"train": 5, "test": 3})
+    return pictures, labels
+
+
+@pytest.mark.parametrize("module", [mnist, fashion_mnist])
+def test_idx_files_are_read_in_their_order(mirror, monkeypatch, module):
+    pictures, labels = tiny_idx(module, mirror, monkeypatch)
+    found = module.load(Given())
+    assert found.classes == module.CLASSES
+    for part, wanted in pictures.items():
+        rows = np.arange(len(wanted))[::-1]
+        np.testing.assert_array_equal(found.parts[part].read(rows), wanted[rows][..., None])
+        assert found.parts[part].labels.tolist() == list(labels[part])
+        assert found.parts[part].labels.dtype == np.int32
+    assert len(found.facts["files"]) == 4
+
+
+HEAD = (2051, 5, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("train_images", packed(*HEAD, content=bytes(3920))[:-20], "does not unpack (Compressed file ended before"),
+        ("train_images", packed(*HEAD, content=bytes(3920))[:-8] + bytes(8), "does not unpack (CRC check failed"),
+        ("train_images", b"<html>no such page</html>", "does not unpack (Not a gzipped file (b'<h'))"),
+        ("train_images", b"\x1f\x8b\x08\0\0\0\0\0\0\0\xff\xff", "does not unpack ("),
+        ("train_images", packed(2049, 5, content=bytes(5)), "begins with 0x00000801, expected 0x00000803 (IDX, bytes"),
+        ("train_labels", packed(*HEAD, content=bytes(3920)), "begins with 0x00000803, expected 0x00000801 (IDX, bytes"),
+        ("train_images", packed(), "is empty, expected 0x00000803"),
+        ("train_images", packed(2051, 5), "holds 5 bytes, expected 5x28x28"),
+        ("train_images", packed(2051, 6, 28, 28, content=bytes(4704)), "holds 6x28x28 bytes, expected 5x28x28"),
+        ("train_images", packed(2051, 5, 32, 32, content=bytes(5120)), "holds 5x32x32 bytes, expected 5x28x28"),
+        ("test_labels", packed(2049, 5, content=bytes(5)), "holds 5 bytes, expected 3"),
+        ("train_images", packed(*HEAD, content=bytes(3919)), "unpacks to 3,935 bytes, expected 3,936"),
+        ("train_images", packed(*HEAD, content=bytes(9999)), "unpacks to more than 3,936 bytes, expected 3,936"),
+        ("test_labels", packed(2049, 3, content=bytes([0, 10, 1])), "has the label 10, expected 0 to 9"),
+    ],
+)
+def test_a_damaged_idx_file_is_one_sentence(mirror, monkeypatch, name, content, said):
+    tiny_idx(mnist, mirror, monkeypatch, **{name: content})
+    with pytest.raises(SurroundingsError) as caught:
+        mnist.load(Given())
+    part, kind = name.split("_")
+    path = mirror / mnist.FILES[part][kind == "labels"].addresses[0].partition("://")[2]
+    assert str(caught.value).startswith(f"{path} {said}")
+    assert str(caught.value).endswith("; remove it and give the same command again, which brings it anew")
+    assert "\n" not in str(caught.value)
+
+
+# CIFAR
+
+
+def record(*labels, seed):
+    """A record: labels, then the planes of a picture of a known pattern, color by color."""
+    color, row, column = np.ogrid[:3, :32, :32]
+    return bytes(labels) + (80 * color + row + column // 2 + seed).astype(np.uint8).tobytes()
+
+
+def picture(seed):  # -> (H, W, C)
+    row, column, color = np.ogrid[:32, :32, :3]
+    return (80 * color + row + column // 2 + seed).astype(np.uint8)
+
+
+def ten(**changed):
+    """CIFAR-10's archive with two records a batch, in the order in which tar has them; `changed` replaces files."""
+    folder = "cifar-10-batches-bin"
+    files = {folder: None, f"{folder}/data_batch_1.bin": record(6, seed=0) + record(9, seed=1)}
+    files[f"{folder}/batches.meta.txt"] = b"airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n"
+    for number in (3, 4, 5, 2):  # not in their order
+        start = 2 * number - 2
+        files[f"{folder}/data_batch_{number}.bin"] = record(number, seed=start) + record(0, seed=start + 1)
+    files[f"{folder}/test_batch.bin"] = record(3, seed=20) + record(8, seed=21)
+    files[f"{folder}/readme.html"] = b"<html>"
+    files |= {f"{folder}/{name.replace('_dot_', '.')}": content for name, content in changed.items()}
+    return {name: content for name, content in files.items() if content is not False}
+
+
+def hundred():
+    """CIFAR-100's archive with three and two records: coarse label, fine label, planes."""
+    folder = "cifar-100-binary"
+    return {
+        f"{folder}/coarse_label_names.txt": "\n".join(cifar.COARSE.split()).encode() + b"\n",
+        f"{folder}/fine_label_names.txt": "\n".join(cifar.FINE.split()).encode() + b"\n",
+        f"{folder}/train.bin": record(11, 19, seed=0) + record(15, 29, seed=1) + record(4, 0, seed=2),
+        f"{folder}/test.bin": record(10, 49, seed=3) + record(19, 99, seed=4),
+    }
+
+
+def tiny(mirror, monkeypatch, classes, contents):
+    """Publishes an archive and tells the source of it and of its counts."""
+    whole = contents if isinstance(contents, bytes) else archive(contents)
+    layout = cifar.LAYOUTS[classes]
+    counts = {"train": {"train.bin": 3}, "test": {"test.bin": 2}}
+    if classes == 10:
+        counts = {"train": {f"data_batch_{n}.bin": 2 for n in range(1, 6)}, "test": {"test_batch.bin": 2}}
+    changed = layout._replace(remote=publish(mirror, layout.remote, whole), records=counts)
+    monkeypatch.setitem(cifar.LAYOUTS, classes, changed)
+    return mirror / layout.remote.addresses[0].partition("://")[2]
+
+
+@pytest.mark.parametrize("classes", [None, 10])
+def test_cifar_10_is_read_batch_by_batch_with_colors_last(mirror, monkeypatch, classes):
+    tiny(mirror, monkeypatch, 10, ten())
+    found = cifar.load(Given(classes=classes))
+    assert found.parts["train"].labels.tolist() == [6, 9, 2, 0, 3, 0, 4, 0, 5, 0]
+    assert found.parts["test"].labels.tolist() == [3, 8]
+    assert found.parts["train"].labels.dtype == np.int32
+    for part, seeds in {"train": range(10), "test": (20, 21)}.items():
+        pictures = found.parts[part].read(np.arange(len(seeds)))
+        np.testing.assert_array_equal(pictures, np.stack([picture(seed) for seed in seeds]))
+    assert found.classes[6] == "frog"
+
+
+@pytest.mark.parametrize(
+    ("classes", "train", "test", "named"),
+    [(100, [19, 29, 0], [49, 99], ["cattle", "dinosaur", "apple", "mountain", "worm"]),
+     (20, [11, 15, 4], [10, 19], ["large_omnivores_and_herbivores", "reptiles", "fruit_and_vegetables",
+                                  "large_natural_outdoor_scenes", "vehicles_2"])],
+)  # fmt: skip
+def test_cifar_100_has_fine_and_coarse_labels(mirror, monkeypatch, classes, train, test, named):
+    tiny(mirror, monkeypatch, classes, hundred())
+    found = cifar.load(Given(classes=classes))
+    assert found.parts["train"].labels.tolist() == train
+    assert found.parts["test"].labels.tolist() == test
+    assert [found.classes[label] for label in train + test] == named
+    np.testing.assert_array_equal(found.parts["test"].read(np.array([1])), picture(4)[None])
+
+
+FIRST = record(6, seed=0) + record(9, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (archive(ten())[:-300], "does not unpack ("),
+        (archive(ten())[:20], "does not unpack ("),
+        (b"<html>no such page</html>", "does not unpack (not a gzip file)"),
+        (gzip.compress(b"no tar at all"), "does not unpack ("),
+        (archive(ten(data_batch_3_dot_bin=False)), "lacks data_batch_3.bin in cifar-10-batches-bin"),
+        (archive({"other/test_batch.bin": b""}), "lacks batches.meta.txt, data_batch_1.bin, data_batch_2.bin, "),
+        (archive(ten(data_batch_3_dot_bin=FIRST[:-1])), "has data_batch_3.bin of 6,145 bytes, expected 6,146"),
+        (archive(ten(data_batch_3_dot_bin=FIRST * 2)), "has data_batch_3.bin of 12,292 bytes, expected 6,146"),
+        (archive(ten(data_batch_3_dot_bin=b"\x0a" + FIRST[1:])), "has the label 10, expected 0 to 9"),
+        (archive(ten(batches_dot_meta_dot_txt=b"cat\ndog\n")), "names the classes cat dog, expected airplane automob"),
+        (archive(ten(batches_dot_meta_dot_txt=b" " * 10**6)), "has batches.meta.txt of 1,000,000 bytes, expected 65,"),
+        (archive(ten(data_batch_3_dot_bin=None)), "lacks data_batch_3.bin"),
+    ],
+    ids=range(12),  # an archive's bytes hold the time, and the workers of a test run must agree on names
+)
+def test_a_damaged_archive_is_one_sentence(mirror, monkeypatch, contents, said):
+    path = tiny(mirror, monkeypatch, 10, contents)
+    with pytest.raises(SurroundingsError) as caught:
+        cifar.load(Given())
+    assert str(caught.value).startswith(f"{path} {said}")
+    assert str(caught.value).endswith("; remove it and give the same command again, which brings it anew")
+    assert "\n" not in str(caught.value)
+
+
+def test_cifar_is_chosen_by_its_classes():
+    assert cifar.about(Given()).num_classes == 10
+    assert cifar.about(Given(classes=20)).classes == tuple(cifar.COARSE.split())
+    with pytest.raises(UserError, match=r"data\.classes is 50; cifar has 10 \(CIFAR-10\), 100 \(CIFAR-100\) or 20"):
+        cifar.about(Given(classes=50))
+
+
+# What all of them agree on
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape"),
+    [("cifar", 10, (32, 32, 3)), ("cifar", 100, (32, 32, 3)), ("mnist", 10, (28, 28, 1)),
+     ("fashion_mnist", 10, (28, 28, 1))],
+)  # fmt: skip
+def test_the_published_counts_are_known_without_a_file(name, classes, shape):
+    known = data.about({"name": name, "classes": classes})
+    assert (len(known.classes), known.num_classes, known.image_shape) == (classes, classes, shape)
+    train = 50_000 if name == "cifar" else 60_000
+    assert known.counts == {"train": train * 9 // 10, "validation": train // 10, "test": 10_000}
+
+
+def remotes():
+    return [layout.remote for layout in cifar.LAYOUTS.values()] + mnist.REMOTES + fashion_mnist.REMOTES
+
+
+def test_every_file_has_its_address_size_and_hashes():
+    for remote in remotes():
+        assert re.fullmatch("[0-9a-f]{64}", remote.sha256)
+        assert re.fullmatch("[0-9a-f]{32}", remote.md5)
+        assert all(Path(address).name == Path(remote.name).name for address in remote.addresses)
+        assert remote.name.startswith("data/")
+    assert len({remote.sha256 for remote in remotes()}) == len({remote.name for remote in remotes()}) == 10
+
+
+def test_the_labels_of_cifar_100_are_those_of_its_page():
+    fine, coarse = cifar.FINE.split(), cifar.COARSE.split()
+    assert (len(fine), len(coarse)) == (100, 20)
+    assert fine == sorted(fine)
+    assert coarse == sorted(coarse)
+    for superclass, classes in FINE_OF_COARSE.items():
+        assert superclass in coarse
+        assert set(classes.split()) <= set(fine)
+
+
+@pytest.mark.parametrize("name", ["cifar", "mnist", "fashion_mnist"])
+def test_a_path_is_refused_with_the_ways_there_are(name):
+    with pytest.raises(UserError, match=rf"data\.name={name} takes no path, data\.path is 'x'; unset it .*\.gz"):
+        data.check({"name": name, "path": "x"})
+
+
+@pytest.mark.parametrize("name", ["cifar", "mnist", "fashion_mnist"])
+def test_without_the_files_the_sentence_says_where_they_belong(name, tmp_path):
+    with pytest.raises(SurroundingsError, match=rf"put it at {tmp_path}/cache/data/.*md5 [0-9a-f]{{32}}\)") as caught:
+        data.load({"name": name})
+    assert caught.value.code == 3
+
+
+def test_a_data_set_comes_of_it(mirror, monkeypatch):
+    pictures, labels = tiny_idx(mnist, mirror, monkeypatch, **{
+        "train_labels": packed(2049, 20, content=bytes(range(10)) * 2),
+        "train_images": packed(2051, 20, 28, 28, content=bytes(20 * 784)),
+    })  # fmt: skip
+    monkeypatch.setattr(mnist, "COUNTS", {"train": 20, "test": 3})
+    found = data.load({"name": "mnist", "train": "train[:10]", "validation": "train[10:]"})
+    assert found.image_shape == (28, 28, 1)
+    assert {split: len(one) for split, one in found.splits.items()} == {"train": 10, "validation": 10, "test": 3}
+    np.testing.assert_array_equal(found.splits["test"].read(np.arange(3)), pictures["test"][..., None])
+    assert found.splits["test"].labels.tolist() == list(labels["test"])
+    assert list(found.facts["files"]) == [Path(remote.name).name for remote in mnist.REMOTES]

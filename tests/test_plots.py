@@ -1,0 +1,193 @@
+"""Pictures: the same bytes, the page's colors, text that stays text, and colors that all eyes tell apart."""
+
+import base64
+import io
+import itertools
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_vit import plots
+from cnn_vit.plots import Line, Span, look
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = ["<b>&'\"", "a$b$ \\frac{1}{2}", "語", "plain"]
+COUNTS = np.array([[3, 0, 7, 0], [0, 5, 0, 0], [0, 0, 6, 0], [0, 2, 0, 0]])
+PLOTS = {
+    "curves": lambda: plots.curves([Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"),
+    "log": lambda: plots.curves([Line("a", [1, 2, 3], [0.001, 1.0, 100.0])], title="Norm", log=True),
+    "matrix": lambda: plots.matrix(COUNTS, HOSTILE, title="<i>Confusion</i>"),
+    "large matrix": lambda: plots.matrix(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
+    "spans": lambda: plots.spans([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
+    "bars": lambda: plots.bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
+    "beside": lambda: plots.beside([PLOTS["bars"](), plots.panel("data:image/png;base64,", "<b>")], "<b>"),
+    "reliability": lambda: plots.reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
+}  # fmt: skip
+every_plot = pytest.mark.parametrize("name", PLOTS)
+
+
+@every_plot
+def test_a_plot_has_the_same_bytes_whatever_the_users_settings(name):
+    first = PLOTS[name]()
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "svg.hashsalt": None, "axes.linewidth": 9}):
+        assert PLOTS[name]() == first
+
+
+@every_plot
+def test_a_plots_colors_are_the_pages(name):
+    text = PLOTS[name]()
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", text)
+    assert set(re.findall(r"var\(--(\w+)\)", text)) <= look.COLORS.keys()
+    assert not re.search(r"<style|<script|<metadata|\d{4}-\d{2}-\d{2}", text)
+
+
+@every_plot
+def test_a_plot_alone_is_whole_xml_with_colors_for_light_and_dark(name):
+    text = plots.standalone(PLOTS[name]())
+    root = ET.fromstring(text)
+    assert root.tag == f"{SVG}svg"
+    assert root.get("width")
+    assert root.get("height")
+    assert text.count("--series0:") == 2
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_names_stay_text_and_no_markup_or_formula():
+    root = ET.fromstring(PLOTS["matrix"]())
+    texts = {node.text for node in root.iter(f"{SVG}text")}
+    assert {*HOSTILE[:1], *HOSTILE[2:], "<i>Confusion</i>"} <= texts
+    assert "a$b$ \\frac{1}\u2026" in texts  # cut, not set as mathematics
+    assert root.get("aria-label") == "<i>Confusion</i>"
+
+
+def test_plain_writes_out_what_would_steer_a_terminal_or_turn_the_line():
+    assert plots.plain("\x1b[31mred\u202e\n") == "\\x1b[31mred\\u202e\\n"
+
+
+def test_true_classes_are_rows_and_predicted_ones_columns():
+    root = ET.fromstring(PLOTS["matrix"]())
+    texts = [node for node in root.iter(f"{SVG}text") if node.get("x")]
+    places = {node.text: (float(node.get("x")), float(node.get("y"))) for node in texts}
+    three, seven, six = places["3"], places["7"], places["6"]
+    assert seven[1] == pytest.approx(three[1])
+    assert seven[0] > three[0]
+    assert seven[0] == pytest.approx(six[0])
+    assert six[1] > seven[1]
+
+
+def test_a_curve_of_many_points_is_means_of_neighbors_without_the_gaps():
+    x, y = look.thinned([0, 1, 2, 3, 4, 5, 6], [1.0, 3.0, None, 7.0, None, float("nan"), 4.0], most=4)
+    np.testing.assert_allclose(x, [0.5, 2.5, 4.5, 6])
+    np.testing.assert_allclose(y, [2, 7, np.nan, 4])
+    x, y = look.thinned(range(100_000), [1.0] * 100_000)
+    assert len(x) <= look.POINTS
+    assert set(y) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.5, "0.5"), (1e-4, "0.0001"), (2e-5, "2e-5"), (9000, "9000"), (25_000, "25k"), (1.5e6, "1.5M")],
+)
+def test_numbers_on_an_axis_are_short(value, text):
+    assert look.compact(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.9875, "98.75 %"), (1, "100 %"), (0.07, "7 %")])
+def test_shares_on_an_axis_are_in_percent(value, text):
+    assert look.percentage(value) == text
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+def decoded(address):
+    kind, _, text = address.partition(";base64,")
+    return kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 6, 3), (64, 64, 3), (100, 100, 4)])
+def test_small_and_transparent_images_are_kept_to_the_bit(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    kind, found = decoded(plots.image(pixels))
+    assert kind == "data:image/png"
+    np.testing.assert_array_equal(found.reshape(shape), pixels)
+
+
+def test_large_images_are_small_files():
+    pixels = np.full((128, 128, 3), 100, np.uint8)
+    kind, found = decoded(plots.image(pixels))
+    assert kind == "data:image/jpeg"
+    assert np.abs(found.astype(int) - 100).max() <= 2
+
+
+def test_a_sheet_runs_row_by_row_with_transparent_gaps_and_square_pixels():
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)  # three of 8x8
+    found = plots.sheet(images, columns=2)
+    side, gap = 16, 2  # enlarged twofold
+    assert found.shape == (2 * side + gap, 2 * side + gap, 4)
+    assert (found[:side, :side, 0] == 0).all()
+    assert (found[:side, side + gap :, 0] == 1).all()
+    assert (found[side + gap :, :side, 0] == 2).all()
+    assert (found[:, side : side + gap, 3] == 0).all()
+    assert (found[side + gap :, side:, 3] == 0).all()
+    assert found[..., 3].sum() == 255 * 3 * side * side
+
+
+def test_zero_is_middle_gray_and_each_filter_has_its_own_scale():
+    filters = np.array([[0, 1, -2], [0, 0, 0.01]], np.float32).reshape(2, 1, 3, 1)
+    np.testing.assert_array_equal(plots.signed(filters)[..., 0].reshape(2, 3), [[128, 191, 0], [128, 128, 255]])
+
+
+def test_the_colors_of_numbers_rise_in_lightness():
+    colors = plots.heat(np.linspace(-1, 1, 21), -1, 1)
+    light = [luminance(tuple(color / 255)) for color in colors]
+    assert all(later > earlier for earlier, later in itertools.pairwise(light))
+
+
+# Eyes -----------------------------------------------------------------------------------------------------------------
+
+BLINDNESS = {  # Machado, Oliveira and Fernandes, IEEE TVCG 15 (2009), table 1, severity 1, on linear RGB
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear sRGB
+WHITE = XYZ.sum(1)
+
+
+def linear(color):
+    values = np.array(color)
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(color):
+    return float(XYZ[1] @ linear(color))
+
+
+def lab(rgb):
+    ratio = XYZ @ np.clip(rgb, 0, 1) / WHITE
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def color(name, side):
+    return tuple(int(look.COLORS[name][side][at : at + 2], 16) / 255 for at in (1, 3, 5))
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_series_are_told_apart_by_all_eyes(side, kind):
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(color(f"series{n}", side))) for n in range(look.SERIES)]
+    assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) > 18
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(("name", "least"), [("ink", 7), ("soft", 4.5), *((f"series{n}", 3) for n in range(6))])
+def test_colors_stand_out_from_their_paper(side, name, least):
+    low, high = sorted(luminance(color(one, side)) for one in (name, "paper"))
+    assert (high + 0.05) / (low + 0.05) >= least  # WCAG 2: 7 and 4.5 for text, 3 for graphics
