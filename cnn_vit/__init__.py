@@ -39,7 +39,7 @@ def _settle() -> None:
     from cnn_vit import process
     from cnn_vit.files import cache
 
-    cache.settle(**process.places())
+    cache.configure(**process.cache_environment())
 
 
 def __dir__() -> list[str]:

@@ -41,19 +41,19 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. The last line on stderr is the one-line cause of any other than 0."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with streams():
+    with repair_streams():
         given = argparse.Namespace(debug="--debug" in words)
         try:
-            with signals():
+            with install_signal_handlers():
                 code = dispatch(words, given)
         except Exception as error:
-            code = failed(error, given)
+            code = report_failure(error, given)
         except KeyboardInterrupt as error:
-            code = failed(stopped(signal.SIGINT).with_traceback(error.__traceback__), given)
+            code = report_failure(stopped_error(signal.SIGINT).with_traceback(error.__traceback__), given)
         return code
 
 
-class Notes:
+class ForgivingStream:
     """Standard error as it is, but for what cannot be written: nobody is there to be told of that, and work goes on."""
 
     def __init__(self, stream: Any):
@@ -75,7 +75,7 @@ class Notes:
 
 
 @contextlib.contextmanager
-def streams() -> Iterator[None]:
+def repair_streams() -> Iterator[None]:
     """Standard streams that exist and write in any encoding; a closed one swallows what it is given.
 
     Their numbers are taken too: the next file opened would get a closed one's, and with it what C libraries print.
@@ -88,15 +88,15 @@ def streams() -> Iterator[None]:
     for stream in (sys.stdout, stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stderr = Notes(stderr)  # type: ignore[assignment]  # all of a stream that anything here asks for
+    sys.stderr = ForgivingStream(stderr)  # type: ignore[assignment]  # all of a stream that anything here asks for
     try:
         yield
     finally:
-        drain(stderr)
+        flush_or_discard(stderr)
         sys.stdout, sys.stderr = before
 
 
-def drain(stream: Any) -> None:
+def flush_or_discard(stream: Any) -> None:
     """Flushes a stream; what cannot be written goes nowhere, instead of to Python's own complaint at its end."""
     try:
         stream.flush()
@@ -105,17 +105,17 @@ def drain(stream: Any) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def stopped(number: int) -> StoppedError:
+def stopped_error(number: int) -> StoppedError:
     """The error for a signal that came while there was nothing to save."""
     return StoppedError(number, f"stopped by {signal.Signals(number).name}; the same command starts again")
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[None]:
+def install_signal_handlers() -> Iterator[None]:
     """SIGTERM and SIGHUP end a command with a sentence, as Ctrl-C does; what `nohup` has it ignore stays so."""
 
     def came(number: int, frame: FrameType | None) -> NoReturn:
-        raise stopped(number)
+        raise stopped_error(number)
 
     alone = threading.current_thread() is threading.main_thread()  # which alone may ask for signals
     ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if alone and signal.getsignal(one) == signal.SIG_DFL]
@@ -132,42 +132,44 @@ def dispatch(words: list[str], given: argparse.Namespace) -> int:
     """Finds the command, reads its words into `given`, runs it or prints its help."""
     known = cli.commands()
     if not words or words[0] in ("-h", "--help"):
-        cli.say(overview())
+        cli.print_line(program_help())
         return 0
     if words[0] not in known:
         raise unknown("command", words[0], [*known, "--help"])
     module = importlib.import_module(f"cnn_vit.cli.{words[0]}")
-    rest, overrides = separated(words[1:])
-    parser = parser_of(words[0], module)
+    rest, overrides = split_settings(words[1:])
+    parser = build_parser(words[0], module)
     if {"-h", "--help"} & set(rest):
-        cli.say(helped(parser, rest, overrides))
+        cli.print_line(command_help(parser, rest, overrides))
         return 0
     _, extra = parser.parse_known_args(rest, given)
     if extra:
-        raise stray(words[0], extra[0], [flag for action in parser._actions for flag in action.option_strings])
+        raise unexpected_word(
+            words[0], extra[0], [flag for action in parser._actions for flag in action.option_strings]
+        )
     if overrides and not hasattr(given, "config"):
         raise UserError(f"{words[0]} takes no settings; leave out {SETTING}{overrides[0]}")
-    refuse_no_folder()
+    refuse_removed_folder()
     given.overrides = overrides
     given.prepared = process.prepare()
     from cnn_vit.files import cache
 
-    cache.settle(**process.places())
+    cache.configure(**process.cache_environment())
     return module.run(given) or 0
 
 
-def stray(command: str, word: str, flags: list[str]) -> UserError:
+def unexpected_word(command: str, word: str, flags: list[str]) -> UserError:
     """The error for a word that a command does not take, with what was probably meant."""
     flag, _, value = word.partition("=")
     if "--config" in flags:
         if word.partition(":")[0].endswith(".py"):
             return UserError(f"{command} takes no {word}; did you mean --config={word}?")
         if (path := value if flag == "--data" else word) and os.path.exists(path):
-            return UserError(f"{command} takes no {word}; `cnn-vit new {cli.quoted(path)}` writes a recipe for it")
+            return UserError(f"{command} takes no {word}; `cnn-vit new {cli.shell_quote(path)}` writes a recipe for it")
     return unknown(f"{command} argument", flag, flags)
 
 
-def refuse_no_folder() -> None:
+def refuse_removed_folder() -> None:
     """Refuses to work from a folder that somebody has removed: no path would lead anywhere."""
     try:
         os.getcwd()
@@ -175,21 +177,21 @@ def refuse_no_folder() -> None:
         raise SurroundingsError(f"the current folder is gone ({error.strerror}); go to another one (cd)") from error
 
 
-def overview() -> str:
+def program_help() -> str:
     """The help of the whole program."""
     rows = [(name, cli.summary(path)) for name, path in cli.commands().items()]
-    wide = cli.width()
+    wide = cli.terminal_width()
     commands = cli.table(rows, indent="  ", width=wide)
     return (
-        f"{cli.folded(__doc__ or '', wide)}\n\nusage: cnn-vit COMMAND ...\n\n{commands}\n\nnext: cnn-vit COMMAND --help"
+        f"{cli.wrap(__doc__ or '', wide)}\n\nusage: cnn-vit COMMAND ...\n\n{commands}\n\nnext: cnn-vit COMMAND --help"
     )
 
 
-def parser_of(name: str, module: ModuleType) -> Parser:
+def build_parser(name: str, module: ModuleType) -> Parser:
     """The parser of a command's words."""
     parser = Parser(
         prog=f"cnn-vit {name}",
-        description=cli.folded(module.__doc__ or "", cli.width()),
+        description=cli.wrap(module.__doc__ or "", cli.terminal_width()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         conflict_handler="resolve",
@@ -200,7 +202,7 @@ def parser_of(name: str, module: ModuleType) -> Parser:
     return parser
 
 
-def separated(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Words of the command, flags with underscores, apart from its settings: (["--workdir=a"], ["seed=1"])."""
     rest: list[str] = []
     overrides: list[str] = []
@@ -221,7 +223,7 @@ def separated(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, overrides
 
 
-def helped(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) -> str:
+def command_help(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) -> str:
     """The help of a command, with every setting of the recipe where one is named."""
     only = Parser(add_help=False, allow_abbrev=False)
     only.add_argument("--config")
@@ -230,30 +232,30 @@ def helped(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) -> str
         return parser.format_help()
     from cnn_vit.cli import _settings
 
-    return f"{parser.format_help()}\n{_settings.helped(config, overrides)}"
+    return f"{parser.format_help()}\n{_settings.settings_help(config, overrides)}"
 
 
-def failed(error: BaseException, given: argparse.Namespace) -> int:
+def report_failure(error: BaseException, given: argparse.Namespace) -> int:
     """Says why in one last line on stderr; returns the exit code."""
-    drain(sys.stdout)
+    flush_or_discard(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return 128 + signal.SIGPIPE
     if given.debug:
         traceback.print_exception(error)
     if isinstance(error, UserError):
         for line in error.details:
-            cli.note(cli.plain(line))
-        cli.note(cli.plain(str(error)))
+            cli.print_note(cli.one_line(line))
+        cli.print_note(cli.one_line(str(error)))
         return error.code
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
-        cli.note(cli.plain(process.no_device(str(error)), most=400))
+        cli.print_note(cli.one_line(process.no_device_sentence(str(error)), most=400))
         return SurroundingsError.code
-    cause = cli.plain(f"{type(error).__name__}: {error}", most=300)
-    cli.note(f"a fault of this program, {cause}; {kept(error, given)}")
+    cause = cli.one_line(f"{type(error).__name__}: {error}", most=300)
+    cli.print_note(f"a fault of this program, {cause}; {save_traceback(error, given)}")
     return FAULT
 
 
-def kept(error: BaseException, given: argparse.Namespace) -> str:
+def save_traceback(error: BaseException, given: argparse.Namespace) -> str:
     """Puts the traceback into the run folder's `crash`, else into a temporary folder; says where it is."""
     import tempfile
 

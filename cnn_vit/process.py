@@ -25,8 +25,17 @@ from typing import Any, NamedTuple
 
 from cnn_vit.errors import UserError
 
-OURS = ("CNN_VIT_CACHE", "CNN_VIT_MIRROR", "CNN_VIT_OFFLINE", "CNN_VIT_TUNE")
-THEIRS = ("CUDA_VISIBLE_DEVICES", "JAX_", "LD_PRELOAD", "MALLOC_", "NVIDIA_", "OMP_NUM_THREADS", "TF_CPP_", "XLA_")
+OUR_VARIABLES = ("CNN_VIT_CACHE", "CNN_VIT_MIRROR", "CNN_VIT_OFFLINE", "CNN_VIT_TUNE")
+OTHER_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "JAX_",
+    "LD_PRELOAD",
+    "MALLOC_",
+    "NVIDIA_",
+    "OMP_NUM_THREADS",
+    "TF_CPP_",
+    "XLA_",
+)
 MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}  # numbers of glibc's malloc.h
 
 
@@ -48,7 +57,7 @@ class Prepared(NamedTuple):
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> Prepared:
     """Sets up the process; what the user has set already stays. Too late once jax is imported: then only tells."""
-    found = {key: environ[key] for key in sorted(environ) if key.startswith(("CNN_VIT_", *THEIRS))}
+    found = {key: environ[key] for key in sorted(environ) if key.startswith(("CNN_VIT_", *OTHER_VARIABLES))}
     cache, why = cache_folder(environ)
     if "jax" in sys.modules:
         return Prepared("left alone: jax was imported before", environ.get("JAX_COMPILATION_CACHE_DIR"), "", found)
@@ -63,8 +72,8 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> Prepared:
     return Prepared(keep_pages() if tuned else "left alone: CNN_VIT_TUNE=0", cache, why, found)
 
 
-def places(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What the variables say of downloads, as `files.cache.settle` takes it."""
+def cache_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What the variables say of downloads, as `files.cache.configure` takes it."""
     offline = environ.get("CNN_VIT_OFFLINE") or "0"
     if offline not in ("0", "1"):
         raise UserError(f"CNN_VIT_OFFLINE={offline} is neither 0 nor 1; 1 forbids downloads")
@@ -100,6 +109,6 @@ def cache_folder(environ: MutableMapping[str, str]) -> tuple[str | None, str]:
     return folder, ""
 
 
-def no_device(why: str) -> str:
+def no_device_sentence(why: str) -> str:
     """The sentence for a jax that finds nothing to compute on."""
     return f"jax finds no device ({why}); unset JAX_PLATFORMS or install its drivers"

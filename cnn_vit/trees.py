@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 
-def outline(tree: dict) -> dict[tuple, tuple]:
+def shapes_by_path(tree: dict) -> dict[tuple, tuple]:
     """Shape of every leaf by its path, ("stages", 0, "blocks", 0, "conv1", "kernel")."""
     return {
         tuple(entry.key for entry in path): tuple(leaf.shape)
@@ -26,7 +26,7 @@ def differences(found: dict, expected: dict) -> list[str]:
 
     `nnx.merge` compares nothing but the number of leaves: swapped kernels and the key "0" for 0 pass it silently.
     """
-    have, want = outline(found), outline(expected)
+    have, want = shapes_by_path(found), shapes_by_path(expected)
     return [
         *(f"{path}: missing" for path in want.keys() - have.keys()),
         *(f"{path}: not known" for path in have.keys() - want.keys()),
@@ -38,14 +38,14 @@ def differences(found: dict, expected: dict) -> list[str]:
     ]
 
 
-def name(path: tuple) -> str:
+def path_text(path: tuple) -> str:
     """The written form of a path of tree keys, of optax's states too: `stages/0/kernel`, `opt/1/0/trace/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def select(tree: dict, pattern: str) -> dict:
+def mask_by_pattern(tree: dict, pattern: str) -> dict:
     """A tree of booleans: whether the regular expression is found in the leaf's path."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: re.search(pattern, name(path)) is not None, tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: re.search(pattern, path_text(path)) is not None, tree)
 
 
 def count(tree: dict) -> int:
@@ -58,7 +58,7 @@ def digest(tree: dict) -> str:
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
-        total.update(f"{name(path)} {array.dtype} {array.shape}\n".encode())
+        total.update(f"{path_text(path)} {array.dtype} {array.shape}\n".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 

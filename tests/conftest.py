@@ -39,7 +39,7 @@ def pytest_unconfigure(config):
 @pytest.fixture(autouse=True)
 def _cache_of_tests():
     """The cache of the tests, as each command settles it, for what reads data without a command."""
-    cache.settle(folder=os.environ[REMEMBERED])
+    cache.configure(folder=os.environ[REMEMBERED])
 
 
 def spent() -> float:

@@ -60,9 +60,9 @@ def server(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path):
-    cache.settle(folder=tmp_path / "cache")
+    cache.configure(folder=tmp_path / "cache")
     yield
-    cache.settle()
+    cache.configure()
 
 
 def serve(body, *, ranges=True, most=None, status=200, hang=False, length=True):
@@ -472,7 +472,7 @@ def test_a_file_put_there_by_hand_is_taken_and_a_wrong_one_replaced(server, tmp_
 
 def test_offline_nothing_is_asked_and_what_is_there_is_found(server, tmp_path):
     server.pages["/x.bin"] = serve(BODY)
-    cache.settle(folder=tmp_path / "cache", offline=True)
+    cache.configure(folder=tmp_path / "cache", offline=True)
     what = remote(f"{server.at}/x.bin")
     sentence = refused(tmp_path, what)
     assert f"{there(tmp_path)} is not there, and CNN_VIT_OFFLINE=1 forbids downloads" in sentence
@@ -485,7 +485,7 @@ def test_offline_nothing_is_asked_and_what_is_there_is_found(server, tmp_path):
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_an_address_as_mirror_holds_host_and_path(server, tmp_path, slash):
-    cache.settle(folder=tmp_path / "cache", mirror=f"{server.at}/m{slash}")
+    cache.configure(folder=tmp_path / "cache", mirror=f"{server.at}/m{slash}")
     server.pages["/m/a.org/~b/x.bin"] = serve(BODY)
     assert fetch(remote("https://a.org/~b/x.bin")).read_bytes() == BODY
     there(tmp_path).unlink()
@@ -494,7 +494,7 @@ def test_an_address_as_mirror_holds_host_and_path(server, tmp_path, slash):
 
 
 def test_a_folder_as_mirror_is_read_in_place_and_offline_too(tmp_path):
-    cache.settle(folder=tmp_path / "cache", mirror=str(tmp_path / "m"), offline=True)
+    cache.configure(folder=tmp_path / "cache", mirror=str(tmp_path / "m"), offline=True)
     what = remote("https://a.org/~b/x.bin", "https://c.org/x.bin")
     first, second = tmp_path / "m" / "a.org" / "~b" / "x.bin", tmp_path / "m" / "c.org" / "x.bin"
     sentence = refused(tmp_path, what)
@@ -507,7 +507,7 @@ def test_a_folder_as_mirror_is_read_in_place_and_offline_too(tmp_path):
 
 
 def test_another_kind_of_mirror_is_refused(tmp_path):
-    cache.settle(folder=tmp_path / "cache", mirror="ftp://a.org")
+    cache.configure(folder=tmp_path / "cache", mirror="ftp://a.org")
     with pytest.raises(UserError, match=r"ftp://a\.org is no http or https address"):
         fetch(remote("https://a.org/x"))
 
@@ -546,15 +546,15 @@ def test_nobody_at_stderr_is_no_failure(server, tmp_path, monkeypatch):
 
 
 def test_the_cache_tells_the_size_of_each_part(tmp_path):
-    assert cache.sizes() == {}
+    assert cache.folder_sizes() == {}
     for name, size in {"data/a/x": 5, "data/.y.part": 2, "xla/z": 4, "note": 1}.items():
         files.write(tmp_path / "cache" / name, b"1" * size)
     (tmp_path / "cache" / "loop").symlink_to(tmp_path / "cache")
-    assert {part: size for part, size in cache.sizes().items() if part != "."} == {"data": 7, "xla": 4}
+    assert {part: size for part, size in cache.folder_sizes().items() if part != "."} == {"data": 7, "xla": 4}
 
 
 def test_without_a_folder_said_it_is_where_compiled_programs_go(tmp_path, monkeypatch):
-    cache.settle()
+    cache.configure()
     monkeypatch.setenv("HOME", str(tmp_path))
     assert str(cache.folder()) == str(Path(process.cache_folder({})[0]).parent) == f"{tmp_path}/.cache/cnn_vit"
     monkeypatch.setattr(cache.os.path, "expanduser", lambda path: path)
@@ -569,5 +569,5 @@ def test_the_public_verbs_hand_on_what_the_environment_says(tmp_path, monkeypatc
     for name, value in {"CACHE": str(tmp_path / "mine"), "OFFLINE": "1", "MIRROR": "https://a.org"}.items():
         monkeypatch.setenv(f"CNN_VIT_{name}", value)
     assert cnn_vit.build is None
-    assert cache.places() == cache.Places(tmp_path / "mine", True, "https://a.org")
+    assert cache.current_places() == cache.CachePlaces(tmp_path / "mine", True, "https://a.org")
     cnn_vit._settle.cache_clear()

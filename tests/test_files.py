@@ -91,14 +91,14 @@ def test_each_error_of_the_system_is_a_sentence_with_the_path(tmp_path, monkeypa
         lambda path: files.write_json(path, {}),
         lambda path: files.write_npz(path, {}),
         files.read_json,
-        files.append,
+        files.open_append,
         lambda path: files.append_line(path, {}),
-        lambda path: files.cut(path, 0),
+        lambda path: files.truncate(path, 0),
         lambda path: files.move(path, path.with_name("other")),
         files.remove,
-        files.sync,
+        files.fsync,
         files.sha256,
-        files.probe,
+        files.ensure_writable,
         files.Lock,
     ],
 )
@@ -111,7 +111,7 @@ def test_every_act_below_a_file_is_refused_by_the_path(tmp_path, act):
 
 
 def test_a_full_device_is_said_with_the_bytes_needed():
-    file = files.append(Path("/dev/full"))
+    file = files.open_append(Path("/dev/full"))
     with pytest.raises(SurroundingsError, match="No space left: /dev/full needs 5 bytes"):
         file.write("12345")
 
@@ -160,7 +160,7 @@ def test_the_same_arrays_are_the_same_bytes_and_objects_are_refused(tmp_path):
 
 def test_a_growing_file_shows_a_line_at_once_and_goes_on_where_it_ended(tmp_path):
     for text in ("one\n", b"two\n"):
-        file = files.append(tmp_path / "a" / "x")
+        file = files.open_append(tmp_path / "a" / "x")
         file.write(text)
         assert (tmp_path / "a" / "x").read_bytes().endswith(text if isinstance(text, bytes) else text.encode())
         file.flush()
@@ -179,7 +179,7 @@ def test_an_added_line_stands_alone(tmp_path, before):
 
 def test_cutting_keeps_the_beginning(tmp_path):
     (tmp_path / "x").write_text("one\ntwo\n")
-    files.cut(tmp_path / "x", 4)
+    files.truncate(tmp_path / "x", 4)
     assert (tmp_path / "x").read_text() == "one\n"
 
 
@@ -204,16 +204,16 @@ def test_sweeping_removes_what_a_killed_write_left_and_nothing_else(tmp_path):
     kept = [".hidden", ".x.tmp", "x", "x.12.tmp"]
     for name in (*kept, ".x.12.tmp", ".metrics.jsonl.7.tmp"):
         (tmp_path / name).write_text("")
-    files.sweep(tmp_path)
-    files.sweep(tmp_path / "missing")
+    files.remove_temporary(tmp_path)
+    files.remove_temporary(tmp_path / "missing")
     assert names(tmp_path) == kept
 
 
 def test_a_folder_is_probed_without_a_trace(tmp_path):
-    files.probe(tmp_path / "a" / "b", needed=10)
+    files.ensure_writable(tmp_path / "a" / "b", needed=10)
     assert names(tmp_path / "a" / "b") == []
     with pytest.raises(SurroundingsError, match=rf"No space left: {tmp_path} needs 1,000,000,000,000,000 bytes"):
-        files.probe(tmp_path, needed=10**15)
+        files.ensure_writable(tmp_path, needed=10**15)
 
 
 def test_a_locked_folder_is_refused_with_pid_and_host(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cnn_vit import plots
-from cnn_vit.plots import Line, Span, look
+from cnn_vit.plots import Line, Span, style
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = ["<b>&'\"", "a$b$ \\frac{1}{2}", "語", "plain"]
@@ -24,7 +24,7 @@ PLOTS = {
     "large matrix": lambda: plots.matrix(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
     "spans": lambda: plots.spans([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
     "bars": lambda: plots.bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
-    "beside": lambda: plots.beside([PLOTS["bars"](), plots.panel("data:image/png;base64,", "<b>")], "<b>"),
+    "beside": lambda: plots.side_by_side([PLOTS["bars"](), plots.panel("data:image/png;base64,", "<b>")], "<b>"),
     "reliability": lambda: plots.reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
 }  # fmt: skip
 every_plot = pytest.mark.parametrize("name", PLOTS)
@@ -41,7 +41,7 @@ def test_a_plot_has_the_same_bytes_whatever_the_users_settings(name):
 def test_a_plots_colors_are_the_pages(name):
     text = PLOTS[name]()
     assert not re.search(r"#[0-9a-fA-F]{6}\b", text)
-    assert set(re.findall(r"var\(--(\w+)\)", text)) <= look.COLORS.keys()
+    assert set(re.findall(r"var\(--(\w+)\)", text)) <= style.COLORS.keys()
     assert not re.search(r"<style|<script|<metadata|\d{4}-\d{2}-\d{2}", text)
 
 
@@ -65,7 +65,7 @@ def test_names_stay_text_and_no_markup_or_formula():
 
 
 def test_plain_writes_out_what_would_steer_a_terminal_or_turn_the_line():
-    assert plots.plain("\x1b[31mred\u202e\n") == "\\x1b[31mred\\u202e\\n"
+    assert plots.printable("\x1b[31mred\u202e\n") == "\\x1b[31mred\\u202e\\n"
 
 
 def test_true_classes_are_rows_and_predicted_ones_columns():
@@ -80,11 +80,11 @@ def test_true_classes_are_rows_and_predicted_ones_columns():
 
 
 def test_a_curve_of_many_points_is_means_of_neighbors_without_the_gaps():
-    x, y = look.thinned([0, 1, 2, 3, 4, 5, 6], [1.0, 3.0, None, 7.0, None, float("nan"), 4.0], most=4)
+    x, y = style.downsample([0, 1, 2, 3, 4, 5, 6], [1.0, 3.0, None, 7.0, None, float("nan"), 4.0], most=4)
     np.testing.assert_allclose(x, [0.5, 2.5, 4.5, 6])
     np.testing.assert_allclose(y, [2, 7, np.nan, 4])
-    x, y = look.thinned(range(100_000), [1.0] * 100_000)
-    assert len(x) <= look.POINTS
+    x, y = style.downsample(range(100_000), [1.0] * 100_000)
+    assert len(x) <= style.POINTS
     assert set(y) == {1.0}
 
 
@@ -93,12 +93,12 @@ def test_a_curve_of_many_points_is_means_of_neighbors_without_the_gaps():
     [(0, "0"), (0.5, "0.5"), (1e-4, "0.0001"), (2e-5, "2e-5"), (9000, "9000"), (25_000, "25k"), (1.5e6, "1.5M")],
 )
 def test_numbers_on_an_axis_are_short(value, text):
-    assert look.compact(value) == text
+    assert style.compact_label(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.9875, "98.75 %"), (1, "100 %"), (0.07, "7 %")])
 def test_shares_on_an_axis_are_in_percent(value, text):
-    assert look.percentage(value) == text
+    assert style.percent_label(value) == text
 
 
 # Images ---------------------------------------------------------------------------------------------------------------
@@ -112,21 +112,21 @@ def decoded(address):
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 6, 3), (64, 64, 3), (100, 100, 4)])
 def test_small_and_transparent_images_are_kept_to_the_bit(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    kind, found = decoded(plots.image(pixels))
+    kind, found = decoded(plots.data_uri(pixels))
     assert kind == "data:image/png"
     np.testing.assert_array_equal(found.reshape(shape), pixels)
 
 
 def test_large_images_are_small_files():
     pixels = np.full((128, 128, 3), 100, np.uint8)
-    kind, found = decoded(plots.image(pixels))
+    kind, found = decoded(plots.data_uri(pixels))
     assert kind == "data:image/jpeg"
     assert np.abs(found.astype(int) - 100).max() <= 2
 
 
 def test_a_sheet_runs_row_by_row_with_transparent_gaps_and_square_pixels():
     images = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)  # three of 8x8
-    found = plots.sheet(images, columns=2)
+    found = plots.image_grid(images, columns=2)
     side, gap = 16, 2  # enlarged twofold
     assert found.shape == (2 * side + gap, 2 * side + gap, 4)
     assert (found[:side, :side, 0] == 0).all()
@@ -139,11 +139,11 @@ def test_a_sheet_runs_row_by_row_with_transparent_gaps_and_square_pixels():
 
 def test_zero_is_middle_gray_and_each_filter_has_its_own_scale():
     filters = np.array([[0, 1, -2], [0, 0, 0.01]], np.float32).reshape(2, 1, 3, 1)
-    np.testing.assert_array_equal(plots.signed(filters)[..., 0].reshape(2, 3), [[128, 191, 0], [128, 128, 255]])
+    np.testing.assert_array_equal(plots.filter_images(filters)[..., 0].reshape(2, 3), [[128, 191, 0], [128, 128, 255]])
 
 
 def test_the_colors_of_numbers_rise_in_lightness():
-    colors = plots.heat(np.linspace(-1, 1, 21), -1, 1)
+    colors = plots.heatmap(np.linspace(-1, 1, 21), -1, 1)
     light = [luminance(tuple(color / 255)) for color in colors]
     assert all(later > earlier for earlier, later in itertools.pairwise(light))
 
@@ -176,13 +176,13 @@ def lab(rgb):
 
 
 def color(name, side):
-    return tuple(int(look.COLORS[name][side][at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return tuple(int(style.COLORS[name][side][at : at + 2], 16) / 255 for at in (1, 3, 5))
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_series_are_told_apart_by_all_eyes(side, kind):
-    seen = [lab(np.array(BLINDNESS[kind]) @ linear(color(f"series{n}", side))) for n in range(look.SERIES)]
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(color(f"series{n}", side))) for n in range(style.SERIES)]
     assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) > 18
 
 

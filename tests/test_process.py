@@ -55,8 +55,8 @@ def test_nothing_is_set_once_jax_is_there(monkeypatch):
 
 def test_what_is_said_of_downloads_is_read():
     said = {"CNN_VIT_CACHE": "/c", "CNN_VIT_OFFLINE": "1", "CNN_VIT_MIRROR": "https://a.org"}
-    assert process.places(said) == {"folder": "/c", "offline": True, "mirror": "https://a.org"}
+    assert process.cache_environment(said) == {"folder": "/c", "offline": True, "mirror": "https://a.org"}
     for nothing in ({}, dict.fromkeys(said, ""), {"CNN_VIT_OFFLINE": "0"}):
-        assert not any(process.places(nothing).values())
+        assert not any(process.cache_environment(nothing).values())
     with pytest.raises(UserError, match="CNN_VIT_OFFLINE=yes is neither 0 nor 1; 1 forbids downloads"):
-        process.places({"CNN_VIT_OFFLINE": "yes"})
+        process.cache_environment({"CNN_VIT_OFFLINE": "yes"})

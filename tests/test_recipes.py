@@ -8,14 +8,14 @@ import pytest
 
 from cnn_vit import data, models
 from cnn_vit.errors import UserError
-from cnn_vit.settings import described, load
+from cnn_vit.settings import describe_recipe, load
 from cnn_vit.training import devices, plan, step
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 MODES = [
     f"configs/{path.name}" + (f":{','.join(words)}" if words else "")
     for path in RECIPES
-    for own in [[word for word in described(path)[1] if word != "smoke"]]
+    for own in [[word for word in describe_recipe(path)[1] if word != "smoke"]]
     for words in [[], *([word] for word in own), [*own[:1], "smoke"]]
 ]
 PUBLISHED = {"mnist_lenet", "cifar_resnet", "cifar_vit"}
@@ -53,8 +53,8 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
     side, classes = section["image_size"], about.num_classes or section["classes"] or 5
     shape = about.image_shape or (side, side, section["channels"])
     plan.check_model(final, classes=classes, image_shape=shape)
-    form = plan.form(final, classes=classes, image_shape=shape)
-    built = step.build(plan.static(final, form, examples=20_000), devices.mesh())
+    form = plan.network_spec(final, classes=classes, image_shape=shape)
+    built = step.build_step(plan.step_spec(final, form, examples=20_000), devices.mesh())
     state = jax.eval_shape(built.start, built.network.params, built.network.stats)
     size = section["batch_size"]
     batch = {
@@ -64,7 +64,7 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
     seen = {"mean": [0.5] * shape[-1], "deviation": [0.25] * shape[-1]}
-    numbers = plan.numbers(final, seen, labels=np.arange(classes), classes=classes)
+    numbers = plan.hyperparameters(final, seen, labels=np.arange(classes), classes=classes)
     after, measures = jax.eval_shape(built.learn, state, {"params": {}, "stats": {}}, batch, numbers)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state

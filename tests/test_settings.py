@@ -13,14 +13,14 @@ from cnn_vit.settings import (
     KEYS,
     Every,
     Settings,
-    deciding,
-    described,
+    deciding_settings,
+    describe_recipe,
     differences,
     explain,
     fingerprint,
     from_json,
-    known,
     load,
+    recipe_names,
     steps,
     to_json,
     values,
@@ -102,7 +102,7 @@ def test_a_section_drops_its_name_and_holds_its_keywords(recipe):
 def test_recipes_lie_under_the_current_folder_then_beside_the_package(recipe):
     recipe(name="digits_mlp")
     assert load("configs/digits_mlp.py")["model.name"] == "cifar_resnet/20"  # ours, not the package's
-    (known()["configs/digits_mlp.py"]).unlink()
+    (recipe_names()["configs/digits_mlp.py"]).unlink()
     assert load("configs/digits_mlp.py")["model.name"].startswith("mlp/")
 
 
@@ -388,10 +388,10 @@ def test_a_missing_recipe_names_the_nearest(recipe, tmp_path):
 
 def test_words_are_read_without_running_the_recipe(recipe, tmp_path):
     path = tmp_path / recipe("raise KeyError\n" + RECIPE.partition("\n")[2])
-    assert described(path)[1]["56"] == "56 layers"
+    assert describe_recipe(path)[1]["56"] == "56 layers"
     path = tmp_path / recipe()
-    assert described(path)[0] == "A small one; the word is the depth."
-    assert list(described(path)[1]) == ["20", "56", "fast", "smoke"]
+    assert describe_recipe(path)[0] == "A small one; the word is the depth."
+    assert list(describe_recipe(path)[1]) == ["20", "56", "fast", "smoke"]
 
 
 # Durations ------------------------------------------------------------------------------------------------------------
@@ -552,9 +552,9 @@ plain_values = strategies.recursive(
 def test_what_python_writes_of_a_plain_value_is_read_back(value):
     if isinstance(value, str) or (isinstance(value, tuple) and len(value) < 2):
         return  # a bare text may look like a number
-    found = values.guess(repr(value))
+    found = values.parse_any(repr(value))
     assert found == value
-    assert repr(values.plain(found)) == repr(value)
+    assert repr(values.is_plain(found)) == repr(value)
 
 
 @quick
@@ -562,11 +562,11 @@ def test_what_python_writes_of_a_plain_value_is_read_back(value):
 def test_any_text_is_a_value_or_one_sentence(text):
     for key, row in KEYS.items():
         try:
-            value = values.settle(key, row, text, where="command line", written=True)
+            value = values.check_value(key, row, text, where="command line", written=True)
         except UserError:
             continue
-        assert values.settle(key, row, value, where="recipe") == value  # its own form stays as it is
-    json.dumps(values.guess(text), allow_nan=False)
+        assert values.check_value(key, row, value, where="recipe") == value  # its own form stays as it is
+    json.dumps(values.parse_any(text), allow_nan=False)
 
 
 @quick
@@ -582,7 +582,10 @@ def test_fingerprints_differ_exactly_where_a_difference_is_named(first, second):
     assert (
         same
         == (differences(ours, theirs) == [])
-        == (deciding(ours) == deciding(theirs) and repr(deciding(ours)) == repr(deciding(theirs)))
+        == (
+            deciding_settings(ours) == deciding_settings(theirs)
+            and repr(deciding_settings(ours)) == repr(deciding_settings(theirs))
+        )
     )
     backwards = Settings(dict(reversed(ours.values.items())), ours.origin, "other")
     assert fingerprint(backwards, "d") == fingerprint(ours, "d")

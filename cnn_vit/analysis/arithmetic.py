@@ -5,35 +5,37 @@ from collections.abc import Sequence
 
 from cnn_vit.analysis import flops, receptive
 from cnn_vit.analysis.calculator import Border, Calculation
+from cnn_vit.analysis.formatting import label, shape_text, title
 from cnn_vit.analysis.receptive import Field
 from cnn_vit.analysis.table import Description, Row
 from cnn_vit.analysis.windows import window
-from cnn_vit.analysis.wording import label, times, title
 
 LISTED = 12  # pixels written one by one
 
 
-def of_row(found: Description, row: Row) -> list[tuple[str, str]]:
+def explain_row(found: Description, row: Row) -> list[tuple[str, str]]:
     """A row: output, parameters, products, bytes and field, each with its formula and the numbers in it."""
     lines = [("layer", f"{row.path}, {label(row, found)}"), ("of", title(found))]
     if row.call is not None:
         call = found.program.calls[row.call]
         taken = next((value.shape[1:] for value in call.inputs.values() if hasattr(value, "shape")), ())
-        lines += [("takes", times(taken)), ("gives", times(row.output or ()))]
+        lines += [("takes", shape_text(taken)), ("gives", shape_text(row.output or ()))]
         sides = window(call)
         if sides is not None:
-            texts = [f"{formula(**side)} = {given}" for side, given in zip(sides, row.output or (), strict=False)]
-            lines += per_side(texts, "pixels")
+            texts = [
+                f"{output_size_formula(**side)} = {given}" for side, given in zip(sides, row.output or (), strict=False)
+            ]
+            lines += lines_per_side(texts, "pixels")
     lines += [("parameters", flops.written(row.parameters)), ("MACs", flops.written(row.macs))]
     if row.output is not None:
         numbers = flops.value((tuple(flops.Factor(side, "") for side in row.output),))
         each = row.activation_bytes // max(1, numbers)
         lines.append(("bytes", f"{' * '.join(map(str, row.output))} * {each} = {row.activation_bytes:,}"))
-    lines += per_side(growth(found, row), "field")
+    lines += lines_per_side(field_growth(found, row), "field")
     return lines
 
 
-def listed(lines: Sequence[tuple[str, str]], *, width: int) -> str:
+def definition_list(lines: Sequence[tuple[str, str]], *, width: int) -> str:
     """Names and their texts, broken to fit so many columns."""
     broad = max(len(name) for name, _ in lines) + 2
     return "\n".join(
@@ -42,19 +44,19 @@ def listed(lines: Sequence[tuple[str, str]], *, width: int) -> str:
     )
 
 
-def per_side(texts: Sequence[str], name: str) -> list[tuple[str, str]]:
+def lines_per_side(texts: Sequence[str], name: str) -> list[tuple[str, str]]:
     """A line for rows and one for columns, or one for both."""
     if len(set(texts)) == 1:
         return [(name, texts[0])]
     return [(f"{name}, {side}", text) for side, text in zip(("rows", "columns"), texts, strict=False)]
 
 
-def formula(*, n: int, k: int, s: int, d: int, before: int, after: int) -> str:
+def output_size_formula(*, n: int, k: int, s: int, d: int, before: int, after: int) -> str:
     """The places of a window with their numbers."""
     return f"floor(({n} + {before} + {after} - {d} * ({k} - 1) - 1) / {s}) + 1"
 
 
-def growth(found: Description, row: Row) -> list[str]:
+def field_growth(found: Description, row: Row) -> list[str]:
     """How the field of rows, and of columns, comes from that of what a layer takes."""
     if row.call is None:
         return []
@@ -63,10 +65,10 @@ def growth(found: Description, row: Row) -> list[str]:
         receptive.field(seen, pixels)
         for seen, pixels in zip(found.seen[row.call].before, found.image_shape, strict=False)
     ]
-    return [grown(taken[i], row.field[i], sides[i] if sides else None) for i in (0, 1)]
+    return [grown_side(taken[i], row.field[i], sides[i] if sides else None) for i in (0, 1)]
 
 
-def grown(before: Field | None, after: Field | None, side: dict[str, int] | None) -> str:
+def grown_side(before: Field | None, after: Field | None, side: dict[str, int] | None) -> str:
     """field + (k - 1) * d * stride, stride * s with their numbers; or in words."""
     if after is None:
         return "not known"
@@ -88,29 +90,29 @@ def grown(before: Field | None, after: Field | None, side: dict[str, int] | None
 # Windows by themselves
 
 
-def of_window(found: Calculation) -> list[tuple[str, str]]:
+def explain_window(found: Calculation) -> list[tuple[str, str]]:
     """A calculation: formula and number, what is read at the borders, and what SAME, VALID and the textbook say."""
     n, k, s, d, (before, after) = found.n, found.k, found.s, found.d, found.padding
     room = n + before + after - found.span
     lines = [
         (found.kind, f"n = {n} pixels, k = {k} taps, stride {s}, dilation {d}, padding {before} before, {after} after"),
         ("output", "floor((n + before + after - d * (k - 1) - 1) / s) + 1"),
-        ("", f"{formula(n=n, k=k, s=s, d=d, before=before, after=after)} = floor({room} / {s}) + 1 = {found.output}"),
-        ("first", read(found.first, n)),
-        ("last", read(found.last, n)),
-        ("unread", f"{pixels(found.unread)}: no window reads {'them' if len(found.unread) > 1 else 'it'}"
+        ("", f"{output_size_formula(n=n, k=k, s=s, d=d, before=before, after=after)} = floor({room} / {s}) + 1 = {found.output}"),
+        ("first", pixels_read(found.first, n)),
+        ("last", pixels_read(found.last, n)),
+        ("unread", f"{pixel_list(found.unread)}: no window reads {'them' if len(found.unread) > 1 else 'it'}"
                    if found.unread else "no pixel: windows read them all"),
-        ("SAME", same(found)),
+        ("SAME", same_padding_text(found)),
         ("VALID", f"ceil((n - d * (k - 1)) / s) = ceil(({n} - {d} * ({k} - 1)) / {s}) = {found.valid} outputs"
                   if found.valid else f"does not fit: the window spans {found.span} pixels"),
-        ("textbook", textbook(found)),
+        ("textbook", textbook_failure(found)),
     ]  # fmt: skip
     if found.ceil_mode is not None:
-        lines.append(("ceil_mode", ceiling(found)))
+        lines.append(("ceil_mode", ceil_mode_text(found)))
     return lines
 
 
-def pixels(numbers: Sequence[int]) -> str:
+def pixel_list(numbers: Sequence[int]) -> str:
     """Pixels by number, the middle of many left out."""
     if len(numbers) > LISTED:
         return (
@@ -119,14 +121,14 @@ def pixels(numbers: Sequence[int]) -> str:
     return f"pixel{'s' if len(numbers) > 1 else ''} {' '.join(map(str, numbers))}"
 
 
-def read(border: Border, n: int) -> str:
+def pixels_read(border: Border, n: int) -> str:
     """What an output at the border reads."""
     outside = [pixel for pixel in border.reads if not 0 <= pixel < n]
     padding = f"padding is {' '.join(map(str, outside[:LISTED]))} ({len(outside)} of {len(border.reads)})"
-    return f"output {border.output} reads {pixels(border.reads)}; {padding if outside else 'none is padding'}"
+    return f"output {border.output} reads {pixel_list(border.reads)}; {padding if outside else 'none is padding'}"
 
 
-def same(found: Calculation) -> str:
+def same_padding_text(found: Calculation) -> str:
     """What "SAME" would do."""
     n, s = found.n, found.s
     output, (before, after) = found.same
@@ -143,7 +145,7 @@ def same(found: Calculation) -> str:
     return f"{text} (JAX, TensorFlow); as many outputs as here, but each reads {where}: other numbers"
 
 
-def textbook(found: Calculation) -> str:
+def textbook_failure(found: Calculation) -> str:
     """Where n/s - k + 1 fails, and why."""
     value = found.textbook
     number = str(value) if value.denominator == 1 else f"{float(value):.4g}"
@@ -161,7 +163,7 @@ def textbook(found: Calculation) -> str:
     return f"{text}: wrong, {found.output} is right; {'; '.join(why)}"
 
 
-def ceiling(found: Calculation) -> str:
+def ceil_mode_text(found: Calculation) -> str:
     """What PyTorch's `ceil_mode` would give."""
     output, (before, after) = found.ceil_mode or (found.output, found.padding)  # every pooling has one
     if output == found.output:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn_vit.errors import UserError
-from cnn_vit.nn.windows import places
+from cnn_vit.nn.windows import output_size
 
 KINDS = ("conv", "pool")
 MOST = 10_000  # pixels of a side; larger ones are a slip of the finger
@@ -95,16 +95,16 @@ def calculate(kind: str, *, n: int, k: int, s: int, padding: int | tuple[int, in
         UserError: a number out of its range, a window that does not fit, a pooling that could see padding alone.
     """
     before, after = edges = padding if isinstance(padding, tuple) else (padding, padding)
-    refuse(kind, dict(n=n, k=k, s=s, d=d), edges)
-    output = places(n, k, stride=s, padding=edges, dilation=d)
+    refuse_numbers(kind, dict(n=n, k=k, s=s, d=d), edges)
+    output = output_size(n, k, stride=s, padding=edges, dilation=d)
     span = d * (k - 1) + 1
     read = np.zeros(before + n + after, bool)
     for tap in range(k):
         read[tap * d : tap * d + (output - 1) * s + 1 : s] = True
     return Calculation(
         kind, n, k, s, d, edges, output,
-        first=border(0, n=n, k=k, s=s, d=d, before=before),
-        last=border(output - 1, n=n, k=k, s=s, d=d, before=before),
+        first=border_output(0, n=n, k=k, s=s, d=d, before=before),
+        last=border_output(output - 1, n=n, k=k, s=s, d=d, before=before),
         unread=np.flatnonzero(~read[before : before + n]).tolist(),
         same=same(n, span, s),
         valid=max(0, -(-(n - span + 1) // s)),
@@ -113,7 +113,7 @@ def calculate(kind: str, *, n: int, k: int, s: int, padding: int | tuple[int, in
     )  # fmt: skip
 
 
-def refuse(kind: str, numbers: dict[str, int], padding: tuple[int, int]) -> None:
+def refuse_numbers(kind: str, numbers: dict[str, int], padding: tuple[int, int]) -> None:
     """Raises UserError for numbers that make no window."""
     for name, number in numbers.items():
         if not 1 <= number <= MOST:
@@ -130,7 +130,7 @@ def refuse(kind: str, numbers: dict[str, int], padding: tuple[int, int]) -> None
         )
 
 
-def border(output: int, *, n: int, k: int, s: int, d: int, before: int) -> Border:
+def border_output(output: int, *, n: int, k: int, s: int, d: int, before: int) -> Border:
     """What one output reads."""
     reads = [output * s - before + tap * d for tap in range(k)]
     return Border(output, reads, sum(not 0 <= pixel < n for pixel in reads))

@@ -21,7 +21,7 @@ from cnn_vit.analysis.record import Call, Run, watching
 from cnn_vit.analysis.table import Description, Row
 from cnn_vit.nn.norm import BatchNorm, GroupNorm, LayerNorm
 from cnn_vit.nn.pool import average_pool, max_pool
-from cnn_vit.trees import outline
+from cnn_vit.trees import shapes_by_path
 
 Extent = tuple[int, int]  # first pixel and one past the last; (0, 0) for none
 FAINT = 1e-6  # share of the largest gradient below which one is rounding
@@ -46,7 +46,9 @@ def check(found: Description) -> dict[str, int]:
 
 def check_parameters(found: Description) -> int:
     """Each row against the arrays at its path, none left over."""
-    sizes = {"/".join(map(str, keys)): int(np.prod(shape)) for keys, shape in outline(found.program.params).items()}
+    sizes = {
+        "/".join(map(str, keys)): int(np.prod(shape)) for keys, shape in shapes_by_path(found.program.params).items()
+    }
     left = dict(sizes)
     for row in found.rows:
         holds = [path for path in left if path == row.path or path.startswith(f"{row.path}/")]
@@ -95,26 +97,26 @@ def check_side(found: Description, row: Row, *, last: bool, side: int, true: Ext
     where = f"{'rows' if side == 0 else 'columns'} of the {'last' if last else 'first'} number"
     if after is None:
         raise DisagreementError(f"{row.path}: the {where} are not known; gradients reach {true}")
-    start, end, cut = said(after, row, last=last)
+    start, end, cut = window_ends(after, row, last=last)
     low, high = cut
     inside = low <= true[0] and true[1] <= high
-    agree = true == cut if low == high or not moves(after) else inside and (
+    agree = true == cut if low == high or not window_moves(after) else inside and (
         (start < low or true[0] == low) and (end > high or true[1] == high)
     )  # fmt: skip
     if not agree:
         raise DisagreementError(f"{row.path}: the {where} see pixels {cut} by the table, {true} by gradients")
 
 
-def moves(seen: Reach) -> bool:
+def window_moves(seen: Reach) -> bool:
     """Whether numbers of the array see different pixels."""
     return any(window.digits for window in seen or ())
 
 
-def said(seen: Reach, row: Row, *, last: bool) -> tuple[int, int, Extent]:
+def window_ends(seen: Reach, row: Row, *, last: bool) -> tuple[int, int, Extent]:
     """Start and end of the first or last number's window as it would be without borders, and what is left of it."""
     still: list[reach.Window] = []
     for window in seen or ():
-        index = {axis: size - 1 if last else 0 for axis, size in picked(row).items()}
+        index = {axis: size - 1 if last else 0 for axis, size in picked_axes(row).items()}
         still += reach.summed(reach.at(window, index), range(5)) or ()
     if not still:
         return 0, 0, (0, 0)
@@ -122,7 +124,7 @@ def said(seen: Reach, row: Row, *, last: bool) -> tuple[int, int, Extent]:
     return start, end, (min(one.extent[0] for one in still), max(one.extent[1] for one in still))
 
 
-def picked(row: Row) -> dict[int, int]:
+def picked_axes(row: Row) -> dict[int, int]:
     """Axes of the output along which one number is picked, with their sizes; the others are taken whole."""
     shape = row.output or ()
     return {1 + axis: size for axis, size in enumerate(shape[:-1])}

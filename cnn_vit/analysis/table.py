@@ -20,7 +20,7 @@ from cnn_vit.analysis.flops import Factor, Formula
 from cnn_vit.analysis.program import Program, traced
 from cnn_vit.analysis.receptive import Field, Seen
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.trees import outline
+from cnn_vit.trees import shapes_by_path
 
 SMALL = 64  # pixels a side: of networks that are at home in smaller ones, 10 classes are shown, of others ImageNet's
 DTYPES = ("float32", "bfloat16")
@@ -144,17 +144,17 @@ def describe(
         size = image_size or getattr(network, "image_size", None)
         if size is None:
             raise UserError(f"{type(network).__name__} takes images of any size; say image_size")
-        return of_built(network, (*models.sides(size), channels or 3), dtype)
+        return describe_network(network, (*models.height_and_width(size), channels or 3), dtype)
     own = models.keywords(network)
     image_size = own["image_size"].default if image_size is None else image_size
     channels = own["channels"].default if channels is None else channels
     if num_classes is None:
-        num_classes = 10 if max(models.sides(own["image_size"].default)) <= SMALL else 1000
+        num_classes = 10 if max(models.height_and_width(own["image_size"].default)) <= SMALL else 1000
     built = models.build(network, num_classes, image_size=image_size, channels=channels, **changes)
-    return described(built, network, (*models.sides(image_size), channels), dtype)
+    return described(built, network, (*models.height_and_width(image_size), channels), dtype)
 
 
-def of_built(network: nnx.Module, image_shape: tuple[int, int, int], dtype: str) -> Description:
+def describe_network(network: nnx.Module, image_shape: tuple[int, int, int], dtype: str) -> Description:
     """Describes a network that is known by its class alone; UserError where it does not take such images."""
     name = type(network).__name__
     try:
@@ -169,7 +169,7 @@ def described(network: nnx.Module, name: str, image_shape: tuple[int, int, int],
     """Describes a built network by a name."""
     program = traced(network, image_shape, dtype)
     seen = receptive.seen(program)
-    own = held(program)
+    own = uncounted_parameters(program)
     parents = {above for call in program.calls for above in ancestors(call.path)}
     rows: list[Row] = []
     for i, call in enumerate(program.calls):
@@ -195,11 +195,11 @@ def ancestors(path: str) -> list[str]:
     return ["/".join(parts[:end]) for end in range(len(parts))]
 
 
-def held(program: Program) -> dict[int, list[tuple[str, tuple[Factor, ...]]]]:
+def uncounted_parameters(program: Program) -> dict[int, list[tuple[str, tuple[Factor, ...]]]]:
     """Parameters that no formula counts, by the number of the call that holds them: (path, its shape as factors)."""
     at = {call.path: i for i, call in reversed(list(enumerate(program.calls))) if not inspect.isroutine(call.layer)}
     found: dict[int, list[tuple[str, tuple[Factor, ...]]]] = {}
-    for keys, shape in outline(program.params).items():
+    for keys, shape in shapes_by_path(program.params).items():
         parts = list(map(str, keys))
         holder = next(at[path] for end in range(len(parts) - 1, -1, -1) if (path := "/".join(parts[:end])) in at)
         if flops.key(program.calls[holder]) not in flops.PARAMETERS:

@@ -2,7 +2,7 @@
 
 from cnn_vit.analysis.record import Call
 from cnn_vit.nn.conv import Conv
-from cnn_vit.nn.windows import around, sides
+from cnn_vit.nn.windows import height_and_width, normalize_padding
 
 
 def window(call: Call) -> list[dict[str, int]] | None:
@@ -11,8 +11,8 @@ def window(call: Call) -> list[dict[str, int]] | None:
         layer = call.layer
         taps, steps, spread, edges = layer.kernel.shape[:2], layer.stride, layer.dilation, layer.padding
     elif {"size", "stride", "padding"} <= call.inputs.keys():
-        taps, steps = (sides(call.inputs[name], name) for name in ("size", "stride"))
-        spread, edges = (1, 1), around(call.inputs["padding"])
+        taps, steps = (height_and_width(call.inputs[name], name) for name in ("size", "stride"))
+        spread, edges = (1, 1), normalize_padding(call.inputs["padding"])
     else:
         return None
     pixels = call.inputs["x"].shape[1:3]

@@ -59,7 +59,7 @@ def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None 
         width: characters of a line; the last column is folded to it, under itself where that leaves it room, else
             under its row. None: as long as they come.
     """
-    texts = [[plain(str(cell)) for cell in row] for row in rows]
+    texts = [[one_line(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [indent + "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)) for row in texts]
     if width is None or max((len(line.rstrip()) for line in lines), default=0) <= width:
@@ -72,7 +72,7 @@ def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None 
     return "\n".join((head + f"\n{left}".join(found)).rstrip() for head, found in zip(heads, folded, strict=True))
 
 
-def folded(text: str, width: int | None) -> str:
+def wrap(text: str, width: int | None) -> str:
     """A text with its paragraphs folded to a width; lines that begin with a blank, such as commands, stay."""
     if width is None:
         return text
@@ -86,30 +86,30 @@ def folded(text: str, width: int | None) -> str:
     return "\n".join(part if part.startswith(" ") else wrap(part) for part in parts)
 
 
-def width() -> int | None:
+def terminal_width() -> int | None:
     """Characters of a line of the terminal that stdout is; None where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def plain(text: str, *, most: int = 4000) -> str:
+def one_line(text: str, *, most: int = 4000) -> str:
     """A text on one line: line breaks and terminal escapes written out, cut where it is very long."""
     line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
     return line if len(line) <= most else f"{line[:most]} ..."
 
 
-def answer(given: argparse.Namespace, record: dict[str, Any], text: str, *, then: str) -> None:
+def print_answer(given: argparse.Namespace, record: dict[str, Any], text: str, *, then: str) -> None:
     """Prints a command's answer: one JSON object on one line with --json, else the text.
 
     The next sensible command comes last; with --json it goes to stderr.
     """
-    say(json.dumps(record, allow_nan=False) if given.json else text)
+    print_line(json.dumps(record, allow_nan=False) if given.json else text)
     if given.json:
-        note(f"next: {then}")
+        print_note(f"next: {then}")
     else:
-        say(f"next: {then}")
+        print_line(f"next: {then}")
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Prints to stdout; `SurroundingsError` where that is full. A pipe that nobody reads is left to the caller."""
     try:
         print(text, flush=True)
@@ -120,11 +120,11 @@ def say(text: str) -> None:
         raise SurroundingsError(sentence) from error
 
 
-def quoted(word: str) -> str:
+def shell_quote(word: str) -> str:
     """A word as a shell takes it back, in double quotes where that reads better."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Prints a line to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
+def data_section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
     """The data section that a command was asked to read, seen as the network sees pictures.
 
     Raises:
@@ -43,7 +43,7 @@ def section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
     if given.data:
         return evaluation.section_for(network, given.data)
     if given.config:
-        return evaluation.seen(network, settings.load(given.config, given.overrides).section("data"))
+        return evaluation.section_as_seen(network, settings.load(given.config, given.overrides).section("data"))
     own = settings.from_json(files.read_json(Path(given.workdir) / "config.json")).section("data")
     if own["name"] == "generator":
         raise UserError(

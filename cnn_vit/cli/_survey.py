@@ -31,17 +31,17 @@ def run(given: argparse.Namespace) -> int:
     section = section_of(given)
     with progress() as told:
         found = survey.survey(section, told=told)
-    record = findings.record(found)
+    record = findings.to_record(found)
     lines = table(found, record)
     if given.pictures:
         files.write(Path(given.pictures), drawn(found).encode())
         record["pictures_in"] = given.pictures
         lines += f"\npictures  {given.pictures}"
-    cli.answer(given, record, lines, then=following(given, found.source))
+    cli.print_answer(given, record, lines, then=following(given, found.source))
     errors = [one for one in record["problems"] if one["level"] == "error"]
     for one in errors[:1]:
         more = f"{len(errors)} errors, the first: " if errors[1:] else ""
-        cli.note(cli.plain(f"{more}{one['sentence']}"))
+        cli.print_note(cli.one_line(f"{more}{one['sentence']}"))
     return WRONG if errors else 0
 
 
@@ -61,20 +61,20 @@ def section_of(given: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             f"--config.{given.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE"
         )
-    return survey.section_of(given.data)
+    return survey.section_from_text(given.data)
 
 
 def following(given: argparse.Namespace, source: str) -> str:
     """The next sensible command."""
     said = [f"--config={given.config}", *(f"--config.{one}" for one in given.overrides)]
-    said = list(map(cli.quoted, said if given.config else [f"--data={given.data}"]))
+    said = list(map(cli.shell_quote, said if given.config else [f"--data={given.data}"]))
     if not given.pictures:
         return " ".join(["cnn-vit doctor", *said, "--pictures=pictures.svg"])
     if given.config:
         return " ".join(["cnn-vit train", *said])
     if source != "folder":
         return "cnn-vit train --help"
-    return f"cnn-vit train --config=configs/folder_resnet.py {cli.quoted(f'--config.data.path={given.data}')}"
+    return f"cnn-vit train --config=configs/folder_resnet.py {cli.shell_quote(f'--config.data.path={given.data}')}"
 
 
 @contextlib.contextmanager
@@ -97,8 +97,10 @@ def progress() -> Iterator[Callable[[int, int], object]]:
 
 def table(found: "Survey", record: dict[str, Any]) -> str:
     """What was found, one block below the other."""
-    width = cli.width()
-    head = f"{cli.plain(found.path or found.source)}: {record['pictures']:,} pictures, {len(found.classes):,} classes"
+    width = cli.terminal_width()
+    head = (
+        f"{cli.one_line(found.path or found.source)}: {record['pictures']:,} pictures, {len(found.classes):,} classes"
+    )
     facts = [
         ("sizes", sizes(record["sizes"])),
         ("formats", tally(record["formats"])),
@@ -107,7 +109,7 @@ def table(found: "Survey", record: dict[str, Any]) -> str:
         ("repeated", repeated(found)),
         *(("note", note) for note in found.notes),
     ]
-    blocks = [cli.folded(head, width), cli.table(per_class(found), indent="  "), cli.table(facts, width=width)]
+    blocks = [cli.wrap(head, width), cli.table(per_class(found), indent="  "), cli.table(facts, width=width)]
     if found.broken:
         blocks.append(f"cannot be read\n{cli.table(broken(found), indent='  ', width=width)}")
     rows = [(one["level"], one["sentence"]) for one in record["problems"]]
@@ -134,7 +136,7 @@ def per_class(found: "Survey") -> list[tuple[str, ...]]:
 
 def short(name: str, most: int = 40) -> str:
     """A class's name that fits into a table."""
-    text = cli.plain(name)
+    text = cli.one_line(name)
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
@@ -173,7 +175,7 @@ def broken(found: "Survey") -> list[tuple[str, str]]:
     """Files that cannot be read, with reason and remedy."""
     from cnn_vit.data.audit import findings
 
-    rows = [(findings.called(found, one.path), str(one.error)) for one in found.broken[:SHOWN]]
+    rows = [(findings.display_path(found, one.path), str(one.error)) for one in found.broken[:SHOWN]]
     rest = len(found.broken) - SHOWN
     return [*rows, (f"... {rest:,} more", "all with --json")] if rest > 0 else rows
 
@@ -187,11 +189,11 @@ def drawn(found: "Survey") -> str:
     from cnn_vit.data.audit import survey
 
     counts = np.sum(list(found.counts.values()), 0)
-    some = survey.samples(found, each_class=EACH, side=SIDE, most=MOST)
+    some = survey.sample_images(found, each_class=EACH, side=SIDE, most=MOST)
     rows = [plots.Row(short(found.classes[label]), f"{int(counts[label]):,}", pixels) for label, pixels in some.items()]
     for groups, what in ((found.same, "same"), (found.near, "nearly same")):
         for group in groups[:EACH]:
             ours = [found.seen[at] for at in group]
             where = ", ".join(sorted({f"{one.split}/{short(found.classes[one.label], 20)}" for one in ours}))
-            rows.append(plots.Row(what, where, survey.shown(ours[:EACH], SIDE)))
+            rows.append(plots.Row(what, where, survey.on_gray_squares(ours[:EACH], SIDE)))
     return plots.standalone(plots.gallery(rows, title=f"Pictures of {short(found.path or found.source, 60)}"))

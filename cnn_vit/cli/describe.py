@@ -54,42 +54,47 @@ def run(given: argparse.Namespace) -> None:
     if len(given.what) > 1:
         raise UserError(f"{' '.join(given.what)}: one model at a time; two are compared by --diff A B")
     if given.what and given.what[0] in WINDOWS:
-        return of_window(given)
+        return describe_window(given)
     if strays := [name for name in NUMBERS if getattr(given, name) is not None]:
         raise UserError(f"--{strays[0]} belongs to describe conv or describe pool; leave it out")
     asked = [flag for flag in ("layer", "diff", "check") if getattr(given, flag)]
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1]} ask for different things; give one of them")
     if given.diff:
-        return of_two(given)
-    return of_one(given)
+        return describe_two(given)
+    return describe_one(given)
 
 
-def of_one(given: argparse.Namespace) -> None:
+def describe_one(given: argparse.Namespace) -> None:
     """One network: its table, or one row."""
-    from cnn_vit.analysis import arithmetic, checks, wording
+    from cnn_vit.analysis import arithmetic, checks, formatting
     from cnn_vit.analysis.table import as_json
 
-    found = described(given, side(given.image))
-    source = words(given)
+    found = describe_requested(given, parse_side(given.image))
+    source = network_words(given)
     if given.layer:
         row = found.row(given.layer)
-        lines = arithmetic.of_row(found, row)
+        lines = arithmetic.explain_row(found, row)
         record = {**found.to_json(), "layers": [as_json(row)], "arithmetic": dict(lines)}
-        return cli.answer(given, record, arithmetic.listed(lines, width=columns()), then=f"cnn-vit describe {source}")
-    text, record = wording.table(found, width=columns()), found.to_json()
+        return cli.print_answer(
+            given,
+            record,
+            arithmetic.definition_list(lines, width=terminal_columns()),
+            then=f"cnn-vit describe {source}",
+        )
+    text, record = formatting.format_table(found, width=terminal_columns()), found.to_json()
     if given.check:
         record["checked"] = checks.check(found)
         sizes, products, fields = record["checked"].values()
         text += f"\n\nfound again in a second way: parameters of {sizes} rows, MACs of {products} modules, receptive "
         text += f"fields of {fields} rows"
     dearest = max(record["layers"], key=lambda row: row["macs"])["path"]
-    return cli.answer(given, record, text, then=f"cnn-vit describe {source} --layer={dearest}")
+    return cli.print_answer(given, record, text, then=f"cnn-vit describe {source} --layer={dearest}")
 
 
-def of_two(given: argparse.Namespace) -> None:
+def describe_two(given: argparse.Namespace) -> None:
     """What differs between two networks, or two sizes of one."""
-    from cnn_vit.analysis import table, wording
+    from cnn_vit.analysis import formatting, table
 
     named = bool(given.what or given.config or given.workdir)
     sizes = [one for one in given.diff if is_size(one)]
@@ -101,16 +106,22 @@ def of_two(given: argparse.Namespace) -> None:
     if not named and sizes:
         raise UserError(f"--diff {' '.join(given.diff)}: {sizes[0]!r} is a size; name a model before --diff")
     if named:
-        found = [described(given, side(one)) for one in given.diff]
+        found = [describe_requested(given, parse_side(one)) for one in given.diff]
     else:
         found = [
-            described(argparse.Namespace(**{**vars(given), "what": [one]}), side(given.image)) for one in given.diff
+            describe_requested(argparse.Namespace(**{**vars(given), "what": [one]}), parse_side(given.image))
+            for one in given.diff
         ]
     record = table.differences(*found)
-    cli.answer(given, record, wording.compared(record), then=f"cnn-vit describe {words(given) or given.diff[0]}")
+    cli.print_answer(
+        given,
+        record,
+        formatting.format_differences(record),
+        then=f"cnn-vit describe {network_words(given) or given.diff[0]}",
+    )
 
 
-def of_window(given: argparse.Namespace) -> None:
+def describe_window(given: argparse.Namespace) -> None:
     """One side of a convolution or pooling."""
     from cnn_vit.analysis import arithmetic, calculator
 
@@ -121,15 +132,15 @@ def of_window(given: argparse.Namespace) -> None:
         raise UserError(f"--{strays[0]} belongs to a model; {kind} takes {', '.join(f'--{name}' for name in NUMBERS)}")
     numbers = {name: getattr(given, name) for name in ("n", "k", "s")}
     dilation = 1 if given.d is None else given.d
-    found = calculator.calculate(kind, **numbers, d=dilation, padding=edges(given.padding))
-    text = arithmetic.listed(arithmetic.of_window(found), width=columns())
-    cli.answer(given, found.to_json(), text, then="cnn-vit describe cnn/lecture")
+    found = calculator.calculate(kind, **numbers, d=dilation, padding=parse_padding(given.padding))
+    text = arithmetic.definition_list(arithmetic.explain_window(found), width=terminal_columns())
+    cli.print_answer(given, found.to_json(), text, then="cnn-vit describe cnn/lecture")
 
 
 STRANGE = ("config", "workdir", "classes", "image", "channels", "layer", "diff", "check")  # to conv and pool
 
 
-def edges(text: str) -> tuple[int, int]:
+def parse_padding(text: str) -> tuple[int, int]:
     """Padding before and after, of "1" or "0,1"."""
     if not re.fullmatch(r"-?\d+(,-?\d+)?", text):
         raise UserError(f"--padding={text} is neither a number of pixels nor two of them, before,after")
@@ -140,7 +151,7 @@ def edges(text: str) -> tuple[int, int]:
 # Where the network comes from
 
 
-def described(given: argparse.Namespace, image_size: int | tuple[int, int] | None) -> "Description":
+def describe_requested(given: argparse.Namespace, image_size: int | tuple[int, int] | None) -> "Description":
     """The network that was asked for, at an image size where one was given.
 
     Raises:
@@ -158,7 +169,7 @@ def described(given: argparse.Namespace, image_size: int | tuple[int, int] | Non
         raise UserError(f"--config.{given.overrides[0]} sets something of a recipe; add --config=RECIPE")
     if given.what:
         return describe(given.what[0], image_size, num_classes=given.classes, channels=given.channels)
-    about = of_recipe(given) if given.config else of_run(Path(given.workdir))
+    about = recipe_network(given) if given.config else run_network(Path(given.workdir))
     final, classes, shape = about
     keywords = {key: value for key, value in final.section("model").items() if key != "name"}
     image_size = image_size or shape[:2]
@@ -166,13 +177,13 @@ def described(given: argparse.Namespace, image_size: int | tuple[int, int] | Non
     channels = shape[2] if given.channels is None else given.channels
     for what, flag, known in (("number of classes", "classes=K", classes), ("image size", "image=SIZE", image_size)):
         if known in (None, (None, None)):
-            raise UserError(f"{words(given)} leaves the {what} to its data; add --{flag}")
+            raise UserError(f"{network_words(given)} leaves the {what} to its data; add --{flag}")
     return describe(
         final["model.name"], image_size, num_classes=classes, channels=channels, dtype=final["dtype"], **keywords
     )
 
 
-def of_recipe(given: argparse.Namespace) -> tuple[settings.Settings, int | None, tuple[Any, ...]]:
+def recipe_network(given: argparse.Namespace) -> tuple[settings.Settings, int | None, tuple[Any, ...]]:
     """Settings, classes and image shape (H, W, C) of a recipe; None for what only its data know."""
     from cnn_vit import data
 
@@ -183,27 +194,27 @@ def of_recipe(given: argparse.Namespace) -> tuple[settings.Settings, int | None,
     except UserError:
         if section["path"] is not None:
             raise
-        found = data.About()  # a source of files, which none are named for
+        found = data.SourceInfo()  # a source of files, which none are named for
     size = section["image_size"]
     shape = found.image_shape or (*(size if isinstance(size, tuple) else (size, size)), section["channels"])
     return final, found.num_classes or section["classes"], shape
 
 
-def of_run(workdir: Path) -> tuple[settings.Settings, int, tuple[Any, ...]]:
+def run_network(workdir: Path) -> tuple[settings.Settings, int, tuple[Any, ...]]:
     """Settings, classes and image shape (H, W, C) of a run."""
     from cnn_vit.runs import folder
 
-    final, classes, seen = folder.told(workdir)
+    final, classes, seen = folder.read_folder(workdir)
     return final, len(classes), (*seen["image_size"], seen["channels"])
 
 
-def words(given: argparse.Namespace) -> str:
+def network_words(given: argparse.Namespace) -> str:
     """The network as this command line named it."""
     shown = [*given.what, *(f"--{name}={getattr(given, name)}" for name in STRANGE[:5] if getattr(given, name))]
-    return " ".join(map(cli.quoted, [*shown, *(f"--config.{override}" for override in given.overrides)]))
+    return " ".join(map(cli.shell_quote, [*shown, *(f"--config.{override}" for override in given.overrides)]))
 
 
-def side(text: str | None) -> int | tuple[int, int] | None:
+def parse_side(text: str | None) -> int | tuple[int, int] | None:
     """An image size: "224", or "224x160" (height, width)."""
     if text is None:
         return None
@@ -220,6 +231,6 @@ def is_size(text: str) -> bool:
     return re.fullmatch(r"-?\d+(x-?\d+)?", text) is not None
 
 
-def columns() -> int:
+def terminal_columns() -> int:
     """Columns of the terminal."""
     return shutil.get_terminal_size((WIDE, 24)).columns

@@ -61,7 +61,7 @@ def run(given: argparse.Namespace) -> int:
         if name != "problems"
     ]
     said = [f"  {problem}" for problem in found["problems"]] or ["  none"]
-    cli.answer(given, found, "\n".join([*sections, "problems", *said]), then="cnn-vit train")
+    cli.print_answer(given, found, "\n".join([*sections, "problems", *said]), then="cnn-vit train")
     return 0
 
 
@@ -101,17 +101,17 @@ def devices() -> dict[str, str]:
     try:
         found = jax.devices()
     except RuntimeError as error:
-        return {"none": cli.plain(str(error), most=300)}
+        return {"none": cli.one_line(str(error), most=300)}
     return {str(device): f"{device.platform} {device.device_kind}" for device in found}
 
 
 def cores() -> dict[str, Any]:
     """Processors of the machine, those this process may use, and the share of them that a container grants."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"machine": os.cpu_count(), "usable": usable, "granted": quota()}
+    return {"machine": os.cpu_count(), "usable": usable, "granted": container_cores()}
 
 
-def quota() -> float | None:
+def container_cores() -> float | None:
     """Processors that a control group grants, or None where it sets no limit."""
     words = first_line("/sys/fs/cgroup/cpu.max").split()
     if not words:  # version 1 of control groups keeps two files
@@ -123,7 +123,7 @@ def quota() -> float | None:
 
 def memory() -> dict[str, float | None]:
     """GB: total and available of the machine, and the limit that a control group sets."""
-    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text_of("/proc/meminfo"), re.M))
+    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read_small_file("/proc/meminfo"), re.M))
     limit = first_line("/sys/fs/cgroup/memory.max") or first_line("/sys/fs/cgroup/memory/memory.limit_in_bytes")
     bound = int(limit) / GB if limit.isdigit() and len(limit) < 16 else None  # longer means no limit
     return {
@@ -137,7 +137,7 @@ def disk(prepared: process.Prepared) -> dict[str, float]:
     """GB free where runs and the cache are written."""
     places = {"current folder": Path(), **({"cache": Path(prepared.cache)} if prepared.cache else {})}
     return {
-        f"{name} ({place.absolute()})": round(shutil.disk_usage(existing(place)).free / GB, 1)
+        f"{name} ({place.absolute()})": round(shutil.disk_usage(nearest_existing_folder(place)).free / GB, 1)
         for name, place in places.items()
     }
 
@@ -148,7 +148,7 @@ def cached() -> dict[str, str | float]:
 
     try:
         sizes: dict[str, str | float] = {
-            f"{cache.folder()}/{part}": round(size / MB, 1) for part, size in cache.sizes().items()
+            f"{cache.folder()}/{part}": round(size / MB, 1) for part, size in cache.folder_sizes().items()
         }
         return sizes or {str(cache.folder()): 0.0}
     except SurroundingsError as error:
@@ -165,7 +165,7 @@ def problems(found: dict[str, Any], prepared: process.Prepared) -> list[str]:
     """What stands in the way, each with its remedy."""
     said = [*wrong_versions(found["versions"])]
     if "none" in found["devices"]:
-        said.append(process.no_device(found["devices"]["none"]))
+        said.append(process.no_device_sentence(found["devices"]["none"]))
     on_cpu = all(kind.startswith("cpu") for kind in found["devices"].values())
     if on_cpu and Path("/proc/driver/nvidia/version").exists() and "JAX_PLATFORMS" not in prepared.environment:
         said.append("there is an NVIDIA card that jax does not use; pip install 'cnn_vit[cuda]'")
@@ -183,7 +183,9 @@ def problems(found: dict[str, Any], prepared: process.Prepared) -> list[str]:
     if prepared.why_no_cache:
         said.append(f"every start compiles anew: {prepared.why_no_cache}")
     return said + [
-        misnamed(name) for name in prepared.environment if name.startswith("CNN_VIT_") and name not in process.OURS
+        misnamed_variable(name)
+        for name in prepared.environment
+        if name.startswith("CNN_VIT_") and name not in process.OUR_VARIABLES
     ]
 
 
@@ -192,31 +194,31 @@ def wrong_versions(found: dict[str, str]) -> list[str]:
     return [
         f"{name} is {found[name]}, {bounds or 'any version'} is required; pip install '{name}{bounds}'"
         for name, bounds in requirements()
-        if found[name] == "missing" or not all(within(found[name], bound) for bound in bounds.split(",") if bound)
+        if found[name] == "missing" or not all(keeps_bound(found[name], bound) for bound in bounds.split(",") if bound)
     ]
 
 
-def within(version: str, bound: str) -> bool:
+def keeps_bound(version: str, bound: str) -> bool:
     """Whether a version such as "0.12.8" keeps a bound such as ">=0.10" or "<0.13"."""
     sign, limit = re.fullmatch(r"([<>=!~]+)(.*)", bound.strip()).groups()  # type: ignore[union-attr]  # bounds begin so
     ours, theirs = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (version, limit))
     return {">=": ours >= theirs, "<": ours < theirs}.get(sign, True)
 
 
-def misnamed(name: str) -> str:
+def misnamed_variable(name: str) -> str:
     """The sentence about a variable that nothing reads."""
-    near = nearest(name, process.OURS)
+    near = nearest(name, process.OUR_VARIABLES)
     return f"{name} is read by nothing; " + (
-        f"did you mean {near[0]}?" if near else f"there is {', '.join(process.OURS)}"
+        f"did you mean {near[0]}?" if near else f"there is {', '.join(process.OUR_VARIABLES)}"
     )
 
 
-def existing(place: Path) -> Path:
+def nearest_existing_folder(place: Path) -> Path:
     """The nearest folder on the way up that is there."""
     return next(one for one in (place.absolute(), *place.absolute().parents) if one.is_dir())
 
 
-def text_of(path: str) -> str:
+def read_small_file(path: str) -> str:
     """A small file of the kernel, or "" where there is none."""
     try:
         return Path(path).read_text()
@@ -226,7 +228,7 @@ def text_of(path: str) -> str:
 
 def first_line(path: str) -> str:
     """The first line of a small file of the kernel."""
-    return text_of(path).partition("\n")[0].strip()
+    return read_small_file(path).partition("\n")[0].strip()
 
 
 def rounded(value: float | None) -> float | None:

@@ -27,15 +27,18 @@ def run(given: argparse.Namespace) -> None:
     from cnn_vit.training import evaluation, trained
 
     network = trained.load(given.workdir)
-    section = _network.section(given, network)
+    section = _network.data_section(given, network)
     found = evaluation.evaluate(network, section, given.split, batch_size=given.batch_size)
     del found["rows"]
-    cli.answer(
-        given, found, told(found), then=f"cnn-vit predict {cli.quoted(f'--workdir={given.workdir}')} PICTURE ..."
+    cli.print_answer(
+        given,
+        found,
+        as_table(found),
+        then=f"cnn-vit predict {cli.shell_quote(f'--workdir={given.workdir}')} PICTURE ...",
     )
 
 
-def told(found: dict[str, Any]) -> str:
+def as_table(found: dict[str, Any]) -> str:
     """The result as a short table."""
     rows = [("accuracy", f"{100 * found['accuracy']:.2f} %")]
     if found["top5"] is not None:

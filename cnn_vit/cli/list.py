@@ -25,13 +25,15 @@ def run(given: argparse.Namespace) -> None:
         if kind not in LISTS:
             raise unknown("list of", kind, LISTS)
     found = {kind: LISTS[kind]() for kind in given.kind or LISTS}
-    width = cli.width()
-    tables = (f"{kind}\n{cli.table(map(row, entries), indent='  ', width=width)}" for kind, entries in found.items())
+    width = cli.terminal_width()
+    tables = (
+        f"{kind}\n{cli.table(map(entry_row, entries), indent='  ', width=width)}" for kind, entries in found.items()
+    )
     text = "\n\n".join(tables)
-    cli.answer(given, found, text, then="cnn-vit train --config=configs/digits_resnet.py --help")
+    cli.print_answer(given, found, text, then="cnn-vit train --config=configs/digits_resnet.py --help")
 
 
-def row(entry: dict[str, Any]) -> tuple[str, str, str]:
+def entry_row(entry: dict[str, Any]) -> tuple[str, str, str]:
     """An entry as a line: name, variants or words, meaning."""
     return entry["name"], " ".join(entry.get("variants") or entry.get("words") or ()), entry["meaning"]
 
@@ -52,7 +54,7 @@ def listed_sources() -> list[dict[str, Any]]:
 
 def listed_recipes() -> list[dict[str, Any]]:
     """Recipes with their words."""
-    found = {name: settings.described(path) for name, path in settings.known().items()}
+    found = {name: settings.describe_recipe(path) for name, path in settings.recipe_names().items()}
     return [
         {"name": name, "words": [word for word in words if word != "smoke"], "meaning": meaning}
         for name, (meaning, words) in found.items()

@@ -45,23 +45,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Looks, times, writes and prints what was found."""
-    path = Path(given.out or f"{named(given.pictures)}.py")
-    check(given, path)
+    path = Path(given.out or f"{recipe_name(given.pictures)}.py")
+    check_request(given, path)
     from cnn_vit import files
     from cnn_vit.drafting import starting
 
-    files.probe(path.parent)
-    made = starting.start(
+    files.ensure_writable(path.parent)
+    made = starting.draft_recipe(
         given.pictures.rstrip("/") or "/",
         str(path),
         network=given.model,
         minutes=given.minutes,
         image_size=given.image_size,
         on_bad_image=given.on_bad_image,
-        say=cli.note,
+        say=cli.print_note,
     )
-    files.write(path, starting.text(made))
-    notes = starting.notes(made)
+    files.write(path, starting.recipe_text(made))
+    notes = starting.draft_notes(made)
     told = {
         "recipe": str(path),
         "path": made.path,
@@ -80,11 +80,11 @@ def run(given: argparse.Namespace) -> None:
         "seconds": made.seconds,
         "notes": notes,
     }
-    then = f"cnn-vit train {cli.quoted(f'--config={path}')}"
-    cli.answer(given, told, as_text(made, told), then=then)
+    then = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
+    cli.print_answer(given, told, as_text(made, told), then=then)
 
 
-def check(given: argparse.Namespace, path: Path) -> None:
+def check_request(given: argparse.Namespace, path: Path) -> None:
     """Refuses words, and a recipe that is there, before anything is looked at."""
     from cnn_vit.drafting.choosing import NETWORKS
 
@@ -115,7 +115,7 @@ def is_recipe(path: Path) -> bool:
         return False
 
 
-def named(pictures: str) -> str:
+def recipe_name(pictures: str) -> str:
     """A name for the recipe, of letters, digits and underscores, that is typed without quotes.
 
     None that Python could import in place of a module, its own or an installed one, and none of a program of pictures.
@@ -139,8 +139,8 @@ def as_text(made: Any, told: dict[str, Any]) -> str:
 
     height, width, _ = told["image_shape"]
     rows = [
-        ("pictures", f"{sum(told['class_counts'].values()):,}, {starting.sizes(made.seen)}"),
-        ("classes", f"{len(told['classes'])}: {briefly(told['class_counts'])}"),
+        ("pictures", f"{sum(told['class_counts'].values()):,}, {starting.describe_sizes(made.seen)}"),
+        ("classes", f"{len(told['classes'])}: {class_counts_text(told['class_counts'])}"),
         ("splits", ", ".join(f"{split} {count:,}" for split, count in told["counts"].items())),
         ("network", f"{told['model']}, {told['parameters']:,} parameters, sees {height}x{width} pixels"),
         (
@@ -148,15 +148,15 @@ def as_text(made: Any, told: dict[str, Any]) -> str:
             f"{told['seconds_per_step']:.3f} s for {told['batch_size']} pictures (mean of {told['steps_timed']}), on "
             f"{made.machine}",
         ),
-        ("the run", f"{told['duration']}, {told['steps']:,} steps: {starting.spoken(told['seconds'])}"),
+        ("the run", f"{told['duration']}, {told['steps']:,} steps: {starting.describe_seconds(told['seconds'])}"),
         ("recipe", told["recipe"]),
     ]
-    wide = cli.width()
-    notes = [cli.folded(f"note: {sentence}", wide) for sentence in told["notes"]]
+    wide = cli.terminal_width()
+    notes = [cli.wrap(f"note: {sentence}", wide) for sentence in told["notes"]]
     return "\n".join([cli.table(rows, width=wide), *([""] if notes else []), *notes])
 
 
-def briefly(counts: dict[str, int], most: int = 6) -> str:
+def class_counts_text(counts: dict[str, int], most: int = 6) -> str:
     """Classes with their pictures, the first few."""
     some = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
     return ", ".join(some) + (f" and {len(counts) - most} more" if len(counts) > most else "")

@@ -31,18 +31,18 @@ def run(given: argparse.Namespace) -> int:
     from cnn_vit.training import prediction, trained
 
     network = trained.load(given.workdir)
-    found = list(prediction.top(network, prediction.pictures(network, given.paths), given.top))
-    again = f"cnn-vit evaluate {cli.quoted(f'--workdir={given.workdir}')} --data=FOLDER_OF_CLASSES"
-    cli.answer(given, {"images": found}, cli.table(map(row, found)), then=again)
+    found = list(prediction.top_classes(network, prediction.read_images(network, given.paths), given.top))
+    again = f"cnn-vit evaluate {cli.shell_quote(f'--workdir={given.workdir}')} --data=FOLDER_OF_CLASSES"
+    cli.print_answer(given, {"images": found}, cli.table(map(image_row, found)), then=again)
     broken = [entry for entry in found if "error" in entry]
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         of_all = f" of {len(found)}" if len(found) > 1 else ""
-        cli.note(cli.plain(f"{broken[0]['path']}{more}{of_all} could not be read: {broken[0]['error']}"))
+        cli.print_note(cli.one_line(f"{broken[0]['path']}{more}{of_all} could not be read: {broken[0]['error']}"))
     return 2 if broken else 0
 
 
-def row(entry: dict[str, Any]) -> tuple[str, str]:
+def image_row(entry: dict[str, Any]) -> tuple[str, str]:
     """A picture as a line: path and its best classes."""
     if "error" in entry:
         return entry["path"], f"not read: {entry['error']}"

@@ -19,8 +19,8 @@ from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from cnn_vit.reports.intervals import Interval
-    from cnn_vit.reports.several import Compared, Group
-    from cnn_vit.runs.reader import Record
+    from cnn_vit.reports.several import Comparison, Group
+    from cnn_vit.runs.reader import RunRecord
 
 DAMAGED = 3  # exit code where not all could be read
 MOST = 6  # settings that the terminal shows; the page has all
@@ -37,11 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Makes the page and prints where it is; 3 where not all of a run could be read."""
     if given.to:
-        return copied(given)
-    return several(given) if len(given.runs) > 1 else one(given)
+        return copy_to_service(given)
+    return report_several(given) if len(given.runs) > 1 else report_one(given)
 
 
-def one(given: argparse.Namespace) -> int:
+def report_one(given: argparse.Namespace) -> int:
     """The page of one run."""
     from cnn_vit.reports import report
 
@@ -57,19 +57,21 @@ def one(given: argparse.Namespace) -> int:
         if (found := told[split])
     ]
     rows += [("test reads", told["test_reads"]), ("page", path)]
-    cli.answer(given, told, cli.table(rows), then=f"cnn-vit report {cli.quoted(given.runs[0])} ANOTHER_RUN ...")
-    return damaged(record.problems)
+    cli.print_answer(
+        given, told, cli.table(rows), then=f"cnn-vit report {cli.shell_quote(given.runs[0])} ANOTHER_RUN ..."
+    )
+    return report_damage(record.problems)
 
 
-def summary(record: "Record") -> dict[str, Any]:
+def summary(record: "RunRecord") -> dict[str, Any]:
     """What a program would ask of a page."""
     from cnn_vit.reports import facts
 
-    tallied = facts.tallies(record)
+    tallied = facts.tally_splits(record)
     found: dict[str, Any] = dict.fromkeys(("test", "validation"))
     for split, told in tallied.items():
         found[split] = {
-            **plain(told["accuracy"], "accuracy"),
+            **interval_json(told["accuracy"], "accuracy"),
             "loss": told["loss"],
             "n": told["n"],
             "calibration_error": told["calibration_error"],
@@ -77,8 +79,8 @@ def summary(record: "Record") -> dict[str, Any]:
                 {
                     "name": row.name,
                     "n": row.n,
-                    "recall": plain(row.recall, "share"),
-                    "precision": plain(row.precision, "share"),
+                    "recall": interval_json(row.recall, "share"),
+                    "precision": interval_json(row.precision, "share"),
                 }
                 for row in told["classes"]
             ],
@@ -92,7 +94,7 @@ def summary(record: "Record") -> dict[str, Any]:
     }
 
 
-def several(given: argparse.Namespace) -> int:
+def report_several(given: argparse.Namespace) -> int:
     """The page of several runs."""
     from cnn_vit.reports import several
 
@@ -101,29 +103,29 @@ def several(given: argparse.Namespace) -> int:
     splits = [split for split in ("test", "validation") if any(group.values(split) for group in groups)]
     rows = [("group", "runs", "split", "accuracy")]
     rows += [
-        (group.letter, str(len(group.runs)), split, told(group, split))
+        (group.letter, str(len(group.runs)), split, accuracy_text(group, split))
         for split in splits or ["validation"]
         for group in groups
     ]
-    apart = [(f"{one.other} - {one.first}", one.split, verdict(one)) for one in compared]
-    differs = several.differing(groups)
+    apart = [(f"{one.other} - {one.first}", one.split, difference_text(one)) for one in compared]
+    differs = several.differing_settings(groups)
     record = {
         "report": str(path),
-        "groups": [as_json(group) for group in groups],
+        "groups": [group_json(group) for group in groups],
         "differs": [{"setting": key, "values": values} for key, values in differs],
-        "differences": [difference(one) for one in compared],
+        "differences": [difference_json(one) for one in compared],
     }
     problems = [problem for group in groups for run in group.runs for problem in run.problems]
     shown = [("differs", *(group.letter for group in groups)), *((key, *values) for key, values in differs[:MOST])]
     if len(differs) > MOST:
         shown.append((f"and {len(differs) - MOST} more", *[""] * len(groups)))
-    tables = [cli.table(part, width=cli.width()) for part in (shown if differs else [], rows, apart) if part]
+    tables = [cli.table(part, width=cli.terminal_width()) for part in (shown if differs else [], rows, apart) if part]
     text = "\n\n".join([*tables, f"page  {path}"])
-    cli.answer(given, record | {"problems": problems}, text, then="cnn-vit report RUN")
-    return damaged(problems)
+    cli.print_answer(given, record | {"problems": problems}, text, then="cnn-vit report RUN")
+    return report_damage(problems)
 
 
-def told(group: "Group", split: str) -> str:
+def accuracy_text(group: "Group", split: str) -> str:
     """A group's accuracy on a split: `98.61 % (98.2 to 99.0 over 3 seeds)`."""
     found = group.interval(split)
     if found is None:
@@ -132,7 +134,7 @@ def told(group: "Group", split: str) -> str:
     return f"{100 * middle:.2f} % ({100 * (low or 0):.1f} to {100 * (high or 0):.1f} over {over})"
 
 
-def verdict(one: "Compared") -> str:
+def difference_text(one: "Comparison") -> str:
     """A difference in words: `+0.40 points (-0.10 to +0.90), not resolved`."""
     middle, low, high = one.difference.interval
     if low is None or high is None:
@@ -141,7 +143,7 @@ def verdict(one: "Compared") -> str:
     return text if one.difference.resolved else f"{text}, not resolved"
 
 
-def as_json(group: "Group") -> dict[str, Any]:
+def group_json(group: "Group") -> dict[str, Any]:
     """A group as plain values."""
     found: dict[str, Any] = {
         "name": group.letter,
@@ -150,28 +152,28 @@ def as_json(group: "Group") -> dict[str, Any]:
     }
     for split in ("test", "validation"):
         interval = group.interval(split)
-        found[split] = None if interval is None else plain(interval[0], "accuracy") | {"over": interval[1]}
+        found[split] = None if interval is None else interval_json(interval[0], "accuracy") | {"over": interval[1]}
     return found
 
 
-def difference(one: "Compared") -> dict[str, Any]:
+def difference_json(one: "Comparison") -> dict[str, Any]:
     """A difference as plain values."""
     return {
         "split": one.split,
         "groups": [one.first, one.other],
-        **plain(one.difference.interval, "difference"),
+        **interval_json(one.difference.interval, "difference"),
         "how": one.difference.how or None,
         "resolved": one.difference.resolved,
     }
 
 
-def plain(interval: "Interval", name: str) -> dict[str, float | None]:
+def interval_json(interval: "Interval", name: str) -> dict[str, float | None]:
     """An interval as plain values; null where it is not known."""
     middle, low, high = interval
     return {name: middle if middle == middle else None, "low": low, "high": high}
 
 
-def copied(given: argparse.Namespace) -> int:
+def copy_to_service(given: argparse.Namespace) -> int:
     """Copies the journal of each run to a service."""
     if given.to not in SERVICES:
         raise unknown("service", given.to, SERVICES)
@@ -180,13 +182,15 @@ def copied(given: argparse.Namespace) -> int:
     from cnn_vit.reports import mirror
     from cnn_vit.runs import reader
 
-    found = [(run, mirror.SERVICES[given.to](reader.read(run))) for run in given.runs]
-    cli.answer(given, {"copied": [{"run": run, "to": to} for run, to in found]}, cli.table(found), then=found[-1][1])
+    found = [(run, mirror.SERVICES[given.to](reader.read_run(run))) for run in given.runs]
+    cli.print_answer(
+        given, {"copied": [{"run": run, "to": to} for run, to in found]}, cli.table(found), then=found[-1][1]
+    )
     return 0
 
 
-def damaged(problems: Any) -> int:
+def report_damage(problems: Any) -> int:
     """Says what could not be read; the exit code."""
     for problem in problems:
-        cli.note(cli.plain(problem))
+        cli.print_note(cli.one_line(problem))
     return DAMAGED if problems else 0

@@ -35,25 +35,25 @@ def run(given: argparse.Namespace) -> int:
     if given.workdir is None:
         given.workdir = str(Path("runs", "-".join((final.recipe, *final.words))))
     if given.show:
-        show(given, final)
+        show_settings(given, final)
         return 0
     from cnn_vit.training import loop
 
     fork = None if given.fork_from is None else Path(given.fork_from)
     words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
-    command = " ".join(["cnn-vit", "train", *map(cli.quoted, words)])
+    command = " ".join(["cnn-vit", "train", *map(cli.shell_quote, words)])
     result = loop.train(final, Path(given.workdir), fork_from=fork, command=command)
     try:
-        wrong = reported(given.workdir)
+        wrong = write_report(given.workdir)
     finally:
-        then = f"cnn-vit predict {cli.quoted(f'--workdir={given.workdir}')} PICTURE ..."
-        cli.answer(given, result, told(result, Path(given.workdir)), then=then)
+        then = f"cnn-vit predict {cli.shell_quote(f'--workdir={given.workdir}')} PICTURE ..."
+        cli.print_answer(given, result, as_table(result, Path(given.workdir)), then=then)
     for sentence in wrong:
-        cli.note(cli.plain(sentence))
+        cli.print_note(cli.one_line(sentence))
     return SurroundingsError.code if wrong else 0
 
 
-def reported(workdir: str) -> tuple[str, ...]:
+def write_report(workdir: str) -> tuple[str, ...]:
     """Makes the page of a finished run, or leaves it where nothing has changed; what stood in the way, in sentences."""
     from cnn_vit.reports import report
 
@@ -64,17 +64,17 @@ def reported(workdir: str) -> tuple[str, ...]:
     return record.problems
 
 
-def show(given: argparse.Namespace, final: settings.Settings) -> None:
+def show_settings(given: argparse.Namespace, final: settings.Settings) -> None:
     """Prints the final settings with their origins."""
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown(final)
     words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
-    again = " ".join(map(cli.quoted, words))
-    cli.answer(given, settings.to_json(final), _settings.shown(final), then=f"cnn-vit train {again}")
+    again = " ".join(map(cli.shell_quote, words))
+    cli.print_answer(given, settings.to_json(final), _settings.settings_table(final), then=f"cnn-vit train {again}")
 
 
-def told(result: dict[str, Any], workdir: Path) -> str:
+def as_table(result: dict[str, Any], workdir: Path) -> str:
     """A run's result as a short table."""
     splits = [(split, result.get(split)) for split in ("test", "validation")]
     rows = [
@@ -85,14 +85,14 @@ def told(result: dict[str, Any], workdir: Path) -> str:
     facts = [
         ("steps", result["steps"]),
         ("parameters", f"{result['parameters']:,}"),
-        *timing(result),
+        *timing_rows(result),
         ("run folder", workdir),
         *(("report", path) for path in [workdir / "report.html"] if path.exists()),
     ]
     return f"{cli.table(rows)}\n\n{cli.table(facts)}" if rows else cli.table(facts)
 
 
-def timing(result: dict[str, Any]) -> list[tuple[str, str]]:
+def timing_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Clock times of a run, in seconds."""
     return [
         (name.replace("_", " "), f"{value:.1f}")

@@ -6,7 +6,7 @@ about(section)              classes, shape, counts, where they are known without
 load(section)               the data set
 at(path, ...)               the section that reads a path
 
-A source is one file of `sources/`, found by its name: `about` and `load` take the common settings as `parts.Given` and
+A source is one file of `sources/`, found by its name: `about` and `load` take the common settings as `parts.SourceOptions` and
 the source's own keywords.
 """
 
@@ -21,17 +21,35 @@ import numpy as np
 
 from cnn_vit.data.base import splits
 from cnn_vit.data.base.padding import PAD_BATCH
-from cnn_vit.data.base.parts import PARTS, About, Found
+from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo
 from cnn_vit.data.base.splits import Split
-from cnn_vit.data.sections import DEFAULTS, completed, given, keywords, names, own, sides_of, source
+from cnn_vit.data.sections import (
+    DEFAULTS,
+    complete_section,
+    height_and_width,
+    keywords,
+    names,
+    source_keywords,
+    source_module,
+    source_options,
+)
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
-    from cnn_vit.data.reading.scan_cache import Verdicts
-    from cnn_vit.data.reading.unreadable import Fault
+    from cnn_vit.data.reading.scan_cache import ScanCache
+    from cnn_vit.data.reading.unreadable import UnreadableFile
 
 __all__ = [
-    "About", "Dataset", "Split", "about", "at", "check", "keywords", "load", "mean_and_deviation", "names",
+    "Dataset",
+    "SourceInfo",
+    "Split",
+    "about",
+    "check",
+    "keywords",
+    "load",
+    "mean_and_std",
+    "names",
+    "section_for_path",
 ]  # fmt: skip
 
 MEASURED = 5_000  # pictures, at most, for the mean and the deviation
@@ -66,12 +84,12 @@ def check(section: Mapping[str, Any]) -> None:
         UserError: an unknown source or keyword, a value it does not take, no path where one is read, a slice that is
             none or overlaps another, an operation that is none, numbers for other channels.
     """
-    final = completed(section)
+    final = complete_section(section)
     refuse_blind_skip(final)
     known = about(final)
     for split in PARTS:
         if final[split] is not None:
-            splits.parsed(final[split], key=f"data.{split}")
+            splits.parse_slice(final[split], key=f"data.{split}")
     channels = known.image_shape[2] if known.image_shape else final["channels"]
     for key in ("mean", "deviation"):
         if final[key] is not None and channels is not None and len(final[key]) != channels:
@@ -93,17 +111,17 @@ def check(section: Mapping[str, Any]) -> None:
         augment.check(final["augment"], masked=mixed)
 
 
-def about(section: Mapping[str, Any]) -> About:
+def about(section: Mapping[str, Any]) -> SourceInfo:
     """What is known of the data without its files; counts are those of the splits, slices taken."""
-    final = completed(section)
-    found = source(final["name"]).about(given(final), **own(final))
+    final = complete_section(section)
+    found = source_module(final["name"]).about(source_options(final), **source_keywords(final))
     refuse_other_classes(found.num_classes, final["classes"])
     height, width, channels = found.image_shape or (None, None, None)
-    sides = sides_of(final["image_size"]) or (height, width)
+    sides = height_and_width(final["image_size"]) or (height, width)
     shape = (*sides, final["channels"] or channels)
     counts = {}
     if found.counts:
-        laid = splits.plan(found.counts, {split: final[split] for split in PARTS})
+        laid = splits.plan_splits(found.counts, {split: final[split] for split in PARTS})
         counts = {split: len(rows) for split, (_, rows) in laid.positions.items()}
     return found._replace(
         num_classes=found.num_classes or final["classes"],
@@ -120,27 +138,29 @@ def load(section: Mapping[str, Any]) -> Dataset:
     """
     from cnn_vit.data.reading import fingerprints, materialize
 
-    final = completed(section)
+    final = complete_section(section)
     refuse_blind_skip(final)
-    found, skipped, verdicts = readable(final)
-    laid = splits.plan(
+    found, skipped, verdicts = load_readable(final)
+    laid = splits.plan_splits(
         {part: len(one.labels) for part, one in found.parts.items()}, {split: final[split] for split in PARTS}
     )
-    rows = {split: (part, splits.rows(found.parts[part], at)) for split, (part, at) in laid.positions.items()}
+    rows = {
+        split: (part, splits.example_indices(found.parts[part], at)) for split, (part, at) in laid.positions.items()
+    }
     refuse_missing_classes(found, rows, skipped)
-    ready, shape = materialize.read(
-        found, rows, sides=sides_of(final["image_size"]), channels=final["channels"], fit=final["fit"],
+    ready, shape = materialize.make_splits(
+        found, rows, sides=height_and_width(final["image_size"]), channels=final["channels"], fit=final["fit"],
         crop=final["random_crop"], check=final["check"], verdicts=verdicts, workers=final["workers"],
         batch_size=final["batch_size"],
     )  # fmt: skip
-    fingerprint, how = fingerprints.of(found, workers=final["workers"])
+    fingerprint, how = fingerprints.data_fingerprint(found, workers=final["workers"])
     facts = {
         "source": final["name"],
         "path": final["path"],
         "classes": list(found.classes),
         "image_shape": list(shape),
         "counts": {split: len(one) for split, one in ready.items()},
-        "class_counts": {split: counted(one.labels, found.classes) for split, one in ready.items()},
+        "class_counts": {split: count_per_class(one.labels, found.classes) for split, one in ready.items()},
         "slices": {split: final[split] for split in PARTS},
         "notes": laid.notes,
         **({} if ready["train"].mixed is None else {"sizes": [list(size) for size in ready["train"].mixed.sizes]}),
@@ -152,31 +172,31 @@ def load(section: Mapping[str, Any]) -> Dataset:
     return Dataset(found.classes, shape, ready, fingerprint, facts)
 
 
-def readable(final: Mapping[str, Any]) -> tuple[Found, Sequence["Fault"], "Verdicts"]:
+def load_readable(final: Mapping[str, Any]) -> tuple[SourceData, Sequence["UnreadableFile"], "ScanCache"]:
     """What a completed section's source has, without the files that are skipped; these; and what is known of them all.
 
     Raises:
         UserError: as `load`, for what the source itself finds.
     """
     from cnn_vit.data.reading import checking, unreadable
-    from cnn_vit.data.reading.scan_cache import Verdicts
+    from cnn_vit.data.reading.scan_cache import ScanCache
 
-    found = source(final["name"]).load(given(final), **own(final))
+    found = source_module(final["name"]).load(source_options(final), **source_keywords(final))
     refuse_other_classes(len(found.classes), final["classes"])
     if len(found.classes) < 2:
         raise UserError(f"the data has one class, {found.classes[0]}; there must be two at least to tell apart")
-    verdicts = Verdicts(os.path.abspath(final["path"] or final["name"]))
-    skipped: list[Fault] = []
+    verdicts = ScanCache(os.path.abspath(final["path"] or final["name"]))
+    skipped: list[UnreadableFile] = []
     if final["on_bad_image"] == "skip":
-        found, skipped = checking.without_bad(found, final["check"], verdicts, workers=final["workers"])
+        found, skipped = checking.without_unreadable(found, final["check"], verdicts, workers=final["workers"])
     if skipped:
-        print(f"{len(skipped):,} pictures are skipped: {unreadable.listed(skipped)}", file=sys.stderr, flush=True)
+        print(f"{len(skipped):,} pictures are skipped: {unreadable.summarize(skipped)}", file=sys.stderr, flush=True)
     if found.undivided:
-        found = replace(found, parts=splits.in_three(found.parts["train"]), undivided=False)
+        found = replace(found, parts=splits.split_in_three(found.parts["train"]), undivided=False)
     return found, skipped, verdicts
 
 
-def at(
+def section_for_path(
     path: str | os.PathLike, *, image_size: tuple[int, int] | int | None, channels: int | None, fit: str
 ) -> dict[str, Any]:
     """The section that reads any path: a folder, a zip of one, an npz, or FILE.py:FUNCTION, which runs that file.
@@ -197,7 +217,7 @@ def at(
     raise UserError(f"{text} is {what}; give a folder of pictures, a zip of one, an npz file or my_file.py:my_function")
 
 
-def mean_and_deviation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, pixels taken as 0 to 1.
 
     Over all pictures, or 5,000 taken evenly. Sums are exact; a deviation of 0, of pictures all alike, becomes 1/255.
@@ -233,7 +253,7 @@ def refuse_other_classes(found: int | None, asked: int | None) -> None:
 
 
 def refuse_missing_classes(
-    found: Found, rows: Mapping[str, tuple[str, np.ndarray]], skipped: Sequence["Fault"]
+    found: SourceData, rows: Mapping[str, tuple[str, np.ndarray]], skipped: Sequence["UnreadableFile"]
 ) -> None:
     """Refuses a train split without a class of the list: the network could never learn it."""
     part, at = rows["train"]
@@ -246,6 +266,6 @@ def refuse_missing_classes(
         )
 
 
-def counted(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
+def count_per_class(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
     """Examples of each class."""
     return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))

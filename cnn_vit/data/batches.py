@@ -16,7 +16,7 @@ from cnn_vit import data
 from cnn_vit.data.feed import prefetch, stream
 from cnn_vit.errors import UserError, nearest, unknown
 from cnn_vit.settings import KEYS, Settings
-from cnn_vit.settings.values import settle
+from cnn_vit.settings.values import check_value
 
 Pairs = Generator[tuple[np.ndarray, np.ndarray], None, None]
 WORKERS = 2  # threads that decode, where a split is not in memory
@@ -56,50 +56,52 @@ def batches(
         UserError: at the call, for whatever is wrong with the arguments or the data; while reading, for a picture that
             turns out unreadable.
     """
-    batch_size = settle("batch_size", KEYS["data.batch_size"], batch_size, where="batches")
-    seed = settle("seed", KEYS["seed"], seed, where="batches")
-    operations = settle("augment", KEYS["data.augment"], augment, where="batches")
-    change = changer(operations, seed) if operations else unchanged
+    batch_size = check_value("batch_size", KEYS["data.batch_size"], batch_size, where="batches")
+    seed = check_value("seed", KEYS["seed"], seed, where="batches")
+    operations = check_value("augment", KEYS["data.augment"], augment, where="batches")
+    change = build_changer(operations, seed) if operations else scale_to_unit
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
         raise UserError(f"epochs is {epochs!r} (batches); it takes an int from 1, or None for no end")
-    splits = opened(source, size).splits
+    splits = open_source(source, size).splits
     if split not in splits:
         raise unknown("split", split, splits)
     if splits[split].mixed is not None:
         raise UserError(
             "data.fit=pad_batch gives pictures of several sizes with a mask, `batches` images alone; take crop"
         )
-    rows = passes(splits[split], batch_size, epochs, seed=seed if split == "train" else None)
+    rows = epoch_rows(splits[split], batch_size, epochs, seed=seed if split == "train" else None)
     return pairs(splits[split], rows, change)
 
 
-def pairs(split: data.Split, rows: Iterable[prefetch.Rows], change: Callable) -> Pairs:
+def pairs(split: data.Split, rows: Iterable[prefetch.BatchRows], change: Callable) -> Pairs:
     """Images as floats, and labels, of the real rows."""
-    for update, batch in enumerate(prefetch.flow(split, rows, workers=WORKERS)):
+    for update, batch in enumerate(prefetch.prefetch(split, rows, workers=WORKERS)):
         real = batch["weight"] > 0
         yield change(batch["image"], update)[real], batch["label"][real]  # copies, also of what a device holds
 
 
-def passes(split: data.Split, batch_size: int, epochs: int | None, *, seed: int | None) -> Iterator[prefetch.Rows]:
+def epoch_rows(
+    split: data.Split, batch_size: int, epochs: int | None, *, seed: int | None
+) -> Iterator[prefetch.BatchRows]:
     """Rows of the batches of so many epochs, shuffled by a seed, or in order where it is None."""
     n = len(split)
     total = None if epochs is None else epochs * n
     size = batch_size if total is None else min(batch_size, total)
     last = None if total is None else -(-total // size)
     updates = itertools.count() if last is None else range(last)
-    in_turn = (prefetch.Rows((update * size + np.arange(size)) % n, size) for update in updates)
+    in_turn = (prefetch.BatchRows((update * size + np.arange(size)) % n, size) for update in updates)
     chosen = in_turn if seed is None else stream.training_rows(split, seed, np.arange(size), size, 0, last)
     for update, rows in enumerate(chosen):
         real = rows.examples[: None if total is None else total - update * size]
-        yield stream.padded(real, size)._replace(chance=rows.chance)
+        yield stream.pad_rows(real, size)._replace(chance=rows.chance)
 
 
-def unchanged(images: np.ndarray, update: int) -> np.ndarray:
+def scale_to_unit(images: np.ndarray, update: int) -> np.ndarray:
     """Bytes as floats in 0..1."""
     return images.astype(np.float32) / np.float32(255)
 
 
-def changer(operations: tuple[str, ...], seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
+def build_changer(operations: tuple[str, ...], seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
     """The augmentation of one batch, with the chance of a training run: (images, update) -> images.
 
     Raises:
@@ -107,24 +109,24 @@ def changer(operations: tuple[str, ...], seed: int) -> Callable[[np.ndarray, int
     """
     from cnn_vit.data import augment
 
-    names, numbers = augment.names(operations), augment.numbers(operations)
+    names, numbers = augment.operation_names(operations), augment.operation_numbers(operations)
     if mixing := [name for name in names if augment.OPERATIONS[name].mixes]:
         raise UserError(
             f"{mixing[0]} mixes labels, which `batches` gives whole; leave it out, or train with it in a recipe"
         )
-    key, changed = stream.key(seed), compiled(names)
+    key, changed = stream.key(seed), compile_changes(names)
     return lambda images, update: np.asarray(changed(images, key, update, numbers))
 
 
 @functools.cache
-def compiled(names: tuple[str, ...]) -> Callable:
+def compile_changes(names: tuple[str, ...]) -> Callable:
     """The same for given operations, compiled: (images, key, update, numbers) -> images."""
     import jax
     import jax.numpy as jnp
 
     from cnn_vit.data import augment
 
-    augmented = augment.build(names, 1)
+    augmented = augment.build_augmentation(names, 1)
 
     def changed(images, key, update, numbers):
         rows, mix, _ = jax.random.split(jax.random.fold_in(key, update), 3)
@@ -134,13 +136,13 @@ def compiled(names: tuple[str, ...]) -> Callable:
     return jax.jit(changed)
 
 
-def opened(source: Any, size: int | tuple[int, int] | None) -> data.Dataset:
+def open_source(source: Any, size: int | tuple[int, int] | None) -> data.Dataset:
     """The data set that a source means.
 
     Raises:
         UserError: it means none, or one of another size.
     """
-    size = settle("size", KEYS["data.image_size"], size, where="batches")
+    size = check_value("size", KEYS["data.image_size"], size, where="batches")
     if isinstance(source, data.Dataset):
         sides = source.image_shape[:2]
         if size is not None and sides != (size if isinstance(size, tuple) else (size, size)):
@@ -159,7 +161,7 @@ def section_of(source: Any) -> dict[str, Any]:
     if isinstance(source, Mapping):
         rows = {key: KEYS.get(f"data.{key}") for key in source}
         return {
-            key: settle(f"data.{key}", row, source[key], where="batches") if row else source[key]
+            key: check_value(f"data.{key}", row, source[key], where="batches") if row else source[key]
             for key, row in rows.items()
         }
     if not isinstance(source, str | os.PathLike):
@@ -168,4 +170,4 @@ def section_of(source: Any) -> dict[str, Any]:
         return {"name": source}
     if not os.path.exists(source) and nearest(os.fspath(source), data.names()):
         raise unknown("path or data source", os.fspath(source), data.names())
-    return data.at(source, image_size=None, channels=None, fit="crop")
+    return data.section_for_path(source, image_size=None, channels=None, fit="crop")

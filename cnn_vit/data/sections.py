@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from cnn_vit import settings
-from cnn_vit.data.base.parts import Given
+from cnn_vit.data.base.parts import SourceOptions
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.settings.values import KINDS, settle
+from cnn_vit.settings.values import KINDS, check_value
 
 SOURCES = Path(__file__).with_name("sources")
 DEFAULTS = {key.removeprefix("data."): row.default for key, row in settings.KEYS.items() if key.startswith("data.")}
@@ -52,7 +52,7 @@ def meanings(docstring: str) -> dict[str, str]:
     }
 
 
-def completed(section: Mapping[str, Any]) -> dict[str, Any]:
+def complete_section(section: Mapping[str, Any]) -> dict[str, Any]:
     """A section with every common key and the source's keywords, each of its type."""
     name = section.get("name")
     if not isinstance(name, str):
@@ -65,7 +65,9 @@ def completed(section: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in section.items():
         row = settings.KEYS.get(f"data.{key}")
         if row or not is_default(value, known[key][0]):
-            final[key] = settle(f"data.{key}", row, value, where="given") if row else fitted(key, known[key][1], value)
+            final[key] = (
+                check_value(f"data.{key}", row, value, where="given") if row else fit_keyword(key, known[key][1], value)
+            )
     return final
 
 
@@ -74,35 +76,35 @@ def is_default(value: Any, default: Any) -> bool:
     return type(value) is type(default) and value == default
 
 
-def fitted(key: str, kind: str, value: Any) -> Any:
+def fit_keyword(key: str, kind: str, value: Any) -> Any:
     """A keyword's value in its own form: `kind` is int, float, bool, str or Literal['a', 'b'], as written."""
     if kind.startswith("Literal["):
         choices = ast.literal_eval(f"({kind[8:-1]},)")
         if value in choices:
             return value
-        raise UserError(f"data.{key} is {settings.shown(value)}; it takes {' or '.join(choices)}")
+        raise UserError(f"data.{key} is {settings.quote_value(value)}; it takes {' or '.join(choices)}")
     rule = KINDS[{"str": "text"}.get(kind, kind)]
     try:
         return rule.fit(value)
     except (ValueError, TypeError) as error:
-        raise UserError(f"data.{key} is {settings.shown(value)}; it takes {rule.phrase}") from error
+        raise UserError(f"data.{key} is {settings.quote_value(value)}; it takes {rule.phrase}") from error
 
 
-def own(final: Mapping[str, Any]) -> dict[str, Any]:
+def source_keywords(final: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of the source alone."""
     return {key: final[key] for key in keywords(final["name"])}
 
 
-def source(name: str) -> ModuleType:
+def source_module(name: str) -> ModuleType:
     """The module of a source."""
     return importlib.import_module(f"cnn_vit.data.sources.{name}")
 
 
-def given(final: Mapping[str, Any]) -> Given:
+def source_options(final: Mapping[str, Any]) -> SourceOptions:
     """The common settings that a source may look at."""
-    return Given(final["path"], sides_of(final["image_size"]), final["channels"], final["classes"])
+    return SourceOptions(final["path"], height_and_width(final["image_size"]), final["channels"], final["classes"])
 
 
-def sides_of(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width) of an image size."""
     return (image_size, image_size) if isinstance(image_size, int) else image_size and (image_size[0], image_size[1])

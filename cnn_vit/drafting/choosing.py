@@ -25,7 +25,7 @@ WATCHING = 0.1  # share of the time, at most, that they take
 Sides = tuple[int, int]
 
 
-def sides(seen: np.ndarray) -> Sides:
+def choose_image_size(seen: np.ndarray) -> Sides:
     """Height and width to bring pictures to, of those seen (n, 2).
 
     Small pictures of one size stay as they are; others become squares, small ones of about their shorter side.
@@ -38,14 +38,14 @@ def sides(seen: np.ndarray) -> Sides:
     return square, square
 
 
-def cnn(given: Sides) -> tuple[Sides, dict[str, Any]]:
+def choose_cnn(given: Sides) -> tuple[Sides, dict[str, Any]]:
     """Sides and keywords of a small CNN: more stages, and fewer filters in the first, where pixels are many."""
     if min(given) >= 48:
         return given, {"name": "cnn/small", "filters": (16, 32, 64, 128), "stride": (2, 1, 1, 1)}
     return given, {"name": "cnn/small", "filters": (32, 64, 128) if min(given) >= 24 else (32, 64)}
 
 
-def vit(given: Sides) -> tuple[Sides, dict[str, Any]]:
+def choose_vit(given: Sides) -> tuple[Sides, dict[str, Any]]:
     """Sides and keywords of a small ViT: at most 8 x 8 patches of whole pixels; what fills none is left out."""
     patch = 2 ** math.ceil(math.log2(max(*given, GRID) / GRID))
     step = max(patch, 4)  # the patch of vit/test, which reads the same sides in a smoke run
@@ -54,25 +54,25 @@ def vit(given: Sides) -> tuple[Sides, dict[str, Any]]:
     return (height, width), keywords
 
 
-NETWORKS: dict[str, Callable[[Sides], tuple[Sides, dict[str, Any]]]] = {"cnn": cnn, "vit": vit}
+NETWORKS: dict[str, Callable[[Sides], tuple[Sides, dict[str, Any]]]] = {"cnn": choose_cnn, "vit": choose_vit}
 TITLES = {"cnn": "A small CNN", "vit": "A small Vision Transformer"}
 
 
-def changes(classes: Sequence[str], given: Sides) -> tuple[str, ...]:
+def choose_augmentation(classes: Sequence[str], given: Sides) -> tuple[str, ...]:
     """Random changes of training pictures: moved, and mirrored unless classes look like letters, digits or sides."""
     moved = f"pad_crop({max(1, min(given) // 8)})"
     sided = all(len(name) == 1 for name in classes) or {"left", "right"} <= {name.casefold() for name in classes}
     return (moved,) if sided else (moved, "flip")
 
 
-def batch_size(count: int, devices: int) -> int:
+def choose_batch_size(count: int, devices: int) -> int:
     """Images of a step, of so many to train on: a power of two, then up to a multiple of the devices."""
     low, high = BATCH
     wanted = min(high, max(low, 2 ** int(math.log2(max(count / BATCHES, 1)))))
     return -(-wanted // devices) * devices
 
 
-def rates(network: str, batch: int) -> dict[str, Any]:
+def choose_optimizer(network: str, batch: int) -> dict[str, Any]:
     """Settings of loss, optimizer and schedule, but for durations; smaller steps where the batch is small."""
     share = 1 if batch >= 32 else 0.5
     rule: dict[str, Any] = {"name": "adamw", "learning_rate": share * (1e-3 if network == "vit" else 2e-3)}
@@ -83,7 +83,7 @@ def rates(network: str, batch: int) -> dict[str, Any]:
     return found | {f"optimizer.{key}": value for key, value in rule.items()} | {"schedule.name": "cosine"}
 
 
-def durations(count: int, batch: int, pace: "Pace", *, seconds: float) -> tuple[dict[str, Any], int, int]:
+def choose_durations(count: int, batch: int, pace: "Pace", *, seconds: float) -> tuple[dict[str, Any], int, int]:
     """Settings that say how long and how often, so that a run takes so many seconds or EPOCHS, whichever ends first.
 
     Args:

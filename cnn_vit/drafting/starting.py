@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn_vit import data, settings, trees
-from cnn_vit.data.audit.headers import Glance, glance
+from cnn_vit.data.audit.headers import HeaderSummary, summarize_headers
 from cnn_vit.drafting import choosing, stopwatch, written
 from cnn_vit.drafting.stopwatch import Pace
 from cnn_vit.runs import folder
@@ -19,7 +19,7 @@ UNEVEN = 5  # times that the largest class is as large as the smallest, from whi
 LINE = 120  # characters
 
 
-class Start(NamedTuple):
+class Draft(NamedTuple):
     """A first recipe, and what it was made from.
 
     Attributes:
@@ -40,7 +40,7 @@ class Start(NamedTuple):
     recipe: str
     network: str
     settings: dict[str, Any]
-    seen: Glance
+    seen: HeaderSummary
     dataset: data.Dataset
     pace: Pace
     machine: str
@@ -54,7 +54,7 @@ class Start(NamedTuple):
         return self.pace.start + self.steps * self.pace.step + (self.evaluations + 2) * self.pace.evaluation
 
 
-def start(
+def draft_recipe(
     path: str,
     recipe: str,
     *,
@@ -63,7 +63,7 @@ def start(
     image_size: int | None = None,
     on_bad_image: str = "refuse",
     say: Callable[[str], None] = lambda sentence: None,
-) -> Start:
+) -> Draft:
     """Makes a recipe for the pictures at a path; nothing is written.
 
     Args:
@@ -79,28 +79,28 @@ def start(
         UserError: no pictures that can be trained on.
     """
     say(f"looking at {path}")
-    section = data.at(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
-    seen = glance(section)
-    wanted = choosing.sides(seen.sides) if image_size is None else (image_size, image_size)
+    section = data.section_for_path(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
+    seen = summarize_headers(section)
+    wanted = choosing.choose_image_size(seen.sides) if image_size is None else (image_size, image_size)
     sides, keywords = choosing.NETWORKS[network](wanted)
-    found = of_data(section, seen, sides) | {f"model.{key}": value for key, value in keywords.items()}
+    found = data_settings(section, seen, sides) | {f"model.{key}": value for key, value in keywords.items()}
     say(f"reading {seen.counts.sum():,} pictures")
-    dataset = data.load(final(found).section("data"))
+    dataset = data.load(final_settings(found).section("data"))
     count, mesh = len(dataset.splits["train"]), devices.mesh()
-    found["data.batch_size"] = choosing.batch_size(count, mesh.size)
-    found |= choosing.rates(network, found["data.batch_size"])
-    plan.check_model(final(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
+    found["data.batch_size"] = choosing.choose_batch_size(count, mesh.size)
+    found |= choosing.choose_optimizer(network, found["data.batch_size"])
+    plan.check_model(final_settings(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
     say(f"timing a few steps of {found['model.name']} with them")
-    pace = stopwatch.pace(final(found), dataset)
-    often, steps, evaluations = choosing.durations(count, found["data.batch_size"], pace, seconds=60 * minutes)
-    form = plan.form(final(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
-    parameters = trees.count(step.network(form).params)
-    return Start(
-        path, recipe, network, found | often, seen, dataset, pace, machine(), steps, evaluations, parameters
+    pace = stopwatch.measure_pace(final_settings(found), dataset)
+    often, steps, evaluations = choosing.choose_durations(count, found["data.batch_size"], pace, seconds=60 * minutes)
+    form = plan.network_spec(final_settings(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
+    parameters = trees.count(step.get_network(form).params)
+    return Draft(
+        path, recipe, network, found | often, seen, dataset, pace, describe_machine(), steps, evaluations, parameters
     )  # fmt: skip
 
 
-def of_data(section: dict[str, Any], seen: Glance, sides: choosing.Sides) -> dict[str, Any]:
+def data_settings(section: dict[str, Any], seen: HeaderSummary, sides: choosing.Sides) -> dict[str, Any]:
     """Settings of the data."""
     found: dict[str, Any] = {"data.name": section["name"], "data.path": section["path"]}
     if section["on_bad_image"] != "refuse":
@@ -110,19 +110,19 @@ def of_data(section: dict[str, Any], seen: Glance, sides: choosing.Sides) -> dic
     found["data.channels"] = 3 if seen.colored else 1
     found["data.classes"] = len(seen.classes)
     found["data.batch_size"] = choosing.BATCH[0]  # until the training split is known
-    found["data.augment"] = choosing.changes(seen.classes, sides)
+    found["data.augment"] = choosing.choose_augmentation(seen.classes, sides)
     return found
 
 
-def final(found: dict[str, Any]) -> settings.Settings:
+def final_settings(found: dict[str, Any]) -> settings.Settings:
     """Final settings of what is chosen so far."""
     values = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, **found}
     return settings.from_json({"recipe": "", "words": [], "values": values, "origin": {}})
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """What computes here, in words: `2 cores`, `8 x NVIDIA H100`."""
-    about = folder.environment(None)
+    about = folder.current_environment(None)
     count, kind = about["devices"]["count"], about["devices"]["kind"]
     return f"{about['cores']} cores" if about["devices"]["platform"] == "cpu" else f"{count} x {kind}"
 
@@ -130,19 +130,19 @@ def machine() -> str:
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
-def text(made: Start) -> str:
+def recipe_text(made: Draft) -> str:
     """The recipe's file."""
-    return written.recipe(docstring(made), made.settings, comments(made))
+    return written.recipe_source(docstring(made), made.settings, comments(made))
 
 
-def docstring(made: Start) -> str:
+def docstring(made: Draft) -> str:
     """What the recipe says of itself."""
     splits = ", ".join(f"{split} {len(one):,}" for split, one in made.dataset.splits.items())
     each = ", ".join(f"{name} {count:,}" for name, count in zip(made.seen.classes, made.seen.counts, strict=True))
     rows = {
-        "Data": f"{made.seen.counts.sum():,} pictures, {sizes(made.seen)}; {splits}. Of each class: {each}.",
+        "Data": f"{made.seen.counts.sum():,} pictures, {describe_sizes(made.seen)}; {splits}. Of each class: {each}.",
         "Measured": "not yet run.",
-        "Cost": f"{spoken(made.seconds)} on {made.machine}: {made.steps:,} steps of {made.pace.step:.3f} s (mean of "
+        "Cost": f"{describe_seconds(made.seconds)} on {made.machine}: {made.steps:,} steps of {made.pace.step:.3f} s (mean of "
         f"{made.pace.steps} with these pictures), {made.evaluations} evaluations of {made.pace.evaluation:.2f} s, "
         f"{made.pace.start:.0f} s to compile.",
         "Run": f"cnn-vit train {shlex.quote(f'--config={made.recipe}')}",
@@ -150,27 +150,27 @@ def docstring(made: Start) -> str:
     }
     name = os.path.basename(os.path.abspath(made.path))
     title = f"{choosing.TITLES[made.network]} on {name}, from scratch; written by `cnn-vit new`, yours to change."
-    return "\n".join([title, "", *(folded(f"{heading + ':':10}{row}") for heading, row in rows.items())])
+    return "\n".join([title, "", *(wrap_row(f"{heading + ':':10}{row}") for heading, row in rows.items())])
 
 
-def folded(row: str) -> str:
+def wrap_row(row: str) -> str:
     """A row of a docstring in lines; a path or a name is never cut."""
     return textwrap.fill(row, LINE, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
 
 
-def sizes(seen: Glance) -> str:
+def describe_sizes(seen: HeaderSummary) -> str:
     """What pictures look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
     pairs = sorted({(int(h), int(w)) for h, w in seen.sides}, key=lambda pair: (pair[0] * pair[1], pair))
     low, high = (f"{h}x{w}" for h, w in (pairs[0], pairs[-1]))
     return f"{low if low == high else f'{low} to {high}'} pixels, {'in color' if seen.colored else 'gray'}"
 
 
-def spoken(seconds: float) -> str:
+def describe_seconds(seconds: float) -> str:
     """A time for a person: `about 40 seconds`, `about 10 minutes`."""
     return f"about {max(10, round(seconds, -1)):.0f} seconds" if seconds < 95 else f"about {seconds / 60:.0f} minutes"
 
 
-def comments(made: Start) -> dict[str, str]:
+def comments(made: Draft) -> dict[str, str]:
     """What stands behind the settings."""
     mirrored = 'leave "flip" out where left and right matter' if "flip" in made.settings["data.augment"] else ""
     place = "" if os.path.isabs(made.path) else "seen from the folder in which commands are given"
@@ -192,11 +192,11 @@ def comments(made: Start) -> dict[str, str]:
         "loss.class_weight": '"balanced" makes small classes count as much as large ones',
         "optimizer.weight_decay": "times the rate",
         "optimizer.clip": "norm of the gradient",
-        "duration": f"{made.steps:,} steps, {spoken(made.seconds)}",
+        "duration": f"{made.steps:,} steps, {describe_seconds(made.seconds)}",
     }
 
 
-def notes(made: Start) -> list[str]:
+def draft_notes(made: Draft) -> list[str]:
     """What one should know before the run, sentences."""
     facts, seen = made.dataset.facts, made.seen
     said = [facts["layout"]] if "layout" in facts else []

@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_vit import data
 from cnn_vit.data.feed import stream
-from cnn_vit.nn.values import first_values
+from cnn_vit.nn.values import initial_values
 from cnn_vit.runs import folder
 from cnn_vit.runs.journal import now
 from cnn_vit.settings import Settings
@@ -34,16 +34,16 @@ class Pace(NamedTuple):
     start: float
 
 
-def pace(final: Settings, dataset: data.Dataset) -> Pace:
+def measure_pace(final: Settings, dataset: data.Dataset) -> Pace:
     """Times a run's steps from its first values for SECONDS, and an evaluation; nothing is kept."""
     mesh = devices.mesh()
     classes, train, validation = len(dataset.classes), dataset.splits["train"], dataset.splits["validation"]
-    form = plan.form(final, classes=classes, image_shape=dataset.image_shape)
-    built = step.build(plan.static(final, form, examples=len(train)), mesh)
-    preprocessing = folder.preprocessing_of(final, dataset)
-    numbers = plan.numbers(final, preprocessing, labels=train.labels, classes=classes)
+    form = plan.network_spec(final, classes=classes, image_shape=dataset.image_shape)
+    built = step.build_step(plan.step_spec(final, form, examples=len(train)), mesh)
+    preprocessing = folder.make_preprocessing(final, dataset)
+    numbers = plan.hyperparameters(final, preprocessing, labels=train.labels, classes=classes)
     numbers = jax.device_put(numbers, devices.replicated(mesh))
-    state = devices.place(built.start(*first_values(built.network, final["seed"])), mesh)
+    state = devices.place(built.start(*initial_values(built.network, final["seed"])), mesh)
     laps = [now()]
     for batch in batches(final, train, mesh):
         state, measures = built.learn(state, dict(params={}, stats={}), batch, numbers)
@@ -51,20 +51,20 @@ def pace(final: Settings, dataset: data.Dataset) -> Pace:
         laps.append(now())
         if len(laps) > LEAST + 1 and laps[-1] - laps[1] > SECONDS:
             break
-    judge = step.judge(form, mesh)
+    judge = step.eval_step(form, mesh)
 
     def judged(rows: np.ndarray) -> float:
         began = now()
-        evaluation.rows(
+        evaluation.per_example(
             lambda batch: judge(state["params"], state["stats"], batch, numbers),
             validation.select(rows),
-            batch_size=evaluation.BATCH,
+            batch_size=evaluation.BATCH_SIZE,
             on=mesh,
             workers=final["data.workers"],
         )
         return now() - began
 
-    some = np.arange(min(len(validation), evaluation.BATCH))
+    some = np.arange(min(len(validation), evaluation.BATCH_SIZE))
     first, again = judged(some), judged(some)
     return Pace(
         step=(laps[-1] - laps[1]) / (len(laps) - 2),

@@ -30,12 +30,12 @@ AGAIN = "then give the same command again"
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # some network file systems cannot flush a folder
 
 
-def failure(error: OSError, path: Path, *, needed: int | None = None) -> SurroundingsError:
+def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> SurroundingsError:
     """The sentence for an error of the operating system at a path; `needed` is what is written there, in bytes."""
     size = f"{path} needs {needed:,} bytes" if needed is not None else f"{path} cannot grow"
     match error.errno:
         case errno.ENOSPC:
-            return SurroundingsError(f"No space left: {size}, {free(path)} are free; make room, {AGAIN}")
+            return SurroundingsError(f"No space left: {size}, {free_bytes(path)} are free; make room, {AGAIN}")
         case errno.EDQUOT:
             return SurroundingsError(f"Disk quota exceeded: {size}; make room, {AGAIN}")
         case errno.EFBIG:
@@ -58,7 +58,7 @@ def failure(error: OSError, path: Path, *, needed: int | None = None) -> Surroun
             return SurroundingsError(f"{path}: {error.strerror or error}; check the disk and the path, {AGAIN}")
 
 
-def free(path: Path) -> str:
+def free_bytes(path: Path) -> str:
     """Free bytes of the disk under a path, which need not exist yet."""
     with contextlib.suppress(OSError):
         there = next(place for place in (path, *path.parents) if place.exists())
@@ -67,19 +67,19 @@ def free(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def named(path: Path, *, needed: int | None = None) -> Iterator[None]:
+def os_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """Turns an `OSError` into a `SurroundingsError` that names the path."""
     try:
         yield
     except OSError as error:
-        raise failure(error, path, needed=needed) from error
+        raise from_os_error(error, path, needed=needed) from error
 
 
 def write(path: Path, content: bytes | memoryview | str) -> None:
     """Writes a whole file, and the folders above it; after a power cut it holds all of the old or all of the new."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with named(path, needed=len(data)):
+    with os_errors(path, needed=len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -91,7 +91,7 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-    sync(path.parent)
+    fsync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,7 +101,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file; `SurroundingsError` where it cannot be read, `UserError` where it is not JSON."""
-    with named(path):
+    with os_errors(path):
         data = path.read_bytes()
     try:
         return json.loads(data)
@@ -121,7 +121,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads what `write_npz` wrote; errors as of `read_json`."""
-    with named(path):
+    with os_errors(path):
         data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -133,25 +133,25 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not as it was written ({error}); put it back from a copy or remove it") from error
 
 
-class Growing:
+class AppendFile:
     """A file open for growing at its end; a line is visible to others as soon as it is written."""
 
     def __init__(self, path: Path):
         self.path = path
-        with named(path):
+        with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
     def write(self, content: bytes | str) -> None:
         """Adds bytes or text at the end."""
         data = content.encode() if isinstance(content, str) else content
-        with named(self.path, needed=len(data)):
+        with os_errors(self.path, needed=len(data)):
             while data:
                 data = data[os.write(self._handle, data) :]
 
     def flush(self) -> None:
         """Returns once everything written is on the disk."""
-        with named(self.path):
+        with os_errors(self.path):
             os.fsync(self._handle)
 
     def close(self) -> None:
@@ -159,56 +159,56 @@ class Growing:
         if self._handle < 0:
             return
         handle, self._handle = self._handle, -1
-        with named(self.path):
+        with os_errors(self.path):
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
 
 
-def append(path: Path) -> Growing:
+def open_append(path: Path) -> AppendFile:
     """Opens a file for growing at its end, making it and the folders above it."""
-    return Growing(path)
+    return AppendFile(path)
 
 
 def append_line(path: Path, facts: Mapping[str, Any]) -> None:
     """Adds one line of JSON, keys sorted, and returns once it is on the disk. A torn last line keeps to itself."""
-    with named(path):
+    with os_errors(path):
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-    file = append(path)
+    file = open_append(path)
     try:
         file.write("\n" * torn + json.dumps(facts, sort_keys=True, allow_nan=False) + "\n")
     finally:
         file.close()
 
 
-def cut(path: Path, size: int) -> None:
+def truncate(path: Path, size: int) -> None:
     """Keeps the first `size` bytes of a file."""
-    with named(path), open(path, "r+b") as file:
+    with os_errors(path), open(path, "r+b") as file:
         file.truncate(size)
         os.fsync(file.fileno())
 
 
 def move(source: Path, target: Path) -> None:
     """Gives a file or folder another name on the same disk; the folder it leaves and the one it enters are flushed."""
-    with named(source):
+    with os_errors(source):
         os.rename(source, target)
     for folder in {source.parent, target.parent}:
-        sync(folder)
+        fsync(folder)
 
 
 def remove(path: Path) -> None:
     """Removes a file, or a folder with all that is in it; nothing where there is none."""
-    with named(path):
+    with os_errors(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Returns once a file, or the list of a folder's names, is on the disk."""
-    with named(path):
+    with os_errors(path):
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
@@ -221,26 +221,26 @@ def sync(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    with named(path), open(path, "rb") as file:
+    with os_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sweep(folder: Path) -> None:
+def remove_temporary(folder: Path) -> None:
     """Removes what a killed `write` left in a folder; only for the holder of its lock, as no other may be writing."""
-    with named(folder):
+    with os_errors(folder):
         left = [entry for entry in folder.iterdir() if TEMPORARY.fullmatch(entry.name)] if folder.is_dir() else []
     for path in left:
         remove(path)
 
 
-def probe(folder: Path, *, needed: int = 1) -> None:
+def ensure_writable(folder: Path, *, needed: int = 1) -> None:
     """Refuses, by name, a folder that cannot be written or has not `needed` bytes left; makes the folder."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:  # Orbax would give up at the first checkpoint
         raise SurroundingsError(f"{folder} is no name in UTF-8; choose another, or set LC_ALL=C.UTF-8") from error
     path = folder / f".probe.{os.getpid()}.tmp"
-    with named(folder, needed=needed):
+    with os_errors(folder, needed=needed):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             path.write_bytes(b"1")
@@ -262,7 +262,7 @@ class Lock:
     """
 
     def __init__(self, path: Path, *, wait: Callable[[str], None] | None = None):
-        with named(path):
+        with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -279,14 +279,14 @@ class Lock:
             if not wait:
                 raise SurroundingsError(f"{in_use}; wait for it or stop it") from error
             wait(f"{in_use}; waiting for it")
-            with named(path):
+            with os_errors(path):
                 fcntl.flock(self._handle, fcntl.LOCK_EX)
         except OSError as error:
             raise SurroundingsError(
                 f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
                 "each other; choose a folder on a local disk"
             ) from error
-        with named(path):
+        with os_errors(path):
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 

@@ -1,7 +1,7 @@
 """The cache: the folder of what can be had again, and where downloads come from. Nothing is written here.
 
 `process` reads the variables CNN_VIT_CACHE, CNN_VIT_OFFLINE and CNN_VIT_MIRROR; the command line and the public verbs
-hand them to `settle`. A program that imports rooms by themselves does so itself, or gets the defaults.
+hand them to `configure`. A program that imports rooms by themselves does so itself, or gets the defaults.
 
     FOLDER/data     data sets        FOLDER/xla     compiled programs        FOLDER/weights     pretrained weights
 """
@@ -16,7 +16,7 @@ from cnn_vit.errors import SurroundingsError
 DEFAULT = "~/.cache/cnn_vit"
 
 
-class Places(NamedTuple):
+class CachePlaces(NamedTuple):
     """Where downloads are kept and come from.
 
     Attributes:
@@ -30,16 +30,16 @@ class Places(NamedTuple):
     mirror: str | None = None
 
 
-_places = Places()
+_places = CachePlaces()
 
 
-def settle(*, folder: str | Path | None = None, offline: bool = False, mirror: str | None = None) -> None:
+def configure(*, folder: str | Path | None = None, offline: bool = False, mirror: str | None = None) -> None:
     """Sets the places for this process; what is left out gets its default."""
     global _places
-    _places = Places(Path(folder).absolute() if folder else None, offline, mirror)
+    _places = CachePlaces(Path(folder).absolute() if folder else None, offline, mirror)
 
 
-def places() -> Places:
+def current_places() -> CachePlaces:
     """The places in force."""
     return _places
 
@@ -52,7 +52,7 @@ def folder() -> Path:
     return _places.folder or Path(home)
 
 
-def sizes() -> dict[str, int]:
+def folder_sizes() -> dict[str, int]:
     """Bytes of each part of the cache: of its folders, and as "." of the files beside them; none where it is empty."""
     top = folder()
     found: dict[str, int] = {}

@@ -76,17 +76,17 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
         SurroundingsError: no address gave the file, or the cache cannot take it. The sentence says where to put it.
     """
     target = cache.folder() / remote.name
-    with remedied(remote, target):
+    with with_remedy(remote, target):
         if not (wrong := difference(target, remote)):
             return target
-        mirror = cache.places().mirror
+        mirror = cache.current_places().mirror
         if mirror and "://" not in mirror:
-            return from_folder(Path(mirror), remote, target)
-        base = f"{checked(mirror).rstrip('/')}/" if mirror else ""
-        addresses = [base + one.partition("://")[2] if base else one for one in map(checked, remote.addresses)]
-        if cache.places().offline:
+            return copy_from_mirror(Path(mirror), remote, target)
+        base = f"{check_address(mirror).rstrip('/')}/" if mirror else ""
+        addresses = [base + one.partition("://")[2] if base else one for one in map(check_address, remote.addresses)]
+        if cache.current_places().offline:
             raise RefusedError(f"{target} {wrong}, and CNN_VIT_OFFLINE=1 forbids downloads")
-        with files.Lock(beside(target, "lock"), wait=note):
+        with files.Lock(hidden_sibling(target, "lock"), wait=note):
             if wrong := difference(target, remote):  # another process may have brought it
                 if target.is_file():
                     note(f"{target} {wrong}: it is downloaded again")
@@ -95,7 +95,7 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
 
 
 @contextlib.contextmanager
-def remedied(remote: Remote, target: Path) -> Iterator[None]:
+def with_remedy(remote: Remote, target: Path) -> Iterator[None]:
     """Turns what goes wrong into one sentence that says how to get the file in another way."""
     md5 = f", md5 {remote.md5}" if remote.md5 else ""
     by_hand = (
@@ -112,7 +112,7 @@ def remedied(remote: Remote, target: Path) -> Iterator[None]:
 
 def difference(path: Path, remote: Remote) -> str:
     """How a file differs from the one it should be, a phrase behind its path; "" where it does not."""
-    with files.named(path):
+    with files.os_errors(path):
         if not path.is_file():
             return "is not there"
         size = path.stat().st_size
@@ -122,10 +122,10 @@ def difference(path: Path, remote: Remote) -> str:
     return "" if found == remote.sha256 else f"has sha256 {found}, expected {remote.sha256}"
 
 
-def from_folder(mirror: Path, remote: Remote, target: Path) -> Path:
+def copy_from_mirror(mirror: Path, remote: Remote, target: Path) -> Path:
     """The file in a mirror's folder."""
     reasons = []
-    for address in map(checked, remote.addresses):
+    for address in map(check_address, remote.addresses):
         place = mirror.absolute() / address.partition("://")[2]
         if not (wrong := difference(place, remote)):
             return place
@@ -133,7 +133,7 @@ def from_folder(mirror: Path, remote: Remote, target: Path) -> Path:
     raise RefusedError(f"{', '.join(reasons)} (CNN_VIT_MIRROR={mirror})")
 
 
-def checked(address: str) -> str:
+def check_address(address: str) -> str:
     """An address as it is; UserError for another kind than http and https."""
     if not is_address(address):
         raise UserError(f"{address} is no http or https address; only these are downloaded")
@@ -146,7 +146,7 @@ def is_address(text: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
-def beside(target: Path, suffix: str) -> Path:
+def hidden_sibling(target: Path, suffix: str) -> Path:
     """The hidden file that goes with a file."""
     return target.with_name(f".{target.name}.{suffix}")
 
@@ -156,14 +156,14 @@ def beside(target: Path, suffix: str) -> Path:
 
 def download(addresses: list[str], remote: Remote, target: Path, timeout: float) -> None:
     """Brings a file to its place; RefusedError with the reasons of all addresses. Only for who holds its lock."""
-    part = beside(target, "part")
-    files.probe(target.parent, needed=max(1, remote.size - size_of(part)))
+    part = hidden_sibling(target, "part")
+    files.ensure_writable(target.parent, needed=max(1, remote.size - size_of(part)))
     reasons = []
     with progress(target.name, remote.size) as told:
         for address in addresses:
             note(f"downloading {target.name} ({remote.size / 1e6:,.1f} MB) from {address}")
             try:
-                bring(address, remote, part, timeout=timeout, told=told)
+                download_from(address, remote, part, timeout=timeout, told=told)
             except RefusedError as error:
                 reasons.append(f"{address} {error}")
             else:
@@ -173,7 +173,7 @@ def download(addresses: list[str], remote: Remote, target: Path, timeout: float)
     raise RefusedError(f"{', '.join(reasons)}{kept}")
 
 
-def bring(address: str, remote: Remote, part: Path, *, timeout: float, told: Callable[[int], None]) -> None:
+def download_from(address: str, remote: Remote, part: Path, *, timeout: float, told: Callable[[int], None]) -> None:
     """Fills a part file from one address, again and again as long as each attempt adds to it."""
     phrase = ""
     for _ in range(ATTEMPTS):
@@ -200,21 +200,21 @@ def stream(address: str, part: Path, remote: Remote, *, timeout: float, told: Ca
 
     RefusedError, the part as it was, where the answer is not the file; BrokenError where it ends early.
     """
-    response = opened(address, size_of(part), timeout)
+    response = open_address(address, size_of(part), timeout)
     with contextlib.closing(response):
-        done = start = beginning(response, size_of(part), remote)
-        data = received(response, done, remote, timeout)
+        done = start = first_byte(response, size_of(part), remote)
+        data = receive(response, done, remote, timeout)
         if not data:
             raise BrokenError(f"ended after {done:,} of {remote.size:,} bytes")
         if start == 0:
             refuse_another(response, data, remote)
             files.remove(part)
-        with contextlib.closing(files.append(part)) as file:
+        with contextlib.closing(files.open_append(part)) as file:
             while data and done <= remote.size:
                 file.write(data)
                 done += len(data)
                 told(done)
-                data = received(response, done, remote, timeout)
+                data = receive(response, done, remote, timeout)
     if done > remote.size:
         files.remove(part)
         raise RefusedError(f"gives more than the {remote.size:,} bytes expected")
@@ -223,7 +223,7 @@ def stream(address: str, part: Path, remote: Remote, *, timeout: float, told: Ca
     return start
 
 
-def opened(address: str, start: int, timeout: float) -> http.client.HTTPResponse:
+def open_address(address: str, start: int, timeout: float) -> http.client.HTTPResponse:
     """The answer of an address, behind its redirects, whatever its status; asked for the bytes from `start` on."""
     opener = urllib.request.OpenerDirector()  # by hand: the usual one opens file:// and ftp:// as well
     for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
@@ -233,67 +233,67 @@ def opened(address: str, start: int, timeout: float) -> http.client.HTTPResponse
         try:
             response = opener.open(urllib.request.Request(address, headers=headers), timeout=timeout)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RefusedError(unreached(error, timeout)) from error
+            raise RefusedError(unreached_reason(error, timeout)) from error
         if response.status not in MOVED:
             return response
         response.close()
         address = urljoin(address, quote(response.headers.get("Location", ""), safe=SAFE))
         if not is_address(address):
-            raise RefusedError(f"redirects to {short(address)}, which is no http or https address")
+            raise RefusedError(f"redirects to {shorten(address)}, which is no http or https address")
     raise RefusedError(f"redirects more than {REDIRECTS} times")
 
 
-def unreached(error: Exception, timeout: float) -> str:
+def unreached_reason(error: Exception, timeout: float) -> str:
     """Why an address gave no answer, a phrase."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return f"did not answer within {timeout:g} seconds"
-    return f"could not be reached ({short(getattr(cause, 'strerror', None) or cause) or type(cause).__name__})"
+    return f"could not be reached ({shorten(getattr(cause, 'strerror', None) or cause) or type(cause).__name__})"
 
 
-def short(words: object) -> str:
+def shorten(words: object) -> str:
     """What a server said, on one line and not for long."""
     return " ".join(str(words).split())[:100]
 
 
-def beginning(response: http.client.HTTPResponse, asked: int, remote: Remote) -> int:
+def first_byte(response: http.client.HTTPResponse, asked: int, remote: Remote) -> int:
     """Where the bytes of an answer begin: where it was asked to, or at 0."""
     if response.status == http.HTTPStatus.OK:
         return 0
     if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-        raise RefusedError(f"answered {response.status} {short(response.reason)}".rstrip())
+        raise RefusedError(f"answered {response.status} {shorten(response.reason)}".rstrip())
     given = response.headers.get("Content-Range", "")
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given)
     if not found or int(found[1]) != asked or found[2] not in ("*", str(remote.size)):
         raise RefusedError(
-            f"gave {short(given) or 'unnamed bytes'}, expected bytes {asked}-{remote.size - 1}/{remote.size}"
+            f"gave {shorten(given) or 'unnamed bytes'}, expected bytes {asked}-{remote.size - 1}/{remote.size}"
         )
     return asked
 
 
-def received(response: http.client.HTTPResponse, done: int, remote: Remote, timeout: float) -> bytes:
+def receive(response: http.client.HTTPResponse, done: int, remote: Remote, timeout: float) -> bytes:
     """The next bytes of an answer; none at its end."""
     try:
         return response.read1(CHUNK)
     except TimeoutError as error:
         raise BrokenError(f"fell silent for {timeout:g} seconds after {done:,} of {remote.size:,} bytes") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise BrokenError(f"broke off after {done:,} of {remote.size:,} bytes ({short(error)})") from error
+        raise BrokenError(f"broke off after {done:,} of {remote.size:,} bytes ({shorten(error)})") from error
 
 
 def refuse_another(response: http.client.HTTPResponse, data: bytes, remote: Remote) -> None:
     """Raises RefusedError where an answer from 0 on is a web page, or is not as long as the file."""
     if PAGE.match(data):
         title = TITLE.search(data)
-        words = f" ({short(title[1].decode(errors='replace'))!r})" if title else ""
+        words = f" ({shorten(title[1].decode(errors='replace'))!r})" if title else ""
         raise RefusedError(f"gave a web page{words} instead of the file")
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) != remote.size:
         kind = response.headers.get_content_type()
-        raise RefusedError(f"offers {int(length):,} bytes ({short(kind)}), expected {remote.size:,}")
+        raise RefusedError(f"offers {int(length):,} bytes ({shorten(kind)}), expected {remote.size:,}")
 
 
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 where there is none."""
-    with files.named(path):
+    with files.os_errors(path):
         return path.stat().st_size if path.is_file() else 0

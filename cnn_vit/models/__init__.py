@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import jax
     from flax import nnx
 
-FROM_DATA = ("channels", "image_size")  # keywords of every variant that the data answer, not the model's settings
+KEYWORDS_FROM_DATA = (
+    "channels",
+    "image_size",
+)  # keywords of every variant that the data answer, not the model's settings
 
 
 def build(name: str, num_classes: int, **changes) -> "nnx.Module":
@@ -41,7 +44,7 @@ def check(
 ) -> "nnx.Module":
     """The network; raises UserError where `build` would, and for settings of the model that belong to the data."""
     for key in keywords:
-        if key in FROM_DATA:
+        if key in KEYWORDS_FROM_DATA:
             raise UserError(f"model.{key} is not a setting; the model takes it from data.{key}")
         if key == "num_classes":
             raise UserError("model.num_classes is not a setting; the model takes the number of classes from the data")
@@ -84,9 +87,9 @@ def keywords(name: str) -> dict[str, inspect.Parameter]:
     }
 
 
-def described(name: str) -> dict[str, tuple[Any, str, str]]:
+def keyword_table(name: str) -> dict[str, tuple[Any, str, str]]:
     """Keywords of a variant, read without jax: (default, type as written, meaning from the docstring)."""
-    found, family = resolve(name), outline(name.partition("/")[0])
+    found, family = resolve(name), read_family(name.partition("/")[0])
     call = family.variants[found.entry] if found.patch is None else family.sizes[found.entry]
     own = {word.arg: ast.literal_eval(word.value) for word in call.keywords} | found.changes
     if found.patch is not None:
@@ -117,7 +120,7 @@ def families() -> list[str]:
 # What the text of a family's file says
 
 
-class Outline(NamedTuple):
+class FamilySource(NamedTuple):
     """A family's file, read as text.
 
     Attributes:
@@ -134,7 +137,7 @@ class Outline(NamedTuple):
 
 
 @functools.cache
-def outline(family: str) -> Outline:
+def read_family(family: str) -> FamilySource:
     """Reads the text of a family's file."""
     if family not in families():
         raise unknown("model family", family, families())
@@ -146,7 +149,7 @@ def outline(family: str) -> Outline:
         for node in body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
     }
-    return Outline(
+    return FamilySource(
         variants=tables["VARIANTS"],
         sizes=tables.get("SIZES", {}),
         suffixes={key: ast.literal_eval(value) for key, value in tables.get("SUFFIXES", {}).items()},
@@ -166,24 +169,24 @@ class Resolved(NamedTuple):
 def resolve(name: str) -> Resolved:
     """Reads `family/variant-suffix-suffix`. The longest variant wins: "5-valid" may be one with a dash in it."""
     family, _, rest = name.partition("/")
-    known = outline(family)
+    known = read_family(family)
     sizes = "|".join(sorted(map(re.escape, known.sizes), key=len, reverse=True))
     words = rest.split("-")
     for end in range(len(words), 0, -1):
         candidate = "-".join(words[:end])
         if candidate in known.variants:
-            return Resolved(family, candidate, None, suffixed(name, words[end:]))
+            return Resolved(family, candidate, None, suffix_keywords(name, words[end:]))
         if sizes and (found := re.fullmatch(f"({sizes})([1-9][0-9]*)", candidate)):
-            return Resolved(family, found[1], int(found[2]), suffixed(name, words[end:]))
+            return Resolved(family, found[1], int(found[2]), suffix_keywords(name, words[end:]))
     note = " (a size and any patch side in pixels)" if sizes else ""
     what = f"{family} has no {rest!r}" if rest else f"{family} alone is a family, not a network, {family}/VARIANT"
     near = f"; did you mean {' or '.join(near)}" if (near := nearest(rest, variants_of(family))) else ""
     raise UserError(f"{what}{near}; it has {', '.join(variants_of(family))}{note}")
 
 
-def suffixed(name: str, suffixes: list[str]) -> dict[str, Any]:
+def suffix_keywords(name: str, suffixes: list[str]) -> dict[str, Any]:
     """Keywords that suffixes set together; two that set the same one contradict each other."""
-    known = outline(name.partition("/")[0]).suffixes
+    known = read_family(name.partition("/")[0]).suffixes
     changes: dict[str, Any] = {}
     for suffix in suffixes:
         if suffix not in known:
@@ -196,7 +199,7 @@ def suffixed(name: str, suffixes: list[str]) -> dict[str, Any]:
 
 def variants_of(family: str) -> tuple[str, ...]:
     """Names behind the slash."""
-    known = outline(family)
+    known = read_family(family)
     patches = {
         size: next(ast.literal_eval(word.value) for word in call.keywords if word.arg == "patch")
         for size, call in known.sizes.items()
@@ -225,15 +228,21 @@ def refuse_keywords(name: str, given: dict[str, Any]) -> None:
     known = {key: parameter.annotation for key, parameter in keywords(name).items()} | {"num_classes": int}
     for key, value in given.items():
         if key not in known:
-            raise unknown(f"keyword of {name}", key, known.keys() - {"num_classes", *FROM_DATA})
+            raise unknown(f"keyword of {name}", key, known.keys() - {"num_classes", *KEYWORDS_FROM_DATA})
         if not accepts(known[key], value):
-            raise UserError(f"{setting(key)}={value!r} is not {spoken(known[key])}")
-    at_least(1, **{key: given[key] for key in ("num_classes", "channels") if key in given})
+            raise UserError(f"{setting_name(key)}={value!r} is not {type_in_words(known[key])}")
+    require_at_least(1, **{key: given[key] for key in ("num_classes", "channels") if key in given})
 
 
-def setting(key: str) -> str:
+def setting_name(key: str) -> str:
     """Where a user sets a keyword."""
-    return f"data.{key}" if key in FROM_DATA else "the number of classes" if key == "num_classes" else f"model.{key}"
+    return (
+        f"data.{key}"
+        if key in KEYWORDS_FROM_DATA
+        else "the number of classes"
+        if key == "num_classes"
+        else f"model.{key}"
+    )
 
 
 def accepts(kind: Any, value: Any) -> bool:
@@ -253,44 +262,44 @@ def accepts(kind: Any, value: Any) -> bool:
     return isinstance(value, kind)
 
 
-def spoken(kind: Any) -> str:
+def type_in_words(kind: Any) -> str:
     """An annotated type in words."""
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return " or ".join(map(repr, inside))
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(map(spoken, inside))
+        return " or ".join(map(type_in_words, inside))
     if origin is tuple:
-        return f"a tuple of {'any number' if inside[-1] is ... else len(inside)} of: {spoken(inside[0])}"
+        return f"a tuple of {'any number' if inside[-1] is ... else len(inside)} of: {type_in_words(inside[0])}"
     return {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text"}.get(kind, str(kind))
 
 
 # What families share
 
 
-def at_least(least: int, **numbers: int | tuple[int, ...]) -> None:
+def require_at_least(least: int, **numbers: int | tuple[int, ...]) -> None:
     """Raises UserError for a keyword's number below the least, alone or in a tuple."""
     for key, value in numbers.items():
         if min(value if isinstance(value, tuple) else (value,), default=least) < least:
-            raise UserError(f"{setting(key)}={value} must be at least {least}")
+            raise UserError(f"{setting_name(key)}={value} must be at least {least}")
 
 
-def shares(**rates: float) -> None:
+def require_rates(**rates: float) -> None:
     """Raises UserError for a rate outside 0 <= rate < 1."""
     for key, value in rates.items():
         if not 0 <= value < 1:
             raise UserError(f"model.{key}={value} must be at least 0 and below 1")
 
 
-def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels of an image size."""
-    at_least(1, image_size=image_size)
+    require_at_least(1, image_size=image_size)
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def large_enough(image_size: int | tuple[int, int], after: Callable[[int], int]) -> tuple[int, int]:
+def feature_map_size(image_size: int | tuple[int, int], after: Callable[[int], int]) -> tuple[int, int]:
     """Sides of a feature map, each `after` of an image's; where nothing is left, UserError with the least size."""
-    height, width = sides(image_size)
+    height, width = height_and_width(image_size)
     if min(after(height), after(width)) < 1:
         least = next(side for side in range(1, 100_000) if after(side) >= 1)
         raise UserError(

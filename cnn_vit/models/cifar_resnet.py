@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnn_vit.models import at_least, sides
+from cnn_vit.models import height_and_width, require_at_least
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.norm import BatchNorm
@@ -49,8 +49,8 @@ class ResNet(nnx.Module):
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
-        at_least(1, blocks=blocks, filters=filters)
-        sides(image_size)
+        require_at_least(1, blocks=blocks, filters=filters)
+        height_and_width(image_size)
         widths = [filters, filters, 2 * filters, 4 * filters]
         self.stem = Conv(channels, filters, 3, padding=1, bias=False)
         self.stem_norm = BatchNorm(filters)

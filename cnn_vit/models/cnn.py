@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import at_least, large_enough, refuse_size, shares, sides
+from cnn_vit.models import feature_map_size, height_and_width, refuse_size, require_at_least, require_rates
 from cnn_vit.models.mlp import Hidden
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
-from cnn_vit.nn.masks import kept, masked_mean, slid
+from cnn_vit.nn.masks import apply_mask, masked_mean, slide_mask
 from cnn_vit.nn.norm import BatchNorm
 from cnn_vit.nn.pool import average_pool, max_pool
 
@@ -71,8 +71,8 @@ class CNN(nnx.Module):
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
-        at_least(1, filters=filters, pool_size=pool_size)
-        shares(dropout=dropout)
+        require_at_least(1, filters=filters, pool_size=pool_size)
+        require_rates(dropout=dropout)
         plan = per_stage(
             len(filters), convolutions=convolutions, kernel_size=kernel_size, stride=stride, padding=padding
         )
@@ -84,8 +84,8 @@ class CNN(nnx.Module):
                 for i in range(len(filters))
             ]
         )
-        self.pooling, self.average, self.image_size = pooling, head == "average", sides(image_size)
-        height, width = large_enough(self.image_size, self.side_after)
+        self.pooling, self.average, self.image_size = pooling, head == "average", height_and_width(image_size)
+        height, width = feature_map_size(self.image_size, self.side_after)
         features = filters[-1] * (1 if self.average else height * width)
         self.dropout = Dropout(dropout)
         self.hidden = Hidden(features, hidden, activation="relu", dropout=dropout)
@@ -189,7 +189,7 @@ class Stage(nnx.Module):
     ) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         for i, convolution in enumerate(self.convolutions):
             if mask is not None:
-                x, mask = kept(x, mask), self.inside(i, mask)
+                x, mask = apply_mask(x, mask), self.inside(i, mask)
             x = convolution(x)
             if self.norms:
                 x = self.norms[i](x, train=train)
@@ -202,13 +202,13 @@ class Stage(nnx.Module):
 
     def inside(self, i: int, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
         """The pixels that convolution i leaves of each picture."""
-        return slid(mask, self.kernel_size, stride=self.stride if i == 0 else 1, padding=self.padding)
+        return slide_mask(mask, self.kernel_size, stride=self.stride if i == 0 else 1, padding=self.padding)
 
     def mask_after(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
         """The pixels that the stage leaves of each picture."""
         for i in range(len(self.convolutions)):
             mask = self.inside(i, mask)
-        return mask if self.pool == 1 else slid(mask, self.pool, stride=self.pool, padding=0)
+        return mask if self.pool == 1 else slide_mask(mask, self.pool, stride=self.pool, padding=0)
 
     def side_after(self, side: int) -> int:
         """Side in pixels that the stage leaves of a side."""
@@ -224,7 +224,7 @@ def per_stage(stages: int, **keywords: int | tuple[int, ...]) -> list[dict[str, 
     if stages == 0:
         raise UserError("model.filters=() names no stage; give one number per stage")
     for key, value in keywords.items():
-        at_least(0 if key == "padding" else 1, **{key: value})
+        require_at_least(0 if key == "padding" else 1, **{key: value})
         if isinstance(value, tuple) and len(value) != stages:
             raise UserError(f"model.{key}={value} has {len(value)} numbers for {stages} stages; give one for each")
     return [

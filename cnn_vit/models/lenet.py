@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnn_vit.models import at_least, large_enough, refuse_size, sides
+from cnn_vit.models import feature_map_size, height_and_width, refuse_size, require_at_least
 from cnn_vit.models.mlp import ACTIVATIONS, Hidden
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
@@ -52,10 +52,10 @@ class LeNet(nnx.Module):
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
-        at_least(1, filters=filters)
-        at_least(0, field=field)
-        self.image_size, self.activation, self.pooling = sides(image_size), activation, pooling
-        height, width = large_enough(self.image_size, lambda side: ((max(side, field) - 4) // 2 - 4) // 2)
+        require_at_least(1, filters=filters)
+        require_at_least(0, field=field)
+        self.image_size, self.activation, self.pooling = height_and_width(image_size), activation, pooling
+        height, width = feature_map_size(self.image_size, lambda side: ((max(side, field) - 4) // 2 - 4) // 2)
         around = [(max(field - side, 0) // 2, max(field - side + 1, 0) // 2) for side in self.image_size]
         first = "lecun_normal" if activation == "tanh" else "he_normal"
         self.conv1 = Conv(channels, filters[0], 5, padding=(around[0], around[1]), initializer=first)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnn_vit.models import at_least, refuse_size, shares, sides
+from cnn_vit.models import height_and_width, refuse_size, require_at_least, require_rates
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
 
@@ -52,7 +52,7 @@ class MLP(nnx.Module):
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
-        self.image_size = sides(image_size)
+        self.image_size = height_and_width(image_size)
         pixels = self.image_size[0] * self.image_size[1]
         self.hidden = Hidden(pixels * channels, hidden, activation=activation, dropout=dropout)
         self.head = Dense(self.hidden.features, num_classes)
@@ -87,8 +87,8 @@ class Hidden(nnx.Module):
     """
 
     def __init__(self, in_features: int, hidden: tuple[int, ...], *, activation: str, dropout: float):
-        at_least(1, hidden=hidden)
-        shares(dropout=dropout)
+        require_at_least(1, hidden=hidden)
+        require_rates(dropout=dropout)
         widths = (in_features, *hidden)
         initializer = "lecun_normal" if activation == "tanh" else "he_normal"
         self.layers = nnx.List([Dense(widths[i], widths[i + 1], initializer=initializer) for i in range(len(hidden))])

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import at_least, sides
+from cnn_vit.models import height_and_width, require_at_least
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.norm import BatchNorm
@@ -62,8 +62,8 @@ class ResNet(nnx.Module):
         channels: int = 3,
         image_size: int | tuple[int, int] = 224,
     ):
-        at_least(1, blocks=blocks, filters=filters, groups=groups, group_width=group_width)
-        sides(image_size)
+        require_at_least(1, blocks=blocks, filters=filters, groups=groups, group_width=group_width)
+        height_and_width(image_size)
         if not blocks:
             raise UserError("model.blocks=() names no stage; give one number per stage")
         if not bottleneck and (groups, group_width) != (1, 64):

@@ -27,11 +27,11 @@ import numpy as np
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import at_least, refuse_size, shares, sides
+from cnn_vit.models import height_and_width, refuse_size, require_at_least, require_rates
 from cnn_vit.nn.attention import Attention
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout, StochasticDepth
-from cnn_vit.nn.masks import kept, masked_mean
+from cnn_vit.nn.masks import apply_mask, masked_mean
 from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions, sincos_positions
@@ -87,9 +87,9 @@ class ViT(nnx.Module):
         channels: int = 3,
         image_size: int | tuple[int, int] = 224,
     ):
-        at_least(1, patch=patch, width=width, depth=depth, heads=heads, hidden=hidden)
-        shares(dropout=dropout, stochastic_depth=stochastic_depth)
-        self.image_size = sides(image_size)
+        require_at_least(1, patch=patch, width=width, depth=depth, heads=heads, hidden=hidden)
+        require_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+        self.image_size = height_and_width(image_size)
         self.drop_leftover = leftover == "drop"
         self.grid = whole_patches(self.image_size, patch, drop=self.drop_leftover)
         self.read = self.grid[0] * patch, self.grid[1] * patch
@@ -129,7 +129,7 @@ class ViT(nnx.Module):
             refuse_size(images, self.image_size)
             images = images[:, : self.read[0], : self.read[1]]
         else:
-            images, grid = self.whole(kept(images, mask))
+            images, grid = self.whole(apply_mask(images, mask))
             tokens = self.tokens(mask)  # (B, T)
         x = self.patches(images)  # (B, N, D)
         x = self.dropout(self.placed(x, grid), train=train, rngs=rngs)

@@ -49,14 +49,14 @@ def attend(
         with jax.numpy_dtype_promotion("standard"):  # JAX's own body adds bfloat16 to float32
             y = jax.nn.dot_product_attention(q, k, v, mask=mask)
     else:
-        y = plain(q, k, v, mask=mask, drop=drop)
+        y = plain_attention(q, k, v, mask=mask, drop=drop)
     if mask is None:
         return y
     reads = mask.any(-1).swapaxes(1, 2)  # whether each reader reads anything; one for all if the mask has one
     return jnp.where(reads[..., None], y, 0)
 
 
-def plain(
+def plain_attention(
     q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array | None, drop: Callable | None
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
     """Attention written out, with all N times M weights of a head in memory."""

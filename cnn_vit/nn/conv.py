@@ -10,7 +10,7 @@ from flax import nnx
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import declare
-from cnn_vit.nn.windows import Padding, Sides, around, places, sides
+from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 
 class Conv(nnx.Module):
@@ -43,27 +43,27 @@ class Conv(nnx.Module):
         self,
         in_channels: int,
         filters: int,
-        kernel_size: Sides,
+        kernel_size: IntOrPair,
         *,
         padding: Padding,
-        stride: Sides = 1,
-        dilation: Sides = 1,
+        stride: IntOrPair = 1,
+        dilation: IntOrPair = 1,
         groups: int = 1,
         bias: bool = True,
         initializer: str = "he_normal",
     ):
         if groups < 1 or in_channels % groups or filters % groups:
             raise UserError(f"{groups} groups do not divide {in_channels} channels and {filters} filters evenly")
-        size = sides(kernel_size, "kernel_size")
+        size = height_and_width(kernel_size, "kernel_size")
         self.kernel = declare(nnx.Param, (*size, in_channels // groups, filters), initializer)
         self.bias = declare(nnx.Param, (filters,), "zeros") if bias else None
-        self.padding, self.groups = around(padding), groups
-        self.stride, self.dilation = sides(stride, "stride"), sides(dilation, "dilation")
+        self.padding, self.groups = normalize_padding(padding), groups
+        self.stride, self.dilation = height_and_width(stride, "stride"), height_and_width(dilation, "dilation")
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         kernel = self.kernel[...].astype(x.dtype)  # (V, U, I/G, O)
         for i in (0, 1):
-            places(
+            output_size(
                 x.shape[1 + i],
                 kernel.shape[i],
                 stride=self.stride[i],

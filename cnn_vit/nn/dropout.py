@@ -11,7 +11,9 @@ from flax import nnx
 from cnn_vit.errors import UserError
 
 
-def thinned(x: jax.Array, rate: float, shape: tuple[int, ...], rngs: nnx.Rngs | None) -> jax.Array:  # (...) -> (...)
+def drop_randomly(
+    x: jax.Array, rate: float, shape: tuple[int, ...], rngs: nnx.Rngs | None
+) -> jax.Array:  # (...) -> (...)
     """x / (1 - rate) where a draw of this shape, broadcast over x, keeps it; 0 elsewhere.
 
     Divided in float32: 1 - 0.1 rounded to bfloat16 would make every number 0.2 % too large.
@@ -47,7 +49,7 @@ class Dropout(nnx.Module):
         self.rate = rate
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:  # (...) -> (...)
-        return thinned(x, self.rate, x.shape, rngs) if train and self.rate else x
+        return drop_randomly(x, self.rate, x.shape, rngs) if train and self.rate else x
 
 
 class StochasticDepth(nnx.Module):
@@ -72,4 +74,4 @@ class StochasticDepth(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:  # (B, ...) -> (B, ...)
         each = (len(x),) + (1,) * (x.ndim - 1)
-        return thinned(x, self.rate, each, rngs) if train and self.rate else x
+        return drop_randomly(x, self.rate, each, rngs) if train and self.rate else x

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_vit.nn.windows import Padding, Sides, around, places, sides
+from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 
-def kept(x: jax.Array, mask: jax.Array) -> jax.Array:  # (B, ..., C), (B, ...) -> (B, ..., C)
+def apply_mask(x: jax.Array, mask: jax.Array) -> jax.Array:  # (B, ..., C), (B, ...) -> (B, ..., C)
     """What the mask keeps, and 0 elsewhere, whatever stood there."""
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
-def slid(mask: jax.Array, size: Sides, *, stride: Sides, padding: Padding) -> jax.Array:  # (B, H, W) -> (B, Y, X)
+def slide_mask(
+    mask: jax.Array, size: IntOrPair, *, stride: IntOrPair, padding: Padding
+) -> jax.Array:  # (B, H, W) -> (B, Y, X)
     """The places of a sliding window that each picture alone would have: floor((side + padding - size) / stride) + 1.
 
     Args:
@@ -26,9 +28,11 @@ def slid(mask: jax.Array, size: Sides, *, stride: Sides, padding: Padding) -> ja
         stride: pixels between two places, one number or (down, right).
         padding: pixels around a picture, one number or ((top, bottom), (left, right)).
     """
-    each = zip(sides(size, "size"), sides(stride, "stride"), around(padding), strict=True)
+    each = zip(
+        height_and_width(size, "size"), height_and_width(stride, "stride"), normalize_padding(padding), strict=True
+    )
     for axis, (side, step, pair) in enumerate(each, start=1):
-        first = np.arange(places(mask.shape[axis], side, stride=step, padding=pair)) * step
+        first = np.arange(output_size(mask.shape[axis], side, stride=step, padding=pair)) * step
         needed = np.maximum(first + side - 1 - sum(pair), 0)  # the least last pixel of a picture with this place
         mask = jnp.take(mask, needed, axis=axis, mode="clip")
     return mask
@@ -37,6 +41,6 @@ def slid(mask: jax.Array, size: Sides, *, stride: Sides, padding: Padding) -> ja
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:  # (B, ..., C), (B, ...) -> (B, C)
     """The mean over what the mask keeps, pixels or tokens, summed in float32; 0 where it keeps nothing."""
     axes = tuple(range(1, mask.ndim))
-    sums = kept(x, mask).astype(jnp.float32).sum(axes)  # (B, C)
+    sums = apply_mask(x, mask).astype(jnp.float32).sum(axes)  # (B, C)
     counts = mask.sum(axes, dtype=jnp.float32)[:, None]  # (B, 1)
     return (sums / jnp.maximum(counts, 1)).astype(x.dtype)

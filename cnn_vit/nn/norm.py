@@ -13,7 +13,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import declare
 
 
-def normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:  # (...) -> (...)
+def normalize(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:  # (...) -> (...)
     """(x - mean) / sqrt(var + epsilon), mean and variance over some axes, in float32."""
     return (x - x.mean(axes, keepdims=True)) * jax.lax.rsqrt(x.var(axes, keepdims=True) + epsilon)
 
@@ -80,7 +80,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (..., D) -> (..., D)
-        y = normalized(x.astype(jnp.float32), (-1,), self.epsilon)
+        y = normalize(x.astype(jnp.float32), (-1,), self.epsilon)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
@@ -108,5 +108,5 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
         grouped = x.astype(jnp.float32).reshape(*x.shape[:3], self.groups, -1)  # (B, H, W, G, C/G)
-        y = normalized(grouped, (1, 2, 4), self.epsilon).reshape(x.shape)  # (B, H, W, C)
+        y = normalize(grouped, (1, 2, 4), self.epsilon).reshape(x.shape)  # (B, H, W, C)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)

@@ -12,12 +12,12 @@ import numpy as np
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.calls import layer
-from cnn_vit.nn.windows import Padding, Sides, around, places, sides
+from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 
 @layer
 def max_pool(
-    x: jax.Array, size: Sides, *, stride: Sides, padding: Padding
+    x: jax.Array, size: IntOrPair, *, stride: IntOrPair, padding: Padding
 ) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
     """The largest value of each window; padding is never the largest.
 
@@ -33,14 +33,14 @@ def max_pool(
     Raises:
         UserError: a window that is larger than the padded image, or one that could see padding alone.
     """
-    window, steps, edges, _ = plan(x.shape[1:3], size, stride, padding)
+    window, steps, edges, _ = plan_windows(x.shape[1:3], size, stride, padding)
     lowest = np.array(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, lowest, jax.lax.max, window, steps, edges)
 
 
 @layer
 def average_pool(
-    x: jax.Array, size: Sides, *, stride: Sides, padding: Padding, count_padding: bool
+    x: jax.Array, size: IntOrPair, *, stride: IntOrPair, padding: Padding, count_padding: bool
 ) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
     """The mean of each window, summed in float32.
 
@@ -55,19 +55,23 @@ def average_pool(
     Raises:
         UserError: a window that is larger than the padded image, or one that could see padding alone.
     """
-    window, steps, edges, inside = plan(x.shape[1:3], size, stride, padding)
+    window, steps, edges, inside = plan_windows(x.shape[1:3], size, stride, padding)
     sums = jax.lax.reduce_window(x.astype(jnp.float32), np.float32(0), jax.lax.add, window, steps, edges)
     counts = window[1] * window[2] if count_padding else np.multiply.outer(*inside)[..., None]
     return (sums / np.float32(counts)).astype(x.dtype)
 
 
-def plan(image: tuple[int, ...], size: Sides, stride: Sides, padding: Padding):
+def plan_windows(image: tuple[int, ...], size: IntOrPair, stride: IntOrPair, padding: Padding):
     """Window, strides and padding of all four axes; for each side of an image how many of its pixels a window has."""
-    window, steps, edges = sides(size, "size"), sides(stride, "stride"), around(padding)
+    window, steps, edges = (
+        height_and_width(size, "size"),
+        height_and_width(stride, "stride"),
+        normalize_padding(padding),
+    )
     inside = []
     for pixels, side, step, pair in zip(image, window, steps, edges, strict=True):
         if max(pair) >= side:
             raise UserError(f"padding {pair} is as large as the window of {side} pixels, which could see nothing else")
-        first = np.arange(places(pixels, side, stride=step, padding=pair)) * step - pair[0]
+        first = np.arange(output_size(pixels, side, stride=step, padding=pair)) * step - pair[0]
         inside.append(np.minimum(first + side, pixels) - np.maximum(first, 0))
     return (1, *window, 1), (1, *steps, 1), ((0, 0), *edges, (0, 0)), inside

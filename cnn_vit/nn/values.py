@@ -41,7 +41,7 @@ class Network(NamedTuple):
     apply: Callable
 
 
-class Shape(jax.ShapeDtypeStruct):
+class DeclaredValue(jax.ShapeDtypeStruct):
     """The place of a value that a network does not have yet."""
 
     def __getitem__(self, index):
@@ -62,8 +62,8 @@ def declare(kind: type[nnx.Variable], shape: tuple[int, ...], initializer: str) 
     Raises:
         UserError: a distribution that is not among them, or other numbers than it takes.
     """
-    parse(initializer)
-    return kind(Shape(shape, jnp.float32), initializer=initializer)
+    parse_initializer(initializer)
+    return kind(DeclaredValue(shape, jnp.float32), initializer=initializer)
 
 
 def functional(model: nnx.Module) -> Network:
@@ -82,7 +82,7 @@ def functional(model: nnx.Module) -> Network:
     return Network(params, stats, initializers, apply)
 
 
-def first_values(network: Network, seed: int) -> tuple[dict, dict]:
+def initial_values(network: Network, seed: int) -> tuple[dict, dict]:
     """Draws parameters and statistics as NumPy arrays.
 
     Each depends on seed (at least 0), path, shape and distribution alone: not on platform, device count or order.
@@ -90,7 +90,7 @@ def first_values(network: Network, seed: int) -> tuple[dict, dict]:
 
     def draw(path, leaf):
         keys = tuple(entry.key for entry in path)
-        name, numbers = parse(network.initializers[keys])
+        name, numbers = parse_initializer(network.initializers[keys])
         digest = hashlib.blake2b("/".join(map(str, keys)).encode(), digest_size=8).digest()
         rng = np.random.Generator(np.random.Philox(key=[seed, int.from_bytes(digest, "little")]))
         return INITIALIZERS[name](rng, leaf.shape, *numbers)
@@ -99,7 +99,7 @@ def first_values(network: Network, seed: int) -> tuple[dict, dict]:
 
 
 @functools.cache
-def parse(initializer: str) -> tuple[str, tuple[float, ...]]:
+def parse_initializer(initializer: str) -> tuple[str, tuple[float, ...]]:
     """Reads "normal(0.02)" as ("normal", (0.02,)); UserError where no distribution is meant."""
     found = re.fullmatch(r"(\w+)(?:\((.+)\))?", initializer)
     name, text = found.groups() if found else (initializer, None)
@@ -135,7 +135,9 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], limit: float) -> n
     return drawn
 
 
-KEPT = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))  # 0.8796: see truncated_normal
+TRUNCATED_STD = math.sqrt(
+    1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2))
+)  # 0.8796: see truncated_normal
 
 
 def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
@@ -152,7 +154,7 @@ def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation
         again = rng.standard_normal(outside.size, np.float32)
         flat[outside] = again
         outside = outside[np.abs(again) > 2]
-    drawn *= np.float32(deviation / KEPT)
+    drawn *= np.float32(deviation / TRUNCATED_STD)
     return drawn
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnn_vit.plots.gallery import Row, gallery
-from cnn_vit.plots.images import heat, image, sheet, signed
-from cnn_vit.plots.look import (
+from cnn_vit.plots.images import data_uri, filter_images, heatmap, image_grid
+from cnn_vit.plots.style import (
     COLORS,
     CSS,
     DASHES,
-    LETTERS,
+    FONT,
     MARKERS,
     NUMBERED,
     PLOT,
@@ -29,27 +29,48 @@ from cnn_vit.plots.look import (
     SERIES,
     SHADE,
     WIDTH,
-    beside,
     color,
-    compact,
-    cut,
-    drawn,
-    few,
+    compact_label,
+    downsample,
+    new_figure,
     panel,
-    percentage,
-    plain,
+    percent_label,
+    printable,
     rgb,
+    shorten,
+    side_by_side,
     standalone,
-    svg,
-    thinned,
+    tick_locator,
+    to_svg,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "COLORS", "CSS", "DASHES", "LETTERS", "PLOT", "SERIES", "Line", "Row", "Span", "bars", "beside", "curves",
-    "gallery", "heat", "image", "matrix", "panel", "plain", "reliability", "sheet", "signed", "spans", "standalone",
+    "COLORS",
+    "CSS",
+    "DASHES",
+    "FONT",
+    "PLOT",
+    "SERIES",
+    "Line",
+    "Row",
+    "Span",
+    "bars",
+    "curves",
+    "data_uri",
+    "filter_images",
+    "gallery",
+    "heatmap",
+    "image_grid",
+    "matrix",
+    "panel",
+    "printable",
+    "reliability",
+    "side_by_side",
+    "spans",
+    "standalone",
 ]  # fmt: skip
 
 
@@ -85,20 +106,20 @@ def curves(
 
     One of more than so many points is drawn as means of neighbors (see `thinned`).
     """
-    with drawn() as figure:
+    with new_figure() as figure:
         axes = figure.add_subplot()
         for line in lines:
             draw_line(axes, line, points)
         axes.set_title(title)
         axes.set_xlabel(x_label)
-        axes.yaxis.set_major_formatter(percentage if percent else compact)
+        axes.yaxis.set_major_formatter(percent_label if percent else compact_label)
         if log:
             logarithmic(axes, lines)
-        axes.xaxis.set_major_formatter(compact)
-        axes.xaxis.set_major_locator(few(6, whole=True))
+        axes.xaxis.set_major_formatter(compact_label)
+        axes.xaxis.set_major_locator(tick_locator(6, whole=True))
         if (named := sum(bool(line.name) for line in lines)) > 1:
             axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=-(-named // 6))
-        return svg(figure, title)
+        return to_svg(figure, title)
 
 
 def logarithmic(axes: "Axes", lines: Sequence[Line]) -> None:
@@ -109,13 +130,13 @@ def logarithmic(axes: "Axes", lines: Sequence[Line]) -> None:
     if values and max(values) >= 10 * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
-        axes.yaxis.set_major_formatter(compact)
+        axes.yaxis.set_major_formatter(compact_label)
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def draw_line(axes: "Axes", line: Line, points: int) -> None:
     """A curve, with a mark at each value where they are few."""
-    x, y = thinned(line.x, line.y, points)
+    x, y = downsample(line.x, line.y, points)
     marker = MARKERS[line.series % len(MARKERS)] if len(x) <= 20 else ""
     look: dict[str, Any] = {"color": color(line.series), "linestyle": DASHES[line.series // SERIES % len(DASHES)]}
     axes.plot(x, y, label=line.name or "_", marker=marker, markersize=3.5, **look)
@@ -129,22 +150,22 @@ def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
     """
     classes = len(counts)
     small = classes <= NUMBERED
-    with drawn(height=WIDTH) as figure:
+    with new_figure(height=WIDTH) as figure:
         axes = figure.add_subplot()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         if small:
             cells(axes, counts, shares)
-            axes.set_xticks(range(classes), [cut(name) for name in names], rotation=rotation(names))
-            axes.set_yticks(range(classes), [cut(name) for name in names])
+            axes.set_xticks(range(classes), [shorten(name) for name in names], rotation=label_rotation(names))
+            axes.set_yticks(range(classes), [shorten(name) for name in names])
             axes.tick_params(length=0, labelsize=11 if classes <= 12 else 9)
         else:
-            axes.imshow(shaded(np.cbrt(shares)), interpolation="nearest", aspect="equal")
+            axes.imshow(shade_levels(np.cbrt(shares)), interpolation="nearest", aspect="equal")
         axes.grid(visible=False)
         axes.spines[:].set_visible(not small)
         axes.set_title(title)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        return svg(figure, title)
+        return to_svg(figure, title)
 
 
 def cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
@@ -163,7 +184,7 @@ def cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
     axes.set_aspect("equal")
 
 
-def shaded(shares: np.ndarray) -> np.ndarray:  # (K, K) -> (K, K, 4)
+def shade_levels(shares: np.ndarray) -> np.ndarray:  # (K, K) -> (K, K, 4)
     """Shares as opacities of a color between those of light and dark."""
     right, wrong = (np.mean([rgb(one) for one in COLORS[name]], 0) for name in ("series0", "series1"))
     colors = np.where(np.eye(len(shares), dtype=bool)[..., None], right, wrong)
@@ -172,29 +193,29 @@ def shaded(shares: np.ndarray) -> np.ndarray:  # (K, K) -> (K, K, 4)
 
 def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
     """A value with its interval for each of some names, one below the other."""
-    with drawn(height=70 + 26 * len(rows)) as figure:
+    with new_figure(height=70 + 26 * len(rows)) as figure:
         axes = figure.add_subplot()
         for place, row in enumerate(rows):
             if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [place, place], color=color(row.series), linewidth=2.2)
             axes.plot([row.middle], [place], marker=MARKERS[row.series % 6], markersize=6, color=color(row.series))
-        axes.set_yticks(range(len(rows)), [cut(row.name, 28) for row in rows])
+        axes.set_yticks(range(len(rows)), [shorten(row.name, 28) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.xaxis.set_major_formatter(percentage if percent else compact)
-        axes.xaxis.set_major_locator(few(4))
+        axes.xaxis.set_major_formatter(percent_label if percent else compact_label)
+        axes.xaxis.set_major_locator(tick_locator(4))
         axes.grid(visible=False, axis="y")
         axes.set_title(title)
-        return svg(figure, title)
+        return to_svg(figure, title)
 
 
 def bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
     """Counts as bars, one below the other, with their numbers."""
-    with drawn(height=60 + 17 * len(values)) as figure:
+    with new_figure(height=60 + 17 * len(values)) as figure:
         axes = figure.add_subplot()
         axes.barh(range(len(values)), values, color=color(0), alpha=0.75, height=0.72)
         for place, value in enumerate(values):
             axes.text(value + max(values) / 80, place, f"{value:,}", va="center", fontsize=10, color=SENTINELS["soft"])
-        axes.set_yticks(range(len(values)), [cut(name, 22) for name in names])
+        axes.set_yticks(range(len(values)), [shorten(name, 22) for name in names])
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlim(0, 1.14 * max([*values, 1]))
         axes.set_xticks([])
@@ -202,12 +223,12 @@ def bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
         axes.set_title(title)
-        return svg(figure, title)
+        return to_svg(figure, title)
 
 
 def reliability(points: Sequence[Span], *, title: str) -> str:
     """How often predictions are right (middle, low, high) against how sure they are (the name, a share)."""
-    with drawn() as figure:
+    with new_figure() as figure:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=SENTINELS["soft"], linewidth=1, linestyle=DASHES[1])
         for point in points:
@@ -216,14 +237,14 @@ def reliability(points: Sequence[Span], *, title: str) -> str:
         axes.plot([float(point.name) for point in points], [point.middle for point in points], "o", color=color(0))
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
-        axes.xaxis.set_major_formatter(percentage)
-        axes.yaxis.set_major_formatter(percentage)
+        axes.xaxis.set_major_formatter(percent_label)
+        axes.yaxis.set_major_formatter(percent_label)
         axes.set_xlabel("probability of the predicted class")
         axes.set_ylabel("right")
         axes.set_title(title)
-        return svg(figure, title)
+        return to_svg(figure, title)
 
 
-def rotation(names: Sequence[str]) -> float:
+def label_rotation(names: Sequence[str]) -> float:
     """Degrees that names below a matrix are turned by: none where they are short."""
     return 90.0 if max(map(len, names)) * len(names) > 30 else 0.0

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.plots.images import image
-from cnn_vit.plots.look import NAMESPACES, cut
+from cnn_vit.plots.images import data_uri
+from cnn_vit.plots.style import NAMESPACES, shorten
 
 NAMES, GAP, TOP = 150, 8, 28  # CSS pixels of the column of names, between rows, of the title
 BETWEEN, GRAY = 2, 128  # pixels between photographs, and their level: seen on white and on black
@@ -32,9 +32,9 @@ def gallery(rows: Sequence[Row], *, title: str) -> str:
     for place, row in enumerate(rows):
         top = TOP + place * (side + GAP)
         parts += [
-            text(0, top + 14, cut(row.name, LETTERS), 12, "ink", bold=True),
-            text(0, top + 30, cut(row.note, LETTERS + 2), 11, "soft"),
-            f'<image xlink:href="{image(strip(row.images))}" x="{NAMES}" y="{top}" '
+            text(0, top + 14, shorten(row.name, LETTERS), 12, "ink", bold=True),
+            text(0, top + 30, shorten(row.note, LETTERS + 2), 11, "soft"),
+            f'<image xlink:href="{data_uri(strip(row.images))}" x="{NAMES}" y="{top}" '
             f'width="{len(row.images) * (side + BETWEEN)}" height="{side}"/>',
         ]
     return "\n".join([*parts, "</svg>"])

@@ -8,7 +8,7 @@ import numpy as np
 LEAST = 16  # pixels of the longer side of an image in a sheet
 
 
-def image(pixels: np.ndarray) -> str:
+def data_uri(pixels: np.ndarray) -> str:
     """An image (H, W, 1, 3 or 4) uint8 as a data address: PNG, or JPEG where it is large and opaque."""
     from PIL import Image
 
@@ -20,7 +20,7 @@ def image(pixels: np.ndarray) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def sheet(images: np.ndarray, *, columns: int) -> np.ndarray:  # (N, H, W, C) -> (Y, X, 4)
+def image_grid(images: np.ndarray, *, columns: int) -> np.ndarray:  # (N, H, W, C) -> (Y, X, 4)
     """Images side by side in rows, with transparent gaps; small ones enlarged to LEAST pixels, each pixel a square."""
     times = -(-LEAST // max(images.shape[1:3]))
     images = images.repeat(times, 1).repeat(times, 2)
@@ -35,7 +35,7 @@ def sheet(images: np.ndarray, *, columns: int) -> np.ndarray:  # (N, H, W, C) ->
     return found
 
 
-def signed(values: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H, W, 1 or 3)
+def filter_images(values: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H, W, 1 or 3)
     """Filters as images: 0 is middle gray, the largest number of each filter black or white. Colors where C is 3."""
     shown = values if values.shape[-1] == 3 else values.mean(-1, keepdims=True)
     largest = np.abs(shown).max((1, 2, 3), keepdims=True)
@@ -43,7 +43,7 @@ def signed(values: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H, W, 1 or 
     return np.round(127.5 + 127.5 * scaled).astype(np.uint8)
 
 
-def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:  # (...) -> (..., 3)
+def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:  # (...) -> (..., 3)
     """Numbers as colors of cividis, which is the same to all eyes and rises in lightness."""
     from matplotlib import colormaps
 

@@ -3,41 +3,41 @@
 from typing import Any
 
 from cnn_vit import models, plots, settings
-from cnn_vit.analysis import entrance, table
+from cnn_vit.analysis import input_layer, table
 from cnn_vit.errors import UserError
-from cnn_vit.reports.page import interval, seconds, share
+from cnn_vit.reports.page import duration_text, interval_text, percent
 from cnn_vit.reports.tallies import tally
 from cnn_vit.runs import journal
-from cnn_vit.runs.reader import SPLITS, Record
+from cnn_vit.runs.reader import SPLITS, RunRecord
 
 FEW = 64  # patches that are shown one by one
 SMALL = 48  # pixels a side, up to which each is shown as a square
 LOW = 0.1  # least width of the colors of a likeness, where all are alike
 
 
-def tallies(record: Record) -> dict[str, dict[str, Any]]:
+def tally_splits(record: RunRecord) -> dict[str, dict[str, Any]]:
     """The numbers of each split that was judged."""
     loss = record.settings["loss.name"]
     return {split: tally(rows, record.classes, loss) for split, rows in record.predictions.items()}
 
 
-def of(record: Record, tallied: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def page_facts(record: RunRecord, tallied: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Everything that the template of one run names."""
-    layers, why_no_layers = described(record)
+    layers, why_no_layers = layer_table(record)
     return {
         "record": record,
         "title": f"{record.name}: {record.settings['model.name']}",
         "status": status(record),
         "tallies": tallied,
-        "best": journal.best(told) if (told := record.lines("evaluation")) else None,
+        "best": journal.best_evaluation(told) if (told := record.lines("evaluation")) else None,
         "cards": cards(record, tallied, layers),
         "speed": speed(record),
-        "mistakes": mistakes(record, tallied),
-        "seen": seen(record),
-        "looks": looks(record),
+        "mistakes": worst_mistakes(record, tallied),
+        "seen": seen_images(record),
+        "looks": learned_features(record),
         "layers": layers,
         "why_no_layers": why_no_layers,
-        "settings": explained(record.settings),
+        "settings": explain_settings(record.settings),
         "command": command(record),
         "reads": reads(record),
         "surroundings": surroundings(record),
@@ -45,10 +45,10 @@ def of(record: Record, tallied: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def explained(final: settings.Settings) -> list[tuple[str, Any, str, str]]:
+def explain_settings(final: settings.Settings) -> list[tuple[str, Any, str, str]]:
     """Key, value, origin and meaning of every setting, those of the network's keywords from its own text."""
     try:
-        known = models.described(final["model.name"])
+        known = models.keyword_table(final["model.name"])
     except UserError:  # a run of another version's network
         known = {}
     meant = {f"model.{name}": meaning.rstrip(".") for name, (_, _, meaning) in known.items()}
@@ -57,38 +57,38 @@ def explained(final: settings.Settings) -> list[tuple[str, Any, str, str]]:
     ]
 
 
-def status(record: Record) -> str:
+def status(record: RunRecord) -> str:
     """How far the run is, in words."""
     total = "" if record.total is None else f" of {record.total:,}"
     return f"finished at step {record.step:,}" if record.result else f"not finished: step {record.step:,}{total}"
 
 
 def cards(
-    record: Record, tallied: dict[str, dict[str, Any]], layers: table.Description | None
+    record: RunRecord, tallied: dict[str, dict[str, Any]], layers: table.Description | None
 ) -> list[tuple[str, str, str]]:
     """The numbers at the top: name, value, remark."""
     found = [
-        (f"{split} accuracy", share(told["accuracy"].middle), f"{interval(told['accuracy'])}, n {told['n']:,}")
+        (f"{split} accuracy", percent(told["accuracy"].middle), f"{interval_text(told['accuracy'])}, n {told['n']:,}")
         for split in reversed(SPLITS)
         if (told := tallied.get(split))
     ]
     evaluations = record.lines("evaluation")
     if not tallied and evaluations:
-        best = journal.best(evaluations)
-        found.append(("best validation so far", share(best["accuracy"]), f"step {best['step']:,}, n {best['n']:,}"))
+        best = journal.best_evaluation(evaluations)
+        found.append(("best validation so far", percent(best["accuracy"]), f"step {best['step']:,}, n {best['n']:,}"))
     parameters = layers.parameters if layers else record.result.get("parameters")
     if parameters:
         macs = f"{layers.macs:,} MACs an image" if layers else ""
         found.append(("parameters", f"{parameters:,}", macs))
     if record.timing:
         last = record.timing[-1]
-        found.append(("time", seconds(last["seconds"]), f"{seconds(last['cpu_seconds'])} of CPU"))
+        found.append(("time", duration_text(last["seconds"]), f"{duration_text(last['cpu_seconds'])} of CPU"))
     if pace := speed(record):
         found.append(("images a second", f"{pace:,.0f}", "evaluations and saves included"))
     return found
 
 
-def speed(record: Record) -> float | None:
+def speed(record: RunRecord) -> float | None:
     """Images a second from the first line of the clock to the last, so without compilation; None of fewer than two."""
     first, last = (record.timing[0], record.timing[-1]) if record.timing else ({}, {})
     if not first or last["seconds"] <= first["seconds"]:
@@ -96,17 +96,17 @@ def speed(record: Record) -> float | None:
     return record.batch_size * (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])
 
 
-def command(record: Record) -> str | None:
+def command(record: RunRecord) -> str | None:
     """The words that do it again, in a new folder; None where the run was not started by any."""
     given = record.environment.get("command")
-    return f"{plots.plain(given)} --workdir=NEW_FOLDER" if isinstance(given, str) else None
+    return f"{plots.printable(given)} --workdir=NEW_FOLDER" if isinstance(given, str) else None
 
 
-def reads(record: Record) -> dict[str, int]:
+def reads(record: RunRecord) -> dict[str, int]:
     """How often the test split was read, by whom."""
     found: dict[str, int] = {}
     for line in record.reads:
-        who = plots.plain(str(line.get("by", "unknown")))
+        who = plots.printable(str(line.get("by", "unknown")))
         found[who] = found.get(who, 0) + 1
     return found
 
@@ -114,7 +114,7 @@ def reads(record: Record) -> dict[str, int]:
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
-def mistakes(record: Record, tallied: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def worst_mistakes(record: RunRecord, tallied: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The worst mistakes of the validation split: picture, true and predicted class, probabilities of both."""
     rows, told = record.predictions.get("validation"), tallied.get("validation")
     if rows is None or told is None or "mistakes" not in record.samples:
@@ -129,18 +129,18 @@ def mistakes(record: Record, tallied: dict[str, dict[str, Any]]) -> list[dict[st
         true, predicted = int(rows["label"][at]), int(rows["predicted"][at])
         chances = told["chances"]
         found.append({
-            "image": plots.image(record.samples["mistakes"][number]),
+            "image": plots.data_uri(record.samples["mistakes"][number]),
             "true": record.classes[true],
             "predicted": record.classes[predicted],
             "sure": None if chances is None else chances[at, predicted],
             "of_true": None if chances is None else chances[at, true],
             "loss": float(rows["loss"][at]),
-            "name": f"picture {int(index)}" if names is None else plots.plain(str(names[number])),
+            "name": f"picture {int(index)}" if names is None else plots.printable(str(names[number])),
         })  # fmt: skip
     return found
 
 
-def seen(record: Record) -> list[dict[str, Any]]:
+def seen_images(record: RunRecord) -> list[dict[str, Any]]:
     """The augmented pictures with their labels; of a mixture both classes with their shares."""
     found = record.samples
     if "seen" not in found or "seen_label" not in found:
@@ -148,45 +148,45 @@ def seen(record: Record) -> list[dict[str, Any]]:
     labels = [record.classes[label] for label in found["seen_label"]]
     if "seen_other" in found and "seen_share" in found:
         shares = zip(labels, found["seen_other"], found["seen_share"], strict=True)
-        labels = [mixed(own, record.classes[other], float(of_own)) for own, other, of_own in shares]
-    images = map(plots.image, found["seen"])
+        labels = [soft_label_text(own, record.classes[other], float(of_own)) for own, other, of_own in shares]
+    images = map(plots.data_uri, found["seen"])
     return [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
 
 
-def sizes(record: Record) -> dict[str, bool]:
+def sizes(record: RunRecord) -> dict[str, bool]:
     """Whether pictures are so small that pixels are shown as squares, and whether they are smaller than they were."""
     kept, shape = record.samples.get("seen"), record.data.get("image_shape")
     height = 0 if kept is None else kept.shape[1]
     return {"small_pictures": height <= SMALL, "shown_smaller": bool(shape and 0 < height < shape[0])}
 
 
-def mixed(own: str, other: str, of_own: float) -> str:
+def soft_label_text(own: str, other: str, of_own: float) -> str:
     """A soft label in words: "cat 71 %, dog 29 %"."""
-    return own if of_own > 0.995 else f"{own} {share(of_own, 0)}, {other} {share(1 - of_own, 0)}"
+    return own if of_own > 0.995 else f"{own} {percent(of_own, 0)}, {other} {percent(1 - of_own, 0)}"
 
 
-def looks(record: Record) -> dict[str, Any]:
+def learned_features(record: RunRecord) -> dict[str, Any]:
     """Filters before and after, one picture as the sequence of its patches, how alike positions are."""
     kept, found = record.samples, dict[str, Any]()
     for name in ("filters_before", "filters_after"):
         if name in kept:
-            images = plots.signed(kept[name])
-            found[name] = plots.image(plots.sheet(images, columns=8))
+            images = plots.filter_images(kept[name])
+            found[name] = plots.data_uri(plots.image_grid(images, columns=8))
     if "filters_after" in kept:
         found["filters"] = kept["filters_after"].shape
     if "patches" in kept and "seen" in kept:
-        found |= cut_up(record)
+        found |= patch_sequence(record)
     if "similarity" in kept:
         maps = kept["similarity"]
         low = min(float(maps.min()), 1 - LOW)
-        colors = plots.heat(maps.reshape(-1, *maps.shape[2:]), low, 1.0)
-        found["positions"] = plots.image(plots.sheet(colors, columns=maps.shape[1]))
+        colors = plots.heatmap(maps.reshape(-1, *maps.shape[2:]), low, 1.0)
+        found["positions"] = plots.data_uri(plots.image_grid(colors, columns=maps.shape[1]))
         found["positions_low"] = low
         found["positions_shape"] = maps.shape
     return found
 
 
-def cut_up(record: Record) -> dict[str, Any]:
+def patch_sequence(record: RunRecord) -> dict[str, Any]:
     """The first picture of the batch, cut, and its patches in the order in which the network reads them."""
     patch, rows, columns = map(int, record.samples["patches"][:3])
     picture, shape = record.samples["seen"][0], record.data.get("image_shape")
@@ -194,21 +194,21 @@ def cut_up(record: Record) -> dict[str, Any]:
     side = patch // times
     if not side or (picture.shape[0] // side, picture.shape[1] // side) != (rows, columns):
         return {}
-    patches = entrance.patches(picture, side)
+    patches = input_layer.split_into_patches(picture, side)
     return {
         "patch": patch,
         "patch_rows": rows,
         "patch_columns": columns,
-        "patch_grid": plots.image(plots.sheet(patches, columns=columns)),
-        "patches": [plots.image(one) for one in patches] if len(patches) <= FEW else [],
-        "patch_strip": plots.image(plots.sheet(patches, columns=2 * columns)),
+        "patch_grid": plots.data_uri(plots.image_grid(patches, columns=columns)),
+        "patches": [plots.data_uri(one) for one in patches] if len(patches) <= FEW else [],
+        "patch_strip": plots.data_uri(plots.image_grid(patches, columns=2 * columns)),
     }
 
 
 # The network ----------------------------------------------------------------------------------------------------------
 
 
-def described(record: Record) -> tuple[table.Description | None, str]:
+def layer_table(record: RunRecord) -> tuple[table.Description | None, str]:
     """The network's layers, or None and why not."""
     shape = record.data.get("image_shape")
     if not isinstance(shape, list) or len(shape) != 3:
@@ -231,7 +231,7 @@ def described(record: Record) -> tuple[table.Description | None, str]:
 # Surroundings ---------------------------------------------------------------------------------------------------------
 
 
-def surroundings(record: Record) -> list[tuple[str, Any]]:
+def surroundings(record: RunRecord) -> list[tuple[str, Any]]:
     """What bears on bits and times: commit, machine, versions, fingerprints, starts."""
     told, devices = record.environment, record.environment.get("devices", {})
     versions = told.get("versions", {})
@@ -244,12 +244,12 @@ def surroundings(record: Record) -> list[tuple[str, Any]]:
         ("run fingerprint", record.result.get("fingerprint")),
         ("data fingerprint", record.data.get("fingerprint")),
         ("started again", f"{len(again)} times" if (again := told.get("resumed")) else None),
-        ("started from", forked(record)),
+        ("started from", fork_text(record)),
     ]
     return [(name, value) for name, value in rows if value is not None]
 
 
-def forked(record: Record) -> str | None:
+def fork_text(record: RunRecord) -> str | None:
     """The run and step that this one started from, in words."""
     note = record.result.get("forked_from")
     return f"step {note.get('step')} of {note.get('from')}" if isinstance(note, dict) else None

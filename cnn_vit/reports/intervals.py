@@ -51,29 +51,29 @@ def wilson(right: int, n: int) -> Interval:
     return Interval(share, low if right else 0.0, high if right < n else 1.0)  # exact at the ends, without rounding
 
 
-def mean(values: Sequence[float]) -> Interval:
+def student_interval(values: Sequence[float]) -> Interval:
     """Student's interval of a mean; none of fewer than two values."""
     middle = statistics.fmean(values)
     if len(values) < 2:
         return Interval(middle, None, None)
-    half = student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return Interval(middle, middle - half, middle + half)
 
 
-def student(freedom: float) -> float:
+def student_quantile(freedom: float) -> float:
     """97.5 % of Student's distribution of so many degrees of freedom, which need not be whole, lies below."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, LEVEL))
 
 
-def difference(one: dict[int, float], other: dict[int, float]) -> Difference:
+def difference_of_runs(one: dict[int, float], other: dict[int, float]) -> Difference:
     """Of two groups of runs, each a value by its seed: paired where the seeds are the same, else Welch's.
 
     Source: Welch, Biometrika 34 (1947), with Satterthwaite's degrees of freedom.
     """
     if len(one) > 1 and one.keys() == other.keys():
-        return Difference(mean([other[seed] - one[seed] for seed in one]), "paired over seeds")
+        return Difference(student_interval([other[seed] - one[seed] for seed in one]), "paired over seeds")
     first, second = list(one.values()), list(other.values())
     middle = statistics.fmean(second) - statistics.fmean(first)
     if min(len(first), len(second)) < 2:
@@ -83,11 +83,11 @@ def difference(one: dict[int, float], other: dict[int, float]) -> Difference:
     if not total:
         return Difference(Interval(middle, middle, middle), "Welch")
     freedom = total**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
-    half = student(freedom) * math.sqrt(total)
+    half = student_quantile(freedom) * math.sqrt(total)
     return Difference(Interval(middle, middle - half, middle + half), "Welch")
 
 
-def paired_shares(one: np.ndarray, other: np.ndarray) -> Difference:
+def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
     """Of two runs judged on the same pictures, which of them each had right: what McNemar's test looks at.
 
     Source: Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), adjusted Wald interval.

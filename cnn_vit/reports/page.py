@@ -10,7 +10,7 @@ from cnn_vit import plots
 from cnn_vit.reports.intervals import Interval
 
 
-def written(template: str, facts: Mapping[str, Any]) -> str:
+def render(template: str, facts: Mapping[str, Any]) -> str:
     """A page: a template of this folder, filled in."""
     return environment().get_template(template).render(facts)
 
@@ -28,38 +28,44 @@ def environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"share": share, "interval": interval, "plain": shown, "seconds": seconds, "number": number}
-    made.globals |= {"css": plots.CSS, "plot_css": plots.PLOT, "letters": plots.LETTERS}
+    made.filters |= {
+        "share": percent,
+        "interval": interval_text,
+        "plain": as_text,
+        "seconds": duration_text,
+        "number": number_text,
+    }
+    made.globals |= {"css": plots.CSS, "plot_css": plots.PLOT, "letters": plots.FONT}
     return made
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Anything as one line of text: none for None, a list with commas."""
     if isinstance(value, tuple | list):
-        return ", ".join(map(shown, value)) or "none"
-    return "none" if value is None else plots.plain(str(value))
+        return ", ".join(map(as_text, value)) or "none"
+    return "none" if value is None else plots.printable(str(value))
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def number_text(value: float | None, digits: int = 4) -> str:
     """A number with so many digits behind the point; "none" where it is not finite."""
     return f"{value:,.{digits}f}" if value is not None and math.isfinite(value) else "none"
 
 
-def share(value: float | None, digits: int = 2) -> str:
+def percent(value: float | None, digits: int = 2) -> str:
     """0.98889 as "98.89 %"."""
     return (
         f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%" if value is not None and math.isfinite(value) else "\N{EM DASH}"
     )
 
 
-def interval(found: Interval, digits: int = 1) -> str:
+def interval_text(found: Interval, digits: int = 1) -> str:
     """The bounds of an interval of a share, 97.2 to 99.6 with a dash between; "" where there is none."""
     if found.low is None or found.high is None:
         return ""
     return f"{100 * found.low:.{digits}f}\N{EN DASH}{100 * found.high:.{digits}f} %"
 
 
-def seconds(value: float) -> str:
+def duration_text(value: float) -> str:
     """A duration: "58.3 s", "12 min 5 s", "3 h 20 min"."""
     if value < 100:
         return f"{value:.1f} s"

@@ -15,7 +15,7 @@ from cnn_vit import plots as pictures
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
 from cnn_vit.runs import reader
-from cnn_vit.runs.reader import Record
+from cnn_vit.runs.reader import RunRecord
 
 NAME = "report.html"
 MARK = '<meta name="made-of" content="{}">'
@@ -24,7 +24,7 @@ MADE_WITH = ("jinja2", "matplotlib", "numpy", "pillow")
 LISTED = 30  # classes, at most, that are drawn as bars
 
 
-def write(workdir: str | Path, out: str | Path | None = None) -> tuple[Record, Path]:
+def write(workdir: str | Path, out: str | Path | None = None) -> tuple[RunRecord, Path]:
     """Writes the page of a run, and its plots beside it where it goes into the run's own folder.
 
     Args:
@@ -38,16 +38,16 @@ def write(workdir: str | Path, out: str | Path | None = None) -> tuple[Record, P
         UserError: the folder holds no run.
         SurroundingsError: it cannot be read, or the page not written.
     """
-    record = reader.read(workdir)
+    record = reader.read_run(workdir)
     path = record.workdir / NAME if out is None else Path(out)
-    mark = MARK.format(hashlib.sha256(f"{record.digest} {made_by()}".encode()).hexdigest())
+    mark = MARK.format(hashlib.sha256(f"{record.digest} {makers()}".encode()).hexdigest())
     if not is_marked(path, mark):
-        tallies = facts.tallies(record)
+        tallies = facts.tally_splits(record)
         drawn = plots(record, tallies)
         if out is None:
             for name, plot in (drawn | overview(record, drawn)).items():
                 files.write(record.workdir / "plots" / f"{name}.svg", pictures.standalone(plot))
-        files.write(path, page.written("run.html", facts.of(record, tallies) | {"plots": drawn, "mark": mark}))
+        files.write(path, page.render("run.html", facts.page_facts(record, tallies) | {"plots": drawn, "mark": mark}))
     return record, path
 
 
@@ -55,12 +55,12 @@ def is_marked(path: Path, mark: str) -> bool:
     """Whether a page says that it was made of just this."""
     if not path.is_file():
         return False
-    with files.named(path), open(path, "rb") as file:
+    with files.os_errors(path), open(path, "rb") as file:
         return mark.encode() in file.read(HEAD)
 
 
 @functools.cache
-def made_by() -> str:
+def makers() -> str:
     """Versions and code that a page's bytes depend on."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in MADE_WITH]
     rooms = Path(__file__).parent, Path(pictures.__file__).parent
@@ -71,7 +71,7 @@ def made_by() -> str:
 # Plots ----------------------------------------------------------------------------------------------------------------
 
 
-def plots(record: Record, tallies: dict[str, dict[str, Any]]) -> dict[str, str]:
+def plots(record: RunRecord, tallies: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Every plot there is something for, by name."""
     found = journal_plots(record)
     for split, told in tallies.items():
@@ -82,23 +82,23 @@ def plots(record: Record, tallies: dict[str, dict[str, Any]]) -> dict[str, str]:
     if shown and shown["bins"]:
         points = [Span(str(one.sure), one.right.middle, one.right.low, one.right.high) for one in shown["bins"]]
         found["calibration"] = pictures.reliability(points, title="Calibration")
-    counts = {pictures.plain(name): n for name, n in record.data.get("class_counts", {}).get("train", {}).items()}
+    counts = {pictures.printable(name): n for name, n in record.data.get("class_counts", {}).get("train", {}).items()}
     if counts and len(record.classes) <= LISTED:
         values = [counts.get(name, 0) for name in record.classes]
         found["classes"] = pictures.bars(values, record.classes, title="Training examples")
     return found
 
 
-def overview(record: Record, drawn: dict[str, str]) -> dict[str, str]:
+def overview(record: RunRecord, drawn: dict[str, str]) -> dict[str, str]:
     """A run at a glance: accuracy, confusion and what it saw, side by side; none of a run that has not all three."""
     if not {"accuracy", "confusion_validation"} <= drawn.keys() or "seen" not in record.samples:
         return {}
-    sheet = pictures.image(pictures.sheet(record.samples["seen"][:16], columns=4))
+    sheet = pictures.data_uri(pictures.image_grid(record.samples["seen"][:16], columns=4))
     plots = drawn["accuracy"], drawn["confusion_validation"], pictures.panel(sheet, "What it saw")
-    return {"overview": pictures.beside(plots, record.name)}
+    return {"overview": pictures.side_by_side(plots, record.name)}
 
 
-def journal_plots(record: Record) -> dict[str, str]:
+def journal_plots(record: RunRecord) -> dict[str, str]:
     """Curves of what the journal tells."""
     steps, told = [line["step"] for line in record.lines("train")], record.lines("evaluation")
     found = {}

@@ -17,9 +17,16 @@ from cnn_vit import plots as pictures
 from cnn_vit.errors import UserError
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
-from cnn_vit.reports.intervals import Difference, Interval, difference, mean, paired_shares, wilson
+from cnn_vit.reports.intervals import (
+    Difference,
+    Interval,
+    difference_of_runs,
+    paired_difference,
+    student_interval,
+    wilson,
+)
 from cnn_vit.runs import reader
-from cnn_vit.runs.reader import SPLITS, Record
+from cnn_vit.runs.reader import SPLITS, RunRecord
 
 DRAWN = 5000  # points of a plot, about, shared by its curves
 NOT_RESOLVED = Difference(Interval(float("nan"), None, None), "")
@@ -34,7 +41,7 @@ class Group(NamedTuple):
     """
 
     letter: str
-    runs: list[Record]
+    runs: list[RunRecord]
 
     def values(self, split: str) -> dict[int, float]:
         """Accuracy on a split by seed, of the runs that are finished and judged on it."""
@@ -47,14 +54,14 @@ class Group(NamedTuple):
         if not values:
             return None
         if len(values) > 1:
-            middle, low, high = mean(values)  # Student's interval knows nothing of what a share can be
+            middle, low, high = student_interval(values)  # Student's interval knows nothing of what a share can be
             return Interval(middle, max(low or 0.0, 0.0), min(high or 1.0, 1.0)), f"{len(values)} seeds"
         run = next(run for run in self.runs if accuracy(run, split) is not None)
         n = run.result[split]["n"]
         return wilson(round(values[0] * n), n), f"{n:,} pictures"
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """Two groups on one split: what the other has more than the first."""
 
     split: str
@@ -63,60 +70,60 @@ class Compared(NamedTuple):
     difference: Difference
 
 
-def accuracy(run: Record, split: str) -> float | None:
+def accuracy(run: RunRecord, split: str) -> float | None:
     """Of a finished run on a split."""
     told = run.result.get(split)
     value = told.get("accuracy") if isinstance(told, dict) and isinstance(told.get("n"), int) else None
     return float(value) if isinstance(value, int | float) else None
 
 
-def read(workdirs: Sequence[str | Path]) -> list[Group]:
+def read_groups(workdirs: Sequence[str | Path]) -> list[Group]:
     """The runs of some folders in groups, named A, B, ... in the order given.
 
     Raises:
         UserError: a folder holds no run, or two hold runs of the same settings, data and seed.
     """
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[RunRecord]] = {}
     for workdir in dict.fromkeys(Path(one).absolute() for one in workdirs):
-        run = reader.read(workdir)
-        alike = found.setdefault(kind(run), [])
+        run = reader.read_run(workdir)
+        alike = found.setdefault(group_key(run), [])
         if same := next((other for other in alike if other.settings["seed"] == run.settings["seed"]), None):
             raise UserError(
                 f"{same.workdir} and {workdir} hold runs of the same settings, data and seed, which would count twice; "
                 "leave one out"
             )
         alike.append(run)
-    return [Group(letter(number), runs) for number, runs in enumerate(found.values())]
+    return [Group(group_letter(number), runs) for number, runs in enumerate(found.values())]
 
 
-def letter(number: int) -> str:
+def group_letter(number: int) -> str:
     """A to Z, then A2 to Z2 and so on."""
     return chr(65 + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
 
 
-def decided(run: Record) -> dict[str, Any]:
+def deciding_settings(run: RunRecord) -> dict[str, Any]:
     """What tells groups apart: settings that change results but the seed, and the data."""
-    own = {key: value for key, value in settings.deciding(run.settings).items() if key != "seed"}
+    own = {key: value for key, value in settings.deciding_settings(run.settings).items() if key != "seed"}
     return own | {"data": str(run.data.get("fingerprint"))[:12]}
 
 
-def kind(run: Record) -> str:
+def group_key(run: RunRecord) -> str:
     """That as one text."""
-    return json.dumps(decided(run), sort_keys=True)
+    return json.dumps(deciding_settings(run), sort_keys=True)
 
 
-def compared(groups: Sequence[Group]) -> list[Compared]:
+def compare_groups(groups: Sequence[Group]) -> list[Comparison]:
     """Every other group against the first, on every split that both were judged on."""
     first = groups[0]
     return [
-        Compared(split, first.letter, other.letter, between(first, other, split))
+        Comparison(split, first.letter, other.letter, group_difference(first, other, split))
         for other in groups[1:]
         for split in reversed(SPLITS)
         if first.values(split) and other.values(split)
     ]
 
 
-def between(one: Group, other: Group, split: str) -> Difference:
+def group_difference(one: Group, other: Group, split: str) -> Difference:
     """The difference of two groups on a split; nothing is said of other data, or of one seed against several."""
     if one.runs[0].data.get("fingerprint") != other.runs[0].data.get("fingerprint"):
         return NOT_RESOLVED
@@ -124,32 +131,32 @@ def between(one: Group, other: Group, split: str) -> Difference:
     if len(first) == len(second) == 1:
         rows = [run.predictions.get(split) for group in (one, other) for run in group.runs if split in run.predictions]
         if len(rows) == 2 and rows[0] is not None and rows[1] is not None:
-            return on_pictures(rows[0], rows[1])
-    return difference(first, second)
+            return paired_by_image(rows[0], rows[1])
+    return difference_of_runs(first, second)
 
 
-def on_pictures(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Difference:
+def paired_by_image(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Difference:
     """The difference of two runs that were judged on the same pictures; nothing is said where they were not."""
     orders = [np.argsort(rows["index"], kind="stable") for rows in (one, other)]
     (first, second) = ({name: rows[name][order] for name in ("index", "label", "predicted")}
                        for rows, order in zip((one, other), orders, strict=True))  # fmt: skip
     if not all(np.array_equal(first[name], second[name]) for name in ("index", "label")):
         return NOT_RESOLVED
-    return paired_shares(first["predicted"] == first["label"], second["predicted"] == second["label"])
+    return paired_difference(first["predicted"] == first["label"], second["predicted"] == second["label"])
 
 
-def differing(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """What is not the same in all groups: a setting or fact, and its value in each."""
     found = []
-    for facts_of in (decided, surroundings):
+    for facts_of in (deciding_settings, surroundings):
         each = [facts_of(group.runs[0]) for group in groups]
         for key in dict.fromkeys(key for one in each for key in one):
             if len({repr(one.get(key, ...)) for one in each}) > 1:
-                found.append((key, [page.shown(one[key]) if key in one else "not set" for one in each]))
+                found.append((key, [page.as_text(one[key]) if key in one else "not set" for one in each]))
     return found
 
 
-def surroundings(run: Record) -> dict[str, Any]:
+def surroundings(run: RunRecord) -> dict[str, Any]:
     """What bears on bits and times beside the settings."""
     told = run.environment
     hashed, _, dirty = str(told.get("commit")).partition("-")
@@ -164,24 +171,24 @@ def surroundings(run: Record) -> dict[str, Any]:
 # The page -------------------------------------------------------------------------------------------------------------
 
 
-def write(workdirs: Sequence[str | Path], out: str | Path) -> tuple[list[Group], list[Compared]]:
-    """Writes the page of several runs; errors as of `read` and of writing."""
-    groups = read(workdirs)
-    found = compared(groups)
+def write(workdirs: Sequence[str | Path], out: str | Path) -> tuple[list[Group], list[Comparison]]:
+    """Writes the page of several runs; errors as of `read_groups` and of writing."""
+    groups = read_groups(workdirs)
+    found = compare_groups(groups)
     shown = {
         "mark": "",
         "title": f"{sum(len(group.runs) for group in groups)} runs",
         "groups": groups,
         "splits": [split for split in reversed(SPLITS) if any(group.values(split) for group in groups)],
         "compared": found,
-        "differing": differing(groups),
+        "differing": differing_settings(groups),
         "plots": plots(groups),
         "status": facts.status,
         "speed": facts.speed,
         "accuracy": accuracy,
         "color": lambda number: f"var(--series{number % pictures.SERIES})",
     }
-    files.write(Path(out), page.written("several.html", shown))
+    files.write(Path(out), page.render("several.html", shown))
     return groups, found
 
 
@@ -201,14 +208,14 @@ def plots(groups: Sequence[Group]) -> list[str]:
         ("evaluation", "loss", "Validation loss"),
         ("train", "loss", "Training loss"),
     ):
-        if lines := curves_of(groups, kind, name):
+        if lines := group_curves(groups, kind, name):
             points = max(20, DRAWN // len(lines))
             unit = "epoch" if in_epochs(groups) else "step"
             found.append(pictures.curves(lines, title=title, x_label=unit, percent=name == "accuracy", points=points))
     return found
 
 
-def curves_of(groups: Sequence[Group], kind: str, name: str) -> list[Line]:
+def group_curves(groups: Sequence[Group], kind: str, name: str) -> list[Line]:
     """A curve of each run; the first of a group carries its letter."""
     found, epochs = [], in_epochs(groups)
     for number, group in enumerate(groups):

@@ -10,7 +10,7 @@ from cnn_vit.reports.intervals import Interval, wilson
 BINS = 10  # of sureness, equally wide
 
 
-class Class(NamedTuple):
+class ClassTally(NamedTuple):
     """A class in a split.
 
     Attributes:
@@ -28,7 +28,7 @@ class Class(NamedTuple):
     precision: Interval
 
 
-class Pair(NamedTuple):
+class Confusion(NamedTuple):
     """Two classes of which one was taken for the other so many times, of n examples."""
 
     true: str
@@ -51,11 +51,11 @@ def confusion(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     return flat.reshape(classes, classes)
 
 
-def by_class(counts: np.ndarray, names: Sequence[str]) -> list[Class]:
+def tally_classes(counts: np.ndarray, names: Sequence[str]) -> list[ClassTally]:
     """Numbers of each class, in the order of the classes."""
     right, true, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
     return [
-        Class(
+        ClassTally(
             name,
             int(true[k]),
             int(guessed[k]),
@@ -66,12 +66,12 @@ def by_class(counts: np.ndarray, names: Sequence[str]) -> list[Class]:
     ]
 
 
-def confused(counts: np.ndarray, names: Sequence[str], most: int = 10) -> list[Pair]:
+def worst_confusions(counts: np.ndarray, names: Sequence[str], most: int = 10) -> list[Confusion]:
     """The commonest mistakes, most frequent first."""
     wrong = counts - np.diag(counts.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     places = [divmod(int(place), len(counts)) for place in order]
-    return [Pair(names[i], names[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in places if wrong[i, j]]
+    return [Confusion(names[i], names[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in places if wrong[i, j]]
 
 
 def probabilities(found: dict[str, np.ndarray], loss: str) -> np.ndarray | None:  # (N, K)
@@ -112,8 +112,8 @@ def tally(found: dict[str, np.ndarray], names: Sequence[str], loss: str) -> dict
         "accuracy": wilson(int(right.sum()), len(right)),
         "loss": float(found["loss"].mean(dtype=np.float64)),
         "n": len(right),
-        "classes": by_class(counts, names),
-        "confused": confused(counts, names),
+        "classes": tally_classes(counts, names),
+        "confused": worst_confusions(counts, names),
         "chances": chances,
         "bins": bins,
         "calibration_error": error,

@@ -30,8 +30,8 @@ from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.runs import manifests
-from cnn_vit.runs.manifests import MANIFEST, DamageError, numbered
-from cnn_vit.runs.orbax_errors import noise, translated
+from cnn_vit.runs.manifests import MANIFEST, DamageError, step_folders
+from cnn_vit.runs.orbax_errors import redirect_logs, translate_errors
 
 DELETED = ".deleted-"
 UNFINISHED = ".orbax-checkpoint-tmp"
@@ -65,7 +65,7 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._under_way: int | None = None
         self._swept = False
-        noise().crash = Path(crash)
+        redirect_logs().crash = Path(crash)
         if sweep:
             self._sweep(self._say)
             self._swept = True
@@ -84,7 +84,7 @@ class Checkpoints:
             SurroundingsError: the save before failed.
         """
         self.wait()
-        self._asked.append(self._worker.submit(self._commit, step, held(state), before_commit))
+        self._asked.append(self._worker.submit(self._commit, step, host_copy(state), before_commit))
 
     def wait(self) -> None:
         """Returns once all that was asked for is on the disk; raises the `SurroundingsError` of what failed, once."""
@@ -117,12 +117,12 @@ class Checkpoints:
         path = self.folder / str(step)
         arrays = manifests.verify(path)["arrays"]
         if part:
-            arrays = {name: arrays[name] for name in outline(template) if name in arrays}
-        fit(path, arrays, outline(template))
+            arrays = {name: arrays[name] for name in array_outline(template) if name in arrays}
+        refuse_other_arrays(path, arrays, array_outline(template))
         found = self._worker.submit(self._read, path, arrays).result()
         return tree_map_with_path(
             # a copy: the state will be donated, and what the reader holds must not be overwritten
-            lambda way, leaf: jax.device_put(found[written(way)], leaf.sharding, may_alias=False),
+            lambda way, leaf: jax.device_put(found[path_text(way)], leaf.sharding, may_alias=False),
             template,
         )
 
@@ -165,7 +165,7 @@ class Checkpoints:
 
         Saves follow one another, so only the newest can be unfinished: an older one without manifest has lost it.
         """
-        found = list(numbered(self.folder))
+        found = list(step_folders(self.folder))
         if not found or (self.folder / str(found[-1]) / MANIFEST).exists():
             return found
         return found if self._swept and found[-1] != self._under_way else found[:-1]
@@ -177,14 +177,14 @@ class Checkpoints:
 
     def _commit(self, step: int, state: dict[str, np.ndarray], before_commit: Callable[[], None] | None) -> None:
         path = self.folder / str(step)
-        if whole(path):
+        if is_whole(path):
             if before_commit:
                 before_commit()
             return
         self._under_way = step
         try:
             self._write(path, state)
-            manifest = {"arrays": outline(state), "files": manifests.listed(path), "step": step}
+            manifest = {"arrays": array_outline(state), "files": manifests.list_files(path), "step": step}
             if before_commit:
                 before_commit()
             manifests.write(path, manifest)
@@ -200,19 +200,19 @@ class Checkpoints:
 
     def _write(self, path: Path, state: dict[str, np.ndarray]) -> None:
         needed = sum(array.nbytes for array in state.values())
-        files.probe(self.folder, needed=needed)
-        files.sync(self.folder.parent)  # the names of this folder and of the journal, which the run has opened before
+        files.ensure_writable(self.folder, needed=needed)
+        files.fsync(self.folder.parent)  # the names of this folder and of the journal, which the run has opened before
         if path.exists():
             self._delete(path)  # damaged
         full = {name: array for name, array in state.items() if array.size}
-        with translated(path, needed=needed):
+        with translate_errors(path, needed=needed):
             self._checkpointer.save(path, args=orbax().args.PyTreeSave(full))
 
     def _read(self, path: Path, arrays: dict[str, list]) -> dict[str, np.ndarray]:
         blank = {name: np.zeros(shape, dtype) for name, (dtype, shape) in arrays.items()}
         full = {name: array for name, array in blank.items() if array.size}
         as_numpy = dict.fromkeys(full, orbax().RestoreArgs(restore_type=np.ndarray))
-        with translated(path):
+        with translate_errors(path):
             wanted = orbax().args.PyTreeRestore(item=full, restore_args=as_numpy, partial_restore=True)
             found = self._checkpointer.restore(path, args=wanted)
         return blank | found
@@ -235,41 +235,41 @@ class Checkpoints:
         files.remove(deleted)
 
     def _sweep(self, say: Callable[[str], None]) -> None:
-        for step in numbered(self.folder).keys() - set(self._sealed()):
+        for step in step_folders(self.folder).keys() - set(self._sealed()):
             say(f"the save of checkpoint {step} was never finished (it has no {MANIFEST}); it is removed")
             files.remove(self.folder / str(step))
         for path in sorted(self.folder.glob(f"{DELETED}*")) + sorted(self.folder.glob(f"*{UNFINISHED}*")):
             files.remove(path)
-        files.sweep(self.folder)
+        files.remove_temporary(self.folder)
 
 
-def held(state: dict) -> dict[str, np.ndarray]:
+def host_copy(state: dict) -> dict[str, np.ndarray]:
     """The leaves of a state by their written paths, in host memory of their own."""
     leaves = tree_leaves_with_path(state)
     for _, leaf in leaves:
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()
-    return {written(path): copied(leaf) for path, leaf in leaves}
+    return {path_text(path): copy_to_host(leaf) for path, leaf in leaves}
 
 
-def written(path: tuple) -> str:
+def path_text(path: tuple) -> str:
     """A leaf's path as text: `params/stages/0/kernel`."""
     return keystr(path, simple=True, separator="/")
 
 
-def copied(leaf: Any) -> np.ndarray:
+def copy_to_host(leaf: Any) -> np.ndarray:
     """A copy of an array in host memory. On a CPU NumPy would look at the very buffer that the next step overwrites."""
     host = np.asarray(leaf)
     away = isinstance(leaf, jax.Array) and all(device.platform != "cpu" for device in leaf.devices())
     return host if away else host.copy()
 
 
-def outline(tree: dict) -> dict[str, list]:
+def array_outline(tree: dict) -> dict[str, list]:
     """Type and shape of each leaf by its written path: {"params/kernel": ["float32", [3, 3]]}."""
-    return {written(path): [str(leaf.dtype), list(leaf.shape)] for path, leaf in tree_leaves_with_path(tree)}
+    return {path_text(path): [str(leaf.dtype), list(leaf.shape)] for path, leaf in tree_leaves_with_path(tree)}
 
 
-def fit(path: Path, found: dict[str, list], wanted: dict[str, list]) -> None:
+def refuse_other_arrays(path: Path, found: dict[str, list], wanted: dict[str, list]) -> None:
     """Refuses a checkpoint that holds other arrays than wanted, naming the first of them, a parameter's if there is."""
     differ = [name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
     count = len(found.keys() | wanted.keys())
@@ -282,7 +282,7 @@ def fit(path: Path, found: dict[str, list], wanted: dict[str, list]) -> None:
         )
 
 
-def whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a checkpoint is committed and undamaged."""
     with contextlib.suppress(DamageError):
         return path.exists() and bool(manifests.verify(path))

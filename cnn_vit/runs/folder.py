@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files, settings
-from cnn_vit.data.reading.listing import RUN
+from cnn_vit.data.reading.listing import RUN_MARKER
 from cnn_vit.errors import UserError
 from cnn_vit.runs import records
 from cnn_vit.runs.journal import METRICS
-from cnn_vit.runs.manifests import numbered
+from cnn_vit.runs.manifests import step_folders
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -32,14 +32,14 @@ DATA = "data.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 CRASH = "crash"
-LOCK = RUN  # by which a look at pictures tells a run among them
+LOCK = RUN_MARKER  # by which a look at pictures tells a run among them
 FORK = "fork.json"
 
 AGAIN = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "simplejpeg")
 
 
-def told(workdir: Path) -> tuple[settings.Settings, tuple[str, ...], dict[str, Any]]:
+def read_folder(workdir: Path) -> tuple[settings.Settings, tuple[str, ...], dict[str, Any]]:
     """What a run folder says of its network: settings, names of the classes, preprocessing.
 
     Raises:
@@ -49,7 +49,7 @@ def told(workdir: Path) -> tuple[settings.Settings, tuple[str, ...], dict[str, A
         if not (workdir / name).is_file():
             raise UserError(f"{workdir} holds no run (no {name}); name the --workdir of a `cnn-vit train`")
     final = settings.from_json(files.read_json(workdir / CONFIG))
-    return final, records.classes(workdir / CLASSES), records.preprocessing(workdir / PREPROCESSING)
+    return final, records.read_classes(workdir / CLASSES), records.read_preprocessing(workdir / PREPROCESSING)
 
 
 def claim(workdir: Path, ours: settings.Settings) -> None:
@@ -59,7 +59,7 @@ def claim(workdir: Path, ours: settings.Settings) -> None:
         UserError: it holds another run; the settings that differ are named, key by key.
     """
     path = workdir / CONFIG
-    if not begun(workdir):
+    if not has_begun(workdir):
         for name in (CONFIG, ENVIRONMENT, FORK):
             files.remove(workdir / name)
     elif not path.exists():
@@ -68,17 +68,17 @@ def claim(workdir: Path, ours: settings.Settings) -> None:
         raise UserError(f"{workdir} holds a run of other settings: {'; '.join(differ)}; {AGAIN}")
 
 
-def begun(workdir: Path) -> bool:
+def has_begun(workdir: Path) -> bool:
     """Whether there is anything in a run folder that took a step to make."""
-    metrics, saved = workdir / METRICS, numbered(workdir / CHECKPOINTS)
+    metrics, saved = workdir / METRICS, step_folders(workdir / CHECKPOINTS)
     return bool(saved) or (workdir / RESULT).exists() or (metrics.exists() and metrics.stat().st_size > 0)
 
 
-def finished(workdir: Path) -> dict[str, Any] | None:
+def finished_result(workdir: Path) -> dict[str, Any] | None:
     """The result of a run that has one and lacks nothing else; None where something is still to do."""
     if not (workdir / RESULT).exists():
         return None
-    result = records.result(workdir / RESULT)
+    result = records.read_result(workdir / RESULT)
     splits = [split for split in ("validation", "test") if result.get(split)]
     whole = all((workdir / "predictions" / f"{split}.npz").exists() for split in splits)
     return result if whole else None
@@ -96,8 +96,8 @@ def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, prep
         files.write_json(workdir / DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
         files.write_json(workdir / CONFIG, settings.to_json(ours))
         return
-    same_classes(workdir, dataset)
-    before = records.record(workdir / DATA, fingerprint=str, counts=dict)
+    refuse_other_classes(workdir, dataset)
+    before = records.read_object(workdir / DATA, fingerprint=str, counts=dict)
     if before["fingerprint"] != dataset.fingerprint:
         raise UserError(
             f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
@@ -105,11 +105,11 @@ def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, prep
         )
 
 
-def preprocessing_of(of: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
+def make_preprocessing(of: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
     """How pictures become the network's: measured on the training split where the settings leave it open."""
     mean, deviation = of["data.mean"], of["data.deviation"]
     if mean is None or deviation is None:
-        measured = data.mean_and_deviation(dataset.splits["train"])
+        measured = data.mean_and_std(dataset.splits["train"])
         mean, deviation = mean or measured[0], deviation or measured[1]
     height, width, channels = dataset.image_shape
     mixed = dataset.splits["train"].mixed
@@ -123,38 +123,38 @@ def preprocessing_of(of: settings.Settings, dataset: data.Dataset) -> dict[str, 
     }
 
 
-def same_classes(workdir: Path, dataset: data.Dataset) -> None:
+def refuse_other_classes(workdir: Path, dataset: data.Dataset) -> None:
     """Raises UserError where a run was trained on other classes than the data have."""
-    classes = records.classes(workdir / CLASSES)
+    classes = records.read_classes(workdir / CLASSES)
     if tuple(dataset.classes) != classes:
         raise UserError(
-            f"{workdir} was trained on the classes {listed(classes)}, the data now have {listed(dataset.classes)}; "
+            f"{workdir} was trained on the classes {list_names(classes)}, the data now have {list_names(dataset.classes)}; "
             f"labels would shift: {AGAIN}"
         )
 
 
-def same_examples(workdir: Path, dataset: data.Dataset) -> bool:
+def has_same_examples(workdir: Path, dataset: data.Dataset) -> bool:
     """Whether a run's splits hold the examples of these data."""
-    before, now = records.record(workdir / DATA), dataset.facts | {"fingerprint": dataset.fingerprint}
+    before, now = records.read_object(workdir / DATA), dataset.facts | {"fingerprint": dataset.fingerprint}
     return all(before.get(name) == now.get(name) for name in ("fingerprint", "slices", "counts"))
 
 
-def environment(command: str | None) -> dict[str, Any]:
+def current_environment(command: str | None) -> dict[str, Any]:
     """What bears on a run's bits and times: versions, devices, cores, the commit of this code, the command."""
     import jax  # whoever only reads a run folder needs none
 
     found = jax.devices()
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in LIBRARIES}},
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": {"count": len(found), "platform": found[0].platform, "kind": found[0].device_kind},
-        "commit": commit(),
+        "commit": git_commit(),
         "command": command,
     }
 
 
-def version(name: str) -> str:
+def installed_version(name: str) -> str:
     """The installed version of a distribution, or "missing"."""
     try:
         return importlib.metadata.version(name)
@@ -162,7 +162,7 @@ def version(name: str) -> str:
         return "missing"
 
 
-def commit() -> str | None:
+def git_commit() -> str | None:
     """The commit that this code stands at, "-dirty" behind it where files differ from it; None outside a repository."""
     top = Path(__file__).parents[2]
     command = ["git", "-C", str(top), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -173,7 +173,7 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def crossed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def environment_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """A phrase per thing that bears on a run's bits and is another than when the run began."""
     then, devices_then, versions_then = before, before.get("devices", {}), before.get("versions", {})
     pairs = [
@@ -184,18 +184,18 @@ def crossed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{what} {old} then, {new} now" for what, old, new in pairs if old != new]
 
 
-def note_environment(workdir: Path, command: str | None) -> list[str]:
+def record_environment(workdir: Path, command: str | None) -> list[str]:
     """Writes the environment down, a later start's behind the first; gives what differs from the first."""
-    now = environment(command)
+    now = current_environment(command)
     path = workdir / ENVIRONMENT
     if not path.exists():
         files.write_json(path, now | {"resumed": []})
         return []
-    before = records.record(path, versions=dict, devices=dict, resumed=list)
+    before = records.read_object(path, versions=dict, devices=dict, resumed=list)
     files.write_json(path, before | {"resumed": [*before["resumed"], now]})
-    return crossed(before, now)
+    return environment_changes(before, now)
 
 
-def listed(names: tuple[str, ...], most: int = 12) -> str:
+def list_names(names: tuple[str, ...], most: int = 12) -> str:
     """Names in brackets, the first dozen."""
     return "[" + ", ".join(names[:most]) + (f", ... {len(names)} in all" if len(names) > most else "") + "]"

@@ -23,7 +23,7 @@ def now() -> float:
     return time.monotonic()
 
 
-def worked() -> float:
+def cpu_seconds() -> float:
     """CPU-seconds of this process, all its threads together."""
     return time.process_time()
 
@@ -40,16 +40,16 @@ class Journal:
     """
 
     def __init__(self, workdir: Path, *, at: int):
-        kept = [cut(Path(workdir) / name, at) for name in (METRICS, TIMING)]
-        self._evaluations = evaluations_of(kept[0])
+        kept = [truncate_journal(Path(workdir) / name, at) for name in (METRICS, TIMING)]
+        self._evaluations = evaluation_lines(kept[0])
         self._before = kept[1][-1] if kept[1] else {}
-        self._began = now(), worked()
-        self._metrics, self._timing = (files.append(Path(workdir) / name) for name in (METRICS, TIMING))
+        self._began = now(), cpu_seconds()
+        self._metrics, self._timing = (files.open_append(Path(workdir) / name) for name in (METRICS, TIMING))
 
     def train(self, step: int, *, loss: Any, accuracy: Any, learning_rate: Any, gradient_norm: Any) -> None:
         """Writes that step's own numbers, not an average over steps."""
         self._metrics.write(
-            line(
+            format_line(
                 step,
                 kind="train",
                 loss=loss,
@@ -61,17 +61,17 @@ class Journal:
 
     def evaluation(self, step: int, split: str, accuracy: Any, loss: Any, n: int) -> None:
         """Writes the result of an evaluation on `n` examples of a split."""
-        text = line(step, kind="evaluation", split=split, accuracy=accuracy, loss=loss, n=int(n))
+        text = format_line(step, kind="evaluation", split=split, accuracy=accuracy, loss=loss, n=int(n))
         self._metrics.write(text)
         self._evaluations.append(json.loads(text))
 
     def timing(self, step: int, **facts: Any) -> None:
         """Writes what a clock says."""
-        self._timing.write(line(step, **facts))
+        self._timing.write(format_line(step, **facts))
 
     def taken(self) -> dict[str, float]:
         """Seconds and CPU-seconds since the journal was opened, added to those that the last line of timing tells."""
-        pairs = zip(("seconds", "cpu_seconds"), (now(), worked()), self._began, strict=True)
+        pairs = zip(("seconds", "cpu_seconds"), (now(), cpu_seconds()), self._began, strict=True)
         return {name: round(self._before.get(name, 0) + later - began, 3) for name, later, began in pairs}
 
     def evaluations(self) -> list[dict]:
@@ -89,30 +89,30 @@ class Journal:
             file.close()
 
 
-def line(step: int, **facts: Any) -> str:
+def format_line(step: int, **facts: Any) -> str:
     """One line. A float is written with the digits that give it back; one that is not finite as null, as JSON must."""
-    plain = {key: value if isinstance(value, str | int | None) else number(value) for key, value in facts.items()}
+    plain = {key: value if isinstance(value, str | int | None) else json_number(value) for key, value in facts.items()}
     return json.dumps({"step": int(step), **plain}, sort_keys=True, allow_nan=False) + "\n"
 
 
-def number(value: Any) -> float | None:
+def json_number(value: Any) -> float | None:
     """A number, or an array of one, as a float; None where it is not finite."""
     value = float(value)
     return value if math.isfinite(value) else None
 
 
-def until(path: Path, at: int) -> tuple[list[dict], bytes]:
+def read_until(path: Path, at: int) -> tuple[list[dict], bytes]:
     """The lines of a file up to step `at`, as facts and as bytes. A last line without its end is dropped.
 
     Raises:
         SurroundingsError: the file cannot be read, or a line before that is no line of a journal.
     """
-    with files.named(path):
+    with files.os_errors(path):
         data = path.read_bytes() if path.exists() else b""
     kept: list[dict] = []
     size = 0
     for text in data.splitlines(keepends=True):
-        facts = read(text)
+        facts = parse_line(text)
         if not text.endswith(b"\n") or (facts and facts["step"] > at):
             break
         if facts is None:
@@ -125,20 +125,20 @@ def until(path: Path, at: int) -> tuple[list[dict], bytes]:
     return kept, data[:size]
 
 
-def cut(path: Path, at: int) -> list[dict]:
+def truncate_journal(path: Path, at: int) -> list[dict]:
     """Cuts a file to its lines of step `at` and before, and gives those."""
-    kept, data = until(path, at)
+    kept, data = read_until(path, at)
     if path.exists() and len(data) < path.stat().st_size:
-        files.cut(path, len(data))
+        files.truncate(path, len(data))
     return kept
 
 
-def evaluations_of(lines: list[dict]) -> list[dict]:
+def evaluation_lines(lines: list[dict]) -> list[dict]:
     """Those of the lines that tell an evaluation."""
     return [facts for facts in lines if facts.get("kind") == "evaluation"]
 
 
-def best(evaluations: list[dict]) -> dict:
+def best_evaluation(evaluations: list[dict]) -> dict:
     """The best of some evaluations, one at least: highest accuracy, then lowest loss, then the earliest."""
 
     def rank(found: dict) -> tuple[float, float, int]:
@@ -148,7 +148,7 @@ def best(evaluations: list[dict]) -> dict:
     return max(evaluations, key=rank)
 
 
-def read(text: bytes) -> dict | None:
+def parse_line(text: bytes) -> dict | None:
     """The facts of a line; None where it is not one."""
     with contextlib.suppress(ValueError, RecursionError):
         facts = json.loads(text)

@@ -23,8 +23,8 @@ class DamageError(SurroundingsError):
 
 def write(path: Path, manifest: dict) -> None:
     """Commits a checkpoint, the folder `path`: writes its manifest and returns once that is on the disk."""
-    files.write(path / MANIFEST, text(manifest))
-    files.sync(path.parent)
+    files.write(path / MANIFEST, manifest_text(manifest))
+    files.fsync(path.parent)
 
 
 def read(path: Path) -> dict:
@@ -32,29 +32,29 @@ def read(path: Path) -> dict:
     step, place = int(path.name), path / MANIFEST
     if not place.exists():
         raise DamageError(step, f"{place} is missing")
-    with files.named(place):
+    with files.os_errors(place):
         found = place.read_bytes()
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
         manifest = json.loads(found)
         del manifest["seal"]
-        if manifest["step"] == step and text(manifest).encode() == found:
+        if manifest["step"] == step and manifest_text(manifest).encode() == found:
             return manifest
     raise DamageError(step, f"{place} is not as it was written")
 
 
-def text(manifest: dict) -> str:
+def manifest_text(manifest: dict) -> str:
     """The one way to write a manifest, with its seal."""
     seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps(manifest | {"seal": seal}, sort_keys=True, indent=1) + "\n"
 
 
-def listed(path: Path) -> dict[str, dict]:
+def list_files(path: Path) -> dict[str, dict]:
     """Flushes all of the folder `path`; size and sha256 of each file but the manifest, by its name from there."""
     for entry in path.rglob("*"):
-        files.sync(entry)
+        files.fsync(entry)
     return {
-        name: {"bytes": size(path / name), "sha256": files.sha256(path / name)}
-        for name in inside(path)
+        name: {"bytes": file_size(path / name), "sha256": files.sha256(path / name)}
+        for name in file_names(path)
         if name != MANIFEST
     }
 
@@ -62,13 +62,13 @@ def listed(path: Path) -> dict[str, dict]:
 def verify(path: Path) -> dict:
     """Reads every file of the checkpoint `path` and returns its manifest; `DamageError` where one is not as listed."""
     step, manifest = int(path.name), read(path)
-    there = set(inside(path)) - {MANIFEST}
+    there = set(file_names(path)) - {MANIFEST}
     for name, facts in manifest["files"].items():
         file = path / name
         if name not in there:
             raise DamageError(step, f"{file} is missing")
-        if size(file) != facts["bytes"]:
-            raise DamageError(step, f"{file} has {size(file)} bytes, not {facts['bytes']}")
+        if file_size(file) != facts["bytes"]:
+            raise DamageError(step, f"{file} has {file_size(file)} bytes, not {facts['bytes']}")
         if files.sha256(file) != facts["sha256"]:
             raise DamageError(step, f"the bits of {file} are not those saved")
     if strange := there - manifest["files"].keys():
@@ -76,20 +76,20 @@ def verify(path: Path) -> dict:
     return manifest
 
 
-def inside(path: Path) -> list[str]:
+def file_names(path: Path) -> list[str]:
     """Names, from the folder `path` on, of all that is not a folder in it."""
     return sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
 
 
-def size(path: Path) -> int:
+def file_size(path: Path) -> int:
     """Bytes of a file."""
-    with files.named(path):
+    with files.os_errors(path):
         return path.stat().st_size
 
 
-def numbered(folder: Path) -> dict[int, Path]:
+def step_folders(folder: Path) -> dict[int, Path]:
     """The folders of steps in a folder, whole or not, by step, ascending; none where there is no folder."""
-    with files.named(folder):
+    with files.os_errors(folder):
         found = list(folder.iterdir()) if folder.is_dir() else []
     steps = {int(path.name): path for path in found if path.name.isdecimal() and path.is_dir()}
     return {step: path for step, path in sorted(steps.items()) if path.name == str(step)}

@@ -19,20 +19,20 @@ MOST = 300  # characters of another program's words in a sentence of ours
 
 
 @contextlib.contextmanager
-def translated(path: Path, *, needed: int | None = None) -> Iterator[None]:
+def translate_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """Turns whatever Orbax raises into a `SurroundingsError` naming the path; `needed` is what is written, in bytes."""
     try:
         yield
     except Exception as error:
-        if number := number_of(error):
-            raise files.failure(OSError(number, os.strerror(number)), path, needed=needed) from error
-        noise().keep("".join(traceback.format_exception(error)))
+        if number := errno_of(error):
+            raise files.from_os_error(OSError(number, os.strerror(number)), path, needed=needed) from error
+        redirect_logs().keep("".join(traceback.format_exception(error)))
         words = " ".join(str(error).split())[:MOST]
-        log = noise().crash / LOG
+        log = redirect_logs().crash / LOG
         raise SurroundingsError(f"{path}: Orbax gave up ({words}); the whole of it is in {log}") from error
 
 
-def number_of(error: BaseException | None) -> int | None:
+def errno_of(error: BaseException | None) -> int | None:
     """The operating system's number of the error behind one of Orbax or of TensorStore, which has it in words."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
@@ -43,7 +43,7 @@ def number_of(error: BaseException | None) -> int | None:
     return None
 
 
-class Noise(logging.Filter):
+class LogRedirect(logging.Filter):
     """Sends to a file what Orbax and the threads of its writing print, for the life of the process.
 
     Those threads outlive the failed save, so nothing is put back. What is not theirs goes where it went before.
@@ -63,7 +63,7 @@ class Noise(logging.Filter):
     def keep(self, text: str) -> None:
         """Adds text to the file; on a full disk it is lost."""
         with contextlib.suppress(SurroundingsError):
-            file = files.append(self.crash / LOG)
+            file = files.open_append(self.crash / LOG)
             file.write(text.rstrip("\n") + "\n")
             file.close()
 
@@ -85,6 +85,6 @@ class Noise(logging.Filter):
 
 
 @functools.cache
-def noise() -> Noise:
+def redirect_logs() -> LogRedirect:
     """The one diversion of this process, in force from the first call on."""
-    return Noise()
+    return LogRedirect()

@@ -26,7 +26,7 @@ READ = (
 IMAGES = ("seen", "mistakes")
 
 
-class Record(NamedTuple):
+class RunRecord(NamedTuple):
     """What a run folder tells.
 
     Attributes:
@@ -86,7 +86,7 @@ class Record(NamedTuple):
         return [line for line in self.metrics if line.get("kind") == kind]
 
 
-def read(workdir: str | Path) -> Record:
+def read_run(workdir: str | Path) -> RunRecord:
     """Reads a run folder.
 
     Raises:
@@ -108,13 +108,17 @@ def read(workdir: str | Path) -> Record:
     predictions = {
         split: rows
         for split in SPLITS
-        if (rows := found.take(f"predictions/{split}.npz", rows_of(len(names)), {}, wanted=bool(result.get(split))))
+        if (
+            rows := found.take(
+                f"predictions/{split}.npz", predictions_of(len(names)), {}, wanted=bool(result.get(split))
+            )
+        )
     }
     metrics = found.take("metrics.jsonl", journal_of(result), [], wanted=True)
-    return Record(
+    return RunRecord(
         workdir=workdir,
         settings=final,
-        classes=tuple(map(plots.plain, names)),
+        classes=tuple(map(plots.printable, names)),
         data=found.take("data.json", data_of, {}, wanted=True),
         environment=found.take(
             "environment.json", object_of(versions=dict, devices=dict, resumed=list), {}, wanted=True
@@ -195,7 +199,7 @@ def lines_of(*names: str) -> Callable[[Path], list[dict[str, Any]]]:
     """The lines of a journal, a torn last one left out; what has these names is a number or null."""
 
     def read(path: Path) -> list[dict[str, Any]]:
-        found = journal.until(path, sys.maxsize)[0]
+        found = journal.read_until(path, sys.maxsize)[0]
         for number, line in enumerate(found, 1):
             if not all(isinstance(line.get(name), int | float | None) for name in names):
                 raise UserError(f"line {number} of {path} holds no numbers; put the file back from a copy")
@@ -219,7 +223,7 @@ def journal_of(result: dict[str, Any]) -> Callable[[Path], list[dict[str, Any]]]
 
 def objects_of(path: Path) -> list[dict[str, Any]]:
     """Lines of JSON objects; a torn one counts as one of which nothing is known."""
-    with files.named(path):
+    with files.os_errors(path):
         texts = path.read_bytes().splitlines()
     found = []
     for text in filter(None, texts):
@@ -231,7 +235,7 @@ def objects_of(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def rows_of(classes: int) -> Callable[[Path], dict[str, np.ndarray]]:
+def predictions_of(classes: int) -> Callable[[Path], dict[str, np.ndarray]]:
     """Predictions of a split."""
 
     def read(path: Path) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError
 
 
-def record(path: Path, **kinds: type) -> dict[str, Any]:
+def read_object(path: Path, **kinds: type) -> dict[str, Any]:
     """A JSON object whose values of these names are there and of these kinds.
 
     Raises:
@@ -17,45 +17,50 @@ def record(path: Path, **kinds: type) -> dict[str, Any]:
     """
     found = files.read_json(path)
     if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
-        raise odd(path)
+        raise not_as_written(path)
     return found
 
 
-def classes(path: Path) -> tuple[str, ...]:
-    """Names of the classes; errors as of `record`."""
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Names of the classes; errors as of `read_object`."""
     found = files.read_json(path)
     if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
         raise UserError(f"{path} is not a list of names; put it back from a copy")
     return tuple(found)
 
 
-def preprocessing(path: Path) -> dict[str, Any]:
-    """How pictures become the network's; errors as of `record`."""
-    found = record(path, image_size=list, channels=int, fit=str, mean=list, deviation=list)
+def read_preprocessing(path: Path) -> dict[str, Any]:
+    """How pictures become the network's; errors as of `read_object`."""
+    found = read_object(path, image_size=list, channels=int, fit=str, mean=list, deviation=list)
     sides, each = found["image_size"], (found["mean"], found["deviation"])
-    whole = sides_of(sides)
+    whole = is_height_and_width(sides)
     numbers = all(isinstance(number, int | float) for one in each for number in one)
     if found["fit"] == PAD_BATCH:
         sizes = found.get("sizes")
-        whole = whole and isinstance(sizes, list) and all(sides_of(size) for size in sizes) and sizes[-1:] == [sides]
+        whole = (
+            whole
+            and isinstance(sizes, list)
+            and all(is_height_and_width(size) for size in sizes)
+            and sizes[-1:] == [sides]
+        )
     if not whole or not numbers or {len(one) for one in each} != {found["channels"]} or found["channels"] not in (1, 3):
-        raise odd(path)
+        raise not_as_written(path)
     return found
 
 
-def sides_of(value: object) -> bool:
+def is_height_and_width(value: object) -> bool:
     """Whether it is a height and a width."""
     return isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value)
 
 
-def result(path: Path) -> dict[str, Any]:
-    """The result of a finished run; errors as of `record`."""
-    found = record(path, tested=dict)
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a finished run; errors as of `read_object`."""
+    found = read_object(path, tested=dict)
     if not isinstance(found["tested"].get("step"), int):
-        raise odd(path)
+        raise not_as_written(path)
     return found
 
 
-def odd(path: Path) -> UserError:
+def not_as_written(path: Path) -> UserError:
     """The error for a file that no run writes so."""
     return UserError(f"{path} is not as a run writes it; put it back from a copy or remove it")

@@ -9,11 +9,26 @@ to_json, from_json                               a run folder's config.json
 from cnn_vit.settings.durations import Every, steps
 from cnn_vit.settings.keys import KEYS, Key, is_keyword
 from cnn_vit.settings.load import Settings, load
-from cnn_vit.settings.recipes import described, known
-from cnn_vit.settings.record import deciding, differences, explain, fingerprint, from_json, to_json
-from cnn_vit.settings.values import shown, takes
+from cnn_vit.settings.recipes import describe_recipe, recipe_names
+from cnn_vit.settings.record import deciding_settings, differences, explain, fingerprint, from_json, to_json
+from cnn_vit.settings.values import accepted_values, quote_value
 
 __all__ = [
-    "KEYS", "Every", "Key", "Settings", "deciding", "described", "differences", "explain", "fingerprint", "from_json",
-    "is_keyword", "known", "load", "shown", "steps", "takes", "to_json",
+    "KEYS",
+    "Every",
+    "Key",
+    "Settings",
+    "accepted_values",
+    "deciding_settings",
+    "describe_recipe",
+    "differences",
+    "explain",
+    "fingerprint",
+    "from_json",
+    "is_keyword",
+    "load",
+    "quote_value",
+    "recipe_names",
+    "steps",
+    "to_json",
 ]  # fmt: skip

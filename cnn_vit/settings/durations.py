@@ -14,7 +14,7 @@ WRITTEN = re.compile(r"([0-9][0-9_]{0,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(e[+-]
 MOST_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
-def read(amount: str | int | float) -> tuple[Fraction, str]:
+def parse_duration(amount: str | int | float) -> tuple[Fraction, str]:
     """The number and the unit of a duration.
 
     Raises:
@@ -33,13 +33,13 @@ def read(amount: str | int | float) -> tuple[Fraction, str]:
 
 def canonical(amount: str | int | float) -> str:
     """The one way a duration is written: canonical("1e6 example") is "1000000 examples"."""
-    number, unit = read(amount)
+    number, unit = parse_duration(amount)
     return f"{number if number.denominator == 1 else float(number)} {unit}"
 
 
 def exact(amount: str | int | float, *, examples: int, batch: int) -> Fraction:
     """Steps of a duration, a fraction of one included."""
-    number, unit = read(amount)
+    number, unit = parse_duration(amount)
     return number * {"steps": Fraction(1), "epochs": Fraction(examples, batch), "examples": Fraction(1, batch)}[unit]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from cnn_vit.errors import UserError, nearest, unknown
 from cnn_vit.settings import durations, recipes, values
 from cnn_vit.settings.keys import KEYS, OPEN, REQUIRED, SECTIONS, is_keyword
-from cnn_vit.settings.values import shown
+from cnn_vit.settings.values import quote_value
 
 SMOKE_SIDE = 64  # pixels, at most
 SMOKE_EXAMPLES = {"train_count": 256, "validation_count": 64, "test_count": 64}
@@ -58,60 +58,60 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         UserError: a fault of the file, an unknown word or key, a value that a key does not take.
     """
-    path, words = recipes.named(recipe)
+    path, words = recipes.split_name(recipe)
     name = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
-    found, origin = layered(path, [word for word in words if word != recipes.SMOKE], name=name)
+    found, origin = apply_words(path, [word for word in words if word != recipes.SMOKE], name=name)
     if recipes.SMOKE in words:
         smoked = smoke(found)
         found = {key: value for key, value in found.items() if not is_keyword(key)} | smoked
         origin |= dict.fromkeys(smoked, f"word {recipes.SMOKE}")
-    written = dict(pair(override) for override in overrides)
+    written = dict(split_override(override) for override in overrides)
     for section in OPEN:
-        found = for_another(section, found, written)
+        found = without_replaced_keywords(section, found, written)
     for key, text in written.items():
-        found[key] = read(key, text)
+        found[key] = parse_value(key, text)
         origin[key] = COMMAND_LINE
-    return completed(found, origin, recipe=path.stem, words=words, name=name)
+    return complete(found, origin, recipe=path.stem, words=words, name=name)
 
 
-def layered(path: Path, words: Sequence[str], *, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+def apply_words(path: Path, words: Sequence[str], *, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What a recipe sets with its words, checked, and which word set it."""
     found: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for where, given in recipes.layers(path, words, name=name):
         origin = {key: origin[key] if key in found and found[key] == value else where for key, value in given.items()}
         found = given
-    return {key: fitted(key, value, where=name) for key, value in found.items()}, origin
+    return {key: fit_value(key, value, where=name) for key, value in found.items()}, origin
 
 
-def fitted(key: str, value: Any, *, where: str) -> Any:
+def fit_value(key: str, value: Any, *, where: str) -> Any:
     """A value of a recipe or a stored run in its own form."""
     if key in KEYS:
-        return values.settle(key, KEYS[key], value, where=where)
+        return values.check_value(key, KEYS[key], value, where=where)
     if not is_keyword(key):
-        raise misspelled(key)
+        raise unknown_key_error(key)
     try:
-        return values.plain(value)
+        return values.is_plain(value)
     except ValueError as error:
         raise UserError(
-            f"{key} is {shown(value)} ({where}); it takes numbers, texts, true, false, none and tuples of them"
+            f"{key} is {quote_value(value)} ({where}); it takes numbers, texts, true, false, none and tuples of them"
         ) from error
 
 
-def read(key: str, text: str) -> Any:
+def parse_value(key: str, text: str) -> Any:
     """A value of the command line in its own form."""
     if key in KEYS:
-        return values.settle(key, KEYS[key], text, where=COMMAND_LINE, written=True)
+        return values.check_value(key, KEYS[key], text, where=COMMAND_LINE, written=True)
     if not is_keyword(key):
-        raise misspelled(key)
+        raise unknown_key_error(key)
     if len(text) > values.LONGEST:
         raise UserError(
-            f"{key} is {shown(text)} ({COMMAND_LINE}), {len(text)} characters; {values.LONGEST} are the most"
+            f"{key} is {quote_value(text)} ({COMMAND_LINE}), {len(text)} characters; {values.LONGEST} are the most"
         )
-    return values.guess(text)
+    return values.parse_any(text)
 
 
-def misspelled(key: str) -> UserError:
+def unknown_key_error(key: str) -> UserError:
     """The error for a key that is none."""
     section, _, name = key.rpartition(".")
     inside = {known.rpartition(".")[2]: known for known in KEYS if known.startswith(f"{key}.")}
@@ -119,11 +119,11 @@ def misspelled(key: str) -> UserError:
         return UserError(f"{key!r} is a section, not a setting; set {', '.join(inside.values())}")
     ours = {known.rpartition(".")[2]: known for known in KEYS if section not in SECTIONS or known.startswith(section)}
     if near := nearest(name, ours, most=2):
-        return UserError(f"no setting {shown(key)}; did you mean {' or '.join(ours[one] for one in near)}?")
+        return UserError(f"no setting {quote_value(key)}; did you mean {' or '.join(ours[one] for one in near)}?")
     return unknown("setting", key, KEYS)
 
 
-def pair(override: str) -> tuple[str, str]:
+def split_override(override: str) -> tuple[str, str]:
     """Key and text of `optimizer.learning-rate=1e-3`; dashes and underscores are the same in keys."""
     key, equals, text = override.partition("=")
     if not equals:
@@ -131,7 +131,7 @@ def pair(override: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), text
 
 
-def for_another(section: str, found: dict[str, Any], written: dict[str, str]) -> dict[str, Any]:
+def without_replaced_keywords(section: str, found: dict[str, Any], written: dict[str, str]) -> dict[str, Any]:
     """Settings without the recipe's keywords of a section where the command line names another thing for it."""
     ours = found.get(f"{section}.name") or ""
     if written.get(f"{section}.name", ours).partition("/")[0] == ours.partition("/")[0]:
@@ -166,13 +166,13 @@ def smoke(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def completed(
+def complete(
     found: dict[str, Any], origin: dict[str, str], *, recipe: str, words: tuple[str, ...], name: str
 ) -> Settings:
     """Settings with every default filled in, in the table's order, keywords behind the name they belong to."""
     for key, row in KEYS.items():
         if row.default is REQUIRED and found.get(key) is None:
-            raise UserError(f"{name} sets no {key}, {row.meaning}; it takes {values.takes(row)}")
+            raise UserError(f"{name} sets no {key}, {row.meaning}; it takes {values.accepted_values(row)}")
     final: dict[str, Any] = {}
     for key, row in KEYS.items():
         final[key] = found.get(key, row.default)

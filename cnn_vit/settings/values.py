@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     fit: Callable[[Any], Any]
 
 
-def number(text: str) -> int | float:
+def parse_number(text: str) -> int | float:
     """1000, 1_000 and 1e3 are ints, 0.5 and 1.0 floats; nan and infinity are nothing."""
     try:
         return int(text)
@@ -44,7 +44,7 @@ def number(text: str) -> int | float:
     return int(value) if "." not in text and value.is_integer() and abs(value) <= WHOLE else value
 
 
-def truth(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """true or false."""
     words = {"true": True, "false": False}
     if text.strip().lower() not in words:
@@ -52,7 +52,7 @@ def truth(text: str) -> bool:
     return words[text.strip().lower()]
 
 
-def literal(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """A Python literal: a number, a quoted text, a tuple or a list.
 
     Raises:
@@ -65,7 +65,7 @@ def literal(text: str) -> Any:
         raise ValueError("no literal") from error
 
 
-def split(text: str) -> list[str]:
+def split_items(text: str) -> list[str]:
     """Parts between the commas that stand in no brackets: "affine(10, 0.1), flip" has two."""
     parts, depth = [""], 0
     for letter in text:
@@ -77,41 +77,41 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def items(text: str) -> tuple:
+def parse_tuple(text: str) -> tuple:
     """A tuple from a Python literal or from `a,b`."""
     try:
-        found = literal(text)
+        found = parse_literal(text)
     except ValueError:
-        return tuple(split(text))
+        return tuple(split_items(text))
     return tuple(found) if isinstance(found, list | tuple) else (found,)
 
 
-def guess(text: str) -> Any:
+def parse_any(text: str) -> Any:
     """A keyword's value, whose kind only the named thing knows: none, true, false, a number, a tuple, else the text."""
     words = {"none": None, "true": True, "false": False}
     if text.strip().lower() in words:
         return words[text.strip().lower()]
     try:
-        return number(text)
+        return parse_number(text)
     except ValueError:
         pass  # not a number: a tuple or a text
     if text.strip()[:1] in ("(", "[", "'", '"'):
         try:
-            return plain(literal(text))
+            return is_plain(parse_literal(text))
         except ValueError:
             return text
-    parts = split(text)
-    return tuple(map(guess, parts)) if len(parts) > 1 else text
+    parts = split_items(text)
+    return tuple(map(parse_any, parts)) if len(parts) > 1 else text
 
 
-def plain(value: Any) -> Any:
+def is_plain(value: Any) -> Any:
     """A value made of numbers, texts, truth values, None and tuples of them.
 
     Raises:
         ValueError: there is something else in it, or a number that is not finite.
     """
     if isinstance(value, list | tuple):
-        return tuple(plain(item) for item in value)
+        return tuple(is_plain(item) for item in value)
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise ValueError(f"{type(value).__name__} is no plain value")
@@ -172,7 +172,7 @@ def as_fit(value: Any) -> str:
     return found[1] or f"pad({int(found[2] or 0)})"
 
 
-def each(fit: Callable[[Any], Any]) -> Callable[[Any], tuple]:
+def fit_each(fit: Callable[[Any], Any]) -> Callable[[Any], tuple]:
     """Fits every item of a tuple."""
 
     def fits(value: Any) -> tuple:
@@ -184,28 +184,32 @@ def each(fit: Callable[[Any], Any]) -> Callable[[Any], tuple]:
 
 
 KINDS = {
-    "int": Kind("an int", number, as_int),
-    "float": Kind("a number", number, as_float),
-    "bool": Kind("true or false", truth, as_bool),
+    "int": Kind("an int", parse_number, as_int),
+    "float": Kind("a number", parse_number, as_float),
+    "bool": Kind("true or false", parse_bool, as_bool),
     "text": Kind("a text", str, as_text),
     "pattern": Kind("a regular expression", str, as_pattern),
-    "size": Kind("an int or (height, width)", lambda text: number(text) if "," not in text else items(text), as_size),
+    "size": Kind(
+        "an int or (height, width)", lambda text: parse_number(text) if "," not in text else parse_tuple(text), as_size
+    ),
     "fit": Kind("crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255", str, as_fit),
     "duration": Kind("a duration (20 epochs, 4000 steps, 1e6 examples)", str, durations.canonical),
-    "texts": Kind("a tuple of texts", items, each(as_text)),
-    "floats": Kind("a tuple of numbers", items, each(as_float)),
-    "durations": Kind("a tuple of durations (20 epochs, 4000 steps, 1e6 examples)", items, each(durations.canonical)),
+    "texts": Kind("a tuple of texts", parse_tuple, fit_each(as_text)),
+    "floats": Kind("a tuple of numbers", parse_tuple, fit_each(as_float)),
+    "durations": Kind(
+        "a tuple of durations (20 epochs, 4000 steps, 1e6 examples)", parse_tuple, fit_each(durations.canonical)
+    ),
 }
 
 
-def takes(key: Key) -> str:
+def accepted_values(key: Key) -> str:
     """What a setting takes, in words: "an int in [0, 64] (threads)"."""
     what = " or ".join(key.choices) or KINDS[key.kind].phrase
     where = f" in {key.range}" if key.range and not key.choices else ""
     return f"{what}{where}{f' ({key.unit})' * bool(key.unit)}{' or none' * key.optional}"
 
 
-def settle(name: str, key: Key, given: Any, *, where: str, written: bool = False) -> Any:
+def check_value(name: str, key: Key, given: Any, *, where: str, written: bool = False) -> Any:
     """The value of a setting in its own form.
 
     Args:
@@ -223,14 +227,14 @@ def settle(name: str, key: Key, given: Any, *, where: str, written: bool = False
         if written and len(given) > LONGEST:
             raise ValueError("too long")
         value = KINDS[key.kind].fit(KINDS[key.kind].read(given) if written else given)
-        if not within(value, key):
+        if not is_in_range(value, key):
             raise ValueError("out of range")
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{name} is {shown(given)} ({where}); it takes {takes(key)}") from error
+        raise UserError(f"{name} is {quote_value(given)} ({where}); it takes {accepted_values(key)}") from error
     return value
 
 
-def within(value: Any, key: Key) -> bool:
+def is_in_range(value: Any, key: Key) -> bool:
     """Whether a value is among the choices, or each of its numbers inside the range."""
     if key.choices:
         return str(value) in key.choices
@@ -238,14 +242,14 @@ def within(value: Any, key: Key) -> bool:
         return True
     low, high = (float(end) for end in key.range[1:-1].split(","))
     numbers = [
-        durations.read(item)[0] if "duration" in key.kind else item
+        durations.parse_duration(item)[0] if "duration" in key.kind else item
         for item in (value if isinstance(value, tuple) else (value,))
     ]
     above = all(low < item or (item == low and key.range[0] == "[") for item in numbers)
     return above and all(item < high or (item == high and key.range[-1] == "]") for item in numbers)
 
 
-def shown(value: Any, most: int = 80) -> str:
+def quote_value(value: Any, most: int = 80) -> str:
     """A value as an error quotes it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -27,13 +27,13 @@ def shardings(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
     """For each leaf the placement that the first rule found in its path gives; replicated where none is."""
 
     def of(path, leaf):
-        text = trees.name(path)
+        text = trees.path_text(path)
         return NamedSharding(on, next((spec for pattern, spec in rules if re.search(pattern, text)), PartitionSpec()))
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
-def over_batch(on: Mesh) -> NamedSharding:
+def batch_sharding(on: Mesh) -> NamedSharding:
     """The placement of an array whose first axis is the batch."""
     return NamedSharding(on, PartitionSpec("data"))
 
@@ -51,7 +51,7 @@ def place(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
     return jax.device_put(tree, shardings(tree, on, rules))
 
 
-def kept(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
+def constrain(tree: Any, on: Mesh, rules: Rules = REPLICATED) -> Any:
     """In a compiled function: the same tree, each leaf where `place` puts it. Left alone, the compiler would choose."""
     return jax.lax.with_sharding_constraint(tree, shardings(tree, on, rules))
 
@@ -64,12 +64,12 @@ def place_batch(batch: dict[str, np.ndarray], on: Mesh) -> dict[str, Any]:
     """
     if on.size == 1 and on.devices.flat[0].platform == "cpu":
         return batch
-    rows = over_batch(on)
+    rows = batch_sharding(on)
     if jax.process_count() == 1:
         return jax.device_put(batch, rows)
     return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
 
 
-def fill(size: int, on: Mesh) -> int:
+def round_up_batch(size: int, on: Mesh) -> int:
     """The smallest batch of at least `size` rows that divides evenly among the devices."""
     return -(-size // on.size) * on.size

@@ -18,10 +18,10 @@ from cnn_vit.runs import folder
 from cnn_vit.training import devices, step
 
 NEAR_TIE = 1e-5  # margin below which float rounding may choose the class
-BATCH = 256  # examples judged at once where nobody says
+BATCH_SIZE = 256  # examples judged at once where nobody says
 
 
-def rows(
+def per_example(
     judged: Callable[[dict], dict], split: data.Split, *, batch_size: int, on: jax.sharding.Mesh, workers: int = 0
 ) -> dict[str, np.ndarray]:
     """What `judged` says of every example of a split, in the split's order.
@@ -30,18 +30,18 @@ def rows(
         index, label, predicted, rank (N,) int32; loss, margin (N,) float32; scores (N, K) float32, or the five best
         with `classes` (N, 5) where there are more than 1,000 classes.
     """
-    size = devices.fill(min(batch_size, len(split.labels)), on)
+    size = devices.round_up_batch(min(batch_size, len(split.labels)), on)
     batches = stream.ordered_batches(
         split, batch_size=size, workers=workers, place=lambda batch: devices.place_batch(batch, on)
     )
-    found = [{key: np.asarray(value) for key, value in ready.items()} for ready in ahead(map(judged, batches))]
+    found = [{key: np.asarray(value) for key, value in ready.items()} for ready in one_behind(map(judged, batches))]
     together = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
     real = together.pop("weight") > 0
     order = np.argsort(together["index"][real], kind="stable")  # pictures of several sizes come by size
     return {key: value[real][order] for key, value in together.items()}
 
 
-def ahead(items: Iterator) -> Iterator:
+def one_behind(items: Iterator) -> Iterator:
     """The same items, each fetched only after the next was asked for: the device works while the host reads."""
     waiting: list = []
     for item in items:
@@ -51,7 +51,7 @@ def ahead(items: Iterator) -> Iterator:
     yield from waiting
 
 
-def summary(found: dict[str, np.ndarray], classes: int) -> dict[str, Any]:
+def summarize(found: dict[str, np.ndarray], classes: int) -> dict[str, Any]:
     """Accuracy, top-5 accuracy (None for five classes or fewer), mean loss and number of examples."""
     return {
         "accuracy": float((found["rank"] == 0).mean(dtype=np.float64)),
@@ -66,23 +66,23 @@ def near_ties(found: dict[str, np.ndarray]) -> list[int]:
     return sorted(int(index) for index in found["index"][found["margin"] < NEAR_TIE])
 
 
-def keep_predictions(workdir: Path, split: str, found: dict[str, np.ndarray]) -> None:
+def save_predictions(workdir: Path, split: str, found: dict[str, np.ndarray]) -> None:
     """Writes predictions/SPLIT.npz: a line per example, so that no later question needs the network again."""
     names = {"index", "label", "predicted", "loss", "margin", "scores", "classes"}
     files.write_npz(workdir / "predictions" / f"{split}.npz", {k: v for k, v in found.items() if k in names})
 
 
-def kept_predictions(workdir: Path, split: str) -> dict[str, np.ndarray]:
+def load_predictions(workdir: Path, split: str) -> dict[str, np.ndarray]:
     """The arrays of predictions/SPLIT.npz; `UserError` where they cannot be read."""
     return files.read_npz(workdir / "predictions" / f"{split}.npz")
 
 
-def note_test_read(workdir: Path, **facts) -> None:
+def record_test_read(workdir: Path, **facts) -> None:
     """Appends a line to test_reads.jsonl: whoever chooses by a test split leaves a trace."""
     files.append_line(workdir / "test_reads.jsonl", facts)
 
 
-def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, workers: int = 2) -> dict[str, Any]:
+def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH_SIZE, workers: int = 2) -> dict[str, Any]:
     """Exact metrics of a trained network on a split. Reading a test split adds a line to the run's test_reads.jsonl.
 
     Args:
@@ -95,7 +95,7 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
 
     Returns:
         split, accuracy, top5, loss, n, near_ties, `layout`: how the split was made where the data has none of its own
-        (else None), and `rows`: the arrays of `rows` above.
+        (else None), and `per_example`: the arrays of `per_example` above.
 
     Raises:
         UserError: the data has other classes, other pictures, or no such split; no example at once.
@@ -103,24 +103,24 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH, w
     refuse_untrained(network)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} judges nothing; make it at least 1")
-    dataset = fitting(network, source)
+    dataset = load_matching(network, source)
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
     on = devices.mesh()
-    judge = step.judge(network.form, on)
+    judge = step.eval_step(network.form, on)
     params, stats, numbers = devices.place((network.params, network.stats, normalization(network.preprocessing)), on)
-    found = rows(
+    found = per_example(
         lambda batch: judge(params, stats, batch, numbers),
         dataset.splits[split],
         batch_size=batch_size,
         on=on,
         workers=workers,
     )
-    answer = {"split": split, **summary(found, len(network.classes)), "near_ties": near_ties(found)}
+    answer = {"split": split, **summarize(found, len(network.classes)), "near_ties": near_ties(found)}
     if split == "test" and network.run is not None:
         path = source.get("path") if isinstance(source, Mapping) else source
         told = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-        note_test_read(network.run, by="evaluate", accuracy=answer["accuracy"], data=told)
+        record_test_read(network.run, by="evaluate", accuracy=answer["accuracy"], data=told)
     return answer | {"layout": dataset.facts.get("layout"), "rows": found}
 
 
@@ -138,26 +138,26 @@ def normalization(preprocessing: dict) -> dict[str, np.ndarray]:
 def section_for(network, path: str | os.PathLike) -> dict[str, Any]:
     """The data section that reads a path the way a network was trained to see pictures."""
     seen = network.preprocessing
-    return data.at(path, image_size=tuple(seen["image_size"]), channels=seen["channels"], fit=seen["fit"])
+    return data.section_for_path(path, image_size=tuple(seen["image_size"]), channels=seen["channels"], fit=seen["fit"])
 
 
-def seen(network, section: dict[str, Any]) -> dict[str, Any]:
+def section_as_seen(network, section: dict[str, Any]) -> dict[str, Any]:
     """A data section whose unset size and colors are those that a network takes."""
     own = {key: network.preprocessing[key] for key in ("image_size", "channels")}
     own["image_size"] = tuple(own["image_size"])
     return section | {key: value for key, value in own.items() if section.get(key) is None}
 
 
-def fitting(network, source) -> data.Dataset:
+def load_matching(network, source) -> data.Dataset:
     """The data that a source names, or an error with both lists where its classes are not the network's."""
     if isinstance(source, str | os.PathLike):
         known = source in data.names()
-        source = seen(network, {"name": source}) if known else section_for(network, source)
+        source = section_as_seen(network, {"name": source}) if known else section_for(network, source)
     dataset = source if isinstance(source, data.Dataset) else data.load(source)
     if tuple(dataset.classes) != tuple(network.classes):
         raise UserError(
-            f"the network knows the classes {folder.listed(network.classes)}, "
-            f"the data has {folder.listed(dataset.classes)}"
+            f"the network knows the classes {folder.list_names(network.classes)}, "
+            f"the data has {folder.list_names(dataset.classes)}"
             f"{first_difference(network.classes, dataset.classes)}; name and order the class folders as in training"
         )
     if dataset.image_shape != tuple(network.form.image_shape):
@@ -169,13 +169,13 @@ def fitting(network, source) -> data.Dataset:
     return dataset
 
 
-def refuse_sizes(form: step.Form, dataset: data.Dataset) -> None:
+def refuse_sizes(form: step.NetworkSpec, dataset: data.Dataset) -> None:
     """Raises UserError where a network cannot tell pictures from their padding, or leaves nothing of a small one."""
     for name, split in dataset.splits.items():
         if split.mixed is None:
             continue
         models.refuse_unmasked(form.model)
-        network = step.declared(form)
+        network = step.build_network(form)
         if hasattr(network, "refuse_mask"):
             network.refuse_mask(train=False)
         at = int(split.mixed.sides.min(1).argmin())
@@ -183,9 +183,9 @@ def refuse_sizes(form: step.Form, dataset: data.Dataset) -> None:
         refuse_small(form, split.mixed.sides[at].tolist(), where)
 
 
-def refuse_small(form: step.Form, sides: Sequence[int], where: str) -> None:
+def refuse_small(form: step.NetworkSpec, sides: Sequence[int], where: str) -> None:
     """Raises UserError for a picture that leaves nothing behind the network's last layer."""
-    least = step.least_side(form)
+    least = step.smallest_side(form)
     if min(sides) < least:
         raise UserError(
             f"{where} is read as {sides[0]}x{sides[1]} pixels, and the last layer of {form.model} needs {least} a side "

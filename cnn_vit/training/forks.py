@@ -16,18 +16,18 @@ from cnn_vit.runs.journal import METRICS
 from cnn_vit.runs.manifests import DamageError
 
 
-def noted(workdir: Path) -> dict[str, Any] | None:
+def read_fork_note(workdir: Path) -> dict[str, Any] | None:
     """Where a run folder was forked from, and at which step; None where it was not."""
     return files.read_json(workdir / folder.FORK) if (workdir / folder.FORK).exists() else None
 
 
-def source(workdir: Path, fork_from: str | Path | None) -> Path | None:
+def fork_source(workdir: Path, fork_from: str | Path | None) -> Path | None:
     """The folder that a run starts from: the one given, else the one noted; None where it starts by itself.
 
     Raises:
         UserError: it holds no run, is the run itself, or the run has begun in another way already.
     """
-    note = noted(workdir)
+    note = read_fork_note(workdir)
     if fork_from is None:
         return Path(note["from"]) if note else None
     there = Path(fork_from).absolute()
@@ -36,12 +36,12 @@ def source(workdir: Path, fork_from: str | Path | None) -> Path | None:
     if there == workdir.absolute():
         raise UserError(f"--fork_from={there} is the run itself; give the new one another --workdir")
     began = f"was forked from {note['from']}" if note else "began without --fork_from"
-    if folder.begun(workdir) and (note is None or note["from"] != str(there)):
+    if folder.has_begun(workdir) and (note is None or note["from"] != str(there)):
         raise UserError(f"the run in {workdir} {began}; give another --workdir, or the words it began with")
     return there
 
 
-def take(
+def take_over(
     workdir: Path,
     there: Path,
     template: dict,
@@ -71,21 +71,21 @@ def take(
         UserError: other classes, another network or optimizer, no checkpoint, or none before the last step.
         SurroundingsError: every checkpoint is damaged, or the best where it is needed.
     """
-    folder.same_classes(there, dataset)
+    folder.refuse_other_classes(there, dataset)
     theirs = Checkpoints(there / folder.CHECKPOINTS, keep=2, crash=workdir / folder.CRASH, say=say, sweep=False)
     try:
-        at, state = chosen(theirs, template, noted(workdir))
+        at, state = choose_checkpoint(theirs, template, read_fork_note(workdir))
         if at == 0 or at >= total:
             has = f"is at step {at} of this run's {total}" if at else "has no checkpoint yet"
             raise UserError(f"--fork_from={there} {has}; make duration longer, or name another run")
-        lines, text = journal.until(there / METRICS, at)
-        same = folder.same_examples(there, dataset)
+        lines, text = journal.read_until(there / METRICS, at)
+        same = folder.has_same_examples(there, dataset)
         files.write_json(workdir / folder.FORK, {"from": str(there), "step": at})
         files.write(workdir / METRICS, text if same else b"")
-        evaluations = journal.evaluations_of(lines) if same else []
-        best = journal.best(evaluations)["step"] if evaluations else at
+        evaluations = journal.evaluation_lines(lines) if same else []
+        best = journal.best_evaluation(evaluations)["step"] if evaluations else at
         if best != at:
-            copy(theirs, ours, best, template, needed=needs_best, say=say)
+            copy_checkpoint(theirs, ours, best, template, needed=needs_best, say=say)
     finally:
         theirs.close()
     ours.save(at, state)
@@ -93,14 +93,14 @@ def take(
     return at, state
 
 
-def chosen(theirs: Checkpoints, template: dict, note: dict[str, Any] | None) -> tuple[int, dict]:
+def choose_checkpoint(theirs: Checkpoints, template: dict, note: dict[str, Any] | None) -> tuple[int, dict]:
     """The checkpoint of the step noted where it is still there, else the newest; (0, {}) where there is none."""
     if note and note["step"] in theirs.steps():
         return note["step"], theirs.restore(note["step"], template)
     return theirs.newest(template) or (0, {})
 
 
-def copy(
+def copy_checkpoint(
     theirs: Checkpoints, ours: Checkpoints, step: int, template: dict, *, needed: bool, say: Callable[[str], None]
 ) -> None:
     """Copies a checkpoint; one that is damaged or gone is done without where it is not needed, in a sentence."""

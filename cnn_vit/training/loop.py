@@ -13,8 +13,8 @@ from cnn_vit.data.feed import stream
 from cnn_vit.runs import folder
 from cnn_vit.settings import Settings, load
 from cnn_vit.training import devices, evaluation, forks, plan, samples
-from cnn_vit.training.run import Run, Tested
-from cnn_vit.training.stops import Stop
+from cnn_vit.training.run import Run, TestedValues
+from cnn_vit.training.stops import StopSignals
 
 
 def train(
@@ -44,16 +44,16 @@ def train(
     final = load(settings) if isinstance(settings, str) else settings
     workdir = Path(workdir)
     plan.check(final)
-    files.probe(workdir)
-    with Stop() as stop, files.Lock(workdir / folder.LOCK):
+    files.ensure_writable(workdir)
+    with StopSignals() as stop, files.Lock(workdir / folder.LOCK):
         folder.claim(workdir, final)
-        forks.source(workdir, fork_from)
-        files.sweep(workdir)
-        if (found := folder.finished(workdir)) and samples.made(workdir):
+        forks.fork_source(workdir, fork_from)
+        files.remove_temporary(workdir)
+        if (found := folder.finished_result(workdir)) and samples.are_saved(workdir):
             return found
         dataset = data.load(final.section("data"))
         with Run(final, workdir, dataset) as run:
-            crossed = folder.note_environment(workdir, command)
+            crossed = folder.record_environment(workdir, command)
             at, state = run.begin(fork_from)
             if at and crossed:
                 run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(crossed)}")
@@ -62,7 +62,7 @@ def train(
             return finish(run, state)
 
 
-def learn(run: Run, at: int, state: dict, stop: Stop) -> dict:
+def learn(run: Run, at: int, state: dict, stop: StopSignals) -> dict:
     """Takes the state from step `at` to the last one; returns it.
 
     The host runs a few steps ahead of the device and looks at nothing that the device has not finished long before.
@@ -105,24 +105,24 @@ def finish(run: Run, state: dict) -> dict[str, Any]:
     """Tests the network, keeps what there is to look at and writes the result; makes only what a finished run lacks."""
     run.checkpoints.wait()
     tested = run.tested(state)
-    if before := folder.finished(run.workdir):
-        samples.keep(run, tested)
+    if before := folder.finished_result(run.workdir):
+        samples.save_samples(run, tested)
         return before
-    found = judged(run, tested)
-    samples.keep(run, tested)
+    found = evaluate_splits(run, tested)
+    samples.save_samples(run, tested)
     result = run.result(state, tested, validation=found["validation"], test=found.get("test"))
     files.write_json(run.workdir / folder.RESULT, result)
     return result
 
 
-def judged(run: Run, tested: Tested) -> dict[str, dict[str, Any]]:
+def evaluate_splits(run: Run, tested: TestedValues) -> dict[str, dict[str, Any]]:
     """Metrics of validation and, where there is one, of the test split; keeps the predictions of both."""
     found: dict[str, dict[str, Any]] = {}
     for split in ("validation", "test"):
         if split in run.dataset.splits:
             rows = run.judged(split, tested.values)
-            evaluation.keep_predictions(run.workdir, split, rows)
-            found[split] = evaluation.summary(rows, len(run.dataset.classes))
+            evaluation.save_predictions(run.workdir, split, rows)
+            found[split] = evaluation.summarize(rows, len(run.dataset.classes))
     if "test" in found:
-        evaluation.note_test_read(run.workdir, by="train", step=tested.step, accuracy=found["test"]["accuracy"])
+        evaluation.record_test_read(run.workdir, by="train", step=tested.step, accuracy=found["test"]["accuracy"])
     return found

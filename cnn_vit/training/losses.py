@@ -35,7 +35,7 @@ def sigmoid(
     return each.sum(-1) + (target * (weight - 1)).sum(-1) * none
 
 
-def smooth(target: jax.Array, amount: jax.Array) -> jax.Array:  # (B, K), () -> (B, K)
+def smooth_labels(target: jax.Array, amount: jax.Array) -> jax.Array:  # (B, K), () -> (B, K)
     """Label smoothing: a share `amount` of each target is spread evenly over all K classes, the right one included.
 
     Szegedy et al., arXiv:1512.00567, section 7.
@@ -43,7 +43,7 @@ def smooth(target: jax.Array, amount: jax.Array) -> jax.Array:  # (B, K), () -> 
     return target * (1 - amount) + amount / target.shape[-1]
 
 
-def balanced(labels: np.ndarray, classes: int) -> np.ndarray:  # (N,) -> (K,)
+def balanced_class_weights(labels: np.ndarray, classes: int) -> np.ndarray:  # (N,) -> (K,)
     """Weights by which all classes count alike: n / (classes x count). Their mean over the examples is 1.
 
     As scikit-learn's class_weight="balanced", after King and Zeng, Logistic Regression in Rare Events Data, 2001.

@@ -19,7 +19,7 @@ from cnn_vit import trees
 from cnn_vit.errors import UserError, unknown
 
 
-def decayed(params: dict, pattern: str) -> dict:
+def decay_mask(params: dict, pattern: str) -> dict:
     """A tree of booleans: which parameters weight decay shrinks.
 
     Args:
@@ -29,9 +29,9 @@ def decayed(params: dict, pattern: str) -> dict:
     Raises:
         UserError: the pattern is found in no path, which weight_decay 0 says better.
     """
-    mask = trees.select(params, pattern)
+    mask = trees.mask_by_pattern(params, pattern)
     if not any(jax.tree.leaves(mask)):
-        last = sorted({str(path[-1]) for path in trees.outline(params)})
+        last = sorted({str(path[-1]) for path in trees.shapes_by_path(params)})
         raise UserError(
             f"optimizer.decay {pattern!r} is found in no parameter, whose paths end in {', '.join(last)}; "
             "for no decay set optimizer.weight_decay=0"
@@ -54,7 +54,7 @@ def chain(
         name: a key of OPTIMIZERS.
         numbers: scalars that may be traced: weight_decay; momentum for sgd; b1, b2, epsilon for adamw; clip where on.
         rate: the learning rate of this step, may be traced.
-        decay_mask: which parameters decay, as `decayed` gives it.
+        decay_mask: which parameters decay, as `decay_mask` gives it.
         clip: whether a gradient whose norm over all parameters exceeds numbers["clip"] is shortened to it.
         nesterov: whether sgd looks ahead along the momentum.
 

@@ -13,11 +13,11 @@ from cnn_vit.analysis import table
 from cnn_vit.data import augment
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.feed import stream
-from cnn_vit.data.sections import sides_of
+from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import Every, Settings, steps
 from cnn_vit.training import losses, optimizers, schedules
-from cnn_vit.training.step import Form, Schedule, Static
+from cnn_vit.training.step import NetworkSpec, ScheduleSpec, StepSpec
 
 
 def check(settings: Settings) -> None:
@@ -40,7 +40,7 @@ def check(settings: Settings) -> None:
     if settings["test_with"] == "ema" and settings["ema"] is None:
         raise UserError("test_with is ema, but nothing is averaged; set ema, such as 0.999, or test_with=last")
     batch, accumulate = settings["data.batch_size"], settings["optimizer.accumulate"]
-    divides(batch, accumulate, "optimizer.accumulate")
+    refuse_uneven(batch, accumulate, "optimizer.accumulate")
     about = data.about(section)
     if about.num_classes and about.image_shape:
         check_model(settings, classes=about.num_classes, image_shape=about.image_shape)
@@ -48,7 +48,7 @@ def check(settings: Settings) -> None:
         models.resolve(settings["model.name"])
         if settings["data.fit"] == PAD_BATCH:
             models.refuse_unmasked(settings["model.name"])
-            if sides := sides_of(section["image_size"]):  # classes and colors have no part in what takes a mask
+            if sides := height_and_width(section["image_size"]):  # classes and colors have no part in what takes a mask
                 check_model(settings, classes=about.num_classes or 2, image_shape=(*sides, section["channels"] or 3))
 
 
@@ -56,7 +56,11 @@ def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int
     """Raises UserError where the model does not take its keywords, pictures of this shape (H, W, C), or their fit."""
     height, width, channels = image_shape
     network: Any = models.check(
-        settings["model.name"], keywords(settings), num_classes=classes, channels=channels, image_size=(height, width)
+        settings["model.name"],
+        model_keywords(settings),
+        num_classes=classes,
+        channels=channels,
+        image_size=(height, width),
     )
     if settings["data.fit"] == PAD_BATCH:
         models.refuse_unmasked(settings["model.name"])
@@ -68,11 +72,11 @@ def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int])
     """Products added up that the model takes for one picture (H, W, C), forward."""
     height, width, channels = image_shape
     return table.describe(
-        settings["model.name"], (height, width), num_classes=classes, channels=channels, **keywords(settings)
+        settings["model.name"], (height, width), num_classes=classes, channels=channels, **model_keywords(settings)
     ).macs
 
 
-def divides(batch: int, parts: int, what: str) -> None:
+def refuse_uneven(batch: int, parts: int, what: str) -> None:
     """Raises UserError, with the nearest sizes, where a batch cannot be cut into equal parts."""
     if batch % parts:
         near = [size for size in (batch // parts * parts, (batch // parts + 1) * parts) if size]
@@ -81,16 +85,16 @@ def divides(batch: int, parts: int, what: str) -> None:
         )
 
 
-def keywords(settings: Settings) -> dict[str, Any]:
+def model_keywords(settings: Settings) -> dict[str, Any]:
     """Keywords given to the model."""
     return {key: value for key, value in settings.section("model").items() if key != "name"}
 
 
-def form(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> Form:
+def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> NetworkSpec:
     """The network and how its scores are read."""
-    return Form(
+    return NetworkSpec(
         model=settings["model.name"],
-        keywords=tuple(sorted(keywords(settings).items())),
+        keywords=tuple(sorted(model_keywords(settings).items())),
         num_classes=classes,
         image_shape=image_shape,
         dtype=settings["dtype"],
@@ -98,7 +102,7 @@ def form(settings: Settings, *, classes: int, image_shape: tuple[int, int, int])
     )
 
 
-class Times(NamedTuple):
+class RunTimes(NamedTuple):
     """When what happens, in steps.
 
     Attributes:
@@ -112,31 +116,31 @@ class Times(NamedTuple):
     checkpoint: Every
 
 
-def times(settings: Settings, *, examples: int) -> Times:
+def run_times(settings: Settings, *, examples: int) -> RunTimes:
     """The run's durations, for so many training examples."""
     of = {"examples": examples, "batch": settings["data.batch_size"]}
     every = (Every(settings[key], key=key, **of) for key in ("log_every", "evaluate_every", "checkpoint_every"))
-    return Times(max(1, steps(settings["duration"], key="duration", **of)), *every)
+    return RunTimes(max(1, steps(settings["duration"], key="duration", **of)), *every)
 
 
-def static(settings: Settings, of: Form, *, examples: int) -> Static:
+def step_spec(settings: Settings, of: NetworkSpec, *, examples: int) -> StepSpec:
     """Everything that shapes the compiled step."""
 
     def in_steps(key: str, amount: Any) -> int:
         return steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
 
-    return Static(
+    return StepSpec(
         form=of,
-        augment=augment.names(settings["data.augment"]),
+        augment=augment.operation_names(settings["data.augment"]),
         optimizer=settings["optimizer.name"],
         nesterov=settings["optimizer.nesterov"],
         clip=settings["optimizer.clip"] is not None,
         decay=settings["optimizer.decay"],
         accumulate=settings["optimizer.accumulate"],
         ema=settings["ema"] is not None,
-        schedule=Schedule(
+        schedule=ScheduleSpec(
             name=settings["schedule.name"],
-            total=times(settings, examples=examples).total,
+            total=run_times(settings, examples=examples).total,
             warmup=in_steps("schedule.warmup", settings["schedule.warmup"]),
             boundaries=tuple(in_steps("schedule.boundaries", one) for one in settings["schedule.boundaries"]),
             factor=settings["schedule.factor"],
@@ -145,7 +149,9 @@ def static(settings: Settings, of: Form, *, examples: int) -> Static:
     )
 
 
-def numbers(settings: Settings, preprocessing: dict[str, Any], *, labels: np.ndarray, classes: int) -> dict[str, Any]:
+def hyperparameters(
+    settings: Settings, preprocessing: dict[str, Any], *, labels: np.ndarray, classes: int
+) -> dict[str, Any]:
     """What differs between runs that share a compilation: float32 arrays, and the key that all chance follows from.
 
     The labels (N,) are those of the training split, for the weights of the classes.
@@ -156,8 +162,10 @@ def numbers(settings: Settings, preprocessing: dict[str, Any], *, labels: np.nda
     found["ema"] = settings["ema"] or 0.0
     found["smoothing"] = settings["loss.smoothing"]
     arrays: dict[str, Any] = {name: np.float32(value) for name, value in found.items()}
-    arrays["augment"] = [[np.float32(one) for one in given] for given in augment.numbers(settings["data.augment"])]
+    arrays["augment"] = [
+        [np.float32(one) for one in given] for given in augment.operation_numbers(settings["data.augment"])
+    ]
     arrays |= {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "deviation")}
     even = settings["loss.class_weight"] == "none"
-    arrays["class_weight"] = np.ones(classes, np.float32) if even else losses.balanced(labels, classes)
+    arrays["class_weight"] = np.ones(classes, np.float32) if even else losses.balanced_class_weights(labels, classes)
     return arrays | {"key": stream.key(settings["seed"])}

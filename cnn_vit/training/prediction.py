@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_vit.data.base.padding import PAD_BATCH, Mixed, cornered, within
+from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
 from cnn_vit.data.decode import images as decoding
 from cnn_vit.data.reading import listing
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, losses, step
 
-BATCH = 64  # pictures at once where nobody says
+BATCH_SIZE = 64  # pictures at once where nobody says
 
 
-class Picture(NamedTuple):
+class InputImage(NamedTuple):
     """A picture as it was asked for.
 
     Attributes:
@@ -35,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def predict(
-    network, images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike], *, batch_size: int = BATCH
+    network, images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike], *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
     """Class probabilities of pictures.
 
@@ -54,9 +54,9 @@ def predict(
     """
     evaluation.refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
-        return probabilities(network, fitting(network, np.asarray(images)), batch_size=batch_size)
+        return probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
     paths = [images] if isinstance(images, str | os.PathLike) else images
-    found = list(pictures(network, paths))
+    found = list(read_images(network, paths))
     for picture in found:
         if picture.error is not None:
             raise UserError(f"{picture.path}: {picture.error}")
@@ -64,7 +64,7 @@ def predict(
     return probabilities(network, pixels, batch_size=batch_size)
 
 
-def pictures(network, paths: Iterable[str | os.PathLike]) -> Iterator[Picture]:
+def read_images(network, paths: Iterable[str | os.PathLike]) -> Iterator[InputImage]:
     """Every picture under the paths, read as the network's training pictures were; what cannot be read says why.
 
     Of a folder or a zip, the files with a picture's name; a file that is named itself is tried whatever its name.
@@ -73,40 +73,40 @@ def pictures(network, paths: Iterable[str | os.PathLike]) -> Iterator[Picture]:
     size = tuple(seen["image_size"])
     for path in [os.fspath(one) for one in paths]:
         try:
-            found = list(contents(path))
+            found = list(list_contents(path))
         except UserError as error:
-            yield Picture(path, None, error)
+            yield InputImage(path, None, error)
             continue
         if not found:
-            yield Picture(path, None, UserError("holds no pictures"))
+            yield InputImage(path, None, UserError("holds no pictures"))
         for name, content in found:
             try:
                 pixels = decoding.decode(content(), channels=seen["channels"])
-                pixels = decoding.fitted(pixels, size, seen["fit"])
+                pixels = decoding.fit_image(pixels, size, seen["fit"])
                 if seen["fit"] == PAD_BATCH:
                     evaluation.refuse_small(network.form, pixels.shape[:2], "it")
-                yield Picture(name, pixels)
+                yield InputImage(name, pixels)
             except decoding.UnreadableError as error:
-                yield Picture(name, None, error.bare())
+                yield InputImage(name, None, error.bare())
             except UserError as error:
-                yield Picture(name, None, error)
+                yield InputImage(name, None, error)
 
 
-def contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Name and reader of the bytes of each picture that a path stands for, in the order of their names."""
     if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
-        found = listing.opened(path)
+        found = listing.open_listing(path)
         for _, entry in found.tree.below():
-            if listing.is_picture(entry.name):
+            if listing.is_image_name(entry.name):
                 yield entry.place, functools.partial(found.read, entry, None)
     elif named := listing.Walk().entry(os.path.basename(path), path, 0):
         yield path, functools.partial(listing.read_file, named, None)
 
 
-def top(network, pictures: Iterable[Picture], count: int) -> Iterator[dict]:
+def top_classes(network, pictures: Iterable[InputImage], count: int) -> Iterator[dict]:
     """Each picture with its most probable classes, as `predict --json` prints it; a picture without pixels says why."""
     waiting = iter(pictures)
-    while some := list(itertools.islice(waiting, BATCH)):
+    while some := list(itertools.islice(waiting, BATCH_SIZE)):
         readable = [picture.pixels for picture in some if picture.pixels is not None]
         found = iter(probabilities(network, readable))
         for picture in some:
@@ -119,46 +119,48 @@ def top(network, pictures: Iterable[Picture], count: int) -> Iterator[dict]:
             yield {"path": picture.path, "classes": classes}
 
 
-def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
+def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH_SIZE) -> np.ndarray:
     """N times (H, W, C) uint8 or float32 in 0..1 -> (N, K) float32. Every batch has as many rows: one compilation.
 
     Of a network that was trained on pictures of several sizes, one for each of these sizes.
     """
     on = devices.mesh()
-    size = devices.fill(batch_size, on)
+    size = devices.round_up_batch(batch_size, on)
     numbers = devices.place(evaluation.normalization(network.preprocessing), on)
-    score = scorer(network.form, on)
+    score = build_scorer(network.form, on)
     found = []
     for first in range(0, len(images), size):
         some = images[first : first + size]
         batch = {
             key: np.concatenate([value, np.repeat(value[:1], size - len(some), axis=0)])
-            for key, value in together(network, some).items()
+            for key, value in stack_images(network, some).items()
         }
-        chances = score(network.params, network.stats, jax.device_put(batch, devices.over_batch(on)), numbers)
+        chances = score(network.params, network.stats, jax.device_put(batch, devices.batch_sharding(on)), numbers)
         found.append(np.asarray(chances)[: len(some)])
     return np.concatenate(found) if found else np.zeros((0, network.form.num_classes), np.float32)
 
 
-def together(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+def stack_images(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
     """Pictures as one array, `image` (n, H, W, C); of several sizes at the least that holds all, with their `mask`."""
     seen = network.preprocessing
     if seen["fit"] != PAD_BATCH:
         return dict(image=np.stack(list(images)))
-    mixed = Mixed(np.array([one.shape[:2] for one in images]), tuple((high, wide) for high, wide in seen["sizes"]))
+    mixed = PaddedSizes(
+        np.array([one.shape[:2] for one in images]), tuple((high, wide) for high, wide in seen["sizes"])
+    )
     every = np.arange(len(images))
     size = mixed.holding(every)
-    return dict(image=np.stack([cornered(one, size) for one in images]), mask=mixed.mask(every, size))
+    return dict(image=np.stack([pad_bottom_right(one, size) for one in images]), mask=mixed.mask(every, size))
 
 
-def fitting(network, images: np.ndarray) -> np.ndarray:
+def check_arrays(network, images: np.ndarray) -> np.ndarray:
     """Arrays as the network takes them.
 
     Raises:
         UserError: another shape, another type, or floats outside 0..1.
     """
     own, mixed = tuple(network.form.image_shape), network.preprocessing["fit"] == PAD_BATCH
-    smaller = mixed and images.ndim == 4 and (*within(images.shape[1:3], own[:2]), own[2]) == images.shape[1:]
+    smaller = mixed and images.ndim == 4 and (*shrink_to_fit(images.shape[1:3], own[:2]), own[2]) == images.shape[1:]
     if images.ndim != 4 or not (images.shape[1:] == own or smaller):
         wanted = evaluation.shape_text(own) + " at most" * mixed
         raise UserError(f"images of shape {images.shape}; this network takes (N, height, width, colors) with {wanted}")
@@ -172,15 +174,15 @@ def fitting(network, images: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def scorer(form: step.Form, mesh) -> Callable:
+def build_scorer(form: step.NetworkSpec, mesh) -> Callable:
     """(params, stats, batch, numbers) -> probabilities (B, K), compiled once; the batch has `image`, perhaps `mask`."""
-    net = step.network(form)
+    net = step.get_network(form)
 
     def score(params, stats, batch, numbers):
         images = batch["image"]
         scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-        scaled = step.normalized(scaled, numbers, form.dtype)
+        scaled = step.normalize(scaled, numbers, form.dtype)
         scores, _ = net.apply(params, stats, scaled, train=False, mask=batch.get("mask"))
         return losses.PROBABILITIES[form.loss](scores)
 
-    return jax.jit(score, out_shardings=devices.over_batch(mesh))
+    return jax.jit(score, out_shardings=devices.batch_sharding(mesh))

@@ -29,7 +29,7 @@ class Progress:
         self._total, self._step, self._batch_size = total, at, batch_size
         self._accuracy: float | None = None
         self._compiling = True
-        self._bar = bar(self._stream, total, at) if self._stream.isatty() else None
+        self._bar = make_bar(self._stream, total, at) if self._stream.isatty() else None
         self._every = 0.2 if self._bar else every
         self._marks = deque([(now(), at)])
         self._due = self._marks[0][0] + self._every
@@ -87,17 +87,17 @@ class Progress:
         text = ""
         if step > before and time > then:
             pace = (step - before) / (time - then)
-            text = f", {pace * self._batch_size:,.0f} images/s, {clock((self._total - step) / pace)} left"
+            text = f", {pace * self._batch_size:,.0f} images/s, {time_left_text((self._total - step) / pace)} left"
         return text + (f", accuracy {self._accuracy:.4f}" if self._accuracy is not None else "")
 
 
-def clock(seconds: float) -> str:
+def time_left_text(seconds: float) -> str:
     """Seconds as h:mm:ss, rounded up."""
     whole = math.ceil(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def bar(stream: TextIO, total: int, at: int) -> Any:
+def make_bar(stream: TextIO, total: int, at: int) -> Any:
     """A bar of rich, drawn when told to, without a thread of its own; None on a terminal that cannot draw one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn

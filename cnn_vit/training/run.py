@@ -12,7 +12,7 @@ import numpy as np
 from cnn_vit import data, files, trees
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
-from cnn_vit.nn.values import first_values
+from cnn_vit.nn.values import initial_values
 from cnn_vit.runs import folder, journal
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import METRICS, Journal
@@ -21,10 +21,10 @@ from cnn_vit.settings import Settings, fingerprint
 from cnn_vit.training import devices, evaluation, forks, plan, step
 from cnn_vit.training.progress import Progress
 
-AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
+STEPS_AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
 
 
-class Tested(NamedTuple):
+class TestedValues(NamedTuple):
     """What the test split is judged with.
 
     Attributes:
@@ -62,17 +62,17 @@ class Run:
         self.settings, self.workdir, self.dataset = settings, workdir, dataset
         self.mesh = devices.mesh()
         self.batch_size, accumulate = settings["data.batch_size"], settings["optimizer.accumulate"]
-        plan.divides(self.batch_size, accumulate * self.mesh.size, f"micro-batches x {self.mesh.size} devices")
+        plan.refuse_uneven(self.batch_size, accumulate * self.mesh.size, f"micro-batches x {self.mesh.size} devices")
         examples = len(dataset.splits["train"])
-        self.times = plan.times(settings, examples=examples)
-        form = plan.form(settings, classes=classes, image_shape=shape)
+        self.times = plan.run_times(settings, examples=examples)
+        form = plan.network_spec(settings, classes=classes, image_shape=shape)
         evaluation.refuse_sizes(form, dataset)
-        self.static = plan.static(settings, form, examples=examples)
-        self.step = step.build(self.static, self.mesh)
-        self.judge = step.judge(form, self.mesh)
-        preprocessing = folder.preprocessing_of(settings, dataset)
+        self.static = plan.step_spec(settings, form, examples=examples)
+        self.step = step.build_step(self.static, self.mesh)
+        self.judge = step.eval_step(form, self.mesh)
+        preprocessing = folder.make_preprocessing(settings, dataset)
         folder.describe(workdir, settings, dataset, preprocessing)
-        numbers = plan.numbers(settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes)
+        numbers = plan.hyperparameters(settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes)
         self.numbers = jax.device_put(numbers, devices.replicated(self.mesh))
         self.frozen: dict = dict(params={}, stats={})
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
@@ -107,7 +107,11 @@ class Run:
 
     def begin(self, fork_from: str | Path | None) -> tuple[int, dict]:
         """The step to go on from, and its state: the newest whole checkpoint's, else another run's, else the first."""
-        template, there, note = self.template(), forks.source(self.workdir, fork_from), forks.noted(self.workdir)
+        template, there, note = (
+            self.template(),
+            forks.fork_source(self.workdir, fork_from),
+            forks.read_fork_note(self.workdir),
+        )
         found = self.checkpoints.newest(template)
         if there and (found is None or note is None or found[0] < note["step"]):
             found = self.forked(there, template)
@@ -120,7 +124,7 @@ class Run:
 
     def forked(self, there: Path, template: dict) -> tuple[int, dict]:
         """Another run's newest checkpoint, taken over with its journal up to there."""
-        return forks.take(
+        return forks.take_over(
             self.workdir,
             there,
             template,
@@ -133,7 +137,7 @@ class Run:
 
     def first(self) -> dict:
         """The state before the first step, on the devices."""
-        values = first_values(self.step.network, self.settings["seed"])
+        values = initial_values(self.step.network, self.settings["seed"])
         return devices.place(self.step.start(*values), self.mesh)
 
     def template(self) -> dict:
@@ -154,8 +158,8 @@ class Run:
         """
         self.checkpoints.check()
         self._taken.append((done, measures))
-        if len(self._taken) > AHEAD:
-            jax.block_until_ready(self._taken[-AHEAD - 1][1]["finite"])
+        if len(self._taken) > STEPS_AHEAD:
+            jax.block_until_ready(self._taken[-STEPS_AHEAD - 1][1]["finite"])
 
     def sound(self) -> dict:
         """Reads whether all steps since the last reading were finite; gives the measures of the newest of them, if any.
@@ -198,7 +202,7 @@ class Run:
         """Judges the validation split; returns whether it is the best evaluation so far."""
         self.sound()
         values, _ = self.watched(state)
-        found = evaluation.summary(self.judged("validation", values), len(self.dataset.classes))
+        found = evaluation.summarize(self.judged("validation", values), len(self.dataset.classes))
         self.journal.evaluation(done, "validation", found["accuracy"], found["loss"], found["n"])
         self.progress.update(done, accuracy=found["accuracy"])
         return self.best()["step"] == done
@@ -206,10 +210,10 @@ class Run:
     def judged(self, split: str, values: dict) -> dict[str, np.ndarray]:
         """What the network says of every example of a split."""
         shown = {name: self.numbers[name] for name in ("mean", "deviation")}
-        return evaluation.rows(
+        return evaluation.per_example(
             lambda batch: self.judge(values["params"], values["stats"], batch, shown),
             self.dataset.splits[split],
-            batch_size=evaluation.BATCH,
+            batch_size=evaluation.BATCH_SIZE,
             on=self.mesh,
             workers=self.settings["data.workers"],
         )
@@ -226,7 +230,7 @@ class Run:
             SurroundingsError: the journal of a run that has evaluated holds no evaluation.
         """
         if found := self.journal.evaluations():
-            return journal.best(found)
+            return journal.best_evaluation(found)
         raise SurroundingsError(
             f"{self.workdir / METRICS} holds no evaluation, though the run has made some; "
             "put the file back from a copy, or start again in another --workdir"
@@ -248,16 +252,16 @@ class Run:
 
     # Finish
 
-    def tested(self, state: dict) -> Tested:
+    def tested(self, state: dict) -> TestedValues:
         """What the test split is to be judged with; the best checkpoint is read back where it is that."""
         how = self.settings["test_with"] or ("last" if self.settings["ema"] is None else "ema")
         last = int(state["step"])
         if how == "last":
-            return Tested(last, {name: state[name] for name in ("params", "stats")}, False, how)
+            return TestedValues(last, {name: state[name] for name in ("params", "stats")}, False, how)
         at = self.best()["step"] if how == "best" else last
         if at != last:
             state = self.of_best(at)
-        return Tested(at, *self.watched(state), how)
+        return TestedValues(at, *self.watched(state), how)
 
     def of_best(self, at: int) -> dict:
         """The values of the best evaluation's checkpoint."""
@@ -272,7 +276,7 @@ class Run:
                 "or start again in another --workdir"
             ) from error
 
-    def result(self, state: dict, tested: Tested, *, validation: dict, test: dict | None) -> dict[str, Any]:
+    def result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
         """What `result.json` holds."""
         best = {name: value for name, value in self.best().items() if name not in ("kind", "split")}
         taken = self.journal.taken()
@@ -295,6 +299,6 @@ class Run:
             "seed": self.settings["seed"],
             "classes": len(self.dataset.classes),
             "counts": {name: len(split.labels) for name, split in self.dataset.splits.items()},
-            "forked_from": forks.noted(self.workdir),
+            "forked_from": forks.read_fork_note(self.workdir),
             "timing": taken,
         }

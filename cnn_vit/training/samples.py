@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_vit import files
-from cnn_vit.analysis import entrance
+from cnn_vit.analysis import input_layer
 from cnn_vit.data.feed import stream
-from cnn_vit.nn.values import first_values
+from cnn_vit.nn.values import initial_values
 from cnn_vit.training import devices, evaluation, forks, step
 
 NAME = "samples.npz"
@@ -31,18 +31,21 @@ MOST = 32  # pictures of a kind
 SIDE = 128  # pixels a side, at most
 
 
-def made(workdir: Path) -> bool:
+def are_saved(workdir: Path) -> bool:
     """Whether a run has kept them."""
     return (workdir / NAME).exists()
 
 
-def keep(run, tested) -> None:
+def save_samples(run, tested) -> None:
     """Writes them, of a run and the values it was tested with; nothing where they are there."""
-    if not made(run.workdir):
-        files.write_npz(run.workdir / NAME, {**seen(run), **mistakes(run), **looks(run, tested.values["params"])})
+    if not are_saved(run.workdir):
+        files.write_npz(
+            run.workdir / NAME,
+            {**seen_batch(run), **worst_mistakes(run), **learned_features(run, tested.values["params"])},
+        )
 
 
-def seen(run) -> dict[str, np.ndarray]:
+def seen_batch(run) -> dict[str, np.ndarray]:
     """The first batch, augmented; second class and share only where a mixing operation makes any."""
     batches = stream.batches(
         run.dataset.splits["train"],
@@ -54,65 +57,69 @@ def seen(run) -> dict[str, np.ndarray]:
         place=lambda batch: devices.place_batch(batch, run.mesh),
     )
     (batch,) = batches
-    images, target = map(np.array, shower(run.static, run.mesh)(batch, run.numbers))  # copies, to be written to
+    images, target = map(
+        np.array, build_augmenter(run.static, run.mesh)(batch, run.numbers)
+    )  # copies, to be written to
     label = np.asarray(batch["label"])[:MOST]
     rows = np.arange(len(label))
     share = target[rows, label]
     target[rows, label] = 0
     mixed = {"seen_other": target.argmax(-1).astype(np.int32), "seen_share": share} if (share < 1).any() else {}
-    return {"seen": shrunk(images), "seen_label": label, **mixed}
+    return {"seen": shrink(images), "seen_label": label, **mixed}
 
 
 @functools.cache
-def shower(static: step.Static, mesh: jax.sharding.Mesh) -> Callable:
+def build_augmenter(static: step.StepSpec, mesh: jax.sharding.Mesh) -> Callable:
     """(batch, numbers) -> the first pictures of update 1 as the network saw them, uint8, and their targets."""
 
     def show(batch, numbers):
-        images, target, _ = step.augmented(static, jnp.int32(0), batch, numbers)
+        images, target, _ = step.augment_batch(static, jnp.int32(0), batch, numbers)
         return jnp.round(jnp.clip(images[:MOST], 0, 1) * 255).astype(jnp.uint8), target[:MOST]
 
     return jax.jit(show, out_shardings=devices.replicated(mesh))
 
 
-def mistakes(run) -> dict[str, np.ndarray]:
+def worst_mistakes(run) -> dict[str, np.ndarray]:
     """The validation pictures that were taken for another class at the highest loss, worst first."""
-    found = evaluation.kept_predictions(run.workdir, "validation")
+    found = evaluation.load_predictions(run.workdir, "validation")
     wrong = np.flatnonzero(found["predicted"] != found["label"])
     worst = wrong[np.argsort(-found["loss"][wrong], kind="stable")[:MOST]]
     if not len(worst):
         return {}
     index, split = found["index"][worst], run.dataset.splits["validation"]
     named = {} if split.names is None else {"mistakes_name": np.array([split.names[at] for at in index])}
-    return {"mistakes": shrunk(split.read(index)), "mistakes_index": index, **named}
+    return {"mistakes": shrink(split.read(index)), "mistakes_index": index, **named}
 
 
-def looks(run, params: dict) -> dict[str, np.ndarray]:
+def learned_features(run, params: dict) -> dict[str, np.ndarray]:
     """Filters, patches and positions of the network."""
-    network = step.declared(run.static.form)
-    enters = entrance.entrance(network, run.dataset.image_shape)
+    network = step.build_network(run.static.form)
+    enters = input_layer.find_input_layer(network, run.dataset.image_shape)
     if enters is None:
         return {}
-    found = {"filters_after": entrance.filters(np.asarray(entrance.leaf(params, enters.path)))}
-    if forks.noted(run.workdir) is None:
-        found["filters_before"] = entrance.filters(first(run, enters.path))
+    found = {"filters_after": input_layer.filter_images(np.asarray(input_layer.leaf_at(params, enters.path)))}
+    if forks.read_fork_note(run.workdir) is None:
+        found["filters_before"] = input_layer.filter_images(initial_value(run, enters.path))
     if enters.patch is None or enters.grid is None:
         return found
     found["patches"] = np.array([enters.patch, *enters.grid], np.int32)
-    if path := entrance.positions(network, enters.grid[0] * enters.grid[1]):
-        found["similarity"] = entrance.similarities(np.asarray(entrance.leaf(params, path)), enters.grid)
+    if path := input_layer.find_pos_embed(network, enters.grid[0] * enters.grid[1]):
+        found["similarity"] = input_layer.position_similarities(
+            np.asarray(input_layer.leaf_at(params, path)), enters.grid
+        )
     return found
 
 
-def first(run, path: tuple) -> np.ndarray:
+def initial_value(run, path: tuple) -> np.ndarray:
     """The first value of one parameter: it depends on no other."""
     network = run.step.network
-    alone = entrance.leaf(network.params, path)
+    alone = input_layer.leaf_at(network.params, path)
     for key in reversed(path):
         alone = {key: alone}
-    return entrance.leaf(first_values(network._replace(params=alone, stats={}), run.settings["seed"])[0], path)
+    return input_layer.leaf_at(initial_values(network._replace(params=alone, stats={}), run.settings["seed"])[0], path)
 
 
-def shrunk(images: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H', W', C)
+def shrink(images: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H', W', C)
     """Pictures of at most SIDE pixels a side: means of whole squares of pixels; what fills no square is left out."""
     times = -(-max(images.shape[1:3]) // SIDE)
     if times == 1:

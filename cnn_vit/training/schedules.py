@@ -23,7 +23,7 @@ import optax
 from cnn_vit.errors import UserError, unknown
 
 
-class Plan(NamedTuple):
+class ScheduleSteps(NamedTuple):
     """What a schedule may depend on, in steps.
 
     Attributes:
@@ -69,7 +69,7 @@ def shape(
         raise UserError(f"schedule.warmup is {warmup} steps of a run of {total}; make it shorter than duration, or 0")
     if name == "step" and not boundaries:
         raise UserError("schedule.name is step without schedule.boundaries; give some, such as ('80 epochs',)")
-    after = SCHEDULES[name](Plan(total, warmup, tuple(boundaries), factor, timescale))
+    after = SCHEDULES[name](ScheduleSteps(total, warmup, tuple(boundaries), factor, timescale))
 
     def multiplier(step):
         rise = jnp.minimum(step / warmup, 1) if warmup else 1
@@ -78,17 +78,17 @@ def shape(
     return multiplier
 
 
-def constant(plan: Plan) -> Callable:
+def constant(plan: ScheduleSteps) -> Callable:
     """1 at every step."""
     return lambda step: jnp.ones(jnp.shape(step), jnp.float32)
 
 
-def linear(plan: Plan) -> Callable:
+def linear(plan: ScheduleSteps) -> Callable:
     """A straight line from 1 at the end of the warm-up to 0 at the end of the run."""
     return optax.linear_schedule(1.0, 0.0, plan.total - plan.warmup, transition_begin=plan.warmup)
 
 
-def cosine(plan: Plan) -> Callable:
+def cosine(plan: ScheduleSteps) -> Callable:
     """Half a cosine from 1 at the end of the warm-up to 0 at the end of the run.
 
     Loshchilov and Hutter, arXiv:1608.03983, without restarts.
@@ -97,12 +97,12 @@ def cosine(plan: Plan) -> Callable:
     return lambda step: falling(jnp.maximum(step - plan.warmup, 0))
 
 
-def stairs(plan: Plan) -> Callable:
+def stairs(plan: ScheduleSteps) -> Callable:
     """A fall by the factor at each boundary; two at the same step fall twice."""
     return lambda step: jnp.float32(plan.factor) ** sum(jnp.int32(step >= boundary) for boundary in plan.boundaries)
 
 
-def rsqrt(plan: Plan) -> Callable:
+def rsqrt(plan: ScheduleSteps) -> Callable:
     """The reciprocal of a square root that is 1 at the end of the warm-up."""
     return lambda step: jax.lax.rsqrt(1 + jnp.maximum(step - plan.warmup, 0) / plan.timescale)
 

@@ -1,6 +1,6 @@
 """One step of learning and one of judging, as pure functions over plain dicts, compiled once.
 
-What shapes the program is `Static`; every number that does not is an argument (`numbers`), so that another seed or
+What shapes the program is `StepSpec`; every number that does not is an argument (`numbers`), so that another seed or
 learning rate compiles nothing. `learn` takes a host's bytes to the next state: chance, augmentation, scores, loss,
 gradient, update, average. A batch of pictures of several sizes has a `mask` (B, H, W); each size compiles once.
 """
@@ -21,12 +21,12 @@ from cnn_vit.models import build as build_model
 from cnn_vit.nn.values import Network, functional
 from cnn_vit.training import devices, losses, optimizers, schedules
 
-TOP = 5  # scores kept of each example where there are more than MANY classes
-MANY = 1000
-UNROLLED = 64  # micro-batches, at most, that are compiled one by one; each takes about a second
+TOP_SCORES = 5  # scores kept of each example where there are more than MANY classes
+MANY_CLASSES = 1000
+MOST_UNROLLED = 64  # micro-batches, at most, that are compiled one by one; each takes about a second
 
 
-class Form(NamedTuple):
+class NetworkSpec(NamedTuple):
     """What a network is and how its scores are read."""
 
     model: str
@@ -37,7 +37,7 @@ class Form(NamedTuple):
     loss: str
 
 
-class Schedule(NamedTuple):
+class ScheduleSpec(NamedTuple):
     """The shape of the learning rate over the run, in steps."""
 
     name: str
@@ -48,10 +48,10 @@ class Schedule(NamedTuple):
     timescale: int
 
 
-class Static(NamedTuple):
-    """Everything that shapes the compiled step. Runs of equal `Static` share one compilation."""
+class StepSpec(NamedTuple):
+    """Everything that shapes the compiled step. Runs of equal `StepSpec` share one compilation."""
 
-    form: Form
+    form: NetworkSpec
     augment: tuple[str, ...]
     optimizer: str
     nesterov: bool
@@ -59,7 +59,7 @@ class Static(NamedTuple):
     decay: str
     accumulate: int
     ema: bool
-    schedule: Schedule
+    schedule: ScheduleSpec
 
 
 class Step(NamedTuple):
@@ -77,12 +77,12 @@ class Step(NamedTuple):
 
 
 @functools.cache
-def network(form: Form) -> Network:
+def get_network(form: NetworkSpec) -> Network:
     """The network that a form names, as plain data."""
-    return functional(declared(form))
+    return functional(build_network(form))
 
 
-def declared(form: Form) -> nnx.Module:
+def build_network(form: NetworkSpec) -> nnx.Module:
     """The network that a form names, without values."""
     height, width, channels = form.image_shape
     return build_model(
@@ -91,18 +91,18 @@ def declared(form: Form) -> nnx.Module:
 
 
 @functools.cache
-def least_side(form: Form) -> int:
+def smallest_side(form: NetworkSpec) -> int:
     """The smallest side in pixels of a picture, behind a mask, that the network that a form names sees something of."""
-    return getattr(declared(form), "least_side", 1)
+    return getattr(build_network(form), "least_side", 1)
 
 
-def normalized(images: jax.Array, numbers: dict, dtype: str) -> jax.Array:
+def normalize(images: jax.Array, numbers: dict, dtype: str) -> jax.Array:
     """Images of 0..1, (B, H, W, C), less the mean and over the deviation of their channels, in the compute dtype."""
     return ((images - numbers["mean"]) / numbers["deviation"]).astype(dtype)
 
 
 @functools.cache
-def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = devices.REPLICATED) -> Step:
+def build_step(static: StepSpec, mesh: jax.sharding.Mesh, rules: devices.Rules = devices.REPLICATED) -> Step:
     """Compiles (at the first call) the step of learning. Cached: trials in one process share it.
 
     Measures of a step: loss, accuracy of the batch as the network saw it, the learning rate, the gradient's norm before
@@ -110,12 +110,12 @@ def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = device
 
     The state is placed by `rules` (`devices.place` with the same), and stays where they say.
     """
-    net = network(static.form)
-    decay = optimizers.decayed(net.params, static.decay)
+    net = get_network(static.form)
+    decay = optimizers.decay_mask(net.params, static.decay)
     shape = schedules.shape(**static.schedule._asdict())
 
     def chain(params, numbers, rate):
-        return chain_of(static, own(decay, params), numbers, rate)
+        return optimizer_chain(static, restrict_to(decay, params), numbers, rate)
 
     def start(params: dict, stats: dict) -> dict:
         opt = jax.eval_shape(lambda: chain(params, PLACEHOLDERS, 0.0).init(params))
@@ -128,14 +128,14 @@ def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = device
         rate = numbers["learning_rate"] * shape(state["step"])
         updates, opt = chain(state["params"], numbers, rate).update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        ema = averaged(state, params, stats, numbers) if static.ema else {}
+        ema = update_ema(state, params, stats, numbers) if static.ema else {}
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         for leaf in jax.tree.leaves((params, stats)):
             finite &= jnp.isfinite(leaf).all()
         measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
         state = dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema)
-        return devices.kept(state, mesh, rules), measures
+        return devices.constrain(state, mesh, rules), measures
 
     everywhere = devices.replicated(mesh)
     return Step(net, start, jax.jit(learn, donate_argnums=0, out_shardings=(None, everywhere)))
@@ -144,14 +144,14 @@ def build(static: Static, mesh: jax.sharding.Mesh, rules: devices.Rules = device
 PLACEHOLDERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
 
 
-def chain_of(static: Static, decay_mask: dict, numbers: dict, rate) -> optax.GradientTransformation:
+def optimizer_chain(static: StepSpec, decay_mask: dict, numbers: dict, rate) -> optax.GradientTransformation:
     """The optimizer's chain for one step; only its arrays differ from step to step."""
     return optimizers.chain(
         static.optimizer, numbers, rate, decay_mask=decay_mask, clip=static.clip, nesterov=static.nesterov
     )
 
 
-def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dict, numbers: dict):
+def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: dict, numbers: dict):
     """Gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
 
     The whole batch is augmented and mixed before it is cut; micro-batch i is rows i::accumulate, so that each device
@@ -159,9 +159,9 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     batch norm and as a partner in mixing.
     """
     size = batch["label"].shape[0]
-    images, target, drop = augmented(static, state["step"], batch, numbers)
-    images = normalized(images, numbers, static.form.dtype)
-    target = losses.smooth(target, numbers["smoothing"])
+    images, target, drop = augment_batch(static, state["step"], batch, numbers)
+    images = normalize(images, numbers, static.form.dtype)
+    target = losses.smooth_labels(target, numbers["smoothing"])
     whole = images, target, batch["weight"], batch.get("mask")
 
     def cost(params, stats, micro, key):
@@ -177,7 +177,7 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
         each = losses.LOSSES[static.form.loss](scores, target, numbers["class_weight"])
         total = jnp.maximum(weight.sum(), 1)
         right = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)  # of a mixture, the larger part
-        return (each * weight).sum() / total, (own(stats, state["stats"]), (right * weight).sum() / total)
+        return (each * weight).sum() / total, (restrict_to(stats, state["stats"]), (right * weight).sum() / total)
 
     gradients = jax.value_and_grad(cost, has_aux=True)
     if static.accumulate == 1:
@@ -195,7 +195,7 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
 
     zeros = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
     # on a CPU, the gradient of a convolution is about ten times as slow in a loop
-    apart = jax.default_backend() == "cpu" and count <= UNROLLED
+    apart = jax.default_backend() == "cpu" and count <= MOST_UNROLLED
     (stats, sums), _ = jax.lax.scan(
         one, (state["stats"], zeros), (jnp.arange(count), cut), unroll=count if apart else 1
     )
@@ -203,7 +203,9 @@ def gradient(static: Static, net: Network, state: dict, frozen: dict, batch: dic
     return grads, (stats, loss, accuracy)
 
 
-def augmented(static: Static, step: jax.Array, batch: dict, numbers: dict) -> tuple[jax.Array, jax.Array, jax.Array]:
+def augment_batch(
+    static: StepSpec, step: jax.Array, batch: dict, numbers: dict
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A batch as the network sees it at a step, before normalization.
 
     Returns:
@@ -211,16 +213,18 @@ def augmented(static: Static, step: jax.Array, batch: dict, numbers: dict) -> tu
     """
     rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], step), 3)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(batch["label"].shape[0]))
-    change = augment.build(static.augment, static.form.num_classes)
+    change = augment.build_augmentation(static.augment, static.form.num_classes)
     return *change(batch["image"], batch["label"], row_keys, mix, numbers["augment"], batch.get("mask")), drop
 
 
-def own(whole: dict, like: dict) -> dict:
+def restrict_to(whole: dict, like: dict) -> dict:
     """The branches of a whole tree that `like` holds: what is frozen is not in the state."""
-    return {key: own(whole[key], branch) if isinstance(branch, dict) else whole[key] for key, branch in like.items()}
+    return {
+        key: restrict_to(whole[key], branch) if isinstance(branch, dict) else whole[key] for key, branch in like.items()
+    }
 
 
-def averaged(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
+def update_ema(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
     """The moving average of parameters and statistics; its decay is short at first, min(ema, (1 + t) / (10 + t))."""
     done = state["step"].astype(jnp.float32)
     decay = jnp.minimum(numbers["ema"], (1 + done) / (10 + done))
@@ -230,24 +234,24 @@ def averaged(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
 
 
 @functools.cache
-def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
+def eval_step(form: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
     """(params, stats, batch, numbers) -> loss, predicted, rank of the label, margin, scores, of each example.
 
     With them go the batch's label, weight and index. The loss is the recipe's against the bare label, not smoothed. Of
     more than 1,000 classes the best five scores are kept, as scores and classes. Equal scores rank by class, as with
     `argmax`; one that is no number stands before all numbers, and a label with such a score has rank K: never right.
     """
-    net = network(form)
+    net = get_network(form)
 
     def rows(params, stats, batch, numbers):
-        images = normalized(batch["image"].astype(jnp.float32) / 255, numbers, form.dtype)
+        images = normalize(batch["image"].astype(jnp.float32) / 255, numbers, form.dtype)
         scores, _ = net.apply(params, stats, images, train=False, mask=batch.get("mask"))
         label = batch["label"]
         own_score = jnp.take_along_axis(scores, label[:, None], 1)
         earlier = jnp.arange(form.num_classes) < label[:, None]
         before = ~(scores <= own_score) | ((scores == own_score) & earlier)
         first, second = jax.lax.top_k(scores, 2)[0].T if form.num_classes > 1 else (scores[:, 0], -jnp.inf)
-        best, which = jax.lax.top_k(scores, TOP) if form.num_classes > MANY else (scores, None)
+        best, which = jax.lax.top_k(scores, TOP_SCORES) if form.num_classes > MANY_CLASSES else (scores, None)
         found = dict(
             loss=losses.LOSSES[form.loss](scores, jax.nn.one_hot(label, form.num_classes)),
             predicted=scores.argmax(-1).astype(jnp.int32),
@@ -258,4 +262,4 @@ def judge(form: Form, mesh: jax.sharding.Mesh) -> Callable:
         )
         return found if which is None else found | {"classes": which}
 
-    return jax.jit(rows, out_shardings=devices.over_batch(mesh))
+    return jax.jit(rows, out_shardings=devices.batch_sharding(mesh))

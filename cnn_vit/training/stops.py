@@ -15,13 +15,13 @@ from cnn_vit.errors import StoppedError
 from cnn_vit.runs.journal import now
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SAME = 0.5  # seconds within which a second signal is the first one's echo
+ECHO_SECONDS = 0.5  # seconds within which a second signal is the first one's echo
 SHOW_CURSOR = "\x1b[?25h"  # a bar may have hidden it
-BEFORE = "stopped before its first step by {}; the same command starts again"
-AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
+STOPPED_BEFORE = "stopped before its first step by {}; the same command starts again"
+STOPPED_AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 
 
-class Stop:
+class StopSignals:
     """While open, takes the signals that end a run.
 
     Outside of `begin` to `end` there is nothing to save, and a signal raises `StoppedError` where the program stands.
@@ -34,7 +34,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self._at_once = BEFORE  # what ends the run where it stands; "" while there is a step to finish
+        self._at_once = STOPPED_BEFORE  # what ends the run where it stands; "" while there is a step to finish
         self._first = self._seen = 0.0  # when the first was heard by the thread, and taken by the program
         self._before: dict[int, object] = {}
 
@@ -45,15 +45,15 @@ class Stop:
 
     def end(self) -> None:
         """From here on all is saved; raises `StoppedError` where a signal came already."""
-        self._at_once = AFTER
+        self._at_once = STOPPED_AFTER
         self._end_if_asked()
 
     def error(self, step: int) -> StoppedError:
         """What ends a run that was asked to stop and has saved."""
         number = self.asked or signal.SIGTERM
-        return StoppedError(number, f"stopped at step {step} by {name(number)}; the same command resumes")
+        return StoppedError(number, f"stopped at step {step} by {signal_name(number)}; the same command resumes")
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             taken = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._came) for number in taken}
@@ -75,7 +75,7 @@ class Stop:
 
     def _end_if_asked(self) -> None:
         if self.asked:
-            raise StoppedError(self.asked, (self._at_once or BEFORE).format(name(self.asked)))
+            raise StoppedError(self.asked, (self._at_once or STOPPED_BEFORE).format(signal_name(self.asked)))
 
     def _came(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
@@ -86,7 +86,7 @@ class Stop:
     def _sit_out_the_echo(self) -> None:
         """A signal's echo would meet the handlers from before, and end the process without its last sentence."""
         if self.asked:
-            threading.Event().wait(max(0.0, self._seen + SAME - now()))
+            threading.Event().wait(max(0.0, self._seen + ECHO_SECONDS - now()))
 
     def _watch(self) -> None:
         """Hears signals in a thread too: the main one may be inside a long compilation when the second comes."""
@@ -103,19 +103,23 @@ class Stop:
             if not self._first:
                 self._first = now()
                 if not self._at_once:
-                    tell(f"{name(heard[0])}: finishing the step and saving; a second one stops at once")
-            elif now() - self._first > SAME:
+                    print_to_stderr(
+                        f"{signal_name(heard[0])}: finishing the step and saving; a second one stops at once"
+                    )
+            elif now() - self._first > ECHO_SECONDS:
                 cursor = SHOW_CURSOR * sys.stderr.isatty()
-                tell(f"{cursor}stopped at once by a second {name(heard[0])}; the same command resumes")
+                print_to_stderr(
+                    f"{cursor}stopped at once by a second {signal_name(heard[0])}; the same command resumes"
+                )
                 os._exit(128 + heard[0])
 
 
-def tell(sentence: str) -> None:
+def print_to_stderr(sentence: str) -> None:
     """A sentence on stderr, which may be closed."""
     with contextlib.suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)
 
 
-def name(number: int) -> str:
+def signal_name(number: int) -> str:
     """SIGTERM for 15."""
     return signal.Signals(number).name

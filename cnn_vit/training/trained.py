@@ -26,7 +26,7 @@ class Trained(NamedTuple):
         run: the run folder that it was loaded from, where each reading of a test split leaves a line; None: no such.
     """
 
-    form: step.Form
+    form: step.NetworkSpec
     params: dict
     stats: dict
     classes: tuple[str, ...]
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     @property
     def network(self) -> Network:
         """Shapes, initializers and `apply`."""
-        return step.network(self.form)
+        return step.get_network(self.form)
 
 
 def load(run: str | os.PathLike) -> Trained:
@@ -49,10 +49,12 @@ def load(run: str | os.PathLike) -> Trained:
         SurroundingsError: no checkpoint is whole, or the one tested is damaged.
     """
     workdir = Path(run)
-    final, classes, preprocessing = folder.told(workdir)
-    form = plan.form(final, classes=len(classes), image_shape=(*preprocessing["image_size"], preprocessing["channels"]))
-    network = step.network(form)
-    tested = records.result(workdir / folder.RESULT)["tested"] if (workdir / folder.RESULT).exists() else {}
+    final, classes, preprocessing = folder.read_folder(workdir)
+    form = plan.network_spec(
+        final, classes=len(classes), image_shape=(*preprocessing["image_size"], preprocessing["channels"])
+    )
+    network = step.get_network(form)
+    tested = records.read_result(workdir / folder.RESULT)["tested"] if (workdir / folder.RESULT).exists() else {}
     averaged = tested.get("values", "ema" if final["ema"] is not None else "trained") == "ema"
     wanted = dict(params=network.params, stats=network.stats)
     template = placed({"ema": wanted} if averaged else wanted)

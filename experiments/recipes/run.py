@@ -33,7 +33,7 @@ def trained(recipe: str, seed: int, *, path: str | None, runs: Path) -> dict[str
 
     overrides = [f"seed={seed}"]
     if path:
-        name = data.at(path, image_size=None, channels=None, fit="crop")["name"]
+        name = data.section_for_path(path, image_size=None, channels=None, fit="crop")["name"]
         overrides += [f"data.name={name}", f"data.path={path}"]
     settings = load(f"configs/{recipe}.py", overrides)
     result = cnn_vit.train(settings, runs / f"{recipe}-{seed}")

@@ -14,7 +14,7 @@ import time
 import jax
 
 from cnn_vit.models import build
-from cnn_vit.nn.values import first_values, functional
+from cnn_vit.nn.values import functional, initial_values
 
 CLASSES = 1000
 
@@ -24,7 +24,7 @@ def measured(name: str) -> dict[str, float]:
     began = time.process_time()
     network = functional(build(name, CLASSES))
     built = time.process_time()
-    params, _ = first_values(network, seed=0)
+    params, _ = initial_values(network, seed=0)
     drawn = time.process_time()
     millions = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
     return {

@@ -40,12 +40,12 @@ import numpy as np  # noqa: E402
 
 from cnn_vit import data  # noqa: E402
 from cnn_vit.data import sections  # noqa: E402
-from cnn_vit.data.base.parts import Encoded  # noqa: E402
+from cnn_vit.data.base.parts import EncodedPart  # noqa: E402
 from cnn_vit.data.decode import crops, images, jpeg  # noqa: E402
 from cnn_vit.data.feed import prefetch, stream  # noqa: E402
 from cnn_vit.settings import Settings, load  # noqa: E402
 from cnn_vit.training import devices, plan, step  # noqa: E402
-from cnn_vit.training.run import AHEAD, Run  # noqa: E402
+from cnn_vit.training.run import STEPS_AHEAD, Run  # noqa: E402
 
 WARM = 4  # steps before the clock starts: compilation, first batches
 RESIDENT = 4  # batches that lie on the device
@@ -94,28 +94,28 @@ def pace(work: Callable[[int], object], images_each: int, seconds: float) -> dic
 
 def of_files(settings: Settings, seconds: float) -> dict[str, dict[str, float]]:
     """read, decode, fit and cut of training files, in one thread; nothing where the data are no files."""
-    found, _, _ = data.readable(sections.completed(settings.section("data")))
+    found, _, _ = data.load_readable(sections.complete_section(settings.section("data")))
     part = found.parts["train"]
-    if not isinstance(part, Encoded):
+    if not isinstance(part, EncodedPart):
         return {}
-    size, channels = sections.sides_of(settings["data.image_size"]), settings["data.channels"]
+    size, channels = sections.height_and_width(settings["data.image_size"]), settings["data.channels"]
     low, high = settings["data.random_crop"] or (0.08, 1.0)
     some = np.arange(min(MOST, len(part.labels))) * len(part.labels) // min(MOST, len(part.labels))
     contents = [part.content(int(index), None) for index in some]
     pixels = [images.decode(content, channels=channels) for content in contents]
-    numbers = crops.chance(0, 0, len(some))
+    numbers = crops.crop_numbers(0, 0, len(some))
 
     def cut(turn: int) -> np.ndarray:
         at = turn % len(some)
-        return crops.cut(
+        return crops.read_crop(
             contents[at], size, channels=channels,
-            place=lambda height, width: crops.box(height, width, numbers[at], min_area=low, max_area=high),
+            place=lambda height, width: crops.crop_box(height, width, numbers[at], min_area=low, max_area=high),
         )  # fmt: skip
 
     return {
         "read": pace(lambda turn: part.content(int(some[turn % len(some)]), None), 1, seconds),
         "decode": pace(lambda turn: images.decode(contents[turn % len(some)], channels=channels), 1, seconds),
-        "fit": pace(lambda turn: images.fitted(pixels[turn % len(some)], size, settings["data.fit"]), 1, seconds),
+        "fit": pace(lambda turn: images.fit_image(pixels[turn % len(some)], size, settings["data.fit"]), 1, seconds),
         "cut": pace(cut, 1, seconds),
     }
 
@@ -125,7 +125,7 @@ def of_batches(run: Run, seconds: float) -> dict[str, dict[str, float]]:
     size, split = run.batch_size, run.dataset.splits["train"]
     some = list(itertools.islice(host_batches(run), RESIDENT))
     resident = [on_device(batch, run) for batch in some]
-    augment = jax.jit(lambda batch, numbers, at: step.augmented(run.static, at, batch, numbers)[:2])
+    augment = jax.jit(lambda batch, numbers, at: step.augment_batch(run.static, at, batch, numbers)[:2])
     batches = host_batches(run)
     return {
         **({"gather": pace(lambda _: next(batches)["label"], size, seconds)} if split.in_memory else {}),
@@ -136,13 +136,13 @@ def of_batches(run: Run, seconds: float) -> dict[str, dict[str, float]]:
 
 def on_device(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
     """A batch on the devices, of a CPU too, where the loop leaves it to the compiled call."""
-    return jax.device_put(batch, devices.over_batch(run.mesh))
+    return jax.device_put(batch, devices.batch_sharding(run.mesh))
 
 
 # Arms
 
 
-def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = prefetch.nowhere) -> Iterator[Any]:
+def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = prefetch.keep_on_host) -> Iterator[Any]:
     """The run's batches from the first one, as the loop has them."""
     found = stream.batches(
         run.dataset.splits["train"],
@@ -172,7 +172,7 @@ def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float
         state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
         steps += 1
         ahead.append(measures["finite"])
-        if len(ahead) > AHEAD:  # the host of a run is no further ahead of the device
+        if len(ahead) > STEPS_AHEAD:  # the host of a run is no further ahead of the device
             jax.block_until_ready(ahead.pop(0))
     jax.block_until_ready(measures)
     taken = since(began)

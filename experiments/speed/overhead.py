@@ -54,7 +54,7 @@ def the_call_alone(settings: Settings, workdir: Path) -> float:
     """Seconds a call of the same step on a resident batch, waited for once."""
     dataset = data.load(settings.section("data"))
     with Run(settings, workdir, dataset) as run:
-        batch = jax.device_put(next(host_batches(run)), devices.over_batch(run.mesh))
+        batch = jax.device_put(next(host_batches(run)), devices.batch_sharding(run.mesh))
         state = run.first()
         for _ in range(WARM):
             state, measures = run.step.learn(state, run.frozen, batch, run.numbers)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from published import checks
 
-from cnn_vit.analysis.arithmetic import listed, of_window
+from cnn_vit.analysis.arithmetic import definition_list, explain_window
 from cnn_vit.analysis.calculator import calculate
 from cnn_vit.errors import UserError
 
@@ -16,7 +16,7 @@ CASES = 1_500  # of each kind
 
 
 def said(found):
-    return dict(of_window(found))
+    return dict(explain_window(found))
 
 
 def cases(kind, seed=0):
@@ -186,7 +186,7 @@ def test_a_right_textbook_says_whether_it_is_by_accident():
 def test_many_pixels_are_cut_short_and_lines_keep_their_width():
     found = calculate("conv", n=300, k=100, s=3, padding=7)
     assert "-7 -6 -5 -4 ... 89 90 91 92 (100 of them)" in said(found)["first"]
-    assert max(map(len, listed(of_window(found), width=80).splitlines())) <= 80
+    assert max(map(len, definition_list(explain_window(found), width=80).splitlines())) <= 80
     assert json.loads(json.dumps(found.to_json()))["first"]["reads"] == list(range(-7, 93))
 
 

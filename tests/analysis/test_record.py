@@ -12,14 +12,14 @@ from flax import nnx
 from cnn_vit.analysis.record import is_array, listing, record, watching
 from cnn_vit.models import build
 from cnn_vit.nn.pool import average_pool, max_pool
-from cnn_vit.nn.values import first_values, functional
+from cnn_vit.nn.values import functional, initial_values
 
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
 
 
 def valued(name, **changes):
     network = build(name, 3, image_size=8, **changes)
-    return network, *first_values(functional(network), seed=1)
+    return network, *initial_values(functional(network), seed=1)
 
 
 def live(network, params, stats):

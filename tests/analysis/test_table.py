@@ -11,8 +11,8 @@ from published import described
 
 import cnn_vit
 from cnn_vit import models
-from cnn_vit.analysis import flops, wording
-from cnn_vit.analysis.arithmetic import of_row
+from cnn_vit.analysis import flops, formatting
+from cnn_vit.analysis.arithmetic import explain_row
 from cnn_vit.analysis.checks import check
 from cnn_vit.analysis.table import as_json, describe, differences
 from cnn_vit.errors import UserError
@@ -175,7 +175,7 @@ def test_what_cannot_be_described_gets_a_sentence(call, sentence):
 def test_two_equal_networks_differ_in_nothing():
     found = differences(described("cnn/test"), describe("cnn/test"))
     assert found["layers"] == []
-    assert wording.compared(found).endswith("no layer differs")
+    assert formatting.format_differences(found).endswith("no layer differs")
 
 
 def test_v1_and_v15_differ_where_the_stride_stands():
@@ -194,7 +194,7 @@ def test_layers_that_one_lacks_are_said_to_be_the_others():
     assert only == {
         f"stages/{stage}/blocks/0/projection/{part}": [False, True] for stage in (1, 2) for part in ("conv", "norm")
     }
-    text = wording.compared(found)
+    text = formatting.format_differences(found)
     assert "stages/1/blocks/0/projection/conv  only in B" in text
     assert re.search(r"parameters +269,722 +272,474\n", text)
 
@@ -207,7 +207,7 @@ def test_layers_that_one_lacks_are_said_to_be_the_others():
 )
 def test_a_table_fits_80_columns_and_shows_all_in_200(name):
     found = described(name)
-    narrow, wide = (wording.table(found, width=width).splitlines() for width in (80, 200))
+    narrow, wide = (formatting.format_table(found, width=width).splitlines() for width in (80, 200))
     assert max(map(len, narrow)) <= 80
     assert max(map(len, wide)) <= 200
     assert wide[2].split() == ["layer", "kind", "output", "parameters", "MACs", "bytes", "field", "stride"]
@@ -220,7 +220,7 @@ def test_a_table_fits_80_columns_and_shows_all_in_200(name):
 
 
 def test_layers_of_a_block_stand_under_its_path():
-    lines = wording.table(described("resnet/50"), width=80).splitlines()
+    lines = formatting.format_table(described("resnet/50"), width=80).splitlines()
     at = lines.index("stages/1/blocks/0")
     assert re.fullmatch(r"  conv1 +56x56x128 +32,768 +102,760,448 +35 +4", lines[at + 1])
     assert re.match(r"head +1000 +2,049,000 +2,048,000 +all$", lines[lines.index("stages/3/blocks/2") + 7])
@@ -232,7 +232,7 @@ def test_the_arithmetic_of_every_row_is_true(name):
     found = described(name)
     equations = 0
     for row in found.rows:
-        lines = dict(of_row(found, row))
+        lines = dict(explain_row(found, row))
         for text in lines.values():
             for left, right in re.findall(r"^([^=]+) = ([\d,]+)", re.sub(r"\([a-z][^)]*\)|,(?=\d{3})", "", text)):
                 value = eval(left.replace("floor", "int"), {"int": int})
@@ -244,16 +244,16 @@ def test_the_arithmetic_of_every_row_is_true(name):
 
 
 def test_a_rows_arithmetic_reads_as_it_is_taught():
-    lines = dict(of_row(described("resnet/50"), described("resnet/50").row("stages/1/blocks/0/conv2")))
+    lines = dict(explain_row(described("resnet/50"), described("resnet/50").row("stages/1/blocks/0/conv2")))
     assert lines["pixels"] == "floor((56 + 1 + 1 - 1 * (3 - 1) - 1) / 2) + 1 = 28"
     assert lines["field"] == "35 + (3 - 1) * 1 * 4 = 43 pixels, stride 4 * 2 = 8"
     assert lines["parameters"] == (
         "3 (kernel rows) * 3 (kernel columns) * 128 (channels each reads) * 128 (filters) = 147,456"
     )
     assert lines["bytes"] == "28 * 28 * 128 * 4 = 401,408"
-    query = dict(of_row(described("vit/B16"), described("vit/B16").row("blocks/0/attention/attend")))
+    query = dict(explain_row(described("vit/B16"), described("vit/B16").row("blocks/0/attention/attend")))
     assert query["field"].startswith("all of the image: ")
     assert "12 (heads) * 197 (tokens that read) * 197 (tokens read) * 64" in query["MACs"]
-    token = dict(of_row(described("vit/B16"), described("vit/B16").row("cls_token")))
+    token = dict(explain_row(described("vit/B16"), described("vit/B16").row("cls_token")))
     assert token["parameters"] == "1 (axis 0) * 768 (axis 1) = 768"
     assert "takes" not in token

@@ -117,4 +117,4 @@ def test_versions_outside_their_bounds_are_a_problem(monkeypatch, version, bound
 )
 def test_the_share_of_a_control_group_is_read(monkeypatch, files, granted):
     monkeypatch.setattr(doctor, "first_line", lambda path: files.get(path.rpartition("/")[2], ""))
-    assert doctor.quota() == granted
+    assert doctor.container_cores() == granted

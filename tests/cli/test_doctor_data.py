@@ -108,7 +108,7 @@ def test_a_line_of_a_narrow_terminal_is_never_longer_than_it(photos, capsys, mon
     (photos / "train/cats/bad.jpg").write_bytes(b"<html>")
     shutil.copy(photos / "train/cats/000.png", photos / "test/dogs/again.png")
     photograph(99, side=64).save(photos / "train/cats/cat.png")
-    monkeypatch.setattr(cli, "width", lambda: 60)
+    monkeypatch.setattr(cli, "terminal_width", lambda: 60)
     monkeypatch.chdir(photos.parent)
     assert main(["doctor", "--data=photos"]) == 2
     lines = capsys.readouterr().out.splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cnn_vit import cli
-from cnn_vit.__main__ import main, separated
+from cnn_vit.__main__ import main, split_settings
 from cnn_vit.errors import DivergedError, StoppedError, UserError
 from cnn_vit.settings import KEYS
 
@@ -76,8 +76,8 @@ def test_settings_are_written_in_two_ways_and_dashes_are_underscores():
         "--fork-from=x-y",
         "--config.data.batch-size=2",
     ]
-    assert separated(words) == (["--config=a.py", "--fork_from=x-y"], ["seed=1", "ema=none", "data.batch-size=2"])
-    assert separated(["--config.optimizer.clip", "-1", "-h", "a-b"]) == (["-h", "a-b"], ["optimizer.clip=-1"])
+    assert split_settings(words) == (["--config=a.py", "--fork_from=x-y"], ["seed=1", "ema=none", "data.batch-size=2"])
+    assert split_settings(["--config.optimizer.clip", "-1", "-h", "a-b"]) == (["-h", "a-b"], ["optimizer.clip=-1"])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def trained(monkeypatch):
     loop.train = train
     monkeypatch.setitem(sys.modules, "cnn_vit.training.loop", loop)
     monkeypatch.setattr("cnn_vit.training.loop", loop, raising=False)
-    monkeypatch.setattr("cnn_vit.cli.train.reported", lambda workdir: ())
+    monkeypatch.setattr("cnn_vit.cli.train.write_report", lambda workdir: ())
     return asked, result
 
 

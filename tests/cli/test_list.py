@@ -53,8 +53,8 @@ def test_a_recipe_that_cannot_be_read_is_listed_all_the_same(capsys, tmp_path, m
 def test_on_a_terminal_no_sentence_is_cut_by_its_edge(words, width, capsys, monkeypatch):
     assert main(words) == 0
     piped = capsys.readouterr().out
-    monkeypatch.setattr(cli, "width", lambda: width)
-    monkeypatch.setattr(_settings, "width", lambda: width)
+    monkeypatch.setattr(cli, "terminal_width", lambda: width)
+    monkeypatch.setattr(_settings, "terminal_width", lambda: width)
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(words) == 0
     seen = capsys.readouterr().out
@@ -81,8 +81,8 @@ def test_a_column_of_sentences_is_folded_under_itself_or_where_there_is_no_room_
 def test_paragraphs_are_folded_and_commands_are_not():
     command = "    cnn-vit a very long command that nobody may break in two"
     text = f"One two three four five six seven eight\nnine ten.\n\n{command}\n\nEnd."
-    assert cli.folded(text, None) == text
-    assert cli.folded(text, 40) == text  # of a paragraph's own accord
+    assert cli.wrap(text, None) == text
+    assert cli.wrap(text, 40) == text  # of a paragraph's own accord
     wide = f"One two three four five six seven eight nine ten.\n\n{command}\n\nEnd."
-    assert cli.folded(text, 50) == wide
-    assert cli.folded(wide, 40) == text
+    assert cli.wrap(text, 50) == wide
+    assert cli.wrap(wide, 40) == text

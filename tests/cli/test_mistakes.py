@@ -106,7 +106,7 @@ def test_the_next_command_can_be_copied_whatever_the_folder_is_called(run, capsy
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
     for words in (["evaluate"], ["predict", tmp_path / "a.png"]):
         assert main([*map(str, words), f"--workdir={workdir}"]) == 0
-        assert cli.quoted(f"--workdir={workdir}") in capsys.readouterr().out.splitlines()[-1]
+        assert cli.shell_quote(f"--workdir={workdir}") in capsys.readouterr().out.splitlines()[-1]
 
 
 # A run folder that something happened to ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that says 0.1 s a step, without a step."""
-    monkeypatch.setattr(stopwatch, "pace", lambda final, dataset: Pace(0.1, 30, 0.0, 0.0))
+    monkeypatch.setattr(stopwatch, "measure_pace", lambda final, dataset: Pace(0.1, 30, 0.0, 0.0))
 
 
 def made(capsys, *words, code=0):
@@ -56,7 +56,7 @@ def shown(capsys, recipe):
 )  # fmt: skip
 def test_a_recipe_has_a_name_that_nothing_else_has(here, pictures, name):
     """One called numbers.py would be imported by numpy in its place, by whatever Python is started in that folder."""
-    assert new.named(pictures) == name
+    assert new.recipe_name(pictures) == name
 
 
 def test_no_program_is_written_over(here, clock, capsys):

@@ -84,7 +84,7 @@ def test_on_a_terminal_several_runs_fit_its_width(run, capsys, tmp_path, monkeyp
         runs.append(copied(run, tmp_path / f"run{number}"))
         config = json.loads((run / "config.json").read_text())
         (runs[-1] / "config.json").write_text(json.dumps(config | {"values": config["values"] | changes}))
-    monkeypatch.setattr(cli, "width", lambda: 80)
+    monkeypatch.setattr(cli, "terminal_width", lambda: 80)
     assert main(["report", *map(str, runs), f"--out={tmp_path / 'page.html'}"]) == 0
     lines = capsys.readouterr().out.split("page")[0].splitlines()
     assert max(map(len, lines)) <= 80
@@ -101,10 +101,10 @@ def test_on_a_terminal_several_runs_fit_its_width(run, capsys, tmp_path, monkeyp
     "word", ["--a=b", "--a=3 steps", "--a=('flip',)", "--a='$HOME'", "--a=`'`", "--a=\"b'", "--a=\\'!"]
 )
 def test_a_word_that_is_written_down_is_the_same_to_a_shell(word):
-    from cnn_vit.cli import quoted
+    from cnn_vit.cli import shell_quote
 
-    assert shlex.split(quoted(word)) == [word]
-    assert ("'\"'\"'" in quoted(word)) <= bool(set(word) & set('"$`\\!'))
+    assert shlex.split(shell_quote(word)) == [word]
+    assert ("'\"'\"'" in shell_quote(word)) <= bool(set(word) & set('"$`\\!'))
 
 
 def test_the_services_of_the_command_are_those_there_are():

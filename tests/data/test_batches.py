@@ -13,7 +13,7 @@ import cnn_vit
 from cnn_vit import data
 from cnn_vit.data import augment
 from cnn_vit.data.base.splits import Split
-from cnn_vit.data.batches import passes
+from cnn_vit.data.batches import epoch_rows
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError
 from cnn_vit.settings import KEYS, Settings
@@ -76,7 +76,7 @@ def test_no_number_of_epochs_is_no_end(dataset, split):
 def test_a_batch_larger_than_the_data_is_one_short_batch(dataset):
     found = list(cnn_vit.batches(dataset, batch_size=1_000_000))
     assert (
-        len(next(passes(dataset.splits["train"], 1_000_000, 1, seed=0)).examples) == 10
+        len(next(epoch_rows(dataset.splits["train"], 1_000_000, 1, seed=0)).examples) == 10
     )  # nor is it padded on the way
     assert [images.shape for images, _ in found] == [(10, 6, 5, 3)]
 
@@ -98,12 +98,12 @@ def test_arrays_are_the_callers_own(dataset):
 def test_images_are_augmented_as_in_the_run_of_that_seed(dataset):
     found = cnn_vit.batches(dataset, batch_size=SIZE, seed=7, augment=CHANGES, epochs=2)
     run = stream.batches(dataset.splits["train"], batch_size=SIZE, seed=7, first=0)
-    function = jax.jit(augment.build(augment.names(CHANGES), 3))
+    function = jax.jit(augment.build_augmentation(augment.operation_names(CHANGES), 3))
     for update, (images, labels) in enumerate(found):
         batch = next(run)
         rows, mix, _ = jax.random.split(jax.random.fold_in(jax.random.key(7), update), 3)
         keys = jnp.stack([jax.random.fold_in(rows, row) for row in range(SIZE)])
-        expected, _ = function(batch["image"], batch["label"], keys, mix, augment.numbers(CHANGES))
+        expected, _ = function(batch["image"], batch["label"], keys, mix, augment.operation_numbers(CHANGES))
         assert np.array_equal(labels, batch["label"])
         np.testing.assert_allclose(images, expected, atol=1e-6)
     assert update == 4

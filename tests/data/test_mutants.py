@@ -13,7 +13,7 @@ from archives import archive, packed
 from pictures import filled, noise, zipped
 
 from cnn_vit import data
-from cnn_vit.data.base.parts import Given
+from cnn_vit.data.base.parts import SourceOptions
 from cnn_vit.data.decode import images
 from cnn_vit.data.sources import cifar, mnist
 from cnn_vit.errors import UserError
@@ -30,7 +30,7 @@ def _limited(tmp_path):
     def over(number, frame):
         raise TimeoutError("a mutant hangs")
 
-    cache.settle(folder=tmp_path / "cache")
+    cache.configure(folder=tmp_path / "cache")
     signal.signal(signal.SIGALRM, over)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -102,7 +102,7 @@ def parts_of(found):
 def pictures(folder, patch):
     """A picture of every kind."""
     for kind in spoiled.KINDS:
-        yield spoiled.whole(kind), lambda content: images.inspected(content) and ([], 0)
+        yield spoiled.whole(kind), lambda content: images.inspect_file(content) and ([], 0)
 
 
 def arrays(folder, patch):
@@ -138,7 +138,7 @@ def idx(folder, patch):
         paths[images_remote].write_bytes(packed(2051, count, 2, 2, content=bytes(4 * count)))
         paths[labels_remote].write_bytes(packed(2049, count, content=b"\x09" * count))
     for path in paths.values():
-        yield from both(path, lambda: parts_of(mnist.load(Given())))
+        yield from both(path, lambda: parts_of(mnist.load(SourceOptions())))
 
 
 def tars(folder, patch):
@@ -153,7 +153,7 @@ def tars(folder, patch):
     files = {name: 40 * (b"\x09" + bytes(12)) for part in counts.values() for name in part}
     files[layout.names] = cifar.TEN.encode()
     path.write_bytes(archive({f"{layout.folder}/{name}": content for name, content in files.items()}))
-    yield from both(path, lambda: parts_of(cifar.load(Given())))
+    yield from both(path, lambda: parts_of(cifar.load(SourceOptions())))
 
 
 def both(path, read):
@@ -170,7 +170,7 @@ def records(folder, patch):
     from cnn_vit.data.sources import tfds
 
     def read():
-        return parts_of(tfds.load(Given(str(folder)), dataset="tiny"))
+        return parts_of(tfds.load(SourceOptions(str(folder)), dataset="tiny"))
 
     Tiny(data_dir=folder, file_format="array_record", version="1.2.0").download_and_prepare()
     for path in sorted(folder.rglob("*.*")):

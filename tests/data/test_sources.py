@@ -138,13 +138,13 @@ def test_at_reads_any_path(tmp_path):
     (tmp_path / "a.txt").touch()
     given = {"image_size": (4, 4), "channels": 1, "fit": "stretch"}
     for name, source in ((".", "folder"), ("a.ZIP", "folder"), ("a.npz", "arrays")):
-        section = data.at(tmp_path / name, **given)
+        section = data.section_for_path(tmp_path / name, **given)
         assert (section["name"], section["path"]) == (source, str(tmp_path / name))
         assert {key: section[key] for key in given} == given
     with pytest.raises(UserError, match=r"a.txt is no data that can be read; give a folder of pictures"):
-        data.at(tmp_path / "a.txt", **given)
+        data.section_for_path(tmp_path / "a.txt", **given)
     with pytest.raises(UserError, match="b is not there; give a folder of pictures"):
-        data.at(tmp_path / "b", **given)
+        data.section_for_path(tmp_path / "b", **given)
 
 
 # Mean and deviation
@@ -156,14 +156,14 @@ def of_pixels(pixels):
 
 def test_mean_and_deviation_are_numpys():
     pixels = np.random.default_rng(0).integers(0, 256, (300, 4, 5, 3), np.uint8)
-    mean, deviation = data.mean_and_deviation(of_pixels(pixels))
+    mean, deviation = data.mean_and_std(of_pixels(pixels))
     np.testing.assert_allclose(mean, (pixels / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(deviation, (pixels / 255).std(axis=(0, 1, 2)), rtol=1e-12)
 
 
 def test_a_flat_channel_has_a_deviation_of_one_level():
     pixels = np.zeros((5, 2, 2, 3), np.uint8) + np.array([9, 0, 255], np.uint8)
-    mean, deviation = data.mean_and_deviation(of_pixels(pixels))
+    mean, deviation = data.mean_and_std(of_pixels(pixels))
     assert mean == (9 / 255, 0, 1)
     assert deviation == (1 / 255,) * 3
 
@@ -177,7 +177,7 @@ def test_many_pictures_are_measured_on_5000_taken_evenly():
         return pixels[rows]
 
     split = splits.Split(np.zeros(20_000, np.int32), counting)
-    assert data.mean_and_deviation(split) == ((0.5,), (0.5,))
+    assert data.mean_and_std(split) == ((0.5,), (0.5,))
     assert sum(read) == 5_001  # one to learn the shape
 
 
@@ -185,7 +185,7 @@ def test_many_pictures_are_measured_on_5000_taken_evenly():
 
 
 def test_the_committed_indices_are_the_rule():
-    order = splits.order(load_digits().target)
+    order = splits.stratified_order(load_digits().target)
     found = digits.indices()
     assert sorted(order[:360]) == found["test"].tolist()
     assert sorted(order[360:504]) == found["validation"].tolist()
@@ -245,7 +245,7 @@ def independent(first, second):
 
 @pytest.mark.parametrize("label", ["shape", "texture", "position"])
 def test_nothing_but_the_label_tells_the_label(label):
-    classes = shapes.usual(label)
+    classes = shapes.default_classes(label)
     rows = np.arange(6000)
     found = maker(label=label, classes=classes).factors(rows)
     labels = rows % classes
@@ -296,7 +296,7 @@ def test_there_are_as_many_classes_as_asked_each_with_its_own_look(label, classe
     if label == "shape":
         expected = [list(shapes.SHAPES)[at] for at in found.shape[:classes]]
         assert [look[0] for look in looks] == expected
-    side = shapes.grid(label, classes)
+    side = shapes.cells_per_side(label, classes)
     if side > 1:
         cells = [name.split("-")[-1] for name in names] * 2
         assert cells == [

@@ -20,7 +20,7 @@ from cnn_vit.__main__ import main
 from cnn_vit.data.decode import images, orientation
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
-from cnn_vit.nn.values import first_values
+from cnn_vit.nn.values import initial_values
 from cnn_vit.training import evaluation, prediction, step, trained
 
 LONGEST = 60  # seconds that anything may take, on a busy machine
@@ -39,7 +39,7 @@ def _limited(tmp_path_factory):
     def over(number, frame):
         raise TimeoutError(f"more than {LONGEST} seconds")
 
-    cache.settle(folder=tmp_path_factory.mktemp("cache"))
+    cache.configure(folder=tmp_path_factory.mktemp("cache"))
     signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, LONGEST)
     yield
@@ -304,8 +304,8 @@ def blacks(bits):
 @pytest.fixture(scope="module")
 def network():
     """A network of random values that looks at 12x12 colors."""
-    form = step.Form("mlp/test", (), 3, (12, 12, 3), "float32", "softmax")
-    params, stats = first_values(step.network(form), 0)
+    form = step.NetworkSpec("mlp/test", (), 3, (12, 12, 3), "float32", "softmax")
+    params, stats = initial_values(step.get_network(form), 0)
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)
     plain = dict(mean=[0.5] * 3, deviation=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")
@@ -336,7 +336,7 @@ def test_the_same_pixels_in_another_container_are_the_same_prediction_bit_for_bi
 def test_every_container_gives_the_pixels_it_was_made_from():
     for name, pixels, content in containers(noise(15, 10, 3)):
         np.testing.assert_array_equal(images.decode(content, channels=3), pixels, err_msg=name)
-        assert images.header(content)[:2] == pixels.shape[:2], name
+        assert images.read_header(content)[:2] == pixels.shape[:2], name
 
 
 def test_training_and_evaluation_see_what_prediction_sees(tmp_path, network):
@@ -347,7 +347,7 @@ def test_training_and_evaluation_see_what_prediction_sees(tmp_path, network):
     np.testing.assert_array_equal(found["predicted"], prediction.predict(network, paths).argmax(1))
     section = evaluation.section_for(network, str(tmp_path))
     pixels = data.load(section).splits["test"].read(np.arange(9))
-    seen = np.stack([one.pixels for one in prediction.pictures(network, paths)])
+    seen = np.stack([one.pixels for one in prediction.read_images(network, paths)])
     np.testing.assert_array_equal(pixels, seen)
     assert (pixels[:, 0] == 127).all()  # padded above: 9 x 14 pixels in 12 x 12
 

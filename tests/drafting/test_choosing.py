@@ -20,7 +20,7 @@ from cnn_vit.drafting.stopwatch import Pace
     ],
 )
 def test_small_pictures_keep_their_size_and_others_become_squares(seen, sides):
-    assert choosing.sides(np.array(seen)) == sides
+    assert choosing.choose_image_size(np.array(seen)) == sides
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_small_pictures_keep_their_size_and_others_become_squares(seen, sides):
     ],
 )
 def test_an_epoch_has_eight_steps_at_least_where_the_batch_may_be_smaller(count, devices, size):
-    assert choosing.batch_size(count, devices) == size
+    assert choosing.choose_batch_size(count, devices) == size
 
 
 @pytest.mark.parametrize(
@@ -56,26 +56,26 @@ def test_an_epoch_has_eight_steps_at_least_where_the_batch_may_be_smaller(count,
     ],
 )
 def test_a_vit_gets_whole_patches_at_most_eight_a_side(given, sides, patch):
-    found, keywords = choosing.vit(given)
+    found, keywords = choosing.choose_vit(given)
     assert (found, keywords["name"]) == (sides, f"vit/Ti{patch}-gap")
     assert all(side % patch == 0 and side % 4 == 0 for side in found)  # 4: of vit/test, in a smoke run
 
 
 @pytest.mark.parametrize(("side", "stages"), [(64, 4), (48, 4), (47, 3), (24, 3), (23, 2), (8, 2)])
 def test_a_cnn_has_as_many_stages_as_the_pictures_can_bear(side, stages):
-    assert len(choosing.cnn((side, side))[1]["filters"]) == stages
+    assert len(choosing.choose_cnn((side, side))[1]["filters"]) == stages
 
 
 def test_letters_digits_and_hands_are_not_mirrored():
-    assert choosing.changes(("cats", "dogs"), (64, 48)) == ("pad_crop(6)", "flip")
+    assert choosing.choose_augmentation(("cats", "dogs"), (64, 48)) == ("pad_crop(6)", "flip")
     for classes in (("0", "1"), ("A", "b", "ß"), ("Left", "right", "none")):
-        assert choosing.changes(classes, (28, 28)) == ("pad_crop(3)",)
-    assert choosing.changes(("left", "other"), (8, 8)) == ("pad_crop(1)", "flip")
+        assert choosing.choose_augmentation(classes, (28, 28)) == ("pad_crop(3)",)
+    assert choosing.choose_augmentation(("left", "other"), (8, 8)) == ("pad_crop(1)", "flip")
 
 
 def test_ten_minutes_are_filled_with_steps_and_evaluations():
     pace = Pace(step=0.2, steps=9, evaluation=1.0, start=28.0)
-    found, steps, evaluations = choosing.durations(2569, 64, pace, seconds=600)
+    found, steps, evaluations = choosing.choose_durations(2569, 64, pace, seconds=600)
     # 572 s are left, 22 of them for 20 evaluations and two at the end: 2,750 steps, 68 epochs of 40.14
     assert (found["duration"], steps) == ("68 epochs", 2730)
     assert (found["evaluate_every"], evaluations) == ("4 epochs", 17)
@@ -86,19 +86,22 @@ def test_ten_minutes_are_filled_with_steps_and_evaluations():
 
 def test_few_pictures_get_three_hundred_epochs_and_many_get_steps():
     quick = Pace(step=0.01, steps=9, evaluation=0.0, start=1.0)
-    found, steps, _ = choosing.durations(24, 8, quick, seconds=600)
+    found, steps, _ = choosing.choose_durations(24, 8, quick, seconds=600)
     assert (found["duration"], steps) == ("300 epochs", 900)
-    found, steps, evaluations = choosing.durations(1_000_000, 64, quick, seconds=600)
+    found, steps, evaluations = choosing.choose_durations(1_000_000, 64, quick, seconds=600)
     assert (found["duration"], steps) == ("59900 steps", 59900)
     assert (found["evaluate_every"], evaluations) == ("2995 steps", 20)
     judged = Pace(step=0.125, steps=9, evaluation=1.0, start=0.0)
-    assert choosing.durations(1_000_000, 64, judged, seconds=600)[1:] == (4624, 20)  # 22 s of the 600 are not for steps
+    assert choosing.choose_durations(1_000_000, 64, judged, seconds=600)[1:] == (
+        4624,
+        20,
+    )  # 22 s of the 600 are not for steps
 
 
 def test_evaluations_take_a_tenth_at_most_and_a_run_has_a_step_however_slow():
     slow = Pace(step=1.0, steps=3, evaluation=10.0, start=0.0)
-    _, steps, evaluations = choosing.durations(10_000, 64, slow, seconds=600)
+    _, steps, evaluations = choosing.choose_durations(10_000, 64, slow, seconds=600)
     assert (steps, evaluations) == (540, 4)  # 60 s: 6 evaluations, two of them at the end
     assert (evaluations + 2) * 10 + steps * 1.0 <= 600
-    assert choosing.durations(10_000, 64, Pace(5000.0, 3, 900.0, 50.0), seconds=600)[1:] == (1, 1)
-    assert choosing.durations(10_000, 64, Pace(1.0, 3, 0.0, 5000.0), seconds=600)[1] == 300  # half, at least
+    assert choosing.choose_durations(10_000, 64, Pace(5000.0, 3, 900.0, 50.0), seconds=600)[1:] == (1, 1)
+    assert choosing.choose_durations(10_000, 64, Pace(1.0, 3, 0.0, 5000.0), seconds=600)[1] == 300  # half, at least

@@ -20,14 +20,14 @@ plain = texts | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 @given(st.recursive(plain, lambda inside: st.lists(inside, max_size=3).map(tuple), max_leaves=5))
 def test_a_literal_is_read_back_as_the_value(value):
     with warnings.catch_warnings(action="error"):
-        assert ast.literal_eval(written.literal(value)) == value
+        assert ast.literal_eval(written.python_literal(value)) == value
 
 
 @few
 @given(texts, texts)
 def test_no_text_in_it_breaks_the_file(told, path):
     found = {"data.name": "folder", "data.path": path, "duration": "3 epochs"}
-    text = written.recipe(f"A recipe of {told}.", found, {"data.path": "where they are"})
+    text = written.recipe_source(f"A recipe of {told}.", found, {"data.path": "where they are"})
     with warnings.catch_warnings(action="error"):
         tree = ast.parse(text.encode())
     assert " ".join((ast.get_docstring(tree, clean=False) or "").split()) == " ".join(f"A recipe of {told}.".split())
@@ -45,12 +45,12 @@ def test_what_is_written_is_what_is_read(tmp_path, monkeypatch):
         "optimizer.learning_rate": 1e-3,
         "duration": "12 epochs",
     }
-    (tmp_path / "mine.py").write_text(written.recipe("Mine.", found, {"duration": "short"}), encoding="utf-8")
+    (tmp_path / "mine.py").write_text(written.recipe_source("Mine.", found, {"duration": "short"}), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     final = settings.load("mine.py")
     assert {key: final[key] for key in found} == found
     assert {key for key, origin in final.origin.items() if origin == "recipe"} == found.keys()
-    assert settings.described(tmp_path / "mine.py")[0] == "Mine."
+    assert settings.describe_recipe(tmp_path / "mine.py")[0] == "Mine."
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from cnn_vit.models import build
-from cnn_vit.nn.values import first_values, functional
+from cnn_vit.nn.values import functional, initial_values
 
 QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once or twice
 
@@ -25,7 +25,7 @@ class Valued:
     def __init__(self, name: str, num_classes: int = 3, **changes):
         self.graph, *_ = nnx.split(build(name, num_classes, **changes), nnx.Param, nnx.BatchStat)
         self.network = functional(build(name, num_classes, **changes))
-        self.params, self.stats = first_values(self.network, seed=1)
+        self.params, self.stats = initial_values(self.network, seed=1)
 
     @cache  # noqa: B019, a network lives as long as its test
     def compiled(self, method, train):

@@ -129,13 +129,13 @@ def test_a_block_whose_last_scale_starts_at_zero_hands_its_input_on(valued):
     from flax import nnx
 
     from cnn_vit.models.resnet import Basic, Bottleneck
-    from cnn_vit.nn.values import first_values, functional
+    from cnn_vit.nn.values import functional, initial_values
 
     x = jnp.linspace(0, 1, 2 * 4 * 4 * 8).reshape(2, 4, 4, 8)
     extra = {"groups": 1, "group_width": 64, "version": "v1.5"}
     for block in (Basic(8, 8, stride=1, zero_last=True), Bottleneck(8, 8, stride=1, zero_last=True, **extra)):
         graph, *_ = nnx.split(block, nnx.Param, nnx.BatchStat)
-        live = nnx.merge(graph, *first_values(functional(block), seed=0))
+        live = nnx.merge(graph, *initial_values(functional(block), seed=0))
         np.testing.assert_array_equal(live(x, train=False), x)
 
 

@@ -22,7 +22,7 @@ ALL = [
 @pytest.mark.parametrize("name", ALL)
 def test_the_text_of_a_family_says_what_its_signature_says(name):
     module = sys.modules[models.variant(name).func.__module__]
-    real, read = models.keywords(name), models.described(name)
+    real, read = models.keywords(name), models.keyword_table(name)
     assert list(real) == list(read)
     for key, (default, kind, meaning) in read.items():
         assert default == real[key].default

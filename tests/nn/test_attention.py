@@ -14,7 +14,7 @@ from layers import answered, assert_function_equals_formula, called, drawn, few,
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.attention import Attention, attend
-from cnn_vit.nn.values import first_values, functional
+from cnn_vit.nn.values import functional, initial_values
 
 size = st.integers(1, 5)
 both_forms = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
@@ -151,7 +151,7 @@ def test_bfloat16_scores_and_softmax_are_float32(fused):
 
 def test_bfloat16_tokens_give_bfloat16():
     layer = Attention(8, 2)
-    params, _ = first_values(functional(layer), seed=0)
+    params, _ = initial_values(functional(layer), seed=0)
     x = jnp.asarray(drawn(0, (2, 3, 8))[0], jnp.bfloat16)
     rough, exact = answered(layer, params, x), answered(layer, params, x.astype(jnp.float32))
     assert rough.dtype == jnp.bfloat16
@@ -160,7 +160,7 @@ def test_bfloat16_tokens_give_bfloat16():
 
 def test_first_kernels_reach_xaviers_limit_and_no_further():
     """sqrt(3 / width) in each of the four; PyTorch's joint kernel of queries, keys, values has sqrt(1/2) of it."""
-    params, _ = first_values(functional(Attention(96, 4)), seed=0)
+    params, _ = initial_values(functional(Attention(96, 4)), seed=0)
     for part in PARTS:
         limit = np.sqrt(3 / 96)
         assert 0.99 * limit < np.abs(params[part]["kernel"]).max() <= limit

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from layers import answered, assert_alike, assert_function_equals_formula, drawn, few, once, short
 
 from cnn_vit.nn.conv import Conv
-from cnn_vit.nn.masks import kept, masked_mean, slid
+from cnn_vit.nn.masks import apply_mask, masked_mean, slide_mask
 from cnn_vit.nn.pool import max_pool
 from cnn_vit.nn.position import LearnedPositions
 
@@ -43,7 +43,7 @@ def test_windows_are_those_of_the_picture_alone(size, more, plan):
     """The counted places are a rectangle in the corner, floor((side + padding - size) / stride) + 1 a side."""
     image = size[0] + more[0], size[1] + more[1]
     assume(enough(image, plan))
-    found = np.asarray(slid(jnp.asarray(corner(size, image)), plan["size"], **without(plan, "size")))
+    found = np.asarray(slide_mask(jnp.asarray(corner(size, image)), plan["size"], **without(plan, "size")))
     rows, columns = alone(size, plan)
     expected = np.zeros(found.shape, bool)
     expected[:, :rows, :columns] = rows > 0 and columns > 0
@@ -65,7 +65,7 @@ def test_a_convolution_reads_the_same_taps_in_a_larger_image(size, more, plan, s
     around[:, : size[0], : size[1]] = picture
     how = {"padding": plan["padding"], "stride": plan["stride"]}
     layer, params = Conv(2, 3, plan["size"], **how), short({"kernel": kernel, "bias": bias})
-    x = once(kept, jnp.asarray(short(around)), jnp.asarray(corner(size, image)))
+    x = once(apply_mask, jnp.asarray(short(around)), jnp.asarray(corner(size, image)))
     rows, columns = alone(size, plan)
     expected, _ = formulas.convolution(picture, kernel, bias, **how, dilation=(1, 1), groups=1)
     assert_alike(answered(layer, params, x)[:, :rows, :columns], expected)
@@ -79,7 +79,7 @@ def test_counted_windows_of_a_pooling_lie_in_the_picture(size, more, window, see
     around = np.full((1, *image, 2), 100.0)
     around[:, : size[0], : size[1]] = picture
     pool = partial(max_pool, size=window, stride=window, padding=0)
-    mask = np.asarray(slid(jnp.asarray(corner(size, image)), window, stride=window, padding=0))
+    mask = np.asarray(slide_mask(jnp.asarray(corner(size, image)), window, stride=window, padding=0))
     found = np.asarray(once(pool, short(around)))[mask]
     np.testing.assert_array_equal(found, np.asarray(once(pool, short(picture))).reshape(found.shape))
 
@@ -123,5 +123,5 @@ def test_tokens_get_the_positions_of_their_rows(rows):
 def test_what_is_left_out_sends_no_gradient():
     x = jnp.ones((1, 2, 3, 1))
     mask = jnp.asarray(corner((1, 2), (2, 3)))
-    gradient = jax.grad(lambda x: kept(x, mask).sum())(x)
+    gradient = jax.grad(lambda x: apply_mask(x, mask).sum())(x)
     np.testing.assert_array_equal(gradient[..., 0], mask.astype(jnp.float32))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from layers import few
 
 from cnn_vit.errors import UserError
-from cnn_vit.nn.windows import around, places, sides
+from cnn_vit.nn.windows import height_and_width, normalize_padding, output_size
 
 small = st.integers(0, 3)
 
@@ -23,23 +23,23 @@ def test_windows_are_counted_as_one_lays_them(pixels, window, stride, padding, d
     reach = dilation * (window - 1) + 1
     starts = [start for start in range(0, pixels + sum(padding), stride) if start + reach <= pixels + sum(padding)]
     if starts:
-        assert places(pixels, window, stride=stride, padding=padding, dilation=dilation) == len(starts)
+        assert output_size(pixels, window, stride=stride, padding=padding, dilation=dilation) == len(starts)
     else:
         with pytest.raises(UserError, match=f"a window of {reach} pixels does not fit into {pixels}"):
-            places(pixels, window, stride=stride, padding=padding, dilation=dilation)
+            output_size(pixels, window, stride=stride, padding=padding, dilation=dilation)
 
 
 def test_one_number_means_every_side():
-    assert sides(3, "stride") == (3, 3)
-    assert sides((3, 1), "stride") == (3, 1)
-    assert around(2) == ((2, 2), (2, 2))
-    assert around(((0, 1), (2, 3))) == ((0, 1), (2, 3))
+    assert height_and_width(3, "stride") == (3, 3)
+    assert height_and_width((3, 1), "stride") == (3, 1)
+    assert normalize_padding(2) == ((2, 2), (2, 2))
+    assert normalize_padding(((0, 1), (2, 3))) == ((0, 1), (2, 3))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "3", (3,), (3, 0), (1, 2, 3), True, (True, 2), None])
 def test_sides_that_are_no_pixels_are_refused(value):
     with pytest.raises(UserError, match=r"stride .* is neither a whole number of pixels above 0 nor two of them"):
-        sides(value, "stride")
+        height_and_width(value, "stride")
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_sides_that_are_no_pixels_are_refused(value):
 )
 def test_padding_that_is_no_pixels_is_refused(value):
     with pytest.raises(UserError, match="padding"):
-        around(value)
+        normalize_padding(value)

@@ -21,7 +21,7 @@ LINES = [
 
 @pytest.fixture
 def record(tmp_path):
-    return reader.read(finished(tmp_path / "run"))
+    return reader.read_run(finished(tmp_path / "run"))
 
 
 def test_each_number_of_the_journal_is_a_scalar_at_its_step(record, monkeypatch):
@@ -41,7 +41,7 @@ def test_wandb_gets_lines_and_settings_and_stays_offline_where_told(record, monk
     run = SimpleNamespace(url="https://w/1", log=lambda told, step: logged.append((step, told)), finish=lambda: None)
     fake = SimpleNamespace(init=lambda **given: asked.update(given) or run)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr(cache, "_places", cache.Places(offline=offline))
+    monkeypatch.setattr(cache, "_places", cache.CachePlaces(offline=offline))
     assert mirror.wandb(record) == "https://w/1"
     assert logged == LINES
     assert asked["mode"] == mode

@@ -55,12 +55,12 @@ def test_the_confusion_has_true_rows_and_the_commonest_mistake_comes_first():
     found = rows([0, 0, 0, 1, 2, 2], [0, 1, 1, 1, 0, 2], 3)
     counts = tallies.confusion(found["label"], found["predicted"], 3)
     np.testing.assert_array_equal(counts, [[1, 2, 0], [0, 1, 0], [1, 0, 1]])
-    assert tallies.confused(counts, NAMES) == [("ant", "bee", 2, 3), ("cat", "ant", 1, 2)]
+    assert tallies.worst_confusions(counts, NAMES) == [("ant", "bee", 2, 3), ("cat", "ant", 1, 2)]
 
 
 def test_recall_is_of_the_class_and_precision_of_what_was_taken_for_it():
     counts = np.array([[1, 2, 0], [0, 1, 0], [1, 0, 1]])
-    found = tallies.by_class(counts, NAMES)
+    found = tallies.tally_classes(counts, NAMES)
     assert [(one.n, one.guessed) for one in found] == [(3, 2), (1, 3), (2, 1)]
     assert [one.recall.middle for one in found] == pytest.approx([1 / 3, 1, 1 / 2])
     assert [one.precision.middle for one in found] == pytest.approx([1 / 2, 1 / 3, 1])
@@ -99,7 +99,7 @@ def test_mistakes_stand_with_both_classes_and_probabilities(run):
 
 
 def test_speed_leaves_the_time_before_the_first_line_out(run):
-    assert facts.speed(reader.read(run)) == pytest.approx(32 * 10 / 1.0)  # 10 steps of 32 in a second
+    assert facts.speed(reader.read_run(run)) == pytest.approx(32 * 10 / 1.0)  # 10 steps of 32 in a second
 
 
 def test_the_command_is_given_with_a_new_folder(tmp_path):
@@ -111,7 +111,7 @@ def test_the_command_is_given_with_a_new_folder(tmp_path):
         "--config.duration=2 epochs",
     ]
     run = finished(tmp_path / "run", command=shlex.join(words))
-    found = facts.command(reader.read(run))
+    found = facts.command(reader.read_run(run))
     assert shlex.split(found) == [*words, "--workdir=NEW_FOLDER"]
 
 
@@ -249,7 +249,7 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
     npz = (run / ("samples.npz" if "predictions" in name else "predictions/test.npz")).read_bytes()
     spoiled = {"cut": content[: len(content) // 2], "noise": b"\xff\x00 not what it was\n" * 3}
     (run / name).write_bytes(spoiled.get(damage, OTHER.get(name.rpartition(".")[2], npz)))
-    problems = reader.read(run).problems
+    problems = reader.read_run(run).problems
     if (name, damage) == ("timing.jsonl", "cut"):  # a clock's last line may be torn
         assert problems == ()
     else:
@@ -270,7 +270,7 @@ def test_what_is_damaged_is_told_on_the_page_beside_the_rest(tmp_path):
 def test_what_a_finished_run_lacks_is_named(tmp_path, name):
     run = finished(tmp_path / "run")
     (run / name).unlink()
-    assert [problem.partition(" is missing")[0] for problem in reader.read(run).problems] == [str(run / name)]
+    assert [problem.partition(" is missing")[0] for problem in reader.read_run(run).problems] == [str(run / name)]
 
 
 @pytest.mark.parametrize("name", ["config.json", "classes.json"])

@@ -37,7 +37,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_group_with_students_interval(
 
 
 def test_what_bears_on_no_result_makes_no_group_of_its_own(make):
-    groups = several.read([make("a", "seed=0"), make("b", "seed=1", "data.workers=7", "checkpoint_every=3")])
+    groups = several.read_groups([make("a", "seed=0"), make("b", "seed=1", "data.workers=7", "checkpoint_every=3")])
     assert [len(group.runs) for group in groups] == [2]
 
 
@@ -52,15 +52,15 @@ def test_groups_are_compared_over_seeds_and_resolved_where_zero_is_left_out(make
     assert told == {("B", "test"): (0, False), ("B", "validation"): (0, False),
                     ("C", "test"): (-0.5, True), ("C", "validation"): (-0.5, True)}  # fmt: skip
     assert {one.difference.how for one in found} == {"paired over seeds"}
-    assert several.differing(groups) == [("optimizer.clip", ["none", "1", "2"])]
+    assert several.differing_settings(groups) == [("optimizer.clip", ["none", "1", "2"])]
     text = (tmp_path / "page.html").read_text()
     assert text.count("not resolved</td>") == 2
     assert "-50.00 points" in text
 
 
 def test_single_runs_are_compared_picture_by_picture(make):
-    groups = several.read([make("a", wrong=(0, 1)), make("b", "optimizer.clip=1", wrong=(0,))])
-    found = {one.split: one.difference for one in several.compared(groups)}["test"]
+    groups = several.read_groups([make("a", wrong=(0, 1)), make("b", "optimizer.clip=1", wrong=(0,))])
+    found = {one.split: one.difference for one in several.compare_groups(groups)}["test"]
     assert (found.interval.middle, found.how, found.resolved) == (pytest.approx(0.1), "paired over pictures", False)
 
 
@@ -71,7 +71,7 @@ def test_one_seed_against_several_and_other_data_are_not_resolved(make, tmp_path
     text = (other / "data.json").read_text()
     (other / "data.json").write_text(text.replace("f" * 64, "0" * 64))
     groups, compared = several.write([one, other], tmp_path / "p.html")
-    assert [key for key, _ in several.differing(groups)] == ["data"]
+    assert [key for key, _ in several.differing_settings(groups)] == ["data"]
     assert not any(found.difference.resolved for found in compared)
 
 
@@ -85,16 +85,16 @@ def test_a_run_under_way_is_drawn_and_not_counted(make, tmp_path):
 
 def test_the_same_run_twice_counts_once_and_a_copy_is_refused(make):
     one = make("a", "seed=3")
-    assert len(several.read([one, one])[0].runs) == 1
+    assert len(several.read_groups([one, one])[0].runs) == 1
     with pytest.raises(UserError, match="would count twice"):
-        several.read([one, make("copy", "seed=3")])
+        several.read_groups([one, make("copy", "seed=3")])
 
 
 def test_steps_of_unlike_batches_are_drawn_as_epochs(make):
-    alike = several.read([make("a"), make("b", "optimizer.clip=1")])
-    assert several.curves_of(alike, "evaluation", "loss")[0].x == [10, 20]
-    unlike = several.read([make("c"), make("d", "data.batch_size=64")])
-    assert [line.x for line in several.curves_of(unlike, "evaluation", "loss")] == [[1, 2], [2, 4]]  # 320 examples
+    alike = several.read_groups([make("a"), make("b", "optimizer.clip=1")])
+    assert several.group_curves(alike, "evaluation", "loss")[0].x == [10, 20]
+    unlike = several.read_groups([make("c"), make("d", "data.batch_size=64")])
+    assert [line.x for line in several.group_curves(unlike, "evaluation", "loss")] == [[1, 2], [2, 4]]  # 320 examples
 
 
 def test_the_page_has_the_same_bytes_twice(make, tmp_path):
@@ -127,5 +127,5 @@ def test_a_page_of_many_long_runs_with_many_classes_stays_below_3_mb(tmp_path):
 
 
 def test_letters_go_on_behind_z():
-    assert [several.letter(n) for n in (0, 25, 26, 52)] == ["A", "Z", "A2", "A3"]
+    assert [several.group_letter(n) for n in (0, 25, 26, 52)] == ["A", "Z", "A2", "A3"]
     assert len(PREDICTED) == len(LABEL)

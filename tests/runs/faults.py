@@ -18,7 +18,7 @@ class PlantedError(SurroundingsError):
 def faulty(monkeypatch, at, *, dead):
     """Makes call number `at` of the file door fail, and all later ones where the process is to be dead; the counter."""
     count = itertools.count()
-    owners = [files, files.Growing]
+    owners = [files, files.AppendFile]
 
     def wrapped(function):
         def act(*given, **named):

@@ -258,7 +258,7 @@ def test_a_checkpoint_of_another_network_is_refused_by_the_array(two, wanted, wo
 def test_every_damage_to_every_file_is_named_and_never_restored(copied):
     checkpoints, cases = opened(copied), 0
     folder = copied / "checkpoints" / "2"
-    for name in manifests.inside(folder):
+    for name in manifests.file_names(folder):
         data = (folder / name).read_bytes()
         for kind, damage in damages(folder / name):
             (folder / name).unlink()

@@ -63,13 +63,13 @@ def test_lines_have_the_keys_that_other_programs_read(tmp_path):
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_a_number_keeps_its_bits(value):
     for given_as in (value, np.float32(value), jnp.float32(value), np.array([value], np.float32)[0]):
-        back = np.float32(json.loads(journal.line(1, loss=given_as))["loss"])
+        back = np.float32(json.loads(journal.format_line(1, loss=given_as))["loss"])
         assert back.tobytes() == np.float32(given_as).tobytes()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, jnp.nan])
 def test_what_is_not_finite_is_null(value):
-    assert journal.line(3, loss=value) == '{"loss": null, "step": 3}\n'
+    assert journal.format_line(3, loss=value) == '{"loss": null, "step": 3}\n'
 
 
 @pytest.mark.parametrize("stopped", range(7))
@@ -94,14 +94,14 @@ def test_a_journal_from_step_0_starts_empty(tmp_path):
 def test_lines_until_a_step_are_facts_and_bytes_and_change_nothing(tmp_path):
     written(tmp_path, range(1, 6))
     before, path = read(tmp_path), tmp_path / "metrics.jsonl"
-    facts, text = journal.until(path, 3)
+    facts, text = journal.read_until(path, 3)
     assert [(line["kind"], line["step"]) for line in facts] == [
         ("train", 1), ("train", 2), ("evaluation", 2), ("train", 3),
     ]  # fmt: skip
     assert text == b"".join(path.read_bytes().splitlines(keepends=True)[:4])
-    assert journal.until(path, 0) == ([], b"")
-    assert journal.until(path, 99)[1] == path.read_bytes()
-    assert journal.until(tmp_path / "none", 5) == ([], b"")
+    assert journal.read_until(path, 0) == ([], b"")
+    assert journal.read_until(path, 99)[1] == path.read_bytes()
+    assert journal.read_until(tmp_path / "none", 5) == ([], b"")
     assert read(tmp_path) == before
 
 
@@ -109,14 +109,14 @@ def test_the_best_is_the_most_accurate_then_of_least_loss_then_the_earliest():
     keys = ("step", "accuracy", "loss")
     rows = [(1, 0.5, 0.1), (2, 0.7, 0.9), (3, 0.7, 0.8), (4, 0.7, 0.8), (5, 0.7, None)]
     found = [dict(zip(keys, row, strict=True)) for row in rows]
-    assert [journal.best(found[:count])["step"] for count in range(1, 6)] == [1, 2, 3, 3, 3]
-    assert journal.best([found[4], found[0]])["step"] == 5
+    assert [journal.best_evaluation(found[:count])["step"] for count in range(1, 6)] == [1, 2, 3, 3, 3]
+    assert journal.best_evaluation([found[4], found[0]])["step"] == 5
 
 
 def test_time_taken_counts_that_of_the_processes_before(tmp_path, monkeypatch):
     hands = [100.0, 10.0]
     monkeypatch.setattr(journal, "now", lambda: hands[0])
-    monkeypatch.setattr(journal, "worked", lambda: hands[1])
+    monkeypatch.setattr(journal, "cpu_seconds", lambda: hands[1])
     record = Journal(tmp_path, at=0)
     hands[:] = 130.0, 15.0
     assert record.taken() == {"seconds": 30.0, "cpu_seconds": 5.0}

@@ -45,7 +45,7 @@ def runs():
             found[f"{name} {count}"] = dict(losses=losses, statistics=first)
             whole = all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
             found[f"{name} {count}"] |= dict(
-                whole=whole, compiled=step.build(static(**changes), on).learn._cache_size()
+                whole=whole, compiled=step.build_step(static(**changes), on).learn._cache_size()
             )
     return found
 
@@ -61,11 +61,11 @@ def sharded():
         ("alone", 1, devices.REPLICATED),
     ):
         on = MESHES[count]
-        built, given = step.build(of, on, rules), jax.device_put(numbers(momentum=0.9), devices.replicated(on))
+        built, given = step.build_step(of, on, rules), jax.device_put(numbers(momentum=0.9), devices.replicated(on))
         state = begun(built, on=on, rules=rules)
         for seed in range(3):
             state, _ = built.learn(state, NOTHING_FROZEN, devices.place_batch(batch(seed=seed), on), given)
-        leaves = {trees.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+        leaves = {trees.path_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         found[name] = dict(
             parted=sorted(path for path, leaf in leaves.items() if not leaf.sharding.is_fully_replicated),
             piece=list(leaves["params/hidden/layers/0/kernel"].addressable_shards[0].data.shape),
@@ -81,7 +81,7 @@ def placed():
     rows = {key: [np.asarray(piece.data).shape[0] for piece in leaf.addressable_shards] for key, leaf in one.items()}
     index = [np.asarray(piece.data).tolist() for piece in one["index"].addressable_shards]
     _, (measures,) = learned(static(), numbers(), [batch(8)], on=MESHES[4])
-    fills = [devices.fill(size, MESHES[4]) for size in (1, 4, 5, 512)]
+    fills = [devices.round_up_batch(size, MESHES[4]) for size in (1, 4, 5, 512)]
     return dict(rows=rows, index=index, fills=fills, loss=float(measures["loss"]), devices=MESHES[4].size)
 
 
@@ -94,14 +94,14 @@ def judged():
     found = {}
     for count, on in MESHES.items():
         state, _ = learned(static(**NETWORKS["cnn"]), numbers(operations=("flip",), channels=3), [uneven(0)], on=on)
-        judge = step.judge(of, on)
+        judge = step.eval_step(of, on)
 
         def said(one, state=state, judge=judge):
             return judge(state["params"], state["stats"], one, given)
 
         for size in (1, 7, 512):
-            rows = evaluation.rows(said, split, batch_size=size, on=on)
-            found[f"{size} on {count}"] = evaluation.summary(rows, 4) | dict(
+            rows = evaluation.per_example(said, split, batch_size=size, on=on)
+            found[f"{size} on {count}"] = evaluation.summarize(rows, 4) | dict(
                 index=rows["index"].tolist(), near_ties=evaluation.near_ties(rows)
             )
     return found

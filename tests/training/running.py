@@ -74,7 +74,9 @@ def lines(folder):
 def steps(folder):
     """Committed steps of a run."""
     return [
-        step for step, path in manifests.numbered(folder / "checkpoints").items() if (path / "MANIFEST.json").exists()
+        step
+        for step, path in manifests.step_folders(folder / "checkpoints").items()
+        if (path / "MANIFEST.json").exists()
     ]
 
 

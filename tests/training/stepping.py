@@ -4,15 +4,15 @@ import jax
 import numpy as np
 
 from cnn_vit.data import augment
-from cnn_vit.nn.values import first_values
+from cnn_vit.nn.values import initial_values
 from cnn_vit.training import devices, step
 
-CONSTANT = step.Schedule("constant", total=100, warmup=0, boundaries=(), factor=0.1, timescale=10)
+CONSTANT = step.ScheduleSpec("constant", total=100, warmup=0, boundaries=(), factor=0.1, timescale=10)
 NOTHING_FROZEN = dict(params={}, stats={})
 
 
 def form(model="mlp/test", *, classes=4, side=4, channels=1, dtype="float32", loss="softmax", **keywords):
-    return step.Form(model, tuple(sorted(keywords.items())), classes, (side, side, channels), dtype, loss)
+    return step.NetworkSpec(model, tuple(sorted(keywords.items())), classes, (side, side, channels), dtype, loss)
 
 
 LINEAR = form(hidden=())  # scores = pixels @ kernel + bias
@@ -20,7 +20,7 @@ LINEAR = form(hidden=())  # scores = pixels @ kernel + bias
 
 def static(of=LINEAR, **changes):
     """SGD at a constant rate, and nothing else, but for the changes."""
-    plain = step.Static(of, (), "sgd", False, False, r"(^|/)kernel$", 1, False, CONSTANT)
+    plain = step.StepSpec(of, (), "sgd", False, False, r"(^|/)kernel$", 1, False, CONSTANT)
     return plain._replace(**changes)
 
 
@@ -29,7 +29,7 @@ def numbers(*, seed=0, operations=(), channels=1, classes=4, **changes):
     plain = dict(learning_rate=0.1, weight_decay=0, momentum=0, b1=0.9, b2=0.999, epsilon=1e-8, clip=1, ema=0.9)
     plain |= dict(smoothing=0, class_weight=[1] * classes, mean=[0.4] * channels, deviation=[0.5] * channels) | changes
     arrays = {key: np.asarray(value, np.float32) for key, value in plain.items()}
-    strengths = [[np.float32(one) for one in given] for given in augment.numbers(operations)]
+    strengths = [[np.float32(one) for one in given] for given in augment.operation_numbers(operations)]
     return arrays | dict(augment=strengths, key=jax.random.key(seed))
 
 
@@ -47,7 +47,7 @@ def batch(size=8, *, classes=4, side=4, channels=1, seed=0):
 
 def begun(built, *, on=None, rules=devices.REPLICATED, seed=0):
     """The state before the first step, on the devices; a head that starts from zeros gets other values."""
-    params, stats = first_values(built.network, seed)
+    params, stats = initial_values(built.network, seed)
     rng = np.random.default_rng(seed)
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = rng.normal(0, 0.3, kernel.shape).astype(np.float32)
@@ -57,7 +57,7 @@ def begun(built, *, on=None, rules=devices.REPLICATED, seed=0):
 def learned(of, given, batches, *, frozen=NOTHING_FROZEN, on=None, state=None):
     """The state after a step on each batch, and the measures of each, read at the end."""
     on = on or devices.mesh()
-    built = step.build(of, on)
+    built = step.build_step(of, on)
     state = begun(built, on=on) if state is None else state
     placed = jax.device_put(given, devices.replicated(on))
     taken = []

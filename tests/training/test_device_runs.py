@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     train("mlp", folder / "one")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stops, "SAME", 0.0)  # no echo to be waited for
+        patch.setattr(stops, "ECHO_SECONDS", 0.0)  # no echo to be waited for
         at_step(patch, 3, signaled)
         with pytest.raises(StoppedError):
             train("mlp", folder / "stopped")

@@ -97,7 +97,7 @@ def test_the_first_rule_found_in_a_path_decides():
     tree = {"head": {"kernel": np.zeros((4, 4)), "bias": np.zeros(4)}, "stages": {0: {"kernel": np.zeros((4, 4))}}}
     rules = (("stages/0/kernel$", PartitionSpec(None, "data")), ("kernel$", PartitionSpec("data")))
     placed = devices.shardings(tree, devices.mesh(), rules)
-    specs = {trees.name(path): place.spec for path, place in jax.tree_util.tree_leaves_with_path(placed)}
+    specs = {trees.path_text(path): place.spec for path, place in jax.tree_util.tree_leaves_with_path(placed)}
     assert specs == {
         "head/bias": PartitionSpec(),
         "head/kernel": PartitionSpec("data"),
@@ -115,7 +115,7 @@ def aligned(array):
 
 
 def test_learning_does_not_write_into_the_arrays_it_was_started_from():
-    built = step.build(static(form(), ema=True), devices.mesh())
+    built = step.build_step(static(form(), ema=True), devices.mesh())
     host = jax.tree.map(aligned, jax.tree.map(np.asarray, begun(built)))
     before = trees.digest(host)
     state, given = devices.place(host, devices.mesh()), jax.device_put(numbers(momentum=0.9))
@@ -127,10 +127,10 @@ def test_learning_does_not_write_into_the_arrays_it_was_started_from():
 
 def test_what_the_only_cpu_takes_from_the_hosts_memory_gives_the_bits_of_what_was_put_there():
     on = devices.mesh()
-    built, given = step.build(static(), on), jax.device_put(numbers(), devices.replicated(on))
+    built, given = step.build_step(static(), on), jax.device_put(numbers(), devices.replicated(on))
     kept = devices.place_batch(batch(), on)
     assert all(isinstance(leaf, np.ndarray) for leaf in kept.values())
-    put = jax.device_put(batch(), devices.over_batch(on))
+    put = jax.device_put(batch(), devices.batch_sharding(on))
     states = [built.learn(begun(built), NOTHING_FROZEN, one, given) for one in (kept, put)]
     for one, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -33,7 +33,7 @@ def whole_scores(classes, rows=12, *, loss="softmax", seed=0):
 def said(of, params, images, labels):
     """What `judge` says of pictures, as arrays."""
     given = dict(image=images, label=labels, weight=np.ones(len(labels), np.float32), index=np.arange(len(labels)))
-    found = step.judge(of, devices.mesh())(params, {}, given, evaluation.normalization(PLAIN))
+    found = step.eval_step(of, devices.mesh())(params, {}, given, evaluation.normalization(PLAIN))
     return {key: np.asarray(value) for key, value in found.items()}
 
 
@@ -117,7 +117,7 @@ def test_each_example_counts_once_whatever_the_batch_size(size):
         bright = one["image"].astype(np.float32).sum((1, 2, 3))
         return dict(loss=bright, rank=one["label"], margin=bright, **{k: one[k] for k in ("weight", "index", "label")})
 
-    found = evaluation.rows(judged, split_of(images, labels), batch_size=size, on=devices.mesh())
+    found = evaluation.per_example(judged, split_of(images, labels), batch_size=size, on=devices.mesh())
     assert seen == {1: [1] * 31, 7: [7] * 5, 512: [31]}[size]
     np.testing.assert_array_equal(found["index"], np.arange(31))
     np.testing.assert_array_equal(found["label"], labels)
@@ -133,7 +133,7 @@ def test_the_device_is_asked_for_the_next_batch_before_the_host_reads_one():
             asked.append(number)
             yield number
 
-    assert [(number, list(asked)) for number in evaluation.ahead(items())] == [
+    assert [(number, list(asked)) for number in evaluation.one_behind(items())] == [
         (0, [0, 1]),
         (1, [0, 1, 2]),
         (2, [0, 1, 2]),
@@ -143,14 +143,14 @@ def test_the_device_is_asked_for_the_next_batch_before_the_host_reads_one():
 def test_means_are_float64s():
     loss = np.float32([1] + [1e-8] * 999)
     found = dict(rank=np.int32([0, 3, 4, 5] * 250), loss=loss, index=np.arange(1000))
-    summary = evaluation.summary(found, 6)
+    summary = evaluation.summarize(found, 6)
     assert summary == {"accuracy": 0.25, "top5": 0.75, "loss": pytest.approx(0.00100000999, rel=1e-9), "n": 1000}
 
 
 @pytest.mark.parametrize(("classes", "says"), [(2, None), (5, None), (6, 0.75)])
 def test_the_best_five_of_five_say_nothing(classes, says):
     found = dict(rank=np.int32([0, 3, 4, 5]), loss=np.zeros(4, np.float32), index=np.arange(4))
-    assert evaluation.summary(found, classes)["top5"] == says
+    assert evaluation.summarize(found, classes)["top5"] == says
 
 
 def test_near_ties_are_the_examples_that_rounding_may_turn():
@@ -253,12 +253,12 @@ def test_pictures_of_another_size_are_refused():
 @pytest.mark.parametrize(("classes", "kept"), [(4, (12, 4)), (1001, (12, 5))])
 def test_predictions_are_kept_a_row_for_each_example(tmp_path, classes, kept):
     of, params, images, labels, scores = whole_scores(classes)
-    judge = step.judge(of, devices.mesh())
+    judge = step.eval_step(of, devices.mesh())
     numbers = evaluation.normalization(PLAIN)
-    found = evaluation.rows(
+    found = evaluation.per_example(
         lambda one: judge(params, {}, one, numbers), split_of(images, labels), batch_size=5, on=devices.mesh()
     )
-    evaluation.keep_predictions(tmp_path, "test", found)
+    evaluation.save_predictions(tmp_path, "test", found)
     with np.load(tmp_path / "predictions" / "test.npz") as file:
         arrays = dict(file)
     names = {"index", "label", "predicted", "loss", "margin", "scores"} | ({"classes"} if classes > 1000 else set())
@@ -270,7 +270,7 @@ def test_predictions_are_kept_a_row_for_each_example(tmp_path, classes, kept):
 
 def test_a_reading_of_the_test_split_leaves_a_line(tmp_path):
     for number in range(2):
-        evaluation.note_test_read(tmp_path, by="train", step=number)
+        evaluation.record_test_read(tmp_path, by="train", step=number)
     lines = (tmp_path / "test_reads.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"by": "train", "step": 0}, {"by": "train", "step": 1}]
 
@@ -279,6 +279,6 @@ def test_normalization_is_less_the_mean_and_over_the_deviation():
     images = np.float32(np.arange(12).reshape(1, 2, 2, 3)) / 10
     given = evaluation.normalization(dict(mean=[0.1, 0.2, 0.3], deviation=[0.5, 1, 2]))
     expected = (np.float64(images) - [0.1, 0.2, 0.3]) / [0.5, 1, 2]
-    found = step.normalized(images, given, "float32")
+    found = step.normalize(images, given, "float32")
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert jax.eval_shape(lambda x: step.normalized(x, given, "bfloat16"), images).dtype == "bfloat16"
+    assert jax.eval_shape(lambda x: step.normalize(x, given, "bfloat16"), images).dtype == "bfloat16"

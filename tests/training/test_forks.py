@@ -24,7 +24,7 @@ def whole(tmp_path_factory):
 def stopped(tmp_path, monkeypatch):
     """A run that was stopped at step 7. Its newest checkpoints are 5 (the best so far) and 7."""
     with monkeypatch.context() as patch:
-        patch.setattr(stops, "SAME", 0.0)  # no echo to be waited for
+        patch.setattr(stops, "ECHO_SECONDS", 0.0)  # no echo to be waited for
         at_step(patch, 7, signaled)
         with pytest.raises(StoppedError):
             train("mlp", tmp_path / "source", "keep=2")
@@ -73,7 +73,7 @@ def test_a_fork_killed_while_it_begins_is_begun_again(stopped, whole, tmp_path, 
     def fork(folder, at):
         """Forks, with the file door dead from call `at` on until the loop would begin; how many calls there were."""
         with monkeypatch.context() as patch:
-            count, took = itertools.count(), forks.take
+            count, took = itertools.count(), forks.take_over
 
             def taking(*given, **named):
                 nonlocal count
@@ -81,7 +81,7 @@ def test_a_fork_killed_while_it_begins_is_begun_again(stopped, whole, tmp_path, 
                     count = faulty(inner, at, dead=at >= 0)
                     return took(*given, **named)
 
-            patch.setattr(forks, "take", taking)
+            patch.setattr(forks, "take_over", taking)
             train("mlp", folder, fork_from=stopped)
         return next(count)
 

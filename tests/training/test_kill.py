@@ -71,7 +71,7 @@ def writing(folder):
 
 def unsealed(folder):
     """Steps that Orbax has written and that have no manifest yet."""
-    found = manifests.numbered(folder / "checkpoints").values()
+    found = manifests.step_folders(folder / "checkpoints").values()
     return [path for path in found if not (path / "MANIFEST.json").exists()]
 
 

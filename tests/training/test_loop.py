@@ -26,7 +26,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Signals here have no echo to be waited for."""
-    monkeypatch.setattr(stops, "SAME", 0.0)
+    monkeypatch.setattr(stops, "ECHO_SECONDS", 0.0)
 
 
 # What a run writes ----------------------------------------------------------------------------------------------------

@@ -67,20 +67,20 @@ def test_a_loss_is_float32_one_number_per_example_and_finite_far_out(name, dtype
 
 
 def test_smoothing_spreads_a_tenth_over_all_ten_classes():
-    smoothed = losses.smooth(jnp.eye(3, 10), 0.1)
+    smoothed = losses.smooth_labels(jnp.eye(3, 10), 0.1)
     expected = np.full((3, 10), 0.01)
     expected[range(3), range(3)] = 0.91  # Szegedy et al., section 7: (1 - e) + e / K
     np.testing.assert_allclose(smoothed, expected, atol=1e-7)
 
 
 def test_the_least_loss_under_smoothing_is_the_targets_entropy():
-    target = losses.smooth(jnp.eye(1, 10), 0.1)
+    target = losses.smooth_labels(jnp.eye(1, 10), 0.1)
     np.testing.assert_allclose(losses.softmax(jnp.log(target), target), [0.500288], atol=1e-6)
 
 
 def test_smoothing_by_zero_keeps_a_mixed_target_and_another_amount_traces_nothing_anew():
     traces = []
-    smooth = jax.jit(lambda target, amount: traces.append(1) or losses.smooth(target, amount))
+    smooth = jax.jit(lambda target, amount: traces.append(1) or losses.smooth_labels(target, amount))
     target = jnp.array([[0.25, 0.75, 0.0]])
     np.testing.assert_array_equal(smooth(target, 0.0), target)
     np.testing.assert_allclose(smooth(target, 0.6), [[0.3, 0.5, 0.2]], atol=1e-6)
@@ -122,7 +122,7 @@ def test_weights_of_one_change_no_bit(name):
 
 def test_balanced_weights_are_those_of_scikit_learn_and_one_on_average():
     labels = np.array([0] * 6 + [1] * 3 + [2])
-    found = losses.balanced(labels, 3)
+    found = losses.balanced_class_weights(labels, 3)
     np.testing.assert_allclose(found, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6)  # n / (classes x count)
     np.testing.assert_allclose(found, compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
     assert found[labels].mean() == pytest.approx(1)

@@ -12,7 +12,7 @@ import stepping
 from PIL import Image
 
 from cnn_vit import data, settings
-from cnn_vit.data.base.padding import Mixed
+from cnn_vit.data.base.padding import PaddedSizes
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.training import devices, evaluation, loop, plan, prediction, step
 from cnn_vit.training.trained import load
@@ -68,7 +68,7 @@ def test_each_size_compiles_once(name):
     sizes = network.preprocessing["sizes"]
     assert sizes[-1] == [24, 24]
     assert 1 < len(sizes) <= 8
-    learn = step.build(plan.static(final, network.form, examples=48), devices.mesh()).learn
+    learn = step.build_step(plan.step_spec(final, network.form, examples=48), devices.mesh()).learn
     assert 1 < learn._cache_size() <= len(sizes)
 
 
@@ -90,11 +90,11 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
     Of single pictures each size compiles once.
     """
     network = load(trained(name))
-    before = step.judge(network.form, devices.mesh())._cache_size()
+    before = step.eval_step(network.form, devices.mesh())._cache_size()
     dataset = data.load(configured(name).section("data"))
     split = dataset.splits["test"]
     found = [evaluation.evaluate(network, dataset, batch_size=1)["rows"]]
-    compiled = step.judge(network.form, devices.mesh())._cache_size() - before
+    compiled = step.eval_step(network.form, devices.mesh())._cache_size() - before
     assert 1 < compiled <= len(network.preprocessing["sizes"])
     found += [evaluation.evaluate(network, dataset, batch_size=size)["rows"] for size in (7, 512)]
     numbers = evaluation.normalization(network.preprocessing)
@@ -105,7 +105,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
         alone, _ = apply(
             network.params,
             network.stats,
-            step.normalized(picture, numbers, "float32"),
+            step.normalize(picture, numbers, "float32"),
             mask=np.ones((1, height, width), bool),
         )
         for rows in found:
@@ -141,7 +141,7 @@ def test_a_picture_too_small_to_predict_says_so_beside_the_others(tmp_path):
     for at, sides in enumerate([(2, 9), (3, 9)]):
         Image.fromarray(np.zeros((*sides, 3), np.uint8)).save(tmp_path / f"{at}.png")
     network = load(trained("cnn"))
-    small, enough = prediction.top(network, prediction.pictures(network, [tmp_path]), 1)
+    small, enough = prediction.top_classes(network, prediction.read_images(network, [tmp_path]), 1)
     assert small["error"].startswith("it is read as 2x9 pixels, and the last layer of cnn/test needs 3 a side")
     assert enough["classes"][0]["name"] in ("dark", "light")
 
@@ -195,12 +195,12 @@ def test_a_picture_of_which_nothing_is_left_is_named(tmp_path):
 def test_a_network_that_takes_no_mask_is_not_judged_with_one():
     section = configured("vit").section("data")
     dataset = data.load(section)
-    network = step.Form("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
+    network = step.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
     with pytest.raises(UserError, match="mlp/test takes no mask"):
         evaluation.refuse_sizes(network, dataset)
 
 
 def test_a_padded_row_sees_something_of_its_picture():
     """The rows that fill up the last batch have a mask that is not empty: nothing is divided by 0."""
-    mixed = Mixed(np.array([[20, 20], [3, 4]]), ((8, 8), (20, 20)))
+    mixed = PaddedSizes(np.array([[20, 20], [3, 4]]), ((8, 8), (20, 20)))
     assert mixed.mask(np.array([0]), (8, 8)).all()

@@ -151,14 +151,14 @@ def test_the_states_structure_depends_on_no_number_and_starts_from_zeros(name):
 
 def test_the_pattern_is_searched_in_the_whole_path():
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree(0))
-    assert optimizers.decayed(shapes, r"(^|/)kernel$") == MASK
-    stem = optimizers.decayed(shapes, "^stem/")
+    assert optimizers.decay_mask(shapes, r"(^|/)kernel$") == MASK
+    stem = optimizers.decay_mask(shapes, "^stem/")
     assert stem == {"stem": {"kernel": True, "bias": True}, "blocks": {0: {"kernel": False, "scale": False}}}
 
 
 def test_a_pattern_found_nowhere_is_refused_with_what_there_is():
     with pytest.raises(UserError, match=r"'kernl' is found in no parameter, whose paths end in bias, kernel, scale"):
-        optimizers.decayed(tree(0), "kernl")
+        optimizers.decay_mask(tree(0), "kernl")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_the_same_command_star
     number, code, room, last, tmp_path, monkeypatch
 ):
     """As soon as the data are there, and when all is ready for the first step."""
-    monkeypatch.setattr(stops, "SAME", 0.0)  # no echo to be waited for
+    monkeypatch.setattr(stops, "ECHO_SECONDS", 0.0)  # no echo to be waited for
     done = getattr(room, last)
     with monkeypatch.context() as patch:
         patch.setattr(room, last, lambda *given: (done(*given), signaled(number))[0])
@@ -86,7 +86,7 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_the_same_command_star
     assert str(error.value) == f"stopped before its first step by {name}; the same command starts again"
     assert error.value.code == code
     assert not any((tmp_path / name).exists() for name in ("checkpoints", "result.json", "predictions"))
-    assert not folder.begun(tmp_path)
+    assert not folder.has_begun(tmp_path)
     train("mlp", tmp_path)
     assert left(tmp_path) == undisturbed("mlp")
 
@@ -150,7 +150,7 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly_to_the_same_bits(harm, tm
 
 def test_a_run_without_a_whole_checkpoint_is_refused_and_nothing_is_touched(tmp_path, monkeypatch):
     stopped(monkeypatch, "mlp", tmp_path, 9)
-    for path in manifests.numbered(tmp_path / "checkpoints").values():
+    for path in manifests.step_folders(tmp_path / "checkpoints").values():
         bad = bytearray(largest(path).read_bytes())
         bad[len(bad) // 2] ^= 1
         largest(path).write_bytes(bad)

@@ -11,7 +11,7 @@ from running import configured, result, train
 from cnn_vit import data, files
 from cnn_vit.data import augment
 from cnn_vit.data.feed import stream
-from cnn_vit.nn.values import first_values
+from cnn_vit.nn.values import initial_values
 from cnn_vit.training import evaluation, plan, samples, step
 
 
@@ -34,7 +34,7 @@ def test_the_batch_is_the_first_one_as_the_step_draws_it(run, dataset):
     images, labels = dataset.splits["train"].read(index), dataset.splits["train"].labels[index]
     rows, mix, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)  # the step key of update 0
     keys = jnp.stack([jax.random.fold_in(rows, row) for row in range(32)])
-    change = augment.build(("shift", "mixup"), 10)
+    change = augment.build_augmentation(("shift", "mixup"), 10)
     seen, target = change(jnp.asarray(images), jnp.asarray(labels), keys, mix, [[1.0], [1.0]])
     np.testing.assert_allclose(kept["seen"], 255 * np.asarray(seen), atol=0.51)
     np.testing.assert_array_equal(kept["seen_label"], labels)
@@ -45,7 +45,7 @@ def test_the_batch_is_the_first_one_as_the_step_draws_it(run, dataset):
 
 
 def test_mistakes_are_the_wrong_validation_pictures_of_highest_loss(run, dataset):
-    kept, found = files.read_npz(run / "samples.npz"), evaluation.kept_predictions(run, "validation")
+    kept, found = files.read_npz(run / "samples.npz"), evaluation.load_predictions(run, "validation")
     wrong = {int(index): float(loss) for index, loss, label, predicted
              in zip(found["index"], found["loss"], found["label"], found["predicted"], strict=True)
              if label != predicted}  # fmt: skip
@@ -65,9 +65,9 @@ def test_a_finished_run_that_lacks_them_makes_the_same_without_reading_the_test_
 
 @pytest.mark.parametrize(("name", "path"), [("cnn", ("stem", "kernel")), ("vit", ("patches", "kernel"))])
 def test_filters_are_the_first_values_and_the_tested_ones(name, path, tmp_path):
-    form = plan.form(configured(name), classes=10, image_shape=(8, 8, 1))
-    network = step.network(form)
-    first = first_values(network, 5)[0]
+    form = plan.network_spec(configured(name), classes=10, image_shape=(8, 8, 1))
+    network = step.get_network(form)
+    first = initial_values(network, 5)[0]
     tested = jax.tree.map(lambda leaf: leaf + 1, first)
     run = SimpleNamespace(
         static=SimpleNamespace(form=form),
@@ -76,19 +76,19 @@ def test_filters_are_the_first_values_and_the_tested_ones(name, path, tmp_path):
         dataset=SimpleNamespace(image_shape=(8, 8, 1)),
         workdir=tmp_path,
     )
-    kept = samples.looks(run, tested)
+    kept = samples.learned_features(run, tested)
     before = np.moveaxis(first[path[0]][path[1]], -1, 0)[:64]
     np.testing.assert_array_equal(kept["filters_before"], before)
     np.testing.assert_array_equal(kept["filters_after"], before + 1)
     assert ("similarity" in kept, "patches" in kept) == (name == "vit", name == "vit")
     files.write_json(tmp_path / "fork.json", {"from": "another", "step": 3})
-    assert "filters_before" not in samples.looks(run, tested)  # they were another run's
+    assert "filters_before" not in samples.learned_features(run, tested)  # they were another run's
 
 
 def test_large_pictures_are_means_of_squares_and_small_ones_stay():
     images = np.random.default_rng(0).integers(0, 256, (2, 300, 200, 3)).astype(np.uint8)
-    found = samples.shrunk(images)
+    found = samples.shrink(images)
     assert found.shape == (2, 100, 66, 3)
     assert found[1, 4, 7, 2] == round(float(images[1, 12:15, 21:24, 2].mean()))
-    np.testing.assert_array_equal(samples.shrunk(images[:, :128, :128]), images[:, :128, :128])
-    assert samples.shrunk(images[:, :1]).shape == (2, 1, 100, 3)
+    np.testing.assert_array_equal(samples.shrink(images[:, :128, :128]), images[:, :128, :128])
+    assert samples.shrink(images[:, :1]).shape == (2, 1, 100, 3)

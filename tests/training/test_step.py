@@ -16,7 +16,7 @@ from cnn_vit.training import devices, losses, step
 
 DROPPING = form("mlp/test", dropout=0.5)
 NORMED = form("cnn/test", filters=(4, 4))
-COSINE = step.Schedule("cosine", total=6, warmup=2, boundaries=(), factor=0.1, timescale=10)
+COSINE = step.ScheduleSpec("cosine", total=6, warmup=2, boundaries=(), factor=0.1, timescale=10)
 
 
 def compare(found, expected, **tolerance):
@@ -32,7 +32,7 @@ def blend(images, target, key, share):
 
 @pytest.fixture
 def _blend(monkeypatch):
-    number = augment.Number("share", 0.7, 0, 1)
+    number = augment.NumberKeyword("share", 0.7, 0, 1)
     monkeypatch.setitem(augment.OPERATIONS, "blend", augment.Operation("", blend, (number,), mixes=True))
 
 
@@ -120,7 +120,7 @@ def test_steps_are_those_of_the_formula(changes, given):
     cosine = [0, 0.5, 1, (2 + np.sqrt(2)) / 4]  # a warm-up of 2, then (1 + cos(pi n / 4)) / 2
     rates = 0.1 * np.array(cosine if of.schedule == COSINE else [1] * 4)
     batches = [batch(seed=seed) for seed in range(4)]
-    params = bits(begun(step.build(of, devices.mesh()))["params"]["head"])
+    params = bits(begun(step.build_step(of, devices.mesh()))["params"]["head"])
     expected, measured = by_hand(of, given, batches, params, rates)
     state, measures = learned(of, given, batches)
     compare(state["params"]["head"], expected)
@@ -146,9 +146,9 @@ def test_rates_seeds_decays_and_strengths_share_one_compilation():
     ]
     steps, results = set(), []
     for given in trials:  # as trials of one process do: each builds anew
-        of = static(augment=augment.names(written), schedule=COSINE)
+        of = static(augment=augment.operation_names(written), schedule=COSINE)
         state, _ = learned(of, given, [batch(seed=0), batch(seed=1)])
-        steps.add(step.build(of, devices.mesh()).learn)
+        steps.add(step.build_step(of, devices.mesh()).learn)
         results.append(trees.digest(state))
     assert len(set(results)) == len(trials)
     assert [learn._cache_size() for learn in steps] == [1]
@@ -156,12 +156,12 @@ def test_rates_seeds_decays_and_strengths_share_one_compilation():
 
 def test_what_shapes_the_program_is_another_step():
     others = (dict(), dict(optimizer="adamw"), dict(clip=True), dict(ema=True), dict(schedule=COSINE))
-    assert len({step.build(static(**changes), devices.mesh()).learn for changes in others}) == len(others)
+    assert len({step.build_step(static(**changes), devices.mesh()).learn for changes in others}) == len(others)
 
 
 def test_nothing_in_the_program_waits_for_the_host():
     of = static(NORMED, ema=True, augment=("flip", "mixup"))
-    built, given = step.build(of, devices.mesh()), numbers(operations=of.augment)
+    built, given = step.build_step(of, devices.mesh()), numbers(operations=of.augment)
     state, measures = built.learn(begun(built), NOTHING_FROZEN, batch(), given)
     program = jax.make_jaxpr(built.learn)(state, NOTHING_FROZEN, batch(), given)
     assert not program.effects  # printing, ordered calls of the host
@@ -173,8 +173,8 @@ def test_nothing_in_the_program_waits_for_the_host():
 
 
 def test_the_state_given_is_donated_and_nothing_else():
-    built, given = step.build(static(), devices.mesh()), jax.device_put(numbers())
-    state, one = begun(built), jax.device_put(batch(), devices.over_batch(devices.mesh()))
+    built, given = step.build_step(static(), devices.mesh()), jax.device_put(numbers())
+    state, one = begun(built), jax.device_put(batch(), devices.batch_sharding(devices.mesh()))
     (told, *others), _ = built.learn.lower(state, NOTHING_FROZEN, one, given).args_info
     assert all(leaf.donated for leaf in jax.tree.leaves(told))
     assert not any(leaf.donated for leaf in jax.tree.leaves(others))
@@ -185,7 +185,7 @@ def test_the_state_given_is_donated_and_nothing_else():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_states_shapes_are_known_without_values_and_stay(optimizer):
-    built = step.build(static(NORMED, optimizer=optimizer, ema=True), devices.mesh())
+    built = step.build_step(static(NORMED, optimizer=optimizer, ema=True), devices.mesh())
     shapes = jax.eval_shape(built.start, built.network.params, built.network.stats)
     after, _ = jax.eval_shape(built.learn, shapes, NOTHING_FROZEN, batch(), numbers())
     for found in (begun(built), after):
@@ -196,7 +196,7 @@ def test_the_states_shapes_are_known_without_values_and_stay(optimizer):
 
 def test_frozen_parameters_keep_their_bits():
     of, given = static(NORMED, optimizer="adamw", ema=True), numbers(weight_decay=0.1, epsilon=0.1)
-    built = step.build(of, devices.mesh())
+    built = step.build_step(of, devices.mesh())
     whole, both = begun(built), batch(seed=1)
     values = bits(dict(params=whole["params"], stats=whole["stats"]))
     parted = {name: dict(tree, stages={1: tree["stages"][1]}) for name, tree in values.items()}
@@ -207,7 +207,7 @@ def test_frozen_parameters_keep_their_bits():
     )
     assert trees.digest(frozen) == before
     full, (expected,) = learned(of, given, [both], state=whole)
-    assert not any("stages/0" in trees.name(path) for path, _ in jax.tree_util.tree_leaves_with_path(trained))
+    assert not any("stages/0" in trees.path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(trained))
     assert measures["loss"] == pytest.approx(expected["loss"], rel=1e-6)
     compare(trained["params"]["stages"][1], full["params"]["stages"][1])  # the gradient of a part is a part of it
     compare(trained["params"]["head"], full["params"]["head"])
@@ -219,7 +219,7 @@ def test_frozen_parameters_keep_their_bits():
 @pytest.mark.parametrize("ema", [0.999, 0.15])
 def test_the_average_follows_parameters_and_statistics(ema):
     of, batches = static(NORMED, ema=True), [batch(seed=seed) for seed in range(4)]
-    state, expected = begun(step.build(of, devices.mesh())), None
+    state, expected = begun(step.build_step(of, devices.mesh())), None
     for t, one in enumerate(batches):
         expected = bits(state["ema"]) if expected is None else expected
         state, _ = learned(of, numbers(ema=ema), [one], state=state)
@@ -244,7 +244,7 @@ def test_a_step_that_is_not_finite_says_so_at_once(broken):
 
 
 def test_statistics_that_are_not_finite_are_seen():
-    state = begun(step.build(static(NORMED), devices.mesh()))
+    state = begun(step.build_step(static(NORMED), devices.mesh()))
     state["stats"]["stages"][0]["norms"][0]["var"] += np.inf  # not used in training
     _, (measures,) = learned(static(NORMED), numbers(), [batch()], state=state)
     assert np.isfinite(measures["loss"])
@@ -252,14 +252,14 @@ def test_statistics_that_are_not_finite_are_seen():
 
 
 def test_bfloat16_is_for_layers_alone():
-    built = step.build(static(form(dtype="bfloat16"), optimizer="adamw"), devices.mesh())
+    built = step.build_step(static(form(dtype="bfloat16"), optimizer="adamw"), devices.mesh())
     shapes = jax.eval_shape(built.start, built.network.params, built.network.stats)
     after, measures = jax.eval_shape(built.learn, shapes, NOTHING_FROZEN, batch(), numbers())
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves((after["params"], after["opt"], after["stats"], measures))}
     assert kinds == {"float32", "int32", "bool"}
     text = str(jax.make_jaxpr(built.learn)(shapes, NOTHING_FROZEN, batch(), numbers()))
     assert "bf16[8,8] = dot_general" in text  # 8 rows, 8 hidden units
-    judged = jax.eval_shape(step.judge(form(dtype="bfloat16"), devices.mesh()), *judging(built, shapes))
+    judged = jax.eval_shape(step.eval_step(form(dtype="bfloat16"), devices.mesh()), *judging(built, shapes))
     assert (judged["scores"].dtype, judged["loss"].dtype) == (jnp.float32, jnp.float32)
 
 
@@ -278,10 +278,10 @@ def keys_of(seed, at):
 @pytest.mark.usefixtures("_blend")
 def test_rows_and_mixtures_draw_from_the_steps_key():
     written, one = ("pad_crop(1)", "flip", "blend(0.6)"), batch()
-    of, given = static(augment=augment.names(written)), numbers(operations=written, seed=3)
-    state, measured = begun(step.build(of, devices.mesh())), []
+    of, given = static(augment=augment.operation_names(written)), numbers(operations=written, seed=3)
+    state, measured = begun(step.build_step(of, devices.mesh())), []
     params = bits(state["params"]["head"])
-    augmented = jax.jit(augment.build(written, 4))
+    augmented = jax.jit(augment.build_augmentation(written, 4))
     for at in range(3):
         rows, mix, _ = keys_of(3, at)
         row_keys = jnp.stack([jax.random.fold_in(rows, row) for row in range(8)])
@@ -298,7 +298,7 @@ def test_rows_and_mixtures_draw_from_the_steps_key():
 
 def test_a_rows_augmentation_does_not_depend_on_its_neighbors():
     written = ("pad_crop(1)", "flip")
-    of, given = static(augment=augment.names(written)), numbers(operations=written, learning_rate=0)
+    of, given = static(augment=augment.operation_names(written)), numbers(operations=written, learning_rate=0)
     one, other = batch(seed=0), batch(seed=1)
     cost = {}
     for first in (one, other):
@@ -314,7 +314,7 @@ def test_a_rows_augmentation_does_not_depend_on_its_neighbors():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_dropout_draws_from_the_steps_third_key_and_the_micro_batchs_number(accumulate):
     of, given, one = static(DROPPING, accumulate=accumulate), numbers(seed=5), batch()
-    built = step.build(of, devices.mesh())
+    built = step.build_step(of, devices.mesh())
     state, images = begun(built), np.float32(pixels(given, one)).reshape(one["image"].shape)
     _, _, drop = keys_of(5, 0)
 
@@ -340,7 +340,9 @@ def test_micro_batches_add_up_to_the_big_batch():
     written = ("flip", "blend(0.6)")  # over the whole batch, before it is cut
     given = numbers(operations=written, momentum=0.9, weight_decay=0.1)
     found = [
-        learned(static(form(), augment=augment.names(written), accumulate=count), given, [batch(), batch(seed=1)])
+        learned(
+            static(form(), augment=augment.operation_names(written), accumulate=count), given, [batch(), batch(seed=1)]
+        )
         for count in (1, 2, 4)
     ]
     for one in found[1:]:
@@ -349,7 +351,7 @@ def test_micro_batches_add_up_to_the_big_batch():
 
 def test_statistics_pass_from_one_micro_batch_to_the_next():
     of, one = static(NORMED, accumulate=2), batch()
-    built = step.build(of, devices.mesh())
+    built = step.build_step(of, devices.mesh())
     state, images = begun(built), np.float32(pixels(numbers(), one)).reshape(one["image"].shape)
     apply, stats = jax.jit(functools.partial(built.network.apply, train=True)), state["stats"]
     for micro in range(2):
@@ -362,17 +364,17 @@ def test_statistics_pass_from_one_micro_batch_to_the_next():
 def test_many_micro_batches_are_not_compiled_one_by_one():
     """Above step.UNROLLED a loop does the same work; compilation would take minutes else."""
     of = static(form(), accumulate=2)
-    built = step.build(of, devices.mesh())
+    built = step.build_step(of, devices.mesh())
     shapes = jax.eval_shape(built.start, built.network.params, built.network.stats)
     few = str(jax.make_jaxpr(built.learn)(shapes, NOTHING_FROZEN, batch(), numbers()))
     assert "unroll=2" in few
-    many = step.build(static(form(), accumulate=2 * step.UNROLLED), devices.mesh())
-    text = str(jax.make_jaxpr(many.learn)(shapes, NOTHING_FROZEN, batch(4 * step.UNROLLED), numbers()))
+    many = step.build_step(static(form(), accumulate=2 * step.MOST_UNROLLED), devices.mesh())
+    text = str(jax.make_jaxpr(many.learn)(shapes, NOTHING_FROZEN, batch(4 * step.MOST_UNROLLED), numbers()))
     assert re.search(r"unroll=1\b", text)
 
 
 def test_the_schedule_is_the_one_named():
-    stairs = step.Schedule("step", total=9, warmup=0, boundaries=(1, 3), factor=0.5, timescale=1)
+    stairs = step.ScheduleSpec("step", total=9, warmup=0, boundaries=(1, 3), factor=0.5, timescale=1)
     _, measures = learned(static(schedule=stairs), numbers(learning_rate=0.4), [batch()] * 4)
     np.testing.assert_allclose([one["learning_rate"] for one in measures], [0.4, 0.2, 0.2, 0.1], rtol=1e-6)
 
@@ -380,10 +382,10 @@ def test_the_schedule_is_the_one_named():
 def test_accuracy_of_a_mixture_counts_its_larger_part():
     of, given = static(augment=("mixup",)), numbers(operations=("mixup(1)",), seed=3)
     one = batch(64)
-    built = step.build(of, devices.mesh())
+    built = step.build_step(of, devices.mesh())
     state = begun(built)
-    images, target, _ = jax.jit(step.augmented, static_argnums=0)(of, 0, one, given)
-    scores, _ = built.network.apply(state["params"], {}, step.normalized(images, given, "float32"))
+    images, target, _ = jax.jit(step.augment_batch, static_argnums=0)(of, 0, one, given)
+    scores, _ = built.network.apply(state["params"], {}, step.normalize(images, given, "float32"))
     target, scores = np.asarray(target), np.asarray(scores)
     larger, weight = target.argmax(1), float(target.max(1).min())
     assert 0.5 < weight < 0.95  # this seed mixes

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.audit.survey import Seen, Survey
+from cnn_vit.data.audit.survey import ScannedImage, Survey
 from cnn_vit.data.base.parts import PARTS
-from cnn_vit.data.reading.unreadable import shown
+from cnn_vit.data.reading.unreadable import printable_name
 
 UNEVEN = 3  # times as many pictures of one class as of another, from which on it is said
 FEW = 10  # training pictures of a class, below which it is said
@@ -29,22 +29,22 @@ class Problem(NamedTuple):
 
 def problems(found: Survey) -> list[Problem]:
     """All of them, errors first."""
-    errors = [*found.refused, *broken(found), *classes(found), *across(found), *two_labels(found)]
-    warnings = [*skipped(found), *counts(found), *inside(found), *blank(found), *names(found)]
+    errors = [*found.refused, *broken(found), *classes(found), *across_splits(found), *two_labels(found)]
+    warnings = [*skipped(found), *counts(found), *repeated_in_split(found), *blank(found), *names(found)]
     return [Problem("error", one) for one in errors] + [Problem("warning", one) for one in warnings]
 
 
-def called(found: Survey, path: str) -> str:
+def display_path(found: Survey, path: str) -> str:
     """A path from the root, as a sentence shows it."""
-    return shown(path.removeprefix(f"{(found.path or '').rstrip('/')}/"))
+    return printable_name(path.removeprefix(f"{(found.path or '').rstrip('/')}/"))
 
 
-def listed(names: Sequence[str], most: int = NAMED) -> str:
+def first_names(names: Sequence[str], most: int = NAMED) -> str:
     """The first few, and how many more."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def many(count: int, what: str = "picture") -> str:
+def count_of(count: int, what: str = "picture") -> str:
     """`1 picture`, `2 pictures`."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
@@ -55,10 +55,10 @@ def many(count: int, what: str = "picture") -> str:
 def broken(found: Survey) -> Iterator[str]:
     """Files that are no pictures."""
     if found.broken:
-        named = [f"{called(found, one.path)} ({one.error.reason})" for one in found.broken]
+        named = [f"{display_path(found, one.path)} ({one.error.reason})" for one in found.broken]
         remedies = list(dict.fromkeys(one.error.remedy for one in found.broken))
         yield (
-            f"{many(len(named))} cannot be read: {listed(named)}; {' or '.join(remedies[:3])}, or leave such out with "
+            f"{count_of(len(named))} cannot be read: {first_names(named)}; {' or '.join(remedies[:3])}, or leave such out with "
             "--config.data.on_bad_image=skip"
         )
 
@@ -66,30 +66,30 @@ def broken(found: Survey) -> Iterator[str]:
 def classes(found: Survey) -> Iterator[str]:
     """Classes that cannot be learned."""
     if len(found.classes) < 2:
-        yield f"there is one class, {shown(found.classes[0])}; there must be two at least to tell apart"
+        yield f"there is one class, {printable_name(found.classes[0])}; there must be two at least to tell apart"
     whole = Counter((one.split, one.label) for one in found.seen)
-    if missing := [shown(name) for at, name in enumerate(found.classes) if not whole["train", at]]:
-        yield f"train has no picture of {listed(missing)} that can be read; add some or take the class away"
+    if missing := [printable_name(name) for at, name in enumerate(found.classes) if not whole["train", at]]:
+        yield f"train has no picture of {first_names(missing)} that can be read; add some or take the class away"
 
 
-def across(found: Survey) -> Iterator[str]:
+def across_splits(found: Survey) -> Iterator[str]:
     """Pictures on both sides of a line that must part them."""
     for place, first in enumerate(PARTS):
         for second in PARTS[place + 1 :]:
-            same, near = (shared(found, groups, first, second) for groups in (found.same, found.near))
+            same, near = (shared_with(found, groups, first, second) for groups in (found.same, found.near))
             near = {at: other for at, other in near.items() if at not in same}
             if not same and not near:
                 continue
             at, other = next(iter((same or near).items()))
             how = [f"{len(same):,} with the same pixels"] * bool(same) + [f"{len(near):,} nearly so"] * bool(near)
             yield (
-                f"{many(len(same) + len(near))} of {second} {'are' if len(same) + len(near) > 1 else 'is'} in {first} "
-                f"too, {' and '.join(how)} ({pair(found, at, other)}); take one of each away, or accuracy on {second} "
+                f"{count_of(len(same) + len(near))} of {second} {'are' if len(same) + len(near) > 1 else 'is'} in {first} "
+                f"too, {' and '.join(how)} ({two_paths(found, at, other)}); take one of each away, or accuracy on {second} "
                 "flatters"
             )
 
 
-def shared(found: Survey, groups: Sequence[Sequence[int]], first: str, second: str) -> dict[int, int]:
+def shared_with(found: Survey, groups: Sequence[Sequence[int]], first: str, second: str) -> dict[int, int]:
     """Pictures of the second split that lie in a group with one of the first, and that one."""
     pairs: dict[int, int] = {}
     for group in groups:
@@ -98,9 +98,9 @@ def shared(found: Survey, groups: Sequence[Sequence[int]], first: str, second: s
     return pairs
 
 
-def pair(found: Survey, at: int, other: int) -> str:
+def two_paths(found: Survey, at: int, other: int) -> str:
     """Two pictures by name."""
-    return f"{called(found, found.seen[at].path)} and {called(found, found.seen[other].path)}"
+    return f"{display_path(found, found.seen[at].path)} and {display_path(found, found.seen[other].path)}"
 
 
 def two_labels(found: Survey) -> Iterator[str]:
@@ -111,7 +111,7 @@ def two_labels(found: Survey) -> Iterator[str]:
             one = some[0][0]
             other = next(at for at in some[0] if found.seen[at].label != found.seen[one].label)
             yield (
-                f"{many(len(some))} {'are' if some[1:] else 'is'} in two classes, {how} ({pair(found, one, other)}); "
+                f"{count_of(len(some))} {'are' if some[1:] else 'is'} in two classes, {how} ({two_paths(found, one, other)}); "
                 "look which is right and take the other away"
             )
 
@@ -122,8 +122,8 @@ def two_labels(found: Survey) -> Iterator[str]:
 def skipped(found: Survey) -> Iterator[str]:
     """Files that are no pictures, and are left out."""
     if found.skipped:
-        named = [f"{called(found, one.name)} ({one.error.reason})" for one in found.skipped]
-        yield f"{many(len(named))} cannot be read and {'are' if named[1:] else 'is'} left out: {listed(named)}"
+        named = [f"{display_path(found, one.name)} ({one.error.reason})" for one in found.skipped]
+        yield f"{count_of(len(named))} cannot be read and {'are' if named[1:] else 'is'} left out: {first_names(named)}"
 
 
 def counts(found: Survey) -> Iterator[str]:
@@ -132,23 +132,23 @@ def counts(found: Survey) -> Iterator[str]:
     (most, many_), (least, few) = ((int(at), int(train[at])) for at in (train.argmax(), train.argmin()))
     if few and many_ >= UNEVEN * few:
         yield (
-            f"train has {many_ / few:.3g} times as many pictures of {shown(found.classes[most])} ({many_:,}) as of "
-            f"{shown(found.classes[least])} ({few:,}); have each class count alike with "
+            f"train has {many_ / few:.3g} times as many pictures of {printable_name(found.classes[most])} ({many_:,}) as of "
+            f"{printable_name(found.classes[least])} ({few:,}); have each class count alike with "
             "--config.loss.class_weight=balanced, and look at the accuracy of each class"
         )
-    if rare := [shown(name) for name, count in zip(found.classes, train, strict=True) if 0 < count < FEW]:
-        yield f"train has fewer than {FEW} pictures of {listed(rare)}; add some"
+    if rare := [printable_name(name) for name, count in zip(found.classes, train, strict=True) if 0 < count < FEW]:
+        yield f"train has fewer than {FEW} pictures of {first_names(rare)}; add some"
     for split in PARTS[1:]:
         if split in found.counts and (lost := missing(found, split)):
-            yield f"{split} has no picture of {listed(lost)}, so its accuracy says nothing about that; add some"
+            yield f"{split} has no picture of {first_names(lost)}, so its accuracy says nothing about that; add some"
 
 
 def missing(found: Survey, split: str) -> list[str]:
     """Classes of which a split has nothing."""
-    return [shown(name) for name, count in zip(found.classes, found.counts[split], strict=True) if not count]
+    return [printable_name(name) for name, count in zip(found.classes, found.counts[split], strict=True) if not count]
 
 
-def inside(found: Survey) -> Iterator[str]:
+def repeated_in_split(found: Survey) -> Iterator[str]:
     """Pictures that are in a split more than once."""
     for split in found.counts:
         spare = {}
@@ -162,15 +162,15 @@ def inside(found: Survey) -> Iterator[str]:
         if how:
             first = (spare["same"] or spare["near"])[0]
             yield (
-                f"{many(extra + more)} of {split} {'repeat' if extra + more > 1 else 'repeats'} another of it, "
-                f"{' and '.join(how)} ({pair(found, first[1], first[0])}); keep one of each"
+                f"{count_of(extra + more)} of {split} {'repeat' if extra + more > 1 else 'repeats'} another of it, "
+                f"{' and '.join(how)} ({two_paths(found, first[1], first[0])}); keep one of each"
             )
 
 
 def blank(found: Survey) -> Iterator[str]:
     """Pictures of one color."""
-    if some := [called(found, one.path) for one in found.seen if one.blank]:
-        yield f"{many(len(some))} of one color throughout ({listed(some)}); take {'them' if some[1:] else 'it'} away"
+    if some := [display_path(found, one.path) for one in found.seen if one.blank]:
+        yield f"{count_of(len(some))} of one color throughout ({first_names(some)}); take {'them' if some[1:] else 'it'} away"
 
 
 def names(found: Survey) -> Iterator[str]:
@@ -179,30 +179,30 @@ def names(found: Survey) -> Iterator[str]:
         return
     if found.labels.other:
         some = [
-            f"{called(found, found.seen[at].path)} says {shown(found.classes[label])}"
+            f"{display_path(found, found.seen[at].path)} says {printable_name(found.classes[label])}"
             for at, label in found.labels.other
         ]
-        yield f"{saying(len(some))} another class than the folder ({listed(some)}); look which is right"
+        yield f"{names_that_say(len(some))} another class than the folder ({first_names(some)}); look which is right"
     own, word = found.labels.own, found.labels.word
     if own or word:
         said = f"the {word} word of each tells the class"
         if own:
-            said = f"{saying(len(own))} the class, of {len(found.seen):,} ({called(found, found.seen[own[0]].path)})"
+            said = f"{names_that_say(len(own))} the class, of {len(found.seen):,} ({display_path(found, found.seen[own[0]].path)})"
         yield (
             f"labels in file names: {said}; networks here are shown pixels alone, but rename the files before people "
             "or other programs are to tell the classes apart"
         )
 
 
-def saying(count: int) -> str:
+def names_that_say(count: int) -> str:
     """`1 file name says`, `2 file names say`."""
-    return f"{many(count, 'file name')} say{'s' * (count == 1)}"
+    return f"{count_of(count, 'file name')} say{'s' * (count == 1)}"
 
 
 # As plain values
 
 
-def record(found: Survey) -> dict[str, Any]:
+def to_record(found: Survey) -> dict[str, Any]:
     """All that was found, for JSON."""
     labels = found.labels
     return {
@@ -213,7 +213,7 @@ def record(found: Survey) -> dict[str, Any]:
             split: dict(zip(found.classes, numbers.tolist(), strict=True)) for split, numbers in found.counts.items()
         },
         "pictures": len(found.seen) + len(found.broken),
-        "sizes": sizes(found.seen),
+        "sizes": size_summary(found.seen),
         "formats": dict(Counter(one.format for one in found.seen).most_common()),
         "colors": {
             "color": sum(one.colored for one in found.seen),
@@ -235,7 +235,7 @@ def record(found: Survey) -> dict[str, Any]:
             {"path": one.name, "reason": one.error.reason, "remedy": one.error.remedy} for one in found.skipped
         ],
         "duplicates": {
-            what: [[plain(found, at) for at in group] for group in groups]
+            what: [[image_record(found, at) for at in group] for group in groups]
             for what, groups in (("same", found.same), ("near", found.near))
         },
         "blank": [one.path for one in found.seen if one.blank],
@@ -243,20 +243,20 @@ def record(found: Survey) -> dict[str, Any]:
         if labels is None
         else {
             "class": len(labels.own),
-            "other_class": [plain(found, at) | {"says": found.classes[label]} for at, label in labels.other],
+            "other_class": [image_record(found, at) | {"says": found.classes[label]} for at, label in labels.other],
             "word": labels.word,
         },
         "problems": [one._asdict() for one in problems(found)],
     }
 
 
-def plain(found: Survey, at: int) -> dict[str, str]:
+def image_record(found: Survey, at: int) -> dict[str, str]:
     """A picture."""
     one = found.seen[at]
     return {"path": one.path, "split": one.split, "class": found.classes[one.label]}
 
 
-def sizes(seen: Sequence[Seen]) -> dict[str, Any] | None:
+def size_summary(seen: Sequence[ScannedImage]) -> dict[str, Any] | None:
     """[height, width] in pixels: how many, the ones of least and largest area, each side's median, the commonest."""
     if not seen:
         return None

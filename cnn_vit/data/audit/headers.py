@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit.data import readable
-from cnn_vit.data.base.parts import Part, Pixels
+from cnn_vit.data import load_readable
+from cnn_vit.data.base.parts import Part, PixelPart
 from cnn_vit.data.decode.images import Header
 from cnn_vit.data.reading import checking, unreadable
-from cnn_vit.data.reading.unreadable import Fault
-from cnn_vit.data.sections import completed
+from cnn_vit.data.reading.unreadable import UnreadableFile
+from cnn_vit.data.sections import complete_section
 
-LOOKED = 2_000  # pictures of a part, at most, whose headers are read
+MOST_READ = 2_000  # pictures of a part, at most, whose headers are read
 
 
-class Glance(NamedTuple):
+class HeaderSummary(NamedTuple):
     """What was seen.
 
     Attributes:
@@ -38,49 +38,49 @@ class Glance(NamedTuple):
     skipped: int
 
 
-def glance(section: Mapping[str, Any]) -> Glance:
+def summarize_headers(section: Mapping[str, Any]) -> HeaderSummary:
     """Looks at data.
 
     Args:
-        section: settings of the data without `data.`, as `data.at` gives them; its size and colors are not read.
+        section: settings of the data without `data.`, as `data.section_for_path` gives them; its size and colors are not read.
 
     Raises:
         UserError: nothing there, or in another layout; one class; no picture that can be read.
     """
-    final = completed(section)
-    found, skipped, verdicts = readable(final)
+    final = complete_section(section)
+    found, skipped, verdicts = load_readable(final)
     heads: list[Header] = []
-    bad: list[Fault] = []
+    bad: list[UnreadableFile] = []
     for part in found.parts.values():
         seen, wrong = headers(part, verdicts)
         heads += seen
         bad += wrong
     verdicts.save()
     if not heads:
-        unreadable.refuse(bad, len(bad))
+        unreadable.refuse_unreadable(bad, len(bad))
     labels = np.concatenate([part.labels for part in found.parts.values()])
-    return Glance(
+    return HeaderSummary(
         classes=found.classes,
         counts=np.bincount(labels, minlength=len(found.classes)),
         sides=np.array([(head.height, head.width) for head in heads], np.int64).reshape(-1, 2),
         colored=any(head.colored for head in heads),
-        sampled=any(len(part.labels) > LOOKED for part in found.parts.values() if not isinstance(part, Pixels)),
+        sampled=any(len(part.labels) > MOST_READ for part in found.parts.values() if not isinstance(part, PixelPart)),
         skipped=len(skipped),
     )
 
 
-def headers(part: Part, verdicts: Any) -> tuple[list[Header], list[Fault]]:
+def headers(part: Part, verdicts: Any) -> tuple[list[Header], list[UnreadableFile]]:
     """Headers of some pictures of a part, taken evenly, and what has none that can be read."""
-    if isinstance(part, Pixels):
+    if isinstance(part, PixelPart):
         return [Header(*part.shape[:2], part.shape[2] == 3)], []
-    count = min(len(part.labels), LOOKED)
+    count = min(len(part.labels), MOST_READ)
     rows = np.arange(count, dtype=np.int64) * len(part.labels) // max(count, 1)
     heads, bad = [], []
-    for index, result, new in checking.look(part, rows, "header", verdicts, range(count)):
+    for index, result, new in checking.scan_range(part, rows, "header", verdicts, range(count)):
         if new:
-            verdicts.put(checking.marked(part, index), "header", result)
+            verdicts.put(checking.version_of(part, index), "header", result)
         if isinstance(result, Header):
             heads.append(result)
         else:
-            bad.append(Fault(unreadable.where(part, index), index, result))
+            bad.append(UnreadableFile(unreadable.path_of(part, index), index, result))
     return heads, bad

@@ -16,7 +16,7 @@ OFTEN = 4  # times that such a word must come up on average
 LETTERS = 2  # of a class that names are searched for
 
 
-class Labels(NamedTuple):
+class LabelLeaks(NamedTuple):
     """What the names of files tell of their classes.
 
     Attributes:
@@ -30,11 +30,11 @@ class Labels(NamedTuple):
     word: str | None
 
 
-def labels_in(names: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> Labels:
+def find_labels(names: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> LabelLeaks:
     """Looks for labels in names `CLASS/x.jpg`, (N,) labels beside them."""
-    split = [words(name.partition("/")[2]) for name in names]
+    split = [path_words(name.partition("/")[2]) for name in names]
     known = {
-        singular(words(name)): at for at, name in enumerate(classes) if sum(map(str.isalpha, name)) >= LETTERS
+        singular(path_words(name)): at for at, name in enumerate(classes) if sum(map(str.isalpha, name)) >= LETTERS
     }  # of names alike, the last
     longest = max(map(len, known), default=0)
     own: list[int] = []
@@ -50,11 +50,11 @@ def labels_in(names: Sequence[str], labels: np.ndarray, classes: Sequence[str]) 
             own.append(at)
         elif said:
             other.append((at, min(said)))
-    telling = (word for at, word in PLACES.items() if tells(split, labels, at))
-    return Labels(own, other, next(telling, None))
+    telling = (word for at, word in PLACES.items() if word_tells_class(split, labels, at))
+    return LabelLeaks(own, other, next(telling, None))
 
 
-def words(name: str) -> tuple[str, ...]:
+def path_words(name: str) -> tuple[str, ...]:
     """The words and numbers of a path without its ending."""
     stem = re.sub(r"\.\w{1,5}$", "", unicodedata.normalize("NFC", name).casefold())
     return tuple(re.findall(r"[^\W\d_]+|\d+", stem))
@@ -65,7 +65,7 @@ def singular(parts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part[:-1] if len(part) > 2 and part.endswith("s") else part for part in parts)
 
 
-def tells(split: Sequence[tuple[str, ...]], labels: np.ndarray, at: int) -> bool:
+def word_tells_class(split: Sequence[tuple[str, ...]], labels: np.ndarray, at: int) -> bool:
     """Whether a word at a place is in every name, comes up often, and belongs to one class alone."""
     of: dict[str, int] = {}
     for parts, label in zip(split, labels.tolist(), strict=True):

@@ -28,14 +28,14 @@ NEIGHBORS = 8
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:  # (H, W, C) -> (16, 16)
     """A picture's look: gray levels. What is smaller has its pixels repeated, as smoothing would make all alike."""
-    gray = images.recolored(pixels, 1)
+    gray = images.to_channels(pixels, 1)
     height, width, _ = gray.shape
     size = min(height, SIDE), min(width, SIDE)
-    small = images.resized(gray, size, (0, 0, width, height))[..., 0]
+    small = images.resize(gray, size, (0, 0, width, height))[..., 0]
     return small[np.arange(SIDE) * size[0] // SIDE][:, np.arange(SIDE) * size[1] // SIDE]
 
 
-def groups(digests: Sequence[bytes], thumbnails: np.ndarray) -> tuple[list[list[int]], list[list[int]]]:
+def duplicate_groups(digests: Sequence[bytes], thumbnails: np.ndarray) -> tuple[list[list[int]], list[list[int]]]:
     """Pictures that go together.
 
     Args:
@@ -50,14 +50,14 @@ def groups(digests: Sequence[bytes], thumbnails: np.ndarray) -> tuple[list[list[
     for at, digest in enumerate(digests):
         alike.setdefault(digest, []).append(at)
     looks = list(alike.values())
-    joined = near(thumbnails[[places[0] for places in looks]])
+    joined = near_groups(thumbnails[[places[0] for places in looks]])
     return (
         [places for places in looks if len(places) > 1],
         sorted(sorted(at for look in some for at in looks[look]) for some in joined),
     )
 
 
-def near(thumbnails: np.ndarray) -> list[list[int]]:  # (N, 16, 16) -> places
+def near_groups(thumbnails: np.ndarray) -> list[list[int]]:  # (N, 16, 16) -> places
     """Places of thumbnails that are nearly the same, in groups of two at least."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -69,7 +69,7 @@ def near(thumbnails: np.ndarray) -> list[list[int]]:  # (N, 16, 16) -> places
     if len(rich) < 2:
         return []
     values = values[rich] / lengths[rich, None]
-    first, second = neighbors(values)
+    first, second = neighbor_pairs(values)
     found = np.einsum("nd,nd->n", values[first], values[second]) >= ALIKE
     edges = np.ones(found.sum(), bool), (first[found], second[found])
     _, part = connected_components(coo_array(edges, shape=(len(rich), len(rich))), directed=False)
@@ -78,7 +78,7 @@ def near(thumbnails: np.ndarray) -> list[list[int]]:  # (N, 16, 16) -> places
     return [one.tolist() for one in parts if len(one) > 1]
 
 
-def neighbors(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, 256) -> (M,), (M,)
+def neighbor_pairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, 256) -> (M,), (M,)
     """Pairs of thumbnails, of mean 0 and length 1, whose lowest frequencies lie as near as their correlation asks."""
     from scipy.fft import dctn
     from scipy.spatial import KDTree

@@ -16,20 +16,20 @@ from PIL import Image
 
 from cnn_vit import data
 from cnn_vit.data.audit import label_leaks, near_duplicates
-from cnn_vit.data.audit.label_leaks import Labels
+from cnn_vit.data.audit.label_leaks import LabelLeaks
 from cnn_vit.data.base import splits
-from cnn_vit.data.base.parts import PARTS, Encoded, Found, Part, Pixels, whole
-from cnn_vit.data.base.threads import each
+from cnn_vit.data.base.parts import PARTS, EncodedPart, Part, PixelPart, SourceData, read_whole
+from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import images
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import checking
-from cnn_vit.data.reading.scan_cache import Verdicts
-from cnn_vit.data.reading.unreadable import Fault
-from cnn_vit.data.sections import completed, given, names, own, source
+from cnn_vit.data.reading.scan_cache import ScanCache
+from cnn_vit.data.reading.unreadable import UnreadableFile
+from cnn_vit.data.sections import complete_section, names, source_keywords, source_module, source_options
 from cnn_vit.errors import UserError, nearest
 
 
-class Seen(NamedTuple):
+class ScannedImage(NamedTuple):
     """A picture.
 
     Attributes:
@@ -56,10 +56,10 @@ class Seen(NamedTuple):
     @property
     def path(self) -> str:
         """Of its file; else what it is called."""
-        return f"{self.split} picture {self.at}" if isinstance(self.part, Pixels) else self.part.where(self.at)
+        return f"{self.split} picture {self.at}" if isinstance(self.part, PixelPart) else self.part.where(self.at)
 
 
-class Broken(NamedTuple):
+class BrokenFile(NamedTuple):
     """A file that cannot be read.
 
     Attributes:
@@ -98,21 +98,21 @@ class Survey:
     path: str | None
     classes: tuple[str, ...]
     counts: Mapping[str, np.ndarray]
-    seen: list[Seen]
-    broken: list[Broken]
-    skipped: list[Fault]
+    seen: list[ScannedImage]
+    broken: list[BrokenFile]
+    skipped: list[UnreadableFile]
     same: list[list[int]]
     near: list[list[int]]
-    labels: Labels | None
+    labels: LabelLeaks | None
     ignored: int
     notes: list[str]
     refused: list[str]
 
 
-Told = Callable[[int, int], object]
+OnProgress = Callable[[int, int], object]
 
 
-def section_of(text: str) -> dict[str, Any]:
+def section_from_text(text: str) -> dict[str, Any]:
     """The data section of what somebody wrote: a path, or the name of a source that needs none.
 
     Raises:
@@ -120,7 +120,7 @@ def section_of(text: str) -> dict[str, Any]:
     """
     if text not in names() or os.path.exists(text):
         try:
-            return data.at(text, image_size=None, channels=None, fit="crop")
+            return data.section_for_path(text, image_size=None, channels=None, fit="crop")
         except UserError as error:
             near = nearest(text, names())
             raise UserError(f"{error}; did you mean the source {near[0]}?" if near else str(error)) from error
@@ -134,7 +134,7 @@ def section_of(text: str) -> dict[str, Any]:
     return section
 
 
-def survey(section: Mapping[str, Any], *, told: Told = lambda done, count: None) -> Survey:
+def survey(section: Mapping[str, Any], *, told: OnProgress = lambda done, count: None) -> Survey:
     """Looks at everything.
 
     Args:
@@ -144,15 +144,15 @@ def survey(section: Mapping[str, Any], *, told: Told = lambda done, count: None)
     Raises:
         UserError: no classes can be found, for the reason that `data.load` gives.
     """
-    final = completed(section)
-    found = source(final["name"]).load(given(final), **own(final))
-    skipped: list[Fault] = []
+    final = complete_section(section)
+    found = source_module(final["name"]).load(source_options(final), **source_keywords(final))
+    skipped: list[UnreadableFile] = []
     if final["on_bad_image"] == "skip":
-        verdicts = Verdicts(os.path.abspath(final["path"] or final["name"]))
-        found, skipped = checking.without_bad(found, final["check"], verdicts, workers=final["workers"])
-    parts, rows, notes, refused = laid_out(found, final)
-    seen, broken, digests, thumbnails = looked(parts, rows, final["workers"], told)
-    same, near = near_duplicates.groups(digests, thumbnails) if seen else ([], [])
+        verdicts = ScanCache(os.path.abspath(final["path"] or final["name"]))
+        found, skipped = checking.without_unreadable(found, final["check"], verdicts, workers=final["workers"])
+    parts, rows, notes, refused = lay_out_splits(found, final)
+    seen, broken, digests, thumbnails = scan_images(parts, rows, final["workers"], told)
+    same, near = near_duplicates.duplicate_groups(digests, thumbnails) if seen else ([], [])
     count = len(found.classes)
     return Survey(
         source=final["name"],
@@ -164,23 +164,25 @@ def survey(section: Mapping[str, Any], *, told: Told = lambda done, count: None)
         skipped=skipped,
         same=same,
         near=near,
-        labels=named(seen, found.classes),
+        labels=find_label_leaks(seen, found.classes),
         ignored=found.facts.get("ignored", 0),
         notes=notes,
         refused=refused,
     )
 
 
-def laid_out(
-    found: Found, final: Mapping[str, Any]
+def lay_out_splits(
+    found: SourceData, final: Mapping[str, Any]
 ) -> tuple[Mapping[str, Part], dict[str, tuple[str, np.ndarray]], list[str], list[str]]:
     """Parts, split -> part and indices (n,), notes, and why training would lay out nothing; then the parts are."""
     try:
         if found.undivided:
-            found = replace(found, parts=splits.in_three(found.parts["train"]))
+            found = replace(found, parts=splits.split_in_three(found.parts["train"]))
         counts = {part: len(one.labels) for part, one in found.parts.items()}
-        plan = splits.plan(counts, {split: final[split] for split in PARTS})
-        rows = {split: (part, splits.rows(found.parts[part], at)) for split, (part, at) in plan.positions.items()}
+        plan = splits.plan_splits(counts, {split: final[split] for split in PARTS})
+        rows = {
+            split: (part, splits.example_indices(found.parts[part], at)) for split, (part, at) in plan.positions.items()
+        }
         undivided = "no split folders: a stratified tenth is test, another one validation"
         return found.parts, rows, [undivided] * found.undivided + plan.notes, []
     except UserError as error:
@@ -188,28 +190,28 @@ def laid_out(
         return found.parts, every, [], [str(error)]
 
 
-def looked(
-    parts: Mapping[str, Part], rows: Mapping[str, tuple[str, np.ndarray]], workers: int, told: Told
-) -> tuple[list[Seen], list[Broken], list[bytes], np.ndarray]:
+def scan_images(
+    parts: Mapping[str, Part], rows: Mapping[str, tuple[str, np.ndarray]], workers: int, told: OnProgress
+) -> tuple[list[ScannedImage], list[BrokenFile], list[bytes], np.ndarray]:
     """Every picture that can be read, with the digest of its pixels and its thumbnail, and every one that cannot."""
     count, done = sum(len(at) for _, at in rows.values()), 0
-    seen: list[Seen] = []
-    broken: list[Broken] = []
+    seen: list[ScannedImage] = []
+    broken: list[BrokenFile] = []
     digests: list[bytes] = []
     thumbnails: list[np.ndarray] = []
 
     def counted(some: range, *, split: str, part: Part, at: np.ndarray) -> list[Any]:
         nonlocal done
-        found = [look(split, part, int(index)) for index in at[some.start : some.stop]]
+        found = [scan_image(split, part, int(index)) for index in at[some.start : some.stop]]
         done += len(found)  # two threads may lose a few; it is only shown
         told(min(done, count), count)
         return found
 
     for split, (name, at) in rows.items():
         work = functools.partial(counted, split=split, part=parts[name], at=at)
-        for found in each(work, len(at), workers):
+        for found in map_ranges(work, len(at), workers):
             for one in found:
-                if isinstance(one, Broken):
+                if isinstance(one, BrokenFile):
                     broken.append(one)
                     continue
                 seen.append(one[0])
@@ -219,62 +221,66 @@ def looked(
     return seen, broken, digests, np.array(thumbnails)
 
 
-def look(split: str, part: Part, index: int) -> tuple[Seen, bytes, np.ndarray] | Broken:
+def scan_image(split: str, part: Part, index: int) -> tuple[ScannedImage, bytes, np.ndarray] | BrokenFile:
     """One picture: what is to be known of it, the digest of its pixels in color, and its thumbnail."""
     label = int(part.labels[index])
     try:
-        kind, colored, pixels = opened(part, index)
+        kind, colored, pixels = read_any_image(part, index)
     except UnreadableError as error:
-        return Broken(split, label, part.where(index) if isinstance(part, Encoded) else split, error.bare())
+        return BrokenFile(split, label, part.where(index) if isinstance(part, EncodedPart) else split, error.bare())
     height, width, _ = pixels.shape
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(pixels.tobytes())
     blank = bool((pixels == pixels[:1, :1]).all())
-    one = Seen(split, part, index, label, height, width, kind, colored, blank)
+    one = ScannedImage(split, part, index, label, height, width, kind, colored, blank)
     return one, digest.digest(), near_duplicates.thumbnail(pixels)
 
 
-def opened(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
+def read_any_image(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
     """Format, whether it is in color, and pixels (H, W, 3) of a picture."""
-    if isinstance(part, Pixels):
+    if isinstance(part, PixelPart):
         pixels = part.read(np.array([index]))[0]
-        return "pixels", pixels.shape[2] == 3, images.recolored(pixels, 3)
-    with whole(part, index) as content:
+        return "pixels", pixels.shape[2] == 3, images.to_channels(pixels, 3)
+    with read_whole(part, index) as content:
 
         def use(image: Image.Image) -> tuple[str, bool, np.ndarray]:
             colored = images.is_colored(image)
-            return str(image.format), colored, images.pixels_of(image, content, 3)
+            return str(image.format), colored, images.image_pixels(image, content, 3)
 
-        return images.guarded(content, use)
+        return images.use_image(content, use)
 
 
-def named(seen: list[Seen], classes: tuple[str, ...]) -> Labels | None:
+def find_label_leaks(seen: list[ScannedImage], classes: tuple[str, ...]) -> LabelLeaks | None:
     """What the names of the files tell."""
     given = [one.part.names[one.at] for one in seen if one.part.names]
     if not given or len(given) < len(seen):
         return None
-    return label_leaks.labels_in(given, np.array([one.label for one in seen]), classes)
+    return label_leaks.find_labels(given, np.array([one.label for one in seen]), classes)
 
 
-def samples(found: Survey, *, each_class: int, side: int, most: int) -> dict[int, np.ndarray]:  # -> (n, side, side, 3)
+def sample_images(
+    found: Survey, *, each_class: int, side: int, most: int
+) -> dict[int, np.ndarray]:  # -> (n, side, side, 3)
     """Some pictures of each of the first classes, taken evenly, whole and in their proportions: label -> pixels."""
-    by_class: dict[int, list[Seen]] = {}
+    by_class: dict[int, list[ScannedImage]] = {}
     for one in found.seen:
         by_class.setdefault(one.label, []).append(one)
-    return {label: shown(evenly(some, each_class), side) for label, some in sorted(by_class.items())[:most]}
+    return {
+        label: on_gray_squares(take_evenly(some, each_class), side) for label, some in sorted(by_class.items())[:most]
+    }
 
 
-def evenly(of: list[Seen], most: int) -> list[Seen]:
+def take_evenly(of: list[ScannedImage], most: int) -> list[ScannedImage]:
     """At most so many, the first among them."""
     count = min(len(of), most)
     return [of[at * len(of) // count] for at in range(count)]
 
 
-def shown(some: list[Seen], side: int) -> np.ndarray:  # -> (n, side, side, 3)
+def on_gray_squares(some: list[ScannedImage], side: int) -> np.ndarray:  # -> (n, side, side, 3)
     """Pictures on gray squares; the pixels of small ones are squares too."""
     found = []
     for one in some:
-        _, _, pixels = opened(one.part, one.at)
+        _, _, pixels = read_any_image(one.part, one.at)
         times = max(1, side // max(pixels.shape[:2]))
-        found.append(images.fitted(pixels.repeat(times, 0).repeat(times, 1), (side, side), "pad(128)"))
+        found.append(images.fit_image(pixels.repeat(times, 0).repeat(times, 1), (side, side), "pad(128)"))
     return np.stack(found)

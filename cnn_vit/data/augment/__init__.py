@@ -19,10 +19,10 @@ from cnn_vit.data.augment import color, geometry, mix, policies
 from cnn_vit.errors import UserError, unknown
 
 WRITTEN = re.compile(r"\s*(\w+)\s*(?:\(([^()]*)\)\s*)?")  # flip, flip(), pad_crop(4), jitter(0.4, saturation=0)
-GIVEN = re.compile(r"\s*(?:(\w+)\s*=)?\s*([^\s=]+)\s*")
+ARGUMENT = re.compile(r"\s*(?:(\w+)\s*=)?\s*([^\s=]+)\s*")
 
 
-class Number(NamedTuple):
+class NumberKeyword(NamedTuple):
     """What an operation takes in brackets.
 
     Attributes:
@@ -73,7 +73,7 @@ class Operation(NamedTuple):
 
     meaning: str
     change: Callable
-    numbers: tuple[Number, ...] = ()
+    numbers: tuple[NumberKeyword, ...] = ()
     mixes: bool = False
     all_rows: bool = False
     masks: bool = False
@@ -86,7 +86,7 @@ def check(operations: Sequence[str], *, masked: bool = False) -> None:
         UserError: naming the text, what it takes, and the nearest names.
     """
     for text in operations:
-        name, _ = parsed(text)
+        name, _ = parse_operation(text)
         if masked and not OPERATIONS[name].masks:
             able = ", ".join(other for other, operation in OPERATIONS.items() if operation.masks)
             raise UserError(
@@ -94,17 +94,17 @@ def check(operations: Sequence[str], *, masked: bool = False) -> None:
             )
 
 
-def names(operations: Sequence[str]) -> tuple[str, ...]:
+def operation_names(operations: Sequence[str]) -> tuple[str, ...]:
     """The operations without their numbers: all that shapes the compiled program."""
-    return tuple(parsed(text)[0] for text in operations)
+    return tuple(parse_operation(text)[0] for text in operations)
 
 
-def numbers(operations: Sequence[str]) -> list[list[float]]:
+def operation_numbers(operations: Sequence[str]) -> list[list[float]]:
     """The numbers of the operation at each place, defaults filled in, in the order of its signature."""
-    return [parsed(text)[1] for text in operations]
+    return [parse_operation(text)[1] for text in operations]
 
 
-def build(operations: Sequence[str], num_classes: int) -> Callable:
+def build_augmentation(operations: Sequence[str], num_classes: int) -> Callable:
     """Makes the function that augments a batch; numbers written in the texts are not read, they are given at each call.
 
     Args:
@@ -113,32 +113,40 @@ def build(operations: Sequence[str], num_classes: int) -> Callable:
 
     Returns:
         augment(images (B, H, W, C) uint8, labels (B,) int32, row_keys (B,) keys, mix_key, numbers, mask=None) ->
-        (images (B, H, W, C) float32 in 0..1, target (B, K) float32, each row a distribution). `numbers` as the function
+        (images (B, H, W, C) float32 in 0..1, target (B, K) float32, each row a distribution). `operation_numbers` as the function
         of this name gives them, or the same as arrays. `mask` (B, H, W) is True on each picture's own pixels; the
         others are black, before and after.
 
     Raises:
         UserError: as `check`.
     """
-    chosen = [OPERATIONS[name] for name in names(operations)]
+    chosen = [OPERATIONS[name] for name in operation_names(operations)]
 
     def augment(images, labels, row_keys, mix_key, numbers, mask=None):
         images = images.astype(jnp.float32) / 255
         target = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
         for place, (operation, given) in enumerate(zip(chosen, numbers, strict=True)):
             if operation.mixes:
-                images, target = mix.apply(operation.change, images, target, jax.random.fold_in(mix_key, place), *given)
+                images, target = mix.apply_mixing(
+                    operation.change, images, target, jax.random.fold_in(mix_key, place), *given
+                )
             else:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, place)
                 over = (0, 0, *[None] * len(given))
                 change = operation.change if operation.all_rows else jax.vmap(operation.change, over)
-                images = change(images, keys, *given) if mask is None else alone(operation, images, mask, keys, given)
+                images = (
+                    change(images, keys, *given)
+                    if mask is None
+                    else change_each_alone(operation, images, mask, keys, given)
+                )
         return images, target
 
     return augment
 
 
-def alone(operation: Operation, images: jax.Array, mask: jax.Array, keys: jax.Array, given: Sequence) -> jax.Array:
+def change_each_alone(
+    operation: Operation, images: jax.Array, mask: jax.Array, keys: jax.Array, given: Sequence
+) -> jax.Array:
     """Pictures changed as if each were alone, black elsewhere."""
 
     def change(image, mask, key):
@@ -152,7 +160,7 @@ def signature(name: str) -> str:
     return f"{name}({', '.join(map(str, OPERATIONS[name].numbers))})" if OPERATIONS[name].numbers else name
 
 
-def parsed(text: str) -> tuple[str, list[float]]:
+def parse_operation(text: str) -> tuple[str, list[float]]:
     """Name and numbers of one text, defaults filled in. Nothing is executed.
 
     Raises:
@@ -167,7 +175,7 @@ def parsed(text: str) -> tuple[str, list[float]]:
     values = {number.name: float(number.default) for number in OPERATIONS[name].numbers}
     values |= arguments(text, name, inside.split(",") if inside.strip() else [])
     if "max_area" in values and values["min_area"] > values["max_area"]:
-        raise wrong(text, name, f"min_area {values['min_area']:g} is above max_area {values['max_area']:g}")
+        raise operation_error(text, name, f"min_area {values['min_area']:g} is above max_area {values['max_area']:g}")
     return name, list(values.values())
 
 
@@ -175,25 +183,27 @@ def arguments(text: str, name: str, parts: list[str]) -> dict[str, float]:
     """Numbers written in the brackets, by keyword."""
     places = {number.name: number for number in OPERATIONS[name].numbers}
     if len(parts) > len(places):
-        raise wrong(text, name, "too many numbers")
+        raise operation_error(text, name, "too many numbers")
     values: dict[str, float] = {}
     named = False
     for place, part in enumerate(parts):
-        found = GIVEN.fullmatch(part)
+        found = ARGUMENT.fullmatch(part)
         if not found or (named and not found[1]):
-            raise wrong(text, name, f"{part.strip()!r} is no number, nor keyword=number")
+            raise operation_error(text, name, f"{part.strip()!r} is no number, nor keyword=number")
         named = bool(found[1])
         keyword = found[1] or list(places)[place]
         if keyword not in places or keyword in values:
-            raise wrong(text, name, f"{keyword} is given twice" if keyword in values else f"there is no {keyword!r}")
+            raise operation_error(
+                text, name, f"{keyword} is given twice" if keyword in values else f"there is no {keyword!r}"
+            )
         try:
             values[keyword] = places[keyword].read(found[2])
         except ValueError as error:
-            raise wrong(text, name, f"{keyword} is {found[2]}, not {error}") from None
+            raise operation_error(text, name, f"{keyword} is {found[2]}, not {error}") from None
     return values
 
 
-def wrong(text: str, name: str, why: str) -> UserError:
+def operation_error(text: str, name: str, why: str) -> UserError:
     """The error for a known operation with wrong brackets."""
     return UserError(f"data.augment: {text!r}: {why}; it is written {signature(name)}")
 
@@ -202,50 +212,58 @@ OPERATIONS = {
     "pad_crop": Operation(
         "a black border, then a crop of the old size at a random whole pixel",
         geometry.pad_crop,
-        (Number("pixels", 4, 0, 1024, whole=True),),
+        (NumberKeyword("pixels", 4, 0, 1024, whole=True),),
         masks=True,
     ),
     "shift": Operation(
         "a move along each axis by up to so many pixels, fractions included",
         geometry.shift,
-        (Number("pixels", 2, 0, 1024),),
+        (NumberKeyword("pixels", 2, 0, 1024),),
         masks=True,
     ),
     "rotate": Operation(
         "a turn about the center by up to so many degrees either way",
         geometry.rotate,
-        (Number("degrees", 15, 0, 180),),
+        (NumberKeyword("degrees", 15, 0, 180),),
         masks=True,
     ),
     "affine": Operation(
         "a turn (degrees), a move (pixels) and a change of size (factor 1 + scale or its inverse at most) at once",
         geometry.affine,
-        (Number("degrees", 10, 0, 180), Number("shift", 1, 0, 1024), Number("scale", 0.1, 0, 10)),
+        (NumberKeyword("degrees", 10, 0, 180), NumberKeyword("shift", 1, 0, 1024), NumberKeyword("scale", 0.1, 0, 10)),
         masks=True,
     ),
     "flip": Operation("left and right exchanged, half of the time", geometry.flip, masks=True),
     "resized_crop": Operation(
         "a box of a random share of the area, 3:4 to 4:3, brought to the whole size",
         geometry.resized_crop,
-        (Number("min_area", 0.08, 0.001, 1), Number("max_area", 1, 0.001, 1)),
+        (NumberKeyword("min_area", 0.08, 0.001, 1), NumberKeyword("max_area", 1, 0.001, 1)),
         masks=True,
     ),
     "jitter": Operation(
         "brightness, contrast and saturation by factors of 1 - strength to 1 + strength; gray has no saturation",
         color.jitter,
-        (Number("brightness", 0.4, 0, 1), Number("contrast", 0.4, 0, 1), Number("saturation", 0.4, 0, 1)),
+        (
+            NumberKeyword("brightness", 0.4, 0, 1),
+            NumberKeyword("contrast", 0.4, 0, 1),
+            NumberKeyword("saturation", 0.4, 0, 1),
+        ),
         masks=True,
     ),
     "erase": Operation(
         "a black box of a random share of the area, with this probability",
         color.erase,
-        (Number("probability", 0.5, 0, 1), Number("min_area", 0.02, 0.001, 1), Number("max_area", 0.4, 0.001, 1)),
+        (
+            NumberKeyword("probability", 0.5, 0, 1),
+            NumberKeyword("min_area", 0.02, 0.001, 1),
+            NumberKeyword("max_area", 0.4, 0.001, 1),
+        ),
         masks=True,
     ),
     "randaugment": Operation(
         "so many operations in turn, drawn from fourteen, all of one magnitude (10 is the papers' full range)",
         policies.randaugment,
-        (Number("count", 2, 0, 14, whole=True), Number("magnitude", 9, 0, 30)),
+        (NumberKeyword("count", 2, 0, 14, whole=True), NumberKeyword("magnitude", 9, 0, 30)),
         all_rows=True,
     ),
     "trivialaugment": Operation(
@@ -254,13 +272,13 @@ OPERATIONS = {
     "mixup": Operation(
         "two pictures added, w and 1 - w, labels too; w from Beta(alpha, alpha), alpha 0 is off",
         mix.mixup,
-        (Number("alpha", 0.2, 0, 100),),
+        (NumberKeyword("alpha", 0.2, 0, 100),),
         mixes=True,
     ),
     "cutmix": Operation(
         "a box of another picture pasted in, labels by area; 1 - w of it, w from Beta(alpha, alpha), alpha 0 is off",
         mix.cutmix,
-        (Number("alpha", 1, 0, 100),),
+        (NumberKeyword("alpha", 1, 0, 100),),
         mixes=True,
     ),
 }

@@ -28,10 +28,10 @@ def jitter(
     the order too.)
     """
     factors = 1 + jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0) * jnp.stack([brightness, contrast, saturation])
-    image = blended(image, jnp.zeros((), image.dtype), factors[0])
+    image = blend(image, jnp.zeros((), image.dtype), factors[0])
     level = gray(image).mean() if mask is None else gray(image).sum() / mask.sum(dtype=image.dtype)
-    image = blended(image, level, factors[1])
-    return blended(image, gray(image), factors[2])
+    image = blend(image, level, factors[1])
+    return blend(image, gray(image), factors[2])
 
 
 def erase(
@@ -54,15 +54,15 @@ def erase(
     whether, areas, ratios, rows, columns = jax.random.split(key, 5)
     area = jax.random.uniform(areas, minval=min_area, maxval=max_area) * jnp.asarray(height * width, jnp.float32)
     ratio = jnp.exp(jax.random.uniform(ratios, minval=-1.0, maxval=1.0) * np.float32(np.log(1 / ASPECT)))
-    tall = whole(jnp.sqrt(area * ratio), height)
-    wide = whole(jnp.sqrt(area / ratio), width)
+    tall = round_side(jnp.sqrt(area * ratio), height)
+    wide = round_side(jnp.sqrt(area / ratio), width)
     top = jax.random.randint(rows, (), 0, height - tall + 1)
     left = jax.random.randint(columns, (), 0, width - wide + 1)
-    hole = box(image.shape[0], image.shape[1], top, left, tall, wide) & jax.random.bernoulli(whether, probability)
+    hole = box_mask(image.shape[0], image.shape[1], top, left, tall, wide) & jax.random.bernoulli(whether, probability)
     return jnp.where(hole[..., None], jnp.zeros((), image.dtype), image)
 
 
-def box(
+def box_mask(
     height: int, width: int, top: jax.Array, left: jax.Array, tall: jax.Array, wide: jax.Array
 ) -> jax.Array:  # -> (H, W)
     """True inside a box of whole pixels, whose place may lie outside the picture."""
@@ -70,7 +70,7 @@ def box(
     return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
 
 
-def whole(side: jax.Array, most: jax.Array | int) -> jax.Array:
+def round_side(side: jax.Array, most: jax.Array | int) -> jax.Array:
     """A side rounded to whole pixels, from 1 to `most`."""
     return jnp.clip(jnp.round(side), 1, jnp.asarray(most, side.dtype)).astype(jnp.int32)
 
@@ -82,6 +82,6 @@ def gray(image: jax.Array) -> jax.Array:  # (H, W, C) -> (H, W, 1)
     return (image * LUMA).sum(-1, keepdims=True)
 
 
-def blended(image: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
+def blend(image: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
     """Moves an image from `other` (factor 0) over itself (1) to beyond (above 1), cut to 0..1."""
     return jnp.clip(image * factor + other * (1 - factor), 0, 1)

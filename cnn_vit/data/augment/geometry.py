@@ -31,7 +31,7 @@ def pad_crop(
     """
     most = jnp.asarray(pixels, jnp.int32)
     down, right = jax.random.randint(key, (2,), -most, most + 1)
-    return rolled(image, down, right)
+    return roll(image, down, right)
 
 
 def shift(
@@ -39,14 +39,14 @@ def shift(
 ) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
     """Moves a picture by up to `pixels` along each axis, fractions of a pixel included, evenly distributed."""
     down, right = jax.random.uniform(key, (2,), minval=-pixels, maxval=pixels)
-    return moved(image, down=down, right=right)
+    return transform(image, down=down, right=right)
 
 
 def rotate(
     image: jax.Array, key: jax.Array, degrees: jax.Array, *, mask: jax.Array | None = None
 ) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
     """Turns a picture about its center by up to `degrees` either way, evenly distributed."""
-    return moved(image, angle=jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)), mask=mask)
+    return transform(image, angle=jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)), mask=mask)
 
 
 def affine(
@@ -69,7 +69,7 @@ def affine(
         mask: of this picture's pixels.
     """
     turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
-    return moved(
+    return transform(
         image,
         angle=jnp.deg2rad(turn * degrees),
         scale=jnp.exp(size * jnp.log1p(scale)),
@@ -98,7 +98,7 @@ def resized_crop(
 
     Source: Szegedy et al., arXiv:1409.4842, section 6.
     """
-    height, width = sides_of(image, mask)
+    height, width = image_sides(image, mask)
     areas, ratios, places = jax.random.split(key, 3)
     area = jax.random.uniform(areas, minval=min_area, maxval=max_area)
     limit = jnp.log(ASPECT)
@@ -108,17 +108,17 @@ def resized_crop(
     tall = jnp.minimum(jnp.sqrt(area * width / (height * ratio)), 1)  # shares of the picture's sides
     wide = jnp.minimum(jnp.sqrt(area * height * ratio / width), 1)
     down, right = jax.random.uniform(places, (2,))
-    return zoomed(image, top=down * (1 - tall), left=right * (1 - wide), tall=tall, wide=wide, mask=mask)
+    return zoom(image, top=down * (1 - tall), left=right * (1 - wide), tall=tall, wide=wide, mask=mask)
 
 
-def sides_of(image: jax.Array, mask: jax.Array | None) -> tuple[jax.Array | int, jax.Array | int]:
+def image_sides(image: jax.Array, mask: jax.Array | None) -> tuple[jax.Array | int, jax.Array | int]:
     """Height and width of the picture in an image: the whole of it, or where its mask is True, as floats."""
     if mask is None:
         return image.shape[0], image.shape[1]
     return mask.any(1).sum(dtype=jnp.float32), mask.any(0).sum(dtype=jnp.float32)
 
 
-def rolled(image: jax.Array, down: jax.Array, right: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
+def roll(image: jax.Array, down: jax.Array, right: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
     """The picture moved by whole pixels, black where nothing came from."""
     height, width, _ = image.shape
     rows, columns = jnp.arange(height) - down, jnp.arange(width) - right
@@ -127,7 +127,7 @@ def rolled(image: jax.Array, down: jax.Array, right: jax.Array) -> jax.Array:  #
     return jnp.where(inside[..., None], read, jnp.zeros((), image.dtype))
 
 
-def moved(
+def transform(
     image: jax.Array,
     *,
     angle: jax.Array | float = 0.0,
@@ -137,14 +137,14 @@ def moved(
     mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
     """The picture turned about its center (radians, counterclockwise), enlarged by `scale`, then moved (pixels)."""
-    height, width = sides_of(image, mask)
+    height, width = image_sides(image, mask)
     y = jnp.arange(image.shape[0], dtype=jnp.float32)[:, None] - ((height - 1) / 2 + down)
     x = jnp.arange(image.shape[1], dtype=jnp.float32)[None, :] - ((width - 1) / 2 + right)
     cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
-    return sampled(image, cosine * y + sine * x + (height - 1) / 2, cosine * x - sine * y + (width - 1) / 2)
+    return sample_bilinear(image, cosine * y + sine * x + (height - 1) / 2, cosine * x - sine * y + (width - 1) / 2)
 
 
-def zoomed(
+def zoom(
     image: jax.Array,
     *,
     top: jax.Array,
@@ -154,19 +154,21 @@ def zoomed(
     mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
     """A box of the picture brought to the whole size; its place and its sides are shares of the picture's sides."""
-    height, width = sides_of(image, mask)
-    y = (top + tall * share(image.shape[0], height)) * height - 0.5
-    x = (left + wide * share(image.shape[1], width)) * width - 0.5
+    height, width = image_sides(image, mask)
+    y = (top + tall * pixel_centers(image.shape[0], height)) * height - 0.5
+    x = (left + wide * pixel_centers(image.shape[1], width)) * width - 0.5
     y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
-    return sampled(image, *jnp.broadcast_arrays(y[:, None], x[None, :]))
+    return sample_bilinear(image, *jnp.broadcast_arrays(y[:, None], x[None, :]))
 
 
-def share(count: int, side: jax.Array | int) -> jax.Array:
+def pixel_centers(count: int, side: jax.Array | int) -> jax.Array:
     """Centers of `count` pixels as shares of a side, (count,): 1/4 and 3/4 for two of two."""
     return (jnp.arange(count, dtype=jnp.float32) + 0.5) / side
 
 
-def sampled(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:  # (H, W, C), (Y, X), (Y, X) -> (Y, X, C)
+def sample_bilinear(
+    image: jax.Array, y: jax.Array, x: jax.Array
+) -> jax.Array:  # (H, W, C), (Y, X), (Y, X) -> (Y, X, C)
     """Reads an image between its pixels: four neighbors, each weighing (1 - distance) along both axes; black outside.
 
     Args:
@@ -181,11 +183,11 @@ def sampled(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:  # (H, W
         for column in (jnp.floor(x), jnp.floor(x) + 1):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             weight = jnp.where(inside, (1 - jnp.abs(y - row)) * (1 - jnp.abs(x - column)), 0)
-            place = clipped(row, height) * width + clipped(column, width)
+            place = clip_indices(row, height) * width + clip_indices(column, width)
             total = total + weight[..., None] * jnp.take(flat, place, axis=0, mode="clip")
     return total
 
 
-def clipped(place: jax.Array, size: int) -> jax.Array:
+def clip_indices(place: jax.Array, size: int) -> jax.Array:
     """Whole places as integers from 0 to size - 1."""
     return jnp.clip(place, 0, size - 1).astype(jnp.int32)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cnn_vit.data.augment.color import box
+from cnn_vit.data.augment.color import box_mask
 
 
-def apply(
+def apply_mixing(
     change: Callable, images: jax.Array, target: jax.Array, key: jax.Array, alpha: jax.Array
 ) -> tuple[jax.Array, jax.Array]:  # (B, H, W, C), (B, K), (), () -> (B, H, W, C), (B, K)
     """One mixing operation; on a CPU not even begun where it is off.
@@ -23,12 +23,12 @@ def apply(
     """
 
     def branch(images, target, key, alpha):
-        return jax.lax.cond(alpha > 0, change, unchanged, images, target, key, alpha)
+        return jax.lax.cond(alpha > 0, change, keep_batch, images, target, key, alpha)
 
     return jax.lax.platform_dependent(images, target, key, alpha, cpu=branch, default=change)
 
 
-def unchanged(images: jax.Array, target: jax.Array, *_) -> tuple[jax.Array, jax.Array]:
+def keep_batch(images: jax.Array, target: jax.Array, *_) -> tuple[jax.Array, jax.Array]:
     """The batch as it is."""
     return images, target
 
@@ -42,8 +42,8 @@ def mixup(
     """
     weights, orders = jax.random.split(key)
     order = jax.random.permutation(orders, len(images))
-    weight = drawn(weights, alpha)
-    return added(images, images[order], weight), added(target, target[order], weight)
+    weight = draw_weight(weights, alpha)
+    return weighted_sum(images, images[order], weight), weighted_sum(target, target[order], weight)
 
 
 def cutmix(
@@ -56,25 +56,25 @@ def cutmix(
     """
     weights, orders, places = jax.random.split(key, 3)
     order = jax.random.permutation(orders, len(images))
-    hole = replaced(images.shape[1], images.shape[2], places, drawn(weights, alpha))
+    hole = cutmix_box(images.shape[1], images.shape[2], places, draw_weight(weights, alpha))
     kept = 1 - hole.mean(dtype=jnp.float32)
-    return jnp.where(hole[..., None], images[order], images), added(target, target[order], kept)
+    return jnp.where(hole[..., None], images[order], images), weighted_sum(target, target[order], kept)
 
 
-def drawn(key: jax.Array, alpha: jax.Array) -> jax.Array:
+def draw_weight(key: jax.Array, alpha: jax.Array) -> jax.Array:
     """A weight in 0..1 from Beta(alpha, alpha); 1 where alpha is 0."""
     strength = jnp.asarray(alpha, jnp.float32)
     positive = jnp.where(strength > 0, strength, 1)
     return jnp.where(strength > 0, jax.random.beta(key, positive, positive), 1)
 
 
-def replaced(height: int, width: int, key: jax.Array, weight: jax.Array) -> jax.Array:
+def cutmix_box(height: int, width: int, key: jax.Array, weight: jax.Array) -> jax.Array:
     """True (H, W) in a box of about 1 - `weight` of the area, around a pixel drawn evenly."""
     tall, wide = (jnp.floor(side * jnp.sqrt(1 - weight)).astype(jnp.int32) for side in (height, width))
     row, column = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
-    return box(height, width, row - tall // 2, column - wide // 2, tall, wide)
+    return box_mask(height, width, row - tall // 2, column - wide // 2, tall, wide)
 
 
-def added(one: jax.Array, other: jax.Array, weight: jax.Array) -> jax.Array:
+def weighted_sum(one: jax.Array, other: jax.Array, weight: jax.Array) -> jax.Array:
     """`weight` of one and the rest of the other."""
     return weight * one + (1 - weight) * other

@@ -75,10 +75,13 @@ def randaugment(
 
     def one(image, key):
         return jax.lax.fori_loop(
-            0, times, lambda at, image: drawn(image, jax.random.fold_in(key, at), strength, NARROW), image
+            0,
+            times,
+            lambda at, image: apply_random_operation(image, jax.random.fold_in(key, at), strength, NARROW),
+            image,
         )
 
-    return each(one, images, keys)
+    return change_rows(one, images, keys)
 
 
 def trivialaugment(images: jax.Array, keys: jax.Array) -> jax.Array:  # (B, H, W, C), (B,) -> (B, H, W, C)
@@ -87,12 +90,12 @@ def trivialaugment(images: jax.Array, keys: jax.Array) -> jax.Array:  # (B, H, W
     def one(image, key):
         which, steps = jax.random.split(key)
         strength = jax.random.randint(steps, (), 0, STEPS + 1).astype(jnp.float32) / STEPS
-        return drawn(image, which, strength, WIDE)
+        return apply_random_operation(image, which, strength, WIDE)
 
-    return each(one, images, keys)
+    return change_rows(one, images, keys)
 
 
-def each(one: Callable, images: jax.Array, keys: jax.Array) -> jax.Array:
+def change_rows(one: Callable, images: jax.Array, keys: jax.Array) -> jax.Array:
     """Changes every row by itself: in turn on a CPU, all at once elsewhere."""
 
     def in_turn(images, keys):
@@ -101,7 +104,9 @@ def each(one: Callable, images: jax.Array, keys: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(images, keys, cpu=in_turn, default=jax.vmap(one))
 
 
-def drawn(image: jax.Array, key: jax.Array, strength: jax.Array, ranges: Ranges) -> jax.Array:  # (H, W, C) -> (H, W, C)
+def apply_random_operation(
+    image: jax.Array, key: jax.Array, strength: jax.Array, ranges: Ranges
+) -> jax.Array:  # (H, W, C) -> (H, W, C)
     """One operation of the list, either sign of its strength."""
     which, signs = jax.random.split(key)
     signed = jnp.where(jax.random.bernoulli(signs), strength, -strength)
@@ -126,10 +131,10 @@ def autocontrast(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Arr
 
 def equalize(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Each channel's histogram made flat, by the very whole numbers of Pillow's ImageOps.equalize."""
-    return jax.vmap(flattened, -1, -1)(levels(image)).astype(image.dtype) / 255
+    return jax.vmap(equalize_channel, -1, -1)(to_levels(image)).astype(image.dtype) / 255
 
 
-def flattened(channel: jax.Array) -> jax.Array:  # (H, W) -> (H, W)
+def equalize_channel(channel: jax.Array) -> jax.Array:  # (H, W) -> (H, W)
     """Levels of one channel, equalized."""
     counts = jnp.zeros(LEVELS, jnp.int32).at[channel].add(1)
     step = (channel.size - counts[channel.max()]) // 255
@@ -140,55 +145,59 @@ def flattened(channel: jax.Array) -> jax.Array:  # (H, W) -> (H, W)
 
 def rotate(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """A turn about the center."""
-    return gray_outside(partial(geometry.moved, angle=jnp.deg2rad(signed * ranges.degrees)), image)
+    return gray_outside(partial(geometry.transform, angle=jnp.deg2rad(signed * ranges.degrees)), image)
 
 
 def shear_x(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Rows slid along, each further than the one above; the top left corner stays."""
-    return gray_outside(partial(slanted, across=signed * ranges.shear), image)
+    return gray_outside(partial(shear, across=signed * ranges.shear), image)
 
 
 def shear_y(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Columns slid down, each further than the one before; the top left corner stays."""
-    return gray_outside(partial(slanted, along=signed * ranges.shear), image)
+    return gray_outside(partial(shear, along=signed * ranges.shear), image)
 
 
 def move_x(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """A move to the left or right."""
-    return gray_outside(partial(geometry.moved, right=signed * (ranges.share * image.shape[1] + ranges.pixels)), image)
+    return gray_outside(
+        partial(geometry.transform, right=signed * (ranges.share * image.shape[1] + ranges.pixels)), image
+    )
 
 
 def move_y(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """A move up or down."""
-    return gray_outside(partial(geometry.moved, down=signed * (ranges.share * image.shape[0] + ranges.pixels)), image)
+    return gray_outside(
+        partial(geometry.transform, down=signed * (ranges.share * image.shape[0] + ranges.pixels)), image
+    )
 
 
 def posterize(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Only the highest bits of each level kept."""
     lost = jnp.clip(jnp.round(jnp.abs(signed) * ranges.bits), 0, 7).astype(jnp.int32)
-    kept = jax.lax.shift_left(jax.lax.shift_right_logical(levels(image), lost), lost)
+    kept = jax.lax.shift_left(jax.lax.shift_right_logical(to_levels(image), lost), lost)
     return jnp.where(lost > 0, kept.astype(image.dtype) / 255, image)
 
 
 def solarize(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Bright levels turned into their negative."""
     threshold = LEVELS - LEVELS * jnp.abs(signed)
-    return jnp.where(levels(image).astype(image.dtype) >= threshold, 1 - image, image)
+    return jnp.where(to_levels(image).astype(image.dtype) >= threshold, 1 - image, image)
 
 
 def color(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Between gray and more colorful than it is."""
-    return pixels.blended(image, pixels.gray(image), factor(signed, ranges))
+    return pixels.blend(image, pixels.gray(image), blend_factor(signed, ranges))
 
 
 def contrast(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Between the mean gray and more contrast than it has."""
-    return pixels.blended(image, pixels.gray(image).mean(), factor(signed, ranges))
+    return pixels.blend(image, pixels.gray(image).mean(), blend_factor(signed, ranges))
 
 
 def brightness(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     """Between black and twice as bright."""
-    return pixels.blended(image, jnp.zeros((), image.dtype), factor(signed, ranges))
+    return pixels.blend(image, jnp.zeros((), image.dtype), blend_factor(signed, ranges))
 
 
 def sharpness(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
@@ -196,29 +205,29 @@ def sharpness(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
     height, width, _ = image.shape
     rows = image[:-2] + image[1:-1] + image[2:]
     smooth = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * image[1:-1, 1:-1]) / 13
-    inside = pixels.box(height, width, jnp.int32(1), jnp.int32(1), jnp.int32(height - 2), jnp.int32(width - 2))
+    inside = pixels.box_mask(height, width, jnp.int32(1), jnp.int32(1), jnp.int32(height - 2), jnp.int32(width - 2))
     whole = jnp.pad(smooth, ((1, 1), (1, 1), (0, 0))) if min(height, width) > 2 else image
-    return pixels.blended(image, jnp.where(inside[..., None], whole, image), factor(signed, ranges))
+    return pixels.blend(image, jnp.where(inside[..., None], whole, image), blend_factor(signed, ranges))
 
 
-def factor(signed: jax.Array, ranges: Ranges) -> jax.Array:
+def blend_factor(signed: jax.Array, ranges: Ranges) -> jax.Array:
     """What a blend is multiplied by; at least 0."""
     return jnp.maximum(1 + signed * ranges.factor, 0)
 
 
-def levels(image: jax.Array) -> jax.Array:
+def to_levels(image: jax.Array) -> jax.Array:
     """Levels 0 to 255, int32."""
     return jnp.clip(jnp.round(image * 255), 0, 255).astype(jnp.int32)
 
 
-def slanted(
+def shear(
     image: jax.Array, *, across: jax.Array | float = 0.0, along: jax.Array | float = 0.0
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
     """Reads pixel (y, x) at (y + along x, x + across y), from the outer corner of the first pixel."""
     height, width, _ = image.shape
     y = jnp.arange(height, dtype=jnp.float32)[:, None] + 0.5
     x = jnp.arange(width, dtype=jnp.float32)[None, :] + 0.5
-    return geometry.sampled(image, y + along * x - 0.5, x + across * y - 0.5)
+    return geometry.sample_bilinear(image, y + along * x - 0.5, x + across * y - 0.5)
 
 
 def gray_outside(change: Callable[[jax.Array], jax.Array], image: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 
 @dataclass(frozen=True)
-class Mixed:
+class PaddedSizes:
     """What of the images of a split is picture.
 
     Attributes:
@@ -36,7 +36,7 @@ class Mixed:
 
     def holding(self, examples: np.ndarray) -> Size:
         """The smallest size that holds all these pictures, (n,) indices."""
-        return self.sizes[int(smallest(self.sizes, self.sides[examples].max(0)[None])[0])]
+        return self.sizes[int(first_bucket_that_fits(self.sizes, self.sides[examples].max(0)[None])[0])]
 
     def mask(self, examples: np.ndarray, size: Size) -> np.ndarray:  # (n,) -> (n, H, W)
         """True on the pixels of each picture in an image of a size."""
@@ -45,20 +45,20 @@ class Mixed:
 
     def in_order(self) -> np.ndarray:
         """All examples (N,) int64, those of small sizes first: batches in this order have little padding."""
-        return np.argsort(smallest(self.sizes, self.sides), kind="stable")
+        return np.argsort(first_bucket_that_fits(self.sizes, self.sides), kind="stable")
 
-    def select(self, positions: np.ndarray) -> "Mixed":
+    def select(self, positions: np.ndarray) -> "PaddedSizes":
         """Of the examples at these positions."""
-        return Mixed(self.sides[positions], self.sizes)
+        return PaddedSizes(self.sides[positions], self.sizes)
 
 
-def within(own: Size, most: Size) -> Size:
+def shrink_to_fit(own: Size, most: Size) -> Size:
     """(height, width) of a picture that is made smaller, in its proportions, where it is larger than `most`."""
     scale = min(1, most[0] / own[0], most[1] / own[1])
     return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
 
-def cornered(pixels: np.ndarray, size: Size) -> np.ndarray:  # (h, w, C) -> (height, width, C)
+def pad_bottom_right(pixels: np.ndarray, size: Size) -> np.ndarray:  # (h, w, C) -> (height, width, C)
     """A picture in the top left corner of black."""
     if pixels.shape[:2] == size:
         return pixels
@@ -67,13 +67,13 @@ def cornered(pixels: np.ndarray, size: Size) -> np.ndarray:  # (h, w, C) -> (hei
     return found
 
 
-def smallest(sizes: Sequence[Size], sides: np.ndarray) -> np.ndarray:  # (n, 2) -> (n,)
+def first_bucket_that_fits(sizes: Sequence[Size], sides: np.ndarray) -> np.ndarray:  # (n, 2) -> (n,)
     """Which is the first size that holds each of these sides; some size does."""
     holds = np.all(np.asarray(sizes)[None] >= sides[:, None], axis=-1)  # (n, sizes)
     return holds.argmax(1)
 
 
-def sizes_for(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, ...]:
+def choose_buckets(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, ...]:
     """The sizes for batches of pictures, one after the other the one that saves the most padding.
 
     Args:
@@ -84,7 +84,7 @@ def sizes_for(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, 
     Returns:
         At most eight sizes by their area, the last of which is `largest`.
     """
-    needs, weights = needed(sides, largest, batch_size)
+    needs, weights = candidate_sizes(sides, largest, batch_size)
     found, holds = [largest], np.all(needs[:, None] >= needs[None], axis=-1)  # (candidates, needs)
     areas = needs.prod(1, dtype=np.int64)
     taken = np.full(len(needs), largest[0] * largest[1], np.int64)
@@ -98,7 +98,7 @@ def sizes_for(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, 
     return tuple(sorted(found, key=lambda size: (size[0] * size[1], size)))
 
 
-def needed(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def candidate_sizes(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The sizes (n, 2) that batches and pictures by themselves need, in whole steps, and how much each weighs (n,)."""
     chance = np.random.Generator(np.random.Philox(0)).random((DRAWN, min(batch_size, FEW)))
     batches = sides[(chance * len(sides)).astype(np.int64)].max(1)  # (DRAWN, 2)

@@ -14,7 +14,7 @@ from cnn_vit.errors import UserError
 PARTS = ("train", "validation", "test")
 
 
-class Given(NamedTuple):
+class SourceOptions(NamedTuple):
     """Common settings that a source may look at.
 
     Attributes:
@@ -30,7 +30,7 @@ class Given(NamedTuple):
     classes: int | None = None
 
 
-class About(NamedTuple):
+class SourceInfo(NamedTuple):
     """What is known of a data set without its files.
 
     Attributes:
@@ -47,7 +47,7 @@ class About(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelPart:
     """A part whose pictures are pixels already, all of one shape.
 
     Attributes:
@@ -63,13 +63,13 @@ class Pixels:
     drawn: bool = False
     names: None = None
 
-    def picked(self, rows: np.ndarray) -> "Pixels":
+    def picked(self, rows: np.ndarray) -> "PixelPart":
         """Some of the pictures, (n,) indices, as a part."""
-        return Pixels(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.drawn)
+        return PixelPart(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.drawn)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPart:
     """A part whose pictures are files of some format, of any sizes.
 
     Attributes:
@@ -90,11 +90,11 @@ class Encoded:
     names: Sequence[str] | None = None
     mark: Callable[[int], str] | None = None
 
-    def picked(self, rows: np.ndarray) -> "Encoded":
+    def picked(self, rows: np.ndarray) -> "EncodedPart":
         """Some of the files, (n,) indices, as a part."""
         at = np.asarray(rows, np.int64).tolist()
         mark = self.mark
-        return Encoded(
+        return EncodedPart(
             labels=self.labels[rows],
             content=lambda index, most: self.content(at[index], most),
             sizes=self.sizes[rows],
@@ -104,25 +104,25 @@ class Encoded:
         )
 
 
-Part = Pixels | Encoded
+Part = PixelPart | EncodedPart
 
-LARGE = 2**24  # bytes of a file of which one at a time is held
+LARGE_FILE = 2**24  # bytes of a file of which one at a time is held
 _alone = threading.Lock()
 
 
 @contextlib.contextmanager
-def whole(part: Encoded, index: int) -> Iterator[bytes]:
+def read_whole(part: EncodedPart, index: int) -> Iterator[bytes]:
     """All bytes of a file while they are looked at: of large ones one at a time, however many threads there are.
 
     Raises:
         UnreadableError: there are none to be had.
     """
-    with _alone if part.sizes[index] > LARGE else contextlib.nullcontext():
+    with _alone if part.sizes[index] > LARGE_FILE else contextlib.nullcontext():
         yield part.content(index, None)
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceData:
     """What a source found.
 
     Attributes:
@@ -140,14 +140,14 @@ class Found:
     undivided: bool = False
 
 
-def with_path(name: str, given: Given) -> str:
+def require_path(name: str, given: SourceOptions) -> str:
     """The path that a source reads, or an error that says how to give one."""
     if given.path is None:
         raise UserError(f"data.name={name} needs a path; add --config.data.path=PATH")
     return given.path
 
 
-def without_path(name: str, given: Given) -> None:
+def refuse_path(name: str, given: SourceOptions) -> None:
     """Refuses a path that a source would not read."""
     if given.path is not None:
         raise UserError(
@@ -156,7 +156,7 @@ def without_path(name: str, given: Given) -> None:
         )
 
 
-def in_memory(pixels: np.ndarray, labels: np.ndarray) -> Pixels:
+def pixel_part(pixels: np.ndarray, labels: np.ndarray) -> PixelPart:
     """A part of arrays: pixels (N, H, W, C) uint8, labels (N,)."""
     _, height, width, channels = pixels.shape
-    return Pixels(labels.astype(np.int32), (height, width, channels), pixels.__getitem__)
+    return PixelPart(labels.astype(np.int32), (height, width, channels), pixels.__getitem__)

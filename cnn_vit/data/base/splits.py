@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.base.padding import Mixed
+from cnn_vit.data.base.padding import PaddedSizes
 from cnn_vit.data.base.parts import PARTS, Part
 from cnn_vit.errors import UserError
 
@@ -46,7 +46,7 @@ class Split:
     in_memory: bool = True
     names: Sequence[str] | None = None
     cut: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    mixed: Mixed | None = None
+    mixed: PaddedSizes | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,7 +100,7 @@ def position(end: int | Fraction, count: int) -> int:
     return int(end * count + Fraction(1, 2)) if isinstance(end, Fraction) else end
 
 
-def parsed(text: str, *, key: str) -> Slice:
+def parse_slice(text: str, *, key: str) -> Slice:
     """Reads a slice.
 
     Raises:
@@ -110,7 +110,7 @@ def parsed(text: str, *, key: str) -> Slice:
     if not found or found[1] not in PARTS:
         raise UserError(f"{key} is {text!r}; {FORMS}")
     try:
-        start, stop = (None if end is None else read_end(end) for end in found.groups()[1:])
+        start, stop = (None if end is None else parse_end(end) for end in found.groups()[1:])
     except ValueError as error:
         raise UserError(f"{key} is {text!r}; {error}; {FORMS}") from error
     if type(start) is type(stop) and start is not None and stop is not None and start >= stop:
@@ -118,7 +118,7 @@ def parsed(text: str, *, key: str) -> Slice:
     return Slice(found[1], start, stop, text)
 
 
-def read_end(text: str) -> int | Fraction:
+def parse_end(text: str) -> int | Fraction:
     """An end of a slice: "45_000" examples or "12.5%"."""
     if not text.endswith("%"):
         if not text.replace("_", "").isdigit():
@@ -133,7 +133,7 @@ def read_end(text: str) -> int | Fraction:
     return share
 
 
-def order(labels: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+def stratified_order(labels: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
     """The fixed stratified order of a part.
 
     Args:
@@ -143,7 +143,7 @@ def order(labels: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
     Returns:
         Indices (N,) int64. Any prefix holds each class in its proportion, to within one example.
     """
-    keys = np.fromiter(map(key_of, range(len(labels)) if names is None else names), np.uint64, len(labels))
+    keys = np.fromiter(map(shuffle_key, range(len(labels)) if names is None else names), np.uint64, len(labels))
     labels = np.asarray(labels, np.int64)
     by_class = np.lexsort((keys, labels))  # class by class, each shuffled
     sizes = np.bincount(labels)
@@ -153,13 +153,13 @@ def order(labels: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
     return by_class[np.lexsort((labels[by_class], place))]
 
 
-def key_of(name: str | int) -> int:
+def shuffle_key(name: str | int) -> int:
     """A number of 64 bits that shuffles."""
     text = str(name).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"cnn_vit").digest(), "big")
 
 
-class Plan(NamedTuple):
+class SplitPlan(NamedTuple):
     """Which positions of which part's order make up each split.
 
     Attributes:
@@ -171,7 +171,7 @@ class Plan(NamedTuple):
     notes: list[str]
 
 
-def plan(counts: Mapping[str, int], written: Mapping[str, str | None]) -> Plan:
+def plan_splits(counts: Mapping[str, int], written: Mapping[str, str | None]) -> SplitPlan:
     """Lays out the splits; only the sizes of the parts are needed.
 
     Args:
@@ -181,7 +181,7 @@ def plan(counts: Mapping[str, int], written: Mapping[str, str | None]) -> Plan:
     Raises:
         UserError: a slice of a part that is not there, two that overlap, a split with nothing in it.
     """
-    said = {split: said_slice(split, text, counts) for split, text in written.items() if text is not None}
+    said = {split: resolve_slice(split, text, counts) for split, text in written.items() if text is not None}
     refuse_overlap(said, written)
     final = dict(said)
     notes: list[str] = []
@@ -201,13 +201,13 @@ def plan(counts: Mapping[str, int], written: Mapping[str, str | None]) -> Plan:
             raise UserError(f"{len(kept)} training examples leave no tenth for validation; add a validation split")
         final["train"], final["validation"] = (part, kept[tenth:]), (part, kept[:tenth])
         notes.append(f"validation is a stratified tenth of train: {tenth:,} of {len(kept):,}")
-    return Plan({split: final[split] for split in PARTS if split in final}, notes)
+    return SplitPlan({split: final[split] for split in PARTS if split in final}, notes)
 
 
-def said_slice(split: str, text: str, counts: Mapping[str, int]) -> tuple[str, np.ndarray]:
+def resolve_slice(split: str, text: str, counts: Mapping[str, int]) -> tuple[str, np.ndarray]:
     """Part and positions of a slice that is written."""
     key = f"data.{split}"
-    found = parsed(text, key=key)
+    found = parse_slice(text, key=key)
     if found.part not in counts:
         raise UserError(f"{key} is {text!r}, but the data has no {found.part} split; it has {', '.join(counts)}")
     return found.part, np.arange(*found.bounds(counts[found.part], key=key))
@@ -226,9 +226,9 @@ def refuse_overlap(said: Mapping[str, tuple[str, np.ndarray]], written: Mapping[
                 )
 
 
-def in_three(part: Part) -> dict[str, Part]:
+def split_in_three(part: Part) -> dict[str, Part]:
     """Train, validation and test out of one part: tenths of the stratified order."""
-    at = order(part.labels, part.names)
+    at = stratified_order(part.labels, part.names)
     tenth = position(TENTH, len(at))
     if tenth < 1:
         raise UserError(f"{len(at)} pictures are too few to set a tenth apart; add pictures, 10 at least")
@@ -236,9 +236,9 @@ def in_three(part: Part) -> dict[str, Part]:
     return {name: part.picked(np.sort(rows)) for name, rows in cuts.items()}
 
 
-def rows(part: Part, positions: np.ndarray) -> np.ndarray:
+def example_indices(part: Part, positions: np.ndarray) -> np.ndarray:
     """Indices of the examples at positions of a part's order, ascending."""
     count = len(part.labels)
     if len(positions) == count:
         return np.arange(count, dtype=np.int64)
-    return np.sort(order(part.labels, part.names)[positions])
+    return np.sort(stratified_order(part.labels, part.names)[positions])

@@ -9,7 +9,7 @@ AT_ONCE = 64  # pictures that a thread takes
 T = TypeVar("T")
 
 
-def each(work: Callable[[range], T], count: int, workers: int) -> Iterable[T]:
+def map_ranges(work: Callable[[range], T], count: int, workers: int) -> Iterable[T]:
     """Does the work for ranges that cover `count`, in threads; results in order."""
     ranges = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
     if workers < 2 or len(ranges) < 2:

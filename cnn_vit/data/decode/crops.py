@@ -29,7 +29,7 @@ REDUCTIONS = (8, 4, 2)  # of a JPEG, by its format
 Box = tuple[float, float, float, float]
 
 
-def chance(seed: int, update: int, rows: int) -> np.ndarray:
+def crop_numbers(seed: int, update: int, rows: int) -> np.ndarray:
     """Even numbers in [0, 1), (rows, 4) float64, of one update's global batch: Philox of (seed, update).
 
     Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011. A row's numbers do not depend on how many rows
@@ -40,7 +40,7 @@ def chance(seed: int, update: int, rows: int) -> np.ndarray:
     return (bits.random_raw(rows * NUMBERS) >> np.uint64(11)).reshape(rows, NUMBERS) * 2.0**-53
 
 
-def box(height: int, width: int, numbers: np.ndarray, *, min_area: float, max_area: float) -> Box:
+def crop_box(height: int, width: int, numbers: np.ndarray, *, min_area: float, max_area: float) -> Box:
     """The (left, top, right, bottom) that four numbers in [0, 1) mean in a picture of a size; all are real numbers.
 
     The law of `warp.resized_crop`: an even share of the area from `min_area` to `max_area`, a width-to-height ratio
@@ -57,7 +57,7 @@ def box(height: int, width: int, numbers: np.ndarray, *, min_area: float, max_ar
     return left, top, min(left + wide, width), min(top + tall, height)
 
 
-def cut(
+def read_crop(
     content: bytes, size: tuple[int, int], *, channels: int, place: Callable[[int, int], Box]
 ) -> np.ndarray:  # -> (height, width, C)
     """A part of a picture file at a size.
@@ -73,16 +73,16 @@ def cut(
     """
 
     def use(image: Image.Image) -> np.ndarray:
-        whole = images.head_of(image)
+        whole = images.header_of_image(image)
         left, top, right, bottom = place(whole.height, whole.width)
         spare = min((bottom - top) / size[0], (right - left) / size[1])
         by = next((one for one in REDUCTIONS if one <= spare), 1) if image.format == "JPEG" else 1
-        down, across = beyond(whole, by, orientation.of(image))
-        pixels = images.pixels_of(image, content, channels, by)
+        down, across = beyond(whole, by, orientation.exif_orientation(image))
+        pixels = images.image_pixels(image, content, channels, by)
         part = left / by + across, top / by + down, right / by + across, bottom / by + down
-        return images.resized(pixels, size, part)
+        return images.resize(pixels, size, part)
 
-    return images.guarded(content, use)
+    return images.use_image(content, use)
 
 
 def beyond(whole: images.Header, by: int, orientation: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cnn_vit.data.base.padding import PAD_BATCH, within
+from cnn_vit.data.base.padding import PAD_BATCH, shrink_to_fit
 from cnn_vit.data.decode import jpeg, orientation, png
 from cnn_vit.errors import UserError
 
@@ -37,7 +37,7 @@ OTHERS = (
     (b"PK\3\4", "a zip archive", "unpack it"),
     (b"8BPS", "a Photoshop file", "export it as PNG or JPEG"),
 )  # beginnings of what bears a picture's name and is none, lower case
-REMEDY = "replace it or take it away"
+REMEDY_LARGE = "replace it or take it away"
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged notes; damaged pixels are errors
@@ -46,7 +46,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged notes; damaged 
 class UnreadableError(UserError):
     """A file that is no picture we read: why, and what to do."""
 
-    def __init__(self, reason: str, remedy: str = REMEDY):
+    def __init__(self, reason: str, remedy: str = REMEDY_LARGE):
         super().__init__(f"{reason}; {remedy}")
         self.reason = reason
         self.remedy = remedy
@@ -87,13 +87,13 @@ class Header(NamedTuple):
     colored: bool
 
 
-def header(content: bytes) -> Header:
+def read_header(content: bytes) -> Header:
     """Reads a header, from the beginning of a file or from all of it.
 
     Raises:
         UnreadableError: it is no picture of FORMATS, or too large.
     """
-    return guarded(content, head_of)
+    return use_image(content, header_of_image)
 
 
 def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
@@ -109,28 +109,28 @@ def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
     Raises:
         UnreadableError: it is no picture of FORMATS, too large, or damaged.
     """
-    return guarded(content, lambda image: pixels_of(image, content, channels))
+    return use_image(content, lambda image: image_pixels(image, content, channels))
 
 
-def inspected(content: bytes) -> Header:
+def inspect_file(content: bytes) -> Header:
     """The header of a file that can be decoded; errors as of `decode`."""
 
     def use(image: Image.Image) -> Header:
-        found = head_of(image)
-        pixels_of(image, content, 3)
+        found = header_of_image(image)
+        image_pixels(image, content, 3)
         return found
 
-    return guarded(content, use)
+    return use_image(content, use)
 
 
-def guarded(content: bytes, use: Callable[[Image.Image], object]):
+def use_image(content: bytes, use: Callable[[Image.Image], object]):
     """Opens a picture and uses it; whatever Pillow raises is one of ours."""
     if not content:
         raise UnreadableError("empty, 0 bytes")
     if content[:2] in TEXTS:
         refuse_slow("ppm_plain", len(content))
     try:
-        pieces = Pieces(uncommented(content))
+        pieces = Pieces(strip_comments(content))
         with Image.open(pieces, formats=FORMATS) as image:
             refuse_large(image.size)
             if image.tile and (codec := image.tile[0][0]) in SLOW:
@@ -140,7 +140,7 @@ def guarded(content: bytes, use: Callable[[Image.Image], object]):
     except UnreadableError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise unlike(content) from error
+        raise unknown_format_error(content) from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"more than {MOST_PIXELS:,} pixels", "make it smaller") from error
     except MemoryError as error:
@@ -150,7 +150,7 @@ def guarded(content: bytes, use: Callable[[Image.Image], object]):
         raise UnreadableError(f"damaged ({said})") from error
 
 
-def uncommented(content: bytes) -> bytes:
+def strip_comments(content: bytes) -> bytes:
     """A picture written as text without its comments, any other as it is.
 
     Pillow looks through all that is left of a block for each comment: 3 MB of them took half a minute.
@@ -171,7 +171,7 @@ def refuse_large(size: tuple[int, int]) -> None:
         raise UnreadableError(f"{height:,} x {width:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
 
 
-def unlike(content: bytes) -> UnreadableError:
+def unknown_format_error(content: bytes) -> UnreadableError:
     """The error for bytes that no reader knows, by what they begin with."""
     start = content[:256].lstrip().lower()
     if content[4:8] == b"ftyp":
@@ -182,10 +182,10 @@ def unlike(content: bytes) -> UnreadableError:
     return UnreadableError(f"no picture of a kind that is read ({', '.join(FORMATS)}), or its beginning is damaged")
 
 
-def head_of(image: Image.Image) -> Header:
+def header_of_image(image: Image.Image) -> Header:
     """Height, width and color of an open picture."""
     width, height = image.size
-    if image.format != "TIFF" and orientation.of(image) >= 5:  # Pillow gives a TIFF upright
+    if image.format != "TIFF" and orientation.exif_orientation(image) >= 5:  # Pillow gives a TIFF upright
         width, height = height, width
     return Header(height, width, is_colored(image))
 
@@ -200,19 +200,19 @@ def is_colored(image: Image.Image) -> bool:
     return image.mode not in GRAY
 
 
-def pixels_of(image: Image.Image, content: bytes, channels: int, reduction: int = 1) -> np.ndarray:  # -> (H, W, C)
+def image_pixels(image: Image.Image, content: bytes, channels: int, reduction: int = 1) -> np.ndarray:  # -> (H, W, C)
     """Pixels of an open picture, uint8, upright; the sides of a JPEG divided by 1, 2, 4 or 8, rounded up."""
     whole = image.size
     if reduction > 1:
         image.draft(None, (image.width // reduction, image.height // reduction))  # nothing where it is no JPEG
-    stored = jpeg.decoded(content, image, whole)
+    stored = jpeg.decode_jpeg(content, image, whole)
     if stored is not None:
-        return orientation.upright(recolored(stored, channels), orientation.of(image))
-    turn = 1 if image.format == "TIFF" else orientation.of(image)  # Pillow gives a TIFF upright
+        return orientation.upright(to_channels(stored, channels), orientation.exif_orientation(image))
+    turn = 1 if image.format == "TIFF" else orientation.exif_orientation(image)  # Pillow gives a TIFF upright
     image.load()
     if image.format == "PNG" and png.lacks_rows(image, content):
         raise UnreadableError("damaged (rows are missing)")
-    flat = in_eight_bits(image)
+    flat = to_eight_bits(image)
     if flat.has_transparency_data:
         over = flat.convert("RGBA")
         flat = Image.new("RGB", flat.size, "white")
@@ -221,7 +221,7 @@ def pixels_of(image: Image.Image, content: bytes, channels: int, reduction: int 
     return orientation.upright(np.array(flat).reshape(flat.height, flat.width, channels), turn)
 
 
-def in_eight_bits(image: Image.Image) -> Image.Image:
+def to_eight_bits(image: Image.Image) -> Image.Image:
     """Gray of 16 bits as 8, by 1/257; other pictures as they are.
 
     Raises:
@@ -237,7 +237,7 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
-def recolored(pixels: np.ndarray, channels: int) -> np.ndarray:  # (H, W, C) -> (H, W, channels)
+def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:  # (H, W, C) -> (H, W, channels)
     """Pixels with 1 or 3 channels: gray three times, or the luma of colors."""
     if pixels.shape[-1] == channels:
         return pixels
@@ -246,7 +246,7 @@ def recolored(pixels: np.ndarray, channels: int) -> np.ndarray:  # (H, W, C) -> 
     return np.array(Image.fromarray(pixels).convert("L"))[..., None]
 
 
-def fitted(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:  # (H, W, C) -> (height, width, C)
+def fit_image(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:  # (H, W, C) -> (height, width, C)
     """Pixels at a size: the one resize of training, evaluation and prediction.
 
     Bilinear with antialiasing (Pillow's: the tent grows with the reduction), over the part that is kept.
@@ -263,30 +263,30 @@ def fitted(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:  
     if (height, width) == size:
         return pixels
     if how == PAD_BATCH:
-        inner = within((height, width), size)
-        return pixels if inner == (height, width) else resized(pixels, inner, (0, 0, width, height))
+        inner = shrink_to_fit((height, width), size)
+        return pixels if inner == (height, width) else resize(pixels, inner, (0, 0, width, height))
     if how.startswith("pad"):
-        return boxed(pixels, size, int(how[4:-1]))
+        return letterbox(pixels, size, int(how[4:-1]))
     kept_height, kept_width = float(height), float(width)
     if how == "crop":
         scale = min(height / size[0], width / size[1])
         kept_height, kept_width = scale * size[0], scale * size[1]
     top, left = int((height - kept_height) / 2), int((width - kept_width) / 2)  # whole pixels: a mere crop stays exact
-    return resized(pixels, size, (left, top, min(left + kept_width, width), min(top + kept_height, height)))
+    return resize(pixels, size, (left, top, min(left + kept_width, width), min(top + kept_height, height)))
 
 
-def boxed(pixels: np.ndarray, size: tuple[int, int], gray: int) -> np.ndarray:  # (H, W, C) -> (height, width, C)
+def letterbox(pixels: np.ndarray, size: tuple[int, int], gray: int) -> np.ndarray:  # (H, W, C) -> (height, width, C)
     """All of a picture, as large as fits, in the middle of a gray; an odd row or column of it lies below or right."""
     height, width, channels = pixels.shape
     scale = min(size[0] / height, size[1] / width)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     found = np.full((*size, channels), gray, np.uint8)
-    found[top : top + inner[0], left : left + inner[1]] = resized(pixels, inner, (0, 0, width, height))
+    found[top : top + inner[0], left : left + inner[1]] = resize(pixels, inner, (0, 0, width, height))
     return found
 
 
-def resized(
+def resize(
     pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> np.ndarray:  # (H, W, C) -> (height, width, C)
     """A part (left, top, right, bottom) of a picture at a size."""

@@ -18,7 +18,7 @@ VERSION = f"+{simplejpeg.__version__}" if simplejpeg else ""  # behind Pillow's,
 COLORS = {"L": "GRAY", "RGB": "RGB"}  # modes of Pillow that it reads alike
 
 
-def decoded(content: bytes, image: Image.Image, whole: tuple[int, int]) -> np.ndarray | None:  # -> (H, W, 1 or 3)
+def decode_jpeg(content: bytes, image: Image.Image, whole: tuple[int, int]) -> np.ndarray | None:  # -> (H, W, 1 or 3)
     """Pixels as stored, uint8, at the size that Pillow would give.
 
     Args:

@@ -15,7 +15,7 @@ TURNS = {
 ORIENTATION = 274
 
 
-def of(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, that stands before the pixels; 1 where it is damaged or missing.
 
     To be asked before the pixels are loaded: a PNG may have one behind them, which a look at its header cannot see.

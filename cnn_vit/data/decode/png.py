@@ -13,7 +13,7 @@ def lacks_rows(image: Image.Image, content: bytes) -> bool:
     """Whether the packed rows of a decoded PNG end early: Pillow leaves the others black. Light at the end is whole."""
     if not (content[28] or image.crop((0, image.height - 1, *image.size)).getbbox() is None):
         return False
-    unpacking, at, left = zlib.decompressobj(), 8, unpacked(content)
+    unpacking, at, left = zlib.decompressobj(), 8, unpack_rows(content)
     while left > 0 and at < len(content):
         size = int.from_bytes(content[at : at + 4], "big")
         packed = content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
@@ -24,7 +24,7 @@ def lacks_rows(image: Image.Image, content: bytes) -> bool:
     return left > len(unpacking.flush())
 
 
-def unpacked(content: bytes) -> int:
+def unpack_rows(content: bytes) -> int:
     """Bytes of the rows of a PNG, each behind the byte of its filter, by its header; of seven passes if interlaced."""
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     bits = content[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[content[25]]

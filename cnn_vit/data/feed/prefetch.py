@@ -10,10 +10,10 @@ import numpy as np
 
 from cnn_vit.data.base.splits import Split
 
-PART = 16  # most pictures that a thread reads before it looks whether it should stop
+ROWS_PER_PART = 16  # most pictures that a thread reads before it looks whether it should stop
 
 
-class Rows(NamedTuple):
+class BatchRows(NamedTuple):
     """Which examples make a batch.
 
     Attributes:
@@ -29,18 +29,18 @@ class Rows(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-def nowhere(batch: dict[str, np.ndarray]) -> Any:
+def keep_on_host(batch: dict[str, np.ndarray]) -> Any:
     """Leaves a batch on the host."""
     return batch
 
 
-def flow(
+def prefetch(
     split: Split,
-    rows: Iterable[Rows],
+    rows: Iterable[BatchRows],
     *,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = nowhere,
+    place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
 ) -> Generator[Any, None, None]:
     """Makes and places the batches of `rows` ahead of their use and gives them in order.
 
@@ -49,15 +49,15 @@ def flow(
     there are no threads, or the split is in memory, the caller makes each batch, `prefetch` before it asks for it.
     """
     threads = 0 if split.in_memory else workers
-    pool = ThreadPoolExecutor(threads, "decode") if threads else Here()
+    pool = ThreadPoolExecutor(threads, "decode") if threads else InlineExecutor()
     waiting: deque[list[Future]] = deque()
     try:
         for chosen in rows:
             waiting.append(Batch(split, chosen, place).begin(pool, threads))
             if len(waiting) > prefetch:
-                yield ready(waiting.popleft())
+                yield wait_for_batch(waiting.popleft())
         while waiting:
-            yield ready(waiting.popleft())
+            yield wait_for_batch(waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)  # who stops asking waits for at most PART pictures of each thread
 
@@ -65,7 +65,7 @@ def flow(
 class Batch:
     """A batch on its way. Its parts are read by any thread; the one that reads the last part places the whole."""
 
-    def __init__(self, split: Split, rows: Rows, place: Callable[[dict[str, np.ndarray]], Any]):
+    def __init__(self, split: Split, rows: BatchRows, place: Callable[[dict[str, np.ndarray]], Any]):
         self.split, self.rows, self.place = split, rows, place
         self.images: list[np.ndarray] = []
         self.left = 0
@@ -74,7 +74,7 @@ class Batch:
     def begin(self, pool: Executor, threads: int) -> list[Future]:
         """Hands out the parts: the real rows and one of the padding."""
         wanted = min(self.rows.real + 1, len(self.rows.examples))
-        size = min(PART, -(-wanted // threads)) if threads else wanted
+        size = min(ROWS_PER_PART, -(-wanted // threads)) if threads else wanted
         parts = [slice(start, min(start + size, wanted)) for start in range(0, wanted, size)]
         self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # pictures take the place of indices
         return [pool.submit(self.read, number, part) for number, part in enumerate(parts)]
@@ -104,12 +104,12 @@ class Batch:
         return batch
 
 
-def ready(parts: list[Future]) -> Any:
+def wait_for_batch(parts: list[Future]) -> Any:
     """Waits for a batch; the first error of its parts as it was raised."""
     return next(found[0] for found in [part.result() for part in parts] if found)
 
 
-class Here(Executor):
+class InlineExecutor(Executor):
     """Does what it is given at once, in the caller's thread; an error waits until the result is asked for."""
 
     def submit(self, function: Callable, /, *given: Any, **named: Any) -> Future:

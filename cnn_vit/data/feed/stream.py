@@ -26,7 +26,7 @@ from cnn_vit.errors import UserError
 if TYPE_CHECKING:
     import jax
 
-MOST = 2**31 - 1  # examples of a split: an index is an int32
+MOST_EXAMPLES = 2**31 - 1  # examples of a split: an index is an int32
 ROUNDS = 16  # of the permutation: with 8, some orders of 5 to 10 examples were visibly rarer than others
 BLOCK = 4096  # positions looked up at once, about: 0.3 instead of 2 us each
 
@@ -63,22 +63,22 @@ def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
     low = math.isqrt(n - 1) + 1
     low += low % 2  # shifting an even number of values is an odd permutation: else all would be even
     size, digits = np.uint64(n), (np.uint64(-(-n // low)), np.uint64(low))
-    found = permuted((positions.ravel() % n).astype(np.uint64), keys, *digits)
+    found = feistel_pass((positions.ravel() % n).astype(np.uint64), keys, *digits)
     while len(outside := np.flatnonzero(found >= size)):
-        found[outside] = permuted(found[outside], keys[:, outside], *digits)
+        found[outside] = feistel_pass(found[outside], keys[:, outside], *digits)
     return found.astype(np.int64).reshape(positions.shape)
 
 
-def permuted(values: np.ndarray, keys: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
+def feistel_pass(values: np.ndarray, keys: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
     """One pass of the network over values in [0, high * low), uint64, each with its own keys (ROUNDS, values)."""
     left, right = np.divmod(values, low)
     for first, second in zip(keys[::2], keys[1::2], strict=True):
-        left = (left + hashed(right + first)) % high
-        right = (right + hashed(left + second)) % low
+        left = (left + hash_uint64(right + first)) % high
+        right = (right + hash_uint64(left + second)) % low
     return left * low + right
 
 
-def hashed(x: np.ndarray) -> np.ndarray:
+def hash_uint64(x: np.ndarray) -> np.ndarray:
     """63 even bits of 64, as uint64: the output function of SplitMix64, Steele et al., OOPSLA 2014."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -104,7 +104,7 @@ def batches(
     last: int | None = None,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = ahead.nowhere,
+    place: Callable[[dict[str, np.ndarray]], Any] = ahead.keep_on_host,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
@@ -131,28 +131,32 @@ def batches(
     Raises:
         UserError: no example, more than 2**31 - 1, or a batch that does not divide by the hosts.
     """
-    share = shared(split, batch_size, hosts)
+    share = rows_per_host(split, batch_size, hosts)
     mine = np.arange(host * share, (host + 1) * share)
     rows = training_rows(split, seed, mine, batch_size, first, last)
-    return ahead.flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+    return ahead.prefetch(split, rows, workers=workers, prefetch=prefetch, place=place)
 
 
 def training_rows(
     split: Split, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
-) -> Iterator[ahead.Rows]:
+) -> Iterator[ahead.BatchRows]:
     """The rows `mine` of each update's batch, with their chance where the pictures are cut.
 
     Where sizes are mixed, the pictures of all hosts decide on the size of the batch.
     """
     looked_up = mine if split.mixed is None else np.arange(batch_size)
-    for update, index in enumerate(orders(len(split), seed, looked_up, batch_size, first, last), first):
+    for update, index in enumerate(update_orders(len(split), seed, looked_up, batch_size, first, last), first):
         if split.mixed is not None:
-            yield ahead.Rows(index[mine], len(mine), size=split.mixed.holding(index))
+            yield ahead.BatchRows(index[mine], len(mine), size=split.mixed.holding(index))
             continue
-        yield ahead.Rows(index, len(mine), crops.chance(seed, update, batch_size)[mine] if split.cut else None)
+        yield ahead.BatchRows(
+            index, len(mine), crops.crop_numbers(seed, update, batch_size)[mine] if split.cut else None
+        )
 
 
-def orders(n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None) -> Iterator[np.ndarray]:
+def update_orders(
+    n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
+) -> Iterator[np.ndarray]:
     """The examples at positions k B + `mine` for each update k, looked up for a few thousand positions at a time."""
     step = max(1, BLOCK // len(mine))
     for start in itertools.count(first, step):
@@ -168,7 +172,7 @@ def ordered_batches(
     batch_size: int,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = ahead.nowhere,
+    place: Callable[[dict[str, np.ndarray]], Any] = ahead.keep_on_host,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
@@ -176,29 +180,31 @@ def ordered_batches(
 
     The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0.
     """
-    share, mixed = shared(split, batch_size, hosts), split.mixed
+    share, mixed = rows_per_host(split, batch_size, hosts), split.mixed
     order = np.arange(len(split)) if mixed is None else mixed.in_order()
     wholes = (order[start : start + batch_size] for start in range(0, len(split), batch_size))
     rows = (
-        padded(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.holding(whole))
+        pad_rows(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.holding(whole))
         for whole in wholes
     )
-    return ahead.flow(split, rows, workers=workers, prefetch=prefetch, place=place)
+    return ahead.prefetch(split, rows, workers=workers, prefetch=prefetch, place=place)
 
 
-def padded(index: np.ndarray, size: int) -> ahead.Rows:
+def pad_rows(index: np.ndarray, size: int) -> ahead.BatchRows:
     """Rows filled up to a size."""
-    return ahead.Rows(np.pad(index, (0, size - len(index))), len(index))
+    return ahead.BatchRows(np.pad(index, (0, size - len(index))), len(index))
 
 
-def shared(split: Split, batch_size: int, hosts: int) -> int:
+def rows_per_host(split: Split, batch_size: int, hosts: int) -> int:
     """Rows of a host.
 
     Raises:
         UserError: as `batches`.
     """
-    if not 1 <= len(split) <= MOST:
-        raise UserError(f"a split has {len(split):,} examples; an index has 32 bits: give it from 1 to {MOST:,}")
+    if not 1 <= len(split) <= MOST_EXAMPLES:
+        raise UserError(
+            f"a split has {len(split):,} examples; an index has 32 bits: give it from 1 to {MOST_EXAMPLES:,}"
+        )
     if batch_size < 1 or batch_size % hosts:
         below = max(batch_size, 0) // hosts * hosts
         sizes = f"{below} or {below + hosts}" if below else hosts

@@ -17,7 +17,7 @@ import numpy as np
 import PIL
 
 from cnn_vit import files
-from cnn_vit.data.base.parts import Encoded, Part
+from cnn_vit.data.base.parts import EncodedPart, Part
 from cnn_vit.data.decode import jpeg
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache, stamps
@@ -38,11 +38,11 @@ class Buffer:
     """
 
     def __init__(self, part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str):
-        self.path = place(part, at, shape, fit)
+        self.path = decoded_buffer(part, at, shape, fit)
         size = len(at) * math.prod(shape)
         self.bytes = np.empty(size + CHECK, np.uint8)
         self.pixels = self.bytes[:size].reshape(len(at), *shape)
-        self.filled = self.path is not None and read(self.path, self.bytes)
+        self.filled = self.path is not None and read_exactly(self.path, self.bytes)
 
     def keep(self) -> None:
         """Writes down what has been filled in, where it is worth it and there is room."""
@@ -55,9 +55,9 @@ class Buffer:
         self.filled = True
 
 
-def place(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
+def decoded_buffer(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
     """Where the pictures of a split are kept; None where that is not worth it, or there is no cache."""
-    if not isinstance(part, Encoded) or part.mark is None or part.sizes[at].sum() < LEAST:
+    if not isinstance(part, EncodedPart) or part.mark is None or part.sizes[at].sum() < LEAST:
         return None
     digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{RULES}:{shape}:{fit}".encode())
     for index in at.tolist():
@@ -67,7 +67,7 @@ def place(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> 
     return None
 
 
-def read(path: Path, into: np.ndarray) -> bool:
+def read_exactly(path: Path, into: np.ndarray) -> bool:
     """Reads a file of exactly so many bytes; whether it is whole."""
     try:
         with open(path, "rb") as file:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cnn_vit.data.base.parts import Encoded, Found, Part, Pixels, whole
-from cnn_vit.data.base.threads import each
+from cnn_vit.data.base.parts import EncodedPart, Part, PixelPart, SourceData, read_whole
+from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import unreadable
 from cnn_vit.errors import UserError
@@ -21,62 +21,62 @@ MOST = 2 * 10**9  # bytes that are read
 SAMPLE = 64  # drawn pictures of each part
 
 
-def of(found: Found, *, workers: int = 0) -> tuple[str, str]:
+def data_fingerprint(found: SourceData, *, workers: int = 0) -> tuple[str, str]:
     """The fingerprint in hexadecimal, and what it was computed over."""
     if found.rule is not None:
-        return drawn(found), f"the rule of the pictures and the first {SAMPLE} of each part"
-    whole = sum(map(weight, found.parts.values())) <= MOST
+        return generated_digest(found), f"the rule of the pictures and the first {SAMPLE} of each part"
+    whole = sum(map(part_bytes, found.parts.values())) <= MOST
     digest = hashlib.sha256()
     for name, part in sorted(found.parts.items()):
-        marks = contents(part, workers) if whole else map(str, sizes(part))
+        marks = content_digests(part, workers) if whole else map(str, file_sizes(part))
         classes = (found.classes[label] for label in part.labels.tolist())
         names = part.names or map(str, range(len(part.labels)))
         for entry in sorted(zip(classes, names, marks, strict=True)):
-            digest.update(framed(name, *entry))
+            digest.update(length_prefixed(name, *entry))
     return digest.hexdigest(), "split, class, name and content" if whole else "split, class, name and bytes"
 
 
-def drawn(found: Found) -> str:
+def generated_digest(found: SourceData) -> str:
     """Of pictures that are drawn: the rule, and enough of them to see another way of drawing."""
     digest = hashlib.sha256(json.dumps(found.rule, sort_keys=True).encode())
     for _, part in sorted(found.parts.items()):
-        if isinstance(part, Pixels):
+        if isinstance(part, PixelPart):
             digest.update(part.read(np.arange(min(SAMPLE, len(part.labels)))).tobytes())
     return digest.hexdigest()
 
 
-def weight(part: Part) -> int:
+def part_bytes(part: Part) -> int:
     """Bytes of a part's pictures."""
-    return int(np.sum(sizes(part), dtype=np.int64))
+    return int(np.sum(file_sizes(part), dtype=np.int64))
 
 
-def sizes(part: Part) -> np.ndarray:
+def file_sizes(part: Part) -> np.ndarray:
     """Bytes of each picture (N,)."""
-    return np.full(len(part.labels), math.prod(part.shape)) if isinstance(part, Pixels) else part.sizes
+    return np.full(len(part.labels), math.prod(part.shape)) if isinstance(part, PixelPart) else part.sizes
 
 
-def contents(part: Part, workers: int) -> Iterator[str]:
+def content_digests(part: Part, workers: int) -> Iterator[str]:
     """The sha256 of each picture's bytes, in hexadecimal."""
 
     def some(rows: range) -> list[str]:
-        if isinstance(part, Pixels):
-            shape = framed(*map(str, part.shape))
+        if isinstance(part, PixelPart):
+            shape = length_prefixed(*map(str, part.shape))
             return [hashlib.sha256(shape + pixels.tobytes()).hexdigest() for pixels in part.read(np.array(rows))]
-        return [digest_of(part, row) for row in rows]
+        return [file_digest(part, row) for row in rows]
 
-    for found in each(some, len(part.labels), workers):
+    for found in map_ranges(some, len(part.labels), workers):
         yield from found
 
 
-def digest_of(part: Encoded, index: int) -> str:
+def file_digest(part: EncodedPart, index: int) -> str:
     """The sha256 of a file, in hexadecimal."""
     try:
-        with whole(part, index) as content:
+        with read_whole(part, index) as content:
             return hashlib.sha256(content).hexdigest()
     except UnreadableError as error:
-        raise UserError(str(unreadable.Fault(unreadable.where(part, index), index, error))) from error
+        raise UserError(str(unreadable.UnreadableFile(unreadable.path_of(part, index), index, error))) from error
 
 
-def framed(*texts: str) -> bytes:
+def length_prefixed(*texts: str) -> bytes:
     """Texts one behind the other, each behind its length, so that no two lists give the same bytes."""
     return b"".join(b"%d:%s" % (len(raw), raw) for raw in (text.encode("utf-8", "surrogateescape") for text in texts))

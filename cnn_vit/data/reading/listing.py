@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cnn_vit.data.decode.images import MOST_BYTES, REMEDY, UnreadableError
+from cnn_vit.data.decode.images import MOST_BYTES, REMEDY_LARGE, UnreadableError
 from cnn_vit.errors import UserError
 from cnn_vit.files import stamps
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
-PICTURES = {
+IMAGE_ENDINGS = {
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
     ".heic", ".avif",
 }  # fmt: skip
 DEEPEST = 32  # folders inside folders
-RUN = "lock"  # a file of every run folder from its start on
+RUN_MARKER = "lock"  # a file of every run folder from its start on
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Tree:
 
     def pictures(self) -> list[Entry]:
         """Files right here with the name of a picture."""
-        return [entry for entry in self.files if is_picture(entry.name)]
+        return [entry for entry in self.files if is_image_name(entry.name)]
 
     def below(self) -> Iterator[tuple[str, Entry]]:
         """All files, of the folders inside as well: path from here, and file."""
@@ -100,7 +100,7 @@ class Listing(NamedTuple):
     read: Callable[[Entry, int | None], bytes]
 
 
-def opened(path: str) -> Listing:
+def open_listing(path: str) -> Listing:
     """Lists a folder or a zip; the zip, where a folder holds one and nothing else.
 
     Raises:
@@ -110,17 +110,17 @@ def opened(path: str) -> Listing:
         walk = Walk()
         tree = walk.folder(path, Tree(path.rstrip("/") or path))
         alone = len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip")
-        return of_zip(tree.files[0].place) if alone else Listing(tree, walk.ignored, read_file)
+        return list_zip(tree.files[0].place) if alone else Listing(tree, walk.ignored, read_file)
     if not os.path.exists(path):
         raise UserError(f"{path} is not there; data.path is a folder of pictures or a zip of one")
     if not os.path.isfile(path) or not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no folder and no zip archive; data.path is a folder of pictures or a zip of one")
-    return of_zip(path)
+    return list_zip(path)
 
 
-def is_picture(name: str) -> bool:
+def is_image_name(name: str) -> bool:
     """Whether a name is a picture's."""
-    return os.path.splitext(name)[1].lower() in PICTURES
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
 
 
 def is_junk(name: str) -> bool:
@@ -148,7 +148,7 @@ class Walk:
             tree.files.append(Entry(os.path.basename(path), path, 0, problem))
             return tree
         kept = [name for name in names if not is_junk(name)]
-        if RUN in kept and not any(map(is_picture, kept)):  # who trains among the pictures leaves a run there
+        if RUN_MARKER in kept and not any(map(is_image_name, kept)):  # who trains among the pictures leaves a run there
             self.runs += 1
             return tree
         self.ignored += len(names) - len(kept)
@@ -170,12 +170,12 @@ class Walk:
             found = os.stat(place)
         except OSError as error:
             reason = "a link to nothing" if os.path.islink(place) else f"not to be had ({error.strerror})"
-            return Entry(name, place, 0, (reason, REMEDY))
+            return Entry(name, place, 0, (reason, REMEDY_LARGE))
         if stat.S_ISREG(found.st_mode):
             return Entry(name, place, found.st_size, too_large(found.st_size), stamp=stamps.stamp(found))
         if not stat.S_ISDIR(found.st_mode):
-            return Entry(name, place, 0, ("no regular file but a pipe, a socket or a device", REMEDY))
-        if is_picture(name):
+            return Entry(name, place, 0, ("no regular file but a pipe, a socket or a device", REMEDY_LARGE))
+        if is_image_name(name):
             return Entry(name, place, 0, ("a folder with a picture's name", "rename it or take it away"))
         if depth >= DEEPEST or not self.enters(place, (found.st_dev, found.st_ino)):
             return Entry(name, place, 0, ("a link to a folder that is read already", "take it away"))
@@ -221,7 +221,7 @@ def refuse_problem(entry: Entry) -> None:
 # Zips
 
 
-def of_zip(path: str) -> Listing:
+def list_zip(path: str) -> Listing:
     """Lists a zip; it stays open."""
     try:
         stamp = stamps.stamp(os.stat(path))

@@ -14,15 +14,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from cnn_vit.data.base.padding import PAD_BATCH, Mixed, Size, cornered, sizes_for, within
-from cnn_vit.data.base.parts import Found, Part, Pixels, whole
+from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, Size, choose_buckets, pad_bottom_right, shrink_to_fit
+from cnn_vit.data.base.parts import Part, PixelPart, SourceData, read_whole
 from cnn_vit.data.base.splits import Split
-from cnn_vit.data.base.threads import each
+from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import crops, images
 from cnn_vit.data.decode.images import Header, UnreadableError
 from cnn_vit.data.reading import checking, decoded, unreadable
-from cnn_vit.data.reading.scan_cache import Verdicts
-from cnn_vit.data.reading.unreadable import Fault
+from cnn_vit.data.reading.scan_cache import ScanCache
+from cnn_vit.data.reading.unreadable import UnreadableFile
 from cnn_vit.errors import UserError
 
 MEMORY = 512 * 2**20  # bytes of decoded pictures, of all splits together
@@ -31,8 +31,8 @@ Shape = tuple[int, int, int]
 Rows = Mapping[str, tuple[str, np.ndarray]]
 
 
-def read(
-    found: Found,
+def make_splits(
+    found: SourceData,
     rows: Rows,
     *,
     sides: tuple[int, int] | None,
@@ -40,7 +40,7 @@ def read(
     fit: str,
     crop: tuple[float, float] | None,
     check: str,
-    verdicts: Verdicts,
+    verdicts: ScanCache,
     workers: int,
     batch_size: int,
 ) -> tuple[dict[str, Split], Shape]:
@@ -67,94 +67,98 @@ def read(
     """
     chosen = {split: (found.parts[part], at) for split, (part, at) in rows.items()}
     count = sum(len(at) for _, at in chosen.values())
-    closely = checking.level(check, count)
-    bad: list[Fault] = []
+    closely = checking.scan_level(check, count)
+    bad: list[UnreadableFile] = []
     done = "none"
     if sides is None or channels is None or fit == PAD_BATCH:
-        heads, bad, done = *look(chosen, "header", verdicts, workers), "header"
-        sides, channels = settled(heads, bad, count, sides, channels, fit)
+        heads, bad, done = *scan_headers(chosen, "header", verdicts, workers), "header"
+        sides, channels = settle_size(heads, bad, count, sides, channels, fit)
     shape = (*sides, channels)
     later = {split: one for split, one in chosen.items() if crop and split == "train"}
     kept = {split: one for split, one in chosen.items() if split not in later}
     if sum(len(at) for _, at in kept.values()) * math.prod(shape) > MEMORY:
         later, kept = chosen, {}
     if later and closely not in ("none", done):
-        _, bad = look(later, closely, verdicts, workers)
+        _, bad = scan_headers(later, closely, verdicts, workers)
     verdicts.save()
-    now = {split: at_once(part, at, shape, fit, workers) for split, (part, at) in kept.items()}
+    now = {split: decoded_split(part, at, shape, fit, workers) for split, (part, at) in kept.items()}
     wrong = [*bad, *(fault for _, wrong in now.values() for fault in wrong)]
-    unreadable.refuse(list({fault.name: fault for fault in wrong}.values()), count)
-    ready = {split: as_read(part, at, shape, fit) for split, (part, at) in later.items()}
+    unreadable.refuse_unreadable(list({fault.name: fault for fault in wrong}.values()), count)
+    ready = {split: lazy_split(part, at, shape, fit) for split, (part, at) in later.items()}
     ready |= {split: one for split, (one, _) in now.items()}
     if crop:
-        ready["train"] = to_cut(ready["train"], *chosen["train"], shape, crop)
+        ready["train"] = croppable_split(ready["train"], *chosen["train"], shape, crop)
     if fit == PAD_BATCH:
-        own = {split: own_sides(*one, sides, verdicts, workers) for split, one in chosen.items()}
-        sizes = sizes_for(own["train"], sides, batch_size)
-        ready = {split: replace(one, mixed=Mixed(own[split], sizes)) for split, one in ready.items()}
+        own = {split: own_image_sizes(*one, sides, verdicts, workers) for split, one in chosen.items()}
+        sizes = choose_buckets(own["train"], sides, batch_size)
+        ready = {split: replace(one, mixed=PaddedSizes(own[split], sizes)) for split, one in ready.items()}
     return {split: ready[split] for split in chosen}, shape
 
 
-def as_read(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
+def lazy_split(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
     """A split whose pictures are decoded when they are read."""
-    if isinstance(part, Pixels) and part.shape == shape:
+    if isinstance(part, PixelPart) and part.shape == shape:
         return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.drawn)
 
     def take(_: int, index: int) -> np.ndarray:
-        return one(part, index, shape, fit)
+        return read_image(part, index, shape, fit)
 
-    return Split(part.labels[at], lambda rows: many(part, at[rows], shape, take), False, named(part, at))
+    return Split(part.labels[at], lambda rows: read_images(part, at[rows], shape, take), False, names_of(part, at))
 
 
-def to_cut(split: Split, part: Part, at: np.ndarray, shape: Shape, crop: tuple[float, float]) -> Split:
+def croppable_split(split: Split, part: Part, at: np.ndarray, shape: Shape, crop: tuple[float, float]) -> Split:
     """The same, with random boxes cut out of its pictures when they are trained on."""
 
     def cut(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         def take(row: int, index: int) -> np.ndarray:
-            place = functools.partial(crops.box, numbers=numbers[row], min_area=crop[0], max_area=crop[1])
-            return box_of(part, index, shape, place)
+            place = functools.partial(crops.crop_box, numbers=numbers[row], min_area=crop[0], max_area=crop[1])
+            return read_crop_of(part, index, shape, place)
 
-        return many(part, at[rows], shape, take)
+        return read_images(part, at[rows], shape, take)
 
     return replace(split, in_memory=False, cut=cut)
 
 
-def at_once(part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int) -> tuple[Split, list[Fault]]:
+def decoded_split(
+    part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
+) -> tuple[Split, list[UnreadableFile]]:
     """A split whose pictures are decoded now, and those that cannot be."""
-    if isinstance(part, Pixels) and part.shape == shape and not part.drawn:
-        return as_read(part, at, shape, fit), []
+    if isinstance(part, PixelPart) and part.shape == shape and not part.drawn:
+        return lazy_split(part, at, shape, fit), []
     buffer = decoded.Buffer(part, at, shape, fit)
-    bad = [] if buffer.filled else filled(buffer.pixels, part, at, shape, fit, workers)
+    bad = [] if buffer.filled else decode_into(buffer.pixels, part, at, shape, fit, workers)
     if not bad:
         buffer.keep()
-    return Split(part.labels[at], buffer.pixels.__getitem__, True, named(part, at)), bad
+    return Split(part.labels[at], buffer.pixels.__getitem__, True, names_of(part, at)), bad
 
 
-def filled(pixels: np.ndarray, part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int) -> list[Fault]:
+def decode_into(
+    pixels: np.ndarray, part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
+) -> list[UnreadableFile]:
     """Decodes pictures into an array (N, H, W, C); those that cannot be are named."""
 
-    def fill(some: range) -> list[Fault]:
-        if isinstance(part, Pixels) and part.shape == shape:
+    def fill(some: range) -> list[UnreadableFile]:
+        if isinstance(part, PixelPart) and part.shape == shape:
             pixels[some.start : some.stop] = part.read(at[some.start : some.stop])
             return []
         bad = []
         for row in some:
             index = int(at[row])
             try:
-                pixels[row] = one(part, index, shape, fit)
+                pixels[row] = read_image(part, index, shape, fit)
             except UnreadableError as error:
-                bad.append(Fault(unreadable.where(part, index), index, error.bare()))
+                bad.append(UnreadableFile(unreadable.path_of(part, index), index, error.bare()))
         return bad
 
-    return [fault for bad in each(fill, len(at), workers) for fault in bad]
+    return [fault for bad in map_ranges(fill, len(at), workers) for fault in bad]
 
 
-def named(part: Part, at: np.ndarray) -> Sequence[str] | None:
+def names_of(part: Part, at: np.ndarray) -> Sequence[str] | None:
     """Names of some pictures, where they have any."""
     return None if part.names is None else [part.names[index] for index in at]
 
 
-def many(
+def read_images(
     part: Part, indices: np.ndarray, shape: Shape, take: Callable[[int, int], np.ndarray]
 ) -> np.ndarray:  # (n,) -> (n, H, W, C)
     """Pictures as they are asked for, by (place among them, index) -> pixels."""
@@ -163,57 +167,63 @@ def many(
         try:
             pixels[row] = take(row, index)
         except UnreadableError as error:
-            raise UserError(str(Fault(unreadable.where(part, index), index, error))) from error
+            raise UserError(str(UnreadableFile(unreadable.path_of(part, index), index, error))) from error
     return pixels
 
 
-def one(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H, W, C)
+def read_image(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H, W, C)
     """A picture in its final shape."""
     height, width, channels = shape
-    if isinstance(part, Pixels):
-        raw = images.recolored(part.read(np.array([index]))[0], channels)
+    if isinstance(part, PixelPart):
+        raw = images.to_channels(part.read(np.array([index]))[0], channels)
     else:
-        with whole(part, index) as content:
+        with read_whole(part, index) as content:
             raw = images.decode(content, channels=channels)
-    return cornered(images.fitted(raw, (height, width), fit), (height, width))
+    return pad_bottom_right(images.fit_image(raw, (height, width), fit), (height, width))
 
 
-def box_of(part: Part, index: int, shape: Shape, place: Callable[[int, int], crops.Box]) -> np.ndarray:  # -> (H, W, C)
+def read_crop_of(
+    part: Part, index: int, shape: Shape, place: Callable[[int, int], crops.Box]
+) -> np.ndarray:  # -> (H, W, C)
     """A box of a picture in the final shape."""
     height, width, channels = shape
-    if isinstance(part, Pixels):
-        raw = images.recolored(part.read(np.array([index]))[0], channels)
-        return images.resized(raw, (height, width), place(*raw.shape[:2]))
-    with whole(part, index) as content:
-        return crops.cut(content, (height, width), channels=channels, place=place)
+    if isinstance(part, PixelPart):
+        raw = images.to_channels(part.read(np.array([index]))[0], channels)
+        return images.resize(raw, (height, width), place(*raw.shape[:2]))
+    with read_whole(part, index) as content:
+        return crops.read_crop(content, (height, width), channels=channels, place=place)
 
 
 # Headers
 
 
-def look(
-    chosen: Mapping[str, tuple[Part, np.ndarray]], level: str, verdicts: Verdicts, workers: int
-) -> tuple[set[Header], list[Fault]]:
+def scan_headers(
+    chosen: Mapping[str, tuple[Part, np.ndarray]], level: str, verdicts: ScanCache, workers: int
+) -> tuple[set[Header], list[UnreadableFile]]:
     """All that the headers say, each once, and what cannot be read."""
-    heads, bad = checking.looked(chosen.values(), level, verdicts, workers=workers)
+    heads, bad = checking.scan_files(chosen.values(), level, verdicts, workers=workers)
     return heads, [fault for wrong in bad for fault in wrong]
 
 
-def own_sides(part: Part, at: np.ndarray, most: Size, verdicts: Verdicts, workers: int) -> np.ndarray:  # (N,) -> (N, 2)
+def own_image_sizes(
+    part: Part, at: np.ndarray, most: Size, verdicts: ScanCache, workers: int
+) -> np.ndarray:  # (N,) -> (N, 2)
     """Height and width of pictures that keep their own sizes, made smaller where they are larger than `most`; int32."""
-    if isinstance(part, Pixels):
-        return np.tile(np.array(within(part.shape[:2], most), np.int32), (len(at), 1))
-    looked = each(functools.partial(checking.look, part, at, "header", verdicts), len(at), workers)
+    if isinstance(part, PixelPart):
+        return np.tile(np.array(shrink_to_fit(part.shape[:2], most), np.int32), (len(at), 1))
+    looked = map_ranges(functools.partial(checking.scan_range, part, at, "header", verdicts), len(at), workers)
     heads = [(index, found) for some in looked for index, found, _ in some]
     right = [head for _, head in heads if isinstance(head, Header)]
-    bad = [Fault(unreadable.where(part, at), at, error) for at, error in heads if not isinstance(error, Header)]
-    unreadable.refuse(bad, len(at))
-    return np.array([within((one.height, one.width), most) for one in right], np.int32).reshape(-1, 2)
+    bad = [
+        UnreadableFile(unreadable.path_of(part, at), at, error) for at, error in heads if not isinstance(error, Header)
+    ]
+    unreadable.refuse_unreadable(bad, len(at))
+    return np.array([shrink_to_fit((one.height, one.width), most) for one in right], np.int32).reshape(-1, 2)
 
 
-def settled(
+def settle_size(
     heads: set[Header],
-    bad: Sequence[Fault],
+    bad: Sequence[UnreadableFile],
     count: int,
     sides: tuple[int, int] | None,
     channels: int | None,
@@ -225,7 +235,7 @@ def settled(
         UserError: there are several sizes.
     """
     if not heads:
-        unreadable.refuse(bad, count)
+        unreadable.refuse_unreadable(bad, count)
     sizes = sorted({(one.height, one.width) for one in heads})
     if sides is None and fit == PAD_BATCH:
         sides = max(height for height, _ in sizes), max(width for _, width in sizes)

@@ -25,7 +25,7 @@ MOST = 4_000_000  # remembered for a data set; of more, those met last
 COLUMNS = {"level": np.int8, "height": np.int32, "width": np.int32, "colored": bool}
 
 
-class Verdicts:
+class ScanCache:
     """The memory of one data set.
 
     Args:
@@ -33,8 +33,8 @@ class Verdicts:
     """
 
     def __init__(self, path: str):
-        self.path = place(path)
-        stored = stored_at(self.path)
+        self.path = cache_path(path)
+        stored = read_stored(self.path)
         self.keys, self.rows = stored["key"], np.stack([stored[name].astype(np.int32) for name in COLUMNS], 1)
         self.bad: dict[str, list[Any]] = json.loads(stored["bad"].tobytes())
         self.fresh: dict[int, tuple[int, int, int, bool]] = {}
@@ -87,7 +87,7 @@ def key_of(mark: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def place(path: str) -> Path | None:
+def cache_path(path: str) -> Path | None:
     """Where a data set's verdicts are kept; None where there is no cache."""
     name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:32]
     with contextlib.suppress(UserError):
@@ -95,7 +95,7 @@ def place(path: str) -> Path | None:
     return None
 
 
-def stored_at(path: Path | None) -> dict[str, np.ndarray]:
+def read_stored(path: Path | None) -> dict[str, np.ndarray]:
     """The arrays of a file of verdicts; empty ones where there is none, or another's."""
     empty: dict[str, np.ndarray] = {"key": np.zeros(0, np.uint64), "bad": np.frombuffer(b"{}", np.uint8)}
     empty |= {name: np.zeros(0, kind) for name, kind in COLUMNS.items()}

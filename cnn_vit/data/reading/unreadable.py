@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cnn_vit.data.base.parts import Encoded, Part
+from cnn_vit.data.base.parts import EncodedPart, Part
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.errors import UserError
 
@@ -12,7 +12,7 @@ LONGEST = 200  # characters of a name that an error shows
 AGAIN = "then give the same command again"
 
 
-class Fault(NamedTuple):
+class UnreadableFile(NamedTuple):
     """A file that cannot be read.
 
     Attributes:
@@ -29,24 +29,24 @@ class Fault(NamedTuple):
         return f"{self.name} cannot be read: {self.error}"
 
 
-def where(part: Part, index: int) -> str:
+def path_of(part: Part, index: int) -> str:
     """What an error calls a picture."""
-    return shown(part.where(index)) if isinstance(part, Encoded) else f"picture {index}"
+    return printable_name(part.where(index)) if isinstance(part, EncodedPart) else f"picture {index}"
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """A name as an error prints it: on one line, escaped, not too long."""
     text = name if name.isprintable() else ascii(name)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 3 :]}"
 
 
-def listed(faults: Sequence[Fault]) -> str:
+def summarize(faults: Sequence[UnreadableFile]) -> str:
     """The first few, with reasons, and how many more."""
     named = ", ".join(f"{fault.name} ({fault.error.reason})" for fault in faults[:NAMED])
     return named + (f", and {len(faults) - NAMED:,} more" if len(faults) > NAMED else "")
 
 
-def refuse(faults: Sequence[Fault], count: int) -> None:
+def refuse_unreadable(faults: Sequence[UnreadableFile], count: int) -> None:
     """Names the files that cannot be read, of so many, in one sentence; where it leaves some out, all in its details.
 
     Raises:
@@ -58,6 +58,6 @@ def refuse(faults: Sequence[Fault], count: int) -> None:
         raise UserError(f"{faults[0]}, {AGAIN}")
     remedies = list(dict.fromkeys(fault.error.remedy for fault in faults))
     raise UserError(
-        f"{len(faults):,} of {count:,} pictures cannot be read: {listed(faults)}; {' or '.join(remedies[:3])}, {AGAIN}",
+        f"{len(faults):,} of {count:,} pictures cannot be read: {summarize(faults)}; {' or '.join(remedies[:3])}, {AGAIN}",
         details=[str(fault) for fault in faults] if len(faults) > NAMED else (),
     )

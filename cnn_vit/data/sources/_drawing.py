@@ -38,7 +38,7 @@ class Factors(NamedTuple):
     ink: np.ndarray
 
 
-def painted(given: Factors, noise: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:  # -> (n, H, W, C)
+def paint(given: Factors, noise: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:  # -> (n, H, W, C)
     """Pixels, uint8: background, textured shape over it with smooth edges, a little noise."""
     height, width, channels = image_shape
     unit = min(height, width)

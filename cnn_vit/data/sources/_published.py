@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit.data.base.parts import Given, Part, in_memory
+from cnn_vit.data.base.parts import Part, SourceOptions, pixel_part
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.files import downloads
 from cnn_vit.files.downloads import Remote
@@ -17,7 +17,7 @@ from cnn_vit.files.downloads import Remote
 BYTES = 0x0800  # IDX: unsigned bytes; the number of dimensions is added
 
 
-def without_path(name: str, given: Given, remotes: Sequence[Remote]) -> None:
+def without_path(name: str, given: SourceOptions, remotes: Sequence[Remote]) -> None:
     """Refuses a path: the source knows its files."""
     if given.path is not None:
         theirs = ", ".join(Path(remote.name).name for remote in remotes)
@@ -28,12 +28,12 @@ def without_path(name: str, given: Given, remotes: Sequence[Remote]) -> None:
         )
 
 
-def damaged(path: Path, what: str) -> SurroundingsError:
+def damaged_error(path: Path, what: str) -> SurroundingsError:
     """The error for a file that is not what it should be; `what` is a phrase behind its path."""
     return SurroundingsError(f"{path} {what}; remove it and give the same command again, which brings it anew")
 
 
-def facts(remotes: Sequence[Remote]) -> dict[str, Any]:
+def file_facts(remotes: Sequence[Remote]) -> dict[str, Any]:
     """What data.json keeps of the files."""
     return {"files": {Path(remote.name).name: {"bytes": remote.size, "sha256": remote.sha256} for remote in remotes}}
 
@@ -61,7 +61,7 @@ def idx_parts(
         pictures, marks = (downloads.fetch(remote) for remote in remotes)
         labels = idx(marks, (counts[name],))
         refuse_labels(marks, labels, classes)
-        parts[name] = in_memory(idx(pictures, (counts[name], *image_shape[:2]))[..., None], labels)
+        parts[name] = pixel_part(idx(pictures, (counts[name], *image_shape[:2]))[..., None], labels)
     return parts
 
 
@@ -80,20 +80,20 @@ def idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         with gzip.open(path) as file:
             content = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, f"does not unpack ({error})") from error
+        raise damaged_error(path, f"does not unpack ({error})") from error
     found = np.frombuffer(content[: min(head.nbytes, len(content)) // 4 * 4], ">u4")
     if not len(found) or found[0] != head[0]:
         magic = f"begins with 0x{found[0]:08x}" if len(found) else "is empty"
-        raise damaged(path, f"{magic}, expected 0x{head[0]:08x} (IDX, bytes in {len(shape)} dimensions)")
+        raise damaged_error(path, f"{magic}, expected 0x{head[0]:08x} (IDX, bytes in {len(shape)} dimensions)")
     if not np.array_equal(found, head):
-        raise damaged(path, f"holds {spoken(found[1:])} bytes, expected {spoken(head[1:])}")
+        raise damaged_error(path, f"holds {shape_text(found[1:])} bytes, expected {shape_text(head[1:])}")
     if len(content) != size:
         more = "more than " * (len(content) > size)
-        raise damaged(path, f"unpacks to {more}{min(len(content), size):,} bytes, expected {size:,}")
+        raise damaged_error(path, f"unpacks to {more}{min(len(content), size):,} bytes, expected {size:,}")
     return np.frombuffer(content, np.uint8, offset=head.nbytes).reshape(shape)
 
 
-def spoken(shape: np.ndarray) -> str:
+def shape_text(shape: np.ndarray) -> str:
     """A shape as text: 60000x28x28."""
     return "x".join(map(str, shape.tolist()))
 
@@ -101,4 +101,4 @@ def spoken(shape: np.ndarray) -> str:
 def refuse_labels(path: Path, labels: np.ndarray, classes: int) -> None:
     """Refuses a label beyond the classes."""
     if len(labels) and labels.max() >= classes:
-        raise damaged(path, f"has the label {labels.max()}, expected 0 to {classes - 1}")
+        raise damaged_error(path, f"has the label {labels.max()}, expected 0 to {classes - 1}")

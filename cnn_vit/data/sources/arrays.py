@@ -18,7 +18,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
+from cnn_vit.data.base.parts import (
+    PARTS,
+    EncodedPart,
+    Part,
+    SourceData,
+    SourceInfo,
+    SourceOptions,
+    pixel_part,
+    require_path,
+)
 from cnn_vit.errors import UserError, nearest
 from cnn_vit.files import stamps
 
@@ -38,22 +47,23 @@ class Member(NamedTuple):
     dtype: np.dtype
 
 
-def about(given: Given) -> About:
+def about(given: SourceOptions) -> SourceInfo:
     """Nothing is known before looking."""
-    with_path("arrays", given)
-    return About()
+    require_path("arrays", given)
+    return SourceInfo()
 
 
-def load(given: Given) -> Found:
+def load(given: SourceOptions) -> SourceData:
     """The parts, in memory.
 
     Raises:
         UserError: no npz, or arrays that do not fit together; names the file and the array.
     """
-    path = with_path("arrays", given)
-    with opened(path) as archive:
+    path = require_path("arrays", given)
+    with open_archive(path) as archive:
         members = {
-            name.removesuffix(".npy"): declared(path, archive, info) for name, info in directory(path, archive).items()
+            name.removesuffix(".npy"): read_declaration(path, archive, info)
+            for name, info in read_directory(path, archive).items()
         }
         arrays = Arrays(path, archive, members)
         kinds = {part: arrays.kind(part) for part in PARTS}
@@ -62,13 +72,13 @@ def load(given: Given) -> Found:
         labels = {part: arrays.labels(part, kind) for part, kind in kinds.items() if kind is not None}
         classes = arrays.classes(labels)
         parts = {part: arrays.part(part, kinds[part] or "x", found) for part, found in labels.items()}
-    return Found(classes, parts, facts={"unused": sorted(members.keys() - arrays.used)})
+    return SourceData(classes, parts, facts={"unused": sorted(members.keys() - arrays.used)})
 
 
 # The archive
 
 
-def opened(path: str) -> zipfile.ZipFile:
+def open_archive(path: str) -> zipfile.ZipFile:
     """Opens the archive."""
     if not os.path.exists(path):
         raise UserError(f"{path} is not there; data.path is an .npz of arrays")
@@ -80,7 +90,7 @@ def opened(path: str) -> zipfile.ZipFile:
     raise UserError(f"{path} is no .npz, or a damaged one; write it with numpy.savez_compressed, or download it again")
 
 
-def directory(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def read_directory(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Members by name, once their declared sizes are sane."""
     members = archive.infolist()
     if len(members) > MEMBERS:
@@ -101,7 +111,7 @@ def directory(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     return found
 
 
-def declared(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+def read_declaration(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     """Shape and dtype from an array's header, once they agree with its size."""
     name = info.filename
     try:
@@ -210,7 +220,7 @@ class Arrays:
             )
         self.refuse_lengths(name, shape[0], part, labels)
         pixels = self.read(name)
-        return in_memory(pixels if pixels.ndim == 4 else pixels[..., None], labels)
+        return pixel_part(pixels if pixels.ndim == 4 else pixels[..., None], labels)
 
     def files(self, part: str, labels: np.ndarray) -> Part:
         """A part whose pictures are the bytes of files."""
@@ -234,7 +244,7 @@ class Arrays:
             start, stop = int(offsets[index]), int(offsets[index + 1])
             return joined[start : stop if most is None else min(stop, start + most)].tobytes()
 
-        return Encoded(
+        return EncodedPart(
             labels=labels.astype(np.int32),
             content=content,
             sizes=np.diff(offsets),

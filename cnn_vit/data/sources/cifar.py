@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.base.parts import About, Found, Given, Part, in_memory
-from cnn_vit.data.sources._published import damaged, facts, refuse_labels, without_path
+from cnn_vit.data.base.parts import Part, SourceData, SourceInfo, SourceOptions, pixel_part
+from cnn_vit.data.sources._published import damaged_error, file_facts, refuse_labels, without_path
 from cnn_vit.errors import UserError
 from cnn_vit.files import downloads
 from cnn_vit.files.downloads import Remote
@@ -96,35 +96,37 @@ LAYOUTS = {  # by the number of classes
 }
 
 
-def about(given: Given) -> About:
+def about(given: SourceOptions) -> SourceInfo:
     """Classes, image shape and counts."""
-    layout = chosen(given)
+    layout = choose_layout(given)
     counts = {part: sum(records.values()) for part, records in layout.records.items()}
-    return About(layout.classes, len(layout.classes), SHAPE, counts)
+    return SourceInfo(layout.classes, len(layout.classes), SHAPE, counts)
 
 
-def load(given: Given) -> Found:
+def load(given: SourceOptions) -> SourceData:
     """Both parts, in memory, in the order of the batches.
 
     Raises:
         UserError: `data.classes` is none of 10, 20 and 100.
         SurroundingsError: the archive cannot be had, or is damaged; the sentence says where to put it.
     """
-    layout = chosen(given)
+    layout = choose_layout(given)
     path = downloads.fetch(layout.remote)
     contents = dict(members(path, layout))
-    if lost := [name for name in (layout.names, *sizes(layout)) if name not in contents]:
-        raise damaged(path, f"lacks {', '.join(lost)} in {layout.folder}")
+    if lost := [name for name in (layout.names, *record_sizes(layout)) if name not in contents]:
+        raise damaged_error(path, f"lacks {', '.join(lost)} in {layout.folder}")
     names = tuple(contents[layout.names].decode("utf-8", "replace").split())
     if names != layout.classes:
-        raise damaged(path, f"names the classes {' '.join(names)[:200]}, expected {' '.join(layout.classes)[:200]}")
+        raise damaged_error(
+            path, f"names the classes {' '.join(names)[:200]}, expected {' '.join(layout.classes)[:200]}"
+        )
     parts: dict[str, Part] = {}
     for part, records in layout.records.items():
-        parts[part] = decoded(path, layout, [contents.pop(name) for name in records])
-    return Found(layout.classes, parts, facts=facts([layout.remote]))
+        parts[part] = decode_records(path, layout, [contents.pop(name) for name in records])
+    return SourceData(layout.classes, parts, facts=file_facts([layout.remote]))
 
 
-def chosen(given: Given) -> Layout:
+def choose_layout(given: SourceOptions) -> Layout:
     """The layout for a number of classes."""
     if (given.classes or 10) not in LAYOUTS:
         raise UserError(
@@ -135,7 +137,7 @@ def chosen(given: Given) -> Layout:
     return layout
 
 
-def sizes(layout: Layout) -> dict[str, int]:
+def record_sizes(layout: Layout) -> dict[str, int]:
     """Bytes of each file of records."""
     record = layout.labels + PIXELS
     return {name: count * record for records in layout.records.values() for name, count in records.items()}
@@ -143,7 +145,7 @@ def sizes(layout: Layout) -> dict[str, int]:
 
 def members(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
     """Name and content of the files of an archive that are read, once their sizes are right; nothing is unpacked."""
-    expected = sizes(layout)
+    expected = record_sizes(layout)
     wanted = {f"{layout.folder}/{name}": name for name in (*expected, layout.names)}
     try:
         with tarfile.open(path, "r:gz") as archive:
@@ -153,14 +155,14 @@ def members(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
                     continue
                 size = expected.get(name, min(member.size, MOST))
                 if member.size != size:
-                    raise damaged(path, f"has {name} of {member.size:,} bytes, expected {size:,}")
+                    raise damaged_error(path, f"has {name} of {member.size:,} bytes, expected {size:,}")
                 content = archive.extractfile(member)
                 yield name, content.read() if content else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise damaged(path, f"does not unpack ({error})") from error
+        raise damaged_error(path, f"does not unpack ({error})") from error
 
 
-def decoded(path: Path, layout: Layout, contents: list[bytes]) -> Part:
+def decode_records(path: Path, layout: Layout, contents: list[bytes]) -> Part:
     """A part from the records of its files."""
     records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, layout.labels + PIXELS)
     labels = records[:, layout.label]
@@ -168,4 +170,4 @@ def decoded(path: Path, layout: Layout, contents: list[bytes]) -> Part:
     pixels = np.empty((len(records), AREA, COLORS), np.uint8)
     for color, plane in enumerate(np.split(records[:, layout.labels :], COLORS, axis=1)):
         pixels[:, :, color] = plane  # plane by plane: 7 times as fast as a copy of the transposed array
-    return in_memory(pixels.reshape(-1, *SHAPE), labels)
+    return pixel_part(pixels.reshape(-1, *SHAPE), labels)

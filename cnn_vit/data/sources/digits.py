@@ -3,7 +3,7 @@
 From the UCI "Optical recognition of handwritten digits" (Alpaydin and Kaynak 1998), its test half, by 13 writers. Each
 writer is on both sides of the split below, so accuracies say nothing about a new hand.
 
-The split is `splits.order` of all 1,797: first 360 for test, next 144 for validation, the other 1,293 for train. Their
+The split is `splits.stratified_order` of all 1,797: first 360 for test, next 144 for validation, the other 1,293 for train. Their
 indices stand in digits_test.txt and digits_validation.txt beside this file. The rule was not chosen by its accuracy.
 Levels 0 to 16 become round(level * 255 / 16).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_vit.data.base.parts import About, Found, Given, in_memory, without_path
+from cnn_vit.data.base.parts import SourceData, SourceInfo, SourceOptions, pixel_part, refuse_path
 
 CLASSES = tuple("0123456789")
 SHAPE = (8, 8, 1)
@@ -21,19 +21,19 @@ COUNT = 1797
 HELD_OUT = {"test": 360, "validation": 144}
 
 
-def about(given: Given) -> About:
+def about(given: SourceOptions) -> SourceInfo:
     """Classes, image shape and counts."""
-    without_path("digits", given)
+    refuse_path("digits", given)
     counts = {"train": COUNT - sum(HELD_OUT.values()), **HELD_OUT}
-    return About(CLASSES, len(CLASSES), SHAPE, counts)
+    return SourceInfo(CLASSES, len(CLASSES), SHAPE, counts)
 
 
-def load(given: Given) -> Found:
+def load(given: SourceOptions) -> SourceData:
     """The three parts, in memory."""
-    without_path("digits", given)
+    refuse_path("digits", given)
     levels, labels = table()
     pixels = np.rint(levels.reshape(-1, *SHAPE) * 255 / 16).astype(np.uint8)  # (N, 8, 8, 1)
-    return Found(CLASSES, {name: in_memory(pixels[at], labels[at]) for name, at in indices().items()})
+    return SourceData(CLASSES, {name: pixel_part(pixels[at], labels[at]) for name, at in indices().items()})
 
 
 def table() -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given, with_path
-from cnn_vit.data.reading.listing import Entry, Listing, Tree, is_picture, opened
-from cnn_vit.data.reading.unreadable import shown
+from cnn_vit.data.base.parts import PARTS, EncodedPart, SourceData, SourceInfo, SourceOptions, require_path
+from cnn_vit.data.reading.listing import Entry, Listing, Tree, is_image_name, open_listing
+from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.errors import UserError, nearest
 
 SPLITS = {
@@ -27,20 +27,20 @@ LAYOUT = "put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg or 
 WRAPPED = 8  # folders around all others that are looked into
 
 
-def about(given: Given) -> About:
+def about(given: SourceOptions) -> SourceInfo:
     """Nothing is known before looking."""
-    with_path("folder", given)
-    return About()
+    require_path("folder", given)
+    return SourceInfo()
 
 
-def load(given: Given) -> Found:
+def load(given: SourceOptions) -> SourceData:
     """The parts; a picture is read when it is asked for.
 
     Raises:
         UserError: nothing there, another layout, a class without pictures or in no train folder.
     """
-    listing = opened(with_path("folder", given))
-    root = unwrapped(listing.tree)
+    listing = open_listing(require_path("folder", given))
+    root = unwrap(listing.tree)
     folders = split_folders(root)
     by_part = {part: by_class(tree) for part, tree in (folders or {"train": root}).items()}
     classes = class_list(root, by_part)
@@ -48,13 +48,13 @@ def load(given: Given) -> Found:
     facts: dict[str, Any] = {"ignored": listing.ignored}
     if not folders:
         facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
-    return Found(classes, parts, facts=facts, undivided=not folders)
+    return SourceData(classes, parts, facts=facts, undivided=not folders)
 
 
 # Where the classes are
 
 
-def unwrapped(tree: Tree) -> Tree:
+def unwrap(tree: Tree) -> Tree:
     """The tree inside the folders that wrap all others."""
     for _ in range(WRAPPED):
         (name, inside), *others = tree.folders.items() or [("", tree)]
@@ -73,20 +73,20 @@ def split_folders(root: Tree) -> dict[str, Tree]:
     names = [name for name in root.folders if name.casefold() in SPLITS]
     if not any(root.folders[name].folders and not root.folders[name].pictures() for name in names):
         if names and len(names) == len(root.folders):
-            raise UserError(f"{shown(root.folders[names[0]].path)} has no class folders; {LAYOUT}")
+            raise UserError(f"{printable_name(root.folders[names[0]].path)} has no class folders; {LAYOUT}")
         return {}
     found: dict[str, Tree] = {}
     for name in names:
         part = SPLITS[name.casefold()]
         if part in found:
-            raise UserError(f"{shown(root.path)} has two folders for {part}; keep one of them")
+            raise UserError(f"{printable_name(root.path)} has two folders for {part}; keep one of them")
         found[part] = root.folders[name]
     if "train" not in found:
-        raise UserError(f"{shown(root.path)} has {' and '.join(names)} but no train folder; {LAYOUT}")
+        raise UserError(f"{printable_name(root.path)} has {' and '.join(names)} but no train folder; {LAYOUT}")
     for name, tree in root.folders.items():
-        if name not in names and any(is_picture(entry.name) for _, entry in tree.below()):
+        if name not in names and any(is_image_name(entry.name) for _, entry in tree.below()):
             raise UserError(
-                f"{shown(tree.path)} has pictures and lies beside {' and '.join(names)}; move it into a split or away"
+                f"{printable_name(tree.path)} has pictures and lies beside {' and '.join(names)}; move it into a split or away"
             )
     return {part: found[part] for part in PARTS if part in found}
 
@@ -98,22 +98,28 @@ def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
         UserError: pictures outside, no classes, splits below classes, two names that only look different.
     """
     if stray := tree.pictures():
-        where = f"{shown(stray[0].place)} lies outside the class folders" if tree.folders else "there are no classes"
-        raise UserError(f"{shown(tree.path)} has {len(stray)} pictures right in it, {where}; {LAYOUT}")
+        where = (
+            f"{printable_name(stray[0].place)} lies outside the class folders"
+            if tree.folders
+            else "there are no classes"
+        )
+        raise UserError(f"{printable_name(tree.path)} has {len(stray)} pictures right in it, {where}; {LAYOUT}")
     if not tree.folders:
-        raise UserError(f"{shown(tree.path)} holds no pictures; {LAYOUT}")
+        raise UserError(f"{printable_name(tree.path)} holds no pictures; {LAYOUT}")
     found: dict[str, list[tuple[str, Entry]]] = {}
     alike: dict[str, str] = {}
     for folder, inside in tree.folders.items():
         name = unicodedata.normalize("NFC", folder)
         other = alike.setdefault(" ".join(name.casefold().split()), folder)
         if other != folder:
-            raise UserError(f"{shown(tree.path)} has the classes {other!r} and {folder!r}; give them names apart")
+            raise UserError(
+                f"{printable_name(tree.path)} has the classes {other!r} and {folder!r}; give them names apart"
+            )
         if inner := [one for one in inside.folders if one.casefold() in SPLITS]:
-            raise UserError(f"{shown(inside.folders[inner[0]].path)} is a split inside a class; {LAYOUT}")
+            raise UserError(f"{printable_name(inside.folders[inner[0]].path)} is a split inside a class; {LAYOUT}")
         found[name] = sorted(inside.below(), key=lambda pair: pair[0])
         if not found[name]:
-            raise UserError(f"{shown(inside.path)} holds no pictures; fill it or remove it")
+            raise UserError(f"{printable_name(inside.path)} holds no pictures; fill it or remove it")
     return found
 
 
@@ -130,7 +136,7 @@ def class_list(root: Tree, by_part: Mapping[str, Mapping[str, object]]) -> tuple
             if name not in classes:
                 near = f"; did you mean {nearest(name, classes)[0]!r}?" if nearest(name, classes) else ""
                 raise UserError(
-                    f"{shown(root.path)}: class {name!r} is in {part} but not in train; rename its folder, add it to "
+                    f"{printable_name(root.path)}: class {name!r} is in {part} but not in train; rename its folder, add it to "
                     f"train or remove it{near}"
                 )
     return classes
@@ -139,11 +145,11 @@ def class_list(root: Tree, by_part: Mapping[str, Mapping[str, object]]) -> tuple
 # Parts
 
 
-def part_of(listing: Listing, found: Mapping[str, list[tuple[str, Entry]]], classes: tuple[str, ...]) -> Encoded:
+def part_of(listing: Listing, found: Mapping[str, list[tuple[str, Entry]]], classes: tuple[str, ...]) -> EncodedPart:
     """A part, class by class."""
     files = [(f"{name}/{path}", entry) for name in classes for path, entry in found.get(name, ())]
     entries = [entry for _, entry in files]
-    return Encoded(
+    return EncodedPart(
         labels=np.repeat(np.arange(len(classes), dtype=np.int32), [len(found.get(name, ())) for name in classes]),
         content=lambda index, most: listing.read(entries[index], most),
         sizes=np.array([entry.size for entry in entries], np.int64),

@@ -21,7 +21,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given, Part, in_memory, with_path
+from cnn_vit.data.base.parts import (
+    PARTS,
+    EncodedPart,
+    Part,
+    SourceData,
+    SourceInfo,
+    SourceOptions,
+    pixel_part,
+    require_path,
+)
 from cnn_vit.errors import UserError
 from cnn_vit.settings import recipes
 
@@ -31,41 +40,41 @@ CLASSES = 1_000_000  # at most
 Example = tuple[np.ndarray, int | str]
 
 
-def about(given: Given) -> About:
+def about(given: SourceOptions) -> SourceInfo:
     """Nothing is known before looking; the path's form is checked and nothing is run.
 
     Raises:
         UserError: it is none.
     """
-    halves(with_path("generator", given))
-    return About()
+    split_path(require_path("generator", given))
+    return SourceInfo()
 
 
-def load(given: Given) -> Found:
+def load(given: SourceOptions) -> SourceData:
     """The parts, in memory. Runs the file.
 
     Raises:
         UserError: no such file or function, whatever it raises (with file and line), examples that are none.
     """
-    text = with_path("generator", given)
-    path, name = halves(text)
+    text = require_path("generator", given)
+    path, name = split_path(text)
     if not path.is_file():
         raise UserError(f"{path} is not there; {FORM}")
-    function = getattr(recipes.executed(path, name=str(path)), name, None)
+    function = getattr(recipes.run_file(path, name=str(path)), name, None)
     if not callable(function):
         raise UserError(f"{path} has no function {name!r}; {FORM}")
     divided = takes_split(function)
     splits = PARTS if divided else PARTS[:1]
-    examples = {part: taken(path, function, part if divided else None) for part in splits}
+    examples = {part: take_examples(path, function, part if divided else None) for part in splits}
     if not examples["train"]:
         raise UserError(f"{text} gives nothing to train on; yield (image, label)")
     marks = {part: [label for _, label in found] for part, found in examples.items() if found}
-    classes, labels = numbered(text, marks, given.classes)
+    classes, labels = number_labels(text, marks, given.classes)
     parts = {part: part_of([image for image, _ in examples[part]], labels[part], f"{text} {part}") for part in labels}
-    return Found(classes, parts, undivided=not divided)
+    return SourceData(classes, parts, undivided=not divided)
 
 
-def halves(text: str) -> tuple[Path, str]:
+def split_path(text: str) -> tuple[Path, str]:
     """File and function of a path."""
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
@@ -91,15 +100,15 @@ def takes_split(function: Callable) -> bool:
     return bool(needed) or any(word.name == "split" for word in words)
 
 
-def taken(path: Path, function: Callable, part: str | None) -> list[Example]:
+def take_examples(path: Path, function: Callable, part: str | None) -> list[Example]:
     """All examples of one split; what the function raises is told with its line."""
     name = getattr(function, "__name__", "it")
-    with recipes.faults(path, name=str(path)):
+    with recipes.recipe_errors(path, name=str(path)):
         given: Iterable[Any] = function() if part is None else function(part)
-        return list(examples(() if given is None else given, f"{path}:{name}"))
+        return list(checked_examples(() if given is None else given, f"{path}:{name}"))
 
 
-def examples(given: Iterable[Any], where: str) -> Iterator[Example]:
+def checked_examples(given: Iterable[Any], where: str) -> Iterator[Example]:
     """Checked examples.
 
     Raises:
@@ -111,7 +120,7 @@ def examples(given: Iterable[Any], where: str) -> Iterator[Example]:
     for place, one in enumerate(given):
         if not isinstance(one, tuple | list) or len(one) != 2:
             raise UserError(f"{where}: example {place} is no pair (image, label) but {type(one).__name__}")
-        image, label = pixels(one[0], f"{where}: image {place}"), one[1]
+        image, label = to_pixels(one[0], f"{where}: image {place}"), one[1]
         if isinstance(label, bool | np.bool_) or not isinstance(label, int | np.integer | str) or label == "":
             raise UserError(f"{where}: label {place} is {label!r:.60}; it is an integer from 0, or a text")
         weight += image.nbytes
@@ -120,7 +129,7 @@ def examples(given: Iterable[Any], where: str) -> Iterator[Example]:
         yield image, str(label) if isinstance(label, str) else int(label)
 
 
-def pixels(image: Any, where: str) -> np.ndarray:  # -> (H, W, C)
+def to_pixels(image: Any, where: str) -> np.ndarray:  # -> (H, W, C)
     """An image as an array of its own.
 
     Raises:
@@ -138,7 +147,7 @@ def pixels(image: Any, where: str) -> np.ndarray:  # -> (H, W, C)
     return found
 
 
-def numbered(
+def number_labels(
     text: str, labels: dict[str, list[int | str]], asked: int | None
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Classes and labels (N,): texts are numbered in their order; integers stand for themselves.
@@ -166,9 +175,9 @@ def numbered(
 def part_of(images: list[np.ndarray], labels: np.ndarray, where: str) -> Part:
     """A part: an array where all pictures have one shape, else files in memory."""
     if len({image.shape for image in images}) == 1:
-        return in_memory(np.stack(images), labels)
-    files = [bitmap(image) for image in images]
-    return Encoded(
+        return pixel_part(np.stack(images), labels)
+    files = [to_bmp(image) for image in images]
+    return EncodedPart(
         labels=labels,
         content=lambda index, most: files[index][:most],
         sizes=np.array([len(one) for one in files], np.int64),
@@ -176,7 +185,7 @@ def part_of(images: list[np.ndarray], labels: np.ndarray, where: str) -> Part:
     )
 
 
-def bitmap(image: np.ndarray) -> bytes:
+def to_bmp(image: np.ndarray) -> bytes:
     """Pixels as a BMP, exactly: the fastest format that `images` reads."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "BMP")

@@ -7,8 +7,8 @@ PyTorch point to. Each sha256 and size as tensorflow_datasets publishes it (url_
 torchvision does.
 """
 
-from cnn_vit.data.base.parts import About, Found, Given
-from cnn_vit.data.sources._published import facts, idx_parts, without_path
+from cnn_vit.data.base.parts import SourceData, SourceInfo, SourceOptions
+from cnn_vit.data.sources._published import file_facts, idx_parts, without_path
 from cnn_vit.files.downloads import Remote
 
 CLASSES = tuple("0123456789")
@@ -56,17 +56,17 @@ FILES = {  # pictures and labels of each part
 REMOTES = [one for pair in FILES.values() for one in pair]
 
 
-def about(given: Given) -> About:
+def about(given: SourceOptions) -> SourceInfo:
     """Classes, image shape and counts."""
     without_path("mnist", given, REMOTES)
-    return About(CLASSES, len(CLASSES), SHAPE, COUNTS)
+    return SourceInfo(CLASSES, len(CLASSES), SHAPE, COUNTS)
 
 
-def load(given: Given) -> Found:
+def load(given: SourceOptions) -> SourceData:
     """Both parts, in memory, in the order of the files.
 
     Raises:
         SurroundingsError: a file cannot be had, or is damaged; the sentence says where to put it.
     """
     without_path("mnist", given, REMOTES)
-    return Found(CLASSES, idx_parts(FILES, COUNTS, SHAPE, classes=len(CLASSES)), facts=facts(REMOTES))
+    return SourceData(CLASSES, idx_parts(FILES, COUNTS, SHAPE, classes=len(CLASSES)), facts=file_facts(REMOTES))

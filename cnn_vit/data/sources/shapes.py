@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.base.parts import PARTS, About, Found, Given, Pixels, without_path
-from cnn_vit.data.sources._drawing import LUMA, SHAPES, TEXTURES, Factors, painted
+from cnn_vit.data.base.parts import PARTS, PixelPart, SourceData, SourceInfo, SourceOptions, refuse_path
+from cnn_vit.data.sources._drawing import LUMA, SHAPES, TEXTURES, Factors, paint
 from cnn_vit.errors import UserError
 
 SIDE = 32  # pixels, where no image size is given
@@ -24,20 +24,20 @@ WORDS = 4  # of a block
 
 
 def about(
-    given: Given,
+    given: SourceOptions,
     *,
     train_count: int = 10_000,
     validation_count: int = 1_000,
     test_count: int = 2_000,
     shapes_seed: int = 0,
     label: Literal["shape", "texture", "position"] = "shape",
-) -> About:
+) -> SourceInfo:
     """Classes, image shape and counts; nothing is drawn.
 
     Raises:
         UserError: a number out of its range.
     """
-    without_path("shapes", given)
+    refuse_path("shapes", given)
     counts = dict(zip(PARTS, (train_count, validation_count, test_count), strict=True))
     for name, count in counts.items():
         if not (name == "train") <= count <= 2**31 - 1:
@@ -47,19 +47,21 @@ def about(
     height, width = given.image_size or (SIDE, SIDE)
     if min(height, width) < 8:
         raise UserError(f"shapes of {height}x{width} pixels cannot be told apart; make data.image_size at least 8")
-    classes = names(label, given.classes or usual(label))
-    return About(classes, len(classes), (height, width, given.channels or 3), {k: n for k, n in counts.items() if n})
+    classes = names(label, given.classes or default_classes(label))
+    return SourceInfo(
+        classes, len(classes), (height, width, given.channels or 3), {k: n for k, n in counts.items() if n}
+    )
 
 
 def load(
-    given: Given,
+    given: SourceOptions,
     *,
     train_count: int = 10_000,
     validation_count: int = 1_000,
     test_count: int = 2_000,
     shapes_seed: int = 0,
     label: Literal["shape", "texture", "position"] = "shape",
-) -> Found:
+) -> SourceData:
     """The parts; a picture is drawn when it is read.
 
     Args:
@@ -81,19 +83,19 @@ def load(
     for name, count in known.counts.items():
         maker = Maker(shapes_seed, PARTS.index(name), label, len(classes), image_shape)
         labels = (np.arange(count) % len(classes)).astype(np.int32)
-        parts[name] = Pixels(labels, image_shape, maker.draw, drawn=True)
-    return Found(classes, parts, rule=keywords | {"classes": len(classes), "image_shape": list(image_shape)})
+        parts[name] = PixelPart(labels, image_shape, maker.draw, drawn=True)
+    return SourceData(classes, parts, rule=keywords | {"classes": len(classes), "image_shape": list(image_shape)})
 
 
 # Classes
 
 
-def usual(label: str) -> int:
+def default_classes(label: str) -> int:
     """Number of classes where nobody says."""
     return {"shape": len(SHAPES), "texture": len(TEXTURES), "position": CELLS}[label]
 
 
-def digits(label: str, count: int) -> tuple[tuple[str, int], ...]:
+def class_factors(label: str, count: int) -> tuple[tuple[str, int], ...]:
     """Factors that make up a class, the label's own first, with the number of values of each."""
     if label == "position":
         return (("position", count),)
@@ -106,11 +108,11 @@ def digits(label: str, count: int) -> tuple[tuple[str, int], ...]:
     return first, second, ("position", -(-count // (first[1] * second[1])))
 
 
-def values(label: str, count: int, labels: np.ndarray) -> dict[str, np.ndarray]:
+def factor_values(label: str, count: int, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Value of each factor that makes up the class: class = first + size of first * second + ..."""
     found = {}
     rest = labels.astype(np.int64)
-    for factor, size in digits(label, count):
+    for factor, size in class_factors(label, count):
         found[factor] = rest % size
         rest = rest // size
     return found
@@ -118,9 +120,9 @@ def values(label: str, count: int, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def names(label: str, count: int) -> tuple[str, ...]:
     """Names of the classes: "disc", "disc-rows", "disc-rows-0x1"."""
-    side = grid(label, count)
+    side = cells_per_side(label, count)
     written = {"shape": list(SHAPES), "texture": list(TEXTURES)}
-    found = values(label, count, np.arange(count))
+    found = factor_values(label, count, np.arange(count))
     columns = [
         [written[factor][one] if factor in written else f"{one // side}x{one % side}" for one in column]
         for factor, column in found.items()
@@ -128,9 +130,9 @@ def names(label: str, count: int) -> tuple[str, ...]:
     return tuple("-".join(parts) for parts in zip(*columns, strict=True))
 
 
-def grid(label: str, count: int) -> int:
+def cells_per_side(label: str, count: int) -> int:
     """Cells on a side of the square grid of places that are classes; 1: the place is free."""
-    return math.ceil(math.sqrt(dict(digits(label, count)).get("position", 1)))
+    return math.ceil(math.sqrt(dict(class_factors(label, count)).get("position", 1)))
 
 
 # Pictures
@@ -160,7 +162,7 @@ class Maker(NamedTuple):
     def chunk(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
         """A few pictures at once: their planes stay in the processor's cache."""
         chance, noise = self.chance(indices)
-        return painted(self.chosen(indices, chance), noise, self.image_shape)
+        return paint(self.chosen(indices, chance), noise, self.image_shape)
 
     def factors(self, indices: np.ndarray) -> Factors:
         """What the pictures are drawn from."""
@@ -183,8 +185,8 @@ class Maker(NamedTuple):
     def chosen(self, indices: np.ndarray, chance: np.ndarray) -> Factors:
         """Factors from chance; those that make up the class come from it."""
         labels = np.asarray(indices) % self.classes
-        fixed = values(self.label, self.classes, labels)
-        side = grid(self.label, self.classes)
+        fixed = factor_values(self.label, self.classes, labels)
+        side = cells_per_side(self.label, self.classes)
         low, high = ROOM
         row, column = (low + (high - low) * chance[:, at] for at in (2, 3))
         shrink = 1.0
@@ -195,7 +197,7 @@ class Maker(NamedTuple):
                 for place, at in ((cell // side, 2), (cell % side, 3))
             )
             shrink = min(1.0, 1.4 / side)
-        ground, ink = colors(chance[:, 8:16])
+        ground, ink = draw_colors(chance[:, 8:16])
         return Factors(
             shape=fixed.get("shape", (chance[:, 0] * len(SHAPES)).astype(np.int64)),
             texture=fixed.get("texture", (chance[:, 1] * len(TEXTURES)).astype(np.int64)),
@@ -210,7 +212,7 @@ class Maker(NamedTuple):
         )
 
 
-def colors(chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, 8) -> (n, 3), (n, 3)
+def draw_colors(chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, 8) -> (n, 3), (n, 3)
     """Two colors whose brightness (luma) is 0.32 to 0.44 apart, either the brighter one; their hues are free."""
     first = chance[:, 0]
     apart = 0.4 + 0.15 * chance[:, 1]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit.data.base.parts import PARTS, About, Encoded, Found, Given
+from cnn_vit.data.base.parts import PARTS, EncodedPart, SourceData, SourceInfo, SourceOptions
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.errors import SurroundingsError, UserError, nearest
 
@@ -43,7 +43,7 @@ class Fields(NamedTuple):
     classes: tuple[str, ...]
 
 
-def about(given: Given, *, dataset: str = "", label: str = "") -> About:
+def about(given: SourceOptions, *, dataset: str = "", label: str = "") -> SourceInfo:
     """Nothing is known before looking; the name is checked.
 
     Raises:
@@ -53,10 +53,10 @@ def about(given: Given, *, dataset: str = "", label: str = "") -> About:
         raise UserError(f"data.name=tfds needs a data set; add --config.data.dataset=NAME: {FORMS}")
     if dataset and not WRITTEN.fullmatch(dataset):
         raise UserError(f"data.dataset is {dataset!r}, no name of the catalogue; {FORMS}")
-    return About()
+    return SourceInfo()
 
 
-def load(given: Given, *, dataset: str = "", label: str = "") -> Found:
+def load(given: SourceOptions, *, dataset: str = "", label: str = "") -> SourceData:
     """The parts; a picture is read when it is asked for.
 
     Args:
@@ -69,9 +69,9 @@ def load(given: Given, *, dataset: str = "", label: str = "") -> Found:
         SurroundingsError: tensorflow_datasets is not installed.
     """
     about(given, dataset=dataset, label=label)
-    builder = opened(given.path, dataset)
+    builder = open_prepared(given.path, dataset)
     fields = fields_of(builder, label)
-    parts: dict[str, Encoded] = {}
+    parts: dict[str, EncodedPart] = {}
     facts: dict[str, Any] = {"dataset": builder.info.full_name, "features": [fields.image, fields.label]}
     for part in PARTS:
         if part in builder.info.splits:
@@ -83,13 +83,13 @@ def load(given: Given, *, dataset: str = "", label: str = "") -> Found:
     if "train" not in parts:
         there = ", ".join(builder.info.splits) or "none"
         raise UserError(f"{builder.info.full_name} has no train split with labels (its splits: {there}); take another")
-    return Found(fields.classes, parts, facts=facts)
+    return SourceData(fields.classes, parts, facts=facts)
 
 
 # Where the files are
 
 
-def opened(path: str | None, dataset: str) -> Any:
+def open_prepared(path: str | None, dataset: str) -> Any:
     """The prepared data set, read-only.
 
     Raises:
@@ -103,9 +103,9 @@ def opened(path: str | None, dataset: str) -> Any:
         raise SurroundingsError(
             f"data.name=tfds needs tensorflow-datasets and array_record ({error}); pip install 'cnn_vit[tfds]'"
         ) from error
-    folder = where(path, dataset)
+    folder = prepared_folder(path, dataset)
     if folder is None:
-        raise unprepared(path, dataset)
+        raise unprepared_error(path, dataset)
     refuse_foreign(folder)
     try:
         builder = read_only.builder_from_directory(str(folder))
@@ -116,12 +116,12 @@ def opened(path: str | None, dataset: str) -> Any:
     if FORMAT not in formats:
         raise UserError(
             f"{folder} is prepared as {', '.join(sorted(formats)) or 'nothing'}, which has no random access; "
-            f"{command(path, dataset or builder.info.full_name)} --overwrite"
+            f"{prepare_command(path, dataset or builder.info.full_name)} --overwrite"
         )
     return builder
 
 
-def where(path: str | None, dataset: str) -> Path | None:
+def prepared_folder(path: str | None, dataset: str) -> Path | None:
     """The folder of a prepared data set: its highest version where none is said; None where there is none."""
     if not dataset:
         return Path(path or "") if (Path(path or "") / "dataset_info.json").is_file() else None
@@ -144,29 +144,29 @@ def default_folders() -> list[Path]:
     return [Path(one) for one in file_utils.list_data_dirs()]
 
 
-def unprepared(path: str | None, dataset: str) -> UserError:
+def unprepared_error(path: str | None, dataset: str) -> UserError:
     """The error for a data set that is not there: how to prepare it, or that there is none of this name."""
     if not dataset:
         return UserError(
             f"{path} holds no prepared data set (no dataset_info.json); say which with --config.data.dataset=NAME"
         )
     name = re.split("[/:]", dataset)[0]
-    known = catalogue()
+    known = catalog_names()
     if known and name not in known and (near := nearest(name, known)):
         return UserError(f"the catalogue has no {name!r}; did you mean {' or '.join(near)}?")
     folder = path or str(default_folders()[0])
     return UserError(
-        f"{dataset} is not prepared in {folder}; run: {command(path, dataset)}   (after pip install tensorflow-cpu, "
+        f"{dataset} is not prepared in {folder}; run: {prepare_command(path, dataset)}   (after pip install tensorflow-cpu, "
         "which preparing takes and reading does not)"
     )
 
 
-def command(path: str | None, dataset: str) -> str:
+def prepare_command(path: str | None, dataset: str) -> str:
     """The command that prepares a data set."""
     return f"tfds build {dataset} --file_format={FORMAT}" + (f" --data_dir={shlex.quote(path)}" if path else "")
 
 
-def catalogue() -> set[str]:
+def catalog_names() -> set[str]:
     """Names in the catalogue, of files and folders of the package; a set defined beside others may be missing."""
     top = Path(importlib.import_module("tensorflow_datasets").__file__ or "").parent
     sums = {path.stem for path in (top / "url_checksums").glob("*.txt")}
@@ -225,14 +225,14 @@ def fields_of(builder: Any, label: str) -> Fields:
     return Fields(image, mark, tuple(names) if names else tuple(map(str, range(top[mark].num_classes or 0))))
 
 
-def part_of(builder: Any, part: str, fields: Fields) -> tuple[np.ndarray, Encoded]:
+def part_of(builder: Any, part: str, fields: Fields) -> tuple[np.ndarray, EncodedPart]:
     """Labels of a part, -1 where there are none, and the part."""
     title = f"{builder.info.full_name} {part}"
     records = records_of(builder, part, title)
     labels, sizes = np.empty(len(records), np.int32), np.empty(len(records), np.int64)
     for start in range(0, len(records), AT_ONCE):
         rows = range(start, min(start + AT_ONCE, len(records)))
-        labels[rows.start : rows.stop], sizes[rows.start : rows.stop] = read(records, rows, fields, title)
+        labels[rows.start : rows.stop], sizes[rows.start : rows.stop] = read_examples(records, rows, fields, title)
     count = len(fields.classes)
     if len(labels) and not (labels == -1).all() and (labels.min() < 0 or labels.max() >= count):
         low, high = labels.min(), labels.max()
@@ -244,7 +244,7 @@ def part_of(builder: Any, part: str, fields: Fields) -> tuple[np.ndarray, Encode
         except Exception as error:  # as below
             raise UnreadableError(f"its record is damaged ({type(error).__name__})") from error
 
-    return labels, Encoded(labels, content, sizes, lambda index: f"{title}[{index}]")
+    return labels, EncodedPart(labels, content, sizes, lambda index: f"{title}[{index}]")
 
 
 def records_of(builder: Any, part: str, title: str) -> Any:
@@ -254,18 +254,18 @@ def records_of(builder: Any, part: str, title: str) -> Any:
     try:
         return builder.as_data_source(part, decoders={name: decode.SkipDecoding() for name in pictures})
     except Exception as error:  # names of files are made here, of a template that dataset_info.json holds
-        raise unreadable(title, error) from error
+        raise unreadable_error(title, error) from error
 
 
-def read(records: Any, rows: range, fields: Fields, title: str) -> tuple[list[int], list[int]]:
+def read_examples(records: Any, rows: range, fields: Fields, title: str) -> tuple[list[int], list[int]]:
     """Labels and bytes of the pictures of some examples."""
     try:
         found = records.__getitems__(list(rows))
         return [int(one[fields.label]) for one in found], [len(one[fields.image]) for one in found]
     except Exception as error:  # readers of ArrayRecord raise RuntimeError or give nothing, those of examples their own
-        raise unreadable(f"{title}[{rows[0]}:]", error) from error
+        raise unreadable_error(f"{title}[{rows[0]}:]", error) from error
 
 
-def unreadable(title: str, error: Exception) -> UserError:
+def unreadable_error(title: str, error: Exception) -> UserError:
     """The error for examples that the catalogue's readers raised something over."""
     return UserError(f"{title} cannot be read ({' '.join(str(error).split())[:200]}); prepare the data set again")

@@ -9,20 +9,20 @@ from PIL import Image
 
 from cnn_vit import data
 from cnn_vit.data.audit import headers as looking
-from cnn_vit.data.audit.headers import glance
+from cnn_vit.data.audit.headers import summarize_headers
 from cnn_vit.data.decode import images
 from cnn_vit.errors import UserError
 
 
 def section(path, **more):
-    return data.at(path, image_size=None, channels=None, fit="crop") | more
+    return data.section_for_path(path, image_size=None, channels=None, fit="crop") | more
 
 
 def test_counts_sizes_and_colors_are_those_of_all_parts_together(tmp_path):
     filled(tmp_path, {"train/a": 3, "train/b": 2, "val/a": 1, "val/b": 1}, size=(6, 8))
     filled(tmp_path, {"train/c": 2}, size=(9, 5))
     for path in [tmp_path, zipped(tmp_path, tmp_path.parent / "all.zip")]:
-        found = glance(section(path))
+        found = summarize_headers(section(path))
         assert found.classes == ("a", "b", "c")
         assert found.counts.tolist() == [4, 3, 2]
         assert sorted(map(tuple, found.sides.tolist())) == [(6, 8)] * 7 + [(9, 5)] * 2
@@ -36,8 +36,8 @@ def test_a_turned_picture_is_measured_upright_and_nothing_is_decoded(tmp_path, m
     buffer = io.BytesIO()
     Image.fromarray(noise(10, 20)).save(buffer, "JPEG", exif=exif)
     (tmp_path / "a" / "turned.jpg").write_bytes(buffer.getvalue())
-    monkeypatch.setattr(images, "pixels_of", None)
-    assert (20, 10) in map(tuple, glance(section(tmp_path)).sides.tolist())
+    monkeypatch.setattr(images, "image_pixels", None)
+    assert (20, 10) in map(tuple, summarize_headers(section(tmp_path)).sides.tolist())
 
 
 def test_pictures_without_color_are_gray(tmp_path):
@@ -45,16 +45,16 @@ def test_pictures_without_color_are_gray(tmp_path):
         (tmp_path / name).mkdir()
         for at in range(6):
             (tmp_path / name / f"{at}.png").write_bytes(png(noise(5, 5, seed=at)))
-    assert not glance(section(tmp_path)).colored
+    assert not summarize_headers(section(tmp_path)).colored
     (tmp_path / "b" / "5.png").write_bytes(png(noise(5, 5, 3)))
-    assert glance(section(tmp_path)).colored
+    assert summarize_headers(section(tmp_path)).colored
 
 
 def test_of_many_pictures_some_taken_evenly_are_looked_at(tmp_path, monkeypatch):
     for at, name in enumerate(filled(tmp_path, {"a": 8, "b": 8})):
         (tmp_path / name).write_bytes(png(noise(at + 1, 5)))
-    monkeypatch.setattr(looking, "LOOKED", 4)
-    found = glance(section(tmp_path))
+    monkeypatch.setattr(looking, "MOST_READ", 4)
+    found = summarize_headers(section(tmp_path))
     assert found.counts.tolist() == [8, 8]
     assert len(found.sides) == 4 + 2 + 2  # of train, validation and test, which have 12, 2 and 2
     assert np.ptp(found.sides[:4, 0]) >= 8  # and not the first four
@@ -63,7 +63,7 @@ def test_of_many_pictures_some_taken_evenly_are_looked_at(tmp_path, monkeypatch)
 
 def test_arrays_are_of_one_size(tmp_path):
     np.savez(tmp_path / "a.npz", train_x=noise(6, 5, 7), train_y=np.arange(6) % 3)
-    found = glance(section(tmp_path / "a.npz"))
+    found = summarize_headers(section(tmp_path / "a.npz"))
     assert (found.classes, found.sides.tolist(), found.colored) == (("0", "1", "2"), [[5, 7]], False)
     assert found.counts.tolist() == [2, 2, 2]
 
@@ -71,10 +71,10 @@ def test_arrays_are_of_one_size(tmp_path):
 def test_files_that_cannot_be_read_are_skipped_where_that_is_said(tmp_path):
     filled(tmp_path, {"a": 10, "b": 10})
     (tmp_path / "a" / "bad.png").write_bytes(b"bad")
-    assert glance(section(tmp_path)).counts.tolist() == [11, 10]  # loading names it
-    found = glance(section(tmp_path, on_bad_image="skip"))
+    assert summarize_headers(section(tmp_path)).counts.tolist() == [11, 10]  # loading names it
+    found = summarize_headers(section(tmp_path, on_bad_image="skip"))
     assert (found.counts.tolist(), found.skipped) == ([10, 10], 1)
     for path in [*(tmp_path / "a").iterdir(), *(tmp_path / "b").iterdir()]:
         path.write_bytes(b"bad")
     with pytest.raises(UserError, match="21 of 21 pictures cannot be read"):
-        glance(section(tmp_path))
+        summarize_headers(section(tmp_path))

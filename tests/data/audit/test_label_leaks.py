@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from cnn_vit.data.audit.label_leaks import labels_in
+from cnn_vit.data.audit.label_leaks import find_labels
 
 CLASSES = ("cats", "dogs", "hot dog", "Überraschung", "3")
 
 
 def found(*names, classes=CLASSES):
     labels = np.array([classes.index(name.partition("/")[0]) for name in names])
-    return labels_in(names, labels, classes)
+    return find_labels(names, labels, classes)
 
 
 @pytest.mark.parametrize(

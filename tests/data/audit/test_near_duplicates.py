@@ -56,7 +56,7 @@ def test_a_copy_in_another_format_size_or_brightness_is_found_and_no_other_pictu
     looks = np.stack([near_duplicates.thumbnail(one) for one in [*photographs, *copies]])
     count = len(photographs)
     assert count == 10
-    assert near_duplicates.near(looks) == [[at, at + count] for at in range(count)]
+    assert near_duplicates.near_groups(looks) == [[at, at + count] for at in range(count)]
 
 
 @pytest.mark.parametrize("kind", ["mirrored", "turned", "moved"])
@@ -64,13 +64,14 @@ def test_what_is_mirrored_turned_or_cut_elsewhere_is_another_picture(photographs
     other = {"mirrored": lambda x: x[:, ::-1], "turned": lambda x: x[::-1, ::-1], "moved": lambda x: x[24:, 24:]}[kind]
     looks = [near_duplicates.thumbnail(one) for one in photographs]
     assert (
-        near_duplicates.near(np.stack([*looks, *(near_duplicates.thumbnail(other(one)) for one in photographs)])) == []
+        near_duplicates.near_groups(np.stack([*looks, *(near_duplicates.thumbnail(other(one)) for one in photographs)]))
+        == []
     )
 
 
 def test_no_two_handwritten_digits_are_taken_for_one_another():
     digits = (load_digits().images * 15).astype(np.uint8)[..., None]
-    assert near_duplicates.near(np.stack([near_duplicates.thumbnail(one) for one in digits])) == []
+    assert near_duplicates.near_groups(np.stack([near_duplicates.thumbnail(one) for one in digits])) == []
 
 
 def test_the_search_finds_exactly_what_comparing_all_pairs_finds():
@@ -87,31 +88,31 @@ def test_the_search_finds_exactly_what_comparing_all_pairs_finds():
         joined |= dict.fromkeys(together, together)
     expected = sorted({tuple(sorted(some)) for some in joined.values() if len(some) > 1})
     assert 5 < len(expected) < 24
-    assert sorted(map(tuple, near_duplicates.near(looks.astype(np.uint8)))) == expected
+    assert sorted(map(tuple, near_duplicates.near_groups(looks.astype(np.uint8)))) == expected
 
 
 def test_a_film_is_one_group_though_its_frames_meet_only_some_of_each_other():
     rng = np.random.default_rng(0)
     first, last = rng.integers(40, 200, (2, 16, 16))
     frames = np.stack([first + (last - first) * at / 400 for at in range(400)]).astype(np.uint8)
-    assert near_duplicates.near(frames) == [list(range(400))]
+    assert near_duplicates.near_groups(frames) == [list(range(400))]
     values = frames.reshape(400, -1) - frames.mean((1, 2))[:, None]
-    one, _ = near_duplicates.neighbors((values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
+    one, _ = near_duplicates.neighbor_pairs((values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
     assert len(one) <= 400 * near_duplicates.NEIGHBORS  # of 79,800 pairs
 
 
 def test_what_shows_nothing_is_compared_with_nothing():
     flat = np.full((3, 16, 16), 90) + np.random.default_rng(0).integers(0, 4, (16, 16))
-    assert near_duplicates.near(flat.astype(np.uint8)) == []
-    assert near_duplicates.near(np.zeros((0, 16, 16), np.uint8)) == []
-    assert near_duplicates.near(np.random.default_rng(0).integers(0, 256, (1, 16, 16), np.uint8)) == []
+    assert near_duplicates.near_groups(flat.astype(np.uint8)) == []
+    assert near_duplicates.near_groups(np.zeros((0, 16, 16), np.uint8)) == []
+    assert near_duplicates.near_groups(np.random.default_rng(0).integers(0, 256, (1, 16, 16), np.uint8)) == []
 
 
 def test_equal_digests_are_one_group_and_all_of_them_belong_to_what_is_nearly_the_same():
     rng = np.random.default_rng(0)
     look, other = rng.integers(20, 200, (2, 16, 16), np.uint8)
     looks = np.stack([look, other, look, look + 1, other])
-    same, near = near_duplicates.groups([b"a", b"b", b"a", b"c", b"b"], looks)
+    same, near = near_duplicates.duplicate_groups([b"a", b"b", b"a", b"c", b"b"], looks)
     assert same == [[0, 2], [1, 4]]
     assert near == [[0, 2, 3]]
 

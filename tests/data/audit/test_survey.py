@@ -52,7 +52,7 @@ def test_counts_are_those_of_training_and_there_is_nothing_to_say(photos, tmp_pa
     path = zipped(photos, tmp_path / "a.zip") if packed else photos
     found = seen(path)
     loaded = data.load({"name": "folder", "path": str(path)})
-    record = findings.record(found)
+    record = findings.to_record(found)
     assert record["splits"] == loaded.facts["class_counts"]
     assert record["problems"] == []
     assert (record["pictures"], record["formats"], record["colors"]) == (34, {"PNG": 34}, {"color": 34, "gray": 0})
@@ -65,12 +65,12 @@ def test_counts_are_those_of_training_and_there_is_nothing_to_say(photos, tmp_pa
 def test_whatever_the_layout_and_the_slices_counts_are_those_of_training(tmp_path, counts, slices):
     filled(tmp_path / "root", counts)
     loaded = data.load({"name": "folder", "path": f"{tmp_path}/root", **slices})
-    assert findings.record(seen(tmp_path / "root", **slices))["splits"] == loaded.facts["class_counts"]
+    assert findings.to_record(seen(tmp_path / "root", **slices))["splits"] == loaded.facts["class_counts"]
 
 
 def test_a_source_by_name_is_counted_as_well(tmp_path):
-    found = survey.survey(survey.section_of("digits"))
-    record = findings.record(found)
+    found = survey.survey(survey.section_from_text("digits"))
+    record = findings.to_record(found)
     assert record["splits"] == data.load({"name": "digits"}).facts["class_counts"]
     assert (record["sizes"]["commonest"]["size"], record["colors"]["gray"]) == ([8, 8], 1797)
     assert record["problems"] == []
@@ -84,7 +84,7 @@ def test_sizes_formats_and_colors_are_told_as_the_pictures_stand_upright(photos)
     copied(photos, "train/cats/001.png", "train/cats/001.jpg")
     (photos / "train/cats/001.png").unlink()
     copied(photos, "train/cats/002.png", "train/cats/002.png", lambda one: one.convert("L"))
-    record = findings.record(seen(photos))
+    record = findings.to_record(seen(photos))
     assert record["formats"] == {"PNG": 33, "JPEG": 1}
     assert record["colors"] == {"color": 33, "gray": 1}
     assert record["sizes"] == {
@@ -97,7 +97,7 @@ def test_the_smallest_and_the_largest_are_pictures_that_are_there(tmp_path):
     """By area; the least of each side apart would be 8x5, which none is."""
     for size in ((8, 90), (60, 5), (30, 30)):
         filled(tmp_path / "root", {f"{kind}/{size[0]}": 4 for kind in ("cats", "dogs")}, size=size)
-    sizes = findings.record(seen(tmp_path / "root"))["sizes"]
+    sizes = findings.to_record(seen(tmp_path / "root"))["sizes"]
     assert (sizes["smallest"], sizes["largest"]) == ([60, 5], [30, 30])
 
 
@@ -107,7 +107,7 @@ def test_threads_change_nothing_and_how_far_it_is_is_told(tmp_path, workers):
     told = []
     given = {"name": "folder", "path": f"{tmp_path}/root"}
     found = survey.survey({**given, "workers": workers}, told=lambda done, count: told.append((done, count)))
-    assert findings.record(found) == findings.record(survey.survey({**given, "workers": 1}))
+    assert findings.to_record(found) == findings.to_record(survey.survey({**given, "workers": 1}))
     assert told[-1] == (170, 170)
     assert {count for _, count in told} == {170}
 
@@ -121,7 +121,7 @@ def test_every_file_that_cannot_be_read_is_named_with_reason_and_remedy(photos):
         (photos / "train/dogs" / one.name).write_bytes(one.content)
     os.mkfifo(photos / "val/dogs/pipe.png")
     found = seen(photos)
-    record = findings.record(found)
+    record = findings.to_record(found)
     assert len(record["broken"]) == len(every) + 1
     by_path = {one["path"]: one for one in record["broken"]}
     for one in every:
@@ -143,7 +143,7 @@ def test_files_that_are_skipped_are_no_errors_and_are_not_counted(photos):
     assert [one.level for one in findings.problems(found)] == ["warning"]
     (warning,) = said(photos, on_bad_image="skip")
     assert warning.startswith("1 picture cannot be read and is left out: train/cats/bad.png (")
-    assert [one["path"] for one in findings.record(found)["skipped"]] == [str(photos / "train/cats/bad.png")]
+    assert [one["path"] for one in findings.to_record(found)["skipped"]] == [str(photos / "train/cats/bad.png")]
 
 
 def test_pictures_on_both_sides_of_a_split_are_an_error(photos):
@@ -194,7 +194,7 @@ def test_what_repeats_inside_a_split_is_a_warning(photos):
         "1 picture of validation repeats another of it, 1 nearly so (val/cats/z.webp and val/cats/000.png); keep one "
         "of each",
     ]
-    record = findings.record(seen(photos))["duplicates"]
+    record = findings.to_record(seen(photos))["duplicates"]
     assert [[one["path"].rpartition("/")[2] for one in group] for group in record["same"]] == [
         ["000.png", "x.png", "y.png"]
     ]
@@ -205,7 +205,7 @@ def test_pictures_that_differ_in_one_pixel_are_not_the_same(photos):
     pixels = np.array(Image.open(photos / "train/cats/000.png"))
     pixels[-1, -1, -1] ^= 1
     Image.fromarray(pixels).save(photos / "train/cats/x.png")
-    duplicates = findings.record(seen(photos))["duplicates"]
+    duplicates = findings.to_record(seen(photos))["duplicates"]
     assert duplicates["same"] == []
     assert [len(group) for group in duplicates["near"]] == [2]
 
@@ -255,7 +255,7 @@ def test_labels_in_file_names_are_told(photos):
     assert warning.startswith("labels in file names: 17 file names say the class, of 34 (train/cats/Cat_000.png); ")
     (photos / "train/dogs/000.png").rename(photos / "train/dogs/cat.png")
     assert said(photos)[0].startswith("1 file name says another class than the folder (train/dogs/cat.png says cats); ")
-    assert findings.record(seen(photos))["names"]["other_class"][0]["says"] == "cats"
+    assert findings.to_record(seen(photos))["names"]["other_class"][0]["says"] == "cats"
 
 
 def test_names_that_steer_a_terminal_are_written_out(tmp_path):
@@ -277,22 +277,22 @@ def test_names_that_steer_a_terminal_are_written_out(tmp_path):
 def test_what_is_neither_a_path_nor_a_source_is_refused(tmp_path, monkeypatch, text, sentence):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        survey.section_of(text)
+        survey.section_from_text(text)
     assert sentence in str(caught.value)
 
 
 def test_a_folder_called_as_a_source_is_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     filled(tmp_path / "digits", {"cats": 20, "dogs": 20})
-    assert survey.section_of("digits")["name"] == "folder"
+    assert survey.section_from_text("digits")["name"] == "folder"
 
 
 def test_samples_of_each_class_are_whole_and_taken_evenly(photos):
-    found = survey.samples(seen(photos), each_class=3, side=32, most=9)
+    found = survey.sample_images(seen(photos), each_class=3, side=32, most=9)
     assert {label: pixels.shape for label, pixels in found.items()} == {0: (3, 32, 32, 3), 1: (3, 32, 32, 3)}
     flat = Image.open(photos / "train/cats/000.png").crop((0, 0, 20, 10))
     flat.save(photos / "train/cats/000.png")
-    (sample,) = survey.samples(seen(photos), each_class=1, side=60, most=1)[0]
+    (sample,) = survey.sample_images(seen(photos), each_class=1, side=60, most=1)[0]
     np.testing.assert_array_equal(sample[15:45], np.asarray(flat).repeat(3, 0).repeat(3, 1))  # each pixel a square
     assert (sample[:15] == 128).all()
     assert (sample[45:] == 128).all()

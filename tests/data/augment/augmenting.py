@@ -13,7 +13,7 @@ MANY = 600  # rows where a distribution is looked at
 
 @functools.cache
 def compiled(names):
-    return jax.jit(augment.build(names, 10), compiler_options=QUICK)
+    return jax.jit(augment.build_augmentation(names, 10), compiler_options=QUICK)
 
 
 def changed(operations, images, *, labels=None, seed=0):
@@ -21,8 +21,8 @@ def changed(operations, images, *, labels=None, seed=0):
     rows, mixing = jax.random.split(jax.random.key(seed))
     labels = np.arange(len(images)) % 10 if labels is None else labels
     keys = jax.random.split(rows, len(images))
-    given = augment.numbers(operations)
-    return map(np.asarray, compiled(augment.names(operations))(images, np.int32(labels), keys, mixing, given))
+    given = augment.operation_numbers(operations)
+    return map(np.asarray, compiled(augment.operation_names(operations))(images, np.int32(labels), keys, mixing, given))
 
 
 def noise(*shape, seed=0):

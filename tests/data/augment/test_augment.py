@@ -66,7 +66,7 @@ def test_strength_zero_is_the_identity(text):
 
 def test_a_rows_draw_depends_on_no_neighbor_and_no_batch_size():
     images, keys = noise(6, 5, 7, 3), jax.random.split(jax.random.key(1), 6)
-    function, given = compiled(augment.names(ROWS)), augment.numbers(ROWS)
+    function, given = compiled(augment.operation_names(ROWS)), augment.operation_numbers(ROWS)
     whole, _ = function(images, np.zeros(6, np.int32), keys, keys[0], given)
     others = np.concatenate([255 - images[:1], images[4:]])
     part, _ = function(others, np.zeros(3, np.int32), keys[jnp.array([3, 4, 5])], keys[1], given)
@@ -96,12 +96,18 @@ def test_a_mixing_operation_draws_from_the_batchs_key_and_its_place():
 def test_another_strength_traces_nothing_anew_and_changes_the_pictures():
     weak = ("pad_crop(1)", "affine(5, 0.5, 0.1)", "jitter(0.1)", "erase(0.1)", "mixup(0.1)")
     strong = ("pad_crop(3)", "affine(50, 2, 0.5)", "jitter(0.9)", "erase(1)", "mixup(2)")
-    assert augment.names(weak) == augment.names(strong)
-    traces, inner = [], augment.build(weak, 10)
+    assert augment.operation_names(weak) == augment.operation_names(strong)
+    traces, inner = [], augment.build_augmentation(weak, 10)
     function = jax.jit(lambda *given: traces.append(1) or inner(*given), compiler_options=QUICK)
     images, keys = noise(4, 6, 6, 1), jax.random.split(jax.random.key(0), 4)
     outs = [
-        function(images, np.zeros(4, np.int32), keys, keys[0], jax.tree.map(np.float32, augment.numbers(operations)))[0]
+        function(
+            images,
+            np.zeros(4, np.int32),
+            keys,
+            keys[0],
+            jax.tree.map(np.float32, augment.operation_numbers(operations)),
+        )[0]
         for operations in (weak, strong)
     ]
     assert len(traces) == 1
@@ -124,8 +130,8 @@ def test_another_strength_traces_nothing_anew_and_changes_the_pictures():
     ],
 )
 def test_numbers_are_read_by_position_and_by_name_with_defaults(text, name, numbers):
-    assert augment.names((text,)) == (name,)
-    assert augment.numbers((text,)) == [numbers]
+    assert augment.operation_names((text,)) == (name,)
+    assert augment.operation_numbers((text,)) == [numbers]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def test_every_operation_is_right_with_its_defaults_and_at_its_limits():
     for name, operation in augment.OPERATIONS.items():
         for limits in zip(*((number.low, number.high) for number in operation.numbers), strict=True):
             augment.check((f"{name}({', '.join(map(str, limits))})",))
-        assert augment.names((augment.signature(name),)) == (name,)
+        assert augment.operation_names((augment.signature(name),)) == (name,)
 
 
 def test_names_and_meanings_can_be_read_without_importing():
@@ -180,12 +186,12 @@ def test_names_and_meanings_can_be_read_without_importing():
 @pytest.mark.parametrize("text", [name for name, operation in augment.OPERATIONS.items() if operation.masks])
 def test_a_picture_in_a_corner_is_changed_as_if_it_were_alone(text):
     """With the same keys, for twenty of them; black lies around it before and after."""
-    names, given = augment.names((text,)), augment.numbers((text,))
+    names, given = augment.operation_names((text,)), augment.operation_numbers((text,))
     picture = noise(20, 7, 9, 3)
     images, mask = np.zeros((20, 10, 16, 3), np.uint8), np.zeros((20, 10, 16), bool)
     images[:, :7, :9], mask[:, :7, :9] = picture, True
     keys, labels = jax.random.split(jax.random.key(1), 20), np.zeros(20, np.int32)
-    change = jax.jit(augment.build(names, 10))
+    change = jax.jit(augment.build_augmentation(names, 10))
     alone, _ = change(picture, labels, keys, jax.random.key(2), given)
     found, _ = change(images, labels, keys, jax.random.key(2), given, mask)
     assert np.abs(np.asarray(alone) * 255 - picture).max() > 1  # something was changed

@@ -25,7 +25,7 @@ def test_gray_is_pillows():
 
 def test_no_saturation_is_gray_in_all_channels():
     image = jnp.asarray(noise(4, 5, 3) / np.float32(255))
-    out = color.blended(image, color.gray(image), jnp.float32(0))
+    out = color.blend(image, color.gray(image), jnp.float32(0))
     np.testing.assert_allclose(out, np.repeat(color.gray(image), 3, -1), atol=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_jitter_cuts_at_black_and_white():
 
 @pytest.mark.parametrize(("text", "share"), [("erase(1, 0.2, 0.3)", 1.0), ("erase(0.3)", 0.3), ("erase", 0.5)])
 def test_erase_blackens_one_box_of_its_area_in_its_share_of_pictures(text, share):
-    _, low, high = augment.numbers((text,))[0]
+    _, low, high = augment.operation_numbers((text,))[0]
     out, _ = changed((text,), np.full((MANY, 20, 16, 2), 255, np.uint8))
     hole = out[..., 0] == 0
     assert set(np.unique(out)) == {0, 1}

@@ -31,8 +31,8 @@ def displaced(image, down, right):
 @given(down=st.integers(-8, 8), right=st.integers(-8, 8))
 def test_a_move_by_whole_pixels_is_numpys_roll_with_zeros(down, right):
     image = np.float32(noise(5, 7, 2)) / np.float32(255)
-    np.testing.assert_array_equal(jax.jit(geometry.rolled)(image, down, right), displaced(image, down, right))
-    moved = jax.jit(geometry.moved)(image, down=float(down), right=float(right))
+    np.testing.assert_array_equal(jax.jit(geometry.roll)(image, down, right), displaced(image, down, right))
+    moved = jax.jit(geometry.transform)(image, down=float(down), right=float(right))
     np.testing.assert_allclose(moved, displaced(image, down, right), atol=1e-6)
 
 
@@ -58,20 +58,20 @@ def test_a_warp_is_two_products_with_tent_weights(angle, scale, down, right):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # (y, x), y downwards
     grid = np.stack(np.meshgrid(np.arange(6), np.arange(9), indexing="ij"), -1)
     y, x = np.moveaxis((grid - center - [down, right]) @ np.linalg.inv(turn).T + center, -1, 0)
-    out = jax.jit(geometry.moved)(image, angle=angle, scale=scale, down=down, right=right)
+    out = jax.jit(geometry.transform)(image, angle=angle, scale=scale, down=down, right=right)
     np.testing.assert_allclose(out, tent_products(image, y, x), atol=1e-5)
 
 
 def test_a_quarter_turn_is_rot90_and_a_half_turn_reverses_both_axes():
     square, oblong = np.float32(noise(6, 6, 3)) / 255, np.float32(noise(4, 7, 1)) / 255
-    turned = jax.jit(geometry.moved)
+    turned = jax.jit(geometry.transform)
     np.testing.assert_allclose(turned(square, angle=np.pi / 2), np.rot90(square), atol=1e-5)
     np.testing.assert_allclose(turned(oblong, angle=np.pi), oblong[::-1, ::-1], atol=1e-5)
 
 
 def test_a_picture_enlarged_by_two_shows_every_pixel_half_a_pixel_nearer():
     image = np.float32([[0, 8, 16, 24]])[..., None] / 255  # a slope of 8 becomes one of 4 around the same center
-    out = np.asarray(geometry.moved(np.repeat(image, 4, axis=0), scale=2.0)) * 255
+    out = np.asarray(geometry.transform(np.repeat(image, 4, axis=0), scale=2.0)) * 255
     np.testing.assert_allclose(out[1:3, :, 0], [[6, 10, 14, 18]] * 2, atol=1e-4)
 
 
@@ -148,7 +148,7 @@ def test_half_of_the_pictures_are_mirrored_and_mirrored_again_are_themselves():
 
 @pytest.mark.parametrize("text", ["resized_crop", "resized_crop(0.3, 0.5)"])
 def test_a_crop_has_the_area_the_ratio_and_the_place_it_says(text):
-    (low, high), (height, width) = augment.numbers((text,))[0], (16, 12)
+    (low, high), (height, width) = augment.operation_numbers((text,))[0], (16, 12)
     out, _ = changed((text,), slopes())
     steps = gradients(out)
     tall, wide = steps[:, 0, 0] * height, steps[:, 1, 1] * width  # of the box, in pixels

@@ -24,8 +24,8 @@ def leveled():
 
 def test_mixup_of_weight_one_is_the_identity_and_of_weight_zero_the_partner():
     one, other = jnp.float32([[1.0, 2.0]]), jnp.float32([[5.0, 9.0]])
-    assert mix.added(one, other, jnp.float32(1)).tolist() == [[1, 2]]
-    assert mix.added(one, other, jnp.float32(0)).tolist() == [[5, 9]]
+    assert mix.weighted_sum(one, other, jnp.float32(1)).tolist() == [[1, 2]]
+    assert mix.weighted_sum(one, other, jnp.float32(0)).tolist() == [[5, 9]]
 
 
 @pytest.mark.parametrize("text", ["mixup(1)", "cutmix(1)"])
@@ -56,7 +56,7 @@ def test_cutmix_pastes_one_rectangle_whole_pixels_of_the_partner():
 @pytest.mark.parametrize("weight", [0.0, 0.19, 0.75, 1.0])
 def test_the_box_of_cutmix_has_about_the_area_that_the_weight_leaves(weight):
     keys = jax.random.split(jax.random.key(0), MANY)
-    boxes = np.asarray(jax.jit(jax.vmap(lambda key: mix.replaced(20, 40, key, jnp.float32(weight))))(keys))
+    boxes = np.asarray(jax.jit(jax.vmap(lambda key: mix.cutmix_box(20, 40, key, jnp.float32(weight))))(keys))
     side = np.sqrt(1 - weight)
     assert boxes.sum((1, 2)).max() == int(20 * side + 1e-4) * int(40 * side + 1e-4)  # where nothing is cut off
     assert (boxes.sum((1, 2)) < 0.9 * boxes.sum((1, 2)).max()).any() == (weight < 1)  # centers lie at the edge too
@@ -64,7 +64,7 @@ def test_the_box_of_cutmix_has_about_the_area_that_the_weight_leaves(weight):
 
 @functools.cache
 def drawing():
-    return jax.jit(jax.vmap(mix.drawn, (0, None)))
+    return jax.jit(jax.vmap(mix.draw_weight, (0, None)))
 
 
 def weights(alpha):

@@ -235,7 +235,7 @@ def test_count_zero_changes_nothing():
 
 def test_operations_of_one_picture_follow_one_another():
     images, keys, randaugment, _ = rows()
-    alone = jax.jit(functools.partial(policies.drawn, ranges=policies.NARROW))
+    alone = jax.jit(functools.partial(policies.apply_random_operation, ranges=policies.NARROW))
     expected = list(images)
     for row, key in enumerate(keys):
         for at in range(3):
@@ -275,7 +275,7 @@ def test_a_row_runs_its_own_operation_only():
 
 def test_recipes_write_them_as_the_papers_do():
     """RandAugment's two numbers N and M; TrivialAugment has none."""
-    assert augment.numbers(("randaugment(3, 15)", "randaugment", "trivialaugment")) == [[3, 15], [2, 9], []]
+    assert augment.operation_numbers(("randaugment(3, 15)", "randaugment", "trivialaugment")) == [[3, 15], [2, 9], []]
     for text in ("randaugment(1.5)", "randaugment(2, 31)", "trivialaugment(1)"):
         with pytest.raises(UserError, match="it is written"):
             augment.check((text,))

@@ -13,7 +13,7 @@ from PIL import Image
 from cnn_vit import data
 from cnn_vit.data import batches
 from cnn_vit.data.base import padding
-from cnn_vit.data.base.padding import Mixed, sizes_for, within
+from cnn_vit.data.base.padding import PaddedSizes, choose_buckets, shrink_to_fit
 from cnn_vit.data.decode import images
 from cnn_vit.data.feed import stream
 from cnn_vit.data.reading import materialize
@@ -27,18 +27,18 @@ side = st.integers(1, 300)
 
 def test_small_pictures_by_themselves_get_a_size_of_their_own():
     sides = np.array([[8, 8], [32, 32]] * 50)
-    assert sizes_for(sides, (32, 32), 1) == ((8, 8), (32, 32))
+    assert choose_buckets(sides, (32, 32), 1) == ((8, 8), (32, 32))
 
 
 def test_large_batches_of_which_each_has_a_large_picture_need_one_size():
     """Of 64 pictures all are small once in 4^64 times; to judge the small ones alone is not worth a compilation."""
     sides = np.array([[8, 8], [16, 16], [16, 16], [16, 16]] * 25)
-    assert sizes_for(sides, (16, 16), 64) == ((16, 16),)
+    assert choose_buckets(sides, (16, 16), 64) == ((16, 16),)
 
 
 def test_batches_of_wide_pictures_are_not_padded_to_a_square():
     sides = np.stack([np.arange(40, 57), np.full(17, 80)], 1)
-    assert sizes_for(sides, (80, 80), 256) == ((56, 80), (80, 80))
+    assert choose_buckets(sides, (80, 80), 256) == ((56, 80), (80, 80))
 
 
 @few
@@ -46,7 +46,7 @@ def test_batches_of_wide_pictures_are_not_padded_to_a_square():
 def test_there_are_at_most_eight_sizes_and_one_holds_every_picture(drawn, batch_size):
     sides = np.array(drawn)
     largest = int(sides[:, 0].max()), int(sides[:, 1].max())
-    found = sizes_for(sides, largest, batch_size)
+    found = choose_buckets(sides, largest, batch_size)
     assert 1 <= len(found) <= 8
     assert found[-1] == largest
     assert all(high <= largest[0] and wide <= largest[1] for high, wide in found)
@@ -57,7 +57,7 @@ def test_there_are_at_most_eight_sizes_and_one_holds_every_picture(drawn, batch_
 @few
 @given(own=st.tuples(side, side), most=st.tuples(side, side))
 def test_a_picture_is_only_made_smaller_and_keeps_its_proportions(own, most):
-    found = within(own, most)
+    found = shrink_to_fit(own, most)
     if own[0] <= most[0] and own[1] <= most[1]:
         assert found == own
         return
@@ -67,7 +67,7 @@ def test_a_picture_is_only_made_smaller_and_keeps_its_proportions(own, most):
         assert abs(got - was * scale) <= 0.5 or got == 1
 
 
-TWO_WAYS = Mixed(
+TWO_WAYS = PaddedSizes(
     np.array([[16, 16], [5, 16], [16, 8], [3, 2]], np.int32), ((8, 8), (8, 16), (16, 8), (16, 16))
 )  # wide and tall sizes, neither of which holds the other
 
@@ -136,7 +136,7 @@ def test_larger_pictures_are_made_smaller_by_pillows_resize(folder):
     path, pixels = folder
     split = data.load(section(path, image_size=(10, 12))).splits["train"]
     for image, sides, name in zip(split.read(np.arange(len(split))), split.mixed.sides, split.names, strict=True):
-        height, width = within(pixels[name].shape[:2], (10, 12))
+        height, width = shrink_to_fit(pixels[name].shape[:2], (10, 12))
         assert sides.tolist() == [height, width]
         expected = Image.fromarray(pixels[name]).resize((width, height), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(image[:height, :width], np.asarray(expected))
@@ -207,7 +207,7 @@ def test_pictures_of_one_size_are_mixed_as_well():
 
 def test_mean_and_deviation_are_those_of_the_pictures_pixels(folder):
     path, pixels = folder
-    mean, deviation = data.mean_and_deviation(data.load(section(path)).splits["train"])
+    mean, deviation = data.mean_and_std(data.load(section(path)).splits["train"])
     every = np.concatenate([one.reshape(-1, 3) for one in pixels.values()]) / 255
     np.testing.assert_allclose(mean, every.mean(0), rtol=1e-12)
     np.testing.assert_allclose(deviation, every.std(0), rtol=1e-9)
@@ -316,5 +316,5 @@ def test_images_without_their_mask_are_refused(folder):
 
 def test_the_weights_of_what_is_looked_at_are_known_sums():
     """Every batch counts alike, and all pictures by themselves a thirtieth of all batches."""
-    _, weights = padding.needed(np.array([[8, 8], [16, 16]]), (16, 16), 1)
+    _, weights = padding.candidate_sizes(np.array([[8, 8], [16, 16]]), (16, 16), 1)
     np.testing.assert_allclose(weights.sum(), 1 + 1 / 30)

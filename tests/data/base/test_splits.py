@@ -31,7 +31,7 @@ def by_hand(labels):
 
 def laid(counts, **written):
     """Positions of each split."""
-    plan = splits.plan(counts, {**NOTHING, **written})
+    plan = splits.plan_splits(counts, {**NOTHING, **written})
     return {split: (part, positions.tolist()) for split, (part, positions) in plan.positions.items()}, plan.notes
 
 
@@ -40,7 +40,7 @@ def laid(counts, **written):
 def test_the_order_is_the_rule_applied_one_by_one(sizes, shuffle):
     labels = [label for label, size in enumerate(sizes) for _ in range(size)]
     shuffle.shuffle(labels)
-    assert splits.order(np.array(labels)).tolist() == by_hand(labels)
+    assert splits.stratified_order(np.array(labels)).tolist() == by_hand(labels)
 
 
 @few
@@ -49,14 +49,14 @@ def test_any_prefix_holds_each_class_in_its_proportion(sizes, share):
     """Its share of the place reached, rounded; the place is off by half an example of each class at most."""
     labels = np.repeat(np.arange(len(sizes)), sizes)
     length = int(share * len(labels))
-    counts = np.bincount(labels[splits.order(labels)[:length]], minlength=len(sizes))
+    counts = np.bincount(labels[splits.stratified_order(labels)[:length]], minlength=len(sizes))
     even = length * np.array(sizes) / len(labels)
     assert (abs(counts - even) <= 0.5 + np.array(sizes) / len(labels) * len(sizes) / 2 + 1e-9).all()
 
 
 def test_the_order_does_not_follow_the_file():
     labels = np.repeat([0, 1], 500)
-    order = splits.order(labels)
+    order = splits.stratified_order(labels)
     halves = [(order[order // 500 == label] % 500) for label in (0, 1)]
     assert all(abs(np.corrcoef(half, np.arange(500))[0, 1]) < 0.15 for half in halves)
     assert (halves[0] != halves[1]).any()
@@ -66,7 +66,7 @@ def test_another_picture_leaves_the_order_of_the_others():
     names = [f"c{at // 20}/{at:02}.jpg" for at in range(40)]
     more = [*names[:5], "c0/04b.jpg", *names[5:]]
     before, after = (
-        [names[at] for at in splits.order(np.array([name[1] == "1" for name in names]), names)]
+        [names[at] for at in splits.stratified_order(np.array([name[1] == "1" for name in names]), names)]
         for names in (names, more)
     )
     for label in ("c0", "c1"):
@@ -86,7 +86,7 @@ def test_another_picture_leaves_the_order_of_the_others():
     ],
 )
 def test_a_slice_is_read_as_it_is_written(text, expected):
-    found = splits.parsed(text, key="data.train")
+    found = splits.parse_slice(text, key="data.train")
     assert range(*found.bounds(1000, key="data.train")) == expected
 
 

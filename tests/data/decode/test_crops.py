@@ -63,12 +63,12 @@ def test_row_r_of_an_update_has_block_r_of_philox(seed, update):
     word = hashlib.blake2b(f"crops {seed}".encode(), digest_size=8).digest()
     key = int.from_bytes(word, "little"), update
     expected = [[(word >> 11) / 2**53 for word in philox(key, row + 1)] for row in range(5)]
-    assert crops.chance(seed, update, 5).tolist() == expected
-    assert crops.chance(seed, update, 2).tolist() == expected[:2]
+    assert crops.crop_numbers(seed, update, 5).tolist() == expected
+    assert crops.crop_numbers(seed, update, 2).tolist() == expected[:2]
 
 
 def test_the_numbers_are_even_and_independent():
-    found = np.concatenate([crops.chance(1, update, 50) for update in range(100)])
+    found = np.concatenate([crops.crop_numbers(1, update, 50) for update in range(100)])
     assert all(stats.kstest(column, "uniform").pvalue > 1e-3 for column in found.T)
     correlation = np.corrcoef(np.concatenate([found[:-1], found[1:]], axis=1).T) - np.eye(8)
     assert np.abs(correlation).max() < 4.5 / math.sqrt(len(found))
@@ -90,7 +90,7 @@ def test_the_numbers_are_even_and_independent():
     ],
 )
 def test_boxes_are_those_of_hand_arithmetic(size, share, numbers, expected):
-    found = crops.box(*size, np.array(numbers), min_area=share, max_area=share)
+    found = crops.crop_box(*size, np.array(numbers), min_area=share, max_area=share)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)
 
 
@@ -102,7 +102,7 @@ even = st.floats(0, 1, exclude_max=True)
 @given(height=sides, width=sides, numbers=st.tuples(even, even, even, even), areas=st.tuples(even, even))
 def test_a_box_lies_inside_and_has_its_share_and_proportions(height, width, numbers, areas):
     low, high = sorted(max(area, 0.01) for area in areas)
-    left, top, right, bottom = crops.box(height, width, np.array(numbers), min_area=low, max_area=high)
+    left, top, right, bottom = crops.crop_box(height, width, np.array(numbers), min_area=low, max_area=high)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     share = (right - left) * (bottom - top) / (height * width)
@@ -123,7 +123,7 @@ def whole(height, width):
 def test_a_box_of_whole_pixels_at_its_own_size_keeps_the_bits(channels):
     pixels = noise(20, 30, 3)
     expected = images.decode(encoded(pixels, "PNG"), channels=channels)[3:11, 5:17]
-    found = crops.cut(encoded(pixels, "PNG"), (8, 12), channels=channels, place=lambda *_: (5, 3, 17, 11))
+    found = crops.read_crop(encoded(pixels, "PNG"), (8, 12), channels=channels, place=lambda *_: (5, 3, 17, 11))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -138,7 +138,7 @@ def test_the_box_is_one_of_the_picture_as_it_stands_upright(orientation):
         return 3.5, 2.25, 30.75, 37
 
     expected = np.asarray(upright.resize((20, 18), Image.Resampling.BILINEAR, box=(3.5, 2.25, 30.75, 37)))
-    np.testing.assert_array_equal(crops.cut(content, (18, 20), channels=3, place=place), expected)
+    np.testing.assert_array_equal(crops.read_crop(content, (18, 20), channels=3, place=place), expected)
     assert sizes == [(40, 56) if orientation < 5 else (56, 40)]
 
 
@@ -151,10 +151,10 @@ def test_the_box_is_one_of_the_picture_as_it_stands_upright(orientation):
 )  # fmt: skip
 def test_of_a_large_box_every_eighth_fourth_or_second_pixel_is_decoded(box, by, monkeypatch):
     pixels = smooth(201, 333)
-    seen, resized = [], images.resized
-    monkeypatch.setattr(images, "resized", lambda pixels, *given: seen.append(pixels.shape) or resized(pixels, *given))
+    seen, resized = [], images.resize
+    monkeypatch.setattr(images, "resize", lambda pixels, *given: seen.append(pixels.shape) or resized(pixels, *given))
     content = encoded(pixels, quality=95, subsampling=0)
-    found = crops.cut(content, (16, 24), channels=3, place=lambda *_: box)
+    found = crops.read_crop(content, (16, 24), channels=3, place=lambda *_: box)
     assert seen == [(-(-201 // by), -(-333 // by), 3)]
     exact = np.asarray(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BILINEAR, box=box)).astype(int)
     assert np.abs(found - exact).mean() < 1.5
@@ -175,7 +175,7 @@ def test_a_reduced_box_lies_where_the_whole_one_does_however_the_camera_was_held
     content = encoded(np.ascontiguousarray(STORED[orientation](pixels)), quality=98, subsampling=0,
                       exif=turned(orientation))  # fmt: skip
     box = 8.0, 4.0, 88.0, 52.0
-    found = crops.cut(content, (6, 10), channels=3, place=lambda *_: box)
+    found = crops.read_crop(content, (6, 10), channels=3, place=lambda *_: box)
     rows, columns = np.mgrid[:6, :10]
     expected = np.stack([4 * (4 + 8 * (rows + 0.5) - 0.5) + 10, 2 * (8 + 8 * (columns + 0.5) - 0.5) + 20], axis=-1)
     assert np.abs(found[..., :2] - expected).max() < 3  # 32 levels a row, 16 a column
@@ -185,7 +185,7 @@ def test_only_a_jpeg_is_reduced_while_it_is_decoded():
     pixels = smooth(64, 64)
     expected = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
     for kind in ("PNG", "BMP"):
-        np.testing.assert_array_equal(crops.cut(encoded(pixels, kind), (8, 8), channels=3, place=whole), expected)
+        np.testing.assert_array_equal(crops.read_crop(encoded(pixels, kind), (8, 8), channels=3, place=whole), expected)
 
 
 # --- two decoders
@@ -208,7 +208,9 @@ def test_both_decoders_give_the_same_pixels(options, monkeypatch):
 
     def looks():
         fit = [images.decode(content, channels=channels) for content in contents for channels in (1, 3)]
-        return fit + [crops.cut(one, (side, side), channels=3, place=whole) for one in contents for side in (5, 20, 50)]
+        return fit + [
+            crops.read_crop(one, (side, side), channels=3, place=whole) for one in contents for side in (5, 20, 50)
+        ]
 
     fast = looks()
     monkeypatch.setattr(jpeg, "simplejpeg", None)
@@ -222,8 +224,8 @@ def test_simplejpeg_reads_where_it_is_installed(monkeypatch):
     contents = {channels: encoded(smooth(40, 50, channels)) for channels in (1, 3)}
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("Pillow decodes"))
     for channels, content in contents.items():
-        assert images.pixels_of(Image.open(io.BytesIO(content)), content, channels).shape == (40, 50, channels)
-        assert images.pixels_of(Image.open(io.BytesIO(content)), content, channels, 4).shape == (10, 13, channels)
+        assert images.image_pixels(Image.open(io.BytesIO(content)), content, channels).shape == (40, 50, channels)
+        assert images.image_pixels(Image.open(io.BytesIO(content)), content, channels, 4).shape == (10, 13, channels)
 
 
 def test_flawed_files_are_read_and_refused_in_the_same_words(monkeypatch):
@@ -332,10 +334,10 @@ def test_each_time_another_box_is_seen_and_it_is_the_one_of_its_row(photos):
     seen = {}
     for update, batch in enumerate(flowing(split)):
         for row, index in enumerate(batch["index"].tolist()):
-            numbers = crops.chance(3, update, 6)[row]
+            numbers = crops.crop_numbers(3, update, 6)[row]
             content = (photos / split.names[index]).read_bytes()
             upright = Image.fromarray(images.decode(content, channels=3))
-            box = crops.box(upright.height, upright.width, numbers, min_area=0.2, max_area=1.0)
+            box = crops.crop_box(upright.height, upright.width, numbers, min_area=0.2, max_area=1.0)
             expected = np.asarray(upright.resize((16, 12), Image.Resampling.BILINEAR, box=box)).astype(int)
             assert np.abs(batch["image"][row] - expected).mean() < 3, (update, row)  # reduced, perhaps
             seen.setdefault(index, []).append(batch["image"][row].tobytes())
@@ -356,7 +358,7 @@ def test_all_but_training_batches_are_read_as_fit_says(photos):
 
 def test_a_selection_is_cut_as_its_pictures_are(photos):
     split = data.load(section(photos)).splits["train"]
-    numbers = crops.chance(0, 0, 3)
+    numbers = crops.crop_numbers(0, 0, 3)
     np.testing.assert_array_equal(
         split.select(np.array([5, 1, 7])).cut(np.array([2, 0, 1]), numbers), split.cut(np.array([7, 5, 1]), numbers)
     )
@@ -378,7 +380,7 @@ def test_arrays_are_cut_too(tmp_path):
     (batch,) = stream.batches(splits["train"], batch_size=4, seed=0, first=2, last=3, workers=2)
     for row, index in enumerate(batch["index"].tolist()):
         original = splits["train"].read(np.array([index]))[0, ..., 0]
-        box = crops.box(20, 24, crops.chance(0, 2, 4)[row], min_area=0.5, max_area=0.5)
+        box = crops.crop_box(20, 24, crops.crop_numbers(0, 2, 4)[row], min_area=0.5, max_area=0.5)
         expected = Image.fromarray(original).resize((24, 20), Image.Resampling.BILINEAR, box=box)
         np.testing.assert_array_equal(batch["image"][row, ..., 0], np.asarray(expected))
 

@@ -98,7 +98,7 @@ def test_gray_of_colors_is_itu_601_luma():
     colors = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [10, 20, 30]]], np.uint8)
     expected = np.rint(colors @ np.array([0.299, 0.587, 0.114]))  # 76, 150, 29, 18
     np.testing.assert_array_equal(images.decode(encoded(colors), channels=1)[..., 0], expected)
-    np.testing.assert_array_equal(images.recolored(colors, 1)[..., 0], expected)
+    np.testing.assert_array_equal(images.to_channels(colors, 1)[..., 0], expected)
 
 
 def test_what_is_transparent_lies_on_white():
@@ -138,7 +138,7 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation):
     for kind in ("PNG", "WEBP", "TIFF"):
         content = encoded(np.ascontiguousarray(stored), kind, exif=exif, **EXACT[kind])
         np.testing.assert_array_equal(images.decode(content, channels=3), upright)
-        assert images.header(content)[:2] == (6, 9)
+        assert images.read_header(content)[:2] == (6, 9)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -167,7 +167,7 @@ def test_junk_behind_the_end_and_a_wrong_name_change_nothing():
 def test_a_header_says_size_and_color(image, colored):
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     for kind in ("PNG", "TIFF") if image.mode == "LA" or image.mode == "I;16" else ("PNG", "TIFF", "BMP"):
-        assert images.header(encoded(image, kind)) == (4, 5, colored)
+        assert images.read_header(encoded(image, kind)) == (4, 5, colored)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM"])
@@ -177,7 +177,7 @@ def test_a_header_is_read_from_the_beginning_and_nothing_is_decoded(kind, monkey
         images.decode(content, channels=3)
     loads = []
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loads.append(image))
-    assert images.header(content)[:2] == (100, 80)
+    assert images.read_header(content)[:2] == (100, 80)
     assert not loads
 
 
@@ -202,7 +202,7 @@ def test_a_header_is_read_from_the_beginning_and_nothing_is_decoded(kind, monkey
     ],
 )  # fmt: skip
 def test_what_is_no_picture_is_said_with_a_remedy(content, sentence):
-    for use in (images.header, lambda content: images.decode(content, channels=3)):
+    for use in (images.read_header, lambda content: images.decode(content, channels=3)):
         with pytest.raises(images.UnreadableError) as caught:
             use(content)
         assert str(caught.value).replace(
@@ -286,26 +286,26 @@ def test_resizing_is_the_product_of_two_tents(sides, channels, how):
     kept = (scale * size[0], scale * size[1]) if how == "crop" else (height, width)
     top, left = ((side - part) // 2 for side, part in zip((height, width), kept, strict=True))
     box = top, left, min(top + kept[0], height), min(left + kept[1], width)
-    found = images.fitted(pixels, tuple(size), how)
+    found = images.fit_image(pixels, tuple(size), how)
     assert found.shape == (*size, channels)
     assert abs(found - tents(pixels, size, box=box)).max() <= 2  # Pillow rounds between its two passes
 
 
 def test_the_same_size_keeps_the_bits_and_a_mere_crop_too():
     pixels = noise(11, 14, 3)
-    np.testing.assert_array_equal(images.fitted(pixels, (11, 14), "crop"), pixels)
-    np.testing.assert_array_equal(images.fitted(pixels, (11, 10), "crop"), pixels[:, 2:12])
-    np.testing.assert_array_equal(images.fitted(pixels[:, :11], (8, 11), "crop"), pixels[1:9, :11])
+    np.testing.assert_array_equal(images.fit_image(pixels, (11, 14), "crop"), pixels)
+    np.testing.assert_array_equal(images.fit_image(pixels, (11, 10), "crop"), pixels[:, 2:12])
+    np.testing.assert_array_equal(images.fit_image(pixels[:, :11], (8, 11), "crop"), pixels[1:9, :11])
 
 
 def test_half_the_side_with_stretch_keeps_the_mean_of_a_flat_picture():
     flat = np.full((10, 20, 3), 77, np.uint8)
-    assert (images.fitted(flat, (5, 5), "stretch") == 77).all()
+    assert (images.fit_image(flat, (5, 5), "stretch") == 77).all()
 
 
 def test_gray_becomes_three_equal_colors():
     pixels = noise(4, 5, 1)
-    np.testing.assert_array_equal(images.recolored(pixels, 3), np.concatenate([pixels] * 3, axis=-1))
+    np.testing.assert_array_equal(images.to_channels(pixels, 3), np.concatenate([pixels] * 3, axis=-1))
 
 
 @few
@@ -315,7 +315,7 @@ def test_gray_becomes_three_equal_colors():
 def test_padding_keeps_all_of_the_picture_in_its_proportions_in_the_middle(sides, channels, gray):
     height, width, high, wide = sides
     pixels = noise(height, width, channels)
-    found = images.fitted(pixels, (high, wide), f"pad({gray})")
+    found = images.fit_image(pixels, (high, wide), f"pad({gray})")
     if (height, width) == (high, wide):
         np.testing.assert_array_equal(found, pixels)
         return
@@ -323,7 +323,7 @@ def test_padding_keeps_all_of_the_picture_in_its_proportions_in_the_middle(sides
     inner = (high, max(1, round(high * width / height))) if limited else (max(1, round(wide * height / width)), wide)
     above, left = (high - inner[0]) // 2, (wide - inner[1]) // 2
     here = np.s_[above : above + inner[0], left : left + inner[1]]
-    np.testing.assert_array_equal(found[here], images.fitted(pixels, inner, "stretch"))
+    np.testing.assert_array_equal(found[here], images.fit_image(pixels, inner, "stretch"))
     outside = np.ones((high, wide), bool)
     outside[here] = False
     assert (found[outside] == gray).all()
@@ -332,10 +332,10 @@ def test_padding_keeps_all_of_the_picture_in_its_proportions_in_the_middle(sides
 
 def test_padding_alone_changes_no_pixel():
     pixels = noise(5, 10, 3)
-    found = images.fitted(pixels, (8, 10), "pad(127)")
+    found = images.fit_image(pixels, (8, 10), "pad(127)")
     np.testing.assert_array_equal(found[1:6], pixels)
     assert (found[[0, 6, 7]] == 127).all()
-    assert images.fitted(noise(40, 1, 1), (4, 4), "pad(0)").shape == (4, 4, 1)  # 0.1 pixels wide becomes one
+    assert images.fit_image(noise(40, 1, 1), (4, 4), "pad(0)").shape == (4, 4, 1)  # 0.1 pixels wide becomes one
 
 
 def test_a_bitmap_of_run_lengths_is_read_however_many_reads_it_takes():

@@ -306,7 +306,7 @@ def test_an_error_comes_up_as_it_is_at_its_own_batch(workers, prefetch, where):
         return answer
 
     split = examples(24, read=lambda index: refuse(index, picture(index)) if where == "read" else picture(index))
-    place = (lambda batch: refuse(batch["index"], batch)) if where == "place" else ahead.nowhere
+    place = (lambda batch: refuse(batch["index"], batch)) if where == "place" else ahead.keep_on_host
     batches = stream.ordered_batches(split, batch_size=4, workers=workers, prefetch=prefetch, place=place)
     assert [next(batches)["index"][0] for _ in range(2)] == [0, 4]
     with pytest.raises(OSError, match="the disk is gone") as caught:
@@ -345,7 +345,7 @@ def test_closing_waits_for_no_more_than_the_parts_being_read():
     batches.close()
     assert time.monotonic() - began < 1  # the 1,000 pictures ahead would take that long
     assert len(reads) <= before + 8  # of 72 parts ahead
-    assert max(reads) <= ahead.PART
+    assert max(reads) <= ahead.ROWS_PER_PART
 
 
 LEFT_OPEN = """

@@ -20,15 +20,15 @@ FOUR = {"train/cats": 6, "train/dogs": 6, "val/cats": 2, "val/dogs": 2}
 
 @pytest.fixture(autouse=True)
 def place(tmp_path):
-    cache.settle(folder=tmp_path / "cache")
+    cache.configure(folder=tmp_path / "cache")
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def opened(monkeypatch):
     """The bytes of every picture that Pillow is given, header or all."""
-    found, whole = [], images.guarded
-    monkeypatch.setattr(images, "guarded", lambda content, use: found.append(content) or whole(content, use))
+    found, whole = [], images.use_image
+    monkeypatch.setattr(images, "use_image", lambda content, use: found.append(content) or whole(content, use))
     return found
 
 
@@ -131,9 +131,9 @@ def test_without_a_cache_all_is_the_same(tmp_path, place, monkeypatch, kind):
     expected = loaded(tmp_path / "root")
     if kind == "a file":
         (tmp_path / "file").write_text("")
-        cache.settle(folder=tmp_path / "file" / "deeper")
+        cache.configure(folder=tmp_path / "file" / "deeper")
     else:
-        cache.settle()
+        cache.configure()
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     found = loaded(tmp_path / "root")
     assert every(found) == every(expected)
@@ -143,11 +143,11 @@ def test_without_a_cache_all_is_the_same(tmp_path, place, monkeypatch, kind):
 def test_the_newest_are_remembered_where_there_are_too_many(place, monkeypatch):
     monkeypatch.setattr(scan_cache, "MOST", 3)
     for some in ("ab", "cd"):
-        memory = scan_cache.Verdicts("set")
+        memory = scan_cache.ScanCache("set")
         for mark in some:
             memory.put(mark, "all", images.Header(1, 2, True))
         memory.save()
-    memory = scan_cache.Verdicts("set")
+    memory = scan_cache.ScanCache("set")
     known = {mark for mark in "abcd" if memory.get(mark, "all")}
     assert known >= set("cd")
     assert len(known) == 3
@@ -179,7 +179,7 @@ def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, kept, changes):
     given = {"image_size": 5, "channels": 3}
     loaded(tmp_path / "root", **given)
     found = every(loaded(tmp_path / "root", **given | changes))
-    cache.settle(folder=tmp_path / "other")
+    cache.configure(folder=tmp_path / "other")
     assert found == every(loaded(tmp_path / "root", **given | changes))
 
 
@@ -249,7 +249,7 @@ def test_up_to_50_000_pictures_are_decoded_and_more_are_looked_at_by_their_heade
     """The border that the setting's explanation names."""
     assert "all of it up to 50,000 files" in KEYS["data.check"].meaning
     assert checking.FEW == 50_000
-    assert [checking.level("auto", count) for count in (1, 50_000, 50_001)] == ["all", "all", "header"]
+    assert [checking.scan_level("auto", count) for count in (1, 50_000, 50_001)] == ["all", "all", "header"]
 
 
 def test_without_a_check_no_file_is_opened_to_look(tmp_path, monkeypatch, opened):

@@ -100,7 +100,7 @@ def test_class_names_and_validation_are_taken_and_what_is_unused_is_said(tmp_pat
 def test_arrays_are_resized_and_recolored_by_the_one_fit(tmp_path):
     given = good(shape=(9, 12, 3))
     found = loaded(saved(tmp_path, **given), image_size=(4, 4), channels=1)
-    expected = [images.fitted(images.recolored(one, 1), (4, 4), "crop") for one in given["test_x"]]
+    expected = [images.fit_image(images.to_channels(one, 1), (4, 4), "crop") for one in given["test_x"]]
     np.testing.assert_array_equal(pixels_of(found.splits["test"]), expected)
 
 
@@ -346,7 +346,7 @@ def test_mnist_loads(path):
     assert (found.image_shape, found.facts["counts"]["test"]) == ((28, 28, 1), 10_000)
     # LeCun's file: test digits of each class
     assert list(found.facts["class_counts"]["test"].values()) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    mean, deviation = data.mean_and_deviation(found.splits["train"])
+    mean, deviation = data.mean_and_std(found.splits["train"])
     assert mean[0] == pytest.approx(0.1307, abs=2e-3)  # published for the whole train split
     assert deviation[0] == pytest.approx(0.3081, abs=2e-3)
 
@@ -359,5 +359,5 @@ def test_cifar_loads_from_jpeg_streams_and_its_slices_hold_all_classes(path):
     assert found.image_shape == (32, 32, 3)
     assert set(found.facts["class_counts"]["train"].values()) == {4500}
     assert set(found.facts["class_counts"]["validation"].values()) == {500}
-    mean, _ = data.mean_and_deviation(found.splits["train"])
+    mean, _ = data.mean_and_std(found.splits["train"])
     np.testing.assert_allclose(mean, (0.4914, 0.4822, 0.4465), atol=6e-3)  # published for the exact pixels

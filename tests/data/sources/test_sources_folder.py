@@ -251,7 +251,7 @@ def test_size_and_color_are_brought_to_what_is_asked(tmp_path, fit):
     for split in found.splits.values():
         for name, pixels in zip(split.names, split.read(np.arange(len(split))), strict=True):
             content = (tmp_path / name).read_bytes()
-            expected = images.fitted(images.decode(content, channels=1), (4, 5), fit)
+            expected = images.fit_image(images.decode(content, channels=1), (4, 5), fit)
             np.testing.assert_array_equal(pixels, expected)
 
 
@@ -457,7 +457,7 @@ def test_flowers_load_from_their_zip(path):
 @pytest.mark.parametrize("path", [given("flowers5_224.zip")])
 def test_a_second_start_on_flowers_decodes_no_picture(tmp_path, monkeypatch, path):
     """Each that the archive holds is decoded once, at the first start; headers are not counted."""
-    cache.settle(folder=tmp_path)
+    cache.configure(folder=tmp_path)
     opened, decode = [], images.decode
     monkeypatch.setattr(images, "decode", lambda content, **named: opened.append(1) or decode(content, **named))
     with zipfile.ZipFile(path) as archive:

@@ -10,7 +10,7 @@ import pytest
 from archives import archive, packed
 
 from cnn_vit import data
-from cnn_vit.data.base.parts import Given
+from cnn_vit.data.base.parts import SourceOptions
 from cnn_vit.data.sources import cifar, fashion_mnist, mnist
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.files import cache
@@ -25,9 +25,9 @@ FINE_OF_COARSE = {  # the page's table, a few rows: superclass -> classes
 
 @pytest.fixture(autouse=True)
 def mirror(tmp_path):
-    cache.settle(folder=tmp_path / "cache", mirror=str(tmp_path / "mirror"), offline=True)
+    cache.configure(folder=tmp_path / "cache", mirror=str(tmp_path / "mirror"), offline=True)
     yield tmp_path / "mirror"
-    cache.settle()
+    cache.configure()
 
 
 def publish(mirror, remote, content):
@@ -62,7 +62,7 @@ def tiny_idx(module, mirror, monkeypatch, **changed):
 @pytest.mark.parametrize("module", [mnist, fashion_mnist])
 def test_idx_files_are_read_in_their_order(mirror, monkeypatch, module):
     pictures, labels = tiny_idx(module, mirror, monkeypatch)
-    found = module.load(Given())
+    found = module.load(SourceOptions())
     assert found.classes == module.CLASSES
     for part, wanted in pictures.items():
         rows = np.arange(len(wanted))[::-1]
@@ -97,7 +97,7 @@ HEAD = (2051, 5, 28, 28)
 def test_a_damaged_idx_file_is_one_sentence(mirror, monkeypatch, name, content, said):
     tiny_idx(mnist, mirror, monkeypatch, **{name: content})
     with pytest.raises(SurroundingsError) as caught:
-        mnist.load(Given())
+        mnist.load(SourceOptions())
     part, kind = name.split("_")
     path = mirror / mnist.FILES[part][kind == "labels"].addresses[0].partition("://")[2]
     assert str(caught.value).startswith(f"{path} {said}")
@@ -159,7 +159,7 @@ def tiny(mirror, monkeypatch, classes, contents):
 @pytest.mark.parametrize("classes", [None, 10])
 def test_cifar_10_is_read_batch_by_batch_with_colors_last(mirror, monkeypatch, classes):
     tiny(mirror, monkeypatch, 10, ten())
-    found = cifar.load(Given(classes=classes))
+    found = cifar.load(SourceOptions(classes=classes))
     assert found.parts["train"].labels.tolist() == [6, 9, 2, 0, 3, 0, 4, 0, 5, 0]
     assert found.parts["test"].labels.tolist() == [3, 8]
     assert found.parts["train"].labels.dtype == np.int32
@@ -177,7 +177,7 @@ def test_cifar_10_is_read_batch_by_batch_with_colors_last(mirror, monkeypatch, c
 )  # fmt: skip
 def test_cifar_100_has_fine_and_coarse_labels(mirror, monkeypatch, classes, train, test, named):
     tiny(mirror, monkeypatch, classes, hundred())
-    found = cifar.load(Given(classes=classes))
+    found = cifar.load(SourceOptions(classes=classes))
     assert found.parts["train"].labels.tolist() == train
     assert found.parts["test"].labels.tolist() == test
     assert [found.classes[label] for label in train + test] == named
@@ -208,17 +208,17 @@ FIRST = record(6, seed=0) + record(9, seed=1)
 def test_a_damaged_archive_is_one_sentence(mirror, monkeypatch, contents, said):
     path = tiny(mirror, monkeypatch, 10, contents)
     with pytest.raises(SurroundingsError) as caught:
-        cifar.load(Given())
+        cifar.load(SourceOptions())
     assert str(caught.value).startswith(f"{path} {said}")
     assert str(caught.value).endswith("; remove it and give the same command again, which brings it anew")
     assert "\n" not in str(caught.value)
 
 
 def test_cifar_is_chosen_by_its_classes():
-    assert cifar.about(Given()).num_classes == 10
-    assert cifar.about(Given(classes=20)).classes == tuple(cifar.COARSE.split())
+    assert cifar.about(SourceOptions()).num_classes == 10
+    assert cifar.about(SourceOptions(classes=20)).classes == tuple(cifar.COARSE.split())
     with pytest.raises(UserError, match=r"data\.classes is 50; cifar has 10 \(CIFAR-10\), 100 \(CIFAR-100\) or 20"):
-        cifar.about(Given(classes=50))
+        cifar.about(SourceOptions(classes=50))
 
 
 # What all of them agree on

@@ -11,7 +11,7 @@ import pytest
 from prepared import COUNTS, Gaps, Tiny, Unlabeled, picture
 
 from cnn_vit import data
-from cnn_vit.data.base.parts import Given
+from cnn_vit.data.base.parts import SourceOptions
 from cnn_vit.data.decode import images
 from cnn_vit.data.sources import tfds as source
 from cnn_vit.errors import SurroundingsError, UserError
@@ -36,7 +36,7 @@ def test_pictures_and_classes_are_those_that_were_prepared(root):
     assert {split: len(one) for split, one in found.splits.items()} == {"train": 27, "validation": 3, "test": 6}
     assert found.facts["dataset"] == "tiny/1.10.0"  # the highest version, not the last in the alphabet
     expected = {
-        (split, images.fitted(picture(split, at), (6, 8), "crop").tobytes()): at % 3
+        (split, images.fit_image(picture(split, at), (6, 8), "crop").tobytes()): at % 3
         for split in ("train", "test")
         for at in range(COUNTS[split])
     }
@@ -49,7 +49,7 @@ def test_pictures_and_classes_are_those_that_were_prepared(root):
 
 
 def test_sizes_are_those_of_the_pictures_files(root):
-    part = source.load(Given(str(root)), dataset="tiny").parts["train"]
+    part = source.load(SourceOptions(str(root)), dataset="tiny").parts["train"]
     assert part.sizes.tolist() == [len(part.content(index, None)) for index in range(COUNTS["train"])]
 
 

@@ -34,7 +34,7 @@ WIDTH, HEIGHT = 360, 230  # of a plot, in CSS pixels: a phone's width, so that t
 GAP = 20  # pixels between and around plots side by side
 POINTS = 400  # of a curve, at most
 NUMBERED = 20  # classes, at most, of a matrix with names and numbers
-LETTERS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 PLOT = "svg.plot { width: 100%; height: auto; stroke-linejoin: round; }"
 SHADE = 0.5  # of the darkest cell: ink stays readable on it
 STYLE: Any = {
@@ -90,7 +90,7 @@ def rgb(color: str) -> tuple[float, float, float]:
 
 
 @contextlib.contextmanager
-def drawn(*, width: float = WIDTH, height: float = HEIGHT) -> Iterator["Figure"]:
+def new_figure(*, width: float = WIDTH, height: float = HEIGHT) -> Iterator["Figure"]:
     """A figure of so many CSS pixels in the house's look, whatever the user's settings of matplotlib."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a cache folder that cannot be written is no news here
     import matplotlib
@@ -103,7 +103,7 @@ def drawn(*, width: float = WIDTH, height: float = HEIGHT) -> Iterator["Figure"]
         yield Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
-def svg(figure: "Figure", title: str) -> str:
+def to_svg(figure: "Figure", title: str) -> str:
     """A figure as SVG to stand in a page, in its colors and letters: as wide as there is room, at most as drawn.
 
     The title is also what a screen reader says.
@@ -135,8 +135,8 @@ CLEANED = (
 
 
 def standalone(text: str) -> str:
-    """An SVG of `svg` as a file of its own, with colors, letters and background, light or dark as the reader's are."""
-    style = f"<style>{CSS} svg {{ background: var(--paper); font-family: {LETTERS}; }} {PLOT}</style>"
+    """An SVG of `to_svg` as a file of its own, with colors, letters and background, light or dark as the reader's are."""
+    style = f"<style>{CSS} svg {{ background: var(--paper); font-family: {FONT}; }} {PLOT}</style>"
     width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', text)[0]
     sized = re.sub(r"<svg ", f'<svg width="{width}" height="{height}" ', text, count=1)
     return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n{style}", sized, count=1) + "\n"
@@ -152,7 +152,7 @@ def panel(address: str, title: str) -> str:
     return f'{head} style="max-width: {HEIGHT}px" {NAMESPACES}>\n{name}\n{shown}\n</svg>'
 
 
-def beside(plots: Sequence[str], title: str, *, high: float = 300) -> str:
+def side_by_side(plots: Sequence[str], title: str, *, high: float = 300) -> str:
     """Plots side by side as one, each so many pixels high."""
     found, left = [], 0.0
     for plot in plots:
@@ -169,22 +169,22 @@ def beside(plots: Sequence[str], title: str, *, high: float = 300) -> str:
 # Letters and numbers --------------------------------------------------------------------------------------------------
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """A text on one line, with whatever would steer a terminal or turn the direction of reading written out."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def cut(text: str, most: int = 14) -> str:
+def shorten(text: str, most: int = 14) -> str:
     """A name that fits beside a plot."""
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
-def percentage(value: float, _: Any = None) -> str:
+def percent_label(value: float, _: Any = None) -> str:
     """0.9875 as "98.75 %", with as many digits as it has, three behind the point at most."""
     return f"{round(100 * value, 3):g} %"
 
 
-def compact(value: float, _: Any = None) -> str:
+def compact_label(value: float, _: Any = None) -> str:
     """A number on an axis: 25,000 as "25k", 0.0001 as "1e-4"."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
@@ -192,14 +192,14 @@ def compact(value: float, _: Any = None) -> str:
     return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), f"{value:.4g}")
 
 
-def few(count: int, *, whole: bool = False) -> Any:
+def tick_locator(count: int, *, whole: bool = False) -> Any:
     """Places of at most so many numbers on an axis, at round values; at whole ones where things are counted."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10], integer=whole)
 
 
-def thinned(x: Sequence[float], y: Sequence[float | None], most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+def downsample(x: Sequence[float], y: Sequence[float | None], most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """A curve of at most so many values: means of so many neighbors each, gaps left out, at the mean of their steps."""
     steps, values = np.asarray(x, float), np.array([np.nan if value is None else value for value in y], float)
     times = -(-len(steps) // most)

@@ -19,7 +19,7 @@ SPARE = ("bytes", "kind")  # columns that go first where there is no room
 GAP = "  "
 
 
-def table(found: Description, *, width: int) -> str:
+def format_table(found: Description, *, width: int) -> str:
     """A description as a table that fits in so many columns, as far as it can.
 
     Where the full paths do not fit, layers stand under the path of the block they share.
@@ -33,22 +33,22 @@ def table(found: Description, *, width: int) -> str:
         "bytes": f"{found.activation_bytes:,}",
     }
     shown = list(FULL)
-    text = aligned([*rows, total], shown)
+    text = align_columns([*rows, total], shown)
     for spare in ("", *SPARE):
         if max(map(len, text)) <= width:
             break
         shown = [name for name in shown if name != spare]
-        text = aligned([*grouped(rows), total], shown)
+        text = align_columns([*group_by_block(rows), total], shown)
     notes = [f"{name:<7}{note}" for name, note in NOTES.items() if name in shown]
     return "\n".join([title(found), "", *text, "", *notes])
 
 
 def title(found: Description) -> str:
     """What was described."""
-    return f"{found.model}: {found.num_classes} classes, image {times(found.image_shape)}, {found.dtype}"
+    return f"{found.model}: {found.num_classes} classes, image {shape_text(found.image_shape)}, {found.dtype}"
 
 
-def times(sides: Sequence[int]) -> str:
+def shape_text(sides: Sequence[int]) -> str:
     """A shape as `224x224x3`."""
     return "x".join(map(str, sides))
 
@@ -59,11 +59,11 @@ def columns(row: Row, found: Description) -> dict[str, str]:
     return {
         "layer": row.path,
         "kind": label(row, found),
-        "output": times(row.output or ()),
+        "output": shape_text(row.output or ()),
         "parameters": f"{flops.value(row.parameters):,}",
         "MACs": f"{flops.value(row.macs):,}",
         "bytes": f"{row.activation_bytes:,}" if row.output else "",
-        "field": pair([spoken(field) for field in row.field]),
+        "field": pair([field_in_words(field) for field in row.field]),
         "stride": pair(strides),
     }
 
@@ -73,10 +73,10 @@ def label(row: Row, found: Description) -> str:
     sides = None if row.call is None else window(found.program.calls[row.call])
     if sides is None:
         return row.kind
-    return f"{row.kind} {times([side['k'] for side in sides])}/{pair([str(side['s']) for side in sides])}"
+    return f"{row.kind} {shape_text([side['k'] for side in sides])}/{pair([str(side['s']) for side in sides])}"
 
 
-def spoken(field: Field | None) -> str:
+def field_in_words(field: Field | None) -> str:
     """A field's size in words."""
     size = size_of(field)
     return "?" if size is None else "none" if size == 0 else str(size)
@@ -87,7 +87,7 @@ def pair(sides: Sequence[str]) -> str:
     return "x".join(sides) if len(set(sides)) > 1 else "".join(sides[:1])
 
 
-def grouped(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def group_by_block(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Rows under a line for the block they share: the path up to its last number."""
     found: list[dict[str, str]] = []
     last = ""
@@ -102,7 +102,7 @@ def grouped(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return found
 
 
-def aligned(rows: Sequence[dict[str, str]], shown: Sequence[str]) -> list[str]:
+def align_columns(rows: Sequence[dict[str, str]], shown: Sequence[str]) -> list[str]:
     """Lines of a table with its head; a row of one cell is a line by itself, as long as it likes."""
     full = [dict(zip(shown, shown, strict=True)), *rows]
     widths = {name: max(len(row.get(name, "")) for row in full if len(row) > 1) for name in shown}
@@ -114,10 +114,10 @@ def aligned(rows: Sequence[dict[str, str]], shown: Sequence[str]) -> list[str]:
     return [line(row).rstrip() if len(row) > 1 else "".join(row.values()) for row in full]
 
 
-def compared(found: dict[str, Any]) -> str:
+def format_differences(found: dict[str, Any]) -> str:
     """What `table.differences` found: totals, then under each layer the quantities that differ."""
     heads = [
-        f"{letter}: {model}, {classes} classes, image {times(image)}"
+        f"{letter}: {model}, {classes} classes, image {shape_text(image)}"
         for letter, model, classes, image in zip("AB", found["models"], found["classes"], found["images"], strict=True)
     ]
     totals = {key: found[key] for key in ("parameters", "macs", "activation_bytes")}
@@ -126,21 +126,21 @@ def compared(found: dict[str, Any]) -> str:
         one, other = layer["in"]
         only = "" if one and other else f"  only in {'A' if one else 'B'}"
         rows += [{"layer": f"{layer['path']}{only}"}, *quantities(layer["differs"])]
-    lines = aligned(rows, ("layer", "A", "B"))
+    lines = align_columns(rows, ("layer", "A", "B"))
     return "\n".join([*heads, "", *lines, *(() if found["layers"] else ["", "no layer differs"])])
 
 
 def quantities(differs: dict[str, Any]) -> list[dict[str, str]]:
     """A row for each quantity: its values in A and B."""
     return [
-        {"layer": f"  {key.replace('_', ' ')}", "A": cell(values[0]), "B": cell(values[1])}
+        {"layer": f"  {key.replace('_', ' ')}", "A": json_cell(values[0]), "B": json_cell(values[1])}
         for key, values in differs.items()
     ]
 
 
-def cell(value: Any) -> str:
+def json_cell(value: Any) -> str:
     """A value of JSON as a cell."""
     if isinstance(value, list):
-        texts = [cell(one) for one in value]
+        texts = [json_cell(one) for one in value]
         return texts[0] if len(texts) == 2 and texts[0] == texts[1] else "x".join(texts)
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

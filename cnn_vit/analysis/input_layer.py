@@ -22,7 +22,7 @@ NUMBERS = 50_000  # of all those filters together, at most
 QUERIES = 14  # patches a side, at most, whose likeness to all others is taken
 
 
-class Entrance(NamedTuple):
+class InputLayer(NamedTuple):
     """The first layer that reads pixels.
 
     Attributes:
@@ -39,11 +39,11 @@ class Entrance(NamedTuple):
 class FoundError(Exception):
     """Ends the trace at the layer looked for; never leaves this file."""
 
-    def __init__(self, entrance: Entrance):
+    def __init__(self, entrance: InputLayer):
         self.entrance = entrance
 
 
-def entrance(network: nnx.Module, image_shape: tuple[int, int, int]) -> Entrance | None:
+def find_input_layer(network: nnx.Module, image_shape: tuple[int, int, int]) -> InputLayer | None:
     """The first convolution or patch embedding that a network calls; None where there is none, as in an MLP.
 
     Args:
@@ -69,33 +69,33 @@ def stop_at_pixels(call: record.Call, run: record.Run) -> Any:
     """An `around` that ends the trace at the first layer that reads pixels."""
     if not isinstance(call.layer, Conv | PatchEmbed):
         return run(call.inputs)
-    path = (*keys(call.path), "kernel")
+    path = (*path_keys(call.path), "kernel")
     if isinstance(call.layer, Conv):
-        raise FoundError(Entrance(path, None, None))
+        raise FoundError(InputLayer(path, None, None))
     side, shape = call.layer.patch, call.inputs["x"].shape
-    raise FoundError(Entrance(path, side, (shape[1] // side, shape[2] // side)))
+    raise FoundError(InputLayer(path, side, (shape[1] // side, shape[2] // side)))
 
 
-def keys(path: str) -> tuple:
+def path_keys(path: str) -> tuple:
     """A written path as the keys of a tree; those of an `nnx.List` are integers."""
     return tuple(int(part) if part.isdecimal() else part for part in path.split("/"))
 
 
-def leaf(tree: dict, path: tuple) -> Any:
+def leaf_at(tree: dict, path: tuple) -> Any:
     """The leaf at a path of keys."""
     for key in path:
         tree = tree[key]
     return tree
 
 
-def filters(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, U, C)
+def filter_images(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, U, C)
     """The first filters of a kernel, at most FILTERS, and fewer where they are large; each an image."""
     each = math.prod(kernel.shape[:-1])
     most = max(1, min(FILTERS, NUMBERS // each))
     return np.moveaxis(np.asarray(kernel, np.float32)[..., :most], -1, 0)
 
 
-def patches(image: np.ndarray, side: int) -> np.ndarray:  # (H, W, C) -> (N, P, P, C)
+def split_into_patches(image: np.ndarray, side: int) -> np.ndarray:  # (H, W, C) -> (N, P, P, C)
     """A picture as the sequence of patches that a patch embedding reads: row by row, each from left to right.
 
     Pixels at the right and bottom that fill no patch are left out.
@@ -105,14 +105,14 @@ def patches(image: np.ndarray, side: int) -> np.ndarray:  # (H, W, C) -> (N, P, 
     return np.stack([image[top : top + side, left : left + side] for top, left in corners])
 
 
-def positions(network: nnx.Module, patches: int) -> tuple | None:
+def find_pos_embed(network: nnx.Module, patches: int) -> tuple | None:
     """The path of the table of learned positions with a row for each of so many patches; None where there is none."""
     found = [(*path, "embedding") for path, module in nnx.iter_modules(network)
              if isinstance(module, LearnedPositions) and module.embedding.shape[0] >= patches]  # fmt: skip
     return min(found, key=lambda path: (len(path), str(path))) if found else None
 
 
-def similarities(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:  # (T, D) -> (R', C', R, C)
+def position_similarities(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:  # (T, D) -> (R', C', R, C)
     """The cosine between the positions of patches: for every patch, or every few, a map of its likeness to all.
 
     Rows of the table before those of the patches (a class token's) are left out. At most QUERIES patches a side have a

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnn_vit.analysis import entrance
+from cnn_vit.analysis import input_layer
 from cnn_vit.models import build
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.values import functional
@@ -22,7 +22,7 @@ from cnn_vit.nn.values import functional
 )
 def test_the_first_layer_that_reads_pixels_is_found_without_running_the_rest(name, changes, shape, found):
     network = build(name, 10, channels=shape[2], **({"image_size": shape[:2]} | changes))
-    told = entrance.entrance(network, shape)
+    told = input_layer.find_input_layer(network, shape)
     if found == "nothing":
         assert told is None
         return
@@ -31,7 +31,7 @@ def test_the_first_layer_that_reads_pixels_is_found_without_running_the_rest(nam
         assert told.path == path
         if patch is not None:
             assert (told.patch, told.grid) == (network.patches.patch, grid_of(shape, network.patches.patch))
-    kernel = entrance.leaf(functional(network).params, told.path)
+    kernel = input_layer.leaf_at(functional(network).params, told.path)
     assert kernel.shape[2] == shape[2]
 
 
@@ -44,23 +44,23 @@ def test_patches_come_in_the_order_in_which_the_network_reads_them():
     graph, state = nnx.split(PatchEmbed(3, 3, 27), nnx.Param)
     nnx.replace_by_pure_dict(state, {"kernel": jnp.eye(27).reshape(3, 3, 3, 27), "bias": jnp.zeros(27)})
     tokens = nnx.merge(graph, state)(jnp.asarray(image)[None])[0]  # the pixels themselves
-    np.testing.assert_array_equal(entrance.patches(image, 3).reshape(6, 27), tokens)
+    np.testing.assert_array_equal(input_layer.split_into_patches(image, 3).reshape(6, 27), tokens)
 
 
 def test_patches_leave_out_what_fills_none():
-    assert entrance.patches(np.zeros((7, 5, 1)), 2).shape == (6, 2, 2, 1)
+    assert input_layer.split_into_patches(np.zeros((7, 5, 1)), 2).shape == (6, 2, 2, 1)
 
 
 def test_likeness_is_the_cosine_and_leaves_the_class_token_out():
     table = np.array([[9, 9], [1, 0], [0, 2], [3, 3], [-1, 0]], np.float32)  # a token, then a grid of 2 x 2
-    maps = entrance.similarities(table, (2, 2))
+    maps = input_layer.position_similarities(table, (2, 2))
     root = np.sqrt(0.5)
     np.testing.assert_allclose(maps[0, 0], [[1, 0], [root, -1]], atol=1e-6)
     np.testing.assert_allclose(maps[1, 0], [[root, root], [1, -root]], atol=1e-6)
 
 
 def test_of_many_patches_only_some_have_a_map():
-    maps = entrance.similarities(np.random.default_rng(0).normal(size=(1 + 30 * 20, 4)), (30, 20))
+    maps = input_layer.position_similarities(np.random.default_rng(0).normal(size=(1 + 30 * 20, 4)), (30, 20))
     assert maps.shape == (10, 7, 30, 20)
     for row, column in ((0, 0), (9, 6)):
         assert maps[row, column, 3 * row, 3 * column] == pytest.approx(1)
@@ -69,6 +69,6 @@ def test_of_many_patches_only_some_have_a_map():
 @pytest.mark.parametrize(("shape", "kept"), [((3, 3, 1, 16), 16), ((3, 3, 3, 512), 64), ((32, 32, 3, 768), 16)])
 def test_few_enough_filters_are_kept_each_an_image(shape, kept):
     kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    found = entrance.filters(kernel)
+    found = input_layer.filter_images(kernel)
     assert found.shape == (kept, *shape[:3])
     np.testing.assert_array_equal(found[kept - 1], kernel[..., kept - 1])
