@@ -44,7 +44,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.schedule.name = "cosine"
     config.schedule.warmup = "10 epochs"
 
-    config.ema = 0.999
+    config.ema_decay = 0.999
     config.duration = "200 epochs"
     config.log_every = "100 steps"
     config.evaluate_every = "5 epochs"

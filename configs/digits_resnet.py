@@ -40,7 +40,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.schedule.name = "cosine"
     config.schedule.warmup = "25 steps"
 
-    config.ema = 0.995
+    config.ema_decay = 0.995
     config.duration = "600 steps"
     config.log_every = "25 steps"
     config.evaluate_every = "100 steps"

@@ -45,7 +45,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.schedule.name = "cosine"
     config.schedule.warmup = "150 steps"
 
-    config.ema = 0.995
+    config.ema_decay = 0.995
     config.duration = "3000 steps"
     config.log_every = "50 steps"
     config.evaluate_every = "250 steps"

@@ -44,7 +44,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.schedule.name = "cosine"
     config.schedule.warmup = "5 epochs"
 
-    config.ema = 0.999
+    config.ema_decay = 0.999
     config.duration = "60 epochs"
     config.log_every = "20 steps"
     config.evaluate_every = "2 epochs"

@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers as `server.pages[path]` says; each request is kept as (path, its Range)."""
 
     def do_GET(self):
-        self.server.asked.append((self.path, self.headers.get("Range")))
+        self.server.requested.append((self.path, self.headers.get("Range")))
         page = self.server.pages.get(self.path)
         with contextlib.suppress(ConnectionError):
             page(self) if page else self.send_error(404)

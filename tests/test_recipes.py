@@ -63,7 +63,7 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
         "weight": jax.ShapeDtypeStruct((size,), np.float32),
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    seen = {"mean": [0.5] * shape[-1], "deviation": [0.25] * shape[-1]}
+    seen = {"mean": [0.5] * shape[-1], "std": [0.25] * shape[-1]}
     numbers = plan.hyperparameters(final, seen, labels=np.arange(classes), classes=classes)
     after, measures = jax.eval_shape(built.learn, state, {"params": {}, "stats": {}}, batch, numbers)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(

@@ -177,7 +177,7 @@ def test_the_command_line_has_the_last_word_over_smoke(recipe):
         ("optimizer.nesterov=True", True),
         ("optimizer.clip=none", None),
         ("optimizer.clip=1", 1.0),
-        ("ema=0.999", 0.999),
+        ("ema_decay=0.999", 0.999),
         ("data.image_size=64", 64),
         ("data.image_size=64,48", (64, 48)),
         ("data.image_size=(64, 48)", (64, 48)),
@@ -200,7 +200,7 @@ def test_the_command_line_has_the_last_word_over_smoke(recipe):
         ("data.path=none", None),
         ("data.train=train[:45000]", "train[:45000]"),
         ("data.channels=3", 3),
-        ("test_with=best", "best"),
+        ("test_weights=best", "best"),
         ("model.filters=(8, 16)", (8, 16)),
         ("model.filters=8,16", (8, 16)),
         ("model.filters=1e3", 1000),
@@ -235,8 +235,8 @@ def test_a_command_line_says(recipe, written, value):
         ("optimizer.learning_rate=0", "a number"),
         ("optimizer.learning_rate=fast", "a number"),
         ("optimizer.nesterov=1", "true or false"),
-        ("ema=1", "a number in [0, 1) or none"),
-        ("data.deviation=0,0.5,0.5", "a tuple of numbers in (0, 1] or none"),
+        ("ema_decay=1", "a number in [0, 1) or none"),
+        ("data.std=0,0.5,0.5", "a tuple of numbers in (0, 1] or none"),
         ("data.mean=a,b", "a tuple of numbers"),
         ("data.image_size=64,48,3", "an int or (height, width) in [1, 8192]"),
         ("data.image_size=64x48", "an int or (height, width)"),
@@ -249,7 +249,7 @@ def test_a_command_line_says(recipe, written, value):
         ("data.channels=2", "1 or 3 or none"),
         ("data.path=", "a text"),
         ("data.path=a\0b", "a text"),
-        ("test_with=worst", "last or best or ema or none"),
+        ("test_weights=worst", "last or best or ema or none"),
         ("duration=0", "a duration (20 epochs, 4000 steps, 1e6 examples) in (0, 1e15]"),
         ("duration=20 eopchs", "a duration"),
         ("duration=nan epochs", "a duration"),
@@ -257,8 +257,8 @@ def test_a_command_line_says(recipe, written, value):
         ("duration=-3 steps", "a duration"),
         ("schedule.warmup=1e16 steps", "a duration"),
         ("schedule.boundaries=0,100", "a tuple of durations"),
-        ("optimizer.decay=(", "a regular expression"),
-        ("keep=1", "an int in [2, 1000]"),
+        ("optimizer.decay_pattern=(", "a regular expression"),
+        ("keep_checkpoints=1", "an int in [2, 1000]"),
         ("seed=4294967296", "an int"),  # jax would make it the seed 0
         ("data.mean=" + "(" * 9000, "a tuple of numbers"),
         ("data.augment=" + "a," * 6000, "a tuple of texts"),
@@ -279,7 +279,7 @@ def test_a_wrong_value_is_refused_with_what_the_key_takes(recipe, written, takes
         ("config.data.batch_size = 64.5", "it takes an int"),
         ("config.data.batch_size = True", "it takes an int"),
         ("config.seed = config_dict.placeholder(int)", "seed is None (configs/small.py); it takes an int"),
-        ("config.ema = float('nan')", "it takes a number"),
+        ("config.ema_decay = float('nan')", "it takes a number"),
         ("config.data.augment = 'flip'", "it takes a tuple of texts"),
         ("config.data.augment = (1,)", "it takes a tuple of texts"),
         ("config.duration = True", "it takes a duration"),
@@ -459,7 +459,8 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
     plain = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in final.values.items()
-        if key not in {"checkpoint_every", "keep", "data.path", "data.workers", "data.prefetch", "data.check"}
+        if key
+        not in {"checkpoint_every", "keep_checkpoints", "data.path", "data.workers", "data.prefetch", "data.check"}
         and key != "data.on_bad_image"
     }
     plain = {key: int(value) if value == 0.0 and value is not False else value for key, value in plain.items()}
@@ -471,7 +472,7 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
     "written",
     [
         "checkpoint_every=7",
-        "keep=9",
+        "keep_checkpoints=9",
         "data.path=elsewhere",
         "data.workers=0",
         "data.prefetch=5",
@@ -505,8 +506,8 @@ def test_what_changes_results_is_named_key_by_key(recipe, written, said):
 
 
 def test_two_ways_to_write_the_same_run_have_one_fingerprint(recipe):
-    ours = load(recipe(), ["duration=1280 examples", "model.filters=16", "ema=0"])
-    theirs = load(recipe(), ["duration=1.28e3 example", "model.filters=16.0", "ema=0.0"])
+    ours = load(recipe(), ["duration=1280 examples", "model.filters=16", "ema_decay=0"])
+    theirs = load(recipe(), ["duration=1.28e3 example", "model.filters=16.0", "ema_decay=0.0"])
     assert fingerprint(ours, "d") == fingerprint(theirs, "d")
     assert differences(ours, theirs) == []
 

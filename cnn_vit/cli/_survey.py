@@ -165,7 +165,7 @@ def repeated(found: "Survey") -> str:
     """How many groups of pictures there are that go together."""
     told = [
         f"{len(groups):,} group{'s' * (len(groups) != 1)} of {sum(map(len, groups)):,} pictures {what}"
-        for groups, what in ((found.same, "with the same pixels"), (found.near, "nearly the same"))
+        for groups, what in ((found.duplicates, "with the same pixels"), (found.near_duplicates, "nearly the same"))
         if groups
     ]
     return "; ".join(told) or "nothing"
@@ -191,9 +191,9 @@ def drawn(found: "Survey") -> str:
     counts = np.sum(list(found.counts.values()), 0)
     some = survey.sample_images(found, each_class=EACH, side=SIDE, most=MOST)
     rows = [plots.Row(short(found.classes[label]), f"{int(counts[label]):,}", pixels) for label, pixels in some.items()]
-    for groups, what in ((found.same, "same"), (found.near, "nearly same")):
+    for groups, what in ((found.duplicates, "same"), (found.near_duplicates, "nearly same")):
         for group in groups[:EACH]:
-            ours = [found.seen[at] for at in group]
+            ours = [found.images[at] for at in group]
             where = ", ".join(sorted({f"{one.split}/{short(found.classes[one.label], 20)}" for one in ours}))
             rows.append(plots.Row(what, where, survey.on_gray_squares(ours[:EACH], SIDE)))
     return plots.standalone(plots.gallery(rows, title=f"Pictures of {short(found.path or found.source, 60)}"))

@@ -65,10 +65,10 @@ def run(given: argparse.Namespace) -> None:
     told = {
         "recipe": str(path),
         "path": made.path,
-        "classes": list(made.seen.classes),
+        "classes": list(made.header_summary.classes),
         "counts": {split: len(one) for split, one in made.dataset.splits.items()},
-        "class_counts": dict(zip(made.seen.classes, made.seen.counts.tolist(), strict=True)),
-        "skipped": made.seen.skipped,
+        "class_counts": dict(zip(made.header_summary.classes, made.header_summary.counts.tolist(), strict=True)),
+        "skipped": made.header_summary.skipped,
         "image_shape": list(made.dataset.image_shape),
         "model": made.settings["model.name"],
         "parameters": made.parameters,
@@ -139,7 +139,7 @@ def as_text(made: Any, told: dict[str, Any]) -> str:
 
     height, width, _ = told["image_shape"]
     rows = [
-        ("pictures", f"{sum(told['class_counts'].values()):,}, {starting.describe_sizes(made.seen)}"),
+        ("pictures", f"{sum(told['class_counts'].values()):,}, {starting.describe_sizes(made.header_summary)}"),
         ("classes", f"{len(told['classes'])}: {class_counts_text(told['class_counts'])}"),
         ("splits", ", ".join(f"{split} {count:,}" for split, count in told["counts"].items())),
         ("network", f"{told['model']}, {told['parameters']:,} parameters, sees {height}x{width} pixels"),

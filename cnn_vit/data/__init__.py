@@ -91,7 +91,7 @@ def check(section: Mapping[str, Any]) -> None:
         if final[split] is not None:
             splits.parse_slice(final[split], key=f"data.{split}")
     channels = known.image_shape[2] if known.image_shape else final["channels"]
-    for key in ("mean", "deviation"):
+    for key in ("mean", "std"):
         if final[key] is not None and channels is not None and len(final[key]) != channels:
             raise UserError(f"data.{key} has {len(final[key])} numbers for {channels} channels; give one for each")
     crop = final["random_crop"]
@@ -163,7 +163,11 @@ def load(section: Mapping[str, Any]) -> Dataset:
         "class_counts": {split: count_per_class(one.labels, found.classes) for split, one in ready.items()},
         "slices": {split: final[split] for split in PARTS},
         "notes": laid.notes,
-        **({} if ready["train"].mixed is None else {"sizes": [list(size) for size in ready["train"].mixed.sizes]}),
+        **(
+            {}
+            if ready["train"].padded_sizes is None
+            else {"sizes": [list(size) for size in ready["train"].padded_sizes.buckets]}
+        ),
         "fingerprint": fingerprint,
         "fingerprint_of": how,
         "skipped": [f"{fault.name}: {fault.error.reason}" for fault in skipped],
@@ -191,8 +195,8 @@ def load_readable(final: Mapping[str, Any]) -> tuple[SourceData, Sequence["Unrea
         found, skipped = checking.without_unreadable(found, final["check"], verdicts, workers=final["workers"])
     if skipped:
         print(f"{len(skipped):,} pictures are skipped: {unreadable.summarize(skipped)}", file=sys.stderr, flush=True)
-    if found.undivided:
-        found = replace(found, parts=splits.split_in_three(found.parts["train"]), undivided=False)
+    if found.is_undivided:
+        found = replace(found, parts=splits.split_in_three(found.parts["train"]), is_undivided=False)
     return found, skipped, verdicts
 
 
@@ -229,7 +233,9 @@ def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     for some in np.array_split(rows, -(-count // 256)):
         levels = split.read(some).astype(np.uint64)
         sums += np.stack([levels.sum(axis=(0, 1, 2)), (levels * levels).sum(axis=(0, 1, 2))])
-        own = None if split.mixed is None else split.mixed.sides[some].prod(1, dtype=np.int64)  # what surrounds is 0
+        own = (
+            None if split.padded_sizes is None else split.padded_sizes.image_sizes[some].prod(1, dtype=np.int64)
+        )  # what surrounds is 0
         pixels += levels[..., 0].size if own is None else int(own.sum())
     mean, square = sums / pixels
     deviation = np.sqrt(np.maximum(square - mean**2, 0))

@@ -65,7 +65,7 @@ def batches(
     splits = open_source(source, size).splits
     if split not in splits:
         raise unknown("split", split, splits)
-    if splits[split].mixed is not None:
+    if splits[split].padded_sizes is not None:
         raise UserError(
             "data.fit=pad_batch gives pictures of several sizes with a mask, `batches` images alone; take crop"
         )
@@ -93,7 +93,7 @@ def epoch_rows(
     chosen = in_turn if seed is None else stream.training_rows(split, seed, np.arange(size), size, 0, last)
     for update, rows in enumerate(chosen):
         real = rows.examples[: None if total is None else total - update * size]
-        yield stream.pad_rows(real, size)._replace(chance=rows.chance)
+        yield stream.pad_rows(real, size)._replace(crop_numbers=rows.crop_numbers)
 
 
 def scale_to_unit(images: np.ndarray, update: int) -> np.ndarray:

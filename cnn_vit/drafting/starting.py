@@ -27,7 +27,7 @@ class Draft(NamedTuple):
         recipe: path of the recipe.
         network: its name in `choosing.NETWORKS`.
         settings: flat, in the order in which they are written.
-        seen: the pictures at a glance.
+        header_summary: the pictures at a glance.
         dataset: they as the recipe reads them.
         pace: what the clock said.
         machine: what it was timed on, in words.
@@ -40,7 +40,7 @@ class Draft(NamedTuple):
     recipe: str
     network: str
     settings: dict[str, Any]
-    seen: HeaderSummary
+    header_summary: HeaderSummary
     dataset: data.Dataset
     pace: Pace
     machine: str
@@ -81,7 +81,7 @@ def draft_recipe(
     say(f"looking at {path}")
     section = data.section_for_path(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
     seen = summarize_headers(section)
-    wanted = choosing.choose_image_size(seen.sides) if image_size is None else (image_size, image_size)
+    wanted = choosing.choose_image_size(seen.image_sizes) if image_size is None else (image_size, image_size)
     sides, keywords = choosing.NETWORKS[network](wanted)
     found = data_settings(section, seen, sides) | {f"model.{key}": value for key, value in keywords.items()}
     say(f"reading {seen.counts.sum():,} pictures")
@@ -138,9 +138,11 @@ def recipe_text(made: Draft) -> str:
 def docstring(made: Draft) -> str:
     """What the recipe says of itself."""
     splits = ", ".join(f"{split} {len(one):,}" for split, one in made.dataset.splits.items())
-    each = ", ".join(f"{name} {count:,}" for name, count in zip(made.seen.classes, made.seen.counts, strict=True))
+    each = ", ".join(
+        f"{name} {count:,}" for name, count in zip(made.header_summary.classes, made.header_summary.counts, strict=True)
+    )
     rows = {
-        "Data": f"{made.seen.counts.sum():,} pictures, {describe_sizes(made.seen)}; {splits}. Of each class: {each}.",
+        "Data": f"{made.header_summary.counts.sum():,} pictures, {describe_sizes(made.header_summary)}; {splits}. Of each class: {each}.",
         "Measured": "not yet run.",
         "Cost": f"{describe_seconds(made.seconds)} on {made.machine}: {made.steps:,} steps of {made.pace.step:.3f} s (mean of "
         f"{made.pace.steps} with these pictures), {made.evaluations} evaluations of {made.pace.evaluation:.2f} s, "
@@ -160,7 +162,7 @@ def wrap_row(row: str) -> str:
 
 def describe_sizes(seen: HeaderSummary) -> str:
     """What pictures look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
-    pairs = sorted({(int(h), int(w)) for h, w in seen.sides}, key=lambda pair: (pair[0] * pair[1], pair))
+    pairs = sorted({(int(h), int(w)) for h, w in seen.image_sizes}, key=lambda pair: (pair[0] * pair[1], pair))
     low, high = (f"{h}x{w}" for h, w in (pairs[0], pairs[-1]))
     return f"{low if low == high else f'{low} to {high}'} pixels, {'in color' if seen.colored else 'gray'}"
 
@@ -176,10 +178,10 @@ def comments(made: Draft) -> dict[str, str]:
     place = "" if os.path.isabs(made.path) else "seen from the folder in which commands are given"
     return {
         "data.path": place,
-        "data.on_bad_image": f"{made.seen.skipped:,} files cannot be read",
+        "data.on_bad_image": f"{made.header_summary.skipped:,} files cannot be read",
         "data.image_size": "pixels",
         "data.fit": 'keeps the center; "stretch" or "pad(127)" keep all of a picture',
-        "data.channels": "RGB" if made.seen.colored else "gray",
+        "data.channels": "RGB" if made.header_summary.colored else "gray",
         "data.batch_size": "images",
         "data.augment": mirrored,
         "model.filters": "of each stage",
@@ -198,7 +200,7 @@ def comments(made: Draft) -> dict[str, str]:
 
 def draft_notes(made: Draft) -> list[str]:
     """What one should know before the run, sentences."""
-    facts, seen = made.dataset.facts, made.seen
+    facts, seen = made.dataset.facts, made.header_summary
     said = [facts["layout"]] if "layout" in facts else []
     said += facts["notes"]
     if "test" not in made.dataset.splits:
@@ -212,7 +214,7 @@ def draft_notes(made: Draft) -> list[str]:
             )
     if seen.sampled:
         said.append(
-            f"sizes and colors are those of {len(seen.sides):,} pictures, taken evenly from {seen.counts.sum():,}: "
+            f"sizes and colors are those of {len(seen.image_sizes):,} pictures, taken evenly from {seen.counts.sum():,}: "
             "a rare color picture among gray ones may have been missed"
         )
     low, high = int(np.argmin(seen.counts)), int(np.argmax(seen.counts))

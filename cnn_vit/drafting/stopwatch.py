@@ -41,12 +41,12 @@ def measure_pace(final: Settings, dataset: data.Dataset) -> Pace:
     form = plan.network_spec(final, classes=classes, image_shape=dataset.image_shape)
     built = step.build_step(plan.step_spec(final, form, examples=len(train)), mesh)
     preprocessing = folder.make_preprocessing(final, dataset)
-    numbers = plan.hyperparameters(final, preprocessing, labels=train.labels, classes=classes)
-    numbers = jax.device_put(numbers, devices.replicated(mesh))
-    state = devices.place(built.start(*initial_values(built.network, final["seed"])), mesh)
+    hyperparameters = plan.hyperparameters(final, preprocessing, labels=train.labels, classes=classes)
+    hyperparameters = jax.device_put(hyperparameters, devices.replicated(mesh))
+    state = devices.place(built.init_state(*initial_values(built.network, final["seed"])), mesh)
     laps = [now()]
     for batch in batches(final, train, mesh):
-        state, measures = built.learn(state, dict(params={}, stats={}), batch, numbers)
+        state, measures = built.learn(state, dict(params={}, stats={}), batch, hyperparameters)
         jax.block_until_ready(measures["finite"])
         laps.append(now())
         if len(laps) > LEAST + 1 and laps[-1] - laps[1] > SECONDS:
@@ -56,7 +56,7 @@ def measure_pace(final: Settings, dataset: data.Dataset) -> Pace:
     def judged(rows: np.ndarray) -> float:
         began = now()
         evaluation.per_example(
-            lambda batch: judge(state["params"], state["stats"], batch, numbers),
+            lambda batch: judge(state["params"], state["stats"], batch, hyperparameters),
             validation.select(rows),
             batch_size=evaluation.BATCH_SIZE,
             on=mesh,

@@ -86,7 +86,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class."""
+        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class."""
         x = self.features(images, train=train, rngs=rngs)  # (B, D)
         return self.head(x).astype(jnp.float32)
 

@@ -112,7 +112,7 @@ class ViT(nnx.Module):
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and deviation, to one unnormalized float32 score per class.
+        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class.
 
         `mask` (B, H, W) is True on the pixels of each picture, a rectangle from the top left corner on; with it images
         may be smaller than `image_size`.

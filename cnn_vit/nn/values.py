@@ -118,11 +118,11 @@ def parse_initializer(initializer: str) -> tuple[str, tuple[float, ...]]:
 # Distributions: (rng, shape, numbers) -> float32 array
 
 
-def normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
+def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
     """Normal with mean 0, not cut off."""
     drawn = np.empty(shape, np.float32)
     rng.standard_normal(dtype=np.float32, out=drawn)
-    drawn *= np.float32(deviation)
+    drawn *= np.float32(std)
     return drawn
 
 
@@ -140,7 +140,7 @@ TRUNCATED_STD = math.sqrt(
 )  # 0.8796: see truncated_normal
 
 
-def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
+def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
     """Normal with mean 0, cut off at 2 deviations, then widened so that what is drawn has the deviation said.
 
     Uncorrected it would have KEPT of it: so do `jax.nn.initializers.truncated_normal` and `torch.nn.init.trunc_normal_`
@@ -154,7 +154,7 @@ def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation
         again = rng.standard_normal(outside.size, np.float32)
         flat[outside] = again
         outside = outside[np.abs(again) > 2]
-    drawn *= np.float32(deviation / TRUNCATED_STD)
+    drawn *= np.float32(std / TRUNCATED_STD)
     return drawn
 
 

@@ -87,7 +87,7 @@ class Span(NamedTuple):
     """A value with its interval; None where there is none."""
 
     name: str
-    middle: float
+    estimate: float
     low: float | None
     high: float | None
     series: int = 0
@@ -198,7 +198,7 @@ def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
         for place, row in enumerate(rows):
             if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [place, place], color=color(row.series), linewidth=2.2)
-            axes.plot([row.middle], [place], marker=MARKERS[row.series % 6], markersize=6, color=color(row.series))
+            axes.plot([row.estimate], [place], marker=MARKERS[row.series % 6], markersize=6, color=color(row.series))
         axes.set_yticks(range(len(rows)), [shorten(row.name, 28) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(percent_label if percent else compact_label)
@@ -234,7 +234,7 @@ def reliability(points: Sequence[Span], *, title: str) -> str:
         for point in points:
             if point.low is not None and point.high is not None:
                 axes.plot([float(point.name)] * 2, [point.low, point.high], color=color(0), linewidth=2.2, alpha=0.6)
-        axes.plot([float(point.name) for point in points], [point.middle for point in points], "o", color=color(0))
+        axes.plot([float(point.name) for point in points], [point.estimate for point in points], "o", color=color(0))
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(percent_label)

@@ -68,7 +68,7 @@ def cards(
 ) -> list[tuple[str, str, str]]:
     """The numbers at the top: name, value, remark."""
     found = [
-        (f"{split} accuracy", percent(told["accuracy"].middle), f"{interval_text(told['accuracy'])}, n {told['n']:,}")
+        (f"{split} accuracy", percent(told["accuracy"].estimate), f"{interval_text(told['accuracy'])}, n {told['n']:,}")
         for split in reversed(SPLITS)
         if (told := tallied.get(split))
     ]

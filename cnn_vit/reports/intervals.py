@@ -14,7 +14,7 @@ LEVEL = 0.975
 class Interval(NamedTuple):
     """A value and where it lies with 95 %; low and high are None where nothing can be said."""
 
-    middle: float
+    estimate: float
     low: float | None
     high: float | None
 

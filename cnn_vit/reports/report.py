@@ -80,7 +80,7 @@ def plots(record: RunRecord, tallies: dict[str, dict[str, Any]]) -> dict[str, st
         )
     shown = next((tallies[split] for split in reader.SPLITS if split in tallies), None)
     if shown and shown["bins"]:
-        points = [Span(str(one.sure), one.right.middle, one.right.low, one.right.high) for one in shown["bins"]]
+        points = [Span(str(one.sure), one.right.estimate, one.right.low, one.right.high) for one in shown["bins"]]
         found["calibration"] = pictures.reliability(points, title="Calibration")
     counts = {pictures.printable(name): n for name, n in record.data.get("class_counts", {}).get("train", {}).items()}
     if counts and len(record.classes) <= LISTED:

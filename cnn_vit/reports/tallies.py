@@ -97,7 +97,7 @@ def calibration(sure: np.ndarray, right: np.ndarray) -> tuple[list[Bin], float]:
         inside = place == number
         if n := int(inside.sum()):
             found.append(Bin(n, float(sure[inside].mean()), wilson(int(right[inside].sum()), n)))
-    return found, sum(one.n * abs(one.sure - one.right.middle) for one in found) / len(sure)
+    return found, sum(one.n * abs(one.sure - one.right.estimate) for one in found) / len(sure)
 
 
 def tally(found: dict[str, np.ndarray], names: Sequence[str], loss: str) -> dict[str, Any]:

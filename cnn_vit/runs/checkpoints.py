@@ -126,7 +126,7 @@ class Checkpoints:
             template,
         )
 
-    def newest(self, template: dict, *, part: bool = False) -> tuple[int, dict] | None:
+    def restore_newest(self, template: dict, *, part: bool = False) -> tuple[int, dict] | None:
         """The newest step that is whole, and its state (or a part of it); None where nothing was ever committed.
 
         Each damaged one that is passed over is said in a sentence. `SurroundingsError` where all are damaged.

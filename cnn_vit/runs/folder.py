@@ -107,19 +107,19 @@ def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, prep
 
 def make_preprocessing(of: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
     """How pictures become the network's: measured on the training split where the settings leave it open."""
-    mean, deviation = of["data.mean"], of["data.deviation"]
+    mean, deviation = of["data.mean"], of["data.std"]
     if mean is None or deviation is None:
         measured = data.mean_and_std(dataset.splits["train"])
         mean, deviation = mean or measured[0], deviation or measured[1]
     height, width, channels = dataset.image_shape
-    mixed = dataset.splits["train"].mixed
+    mixed = dataset.splits["train"].padded_sizes
     return {
         "mean": list(mean),
-        "deviation": list(deviation),
+        "std": list(deviation),
         "image_size": [height, width],
         "channels": channels,
         "fit": of["data.fit"],
-        **({} if mixed is None else {"sizes": [list(size) for size in mixed.sizes]}),
+        **({} if mixed is None else {"sizes": [list(size) for size in mixed.buckets]}),
     }
 
 

@@ -46,7 +46,7 @@ class Journal:
         self._began = now(), cpu_seconds()
         self._metrics, self._timing = (files.open_append(Path(workdir) / name) for name in (METRICS, TIMING))
 
-    def train(self, step: int, *, loss: Any, accuracy: Any, learning_rate: Any, gradient_norm: Any) -> None:
+    def write_train(self, step: int, *, loss: Any, accuracy: Any, learning_rate: Any, gradient_norm: Any) -> None:
         """Writes that step's own numbers, not an average over steps."""
         self._metrics.write(
             format_line(
@@ -59,17 +59,17 @@ class Journal:
             )
         )
 
-    def evaluation(self, step: int, split: str, accuracy: Any, loss: Any, n: int) -> None:
+    def write_evaluation(self, step: int, split: str, accuracy: Any, loss: Any, n: int) -> None:
         """Writes the result of an evaluation on `n` examples of a split."""
         text = format_line(step, kind="evaluation", split=split, accuracy=accuracy, loss=loss, n=int(n))
         self._metrics.write(text)
         self._evaluations.append(json.loads(text))
 
-    def timing(self, step: int, **facts: Any) -> None:
+    def write_timing(self, step: int, **facts: Any) -> None:
         """Writes what a clock says."""
         self._timing.write(format_line(step, **facts))
 
-    def taken(self) -> dict[str, float]:
+    def elapsed(self) -> dict[str, float]:
         """Seconds and CPU-seconds since the journal was opened, added to those that the last line of timing tells."""
         pairs = zip(("seconds", "cpu_seconds"), (now(), cpu_seconds()), self._began, strict=True)
         return {name: round(self._before.get(name, 0) + later - began, 3) for name, later, began in pairs}

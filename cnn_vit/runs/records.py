@@ -31,8 +31,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 def read_preprocessing(path: Path) -> dict[str, Any]:
     """How pictures become the network's; errors as of `read_object`."""
-    found = read_object(path, image_size=list, channels=int, fit=str, mean=list, deviation=list)
-    sides, each = found["image_size"], (found["mean"], found["deviation"])
+    found = read_object(path, image_size=list, channels=int, fit=str, mean=list, std=list)
+    sides, each = found["image_size"], (found["mean"], found["std"])
     whole = is_height_and_width(sides)
     numbers = all(isinstance(number, int | float) for one in each for number in one)
     if found["fit"] == PAD_BATCH:

@@ -19,7 +19,7 @@ class Key(NamedTuple):
         meaning: one line.
         unit: of its number.
         choices: all it may be, where that is a short list.
-        results: whether another value may give another result; the fingerprint holds those that do.
+        changes_results: whether another value may give another result; the fingerprint holds those that do.
     """
 
     type: str
@@ -28,7 +28,7 @@ class Key(NamedTuple):
     meaning: str
     unit: str = ""
     choices: tuple[str, ...] = ()
-    results: bool = True
+    changes_results: bool = True
 
     @property
     def kind(self) -> str:
@@ -47,17 +47,17 @@ KEYS: dict[str, Key] = {
     "duration": Key("duration", "10 epochs", "(0, 1e15]", "length of the run"),
     "log_every": Key("duration", "50 steps", "(0, 1e15]", "between two lines of training measures"),
     "evaluate_every": Key("duration", "1 epochs", "(0, 1e15]", "between two evaluations of the validation split"),
-    "checkpoint_every": Key("duration", "1 epochs", "(0, 1e15]", "between two saves", results=False),
-    "keep": Key("int", 2, "[2, 1000]", "newest checkpoints kept, beside the best", "checkpoints", results=False),
-    "test_with": Key("text?", None, "", "parameters that the test split sees; unset: ema if there is one, else last",
+    "checkpoint_every": Key("duration", "1 epochs", "(0, 1e15]", "between two saves", changes_results=False),
+    "keep_checkpoints": Key("int", 2, "[2, 1000]", "newest checkpoints kept, beside the best", "checkpoints", changes_results=False),
+    "test_weights": Key("text?", None, "", "parameters that the test split sees; unset: ema if there is one, else last",
                      choices=("last", "best", "ema")),
-    "ema": Key("float?", None, "[0, 1)", "decay of the parameters' moving average, read by validation; unset: none"),
+    "ema_decay": Key("float?", None, "[0, 1)", "decay of the parameters' moving average, read by validation; unset: none"),
     "dtype": Key("text", "float32", "", "in which layers compute; parameters and loss are always float32",
                  choices=("float32", "bfloat16")),
     "early_stop": Key("int?", None, "[1, 1000000]", "stop after so many without a better one", "evaluations"),
 
     "data.name": Key("text", REQUIRED, "", "the data source: digits, shapes, folder, arrays ..."),
-    "data.path": Key("text?", None, "", "file or folder that the source reads", results=False),
+    "data.path": Key("text?", None, "", "file or folder that the source reads", changes_results=False),
     "data.train": Key("text?", None, "", "part trained on, such as train[:45000] or train[:90%]; unset: all of train"),
     "data.validation": Key("text?", None, "", "part that choices look at; unset: validation, or a tenth of train"),
     "data.test": Key("text?", None, "", "part tested on; unset: test, where there is one"),
@@ -68,14 +68,14 @@ KEYS: dict[str, Key] = {
     "data.random_crop": Key("floats?", None, "(0, 1]", "least and most share of the area of a box that is cut out of a "
                             "training picture, each time another, as it is decoded; unset: data.fit"),
     "data.on_bad_image": Key("text", "refuse", "", "a picture that cannot be read: stop before the first step, or do "
-                             "as though it were not there", choices=("refuse", "skip"), results=False),
+                             "as though it were not there", choices=("refuse", "skip"), changes_results=False),
     "data.check": Key("text", "auto", "", "how closely each picture file is looked at first; auto: all of it up to "
-                      "50,000 files", choices=("auto", "all", "header", "none"), results=False),
-    "data.workers": Key("int", 2, "[0, 64]", "that decode pictures; 0: the loop's own", "threads", results=False),
-    "data.prefetch": Key("int", 2, "[0, 64]", "made ready ahead", "batches", results=False),
+                      "50,000 files", choices=("auto", "all", "header", "none"), changes_results=False),
+    "data.workers": Key("int", 2, "[0, 64]", "that decode pictures; 0: the loop's own", "threads", changes_results=False),
+    "data.prefetch": Key("int", 2, "[0, 64]", "made ready ahead", "batches", changes_results=False),
     "data.augment": Key("texts", (), "", "random changes of training images, in order: pad_crop(4), flip, mixup(0.2)"),
     "data.mean": Key("floats?", None, "[0, 1]", "of each color, subtracted; unset: measured on train"),
-    "data.deviation": Key("floats?", None, "(0, 1]", "of each color, divided by; unset: measured on train"),
+    "data.std": Key("floats?", None, "(0, 1]", "of each color, divided by; unset: measured on train"),
     "data.channels": Key("int?", None, "", "colors, 1 gray or 3 RGB; unset: as the data is", choices=("1", "3")),
     "data.classes": Key("int?", None, "[2, 1000000]", "that the data must have; unset: as found", "classes"),
 
@@ -89,7 +89,7 @@ KEYS: dict[str, Key] = {
     "optimizer.name": Key("text", REQUIRED, "", "the learning rule"),
     "optimizer.learning_rate": Key("float", REQUIRED, "(0, 1000]", "base rate, which the schedule multiplies"),
     "optimizer.weight_decay": Key("float", 0.0, "[0, 100]", "adamw: times the rate; sgd: added to the gradient"),
-    "optimizer.decay": Key("pattern", r"(^|/)kernel$", "", "found in the paths of the parameters that decay"),
+    "optimizer.decay_pattern": Key("pattern", r"(^|/)kernel$", "", "found in the paths of the parameters that decay"),
     "optimizer.momentum": Key("float", 0.9, "[0, 1)", "sgd: share of the last update kept"),
     "optimizer.nesterov": Key("bool", False, "", "sgd: look ahead along the momentum"),
     "optimizer.b1": Key("float", 0.9, "[0, 1)", "adamw: decay of the gradient's average"),

@@ -50,7 +50,9 @@ def tuples_as_lists(value: Any) -> Any:
 
 def deciding_settings(settings: Settings) -> dict[str, Any]:
     """The settings that change results. Whole floats are ints here: 1.0 and 1 give the same run."""
-    return {key: normalize(value) for key, value in settings.values.items() if is_keyword(key) or KEYS[key].results}
+    return {
+        key: normalize(value) for key, value in settings.values.items() if is_keyword(key) or KEYS[key].changes_results
+    }
 
 
 def normalize(value: Any) -> Any:

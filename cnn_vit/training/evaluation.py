@@ -107,10 +107,12 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH_SI
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
     on = devices.mesh()
-    judge = step.eval_step(network.form, on)
-    params, stats, numbers = devices.place((network.params, network.stats, normalization(network.preprocessing)), on)
+    judge = step.eval_step(network.spec, on)
+    params, stats, mean_and_std = devices.place(
+        (network.params, network.stats, normalization(network.preprocessing)), on
+    )
     found = per_example(
-        lambda batch: judge(params, stats, batch, numbers),
+        lambda batch: judge(params, stats, batch, mean_and_std),
         dataset.splits[split],
         batch_size=batch_size,
         on=on,
@@ -132,7 +134,7 @@ def refuse_untrained(network) -> None:
 
 def normalization(preprocessing: dict) -> dict[str, np.ndarray]:
     """Mean and deviation of the channels as `judge` takes them."""
-    return {key: np.asarray(preprocessing[key], np.float32) for key in ("mean", "deviation")}
+    return {key: np.asarray(preprocessing[key], np.float32) for key in ("mean", "std")}
 
 
 def section_for(network, path: str | os.PathLike) -> dict[str, Any]:
@@ -160,27 +162,27 @@ def load_matching(network, source) -> data.Dataset:
             f"the data has {folder.list_names(dataset.classes)}"
             f"{first_difference(network.classes, dataset.classes)}; name and order the class folders as in training"
         )
-    if dataset.image_shape != tuple(network.form.image_shape):
+    if dataset.image_shape != tuple(network.spec.image_shape):
         raise UserError(
-            f"the network takes {shape_text(network.form.image_shape)} pictures, the data gives "
+            f"the network takes {shape_text(network.spec.image_shape)} pictures, the data gives "
             f"{shape_text(dataset.image_shape)}; set data.image_size and data.channels to the network's"
         )
-    refuse_sizes(network.form, dataset)
+    refuse_sizes(network.spec, dataset)
     return dataset
 
 
 def refuse_sizes(form: step.NetworkSpec, dataset: data.Dataset) -> None:
     """Raises UserError where a network cannot tell pictures from their padding, or leaves nothing of a small one."""
     for name, split in dataset.splits.items():
-        if split.mixed is None:
+        if split.padded_sizes is None:
             continue
         models.refuse_unmasked(form.model)
         network = step.build_network(form)
         if hasattr(network, "refuse_mask"):
             network.refuse_mask(train=False)
-        at = int(split.mixed.sides.min(1).argmin())
+        at = int(split.padded_sizes.image_sizes.min(1).argmin())
         where = f"picture {at} of {name}" if split.names is None else split.names[at]
-        refuse_small(form, split.mixed.sides[at].tolist(), where)
+        refuse_small(form, split.padded_sizes.image_sizes[at].tolist(), where)
 
 
 def refuse_small(form: step.NetworkSpec, sides: Sequence[int], where: str) -> None:

@@ -97,7 +97,7 @@ def choose_checkpoint(theirs: Checkpoints, template: dict, note: dict[str, Any] 
     """The checkpoint of the step noted where it is still there, else the newest; (0, {}) where there is none."""
     if note and note["step"] in theirs.steps():
         return note["step"], theirs.restore(note["step"], template)
-    return theirs.newest(template) or (0, {})
+    return theirs.restore_newest(template) or (0, {})
 
 
 def copy_checkpoint(

@@ -54,11 +54,11 @@ def train(
         dataset = data.load(final.section("data"))
         with Run(final, workdir, dataset) as run:
             crossed = folder.record_environment(workdir, command)
-            at, state = run.begin(fork_from)
+            at, state = run.restore_or_init(fork_from)
             if at and crossed:
                 run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(crossed)}")
             state = learn(run, at, state, stop)
-            stop.end()
+            stop.end_training()
             return finish(run, state)
 
 
@@ -68,7 +68,7 @@ def learn(run: Run, at: int, state: dict, stop: StopSignals) -> dict:
     The host runs a few steps ahead of the device and looks at nothing that the device has not finished long before.
     """
     total, stop_early = run.times.total, run.settings["early_stop"]
-    if run.waited_long_enough(stop_early):
+    if run.should_stop_early(stop_early):
         return state
     batches = stream.batches(
         run.dataset.splits["train"],
@@ -80,16 +80,16 @@ def learn(run: Run, at: int, state: dict, stop: StopSignals) -> dict:
         prefetch=run.settings["data.prefetch"],
         place=lambda batch: devices.place_batch(batch, run.mesh),
     )
-    stop.begin()
+    stop.begin_training()
     with contextlib.closing(batches):
         for done, batch in enumerate(batches, at + 1):
-            state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
-            run.take(done, measures)
+            state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
+            run.queue_measures(done, measures)
             if run.times.log.fires(done) or done == total:
                 run.log(done)
             best = (run.times.evaluate.fires(done) or done == total) and run.evaluate(done, state)
-            enough = done == total or run.waited_long_enough(stop_early)
-            asked = stop.asked  # once: a signal that comes later waits for the next step
+            enough = done == total or run.should_stop_early(stop_early)
+            asked = stop.requested  # once: a signal that comes later waits for the next step
             if best or enough or asked or run.times.checkpoint.fires(done):
                 run.save(done, state)
             run.progress.update(done)
@@ -104,7 +104,7 @@ def learn(run: Run, at: int, state: dict, stop: StopSignals) -> dict:
 def finish(run: Run, state: dict) -> dict[str, Any]:
     """Tests the network, keeps what there is to look at and writes the result; makes only what a finished run lacks."""
     run.checkpoints.wait()
-    tested = run.tested(state)
+    tested = run.values_to_test(state)
     if before := folder.finished_result(run.workdir):
         samples.save_samples(run, tested)
         return before
@@ -120,7 +120,7 @@ def evaluate_splits(run: Run, tested: TestedValues) -> dict[str, dict[str, Any]]
     found: dict[str, dict[str, Any]] = {}
     for split in ("validation", "test"):
         if split in run.dataset.splits:
-            rows = run.judged(split, tested.values)
+            rows = run.evaluate_split(split, tested.values)
             evaluation.save_predictions(run.workdir, split, rows)
             found[split] = evaluation.summarize(rows, len(run.dataset.classes))
     if "test" in found:

@@ -1,4 +1,4 @@
-"""How parameters follow a gradient. The chain is built anew inside the compiled step, from numbers that are arguments.
+"""How parameters follow a gradient. The chain is built anew inside the compiled step, from hyperparameters that are arguments.
 
 In order: the gradient is clipped, decay and the rule make it a direction, and the rate makes that an update.
 
@@ -33,7 +33,7 @@ def decay_mask(params: dict, pattern: str) -> dict:
     if not any(jax.tree.leaves(mask)):
         last = sorted({str(path[-1]) for path in trees.shapes_by_path(params)})
         raise UserError(
-            f"optimizer.decay {pattern!r} is found in no parameter, whose paths end in {', '.join(last)}; "
+            f"optimizer.decay_pattern {pattern!r} is found in no parameter, whose paths end in {', '.join(last)}; "
             "for no decay set optimizer.weight_decay=0"
         )
     return mask
@@ -41,7 +41,7 @@ def decay_mask(params: dict, pattern: str) -> dict:
 
 def chain(
     name: str,
-    numbers: dict[str, Any],
+    hyperparameters: dict[str, Any],
     rate: jax.Array | float,
     *,
     decay_mask: dict,
@@ -52,10 +52,10 @@ def chain(
 
     Args:
         name: a key of OPTIMIZERS.
-        numbers: scalars that may be traced: weight_decay; momentum for sgd; b1, b2, epsilon for adamw; clip where on.
+        hyperparameters: scalars that may be traced: weight_decay; momentum for sgd; b1, b2, epsilon for adamw; clip where on.
         rate: the learning rate of this step, may be traced.
         decay_mask: which parameters decay, as `decay_mask` gives it.
-        clip: whether a gradient whose norm over all parameters exceeds numbers["clip"] is shortened to it.
+        clip: whether a gradient whose norm over all parameters exceeds hyperparameters["clip"] is shortened to it.
         nesterov: whether sgd looks ahead along the momentum.
 
     Returns:
@@ -68,19 +68,21 @@ def chain(
         raise unknown("optimizer", name, OPTIMIZERS)
     if nesterov and name != "sgd":
         raise UserError(f"optimizer.nesterov is for sgd; {name} has no such momentum, set it to False")
-    clipping = optax.clip_by_global_norm(numbers["clip"]) if clip else optax.identity()
-    decay = optax.add_decayed_weights(numbers["weight_decay"], mask=decay_mask)
-    return optax.chain(clipping, OPTIMIZERS[name](numbers, decay, nesterov), optax.scale_by_learning_rate(rate))
+    clipping = optax.clip_by_global_norm(hyperparameters["clip"]) if clip else optax.identity()
+    decay = optax.add_decayed_weights(hyperparameters["weight_decay"], mask=decay_mask)
+    return optax.chain(clipping, OPTIMIZERS[name](hyperparameters, decay, nesterov), optax.scale_by_learning_rate(rate))
 
 
-def sgd(numbers: dict, decay: optax.GradientTransformation, nesterov: bool) -> optax.GradientTransformation:
+def sgd(hyperparameters: dict, decay: optax.GradientTransformation, nesterov: bool) -> optax.GradientTransformation:
     """Stochastic gradient descent with momentum: Sutskever et al., 2013, as torch.optim.SGD writes it."""
-    return optax.chain(decay, optax.trace(numbers["momentum"], nesterov=nesterov))
+    return optax.chain(decay, optax.trace(hyperparameters["momentum"], nesterov=nesterov))
 
 
-def adamw(numbers: dict, decay: optax.GradientTransformation, nesterov: bool) -> optax.GradientTransformation:
+def adamw(hyperparameters: dict, decay: optax.GradientTransformation, nesterov: bool) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, arXiv:1412.6980) with decay apart from the gradient's averages."""
-    return optax.chain(optax.scale_by_adam(numbers["b1"], numbers["b2"], numbers["epsilon"]), decay)
+    return optax.chain(
+        optax.scale_by_adam(hyperparameters["b1"], hyperparameters["b2"], hyperparameters["epsilon"]), decay
+    )
 
 
 OPTIMIZERS = {

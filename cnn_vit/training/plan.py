@@ -37,8 +37,10 @@ def check(settings: Settings) -> None:
             raise unknown(key.removesuffix(".name"), settings[key], known)
     if settings["optimizer.nesterov"] and settings["optimizer.name"] != "sgd":
         raise UserError(f"optimizer.nesterov is for sgd; set it to false for {settings['optimizer.name']}")
-    if settings["test_with"] == "ema" and settings["ema"] is None:
-        raise UserError("test_with is ema, but nothing is averaged; set ema, such as 0.999, or test_with=last")
+    if settings["test_weights"] == "ema" and settings["ema_decay"] is None:
+        raise UserError(
+            "test_weights is ema, but nothing is averaged; set ema_decay, such as 0.999, or test_weights=last"
+        )
     batch, accumulate = settings["data.batch_size"], settings["optimizer.accumulate"]
     refuse_uneven(batch, accumulate, "optimizer.accumulate")
     about = data.about(section)
@@ -130,14 +132,14 @@ def step_spec(settings: Settings, of: NetworkSpec, *, examples: int) -> StepSpec
         return steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
 
     return StepSpec(
-        form=of,
+        network=of,
         augment=augment.operation_names(settings["data.augment"]),
         optimizer=settings["optimizer.name"],
         nesterov=settings["optimizer.nesterov"],
         clip=settings["optimizer.clip"] is not None,
-        decay=settings["optimizer.decay"],
+        decay_pattern=settings["optimizer.decay_pattern"],
         accumulate=settings["optimizer.accumulate"],
-        ema=settings["ema"] is not None,
+        ema=settings["ema_decay"] is not None,
         schedule=ScheduleSpec(
             name=settings["schedule.name"],
             total=run_times(settings, examples=examples).total,
@@ -159,13 +161,13 @@ def hyperparameters(
     rule = ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
     found: dict[str, Any] = {name: settings[f"optimizer.{name}"] for name in rule}
     found["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
-    found["ema"] = settings["ema"] or 0.0
+    found["ema_decay"] = settings["ema_decay"] or 0.0
     found["smoothing"] = settings["loss.smoothing"]
     arrays: dict[str, Any] = {name: np.float32(value) for name, value in found.items()}
     arrays["augment"] = [
         [np.float32(one) for one in given] for given in augment.operation_numbers(settings["data.augment"])
     ]
-    arrays |= {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "deviation")}
+    arrays |= {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "std")}
     even = settings["loss.class_weight"] == "none"
     arrays["class_weight"] = np.ones(classes, np.float32) if even else losses.balanced_class_weights(labels, classes)
     return arrays | {"key": stream.key(settings["seed"])}

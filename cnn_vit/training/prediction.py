@@ -84,7 +84,7 @@ def read_images(network, paths: Iterable[str | os.PathLike]) -> Iterator[InputIm
                 pixels = decoding.decode(content(), channels=seen["channels"])
                 pixels = decoding.fit_image(pixels, size, seen["fit"])
                 if seen["fit"] == PAD_BATCH:
-                    evaluation.refuse_small(network.form, pixels.shape[:2], "it")
+                    evaluation.refuse_small(network.spec, pixels.shape[:2], "it")
                 yield InputImage(name, pixels)
             except decoding.UnreadableError as error:
                 yield InputImage(name, None, error.bare())
@@ -96,9 +96,9 @@ def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Name and reader of the bytes of each picture that a path stands for, in the order of their names."""
     if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
         found = listing.open_listing(path)
-        for _, entry in found.tree.below():
+        for _, entry in found.tree.all_files():
             if listing.is_image_name(entry.name):
-                yield entry.place, functools.partial(found.read, entry, None)
+                yield entry.path, functools.partial(found.read, entry, None)
     elif named := listing.Walk().entry(os.path.basename(path), path, 0):
         yield path, functools.partial(listing.read_file, named, None)
 
@@ -126,8 +126,8 @@ def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_s
     """
     on = devices.mesh()
     size = devices.round_up_batch(batch_size, on)
-    numbers = devices.place(evaluation.normalization(network.preprocessing), on)
-    score = build_scorer(network.form, on)
+    mean_and_std = devices.place(evaluation.normalization(network.preprocessing), on)
+    score = build_scorer(network.spec, on)
     found = []
     for first in range(0, len(images), size):
         some = images[first : first + size]
@@ -135,9 +135,9 @@ def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_s
             key: np.concatenate([value, np.repeat(value[:1], size - len(some), axis=0)])
             for key, value in stack_images(network, some).items()
         }
-        chances = score(network.params, network.stats, jax.device_put(batch, devices.batch_sharding(on)), numbers)
+        chances = score(network.params, network.stats, jax.device_put(batch, devices.batch_sharding(on)), mean_and_std)
         found.append(np.asarray(chances)[: len(some)])
-    return np.concatenate(found) if found else np.zeros((0, network.form.num_classes), np.float32)
+    return np.concatenate(found) if found else np.zeros((0, network.spec.num_classes), np.float32)
 
 
 def stack_images(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
@@ -149,7 +149,7 @@ def stack_images(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str
         np.array([one.shape[:2] for one in images]), tuple((high, wide) for high, wide in seen["sizes"])
     )
     every = np.arange(len(images))
-    size = mixed.holding(every)
+    size = mixed.bucket_for(every)
     return dict(image=np.stack([pad_bottom_right(one, size) for one in images]), mask=mixed.mask(every, size))
 
 
@@ -159,13 +159,13 @@ def check_arrays(network, images: np.ndarray) -> np.ndarray:
     Raises:
         UserError: another shape, another type, or floats outside 0..1.
     """
-    own, mixed = tuple(network.form.image_shape), network.preprocessing["fit"] == PAD_BATCH
+    own, mixed = tuple(network.spec.image_shape), network.preprocessing["fit"] == PAD_BATCH
     smaller = mixed and images.ndim == 4 and (*shrink_to_fit(images.shape[1:3], own[:2]), own[2]) == images.shape[1:]
     if images.ndim != 4 or not (images.shape[1:] == own or smaller):
         wanted = evaluation.shape_text(own) + " at most" * mixed
         raise UserError(f"images of shape {images.shape}; this network takes (N, height, width, colors) with {wanted}")
     if mixed:
-        evaluation.refuse_small(network.form, images.shape[1:3], "each of the images")
+        evaluation.refuse_small(network.spec, images.shape[1:3], "each of the images")
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating) or not ((images >= 0) & (images <= 1)).all():
@@ -175,13 +175,13 @@ def check_arrays(network, images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def build_scorer(form: step.NetworkSpec, mesh) -> Callable:
-    """(params, stats, batch, numbers) -> probabilities (B, K), compiled once; the batch has `image`, perhaps `mask`."""
+    """(params, stats, batch, mean_and_std) -> probabilities (B, K), compiled once; the batch has `image`, perhaps `mask`."""
     net = step.get_network(form)
 
-    def score(params, stats, batch, numbers):
+    def score(params, stats, batch, mean_and_std):
         images = batch["image"]
         scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-        scaled = step.normalize(scaled, numbers, form.dtype)
+        scaled = step.normalize(scaled, mean_and_std, form.dtype)
         scores, _ = net.apply(params, stats, scaled, train=False, mask=batch.get("mask"))
         return losses.PROBABILITIES[form.loss](scores)
 

@@ -30,14 +30,14 @@ class TestedValues(NamedTuple):
     Attributes:
         step: of the parameters.
         values: dict(params, stats).
-        averaged: whether they are the moving average.
-        how: last, best or ema, as `test_with` says.
+        is_ema: whether they are the moving average.
+        choice: last, best or ema, as `test_weights` says.
     """
 
     step: int
     values: dict
-    averaged: bool
-    how: str
+    is_ema: bool
+    choice: str
 
 
 class Run:
@@ -67,19 +67,21 @@ class Run:
         self.times = plan.run_times(settings, examples=examples)
         form = plan.network_spec(settings, classes=classes, image_shape=shape)
         evaluation.refuse_sizes(form, dataset)
-        self.static = plan.step_spec(settings, form, examples=examples)
-        self.step = step.build_step(self.static, self.mesh)
-        self.judge = step.eval_step(form, self.mesh)
+        self.spec = plan.step_spec(settings, form, examples=examples)
+        self.step = step.build_step(self.spec, self.mesh)
+        self.eval_step = step.eval_step(form, self.mesh)
         preprocessing = folder.make_preprocessing(settings, dataset)
         folder.describe(workdir, settings, dataset, preprocessing)
-        numbers = plan.hyperparameters(settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes)
-        self.numbers = jax.device_put(numbers, devices.replicated(self.mesh))
+        hyperparameters = plan.hyperparameters(
+            settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes
+        )
+        self.hyperparameters = jax.device_put(hyperparameters, devices.replicated(self.mesh))
         self.frozen: dict = dict(params={}, stats={})
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
         self.checkpoints = Checkpoints(
-            workdir / folder.CHECKPOINTS, keep=settings["keep"], crash=workdir / folder.CRASH, say=self.say
+            workdir / folder.CHECKPOINTS, keep=settings["keep_checkpoints"], crash=workdir / folder.CRASH, say=self.say
         )
-        self._taken: deque[tuple[int, dict]] = deque()
+        self._queued: deque[tuple[int, dict]] = deque()
 
     def __enter__(self) -> "Run":
         return self
@@ -105,24 +107,24 @@ class Run:
 
     # Start
 
-    def begin(self, fork_from: str | Path | None) -> tuple[int, dict]:
+    def restore_or_init(self, fork_from: str | Path | None) -> tuple[int, dict]:
         """The step to go on from, and its state: the newest whole checkpoint's, else another run's, else the first."""
         template, there, note = (
-            self.template(),
+            self.state_template(),
             forks.fork_source(self.workdir, fork_from),
             forks.read_fork_note(self.workdir),
         )
-        found = self.checkpoints.newest(template)
+        found = self.checkpoints.restore_newest(template)
         if there and (found is None or note is None or found[0] < note["step"]):
-            found = self.forked(there, template)
-        at, state = found or (0, self.first())
+            found = self.restore_fork(there, template)
+        at, state = found or (0, self.initial_state())
         self.journal = Journal(self.workdir, at=at)
         self.progress = Progress(self.times.total, at=at, batch_size=self.batch_size)
         if at:
             self.say(f"going on from step {at} of {self.times.total}")
         return at, state
 
-    def forked(self, there: Path, template: dict) -> tuple[int, dict]:
+    def restore_fork(self, there: Path, template: dict) -> tuple[int, dict]:
         """Another run's newest checkpoint, taken over with its journal up to there."""
         return forks.take_over(
             self.workdir,
@@ -131,18 +133,18 @@ class Run:
             ours=self.checkpoints,
             dataset=self.dataset,
             total=self.times.total,
-            needs_best=self.settings["test_with"] == "best",
+            needs_best=self.settings["test_weights"] == "best",
             say=self.say,
         )
 
-    def first(self) -> dict:
+    def initial_state(self) -> dict:
         """The state before the first step, on the devices."""
         values = initial_values(self.step.network, self.settings["seed"])
-        return devices.place(self.step.start(*values), self.mesh)
+        return devices.place(self.step.init_state(*values), self.mesh)
 
-    def template(self) -> dict:
+    def state_template(self) -> dict:
         """Shapes and placement of the state, without its values."""
-        shapes = jax.eval_shape(self.step.start, self.step.network.params, self.step.network.stats)
+        shapes = jax.eval_shape(self.step.init_state, self.step.network.params, self.step.network.stats)
         places = devices.shardings(shapes, self.mesh)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
@@ -150,31 +152,31 @@ class Run:
 
     # At a step
 
-    def take(self, done: int, measures: dict) -> None:
+    def queue_measures(self, done: int, measures: dict) -> None:
         """Keeps a step's measures, unread; waits for the device only where the host is more than a few steps ahead.
 
         Raises:
             SurroundingsError: a save in the background has failed.
         """
         self.checkpoints.check()
-        self._taken.append((done, measures))
-        if len(self._taken) > STEPS_AHEAD:
-            jax.block_until_ready(self._taken[-STEPS_AHEAD - 1][1]["finite"])
+        self._queued.append((done, measures))
+        if len(self._queued) > STEPS_AHEAD:
+            jax.block_until_ready(self._queued[-STEPS_AHEAD - 1][1]["finite"])
 
-    def sound(self) -> dict:
+    def read_finite_measures(self) -> dict:
         """Reads whether all steps since the last reading were finite; gives the measures of the newest of them, if any.
 
         Raises:
             DivergedError: one was not; its step and examples are named.
         """
-        taken = jax.device_get(list(self._taken))
-        self._taken.clear()
+        taken = jax.device_get(list(self._queued))
+        self._queued.clear()
         for done, measures in taken:
             if not measures["finite"]:
-                raise self.diverged(done)
+                raise self.diverged_error(done)
         return taken[-1][1] if taken else {}
 
-    def diverged(self, done: int) -> DivergedError:
+    def diverged_error(self, done: int) -> DivergedError:
         """The error for a step that left the finite numbers; its examples are written to crash/diverged.json."""
         first = (done - 1) * self.batch_size
         positions = np.arange(first, first + self.batch_size, dtype=np.int64)
@@ -193,37 +195,37 @@ class Run:
 
     def log(self, done: int) -> None:
         """Writes the step's own measures, and what the clock says."""
-        measures = self.sound()
+        measures = self.read_finite_measures()
         names = ("loss", "accuracy", "learning_rate", "gradient_norm")
-        self.journal.train(done, **{name: measures[name] for name in names})
-        self.journal.timing(done, **self.journal.taken())
+        self.journal.write_train(done, **{name: measures[name] for name in names})
+        self.journal.write_timing(done, **self.journal.elapsed())
 
     def evaluate(self, done: int, state: dict) -> bool:
         """Judges the validation split; returns whether it is the best evaluation so far."""
-        self.sound()
-        values, _ = self.watched(state)
-        found = evaluation.summarize(self.judged("validation", values), len(self.dataset.classes))
-        self.journal.evaluation(done, "validation", found["accuracy"], found["loss"], found["n"])
+        self.read_finite_measures()
+        values, _ = self.eval_values(state)
+        found = evaluation.summarize(self.evaluate_split("validation", values), len(self.dataset.classes))
+        self.journal.write_evaluation(done, "validation", found["accuracy"], found["loss"], found["n"])
         self.progress.update(done, accuracy=found["accuracy"])
-        return self.best()["step"] == done
+        return self.best_evaluation()["step"] == done
 
-    def judged(self, split: str, values: dict) -> dict[str, np.ndarray]:
+    def evaluate_split(self, split: str, values: dict) -> dict[str, np.ndarray]:
         """What the network says of every example of a split."""
-        shown = {name: self.numbers[name] for name in ("mean", "deviation")}
+        shown = {name: self.hyperparameters[name] for name in ("mean", "std")}
         return evaluation.per_example(
-            lambda batch: self.judge(values["params"], values["stats"], batch, shown),
+            lambda batch: self.eval_step(values["params"], values["stats"], batch, shown),
             self.dataset.splits[split],
             batch_size=evaluation.BATCH_SIZE,
             on=self.mesh,
             workers=self.settings["data.workers"],
         )
 
-    def watched(self, state: dict) -> tuple[dict, bool]:
+    def eval_values(self, state: dict) -> tuple[dict, bool]:
         """The values that validation reads, and whether they are the moving average."""
-        averaged = self.settings["ema"] is not None
+        averaged = self.settings["ema_decay"] is not None
         return (state["ema"] if averaged else {name: state[name] for name in ("params", "stats")}), averaged
 
-    def best(self) -> dict[str, Any]:
+    def best_evaluation(self) -> dict[str, Any]:
         """The best evaluation so far.
 
         Raises:
@@ -236,58 +238,58 @@ class Run:
             "put the file back from a copy, or start again in another --workdir"
         )
 
-    def waited_long_enough(self, patience: int | None) -> bool:
+    def should_stop_early(self, patience: int | None) -> bool:
         """Whether so many evaluations have passed without a better one."""
         found = self.journal.evaluations()
         if patience is None or not found:
             return False
-        return len(found) - 1 - found.index(self.best()) >= patience
+        return len(found) - 1 - found.index(self.best_evaluation()) >= patience
 
     def save(self, done: int, state: dict) -> None:
         """Saves a state whose every step was finite, the journal's lines before it, and clears old checkpoints away."""
-        self.sound()
+        self.read_finite_measures()
         self.checkpoints.save(done, state, before_commit=self.journal.flush)
         found = self.journal.evaluations()
-        self.checkpoints.retain(self.best()["step"] if found else None)
+        self.checkpoints.retain(self.best_evaluation()["step"] if found else None)
 
     # Finish
 
-    def tested(self, state: dict) -> TestedValues:
+    def values_to_test(self, state: dict) -> TestedValues:
         """What the test split is to be judged with; the best checkpoint is read back where it is that."""
-        how = self.settings["test_with"] or ("last" if self.settings["ema"] is None else "ema")
+        how = self.settings["test_weights"] or ("last" if self.settings["ema_decay"] is None else "ema")
         last = int(state["step"])
         if how == "last":
             return TestedValues(last, {name: state[name] for name in ("params", "stats")}, False, how)
-        at = self.best()["step"] if how == "best" else last
+        at = self.best_evaluation()["step"] if how == "best" else last
         if at != last:
-            state = self.of_best(at)
-        return TestedValues(at, *self.watched(state), how)
+            state = self.restore_best(at)
+        return TestedValues(at, *self.eval_values(state), how)
 
-    def of_best(self, at: int) -> dict:
+    def restore_best(self, at: int) -> dict:
         """The values of the best evaluation's checkpoint."""
-        template = self.template()
+        template = self.state_template()
         try:
             return self.checkpoints.restore(
                 at, {name: template[name] for name in ("params", "stats", "ema")}, part=True
             )
         except DamageError as error:
             raise SurroundingsError(
-                f"{error}; it is the best, which test_with=best tests: put it back from a copy, "
+                f"{error}; it is the best, which test_weights=best tests: put it back from a copy, "
                 "or start again in another --workdir"
             ) from error
 
     def result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
         """What `result.json` holds."""
-        best = {name: value for name, value in self.best().items() if name not in ("kind", "split")}
-        taken = self.journal.taken()
+        best = {name: value for name, value in self.best_evaluation().items() if name not in ("kind", "split")}
+        taken = self.journal.elapsed()
         return {
             "test": test,
             "validation": {**validation, "step": tested.step},
             "best": best,
             "tested": {
                 "step": tested.step,
-                "values": "ema" if tested.averaged else "trained",
-                "with": tested.how,
+                "values": "ema" if tested.is_ema else "trained",
+                "with": tested.choice,
             },
             "steps": int(state["step"]),
             "parameters": trees.count(self.step.network.params),

@@ -58,7 +58,7 @@ def seen_batch(run) -> dict[str, np.ndarray]:
     )
     (batch,) = batches
     images, target = map(
-        np.array, build_augmenter(run.static, run.mesh)(batch, run.numbers)
+        np.array, build_augmenter(run.spec, run.mesh)(batch, run.hyperparameters)
     )  # copies, to be written to
     label = np.asarray(batch["label"])[:MOST]
     rows = np.arange(len(label))
@@ -70,10 +70,10 @@ def seen_batch(run) -> dict[str, np.ndarray]:
 
 @functools.cache
 def build_augmenter(static: step.StepSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """(batch, numbers) -> the first pictures of update 1 as the network saw them, uint8, and their targets."""
+    """(batch, hyperparameters) -> the first pictures of update 1 as the network saw them, uint8, and their targets."""
 
-    def show(batch, numbers):
-        images, target, _ = step.augment_batch(static, jnp.int32(0), batch, numbers)
+    def show(batch, hyperparameters):
+        images, target, _ = step.augment_batch(static, jnp.int32(0), batch, hyperparameters)
         return jnp.round(jnp.clip(images[:MOST], 0, 1) * 255).astype(jnp.uint8), target[:MOST]
 
     return jax.jit(show, out_shardings=devices.replicated(mesh))
@@ -93,7 +93,7 @@ def worst_mistakes(run) -> dict[str, np.ndarray]:
 
 def learned_features(run, params: dict) -> dict[str, np.ndarray]:
     """Filters, patches and positions of the network."""
-    network = step.build_network(run.static.form)
+    network = step.build_network(run.spec.network)
     enters = input_layer.find_input_layer(network, run.dataset.image_shape)
     if enters is None:
         return {}

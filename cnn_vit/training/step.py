@@ -1,6 +1,6 @@
 """One step of learning and one of judging, as pure functions over plain dicts, compiled once.
 
-What shapes the program is `StepSpec`; every number that does not is an argument (`numbers`), so that another seed or
+What shapes the program is `StepSpec`; every number that does not is an argument (`hyperparameters`), so that another seed or
 learning rate compiles nothing. `learn` takes a host's bytes to the next state: chance, augmentation, scores, loss,
 gradient, update, average. A batch of pictures of several sizes has a `mask` (B, H, W); each size compiles once.
 """
@@ -51,12 +51,12 @@ class ScheduleSpec(NamedTuple):
 class StepSpec(NamedTuple):
     """Everything that shapes the compiled step. Runs of equal `StepSpec` share one compilation."""
 
-    form: NetworkSpec
+    network: NetworkSpec
     augment: tuple[str, ...]
     optimizer: str
     nesterov: bool
     clip: bool
-    decay: str
+    decay_pattern: str
     accumulate: int
     ema: bool
     schedule: ScheduleSpec
@@ -67,12 +67,12 @@ class Step(NamedTuple):
 
     Attributes:
         network: shapes, initializers and `apply` of the network.
-        start: (params, stats) -> state, on the host.
-        learn: (state, frozen, batch, numbers) -> (state, measures); the state given is donated.
+        init_state: (params, stats) -> state, on the host.
+        learn: (state, frozen, batch, hyperparameters) -> (state, measures); the state given is donated.
     """
 
     network: Network
-    start: Callable
+    init_state: Callable
     learn: Callable
 
 
@@ -96,9 +96,9 @@ def smallest_side(form: NetworkSpec) -> int:
     return getattr(build_network(form), "least_side", 1)
 
 
-def normalize(images: jax.Array, numbers: dict, dtype: str) -> jax.Array:
+def normalize(images: jax.Array, hyperparameters: dict, dtype: str) -> jax.Array:
     """Images of 0..1, (B, H, W, C), less the mean and over the deviation of their channels, in the compute dtype."""
-    return ((images - numbers["mean"]) / numbers["deviation"]).astype(dtype)
+    return ((images - hyperparameters["mean"]) / hyperparameters["std"]).astype(dtype)
 
 
 @functools.cache
@@ -110,12 +110,12 @@ def build_step(static: StepSpec, mesh: jax.sharding.Mesh, rules: devices.Rules =
 
     The state is placed by `rules` (`devices.place` with the same), and stays where they say.
     """
-    net = get_network(static.form)
-    decay = optimizers.decay_mask(net.params, static.decay)
+    net = get_network(static.network)
+    decay = optimizers.decay_mask(net.params, static.decay_pattern)
     shape = schedules.shape(**static.schedule._asdict())
 
-    def chain(params, numbers, rate):
-        return optimizer_chain(static, restrict_to(decay, params), numbers, rate)
+    def chain(params, hyperparameters, rate):
+        return optimizer_chain(static, restrict_to(decay, params), hyperparameters, rate)
 
     def start(params: dict, stats: dict) -> dict:
         opt = jax.eval_shape(lambda: chain(params, PLACEHOLDERS, 0.0).init(params))
@@ -123,12 +123,12 @@ def build_step(static: StepSpec, mesh: jax.sharding.Mesh, rules: devices.Rules =
         ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats)) if static.ema else {}
         return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
 
-    def learn(state, frozen, batch, numbers):
-        grads, (stats, loss, accuracy) = gradient(static, net, state, frozen, batch, numbers)
-        rate = numbers["learning_rate"] * shape(state["step"])
-        updates, opt = chain(state["params"], numbers, rate).update(grads, state["opt"], state["params"])
+    def learn(state, frozen, batch, hyperparameters):
+        grads, (stats, loss, accuracy) = gradient(static, net, state, frozen, batch, hyperparameters)
+        rate = hyperparameters["learning_rate"] * shape(state["step"])
+        updates, opt = chain(state["params"], hyperparameters, rate).update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        ema = update_ema(state, params, stats, numbers) if static.ema else {}
+        ema = update_ema(state, params, stats, hyperparameters) if static.ema else {}
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         for leaf in jax.tree.leaves((params, stats)):
@@ -144,14 +144,14 @@ def build_step(static: StepSpec, mesh: jax.sharding.Mesh, rules: devices.Rules =
 PLACEHOLDERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
 
 
-def optimizer_chain(static: StepSpec, decay_mask: dict, numbers: dict, rate) -> optax.GradientTransformation:
+def optimizer_chain(static: StepSpec, decay_mask: dict, hyperparameters: dict, rate) -> optax.GradientTransformation:
     """The optimizer's chain for one step; only its arrays differ from step to step."""
     return optimizers.chain(
-        static.optimizer, numbers, rate, decay_mask=decay_mask, clip=static.clip, nesterov=static.nesterov
+        static.optimizer, hyperparameters, rate, decay_mask=decay_mask, clip=static.clip, nesterov=static.nesterov
     )
 
 
-def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: dict, numbers: dict):
+def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict):
     """Gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
 
     The whole batch is augmented and mixed before it is cut; micro-batch i is rows i::accumulate, so that each device
@@ -159,9 +159,9 @@ def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: d
     batch norm and as a partner in mixing.
     """
     size = batch["label"].shape[0]
-    images, target, drop = augment_batch(static, state["step"], batch, numbers)
-    images = normalize(images, numbers, static.form.dtype)
-    target = losses.smooth_labels(target, numbers["smoothing"])
+    images, target, drop = augment_batch(static, state["step"], batch, hyperparameters)
+    images = normalize(images, hyperparameters, static.network.dtype)
+    target = losses.smooth_labels(target, hyperparameters["smoothing"])
     whole = images, target, batch["weight"], batch.get("mask")
 
     def cost(params, stats, micro, key):
@@ -174,7 +174,7 @@ def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: d
             rngs=nnx.Rngs(dropout=key),
             mask=mask,
         )
-        each = losses.LOSSES[static.form.loss](scores, target, numbers["class_weight"])
+        each = losses.LOSSES[static.network.loss](scores, target, hyperparameters["class_weight"])
         total = jnp.maximum(weight.sum(), 1)
         right = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)  # of a mixture, the larger part
         return (each * weight).sum() / total, (restrict_to(stats, state["stats"]), (right * weight).sum() / total)
@@ -204,17 +204,17 @@ def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: d
 
 
 def augment_batch(
-    static: StepSpec, step: jax.Array, batch: dict, numbers: dict
+    static: StepSpec, step: jax.Array, batch: dict, hyperparameters: dict
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A batch as the network sees it at a step, before normalization.
 
     Returns:
         images (B, H, W, C) float32 in 0..1, target (B, K) float32, and the key of the step's dropout.
     """
-    rows, mix, drop = jax.random.split(jax.random.fold_in(numbers["key"], step), 3)
+    rows, mix, drop = jax.random.split(jax.random.fold_in(hyperparameters["key"], step), 3)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(batch["label"].shape[0]))
-    change = augment.build_augmentation(static.augment, static.form.num_classes)
-    return *change(batch["image"], batch["label"], row_keys, mix, numbers["augment"], batch.get("mask")), drop
+    change = augment.build_augmentation(static.augment, static.network.num_classes)
+    return *change(batch["image"], batch["label"], row_keys, mix, hyperparameters["augment"], batch.get("mask")), drop
 
 
 def restrict_to(whole: dict, like: dict) -> dict:
@@ -224,10 +224,10 @@ def restrict_to(whole: dict, like: dict) -> dict:
     }
 
 
-def update_ema(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
+def update_ema(state: dict, params: dict, stats: dict, hyperparameters: dict) -> dict:
     """The moving average of parameters and statistics; its decay is short at first, min(ema, (1 + t) / (10 + t))."""
     done = state["step"].astype(jnp.float32)
-    decay = jnp.minimum(numbers["ema"], (1 + done) / (10 + done))
+    decay = jnp.minimum(hyperparameters["ema_decay"], (1 + done) / (10 + done))
     return jax.tree.map(
         lambda old, new: decay * old + (1 - decay) * new, state["ema"], dict(params=params, stats=stats)
     )
@@ -235,16 +235,16 @@ def update_ema(state: dict, params: dict, stats: dict, numbers: dict) -> dict:
 
 @functools.cache
 def eval_step(form: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """(params, stats, batch, numbers) -> loss, predicted, rank of the label, margin, scores, of each example.
+    """(params, stats, batch, hyperparameters) -> loss, predicted, rank of the label, margin, scores, of each example.
 
     With them go the batch's label, weight and index. The loss is the recipe's against the bare label, not smoothed. Of
     more than 1,000 classes the best five scores are kept, as scores and classes. Equal scores rank by class, as with
-    `argmax`; one that is no number stands before all numbers, and a label with such a score has rank K: never right.
+    `argmax`; one that is no number stands before all hyperparameters, and a label with such a score has rank K: never right.
     """
     net = get_network(form)
 
-    def rows(params, stats, batch, numbers):
-        images = normalize(batch["image"].astype(jnp.float32) / 255, numbers, form.dtype)
+    def rows(params, stats, batch, hyperparameters):
+        images = normalize(batch["image"].astype(jnp.float32) / 255, hyperparameters, form.dtype)
         scores, _ = net.apply(params, stats, images, train=False, mask=batch.get("mask"))
         label = batch["label"]
         own_score = jnp.take_along_axis(scores, label[:, None], 1)

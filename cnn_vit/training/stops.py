@@ -29,28 +29,28 @@ class StopSignals:
     signals, nothing is taken.
 
     Attributes:
-        asked: the signal that came, or None.
+        requested: the signal that came, or None.
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.requested: int | None = None
         self._at_once = STOPPED_BEFORE  # what ends the run where it stands; "" while there is a step to finish
         self._first = self._seen = 0.0  # when the first was heard by the thread, and taken by the program
         self._before: dict[int, object] = {}
 
-    def begin(self) -> None:
+    def begin_training(self) -> None:
         """From here on there is something to save; raises `StoppedError` where a signal came already."""
         self._end_if_asked()
         self._at_once = ""
 
-    def end(self) -> None:
+    def end_training(self) -> None:
         """From here on all is saved; raises `StoppedError` where a signal came already."""
         self._at_once = STOPPED_AFTER
         self._end_if_asked()
 
     def error(self, step: int) -> StoppedError:
         """What ends a run that was asked to stop and has saved."""
-        number = self.asked or signal.SIGTERM
+        number = self.requested or signal.SIGTERM
         return StoppedError(number, f"stopped at step {step} by {signal_name(number)}; the same command resumes")
 
     def __enter__(self) -> "StopSignals":
@@ -74,18 +74,18 @@ class StopSignals:
             self._end_if_asked()  # what reads strangers' files may have taken it for a fault of theirs
 
     def _end_if_asked(self) -> None:
-        if self.asked:
-            raise StoppedError(self.asked, (self._at_once or STOPPED_BEFORE).format(signal_name(self.asked)))
+        if self.requested:
+            raise StoppedError(self.requested, (self._at_once or STOPPED_BEFORE).format(signal_name(self.requested)))
 
     def _came(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked, self._seen = number, now()
+        if not self.requested:
+            self.requested, self._seen = number, now()
             if self._at_once:
                 self._end_if_asked()
 
     def _sit_out_the_echo(self) -> None:
         """A signal's echo would meet the handlers from before, and end the process without its last sentence."""
-        if self.asked:
+        if self.requested:
             threading.Event().wait(max(0.0, self._seen + ECHO_SECONDS - now()))
 
     def _watch(self) -> None:

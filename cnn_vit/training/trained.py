@@ -18,7 +18,7 @@ class Trained(NamedTuple):
     """A network with the values that its run was tested with.
 
     Attributes:
-        form: what the network is.
+        spec: what the network is.
         params, stats: its values, on the devices.
         classes: names in the order of the scores.
         preprocessing: mean, deviation, image_size (height, width), channels and fit of its pictures; sizes where the
@@ -26,7 +26,7 @@ class Trained(NamedTuple):
         run: the run folder that it was loaded from, where each reading of a test split leaves a line; None: no such.
     """
 
-    form: step.NetworkSpec
+    spec: step.NetworkSpec
     params: dict
     stats: dict
     classes: tuple[str, ...]
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     @property
     def network(self) -> Network:
         """Shapes, initializers and `apply`."""
-        return step.get_network(self.form)
+        return step.get_network(self.spec)
 
 
 def load(run: str | os.PathLike) -> Trained:
@@ -55,15 +55,17 @@ def load(run: str | os.PathLike) -> Trained:
     )
     network = step.get_network(form)
     tested = records.read_result(workdir / folder.RESULT)["tested"] if (workdir / folder.RESULT).exists() else {}
-    averaged = tested.get("values", "ema" if final["ema"] is not None else "trained") == "ema"
+    averaged = tested.get("values", "ema" if final["ema_decay"] is not None else "trained") == "ema"
     wanted = dict(params=network.params, stats=network.stats)
     template = placed({"ema": wanted} if averaged else wanted)
-    kept = Checkpoints(workdir / folder.CHECKPOINTS, keep=final["keep"], crash=workdir / folder.CRASH, sweep=False)
+    kept = Checkpoints(
+        workdir / folder.CHECKPOINTS, keep=final["keep_checkpoints"], crash=workdir / folder.CRASH, sweep=False
+    )
     try:
         if tested:
             values = kept.restore(tested["step"], template, part=True)
         else:
-            values = (kept.newest(template, part=True) or (0, {}))[1]
+            values = (kept.restore_newest(template, part=True) or (0, {}))[1]
     except DamageError as error:
         raise SurroundingsError(f"{error}; put it back from a copy, or train again in another --workdir") from error
     finally:

@@ -1,6 +1,6 @@
 """Which settings are better? Cross-validation on the training and validation pictures; the test split is never read.
 
-    python experiments/recipes/choose.py digits_resnet "" "ema=0.99" "data.augment=affine(10,1,0.15) ema=0.99"
+    python experiments/recipes/choose.py digits_resnet "" "ema_decay=0.99" "data.augment=affine(10,1,0.15) ema_decay=0.99"
 
 Each argument behind the recipe is one candidate: settings over the recipe's, apart by blanks and quoted as in a shell
 ("" is the recipe itself). The pictures that are not for testing are cut into five stratified folds; each candidate is

@@ -125,11 +125,11 @@ def of_batches(run: Run, seconds: float) -> dict[str, dict[str, float]]:
     size, split = run.batch_size, run.dataset.splits["train"]
     some = list(itertools.islice(host_batches(run), RESIDENT))
     resident = [on_device(batch, run) for batch in some]
-    augment = jax.jit(lambda batch, numbers, at: step.augment_batch(run.static, at, batch, numbers)[:2])
+    augment = jax.jit(lambda batch, numbers, at: step.augment_batch(run.spec, at, batch, numbers)[:2])
     batches = host_batches(run)
     return {
         **({"gather": pace(lambda _: next(batches)["label"], size, seconds)} if split.in_memory else {}),
-        "augment": pace(lambda turn: augment(resident[turn % RESIDENT], run.numbers, turn), size, seconds),
+        "augment": pace(lambda turn: augment(resident[turn % RESIDENT], run.hyperparameters, turn), size, seconds),
         "copy": pace(lambda turn: on_device(some[turn % RESIDENT], run), size, seconds),
     }
 
@@ -159,9 +159,9 @@ def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = pref
 
 def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float]:
     """Images a second of the loop over batches, and the shares of its time inside `next` and waiting there."""
-    state, ahead = run.first(), []
+    state, ahead = run.initial_state(), []
     for batch in itertools.islice(batches, WARM):
-        state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
+        state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
     jax.block_until_ready(measures)
     began, steps, inside, busy, waited = now(), 0, 0.0, 0.0, 0.0
     while since(began).wall < seconds:
@@ -169,7 +169,7 @@ def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float
         batch = next(batches)
         there, busy = time.perf_counter() - asked, busy + time.thread_time() - used
         inside, waited = inside + there, waited + there * measures["finite"].is_ready()
-        state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
+        state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
         steps += 1
         ahead.append(measures["finite"])
         if len(ahead) > STEPS_AHEAD:  # the host of a run is no further ahead of the device

@@ -55,13 +55,13 @@ def the_call_alone(settings: Settings, workdir: Path) -> float:
     dataset = data.load(settings.section("data"))
     with Run(settings, workdir, dataset) as run:
         batch = jax.device_put(next(host_batches(run)), devices.batch_sharding(run.mesh))
-        state = run.first()
+        state = run.initial_state()
         for _ in range(WARM):
-            state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
+            state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
         jax.block_until_ready(measures)
         began = time.perf_counter()
         for _ in range(run.times.total - WARM):
-            state, measures = run.step.learn(state, run.frozen, batch, run.numbers)
+            state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
         jax.block_until_ready((state, measures))
         return (time.perf_counter() - began) / (run.times.total - WARM)
 

@@ -72,7 +72,7 @@ def test_a_run_says_what_it_was_trained_with(capsys, tmp_path):
         ("classes", ["a", "b", "c"]),
         (
             "preprocessing",
-            {"image_size": [8, 10], "channels": 3, "fit": "crop", "mean": [0.5] * 3, "deviation": [1] * 3},
+            {"image_size": [8, 10], "channels": 3, "fit": "crop", "mean": [0.5] * 3, "std": [1] * 3},
         ),
     ):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))

@@ -71,12 +71,15 @@ def test_settings_are_written_in_two_ways_and_dashes_are_underscores():
     words = [
         "--config=a.py",
         "--config.seed=1",
-        "--config.ema",
+        "--config.ema_decay",
         "none",
         "--fork-from=x-y",
         "--config.data.batch-size=2",
     ]
-    assert split_settings(words) == (["--config=a.py", "--fork_from=x-y"], ["seed=1", "ema=none", "data.batch-size=2"])
+    assert split_settings(words) == (
+        ["--config=a.py", "--fork_from=x-y"],
+        ["seed=1", "ema_decay=none", "data.batch-size=2"],
+    )
     assert split_settings(["--config.optimizer.clip", "-1", "-h", "a-b"]) == (["-h", "a-b"], ["optimizer.clip=-1"])
 
 

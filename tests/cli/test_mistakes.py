@@ -128,7 +128,7 @@ DAMAGES = {
         NETWORK,
     ),
     "a picture of three sides": ("preprocessing.json", lambda found: found | {"image_size": [8, 8, 8]}, NETWORK),
-    "too many deviations": ("preprocessing.json", lambda found: found | {"deviation": [1.0, 1.0]}, NETWORK),
+    "too many deviations": ("preprocessing.json", lambda found: found | {"std": [1.0, 1.0]}, NETWORK),
     "a result of another kind": ("result.json", lambda found: [1], (*TESTED, "train")),
     "a result of nothing": ("result.json", lambda found: {}, (*TESTED, "train")),
     "a result without a step": ("result.json", lambda found: found | {"tested": {"step": "20"}}, (*TESTED, "train")),

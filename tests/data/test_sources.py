@@ -66,7 +66,7 @@ def test_every_source_says_what_it_is_and_what_its_keywords_mean():
         ({"name": "folder", "path": "x", "test": "test[5:1]"}, r"data.test is 'test\[5:1\]', which holds nothing"),
         (drawn(augment=("flipp",)), "flipp"),
         (drawn(channels=1, mean=(0.1, 0.2, 0.3)), "data.mean has 3 numbers for 1 channels; give one for each"),
-        ({"name": "folder", "path": "x", "channels": 3, "deviation": (0.1,)}, "data.deviation has 1 numbers for 3"),
+        ({"name": "folder", "path": "x", "channels": 3, "std": (0.1,)}, "data.std has 1 numbers for 3"),
         ({"name": "digits", "classes": 12}, "data.classes is 12, but the data has 10 classes; set data.classes=10"),
     ],
 )

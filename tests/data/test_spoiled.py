@@ -308,7 +308,7 @@ def network():
     params, stats = initial_values(step.get_network(form), 0)
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)
-    plain = dict(mean=[0.5] * 3, deviation=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")
+    plain = dict(mean=[0.5] * 3, std=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")
     return trained.Trained(form, params, stats, ("a", "b", "c"), plain)
 
 

@@ -101,7 +101,7 @@ def test_the_layer_hands_its_mask_on(kind):
 @pytest.mark.parametrize("form", ["tokens", "each"])
 def test_a_reader_that_may_read_nothing_gets_zeros_and_sends_no_gradient_back(fused, form):
     q, k, v, g = short(drawn(0, *[(2, 3, 2, 4)] * 4))
-    mask = jnp.ones((2, 3), bool).at[1].set(False) if form == "tokens" else jnp.ones((2, 1, 3, 3), bool)
+    mask = jnp.ones((2, 3), bool).index[1].set(False) if form == "tokens" else jnp.ones((2, 1, 3, 3), bool)
     mask = mask if form == "tokens" else mask.at[1].set(False)
     y, gradients = pulled(partial(attend, mask=mask, fused=fused), g, q, k, v)
     assert not np.any(y[1])

@@ -108,7 +108,7 @@ def test_a_masked_mean_equals_its_formula(shape, flat, seed):
 
 def test_a_masked_mean_of_bfloat16_is_summed_in_float32():
     """Of 1,000 ones and a 4 it is 1.003, which bfloat16 rounds to 1; sums in bfloat16 stop at 256."""
-    x = jnp.ones((1, 1001, 1), jnp.bfloat16).at[0, 0].set(4)
+    x = jnp.ones((1, 1001, 1), jnp.bfloat16).index[0, 0].set(4)
     assert masked_mean(x, jnp.ones((1, 1001), bool)) == 1
     assert masked_mean(x, jnp.ones((1, 1001), bool)).dtype == jnp.bfloat16
 

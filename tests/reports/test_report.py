@@ -62,15 +62,15 @@ def test_recall_is_of_the_class_and_precision_of_what_was_taken_for_it():
     counts = np.array([[1, 2, 0], [0, 1, 0], [1, 0, 1]])
     found = tallies.tally_classes(counts, NAMES)
     assert [(one.n, one.guessed) for one in found] == [(3, 2), (1, 3), (2, 1)]
-    assert [one.recall.middle for one in found] == pytest.approx([1 / 3, 1, 1 / 2])
-    assert [one.precision.middle for one in found] == pytest.approx([1 / 2, 1 / 3, 1])
+    assert [one.recall.estimate for one in found] == pytest.approx([1 / 3, 1, 1 / 2])
+    assert [one.precision.estimate for one in found] == pytest.approx([1 / 2, 1 / 3, 1])
 
 
 def test_the_calibration_error_is_the_mean_gap_of_the_bins():
     sure = np.array([0.95, 0.91, 0.55, 0.55, 1.0])
     right = np.array([True, False, True, True, True])
     bins, error = tallies.calibration(sure, right)
-    assert [(one.n, one.right.middle) for one in bins] == [(2, 1.0), (3, 2 / 3)]
+    assert [(one.n, one.right.estimate) for one in bins] == [(2, 1.0), (3, 2 / 3)]
     assert error == pytest.approx((2 * abs(0.55 - 1) + 3 * abs((0.95 + 0.91 + 1) / 3 - 2 / 3)) / 5)
 
 

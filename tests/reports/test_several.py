@@ -47,7 +47,7 @@ def test_groups_are_compared_over_seeds_and_resolved_where_zero_is_left_out(make
     far = [make(f"c{seed}", f"seed={seed}", "optimizer.clip=2", wrong=range(seed + 5)) for seed in range(3)]
     groups, found = several.write([*close, *same, *far], tmp_path / "page.html")
     told = {
-        (one.other, one.split): (round(one.difference.interval.middle, 6), one.difference.resolved) for one in found
+        (one.other, one.split): (round(one.difference.interval.estimate, 6), one.difference.resolved) for one in found
     }
     assert told == {("B", "test"): (0, False), ("B", "validation"): (0, False),
                     ("C", "test"): (-0.5, True), ("C", "validation"): (-0.5, True)}  # fmt: skip
@@ -61,7 +61,7 @@ def test_groups_are_compared_over_seeds_and_resolved_where_zero_is_left_out(make
 def test_single_runs_are_compared_picture_by_picture(make):
     groups = several.read_groups([make("a", wrong=(0, 1)), make("b", "optimizer.clip=1", wrong=(0,))])
     found = {one.split: one.difference for one in several.compare_groups(groups)}["test"]
-    assert (found.interval.middle, found.how, found.resolved) == (pytest.approx(0.1), "paired over pictures", False)
+    assert (found.interval.estimate, found.how, found.resolved) == (pytest.approx(0.1), "paired over pictures", False)
 
 
 def test_one_seed_against_several_and_other_data_are_not_resolved(make, tmp_path):

@@ -74,7 +74,7 @@ def left(folder):
 
 def test_a_state_comes_back_bit_for_bit_with_its_keys_types_and_empty_branches(tmp_path):
     saved(tmp_path, [7], make=state)
-    step, found = opened(tmp_path).newest(template(state(7)))
+    step, found = opened(tmp_path).restore_newest(template(state(7)))
     assert step == 7
     assert jax.tree.structure(found) == jax.tree.structure(state(7))
     assert list(found["params"]["stages"]) == [0, 2, 10]
@@ -83,7 +83,7 @@ def test_a_state_comes_back_bit_for_bit_with_its_keys_types_and_empty_branches(t
 
 
 def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
-    assert opened(tmp_path).newest(template(tiny(1))) is None
+    assert opened(tmp_path).restore_newest(template(tiny(1))) is None
     assert opened(tmp_path).steps() == []
     assert not (tmp_path / "crash").exists()
 
@@ -108,7 +108,7 @@ def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
 
 def test_a_restored_state_may_be_donated(copied):
     checkpoints = opened(copied)
-    _, found = checkpoints.newest(template(tiny(2)))
+    _, found = checkpoints.restore_newest(template(tiny(2)))
     jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), donate_argnums=0)(found)
     assert digest(checkpoints.restore(2, template(tiny(2)))) == digest(tiny(2))
 
@@ -189,7 +189,7 @@ def test_the_newest_is_that_of_the_highest_step_whatever_a_clock_said_when_it_wa
             os.utime(entry, (seconds, seconds))
     checkpoints = opened(copied)
     assert checkpoints.steps() == [1, 2, 9, 10]
-    assert checkpoints.newest(template(tiny(1)))[0] == 10
+    assert checkpoints.restore_newest(template(tiny(1)))[0] == 10
     checkpoints.retain(None)
     checkpoints.close()
     assert left(copied) == ["10", "9"]
@@ -251,7 +251,7 @@ def test_a_step_that_is_there_and_whole_is_not_written_again(copied):
 )
 def test_a_checkpoint_of_another_network_is_refused_by_the_array(two, wanted, words):
     with pytest.raises(UserError, match=words) as caught:
-        opened(two, sweep=False).newest(wanted)
+        opened(two, sweep=False).restore_newest(wanted)
     assert caught.value.code == 2
 
 
@@ -295,7 +295,7 @@ def test_an_older_step_that_lost_its_manifest_is_damaged_and_kept(copied):
     (copied / "checkpoints" / "1" / "MANIFEST.json").unlink()
     said = []
     checkpoints = opened(copied, say=said.append)
-    assert checkpoints.newest(template(tiny(2)))[0] == 2
+    assert checkpoints.restore_newest(template(tiny(2)))[0] == 2
     assert (checkpoints.steps(), left(copied), said) == ([2], ["1", "2"], [])
 
 
@@ -306,7 +306,7 @@ def test_with_every_manifest_gone_the_run_is_refused(copied):
     with pytest.raises(
         SurroundingsError, match=r"no checkpoint in .* is whole: checkpoint 1 is damaged: .* is missing"
     ):
-        opened(copied, say=said.append).newest(template(tiny(1)))
+        opened(copied, say=said.append).restore_newest(template(tiny(1)))
     assert said == ["the save of checkpoint 2 was never finished (it has no MANIFEST.json); it is removed"]
 
 
@@ -314,7 +314,7 @@ def test_a_part_of_a_state_comes_back_alone(tmp_path):
     saved(tmp_path, [7], make=state)
     checkpoints, part = opened(tmp_path), {"params": state(7)["params"], "opt": state(7)["opt"]}
     assert digest(checkpoints.restore(7, template(part), part=True)) == digest(part)
-    assert digest(checkpoints.newest(template(part), part=True)[1]) == digest(part)
+    assert digest(checkpoints.restore_newest(template(part), part=True)[1]) == digest(part)
     with pytest.raises(UserError, match="ema/odd is float32"):
         checkpoints.restore(7, template(part))
     with pytest.raises(UserError, match=r"params/tail is nothing there and float32 \[5\] here"):
@@ -353,7 +353,7 @@ def spoil(folder, step, name="_METADATA"):
 def test_a_damaged_newest_is_said_aloud_and_the_older_one_taken(copied, name):
     said, path = [], spoil(copied, 2, name)
     checkpoints = opened(copied, say=said.append)
-    step, found = checkpoints.newest(template(tiny(1)))
+    step, found = checkpoints.restore_newest(template(tiny(1)))
     assert step == 1
     assert digest(found) == digest(tiny(1))
     assert len(said) == 1
@@ -366,11 +366,11 @@ def test_a_damaged_newest_is_said_aloud_and_the_older_one_taken(copied, name):
 def test_a_damaged_step_is_written_anew_when_the_run_comes_to_it(copied):
     spoil(copied, 2)
     checkpoints = opened(copied, say=lambda _: None)
-    checkpoints.newest(template(tiny(1)))
+    checkpoints.restore_newest(template(tiny(1)))
     checkpoints.save(2, tiny(2))
     checkpoints.close()
     assert checkpoints.steps() == [1, 2]
-    assert digest(opened(copied).newest(template(tiny(2)))[1]) == digest(tiny(2))
+    assert digest(opened(copied).restore_newest(template(tiny(2)))[1]) == digest(tiny(2))
 
 
 def test_a_damaged_step_never_pushes_a_whole_one_out(copied):
@@ -379,7 +379,7 @@ def test_a_damaged_step_never_pushes_a_whole_one_out(copied):
     checkpoints.close()
     spoil(copied, 3)
     checkpoints = opened(copied, say=lambda _: None)
-    checkpoints.newest(template(tiny(1)))
+    checkpoints.restore_newest(template(tiny(1)))
     checkpoints.save(4, tiny(4))
     checkpoints.retain(None)
     checkpoints.close()
@@ -390,7 +390,7 @@ def test_a_damaged_step_never_pushes_a_whole_one_out(copied):
 def test_with_all_damaged_the_run_is_refused_with_every_step_and_file(copied):
     paths = [spoil(copied, step) for step in (1, 2)]
     with pytest.raises(SurroundingsError, match=r"no checkpoint in .* is whole") as caught:
-        opened(copied).newest(template(tiny(1)))
+        opened(copied).restore_newest(template(tiny(1)))
     assert all(str(path) in str(caught.value) for path in paths)
     assert left(copied) == ["1", "2"]
 
@@ -439,7 +439,7 @@ def test_a_save_may_fail_at_any_call_of_the_file_door(two, tmp_path, monkeypatch
             faulty(patch, at, dead=dead)
             with pytest.raises(PlantedError):
                 save_third(folder)
-        step, found = opened(folder, say=lambda _: None).newest(template(tiny(1)))
+        step, found = opened(folder, say=lambda _: None).restore_newest(template(tiny(1)))
         assert step in (2, 3)
         assert digest(found) == digest(tiny(step)), at
         assert set(left(folder)) <= {"1", "2", "3"}

@@ -90,7 +90,7 @@ def judged():
     of = NETWORKS["cnn"]["of"]
     pictures = batch(SPLIT, side=SIDE, channels=3, seed=9)
     split = Split(pictures["label"], lambda indices: pictures["image"][indices])
-    given = {key: numbers(channels=3)[key] for key in ("mean", "deviation")}
+    given = {key: numbers(channels=3)[key] for key in ("mean", "std")}
     found = {}
     for count, on in MESHES.items():
         state, _ = learned(static(**NETWORKS["cnn"]), numbers(operations=("flip",), channels=3), [uneven(0)], on=on)

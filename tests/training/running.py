@@ -26,7 +26,7 @@ RECIPES = {  # the first two have about 5 MB of state, so that a save lasts for 
         *("model.width=160", "model.hidden=640", "model.heads=4", "model.dropout=0.1"),
         "data.augment=('flip', 'mixup(0.2)')",
         "optimizer.accumulate=2",
-        "ema=0.9",
+        "ema_decay=0.9",
     ),
     "mlp": ("configs/digits_mlp.py:smoke",),  # dropout; compiles quickly
 }
@@ -118,7 +118,7 @@ def at_step(monkeypatch, step, act):
         if done == step:
             act()
 
-    monkeypatch.setattr(Run, "take", acting)
+    monkeypatch.setattr(Run, "queue_measures", acting)
 
 
 def signaled(number=signal.SIGTERM):

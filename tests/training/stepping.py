@@ -26,8 +26,8 @@ def static(of=LINEAR, **changes):
 
 def numbers(*, seed=0, operations=(), channels=1, classes=4, **changes):
     """Arguments of a step, as arrays, as a run places them."""
-    plain = dict(learning_rate=0.1, weight_decay=0, momentum=0, b1=0.9, b2=0.999, epsilon=1e-8, clip=1, ema=0.9)
-    plain |= dict(smoothing=0, class_weight=[1] * classes, mean=[0.4] * channels, deviation=[0.5] * channels) | changes
+    plain = dict(learning_rate=0.1, weight_decay=0, momentum=0, b1=0.9, b2=0.999, epsilon=1e-8, clip=1, ema_decay=0.9)
+    plain |= dict(smoothing=0, class_weight=[1] * classes, mean=[0.4] * channels, std=[0.5] * channels) | changes
     arrays = {key: np.asarray(value, np.float32) for key, value in plain.items()}
     strengths = [[np.float32(one) for one in given] for given in augment.operation_numbers(operations)]
     return arrays | dict(augment=strengths, key=jax.random.key(seed))
@@ -51,7 +51,7 @@ def begun(built, *, on=None, rules=devices.REPLICATED, seed=0):
     rng = np.random.default_rng(seed)
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = rng.normal(0, 0.3, kernel.shape).astype(np.float32)
-    return devices.place(built.start(params, stats), on or devices.mesh(), rules)
+    return devices.place(built.init_state(params, stats), on or devices.mesh(), rules)
 
 
 def learned(of, given, batches, *, frozen=NOTHING_FROZEN, on=None, state=None):

@@ -14,7 +14,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, prediction, step
 from cnn_vit.training.trained import Trained
 
-PLAIN = dict(mean=[0.0], deviation=[1.0], image_size=[3, 3], channels=1, fit="crop")
+PLAIN = dict(mean=[0.0], std=[1.0], image_size=[3, 3], channels=1, fit="crop")
 FOUR = ("ant", "bee", "cow", "dog")
 
 
@@ -277,7 +277,7 @@ def test_a_reading_of_the_test_split_leaves_a_line(tmp_path):
 
 def test_normalization_is_less_the_mean_and_over_the_deviation():
     images = np.float32(np.arange(12).reshape(1, 2, 2, 3)) / 10
-    given = evaluation.normalization(dict(mean=[0.1, 0.2, 0.3], deviation=[0.5, 1, 2]))
+    given = evaluation.normalization(dict(mean=[0.1, 0.2, 0.3], std=[0.5, 1, 2]))
     expected = (np.float64(images) - [0.1, 0.2, 0.3]) / [0.5, 1, 2]
     found = step.normalize(images, given, "float32")
     np.testing.assert_allclose(found, expected, atol=1e-6)

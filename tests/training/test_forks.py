@@ -27,7 +27,7 @@ def stopped(tmp_path, monkeypatch):
         patch.setattr(stops, "ECHO_SECONDS", 0.0)  # no echo to be waited for
         at_step(patch, 7, signaled)
         with pytest.raises(StoppedError):
-            train("mlp", tmp_path / "source", "keep=2")
+            train("mlp", tmp_path / "source", "keep_checkpoints=2")
     assert steps(tmp_path / "source") == [5, 7]
     return tmp_path / "source"
 
@@ -56,7 +56,7 @@ def test_a_fork_goes_on_from_the_newest_checkpoint_with_the_journal_up_to_there(
 def test_a_fork_takes_the_best_checkpoint_along(stopped, tmp_path):
     journal = [line | {"accuracy": 1.0} if line["kind"] == "evaluation" else line for line in lines(stopped)]
     (stopped / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in journal))
-    train("mlp", tmp_path / "fork", "test_with=best", fork_from=stopped)
+    train("mlp", tmp_path / "fork", "test_weights=best", fork_from=stopped)
     found = result(tmp_path / "fork")
     assert found["tested"]["step"] == found["best"]["step"] == 5
     assert state(tmp_path / "fork", 5) == state(stopped, 5)
@@ -124,6 +124,6 @@ def test_a_fork_whose_best_is_damaged_is_refused_only_where_it_needs_it(stopped,
     spoiled = stopped / "checkpoints" / "5" / "_METADATA"
     spoiled.write_bytes(flipped(spoiled.read_bytes(), 9))
     with pytest.raises(DamageError, match="checkpoint 5 is damaged"):
-        train("mlp", tmp_path / "needs", "test_with=best", fork_from=stopped)
+        train("mlp", tmp_path / "needs", "test_weights=best", fork_from=stopped)
     train("mlp", tmp_path / "fork", fork_from=stopped)
     assert "checkpoint 5 is damaged" in capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_two_runs_of_a_seed_are_alike_and_of_another_are_not(whole, tmp_path):
         ("data.workers=0",),
         ("data.workers=1", "data.prefetch=0"),
         ("data.workers=4", "data.prefetch=8", "checkpoint_every=1"),
-        ("checkpoint_every=1000", "keep=5"),
+        ("checkpoint_every=1000", "keep_checkpoints=5"),
     ],
     ids=lambda changes: ",".join(changes),
 )
@@ -127,7 +127,7 @@ def scores(folder, values, split):
     pictures = data.load(configured("mlp").section("data")).splits[split]
     how = json.loads((folder / "preprocessing.json").read_text())
     pixels = pictures.read(np.arange(64)).reshape(64, -1) / 255
-    x = (pixels - how["mean"][0]) / how["deviation"][0]
+    x = (pixels - how["mean"][0]) / how["std"][0]
     x = np.maximum(x @ values["hidden/layers/0/kernel"] + values["hidden/layers/0/bias"], 0)
     x = x @ values["head/kernel"] + values["head/bias"]
     shifted = x - x.max(1, keepdims=True)
@@ -145,7 +145,11 @@ def arrays(folder, step, prefix):
     }
 
 
-FALLING = ("optimizer.learning_rate=1", "schedule.warmup=0 steps", "ema=0.5")  # the first evaluation stays the best
+FALLING = (
+    "optimizer.learning_rate=1",
+    "schedule.warmup=0 steps",
+    "ema_decay=0.5",
+)  # the first evaluation stays the best
 
 
 @pytest.mark.parametrize(
@@ -153,7 +157,7 @@ FALLING = ("optimizer.learning_rate=1", "schedule.warmup=0 steps", "ema=0.5")  #
     [("last", 12, "params/"), ("ema", 12, "ema/params/"), ("best", 0, "ema/params/"), (None, 12, "ema/params/")],
 )
 def test_the_test_split_sees_the_parameters_asked_for(tmp_path, how, step, prefix):
-    train("mlp", tmp_path, *FALLING, *([f"test_with={how}"] if how else []))
+    train("mlp", tmp_path, *FALLING, *([f"test_weights={how}"] if how else []))
     found = result(tmp_path)
     if how == "best":
         step = found["best"]["step"]
@@ -174,7 +178,7 @@ def test_the_test_split_sees_the_parameters_asked_for(tmp_path, how, step, prefi
 
 
 def test_validation_reads_the_average_where_there_is_one(tmp_path):
-    train("mlp", tmp_path, *FALLING, "test_with=last")
+    train("mlp", tmp_path, *FALLING, "test_weights=last")
     last = lines(tmp_path)[-1]
     assert last["loss"] == pytest.approx(
         scores(tmp_path, arrays(tmp_path, 12, "ema/params/"), "validation")[0], rel=1e-4
@@ -208,7 +212,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     first = train("mlp", tmp_path)
     before = contents(tmp_path)
     assert train("mlp", tmp_path) == first == result(tmp_path)
-    assert train("mlp", tmp_path, "data.workers=0", "keep=7", "checkpoint_every=3") == first
+    assert train("mlp", tmp_path, "data.workers=0", "keep_checkpoints=7", "checkpoint_every=3") == first
     assert contents(tmp_path) == before
 
 
@@ -241,7 +245,7 @@ def test_balanced_weights_come_from_the_training_split_and_count_in_learning_alo
                                          "class_names": np.array(["many", "few"])})  # fmt: skip
     final = configured(
         "mlp", "data.name=arrays", f"data.path={tmp_path}/a.npz", "data.train=train[:75%]",
-        "data.validation=train[75%:]", "data.augment=()", "data.mean=0", "data.deviation=1", "data.channels=1",
+        "data.validation=train[75%:]", "data.augment=()", "data.mean=0", "data.std=1", "data.channels=1",
         "data.classes=none", "loss.smoothing=0", "duration=1 steps", "schedule.warmup=0", "log_every=1",
         "optimizer.learning_rate=1e-9", "loss.class_weight=balanced",
     )  # fmt: skip

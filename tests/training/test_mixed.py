@@ -23,7 +23,7 @@ MODELS = {"cnn": ("model.name=cnn/test", *SMALL), "vit": ("model.name=vit/test",
 RECIPES = {"cnn": "configs/digits_cnn.py", "vit": "configs/folder_vit.py"}
 COMMON = (
     *("data.name=folder", "data.fit=pad_batch", "data.image_size=24", "data.channels=3", "data.batch_size=4"),
-    *("data.augment=('flip',)", "data.classes=none", "ema=none", "loss.smoothing=0"),
+    *("data.augment=('flip',)", "data.classes=none", "ema_decay=none", "loss.smoothing=0"),
     *("duration=12 steps", "schedule.warmup=0 steps", "log_every=4", "evaluate_every=6", "checkpoint_every=4"),
 )
 
@@ -68,7 +68,7 @@ def test_each_size_compiles_once(name):
     sizes = network.preprocessing["sizes"]
     assert sizes[-1] == [24, 24]
     assert 1 < len(sizes) <= 8
-    learn = step.build_step(plan.step_spec(final, network.form, examples=48), devices.mesh()).learn
+    learn = step.build_step(plan.step_spec(final, network.spec, examples=48), devices.mesh()).learn
     assert 1 < learn._cache_size() <= len(sizes)
 
 
@@ -90,17 +90,17 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
     Of single pictures each size compiles once.
     """
     network = load(trained(name))
-    before = step.eval_step(network.form, devices.mesh())._cache_size()
+    before = step.eval_step(network.spec, devices.mesh())._cache_size()
     dataset = data.load(configured(name).section("data"))
     split = dataset.splits["test"]
     found = [evaluation.evaluate(network, dataset, batch_size=1)["rows"]]
-    compiled = step.eval_step(network.form, devices.mesh())._cache_size() - before
+    compiled = step.eval_step(network.spec, devices.mesh())._cache_size() - before
     assert 1 < compiled <= len(network.preprocessing["sizes"])
     found += [evaluation.evaluate(network, dataset, batch_size=size)["rows"] for size in (7, 512)]
     numbers = evaluation.normalization(network.preprocessing)
     apply = jax.jit(functools.partial(network.network.apply, train=False))
     for at in range(len(split)):
-        height, width = split.mixed.sides[at]
+        height, width = split.padded_sizes.image_sizes[at]
         picture = np.float32(split.read(np.array([at]))[:, :height, :width]) / 255
         alone, _ = apply(
             network.params,

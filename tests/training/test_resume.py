@@ -243,7 +243,7 @@ def test_other_data_are_refused(tmp_path, monkeypatch):
 
 def test_what_changes_no_result_may_change_on_resume(tmp_path, monkeypatch):
     stopped(monkeypatch, "mlp", tmp_path, 3)
-    train("mlp", tmp_path, "checkpoint_every=1", "data.workers=0", "keep=5")
+    train("mlp", tmp_path, "checkpoint_every=1", "data.workers=0", "keep_checkpoints=5")
     assert left(tmp_path)["metrics"] == undisturbed("mlp")["metrics"]
 
 

@@ -46,7 +46,7 @@ def bits(tree):
 def pixels(given, one):
     """(B, D) as the network sees them without augmentation."""
     images = one["image"] / 255.0
-    return ((images - given["mean"]) / given["deviation"]).reshape(len(images), -1).astype(np.float64)
+    return ((images - given["mean"]) / given["std"]).reshape(len(images), -1).astype(np.float64)
 
 
 def loss_and_gradient(params, x, target, kind, weight=1):
@@ -72,7 +72,7 @@ def by_hand(of, given, batches, params, rates):
     for t, (one, rate) in enumerate(zip(batches, rates, strict=True), start=1):
         x, target = pixels(given, one), np.eye(4)[one["label"]]
         target = target * (1 - given["smoothing"]) + given["smoothing"] / 4
-        loss, grads, scores = loss_and_gradient(params, x, target, of.form.loss, given["class_weight"])
+        loss, grads, scores = loss_and_gradient(params, x, target, of.spec.loss, given["class_weight"])
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         taken.append([loss, (scores.argmax(1) == one["label"]).mean(), rate, norm])
         for key, g in grads.items():
@@ -186,7 +186,7 @@ def test_the_state_given_is_donated_and_nothing_else():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_states_shapes_are_known_without_values_and_stay(optimizer):
     built = step.build_step(static(NORMED, optimizer=optimizer, ema=True), devices.mesh())
-    shapes = jax.eval_shape(built.start, built.network.params, built.network.stats)
+    shapes = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
     after, _ = jax.eval_shape(built.learn, shapes, NOTHING_FROZEN, batch(), numbers())
     for found in (begun(built), after):
         assert jax.tree.structure(found) == jax.tree.structure(shapes)
@@ -203,7 +203,7 @@ def test_frozen_parameters_keep_their_bits():
     frozen = devices.place({name: dict(stages={0: tree["stages"][0]}) for name, tree in values.items()}, devices.mesh())
     before = trees.digest(frozen)
     trained, (measures,) = learned(
-        of, given, [both], frozen=frozen, state=devices.place(built.start(**parted), devices.mesh())
+        of, given, [both], frozen=frozen, state=devices.place(built.init_state(**parted), devices.mesh())
     )
     assert trees.digest(frozen) == before
     full, (expected,) = learned(of, given, [both], state=whole)
@@ -222,7 +222,7 @@ def test_the_average_follows_parameters_and_statistics(ema):
     state, expected = begun(step.build_step(of, devices.mesh())), None
     for t, one in enumerate(batches):
         expected = bits(state["ema"]) if expected is None else expected
-        state, _ = learned(of, numbers(ema=ema), [one], state=state)
+        state, _ = learned(of, numbers(ema_decay=ema), [one], state=state)
         d = min(ema, (1 + t) / (10 + t))  # 0.1, 0.18, 0.25, 0.31
         new = bits(dict(params=state["params"], stats=state["stats"]))
         expected = jax.tree.map(lambda old, now, d=d: d * old + (1 - d) * now, expected, new)
@@ -253,7 +253,7 @@ def test_statistics_that_are_not_finite_are_seen():
 
 def test_bfloat16_is_for_layers_alone():
     built = step.build_step(static(form(dtype="bfloat16"), optimizer="adamw"), devices.mesh())
-    shapes = jax.eval_shape(built.start, built.network.params, built.network.stats)
+    shapes = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
     after, measures = jax.eval_shape(built.learn, shapes, NOTHING_FROZEN, batch(), numbers())
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves((after["params"], after["opt"], after["stats"], measures))}
     assert kinds == {"float32", "int32", "bool"}
@@ -264,7 +264,7 @@ def test_bfloat16_is_for_layers_alone():
 
 
 def judging(built, state):
-    return state["params"], state["stats"], batch(), {key: numbers()[key] for key in ("mean", "deviation")}
+    return state["params"], state["stats"], batch(), {key: numbers()[key] for key in ("mean", "std")}
 
 
 # Chance
@@ -365,7 +365,7 @@ def test_many_micro_batches_are_not_compiled_one_by_one():
     """Above step.UNROLLED a loop does the same work; compilation would take minutes else."""
     of = static(form(), accumulate=2)
     built = step.build_step(of, devices.mesh())
-    shapes = jax.eval_shape(built.start, built.network.params, built.network.stats)
+    shapes = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
     few = str(jax.make_jaxpr(built.learn)(shapes, NOTHING_FROZEN, batch(), numbers()))
     assert "unroll=2" in few
     many = step.build_step(static(form(), accumulate=2 * step.MOST_UNROLLED), devices.mesh())

@@ -67,7 +67,7 @@ def classes(found: Survey) -> Iterator[str]:
     """Classes that cannot be learned."""
     if len(found.classes) < 2:
         yield f"there is one class, {printable_name(found.classes[0])}; there must be two at least to tell apart"
-    whole = Counter((one.split, one.label) for one in found.seen)
+    whole = Counter((one.split, one.label) for one in found.images)
     if missing := [printable_name(name) for at, name in enumerate(found.classes) if not whole["train", at]]:
         yield f"train has no picture of {first_names(missing)} that can be read; add some or take the class away"
 
@@ -76,7 +76,9 @@ def across_splits(found: Survey) -> Iterator[str]:
     """Pictures on both sides of a line that must part them."""
     for place, first in enumerate(PARTS):
         for second in PARTS[place + 1 :]:
-            same, near = (shared_with(found, groups, first, second) for groups in (found.same, found.near))
+            same, near = (
+                shared_with(found, groups, first, second) for groups in (found.duplicates, found.near_duplicates)
+            )
             near = {at: other for at, other in near.items() if at not in same}
             if not same and not near:
                 continue
@@ -93,23 +95,23 @@ def shared_with(found: Survey, groups: Sequence[Sequence[int]], first: str, seco
     """Pictures of the second split that lie in a group with one of the first, and that one."""
     pairs: dict[int, int] = {}
     for group in groups:
-        there = [at for at in group if found.seen[at].split == first]
-        pairs |= {at: there[0] for at in group if there and found.seen[at].split == second}
+        there = [at for at in group if found.images[at].split == first]
+        pairs |= {at: there[0] for at in group if there and found.images[at].split == second}
     return pairs
 
 
 def two_paths(found: Survey, at: int, other: int) -> str:
     """Two pictures by name."""
-    return f"{display_path(found, found.seen[at].path)} and {display_path(found, found.seen[other].path)}"
+    return f"{display_path(found, found.images[at].path)} and {display_path(found, found.images[other].path)}"
 
 
 def two_labels(found: Survey) -> Iterator[str]:
     """The same picture in two classes."""
-    for groups, how in ((found.same, "pixel for pixel"), (found.near, "nearly so")):
-        some = [group for group in groups if len({found.seen[at].label for at in group}) > 1]
+    for groups, how in ((found.duplicates, "pixel for pixel"), (found.near_duplicates, "nearly so")):
+        some = [group for group in groups if len({found.images[at].label for at in group}) > 1]
         if some:
             one = some[0][0]
-            other = next(at for at in some[0] if found.seen[at].label != found.seen[one].label)
+            other = next(at for at in some[0] if found.images[at].label != found.images[one].label)
             yield (
                 f"{count_of(len(some))} {'are' if some[1:] else 'is'} in two classes, {how} ({two_paths(found, one, other)}); "
                 "look which is right and take the other away"
@@ -152,8 +154,8 @@ def repeated_in_split(found: Survey) -> Iterator[str]:
     """Pictures that are in a split more than once."""
     for split in found.counts:
         spare = {}
-        for groups, what in ((found.same, "same"), (found.near, "near")):
-            each = [[at for at in group if found.seen[at].split == split] for group in groups]
+        for groups, what in ((found.duplicates, "same"), (found.near_duplicates, "near")):
+            each = [[at for at in group if found.images[at].split == split] for group in groups]
             spare[what] = [group for group in each if len(group) > 1]
         extra = sum(len(group) - 1 for group in spare["same"])
         known = {at for group in spare["same"] for at in group[1:]}
@@ -169,25 +171,25 @@ def repeated_in_split(found: Survey) -> Iterator[str]:
 
 def blank(found: Survey) -> Iterator[str]:
     """Pictures of one color."""
-    if some := [display_path(found, one.path) for one in found.seen if one.blank]:
+    if some := [display_path(found, one.path) for one in found.images if one.blank]:
         yield f"{count_of(len(some))} of one color throughout ({first_names(some)}); take {'them' if some[1:] else 'it'} away"
 
 
 def names(found: Survey) -> Iterator[str]:
     """Names of files that tell the class."""
-    if found.labels is None:
+    if found.label_leaks is None:
         return
-    if found.labels.other:
+    if found.label_leaks.other:
         some = [
-            f"{display_path(found, found.seen[at].path)} says {printable_name(found.classes[label])}"
-            for at, label in found.labels.other
+            f"{display_path(found, found.images[at].path)} says {printable_name(found.classes[label])}"
+            for at, label in found.label_leaks.other
         ]
         yield f"{names_that_say(len(some))} another class than the folder ({first_names(some)}); look which is right"
-    own, word = found.labels.own, found.labels.word
+    own, word = found.label_leaks.own, found.label_leaks.word
     if own or word:
         said = f"the {word} word of each tells the class"
         if own:
-            said = f"{names_that_say(len(own))} the class, of {len(found.seen):,} ({display_path(found, found.seen[own[0]].path)})"
+            said = f"{names_that_say(len(own))} the class, of {len(found.images):,} ({display_path(found, found.images[own[0]].path)})"
         yield (
             f"labels in file names: {said}; networks here are shown pixels alone, but rename the files before people "
             "or other programs are to tell the classes apart"
@@ -204,7 +206,7 @@ def names_that_say(count: int) -> str:
 
 def to_record(found: Survey) -> dict[str, Any]:
     """All that was found, for JSON."""
-    labels = found.labels
+    labels = found.label_leaks
     return {
         "source": found.source,
         "path": found.path,
@@ -212,12 +214,12 @@ def to_record(found: Survey) -> dict[str, Any]:
         "splits": {
             split: dict(zip(found.classes, numbers.tolist(), strict=True)) for split, numbers in found.counts.items()
         },
-        "pictures": len(found.seen) + len(found.broken),
-        "sizes": size_summary(found.seen),
-        "formats": dict(Counter(one.format for one in found.seen).most_common()),
+        "pictures": len(found.images) + len(found.broken),
+        "sizes": size_summary(found.images),
+        "formats": dict(Counter(one.format for one in found.images).most_common()),
         "colors": {
-            "color": sum(one.colored for one in found.seen),
-            "gray": sum(not one.colored for one in found.seen),
+            "color": sum(one.colored for one in found.images),
+            "gray": sum(not one.colored for one in found.images),
         },
         "ignored": found.ignored,
         "notes": found.notes,
@@ -236,9 +238,9 @@ def to_record(found: Survey) -> dict[str, Any]:
         ],
         "duplicates": {
             what: [[image_record(found, at) for at in group] for group in groups]
-            for what, groups in (("same", found.same), ("near", found.near))
+            for what, groups in (("same", found.duplicates), ("near", found.near_duplicates))
         },
-        "blank": [one.path for one in found.seen if one.blank],
+        "blank": [one.path for one in found.images if one.blank],
         "names": None
         if labels is None
         else {
@@ -252,7 +254,7 @@ def to_record(found: Survey) -> dict[str, Any]:
 
 def image_record(found: Survey, at: int) -> dict[str, str]:
     """A picture."""
-    one = found.seen[at]
+    one = found.images[at]
     return {"path": one.path, "split": one.split, "class": found.classes[one.label]}
 
 

@@ -24,7 +24,7 @@ class HeaderSummary(NamedTuple):
     Attributes:
         classes: names in the order of the labels.
         counts: (K,) pictures of each class, of all parts together.
-        sides: (n, 2) height and width in pixels of those whose headers were read, taken evenly from each part.
+        image_sizes: (n, 2) height and width in pixels of those whose headers were read, taken evenly from each part.
         colored: whether any of these is stored in color.
         sampled: whether there are others.
         skipped: number of files that cannot be read, where they are skipped.
@@ -32,7 +32,7 @@ class HeaderSummary(NamedTuple):
 
     classes: tuple[str, ...]
     counts: np.ndarray
-    sides: np.ndarray
+    image_sizes: np.ndarray
     colored: bool
     sampled: bool
     skipped: int
@@ -62,7 +62,7 @@ def summarize_headers(section: Mapping[str, Any]) -> HeaderSummary:
     return HeaderSummary(
         classes=found.classes,
         counts=np.bincount(labels, minlength=len(found.classes)),
-        sides=np.array([(head.height, head.width) for head in heads], np.int64).reshape(-1, 2),
+        image_sizes=np.array([(head.height, head.width) for head in heads], np.int64).reshape(-1, 2),
         colored=any(head.colored for head in heads),
         sampled=any(len(part.labels) > MOST_READ for part in found.parts.values() if not isinstance(part, PixelPart)),
         skipped=len(skipped),

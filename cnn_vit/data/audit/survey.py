@@ -29,13 +29,14 @@ from cnn_vit.data.sections import complete_section, names, source_keywords, sour
 from cnn_vit.errors import UserError, nearest
 
 
-class ScannedImage(NamedTuple):
+@dataclass(frozen=True)
+class ScannedImage:
     """A picture.
 
     Attributes:
         split: of it.
         part: that holds it.
-        at: its place there.
+        index: its place there.
         label: of its class.
         height, width: pixels, upright.
         format: of its file, "JPEG"; "pixels" where it is none.
@@ -45,7 +46,7 @@ class ScannedImage(NamedTuple):
 
     split: str
     part: Part
-    at: int
+    index: int
     label: int
     height: int
     width: int
@@ -56,7 +57,7 @@ class ScannedImage(NamedTuple):
     @property
     def path(self) -> str:
         """Of its file; else what it is called."""
-        return f"{self.split} picture {self.at}" if isinstance(self.part, PixelPart) else self.part.where(self.at)
+        return f"{self.split} picture {self.index}" if isinstance(self.part, PixelPart) else self.part.where(self.index)
 
 
 class BrokenFile(NamedTuple):
@@ -83,12 +84,12 @@ class Survey:
         path: that it read.
         classes: names in the order of the labels.
         counts: split -> pictures of each class (K,), broken ones among them.
-        seen: every picture that can be read.
+        images: every picture that can be read.
         broken: every one that cannot, and would stop training.
         skipped: files that cannot be read and would be left out, as `data.on_bad_image=skip` asks.
-        same: places in `seen` of pictures with the same pixels, a list for each group.
-        near: likewise of those nearly the same.
-        labels: what the names of the files tell, in places of `seen`; None where there are no names.
+        duplicates: places in `seen` of pictures with the same pixels, a list for each group.
+        near_duplicates: likewise of those nearly the same.
+        label_leaks: what the names of the files tell, in places of `seen`; None where there are no names.
         ignored: files passed over.
         notes: what training would decide by itself.
         refused: sentences with which training would refuse these data.
@@ -98,12 +99,12 @@ class Survey:
     path: str | None
     classes: tuple[str, ...]
     counts: Mapping[str, np.ndarray]
-    seen: list[ScannedImage]
+    images: list[ScannedImage]
     broken: list[BrokenFile]
     skipped: list[UnreadableFile]
-    same: list[list[int]]
-    near: list[list[int]]
-    labels: LabelLeaks | None
+    duplicates: list[list[int]]
+    near_duplicates: list[list[int]]
+    label_leaks: LabelLeaks | None
     ignored: int
     notes: list[str]
     refused: list[str]
@@ -159,12 +160,12 @@ def survey(section: Mapping[str, Any], *, told: OnProgress = lambda done, count:
         path=final["path"],
         classes=found.classes,
         counts={split: np.bincount(parts[part].labels[at], minlength=count) for split, (part, at) in rows.items()},
-        seen=seen,
+        images=seen,
         broken=broken,
         skipped=skipped,
-        same=same,
-        near=near,
-        labels=find_label_leaks(seen, found.classes),
+        duplicates=same,
+        near_duplicates=near,
+        label_leaks=find_label_leaks(seen, found.classes),
         ignored=found.facts.get("ignored", 0),
         notes=notes,
         refused=refused,
@@ -176,7 +177,7 @@ def lay_out_splits(
 ) -> tuple[Mapping[str, Part], dict[str, tuple[str, np.ndarray]], list[str], list[str]]:
     """Parts, split -> part and indices (n,), notes, and why training would lay out nothing; then the parts are."""
     try:
-        if found.undivided:
+        if found.is_undivided:
             found = replace(found, parts=splits.split_in_three(found.parts["train"]))
         counts = {part: len(one.labels) for part, one in found.parts.items()}
         plan = splits.plan_splits(counts, {split: final[split] for split in PARTS})
@@ -184,7 +185,7 @@ def lay_out_splits(
             split: (part, splits.example_indices(found.parts[part], at)) for split, (part, at) in plan.positions.items()
         }
         undivided = "no split folders: a stratified tenth is test, another one validation"
-        return found.parts, rows, [undivided] * found.undivided + plan.notes, []
+        return found.parts, rows, [undivided] * found.is_undivided + plan.notes, []
     except UserError as error:
         every = {part: (part, np.arange(len(one.labels))) for part, one in found.parts.items()}
         return found.parts, every, [], [str(error)]
@@ -252,7 +253,7 @@ def read_any_image(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
 
 def find_label_leaks(seen: list[ScannedImage], classes: tuple[str, ...]) -> LabelLeaks | None:
     """What the names of the files tell."""
-    given = [one.part.names[one.at] for one in seen if one.part.names]
+    given = [one.part.names[one.index] for one in seen if one.part.names]
     if not given or len(given) < len(seen):
         return None
     return label_leaks.find_labels(given, np.array([one.label for one in seen]), classes)
@@ -263,7 +264,7 @@ def sample_images(
 ) -> dict[int, np.ndarray]:  # -> (n, side, side, 3)
     """Some pictures of each of the first classes, taken evenly, whole and in their proportions: label -> pixels."""
     by_class: dict[int, list[ScannedImage]] = {}
-    for one in found.seen:
+    for one in found.images:
         by_class.setdefault(one.label, []).append(one)
     return {
         label: on_gray_squares(take_evenly(some, each_class), side) for label, some in sorted(by_class.items())[:most]
@@ -280,7 +281,7 @@ def on_gray_squares(some: list[ScannedImage], side: int) -> np.ndarray:  # -> (n
     """Pictures on gray squares; the pixels of small ones are squares too."""
     found = []
     for one in some:
-        _, _, pixels = read_any_image(one.part, one.at)
+        _, _, pixels = read_any_image(one.part, one.index)
         times = max(1, side // max(pixels.shape[:2]))
         found.append(images.fit_image(pixels.repeat(times, 0).repeat(times, 1), (side, side), "pad(128)"))
     return np.stack(found)

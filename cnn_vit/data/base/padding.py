@@ -27,29 +27,29 @@ class PaddedSizes:
     """What of the images of a split is picture.
 
     Attributes:
-        sides: (N, 2) int32, height and width of each picture, in the top left corner of what is read.
-        sizes: of batches, by their area; the last holds every picture.
+        image_sizes: (N, 2) int32, height and width of each picture, in the top left corner of what is read.
+        buckets: of batches, by their area; the last holds every picture.
     """
 
-    sides: np.ndarray
-    sizes: tuple[Size, ...]
+    image_sizes: np.ndarray
+    buckets: tuple[Size, ...]
 
-    def holding(self, examples: np.ndarray) -> Size:
+    def bucket_for(self, examples: np.ndarray) -> Size:
         """The smallest size that holds all these pictures, (n,) indices."""
-        return self.sizes[int(first_bucket_that_fits(self.sizes, self.sides[examples].max(0)[None])[0])]
+        return self.buckets[int(first_bucket_that_fits(self.buckets, self.image_sizes[examples].max(0)[None])[0])]
 
     def mask(self, examples: np.ndarray, size: Size) -> np.ndarray:  # (n,) -> (n, H, W)
         """True on the pixels of each picture in an image of a size."""
-        rows, columns = (np.arange(side) < self.sides[examples, axis, None] for axis, side in enumerate(size))
+        rows, columns = (np.arange(side) < self.image_sizes[examples, axis, None] for axis, side in enumerate(size))
         return rows[:, :, None] & columns[:, None, :]
 
-    def in_order(self) -> np.ndarray:
+    def small_first_order(self) -> np.ndarray:
         """All examples (N,) int64, those of small sizes first: batches in this order have little padding."""
-        return np.argsort(first_bucket_that_fits(self.sizes, self.sides), kind="stable")
+        return np.argsort(first_bucket_that_fits(self.buckets, self.image_sizes), kind="stable")
 
     def select(self, positions: np.ndarray) -> "PaddedSizes":
         """Of the examples at these positions."""
-        return PaddedSizes(self.sides[positions], self.sizes)
+        return PaddedSizes(self.image_sizes[positions], self.buckets)
 
 
 def shrink_to_fit(own: Size, most: Size) -> Size:

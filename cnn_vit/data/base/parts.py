@@ -54,18 +54,18 @@ class PixelPart:
         labels: (N,) int32.
         shape: (H, W, C).
         read: indices (n,) -> (n, H, W, C) uint8; safe in threads.
-        drawn: whether `read` computes the pictures, instead of looking them up.
+        is_generated: whether `read` computes the pictures, instead of looking them up.
     """
 
     labels: np.ndarray
     shape: tuple[int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
-    drawn: bool = False
+    is_generated: bool = False
     names: None = None
 
-    def picked(self, rows: np.ndarray) -> "PixelPart":
+    def select_rows(self, rows: np.ndarray) -> "PixelPart":
         """Some of the pictures, (n,) indices, as a part."""
-        return PixelPart(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.drawn)
+        return PixelPart(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.is_generated)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class EncodedPart:
         sizes: (N,) int64, bytes of each.
         where: index -> what an error calls it: its path.
         names: of the files, `CLASS/x.jpg`; None where they have none.
-        mark: index -> a text that changes whenever the file does, without reading it: path, size, times of change; None
+        version: index -> a text that changes whenever the file does, without reading it: path, size, times of change; None
             where there is no such text.
     """
 
@@ -88,19 +88,19 @@ class EncodedPart:
     sizes: np.ndarray
     where: Callable[[int], str]
     names: Sequence[str] | None = None
-    mark: Callable[[int], str] | None = None
+    version: Callable[[int], str] | None = None
 
-    def picked(self, rows: np.ndarray) -> "EncodedPart":
+    def select_rows(self, rows: np.ndarray) -> "EncodedPart":
         """Some of the files, (n,) indices, as a part."""
         at = np.asarray(rows, np.int64).tolist()
-        mark = self.mark
+        mark = self.version
         return EncodedPart(
             labels=self.labels[rows],
             content=lambda index, most: self.content(at[index], most),
             sizes=self.sizes[rows],
             where=lambda index: self.where(at[index]),
             names=None if self.names is None else [self.names[row] for row in at],
-            mark=None if mark is None else lambda index: mark(at[index]),
+            version=None if mark is None else lambda index: mark(at[index]),
         )
 
 
@@ -128,16 +128,16 @@ class SourceData:
     Attributes:
         classes: names in the order of the labels.
         parts: "train", and "validation" and "test" where there are such.
-        rule: keywords that pictures are drawn from, for their fingerprint; None where the data are data.
+        generator_settings: keywords that pictures are drawn from, for their fingerprint; None where the data are data.
         facts: for data.json.
-        undivided: whether train is all there is, to be cut in three.
+        is_undivided: whether train is all there is, to be cut in three.
     """
 
     classes: tuple[str, ...]
     parts: Mapping[str, Part]
-    rule: dict[str, Any] | None = None
+    generator_settings: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    undivided: bool = False
+    is_undivided: bool = False
 
 
 def require_path(name: str, given: SourceOptions) -> str:

@@ -36,17 +36,17 @@ class Split:
             unreadable.
         in_memory: whether `read` is a mere look-up; else it decodes and is worth threads.
         names: of the pictures, where they are files.
-        cut: (indices (n,), numbers (n, 4) in [0, 1)) -> random boxes of the pictures (n, H, W, C) uint8, where they are
+        read_crops: (indices (n,), numbers (n, 4) in [0, 1)) -> random boxes of the pictures (n, H, W, C) uint8, where they are
             to be trained on in such (`crops`).
-        mixed: what of each image is picture, where these have several sizes (`sizes`).
+        padded_sizes: what of each image is picture, where these have several sizes (`sizes`).
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
     in_memory: bool = True
     names: Sequence[str] | None = None
-    cut: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    mixed: PaddedSizes | None = None
+    read_crops: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    padded_sizes: PaddedSizes | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,14 +55,14 @@ class Split:
         """The examples at these positions, in this order."""
         positions = np.asarray(positions, np.int64)
         names = None if self.names is None else [self.names[at] for at in positions]
-        cut = self.cut
+        cut = self.read_crops
         return Split(
             self.labels[positions],
             lambda rows: self.read(positions[rows]),
             self.in_memory,
             names,
             None if cut is None else lambda rows, numbers: cut(positions[rows], numbers),
-            None if self.mixed is None else self.mixed.select(positions),
+            None if self.padded_sizes is None else self.padded_sizes.select(positions),
         )
 
 
@@ -233,7 +233,7 @@ def split_in_three(part: Part) -> dict[str, Part]:
     if tenth < 1:
         raise UserError(f"{len(at)} pictures are too few to set a tenth apart; add pictures, 10 at least")
     cuts = {"train": at[2 * tenth :], "validation": at[tenth : 2 * tenth], "test": at[:tenth]}
-    return {name: part.picked(np.sort(rows)) for name, rows in cuts.items()}
+    return {name: part.select_rows(np.sort(rows)) for name, rows in cuts.items()}
 
 
 def example_indices(part: Part, positions: np.ndarray) -> np.ndarray:

@@ -18,14 +18,14 @@ class BatchRows(NamedTuple):
 
     Attributes:
         examples: (rows,) their indices; 0 where it is padding.
-        real: rows before the padding.
-        chance: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
+        real_count: rows before the padding.
+        crop_numbers: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
         size: (height, width) that holds all pictures of the global batch; None where all have one size.
     """
 
     examples: np.ndarray
-    real: int
-    chance: np.ndarray | None = None
+    real_count: int
+    crop_numbers: np.ndarray | None = None
     size: tuple[int, int] | None = None
 
 
@@ -66,14 +66,14 @@ class Batch:
     """A batch on its way. Its parts are read by any thread; the one that reads the last part places the whole."""
 
     def __init__(self, split: Split, rows: BatchRows, place: Callable[[dict[str, np.ndarray]], Any]):
-        self.split, self.rows, self.place = split, rows, place
+        self.split, self.rows, self.path = split, rows, place
         self.images: list[np.ndarray] = []
         self.left = 0
         self.lock = threading.Lock()
 
     def begin(self, pool: Executor, threads: int) -> list[Future]:
         """Hands out the parts: the real rows and one of the padding."""
-        wanted = min(self.rows.real + 1, len(self.rows.examples))
+        wanted = min(self.rows.real_count + 1, len(self.rows.examples))
         size = min(ROWS_PER_PART, -(-wanted // threads)) if threads else wanted
         parts = [slice(start, min(start + size, wanted)) for start in range(0, wanted, size)]
         self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # pictures take the place of indices
@@ -81,26 +81,26 @@ class Batch:
 
     def read(self, number: int, part: slice) -> tuple[Any] | None:
         """Reads a part; gives the batch as placed where no other part is missing."""
-        examples, chance = self.rows.examples[part], self.rows.chance
-        cut, size = self.split.cut, self.rows.size
+        examples, chance = self.rows.examples[part], self.rows.crop_numbers
+        cut, size = self.split.read_crops, self.rows.size
         images = self.split.read(examples) if cut is None or chance is None else cut(examples, chance[part])
         self.images[number] = images if size is None else np.ascontiguousarray(images[:, : size[0], : size[1]])
         with self.lock:
             self.left -= 1
             last = self.left == 0
-        return (self.place(self.whole()),) if last else None
+        return (self.path(self.whole()),) if last else None
 
     def whole(self) -> dict[str, np.ndarray]:
         """The batch of all parts."""
-        index, real = self.rows.examples, self.rows.real
+        index, real = self.rows.examples, self.rows.real_count
         image = self.images[0] if len(self.images) == 1 else np.concatenate(self.images)
         if missing := len(index) - len(image):
             image = np.concatenate([image, np.repeat(image[-1:], missing, axis=0)])
         weight = (np.arange(len(index)) < real).astype(np.float32)
         label = np.where(weight > 0, self.split.labels[index], 0).astype(np.int32)
         batch = dict(image=image, label=label, weight=weight, index=index.astype(np.int32))
-        if self.split.mixed is not None and self.rows.size is not None:
-            batch["mask"] = self.split.mixed.mask(index, self.rows.size)
+        if self.split.padded_sizes is not None and self.rows.size is not None:
+            batch["mask"] = self.split.padded_sizes.mask(index, self.rows.size)
         return batch
 
 

@@ -144,13 +144,13 @@ def training_rows(
 
     Where sizes are mixed, the pictures of all hosts decide on the size of the batch.
     """
-    looked_up = mine if split.mixed is None else np.arange(batch_size)
+    looked_up = mine if split.padded_sizes is None else np.arange(batch_size)
     for update, index in enumerate(update_orders(len(split), seed, looked_up, batch_size, first, last), first):
-        if split.mixed is not None:
-            yield ahead.BatchRows(index[mine], len(mine), size=split.mixed.holding(index))
+        if split.padded_sizes is not None:
+            yield ahead.BatchRows(index[mine], len(mine), size=split.padded_sizes.bucket_for(index))
             continue
         yield ahead.BatchRows(
-            index, len(mine), crops.crop_numbers(seed, update, batch_size)[mine] if split.cut else None
+            index, len(mine), crops.crop_numbers(seed, update, batch_size)[mine] if split.read_crops else None
         )
 
 
@@ -180,11 +180,11 @@ def ordered_batches(
 
     The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0.
     """
-    share, mixed = rows_per_host(split, batch_size, hosts), split.mixed
-    order = np.arange(len(split)) if mixed is None else mixed.in_order()
+    share, mixed = rows_per_host(split, batch_size, hosts), split.padded_sizes
+    order = np.arange(len(split)) if mixed is None else mixed.small_first_order()
     wholes = (order[start : start + batch_size] for start in range(0, len(split), batch_size))
     rows = (
-        pad_rows(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.holding(whole))
+        pad_rows(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.bucket_for(whole))
         for whole in wholes
     )
     return ahead.prefetch(split, rows, workers=workers, prefetch=prefetch, place=place)

@@ -93,7 +93,7 @@ def scan_file(part: EncodedPart, index: int, level: str) -> tuple[Header | Unrea
 
 def version_of(part: EncodedPart, index: int) -> str | None:
     """What stands for a file as it is now, or None where nothing does."""
-    return None if part.mark is None else part.mark(index)
+    return None if part.version is None else part.version(index)
 
 
 def without_unreadable(
@@ -118,10 +118,10 @@ def without_unreadable(
     verdicts.save()
     parts: dict[str, Part] = {}
     for (name, part), wrong in zip(found.parts.items(), bad, strict=True):
-        kept = np.setdiff1d(whole[name], [fault.at for fault in wrong])
+        kept = np.setdiff1d(whole[name], [fault.index for fault in wrong])
         if not len(kept):
             unreadable.refuse_unreadable(wrong, len(wrong))
-        parts[name] = part if isinstance(part, PixelPart) or not wrong else part.picked(kept)
+        parts[name] = part if isinstance(part, PixelPart) or not wrong else part.select_rows(kept)
     return replace(found, parts=parts), [fault for wrong in bad for fault in wrong]
 
 

@@ -57,11 +57,11 @@ class Buffer:
 
 def decoded_buffer(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
     """Where the pictures of a split are kept; None where that is not worth it, or there is no cache."""
-    if not isinstance(part, EncodedPart) or part.mark is None or part.sizes[at].sum() < LEAST:
+    if not isinstance(part, EncodedPart) or part.version is None or part.sizes[at].sum() < LEAST:
         return None
     digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{RULES}:{shape}:{fit}".encode())
     for index in at.tolist():
-        digest.update(hashlib.sha256(part.mark(index).encode(errors="surrogateescape")).digest())
+        digest.update(hashlib.sha256(part.version(index).encode(errors="surrogateescape")).digest())
     with contextlib.suppress(UserError):
         return cache.folder() / "decoded" / digest.hexdigest()[:32]
     return None

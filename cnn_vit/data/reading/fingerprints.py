@@ -23,7 +23,7 @@ SAMPLE = 64  # drawn pictures of each part
 
 def data_fingerprint(found: SourceData, *, workers: int = 0) -> tuple[str, str]:
     """The fingerprint in hexadecimal, and what it was computed over."""
-    if found.rule is not None:
+    if found.generator_settings is not None:
         return generated_digest(found), f"the rule of the pictures and the first {SAMPLE} of each part"
     whole = sum(map(part_bytes, found.parts.values())) <= MOST
     digest = hashlib.sha256()
@@ -38,7 +38,7 @@ def data_fingerprint(found: SourceData, *, workers: int = 0) -> tuple[str, str]:
 
 def generated_digest(found: SourceData) -> str:
     """Of pictures that are drawn: the rule, and enough of them to see another way of drawing."""
-    digest = hashlib.sha256(json.dumps(found.rule, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(found.generator_settings, sort_keys=True).encode())
     for _, part in sorted(found.parts.items()):
         if isinstance(part, PixelPart):
             digest.update(part.read(np.arange(min(SAMPLE, len(part.labels)))).tobytes())

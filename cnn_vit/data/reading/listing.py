@@ -32,7 +32,7 @@ class Entry:
 
     Attributes:
         name: its own, "a.jpg".
-        place: its whole path, as errors name it.
+        path: its whole path, as errors name it.
         size: bytes.
         problem: why it is not opened, and the remedy; None for a file.
         member: its record in a zip.
@@ -40,7 +40,7 @@ class Entry:
     """
 
     name: str
-    place: str
+    path: str
     size: int
     problem: tuple[str, str] | None = None
     member: zipfile.ZipInfo | None = None
@@ -49,7 +49,7 @@ class Entry:
     @property
     def mark(self) -> str:
         """What stands for the file as it is now."""
-        return f"{os.path.abspath(self.place)}:{self.stamp}"
+        return f"{os.path.abspath(self.path)}:{self.stamp}"
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ class Tree:
     folders: dict[str, "Tree"] = field(default_factory=dict)
     files: list[Entry] = field(default_factory=list)
 
-    def pictures(self) -> list[Entry]:
+    def image_files(self) -> list[Entry]:
         """Files right here with the name of a picture."""
         return [entry for entry in self.files if is_image_name(entry.name)]
 
-    def below(self) -> Iterator[tuple[str, Entry]]:
+    def all_files(self) -> Iterator[tuple[str, Entry]]:
         """All files, of the folders inside as well: path from here, and file."""
         for entry in self.files:
             yield entry.name, entry
         for name, folder in self.folders.items():
-            yield from ((f"{name}/{path}", entry) for path, entry in folder.below())
+            yield from ((f"{name}/{path}", entry) for path, entry in folder.all_files())
 
-    def at(self, parts: Sequence[str]) -> "Tree":
+    def subfolder(self, parts: Sequence[str]) -> "Tree":
         """The folder at a path from here, made where there is none."""
         here = self
         for part in parts:
@@ -110,7 +110,7 @@ def open_listing(path: str) -> Listing:
         walk = Walk()
         tree = walk.folder(path, Tree(path.rstrip("/") or path))
         alone = len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip")
-        return list_zip(tree.files[0].place) if alone else Listing(tree, walk.ignored, read_file)
+        return list_zip(tree.files[0].path) if alone else Listing(tree, walk.ignored, read_file)
     if not os.path.exists(path):
         raise UserError(f"{path} is not there; data.path is a folder of pictures or a zip of one")
     if not os.path.isfile(path) or not zipfile.is_zipfile(path):
@@ -202,7 +202,7 @@ def read_file(entry: Entry, most: int | None) -> bytes:
     """Reads a file."""
     refuse_problem(entry)
     try:
-        with open(entry.place, "rb") as file:
+        with open(entry.path, "rb") as file:
             return file.read(MOST_BYTES if most is None else most)
     except FileNotFoundError as error:
         raise UnreadableError("gone since it was listed", "put it back") from error
@@ -235,12 +235,12 @@ def list_zip(path: str) -> Listing:
         if not parts or any(map(is_junk, parts)):
             ignored += 1
         elif member.is_dir():
-            tree.at(parts)
+            tree.subfolder(parts)
         else:
             twice = ("twice in the archive", "pack it again") if parts in seen else None
             place = "/".join((path, *parts))
             entry = Entry(parts[-1], place, member.file_size, too_large(member.file_size) or twice, member, stamp)
-            tree.at(parts[:-1]).files.append(entry)
+            tree.subfolder(parts[:-1]).files.append(entry)
             seen.add(parts)
     return Listing(tree, ignored, reader_of(archive))
 

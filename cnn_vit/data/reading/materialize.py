@@ -91,14 +91,14 @@ def make_splits(
     if fit == PAD_BATCH:
         own = {split: own_image_sizes(*one, sides, verdicts, workers) for split, one in chosen.items()}
         sizes = choose_buckets(own["train"], sides, batch_size)
-        ready = {split: replace(one, mixed=PaddedSizes(own[split], sizes)) for split, one in ready.items()}
+        ready = {split: replace(one, padded_sizes=PaddedSizes(own[split], sizes)) for split, one in ready.items()}
     return {split: ready[split] for split in chosen}, shape
 
 
 def lazy_split(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
     """A split whose pictures are decoded when they are read."""
     if isinstance(part, PixelPart) and part.shape == shape:
-        return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.drawn)
+        return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.is_generated)
 
     def take(_: int, index: int) -> np.ndarray:
         return read_image(part, index, shape, fit)
@@ -116,14 +116,14 @@ def croppable_split(split: Split, part: Part, at: np.ndarray, shape: Shape, crop
 
         return read_images(part, at[rows], shape, take)
 
-    return replace(split, in_memory=False, cut=cut)
+    return replace(split, in_memory=False, read_crops=cut)
 
 
 def decoded_split(
     part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
 ) -> tuple[Split, list[UnreadableFile]]:
     """A split whose pictures are decoded now, and those that cannot be."""
-    if isinstance(part, PixelPart) and part.shape == shape and not part.drawn:
+    if isinstance(part, PixelPart) and part.shape == shape and not part.is_generated:
         return lazy_split(part, at, shape, fit), []
     buffer = decoded.Buffer(part, at, shape, fit)
     bad = [] if buffer.filled else decode_into(buffer.pixels, part, at, shape, fit, workers)

@@ -1,7 +1,7 @@
 """Files that cannot be read, by name: one sentence about them all, and a line for each."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cnn_vit.data.base.parts import EncodedPart, Part
 from cnn_vit.data.decode.images import UnreadableError
@@ -12,17 +12,18 @@ LONGEST = 200  # characters of a name that an error shows
 AGAIN = "then give the same command again"
 
 
-class UnreadableFile(NamedTuple):
+@dataclass(frozen=True)
+class UnreadableFile:
     """A file that cannot be read.
 
     Attributes:
         name: what errors call it.
-        at: its place in its part.
+        index: its place in its part.
         error: reason and remedy.
     """
 
     name: str
-    at: int
+    index: int
     error: UnreadableError
 
     def __str__(self) -> str:

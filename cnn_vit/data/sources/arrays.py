@@ -249,7 +249,7 @@ class Arrays:
             content=content,
             sizes=np.diff(offsets),
             where=lambda index: f"{self.path}: {name}[{index}]",
-            mark=lambda index: f"{mark}[{index}]",
+            version=lambda index: f"{mark}[{index}]",
         )
 
     def refuse_lengths(self, name: str, count: int, part: str, labels: np.ndarray) -> None:

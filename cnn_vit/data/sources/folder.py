@@ -48,7 +48,7 @@ def load(given: SourceOptions) -> SourceData:
     facts: dict[str, Any] = {"ignored": listing.ignored}
     if not folders:
         facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
-    return SourceData(classes, parts, facts=facts, undivided=not folders)
+    return SourceData(classes, parts, facts=facts, is_undivided=not folders)
 
 
 # Where the classes are
@@ -58,7 +58,7 @@ def unwrap(tree: Tree) -> Tree:
     """The tree inside the folders that wrap all others."""
     for _ in range(WRAPPED):
         (name, inside), *others = tree.folders.items() or [("", tree)]
-        if others or tree.pictures() or name.casefold() in SPLITS or not inside.folders:
+        if others or tree.image_files() or name.casefold() in SPLITS or not inside.folders:
             return tree
         tree = inside
     return tree
@@ -71,7 +71,7 @@ def split_folders(root: Tree) -> dict[str, Tree]:
         UserError: splits without classes, a split twice, pictures beside the splits.
     """
     names = [name for name in root.folders if name.casefold() in SPLITS]
-    if not any(root.folders[name].folders and not root.folders[name].pictures() for name in names):
+    if not any(root.folders[name].folders and not root.folders[name].image_files() for name in names):
         if names and len(names) == len(root.folders):
             raise UserError(f"{printable_name(root.folders[names[0]].path)} has no class folders; {LAYOUT}")
         return {}
@@ -84,7 +84,7 @@ def split_folders(root: Tree) -> dict[str, Tree]:
     if "train" not in found:
         raise UserError(f"{printable_name(root.path)} has {' and '.join(names)} but no train folder; {LAYOUT}")
     for name, tree in root.folders.items():
-        if name not in names and any(is_image_name(entry.name) for _, entry in tree.below()):
+        if name not in names and any(is_image_name(entry.name) for _, entry in tree.all_files()):
             raise UserError(
                 f"{printable_name(tree.path)} has pictures and lies beside {' and '.join(names)}; move it into a split or away"
             )
@@ -97,9 +97,9 @@ def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
     Raises:
         UserError: pictures outside, no classes, splits below classes, two names that only look different.
     """
-    if stray := tree.pictures():
+    if stray := tree.image_files():
         where = (
-            f"{printable_name(stray[0].place)} lies outside the class folders"
+            f"{printable_name(stray[0].path)} lies outside the class folders"
             if tree.folders
             else "there are no classes"
         )
@@ -117,7 +117,7 @@ def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
             )
         if inner := [one for one in inside.folders if one.casefold() in SPLITS]:
             raise UserError(f"{printable_name(inside.folders[inner[0]].path)} is a split inside a class; {LAYOUT}")
-        found[name] = sorted(inside.below(), key=lambda pair: pair[0])
+        found[name] = sorted(inside.all_files(), key=lambda pair: pair[0])
         if not found[name]:
             raise UserError(f"{printable_name(inside.path)} holds no pictures; fill it or remove it")
     return found
@@ -153,7 +153,7 @@ def part_of(listing: Listing, found: Mapping[str, list[tuple[str, Entry]]], clas
         labels=np.repeat(np.arange(len(classes), dtype=np.int32), [len(found.get(name, ())) for name in classes]),
         content=lambda index, most: listing.read(entries[index], most),
         sizes=np.array([entry.size for entry in entries], np.int64),
-        where=lambda index: entries[index].place,
+        where=lambda index: entries[index].path,
         names=[name for name, _ in files],
-        mark=lambda index: entries[index].mark,
+        version=lambda index: entries[index].mark,
     )

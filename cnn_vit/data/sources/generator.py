@@ -71,7 +71,7 @@ def load(given: SourceOptions) -> SourceData:
     marks = {part: [label for _, label in found] for part, found in examples.items() if found}
     classes, labels = number_labels(text, marks, given.classes)
     parts = {part: part_of([image for image, _ in examples[part]], labels[part], f"{text} {part}") for part in labels}
-    return SourceData(classes, parts, undivided=not divided)
+    return SourceData(classes, parts, is_undivided=not divided)
 
 
 def split_path(text: str) -> tuple[Path, str]:

@@ -83,8 +83,10 @@ def load(
     for name, count in known.counts.items():
         maker = Maker(shapes_seed, PARTS.index(name), label, len(classes), image_shape)
         labels = (np.arange(count) % len(classes)).astype(np.int32)
-        parts[name] = PixelPart(labels, image_shape, maker.draw, drawn=True)
-    return SourceData(classes, parts, rule=keywords | {"classes": len(classes), "image_shape": list(image_shape)})
+        parts[name] = PixelPart(labels, image_shape, maker.draw, is_generated=True)
+    return SourceData(
+        classes, parts, generator_settings=keywords | {"classes": len(classes), "image_shape": list(image_shape)}
+    )
 
 
 # Classes

@@ -25,7 +25,7 @@ def test_counts_sizes_and_colors_are_those_of_all_parts_together(tmp_path):
         found = summarize_headers(section(path))
         assert found.classes == ("a", "b", "c")
         assert found.counts.tolist() == [4, 3, 2]
-        assert sorted(map(tuple, found.sides.tolist())) == [(6, 8)] * 7 + [(9, 5)] * 2
+        assert sorted(map(tuple, found.image_sizes.tolist())) == [(6, 8)] * 7 + [(9, 5)] * 2
         assert (found.colored, found.sampled, found.skipped) == (True, False, 0)
 
 
@@ -56,15 +56,15 @@ def test_of_many_pictures_some_taken_evenly_are_looked_at(tmp_path, monkeypatch)
     monkeypatch.setattr(looking, "MOST_READ", 4)
     found = summarize_headers(section(tmp_path))
     assert found.counts.tolist() == [8, 8]
-    assert len(found.sides) == 4 + 2 + 2  # of train, validation and test, which have 12, 2 and 2
-    assert np.ptp(found.sides[:4, 0]) >= 8  # and not the first four
+    assert len(found.image_sizes) == 4 + 2 + 2  # of train, validation and test, which have 12, 2 and 2
+    assert np.ptp(found.image_sizes[:4, 0]) >= 8  # and not the first four
     assert found.sampled
 
 
 def test_arrays_are_of_one_size(tmp_path):
     np.savez(tmp_path / "a.npz", train_x=noise(6, 5, 7), train_y=np.arange(6) % 3)
     found = summarize_headers(section(tmp_path / "a.npz"))
-    assert (found.classes, found.sides.tolist(), found.colored) == (("0", "1", "2"), [[5, 7]], False)
+    assert (found.classes, found.image_sizes.tolist(), found.colored) == (("0", "1", "2"), [[5, 7]], False)
     assert found.counts.tolist() == [2, 2, 2]
 
 

@@ -77,7 +77,7 @@ TWO_WAYS = PaddedSizes(
     [([3], (8, 8)), ([1], (8, 16)), ([2, 3], (16, 8)), ([1, 2], (16, 16)), ([0, 3], (16, 16)), ([1, 3], (8, 16))],
 )
 def test_a_batch_has_the_smallest_size_that_holds_all_its_pictures(examples, size):
-    assert TWO_WAYS.holding(np.array(examples)) == size
+    assert TWO_WAYS.bucket_for(np.array(examples)) == size
 
 
 def test_a_mask_is_true_on_a_pictures_own_pixels():
@@ -88,7 +88,7 @@ def test_a_mask_is_true_on_a_pictures_own_pixels():
 
 
 def test_small_pictures_are_judged_first():
-    assert TWO_WAYS.in_order().tolist() == [3, 1, 2, 0]
+    assert TWO_WAYS.small_first_order().tolist() == [3, 1, 2, 0]
 
 
 # --- reading
@@ -118,7 +118,7 @@ def test_pictures_stand_in_the_corner_as_they_are(folder):
     path, pixels = folder
     split = data.load(section(path)).splits["train"]
     found = split.read(np.arange(len(split)))
-    for image, sides, name in zip(found, split.mixed.sides, split.names, strict=True):
+    for image, sides, name in zip(found, split.padded_sizes.image_sizes, split.names, strict=True):
         height, width, _ = pixels[name].shape
         assert sides.tolist() == [height, width]
         np.testing.assert_array_equal(image[:height, :width], pixels[name])
@@ -129,13 +129,15 @@ def test_the_image_is_as_large_as_the_largest_picture_where_nobody_says(folder):
     path, pixels = folder
     dataset = data.load(section(path))
     assert dataset.image_shape == (*np.max([one.shape[:2] for one in pixels.values()], 0), 3)
-    assert dataset.facts["sizes"] == [list(size) for size in dataset.splits["test"].mixed.sizes]
+    assert dataset.facts["sizes"] == [list(size) for size in dataset.splits["test"].padded_sizes.buckets]
 
 
 def test_larger_pictures_are_made_smaller_by_pillows_resize(folder):
     path, pixels = folder
     split = data.load(section(path, image_size=(10, 12))).splits["train"]
-    for image, sides, name in zip(split.read(np.arange(len(split))), split.mixed.sides, split.names, strict=True):
+    for image, sides, name in zip(
+        split.read(np.arange(len(split))), split.padded_sizes.image_sizes, split.names, strict=True
+    ):
         height, width = shrink_to_fit(pixels[name].shape[:2], (10, 12))
         assert sides.tolist() == [height, width]
         expected = Image.fromarray(pixels[name]).resize((width, height), Image.Resampling.BILINEAR)
@@ -152,8 +154,8 @@ def test_decoding_at_once_or_later_gives_the_same(folder, monkeypatch):
         assert not later.splits[name].in_memory
         rows = np.arange(len(split))
         np.testing.assert_array_equal(split.read(rows), later.splits[name].read(rows))
-        np.testing.assert_array_equal(split.mixed.sides, later.splits[name].mixed.sides)
-        assert split.mixed.sizes == later.splits[name].mixed.sizes
+        np.testing.assert_array_equal(split.padded_sizes.image_sizes, later.splits[name].padded_sizes.image_sizes)
+        assert split.padded_sizes.buckets == later.splits[name].padded_sizes.buckets
 
 
 def on_its_side(kind):
@@ -171,7 +173,7 @@ def test_a_picture_that_lies_on_its_side_has_its_sides_upright(folder):
     (path / "train/a/turned.jpg").write_bytes(content)
     split = data.load(section(path)).splits["train"]
     at = list(split.names).index("a/turned.jpg")
-    assert split.mixed.sides[at].tolist() == [14, 8]
+    assert split.padded_sizes.image_sizes[at].tolist() == [14, 8]
     np.testing.assert_array_equal(split.read(np.array([at]))[0, :14, :8], images.decode(content, channels=3))
 
 
@@ -186,7 +188,7 @@ def test_an_orientation_behind_the_pixels_of_a_png_turns_nothing(folder):
         assert list(images.decode(bits, channels=3).shape[:2]) == shape
         split = data.load(section(path)).splits["train"]
         at = list(split.names).index(f"a/{name}.png")
-        assert split.mixed.sides[at].tolist() == shape
+        assert split.padded_sizes.image_sizes[at].tolist() == shape
         high, wide = shape
         np.testing.assert_array_equal(split.read(np.array([at]))[0, :high, :wide], images.decode(bits, channels=3))
 
@@ -201,8 +203,8 @@ def test_a_file_that_cannot_be_read_is_named(folder):
 def test_pictures_of_one_size_are_mixed_as_well():
     dataset = data.load({"name": "digits", "fit": "pad_batch", "image_size": 16})
     assert dataset.image_shape == (16, 16, 1)
-    assert np.unique(dataset.splits["train"].mixed.sides).tolist() == [8]
-    assert dataset.splits["train"].mixed.sizes == ((8, 8), (16, 16))
+    assert np.unique(dataset.splits["train"].padded_sizes.image_sizes).tolist() == [8]
+    assert dataset.splits["train"].padded_sizes.buckets == ((8, 8), (16, 16))
 
 
 def test_mean_and_deviation_are_those_of_the_pictures_pixels(folder):
@@ -217,8 +219,8 @@ def test_a_choice_of_examples_keeps_their_sizes(folder):
     path, _ = folder
     split = data.load(section(path)).splits["train"]
     some = split.select(np.array([5, 2]))
-    assert some.mixed.sides.tolist() == split.mixed.sides[[5, 2]].tolist()
-    assert some.mixed.sizes == split.mixed.sizes
+    assert some.mixed.image_sizes.tolist() == split.padded_sizes.image_sizes[[5, 2]].tolist()
+    assert some.mixed.buckets == split.padded_sizes.buckets
 
 
 # --- batches
@@ -227,7 +229,7 @@ def test_a_choice_of_examples_keeps_their_sizes(folder):
 @pytest.fixture
 def split(folder):
     found = data.load(section(folder[0])).splits["train"]
-    assert len(found.mixed.sizes) > 1
+    assert len(found.mixed.buckets) > 1
     return found
 
 
@@ -246,15 +248,15 @@ def test_a_batch_is_cut_to_its_size_and_masked(split):
     """Each of several sizes comes up; what is cut off is black."""
     met = set()
     for batch in taken(split):
-        size = split.mixed.holding(batch["index"])
+        size = split.padded_sizes.bucket_for(batch["index"])
         assert batch["image"].shape == (4, *size, 3)
         assert batch["image"].flags.c_contiguous
         whole = split.read(batch["index"])
         np.testing.assert_array_equal(batch["image"], whole[:, : size[0], : size[1]])
         assert whole.sum(dtype=np.int64) == batch["image"].sum(dtype=np.int64)
-        np.testing.assert_array_equal(batch["mask"], split.mixed.mask(batch["index"], size))
+        np.testing.assert_array_equal(batch["mask"], split.padded_sizes.mask(batch["index"], size))
         met.add(size)
-    assert 1 < len(met) <= len(split.mixed.sizes)
+    assert 1 < len(met) <= len(split.padded_sizes.buckets)
 
 
 def test_the_order_is_that_of_any_data(split):
@@ -289,7 +291,7 @@ def test_every_example_is_judged_once(split, batch_size, hosts):
     index = np.concatenate([batch["index"][batch["weight"] > 0] for batch in batches])
     assert sorted(index.tolist()) == list(range(len(split)))
     for batch in batches:
-        sides = split.mixed.sides[batch["index"]]
+        sides = split.padded_sizes.image_sizes[batch["index"]]
         real = batch["weight"] > 0
         assert (batch["mask"].sum((1, 2))[real] == sides.prod(1)[real]).all()  # none is cut off
         assert batch["mask"].any((1, 2)).all()

@@ -350,7 +350,7 @@ def test_all_but_training_batches_are_read_as_fit_says(photos):
     for split in cut:
         every = np.arange(len(cut[split]))
         np.testing.assert_array_equal(cut[split].read(every), plain[split].read(every))
-        assert (cut[split].cut is None) == (split != "train")
+        assert (cut[split].read_crops is None) == (split != "train")
     assert bits(stream.ordered_batches(cut["train"], batch_size=7)) == bits(
         stream.ordered_batches(plain["train"], batch_size=7)
     )
@@ -360,7 +360,8 @@ def test_a_selection_is_cut_as_its_pictures_are(photos):
     split = data.load(section(photos)).splits["train"]
     numbers = crops.crop_numbers(0, 0, 3)
     np.testing.assert_array_equal(
-        split.select(np.array([5, 1, 7])).cut(np.array([2, 0, 1]), numbers), split.cut(np.array([7, 5, 1]), numbers)
+        split.select(np.array([5, 1, 7])).read_crops(np.array([2, 0, 1]), numbers),
+        split.read_crops(np.array([7, 5, 1]), numbers),
     )
 
 

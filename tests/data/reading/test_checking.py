@@ -261,7 +261,7 @@ def test_without_a_check_no_file_is_opened_to_look(tmp_path, monkeypatch, opened
 
 TINY = (
     "data.name=folder", "data.check=none", "data.image_size=6", "data.channels=3", "data.classes=none",
-    "data.batch_size=8", "data.mean=(0.5, 0.5, 0.5)", "data.deviation=(0.3, 0.3, 0.3)", "model.name=mlp/test",
+    "data.batch_size=8", "data.mean=(0.5, 0.5, 0.5)", "data.std=(0.3, 0.3, 0.3)", "model.name=mlp/test",
     "duration=6 steps", "schedule.warmup=0 steps", "log_every=1", "evaluate_every=6", "checkpoint_every=1",
 )  # fmt: skip
 
