@@ -7,7 +7,7 @@ The public verbs, each imported when it is first used:
     batches(source, ...)                    (images, labels) from any data
     train(settings, workdir)                a run: train, evaluate, checkpoint, resume
     evaluate(network, source, split)        exact metrics of a split
-    predict(network, images)                class probabilities of pictures
+    predict(network, images)                class probabilities of images
     describe(network_or_name, image_size)   layers, shapes, parameters, MACs, receptive fields
 """
 

@@ -1,6 +1,6 @@
 """The lecture's small CNN on scikit-learn's handwritten digits: four convolutions, an average, a head.
 
-Data:     1,797 pictures of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
+Data:     1,797 images of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
 Measured: 99.50 % test accuracy (95 % interval 98.79 to 100.00, 5 seeds, n = 360), 11 CPU-seconds a run on two cores of
           an x86-64 machine; experiments/recipes/run.py.
 Run:      cnn-vit train --config=configs/digits_cnn.py --workdir=runs/digits_cnn

@@ -1,6 +1,6 @@
 """A multilayer perceptron on scikit-learn's handwritten digits: what pixels give without their neighborhood.
 
-Data:     1,797 pictures of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
+Data:     1,797 images of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
 Measured: 98.61 % test accuracy (95 % interval 98.12 to 99.10, 5 seeds, n = 360), 5 CPU-seconds a run on two cores of an
           x86-64 machine; experiments/recipes/run.py.
 Run:      cnn-vit train --config=configs/digits_mlp.py --workdir=runs/digits_mlp

@@ -1,6 +1,6 @@
 """A ResNet of 8 layers on scikit-learn's handwritten digits: the default run.
 
-Data:     1,797 pictures of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
+Data:     1,797 images of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
 Paper:    arXiv:1512.03385, section 4.2, at its smallest depth; no published number for this set.
 Measured: 99.72 % test accuracy (95 % interval 99.23 to 100.00, 5 seeds, n = 360), 29 CPU-seconds a run on two cores of
           an x86-64 machine, 57 the first time, when all is compiled; experiments/recipes/run.py. Chosen by five-fold

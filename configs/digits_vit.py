@@ -1,6 +1,6 @@
 """A Vision Transformer of three blocks on scikit-learn's handwritten digits, in patches of 2x2 pixels.
 
-Data:     1,797 pictures of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
+Data:     1,797 images of 8x8 pixels by 13 writers; the split is random, so each writer stands on both sides of it.
 Paper:    arXiv:2010.11929, far below its smallest size; no published number for this set.
 Measured: 98.72 % test accuracy (95 % interval 97.93 to 99.52, 5 seeds, lowest 97.78, n = 360), 131 CPU-seconds a run
           on two cores of an x86-64 machine; experiments/recipes/run.py. Chosen by cross-validation without the test

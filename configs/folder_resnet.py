@@ -1,8 +1,8 @@
-"""A small ResNet on your own folder of pictures, at 64 pixels or, with the word, at 224, from scratch.
+"""A small ResNet on your own folder of images, at 64 pixels or, with the word, at 224, from scratch.
 
 Data:     ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
 Paper:    arXiv:1512.03385, Table 1's form with one block a stage and half the filters.
-Measured: 75.27 % of 550 validation pictures of five kinds of flowers (95 % interval 71.50 to 78.69), from 2,569, one
+Measured: 75.27 % of 550 validation images of five kinds of flowers (95 % interval 71.50 to 78.69), from 2,569, one
           seed, at 64 pixels; experiments/recipes/run.py.
 Run:      cnn-vit train --config=configs/folder_resnet.py --config.data.path=FOLDER --workdir=runs/folder_resnet
 Smoke:    cnn-vit train --config=configs/folder_resnet.py:smoke --workdir=runs/smoke

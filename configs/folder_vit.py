@@ -1,8 +1,8 @@
-"""A small Vision Transformer on your own folder of pictures, at 64 pixels, from scratch.
+"""A small Vision Transformer on your own folder of images, at 64 pixels, from scratch.
 
 Data:     ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
-Paper:    arXiv:2010.11929, below its smallest size; without pretraining a convolution learns faster from few pictures.
-Measured: 69.45 % of 550 validation pictures of five kinds of flowers (95 % interval 65.48 to 73.16), from 2,569, one
+Paper:    arXiv:2010.11929, below its smallest size; without pretraining a convolution learns faster from few images.
+Measured: 69.45 % of 550 validation images of five kinds of flowers (95 % interval 65.48 to 73.16), from 2,569, one
           seed; experiments/recipes/run.py.
 Run:      cnn-vit train --config=configs/folder_vit.py --config.data.path=FOLDER --workdir=runs/folder_vit
 Smoke:    cnn-vit train --config=configs/folder_vit.py:smoke --workdir=runs/smoke

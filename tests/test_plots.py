@@ -1,4 +1,4 @@
-"""Pictures: the same bytes, the page's colors, text that stays text, and colors that all eyes tell apart."""
+"""Images: the same bytes, the page's colors, text that stays text, and colors that all eyes tell apart."""
 
 import base64
 import io

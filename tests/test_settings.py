@@ -125,7 +125,7 @@ def test_another_family_or_source_starts_without_the_recipes_keywords(recipe):
 # smoke ----------------------------------------------------------------------------------------------------------------
 
 
-def test_smoke_is_a_tiny_run_on_drawn_pictures(recipe):
+def test_smoke_is_a_tiny_run_on_drawn_images(recipe):
     final = load(recipe() + ":smoke,56", ["seed=3"])
     assert final.words == ("56", "smoke")
     assert final.section("model") == {"name": "cifar_resnet/test"}
@@ -152,7 +152,7 @@ def test_smoke_takes_no_file_no_slice_and_at_most_64_pixels(recipe):
 
 
 @pytest.mark.parametrize(("classes", "count"), [(10, 256), (1000, 1000)])
-def test_smoke_draws_at_least_a_picture_of_each_class(recipe, classes, count):
+def test_smoke_draws_at_least_an_image_of_each_class(recipe, classes, count):
     text = RECIPE.replace("image_size=8", f"image_size=8, classes={classes}")
     data = load(recipe(text) + ":smoke").section("data")
     assert (data["classes"], data["train_count"]) == (classes, count)

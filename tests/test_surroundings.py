@@ -168,7 +168,7 @@ def test_a_run_is_the_same_in_all_of_them(name, surroundings, usual, tmp_path):
 
 
 def pictures(root):
-    """Six pictures of each of two classes."""
+    """Six images of each of two classes."""
     for at in range(12):
         path = root / ("cats", "dogs")[at % 2] / f"{at:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,13 +180,13 @@ def test_a_folder_is_looked_at(name, surroundings, tmp_path):
     pictures(tmp_path / "photos")
     code, out, err = here("doctor", "--data=photos", "--json", cwd=tmp_path, **surroundings)
     found = json.loads(out)
-    assert (code, found["pictures"], found["classes"]) == (0, 12, ["cats", "dogs"])
-    assert err == ["next: cnn-vit doctor --data=photos --pictures=pictures.svg"]
+    assert (code, found["images"], found["classes"]) == (0, 12, ["cats", "dogs"])
+    assert err == ["next: cnn-vit doctor --data=photos --images=images.svg"]
 
 
 @pytest.fixture(scope="module")
 def answers(usual, tmp_path_factory):
-    """What the other commands say of that run and of pictures in usual surroundings."""
+    """What the other commands say of that run and of images in usual surroundings."""
     folder = tmp_path_factory.mktemp("answers")
     shutil.copytree(usual, folder / "run")
     return said_by_all(folder, {})

@@ -1,6 +1,6 @@
 """Where pixels enter a network: its first convolution or patch embedding, and the positions given to its patches.
 
-What is here can be looked at with the eye: filters as small pictures, a picture as the sequence of its patches, and how
+What is here can be looked at with the eye: filters as small images, an image as the sequence of its patches, and how
 alike the positions of two patches are. Filters of other layers read features, not colors.
 """
 
@@ -96,7 +96,7 @@ def filter_images(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, 
 
 
 def split_into_patches(image: np.ndarray, side: int) -> np.ndarray:  # (H, W, C) -> (N, P, P, C)
-    """A picture as the sequence of patches that a patch embedding reads: row by row, each from left to right.
+    """An image as the sequence of patches that a patch embedding reads: row by row, each from left to right.
 
     Pixels at the right and bottom that fill no patch are left out.
     """

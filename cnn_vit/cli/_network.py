@@ -19,13 +19,11 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="PATH", help="folder, zip, npz or FILE.py:FUNCTION read instead of the run's data"
     )
-    parser.add_argument(
-        "--batch_size", type=int, default=256, help="pictures at once; changes no result (default: 256)"
-    )
+    parser.add_argument("--batch_size", type=int, default=256, help="images at once; changes no result (default: 256)")
 
 
 def data_section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
-    """The data section that a command was asked to read, seen as the network sees pictures.
+    """The data section that a command was asked to read, seen as the network sees images.
 
     Raises:
         UserError: data are named twice, or settings without --config.

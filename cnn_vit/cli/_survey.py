@@ -1,4 +1,4 @@
-"""`doctor --data`: a data set looked at, as a table or a record, with pictures of each class."""
+"""`doctor --data`: a data set looked at, as a table or a record, with images of each class."""
 
 import argparse
 import contextlib
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 WRONG = 2  # exit code where there are errors
 ROWS = 20  # classes that the table shows; of more, the largest and the smallest
 SHOWN = 10  # files that cannot be read, in the table
-EACH, SIDE = 10, 64  # pictures of each class, and their sides in pixels
-MOST = 100  # classes with pictures
+EACH, SIDE = 10, 64  # images of each class, and their sides in pixels
+MOST = 100  # classes with images
 
 
 def run(given: argparse.Namespace) -> int:
@@ -27,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
     from cnn_vit.data.audit import findings, survey
 
     if given.pictures and Path(given.pictures).suffix.lower() != ".svg":
-        raise UserError(f"--pictures={given.pictures} is drawn as SVG; give it a name that ends in .svg")
+        raise UserError(f"--images={given.pictures} is drawn as SVG; give it a name that ends in .svg")
     section = section_of(given)
     with progress() as told:
         found = survey.survey(section, told=told)
@@ -69,7 +69,7 @@ def following(given: argparse.Namespace, source: str) -> str:
     said = [f"--config={given.config}", *(f"--config.{one}" for one in given.overrides)]
     said = list(map(cli.shell_quote, said if given.config else [f"--data={given.data}"]))
     if not given.pictures:
-        return " ".join(["cnn-vit doctor", *said, "--pictures=pictures.svg"])
+        return " ".join(["cnn-vit doctor", *said, "--images=images.svg"])
     if given.config:
         return " ".join(["cnn-vit train", *said])
     if source != "folder":
@@ -79,7 +79,7 @@ def following(given: argparse.Namespace, source: str) -> str:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[int, int], object]]:
-    """Takes how many pictures have been looked at, of how many: a bar on a terminal, elsewhere nothing."""
+    """Takes how many images have been looked at, of how many: a bar on a terminal, elsewhere nothing."""
     if not sys.stderr.isatty():
         yield lambda done, count: None
         return
@@ -88,7 +88,7 @@ def progress() -> Iterator[Callable[[int, int], object]]:
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
-        task = bar.add_task("pictures", total=None)
+        task = bar.add_task("images", total=None)
         yield lambda done, count: bar.update(task, completed=done, total=count)
 
 
@@ -98,9 +98,7 @@ def progress() -> Iterator[Callable[[int, int], object]]:
 def table(found: "Survey", record: dict[str, Any]) -> str:
     """What was found, one block below the other."""
     width = cli.terminal_width()
-    head = (
-        f"{cli.one_line(found.path or found.source)}: {record['pictures']:,} pictures, {len(found.classes):,} classes"
-    )
+    head = f"{cli.one_line(found.path or found.source)}: {record['images']:,} images, {len(found.classes):,} classes"
     facts = [
         ("sizes", sizes(record["sizes"])),
         ("formats", tally(record["formats"])),
@@ -118,7 +116,7 @@ def table(found: "Survey", record: dict[str, Any]) -> str:
 
 
 def per_class(found: "Survey") -> list[tuple[str, ...]]:
-    """Pictures of each class in each split; of many classes, the largest and the smallest."""
+    """Images of each class in each split; of many classes, the largest and the smallest."""
     splits = list(found.counts)
     order = list(range(len(found.classes)))
     if len(order) > ROWS:
@@ -143,7 +141,7 @@ def short(name: str, most: int = 40) -> str:
 def sizes(found: dict[str, Any] | None) -> str:
     """Heights by widths, in words; as `new` writes them."""
     if found is None:
-        return "no picture can be read"
+        return "no image can be read"
     smallest, median, largest, common = (
         f"{high}x{wide}"
         for high, wide in (found["smallest"], found["median"], found["largest"], found["commonest"]["size"])
@@ -152,7 +150,7 @@ def sizes(found: dict[str, Any] | None) -> str:
         return f"all {common} pixels"
     return (
         f"{found['different']:,} different (height x width), from {smallest} to {largest} pixels, median {median}; "
-        f"most often {common} ({found['commonest']['pictures']:,}); set data.image_size to bring them to one"
+        f"most often {common} ({found['commonest']['images']:,}); set data.image_size to bring them to one"
     )
 
 
@@ -162,9 +160,9 @@ def tally(counts: dict[str, int]) -> str:
 
 
 def repeated(found: "Survey") -> str:
-    """How many groups of pictures there are that go together."""
+    """How many groups of images there are that go together."""
     told = [
-        f"{len(groups):,} group{'s' * (len(groups) != 1)} of {sum(map(len, groups)):,} pictures {what}"
+        f"{len(groups):,} group{'s' * (len(groups) != 1)} of {sum(map(len, groups)):,} images {what}"
         for groups, what in ((found.duplicates, "with the same pixels"), (found.near_duplicates, "nearly the same"))
         if groups
     ]
@@ -180,11 +178,11 @@ def broken(found: "Survey") -> list[tuple[str, str]]:
     return [*rows, (f"... {rest:,} more", "all with --json")] if rest > 0 else rows
 
 
-# Pictures
+# Images
 
 
 def drawn(found: "Survey") -> str:
-    """A row of pictures for each class, then for each group of pictures that go together."""
+    """A row of images for each class, then for each group of images that go together."""
     from cnn_vit import plots
     from cnn_vit.data.audit import survey
 
@@ -196,4 +194,4 @@ def drawn(found: "Survey") -> str:
             ours = [found.images[at] for at in group]
             where = ", ".join(sorted({f"{one.split}/{short(found.classes[one.label], 20)}" for one in ours}))
             rows.append(plots.Row(what, where, survey.on_gray_squares(ours[:EACH], SIDE)))
-    return plots.standalone(plots.gallery(rows, title=f"Pictures of {short(found.path or found.source, 60)}"))
+    return plots.standalone(plots.gallery(rows, title=f"Images of {short(found.path or found.source, 60)}"))

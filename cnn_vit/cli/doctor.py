@@ -2,13 +2,13 @@
 
     cnn-vit doctor                                       versions, devices, cores, memory, disk, settings in force
     cnn-vit doctor --data=photos/                        a folder, a zip, an npz, or a source by name such as digits
-    cnn-vit doctor --data=photos/ --pictures=seen.svg    some pictures of each class, and those that repeat
+    cnn-vit doctor --data=photos/ --images=seen.svg    some images of each class, and those that repeat
     cnn-vit doctor --config=configs/folder_resnet.py     the data of a recipe, in its splits
 
-Of data every picture is decoded: counts of classes and splits, sizes and formats, files that cannot be read, pictures
+Of data every image is decoded: counts of classes and splits, sizes and formats, files that cannot be read, images
 that repeat inside a split or across two, pixel for pixel or nearly (another format, quality or size; not turned or
 cut), uneven classes, labels in file names. Problems are errors, where training would stop or its accuracies would not
-be true (files that cannot be read, a class without pictures, the same picture in train and test or in two classes), or
+be true (files that cannot be read, a class without images, the same image in train and test or in two classes), or
 warnings. The exit code is 2 where there is an error, else 0, for use in scripts; --json lists all of it.
 """
 
@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Words of the command."""
     parser.add_argument("--data", metavar="PATH", help="a folder, zip, npz, FILE.py:FUNCTION, or a source by name")
     parser.add_argument("--config", help="recipe whose data section is looked at; --config.data.key=value sets in it")
-    parser.add_argument("--pictures", metavar="FILE", help="draw some pictures of each class into this SVG")
+    parser.add_argument("--images", metavar="FILE", help="draw some images of each class into this SVG")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
 
         return _survey.run(given)
     if given.pictures:
-        raise UserError("--pictures draws pictures of data; add --data=PATH")
+        raise UserError("--images draws images of data; add --data=PATH")
     prepared: process.Prepared = given.prepared
     found: dict[str, Any] = {
         "versions": versions(),

@@ -2,7 +2,7 @@
 
     cnn-vit evaluate --workdir=runs/digits_resnet                       the run's own test split
     cnn-vit evaluate --workdir=runs/digits_resnet --split=validation
-    cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/        other pictures of the same classes
+    cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/        other images of the same classes
 
 The network is the one that its run tested. Each look at a test split adds a line to RUN/test_reads.jsonl, so that
 choosing by it leaves a trace. Near ties are examples whose first two scores rounding may exchange.

@@ -1,4 +1,4 @@
-"""Look at your pictures and write a first recipe fitted to them, to train at once and to change afterwards.
+"""Look at your images and write a first recipe fitted to them, to train at once and to change afterwards.
 
     cnn-vit new photos/                        writes photos.py; then: cnn-vit train --config=photos.py
     cnn-vit new photos.zip --model=vit         a small Vision Transformer instead of a small CNN
@@ -8,7 +8,7 @@
 PICTURES is a folder with one folder for each class, such as photos/cats/*.jpg and photos/dogs/*.png, or with train/ and
 val/ (and test/) above these; a zip of either; or an npz of arrays. Sizes and formats may be mixed. The recipe says what
 was found, and sets sides, batch, network and a duration of about ten minutes on this machine: a few steps are timed
-with the very pictures. Pictures so few that ten minutes would repeat them more than 300 times get a shorter run.
+with the very images. Images so few that ten minutes would repeat them more than 300 times get a shorter run.
 
 A recipe is a small Python program that sets values: read it, change it, keep it beside your results.
 """
@@ -30,16 +30,14 @@ SIDES = (8, 1024)  # pixels that --image_size may ask for
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Words of the command."""
-    parser.add_argument("pictures", metavar="PICTURES", help="folder with a folder for each class, zip of one, or npz")
+    parser.add_argument("images", metavar="PICTURES", help="folder with a folder for each class, zip of one, or npz")
     parser.add_argument("--model", default="cnn", metavar="KIND", help="cnn or vit (default: cnn)")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the run, about (default: 10)")
-    parser.add_argument(
-        "--image_size", type=int, metavar="SIDE", help="pixels (default: 64, or less of small pictures)"
-    )
+    parser.add_argument("--image_size", type=int, metavar="SIDE", help="pixels (default: 64, or less of small images)")
     parser.add_argument(
         "--on_bad_image", default="refuse", help="refuse, or skip, what cannot be read (default: refuse)"
     )
-    parser.add_argument("--out", metavar="FILE", help="the recipe (default: the pictures' name, here)")
+    parser.add_argument("--out", metavar="FILE", help="the recipe (default: the images' name, here)")
     parser.add_argument("--force", action="store_true", help="write over a recipe that is there already")
 
 
@@ -91,12 +89,12 @@ def check_request(given: argparse.Namespace, path: Path) -> None:
     if given.model not in NETWORKS:
         raise unknown("kind of network", given.model, NETWORKS)
     if given.on_bad_image not in ("refuse", "skip"):
-        raise unknown("way with bad pictures", given.on_bad_image, ("refuse", "skip"))
+        raise unknown("way with bad images", given.on_bad_image, ("refuse", "skip"))
     if not 0.1 <= given.minutes <= 10_000:
         raise UserError(f"--minutes={given.minutes:g} is no length of a run; it takes 0.1 to 10,000")
     low, high = SIDES
     if given.image_size is not None and not low <= given.image_size <= high:
-        raise UserError(f"--image_size={given.image_size} is no side of a picture; it takes {low} to {high} pixels")
+        raise UserError(f"--image_size={given.image_size} is no side of an image; it takes {low} to {high} pixels")
     if path.suffix != ".py":
         raise UserError(f"--out={path} is no name of a recipe; end it in .py")
     if not os.path.lexists(path):
@@ -115,16 +113,16 @@ def is_recipe(path: Path) -> bool:
         return False
 
 
-def recipe_name(pictures: str) -> str:
+def recipe_name(images: str) -> str:
     """A name for the recipe, of letters, digits and underscores, that is typed without quotes.
 
-    None that Python could import in place of a module, its own or an installed one, and none of a program of pictures.
+    None that Python could import in place of a module, its own or an installed one, and none of a program of images.
     """
-    program, _, function = pictures.partition(".py:")
+    program, _, function = images.partition(".py:")
     path = Path(os.path.abspath(program))
     name = path.name if path.is_dir() else path.stem
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"\W+", "_", plain).strip("_").lower() or "pictures"
+    plain = re.sub(r"\W+", "_", plain).strip("_").lower() or "images"
     return f"{plain}_recipe" if function or is_module(plain) else plain
 
 
@@ -139,13 +137,13 @@ def as_text(made: Any, told: dict[str, Any]) -> str:
 
     height, width, _ = told["image_shape"]
     rows = [
-        ("pictures", f"{sum(told['class_counts'].values()):,}, {starting.describe_sizes(made.header_summary)}"),
+        ("images", f"{sum(told['class_counts'].values()):,}, {starting.describe_sizes(made.header_summary)}"),
         ("classes", f"{len(told['classes'])}: {class_counts_text(told['class_counts'])}"),
         ("splits", ", ".join(f"{split} {count:,}" for split, count in told["counts"].items())),
         ("network", f"{told['model']}, {told['parameters']:,} parameters, sees {height}x{width} pixels"),
         (
             "a step",
-            f"{told['seconds_per_step']:.3f} s for {told['batch_size']} pictures (mean of {told['steps_timed']}), on "
+            f"{told['seconds_per_step']:.3f} s for {told['batch_size']} images (mean of {told['steps_timed']}), on "
             f"{made.machine}",
         ),
         ("the run", f"{told['duration']}, {told['steps']:,} steps: {starting.describe_seconds(told['seconds'])}"),
@@ -157,6 +155,6 @@ def as_text(made: Any, told: dict[str, Any]) -> str:
 
 
 def class_counts_text(counts: dict[str, int], most: int = 6) -> str:
-    """Classes with their pictures, the first few."""
+    """Classes with their images, the first few."""
     some = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
     return ", ".join(some) + (f" and {len(counts) - most} more" if len(counts) > most else "")

@@ -1,11 +1,11 @@
-"""Name the class of your own pictures, with probabilities.
+"""Name the class of your own images, with probabilities.
 
     cnn-vit predict --workdir=runs/flowers rose.jpg
     cnn-vit predict --workdir=runs/flowers photos/ more.zip --top=3
     cnn-vit predict --workdir=runs/flowers photos/ --json | jq -r '.images[] | [.path, .classes[0].name] | @tsv'
 
-Files, folders with all that lies under them, and zip archives. Pictures are turned upright, brought to the network's
-size and colors and normalized as in training. A picture that cannot be read is listed with its reason beside the
+Files, folders with all that lies under them, and zip archives. Images are turned upright, brought to the network's
+size and colors and normalized as in training. An image that cannot be read is listed with its reason beside the
 others; the exit code is then 2. Probabilities are those of the network's softmax: how sure it is, not how often right.
 """
 
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Predicts and prints; 2 where a picture could not be read."""
+    """Predicts and prints; 2 where an image could not be read."""
     if given.top < 1:
         raise UserError(f"--top={given.top} names no class; make it at least 1")
     from cnn_vit.training import prediction, trained
@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def image_row(entry: dict[str, Any]) -> tuple[str, str]:
-    """A picture as a line: path and its best classes."""
+    """An image as a line: path and its best classes."""
     if "error" in entry:
         return entry["path"], f"not read: {entry['error']}"
     return entry["path"], "   ".join(f"{one['name']} {100 * one['probability']:.1f} %" for one in entry["classes"])

@@ -1,7 +1,7 @@
-"""Data sets by name: a source's parts become splits of pictures of one size, uint8, with one list of classes.
+"""Data sets by name: a source's parts become splits of images of one size, uint8, with one list of classes.
 
 names(), keywords(name)     what there is, read without importing it
-check(section)              refuses settings before any device or picture is touched
+check(section)              refuses settings before any device or image is touched
 about(section)              classes, shape, counts, where they are known without the files
 load(section)               the data set
 at(path, ...)               the section that reads a path
@@ -52,7 +52,7 @@ __all__ = [
     "section_for_path",
 ]  # fmt: skip
 
-MEASURED = 5_000  # pictures, at most, for the mean and the deviation
+MEASURED = 5_000  # images, at most, for the mean and the deviation
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Dataset:
 
     Attributes:
         classes: names in the order of the labels.
-        image_shape: (H, W, C) of every picture.
+        image_shape: (H, W, C) of every image.
         splits: train, validation, and test where there is one.
         fingerprint: sha256 of the data, whatever the slices, sizes and seed.
         facts: for data.json.
@@ -75,7 +75,7 @@ class Dataset:
 
 
 def check(section: Mapping[str, Any]) -> None:
-    """Refuses settings before any device work; no picture is read.
+    """Refuses settings before any device work; no image is read.
 
     Args:
         section: settings of the data without `data.`, the source's keywords among them; what is left out is unset.
@@ -102,7 +102,7 @@ def check(section: Mapping[str, Any]) -> None:
     mixed = final["fit"] == PAD_BATCH
     if mixed and crop is not None:
         raise UserError(
-            "data.random_crop brings boxes to one size, and data.fit=pad_batch leaves pictures their own; unset one "
+            "data.random_crop brings boxes to one size, and data.fit=pad_batch leaves images their own; unset one "
             "(--config.data.random_crop=none), or take resized_crop of data.augment"
         )
     if final["augment"]:
@@ -131,10 +131,10 @@ def about(section: Mapping[str, Any]) -> SourceInfo:
 
 
 def load(section: Mapping[str, Any]) -> Dataset:
-    """Reads a data set: every picture is decoded, or looked at where they are too many for the memory.
+    """Reads a data set: every image is decoded, or looked at where they are too many for the memory.
 
     Raises:
-        UserError: as `check`; files that are missing or no pictures; classes that do not fit together.
+        UserError: as `check`; files that are missing or no images; classes that do not fit together.
     """
     from cnn_vit.data.reading import fingerprints, materialize
 
@@ -194,7 +194,7 @@ def load_readable(final: Mapping[str, Any]) -> tuple[SourceData, Sequence["Unrea
     if final["on_bad_image"] == "skip":
         found, skipped = checking.without_unreadable(found, final["check"], verdicts, workers=final["workers"])
     if skipped:
-        print(f"{len(skipped):,} pictures are skipped: {unreadable.summarize(skipped)}", file=sys.stderr, flush=True)
+        print(f"{len(skipped):,} images are skipped: {unreadable.summarize(skipped)}", file=sys.stderr, flush=True)
     if found.is_undivided:
         found = replace(found, parts=splits.split_in_three(found.parts["train"]), is_undivided=False)
     return found, skipped, verdicts
@@ -218,13 +218,13 @@ def section_for_path(
     if text.rpartition(":")[0].endswith(".py"):
         return {**common, "name": "generator"}
     what = "no data that can be read" if os.path.exists(text) else "not there"
-    raise UserError(f"{text} is {what}; give a folder of pictures, a zip of one, an npz file or my_file.py:my_function")
+    raise UserError(f"{text} is {what}; give a folder of images, a zip of one, an npz file or my_file.py:my_function")
 
 
 def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, pixels taken as 0 to 1.
 
-    Over all pictures, or 5,000 taken evenly. Sums are exact; a deviation of 0, of pictures all alike, becomes 1/255.
+    Over all images, or 5,000 taken evenly. Sums are exact; a deviation of 0, of images all alike, becomes 1/255.
     """
     count = min(len(split), MEASURED)
     rows = np.arange(count, dtype=np.int64) * len(split) // count
@@ -265,9 +265,9 @@ def refuse_missing_classes(
     part, at = rows["train"]
     counts = np.bincount(found.parts[part].labels[at], minlength=len(found.classes))
     if missing := [name for name, count in zip(found.classes, counts, strict=True) if not count]:
-        without = f" without the {len(skipped):,} pictures that are skipped" * bool(skipped)
+        without = f" without the {len(skipped):,} images that are skipped" * bool(skipped)
         raise UserError(
-            f"train has no picture of {' or '.join(missing[:5])}{' ...' * (len(missing) > 5)}{without}, of "
+            f"train has no image of {' or '.join(missing[:5])}{' ...' * (len(missing) > 5)}{without}, of "
             f"{len(found.classes)} classes; add some, or take a larger slice for data.train"
         )
 

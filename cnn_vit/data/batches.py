@@ -53,7 +53,7 @@ def batches(
         A generator of (images (B, H, W, C) float32 in 0..1, not normalized; labels (B,) int32), new NumPy arrays.
 
     Raises:
-        UserError: at the call, for whatever is wrong with the arguments or the data; while reading, for a picture that
+        UserError: at the call, for whatever is wrong with the arguments or the data; while reading, for an image that
             turns out unreadable.
     """
     batch_size = check_value("batch_size", KEYS["data.batch_size"], batch_size, where="batches")
@@ -67,7 +67,7 @@ def batches(
         raise unknown("split", split, splits)
     if splits[split].padded_sizes is not None:
         raise UserError(
-            "data.fit=pad_batch gives pictures of several sizes with a mask, `batches` images alone; take crop"
+            "data.fit=pad_batch gives images of several sizes with a mask, `batches` images alone; take crop"
         )
     rows = epoch_rows(splits[split], batch_size, epochs, seed=seed if split == "train" else None)
     return pairs(splits[split], rows, change)

@@ -1,6 +1,6 @@
-"""What a first recipe sets, a rule each: sides of the pictures, network, batch, rates, random changes, durations.
+"""What a first recipe sets, a rule each: sides of the images, network, batch, rates, random changes, durations.
 
-A first run is to end while one waits for it: the network is small and sees small pictures. Nothing here looks at files
+A first run is to end while one waits for it: the network is small and sees small images. Nothing here looks at files
 or devices.
 """
 
@@ -17,7 +17,7 @@ LARGEST, SMALLEST = 64, 8  # pixels of a side, where nobody says
 GRID = 8  # pixels that a chosen side is a multiple of; and patches, about, along a side
 BATCH = (8, 64)  # images of a step, from and to
 BATCHES = 8  # of an epoch, at least, where the batch may still be smaller
-EPOCHS = 300  # at most: after so many, more of the same pictures teach hardly anything
+EPOCHS = 300  # at most: after so many, more of the same images teach hardly anything
 MANY = 10  # epochs, from which on durations are whole epochs
 EVALUATIONS = 20  # of a run, at most
 WATCHING = 0.1  # share of the time, at most, that they take
@@ -26,9 +26,9 @@ Sides = tuple[int, int]
 
 
 def choose_image_size(seen: np.ndarray) -> Sides:
-    """Height and width to bring pictures to, of those seen (n, 2).
+    """Height and width to bring images to, of those seen (n, 2).
 
-    Small pictures of one size stay as they are; others become squares, small ones of about their shorter side.
+    Small images of one size stay as they are; others become squares, small ones of about their shorter side.
     """
     height, width = map(int, seen[0])
     if (seen == seen[0]).all() and min(height, width) >= SMALLEST and max(height, width) <= LARGEST:
@@ -59,7 +59,7 @@ TITLES = {"cnn": "A small CNN", "vit": "A small Vision Transformer"}
 
 
 def choose_augmentation(classes: Sequence[str], given: Sides) -> tuple[str, ...]:
-    """Random changes of training pictures: moved, and mirrored unless classes look like letters, digits or sides."""
+    """Random changes of training images: moved, and mirrored unless classes look like letters, digits or sides."""
     moved = f"pad_crop({max(1, min(given) // 8)})"
     sided = all(len(name) == 1 for name in classes) or {"left", "right"} <= {name.casefold() for name in classes}
     return (moved,) if sided else (moved, "flip")

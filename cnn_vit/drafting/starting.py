@@ -1,4 +1,4 @@
-"""From somebody's pictures to a first recipe: look at them, choose, time a few steps, write a lab note that runs."""
+"""From somebody's images to a first recipe: look at them, choose, time a few steps, write a lab note that runs."""
 
 import os
 import shlex
@@ -23,11 +23,11 @@ class Draft(NamedTuple):
     """A first recipe, and what it was made from.
 
     Attributes:
-        path: of the pictures.
+        path: of the images.
         recipe: path of the recipe.
         network: its name in `choosing.NETWORKS`.
         settings: flat, in the order in which they are written.
-        header_summary: the pictures at a glance.
+        header_summary: the images at a glance.
         dataset: they as the recipe reads them.
         pace: what the clock said.
         machine: what it was timed on, in words.
@@ -64,7 +64,7 @@ def draft_recipe(
     on_bad_image: str = "refuse",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Draft:
-    """Makes a recipe for the pictures at a path; nothing is written.
+    """Makes a recipe for the images at a path; nothing is written.
 
     Args:
         path: a folder, a zip of one or an npz.
@@ -76,7 +76,7 @@ def draft_recipe(
         say: takes a sentence about what is done next.
 
     Raises:
-        UserError: no pictures that can be trained on.
+        UserError: no images that can be trained on.
     """
     say(f"looking at {path}")
     section = data.section_for_path(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
@@ -84,7 +84,7 @@ def draft_recipe(
     wanted = choosing.choose_image_size(seen.image_sizes) if image_size is None else (image_size, image_size)
     sides, keywords = choosing.NETWORKS[network](wanted)
     found = data_settings(section, seen, sides) | {f"model.{key}": value for key, value in keywords.items()}
-    say(f"reading {seen.counts.sum():,} pictures")
+    say(f"reading {seen.counts.sum():,} images")
     dataset = data.load(final_settings(found).section("data"))
     count, mesh = len(dataset.splits["train"]), devices.mesh()
     found["data.batch_size"] = choosing.choose_batch_size(count, mesh.size)
@@ -142,10 +142,10 @@ def docstring(made: Draft) -> str:
         f"{name} {count:,}" for name, count in zip(made.header_summary.classes, made.header_summary.counts, strict=True)
     )
     rows = {
-        "Data": f"{made.header_summary.counts.sum():,} pictures, {describe_sizes(made.header_summary)}; {splits}. Of each class: {each}.",
+        "Data": f"{made.header_summary.counts.sum():,} images, {describe_sizes(made.header_summary)}; {splits}. Of each class: {each}.",
         "Measured": "not yet run.",
         "Cost": f"{describe_seconds(made.seconds)} on {made.machine}: {made.steps:,} steps of {made.pace.step:.3f} s (mean of "
-        f"{made.pace.steps} with these pictures), {made.evaluations} evaluations of {made.pace.evaluation:.2f} s, "
+        f"{made.pace.steps} with these images), {made.evaluations} evaluations of {made.pace.evaluation:.2f} s, "
         f"{made.pace.start:.0f} s to compile.",
         "Run": f"cnn-vit train {shlex.quote(f'--config={made.recipe}')}",
         "Smoke": f"cnn-vit train {shlex.quote(f'--config={made.recipe}:smoke')} --workdir=runs/smoke",
@@ -161,7 +161,7 @@ def wrap_row(row: str) -> str:
 
 
 def describe_sizes(seen: HeaderSummary) -> str:
-    """What pictures look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
+    """What images look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
     pairs = sorted({(int(h), int(w)) for h, w in seen.image_sizes}, key=lambda pair: (pair[0] * pair[1], pair))
     low, high = (f"{h}x{w}" for h, w in (pairs[0], pairs[-1]))
     return f"{low if low == high else f'{low} to {high}'} pixels, {'in color' if seen.colored else 'gray'}"
@@ -180,7 +180,7 @@ def comments(made: Draft) -> dict[str, str]:
         "data.path": place,
         "data.on_bad_image": f"{made.header_summary.skipped:,} files cannot be read",
         "data.image_size": "pixels",
-        "data.fit": 'keeps the center; "stretch" or "pad(127)" keep all of a picture',
+        "data.fit": 'keeps the center; "stretch" or "pad(127)" keep all of an image',
         "data.channels": "RGB" if made.header_summary.colored else "gray",
         "data.batch_size": "images",
         "data.augment": mirrored,
@@ -209,24 +209,20 @@ def draft_notes(made: Draft) -> list[str]:
         counts = facts["class_counts"].get(split, {})
         if lost := [name for name, count in counts.items() if not count]:
             named = ", ".join(lost[:5]) + f" and {len(lost) - 5} more" * (len(lost) > 5)
-            said.append(
-                f"{split} has no picture of {named}, so that nothing is measured of them; give each 10 at least"
-            )
+            said.append(f"{split} has no image of {named}, so that nothing is measured of them; give each 10 at least")
     if seen.sampled:
         said.append(
-            f"sizes and colors are those of {len(seen.image_sizes):,} pictures, taken evenly from {seen.counts.sum():,}: "
-            "a rare color picture among gray ones may have been missed"
+            f"sizes and colors are those of {len(seen.image_sizes):,} images, taken evenly from {seen.counts.sum():,}: "
+            "a rare color image among gray ones may have been missed"
         )
     low, high = int(np.argmin(seen.counts)), int(np.argmax(seen.counts))
     if seen.counts[high] >= UNEVEN * seen.counts[low]:
         said.append(
-            f"{seen.classes[high]} has {seen.counts[high]:,} pictures and {seen.classes[low]} {seen.counts[low]:,}; "
+            f"{seen.classes[high]} has {seen.counts[high]:,} images and {seen.classes[low]} {seen.counts[low]:,}; "
             'loss.class_weight="balanced" may help the small classes'
         )
     if made.settings["duration"] == f"{choosing.EPOCHS} epochs":
-        said.append(
-            f"{choosing.EPOCHS} epochs are the most: after so many, the same pictures teach hardly anything new"
-        )
+        said.append(f"{choosing.EPOCHS} epochs are the most: after so many, the same images teach hardly anything new")
     return said + busy()
 
 

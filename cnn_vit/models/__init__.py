@@ -52,7 +52,7 @@ def check(
 
 
 def refuse_unmasked(name: str) -> None:
-    """Raises UserError for a network whose call takes no mask of each picture's own pixels."""
+    """Raises UserError for a network whose call takes no mask of each image's own pixels."""
     if not takes_mask(name):
         able = " or ".join(f"{family}/*" for family in families() if takes_mask(f"{family}/{variants_of(family)[0]}"))
         raise UserError(f"{name} takes no mask, and data.fit=pad_batch gives one; take {able}, or data.fit=crop")

@@ -6,7 +6,7 @@ Source: the common pattern since LeCun et al. 1998; batch norm of arXiv:1502.031
 An output side is floor((side + 2 * padding - kernel_size) / stride) + 1 behind a convolution and
 floor((side - pool_size) / pool_size) + 1 behind a pooling: windows do not overlap, and the odd pixels at the right and
 bottom, which fill no window, are left out. First values are He's normal; the head's are LeCun's.
-With a mask each picture gets the scores that it would get alone: it cuts before each convolution, and the average.
+With a mask each image gets the scores that it would get alone: it cuts before each convolution, and the average.
 
 Axes:
     B batch    H, W image sides in pixels    C colors    I, O channels into and out of a stage
@@ -96,7 +96,7 @@ class CNN(nnx.Module):
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
         """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class.
 
-        `mask` (B, H, W) is True on the pixels of each picture, a rectangle from the top left corner on.
+        `mask` (B, H, W) is True on the pixels of each image, a rectangle from the top left corner on.
         """
         x = self.features(images, train=train, rngs=rngs, mask=mask)  # (B, D)
         return self.head(x).astype(jnp.float32)
@@ -123,7 +123,7 @@ class CNN(nnx.Module):
         return self.hidden(x, train=train, rngs=rngs)
 
     def refuse_mask(self, *, train: bool) -> None:
-        """Raises UserError where pictures of several sizes cannot be told from what surrounds them."""
+        """Raises UserError where images of several sizes cannot be told from what surrounds them."""
         if not self.average:
             raise UserError("a dense head has a weight for each pixel of one size; set model.head=average for a mask")
         if train and self.stages[0].norms:
@@ -133,7 +133,7 @@ class CNN(nnx.Module):
 
     @property
     def least_side(self) -> int:
-        """The smallest side in pixels, of a picture in a mask, that the stages leave something of."""
+        """The smallest side in pixels, of an image in a mask, that the stages leave something of."""
         return next(side for side in range(1, max(self.image_size) + 1) if self.side_after(side) >= 1)
 
     def side_after(self, side: int) -> int:
@@ -201,11 +201,11 @@ class Stage(nnx.Module):
         return average_pool(x, self.pool, stride=self.pool, padding=0, count_padding=False)
 
     def inside(self, i: int, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
-        """The pixels that convolution i leaves of each picture."""
+        """The pixels that convolution i leaves of each image."""
         return slide_mask(mask, self.kernel_size, stride=self.stride if i == 0 else 1, padding=self.padding)
 
     def mask_after(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
-        """The pixels that the stage leaves of each picture."""
+        """The pixels that the stage leaves of each image."""
         for i in range(len(self.convolutions)):
             mask = self.inside(i, mask)
         return mask if self.pool == 1 else slide_mask(mask, self.pool, stride=self.pool, padding=0)
@@ -213,7 +213,7 @@ class Stage(nnx.Module):
     def side_after(self, side: int) -> int:
         """Side in pixels that the stage leaves of a side."""
         for i in range(len(self.convolutions)):
-            if side < 1:  # padding alone makes no picture
+            if side < 1:  # padding alone makes no image
                 return 0
             side = (side + 2 * self.padding - self.kernel_size) // (self.stride if i == 0 else 1) + 1
         return side // self.pool

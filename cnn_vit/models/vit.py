@@ -7,7 +7,7 @@ LayerNorm's epsilon 1e-6; MLP and attention start with Xavier's uniform values, 
 and head at 0, so that the first scores are 0. GELU is its tanh form there; timm and torchvision use erf (`gelu="erf"`;
 up to 5e-4 apart).
 Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block. With a mask
-each picture gets the scores that it would get alone: its patches read one another only, and have the positions of the
+each image gets the scores that it would get alone: its patches read one another only, and have the positions of the
 top left part of the table, those of their pixels (absolute positions in NaViT's words, arXiv:2307.06304).
 
 A patch side stands behind the size, "B16"; `-gap` averages the tokens, `-map` reads them by one query of attention,
@@ -59,7 +59,7 @@ class ViT(nnx.Module):
         dropout: share of the values dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
-            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); a picture in a mask is never refused.
+            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); an image in a mask is never refused.
         fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
         channels: colors of an image.
         image_size: side in pixels, or (height, width), each a multiple of the patch side (see leftover); fixed.
@@ -114,7 +114,7 @@ class ViT(nnx.Module):
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
         """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class.
 
-        `mask` (B, H, W) is True on the pixels of each picture, a rectangle from the top left corner on; with it images
+        `mask` (B, H, W) is True on the pixels of each image, a rectangle from the top left corner on; with it images
         may be smaller than `image_size`.
         """
         x = self.features(images, train=train, rngs=rngs, mask=mask)  # (B, D)
@@ -152,7 +152,7 @@ class ViT(nnx.Module):
         return images, (images.shape[1] // side, images.shape[2] // side)
 
     def tokens(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, T)
-        """The tokens of each picture: the class token if any, and patches that it fills or, unless dropped, touches."""
+        """The tokens of each image: the class token if any, and patches that it fills or, unless dropped, touches."""
         side = self.patches.patch
         first = side - 1 if self.drop_leftover else 0
         mask = mask[:, first::side, first::side].reshape(len(mask), -1)  # (B, N)
@@ -160,7 +160,7 @@ class ViT(nnx.Module):
 
     @property
     def least_side(self) -> int:
-        """The smallest side in pixels, of a picture in a mask, that has a patch."""
+        """The smallest side in pixels, of an image in a mask, that has a patch."""
         return self.patches.patch if self.drop_leftover else 1
 
     def placed(self, patches: jax.Array, grid: tuple[int, int] | None = None) -> jax.Array:  # (B, N, D) -> (B, T, D)

@@ -32,7 +32,7 @@ class Network(NamedTuple):
         stats: shapes of the running statistics.
         initializers: distribution of each first value, by path.
         apply: (params, stats, images, *, train, rngs, mask) -> (scores, new stats). `mask` (B, H, W), True on each
-            picture's own pixels, only where the network's call takes one.
+            image's own pixels, only where the network's call takes one.
     """
 
     params: dict

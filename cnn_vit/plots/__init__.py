@@ -1,4 +1,4 @@
-"""The one look of every picture: curves, matrices, bars and intervals as SVG, grids of images as PNG or JPEG.
+"""The one look of every image: curves, matrices, bars and intervals as SVG, grids of images as PNG or JPEG.
 
 A plot is the text of an SVG whose colors are CSS variables: inside a page they are the page's, with `standalone` it
 brings its own, for light and dark. The same arguments give the same bytes with the same versions of matplotlib and

@@ -1,4 +1,4 @@
-"""What the page of a run says beside its plots: numbers with their intervals, pictures, settings, data, cost."""
+"""What the page of a run says beside its plots: numbers with their intervals, images, settings, data, cost."""
 
 from typing import Any
 
@@ -111,11 +111,11 @@ def reads(record: RunRecord) -> dict[str, int]:
     return found
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------------------------
 
 
 def worst_mistakes(record: RunRecord, tallied: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The worst mistakes of the validation split: picture, true and predicted class, probabilities of both."""
+    """The worst mistakes of the validation split: image, true and predicted class, probabilities of both."""
     rows, told = record.predictions.get("validation"), tallied.get("validation")
     if rows is None or told is None or "mistakes" not in record.samples:
         return []
@@ -135,13 +135,13 @@ def worst_mistakes(record: RunRecord, tallied: dict[str, dict[str, Any]]) -> lis
             "sure": None if chances is None else chances[at, predicted],
             "of_true": None if chances is None else chances[at, true],
             "loss": float(rows["loss"][at]),
-            "name": f"picture {int(index)}" if names is None else plots.printable(str(names[number])),
+            "name": f"image {int(index)}" if names is None else plots.printable(str(names[number])),
         })  # fmt: skip
     return found
 
 
 def seen_images(record: RunRecord) -> list[dict[str, Any]]:
-    """The augmented pictures with their labels; of a mixture both classes with their shares."""
+    """The augmented images with their labels; of a mixture both classes with their shares."""
     found = record.samples
     if "seen" not in found or "seen_label" not in found:
         return []
@@ -154,10 +154,10 @@ def seen_images(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def sizes(record: RunRecord) -> dict[str, bool]:
-    """Whether pictures are so small that pixels are shown as squares, and whether they are smaller than they were."""
+    """Whether images are so small that pixels are shown as squares, and whether they are smaller than they were."""
     kept, shape = record.samples.get("seen"), record.data.get("image_shape")
     height = 0 if kept is None else kept.shape[1]
-    return {"small_pictures": height <= SMALL, "shown_smaller": bool(shape and 0 < height < shape[0])}
+    return {"small_images": height <= SMALL, "shown_smaller": bool(shape and 0 < height < shape[0])}
 
 
 def soft_label_text(own: str, other: str, of_own: float) -> str:
@@ -166,7 +166,7 @@ def soft_label_text(own: str, other: str, of_own: float) -> str:
 
 
 def learned_features(record: RunRecord) -> dict[str, Any]:
-    """Filters before and after, one picture as the sequence of its patches, how alike positions are."""
+    """Filters before and after, one image as the sequence of its patches, how alike positions are."""
     kept, found = record.samples, dict[str, Any]()
     for name in ("filters_before", "filters_after"):
         if name in kept:
@@ -187,14 +187,14 @@ def learned_features(record: RunRecord) -> dict[str, Any]:
 
 
 def patch_sequence(record: RunRecord) -> dict[str, Any]:
-    """The first picture of the batch, cut, and its patches in the order in which the network reads them."""
+    """The first image of the batch, cut, and its patches in the order in which the network reads them."""
     patch, rows, columns = map(int, record.samples["patches"][:3])
-    picture, shape = record.samples["seen"][0], record.data.get("image_shape")
-    times = shape[0] // picture.shape[0] if shape else 1  # pixels that one of the kept picture stands for
+    image, shape = record.samples["seen"][0], record.data.get("image_shape")
+    times = shape[0] // image.shape[0] if shape else 1  # pixels that one of the kept image stands for
     side = patch // times
-    if not side or (picture.shape[0] // side, picture.shape[1] // side) != (rows, columns):
+    if not side or (image.shape[0] // side, image.shape[1] // side) != (rows, columns):
         return {}
-    patches = input_layer.split_into_patches(picture, side)
+    patches = input_layer.split_into_patches(image, side)
     return {
         "patch": patch,
         "patch_rows": rows,
@@ -212,7 +212,7 @@ def layer_table(record: RunRecord) -> tuple[table.Description | None, str]:
     """The network's layers, or None and why not."""
     shape = record.data.get("image_shape")
     if not isinstance(shape, list) or len(shape) != 3:
-        return None, "data.json does not say the shape of the pictures"
+        return None, "data.json does not say the shape of the images"
     keywords = {key: value for key, value in record.settings.section("model").items() if key != "name"}
     try:
         found = table.describe(

@@ -24,7 +24,7 @@ class Difference(NamedTuple):
 
     Attributes:
         interval: of the difference.
-        how: paired over seeds, Welch, or paired over pictures; "" where nothing can be said.
+        how: paired over seeds, Welch, or paired over images; "" where nothing can be said.
     """
 
     interval: Interval
@@ -88,7 +88,7 @@ def difference_of_runs(one: dict[int, float], other: dict[int, float]) -> Differ
 
 
 def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
-    """Of two runs judged on the same pictures, which of them each had right: what McNemar's test looks at.
+    """Of two runs judged on the same images, which of them each had right: what McNemar's test looks at.
 
     Source: Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), adjusted Wald interval.
     """
@@ -97,4 +97,4 @@ def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
     half = Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     middle = up - down
     interval = Interval((gained - lost) / n, max(-1.0, middle - half), min(1.0, middle + half))
-    return Difference(interval, "paired over pictures")
+    return Difference(interval, "paired over images")

@@ -1,7 +1,7 @@
 """Several runs as one page: curves over each other, accuracies with their intervals, and what differs in the settings.
 
 Runs of the same data that differ in nothing but the seed are a group. What a group says has an interval over seeds, or
-over pictures where there is one seed; what two groups differ by is said to be resolved only where its interval leaves
+over images where there is one seed; what two groups differ by is said to be resolved only where its interval leaves
 out zero. Runs that are not finished are drawn and not counted.
 """
 
@@ -58,7 +58,7 @@ class Group(NamedTuple):
             return Interval(middle, max(low or 0.0, 0.0), min(high or 1.0, 1.0)), f"{len(values)} seeds"
         run = next(run for run in self.runs if accuracy(run, split) is not None)
         n = run.result[split]["n"]
-        return wilson(round(values[0] * n), n), f"{n:,} pictures"
+        return wilson(round(values[0] * n), n), f"{n:,} images"
 
 
 class Comparison(NamedTuple):
@@ -136,7 +136,7 @@ def group_difference(one: Group, other: Group, split: str) -> Difference:
 
 
 def paired_by_image(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Difference:
-    """The difference of two runs that were judged on the same pictures; nothing is said where they were not."""
+    """The difference of two runs that were judged on the same images; nothing is said where they were not."""
     orders = [np.argsort(rows["index"], kind="stable") for rows in (one, other)]
     (first, second) = ({name: rows[name][order] for name in ("index", "label", "predicted")}
                        for rows, order in zip((one, other), orders, strict=True))  # fmt: skip

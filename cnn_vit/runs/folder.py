@@ -2,7 +2,7 @@
 
 config.json         final settings with their origins    classes.json   names of the classes, in the scores' order
 environment.json    versions, devices, cores, commit     data.json      fingerprint and counts of the data
-preprocessing.json  how pictures become the network's    result.json    written last: the run is finished
+preprocessing.json  how images become the network's    result.json    written last: the run is finished
 
 fork.json           another run, and its step, that this one started from; by `forks`
 
@@ -32,7 +32,7 @@ DATA = "data.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 CRASH = "crash"
-LOCK = RUN_MARKER  # by which a look at pictures tells a run among them
+LOCK = RUN_MARKER  # by which a look at images tells a run among them
 FORK = "fork.json"
 
 AGAIN = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
@@ -106,7 +106,7 @@ def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, prep
 
 
 def make_preprocessing(of: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
-    """How pictures become the network's: measured on the training split where the settings leave it open."""
+    """How images become the network's: measured on the training split where the settings leave it open."""
     mean, deviation = of["data.mean"], of["data.std"]
     if mean is None or deviation is None:
         measured = data.mean_and_std(dataset.splits["train"])

@@ -255,7 +255,7 @@ def predictions_of(classes: int) -> Callable[[Path], dict[str, np.ndarray]]:
 
 
 def samples_of(classes: int) -> Callable[[Path], dict[str, np.ndarray]]:
-    """Pictures, filters and positions."""
+    """Images, filters and positions."""
     axes = {"filters_before": 4, "filters_after": 4, "similarity": 4, "patches": 1}
 
     def read(path: Path) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def read_preprocessing(path: Path) -> dict[str, Any]:
-    """How pictures become the network's; errors as of `read_object`."""
+    """How images become the network's; errors as of `read_object`."""
     found = read_object(path, image_size=list, channels=int, fit=str, mean=list, std=list)
     sides, each = found["image_size"], (found["mean"], found["std"])
     whole = is_height_and_width(sides)

@@ -66,12 +66,12 @@ KEYS: dict[str, Key] = {
     "data.fit": Key("fit", "crop", "", "to the image size: keep the center, stretch, or keep all and pad with a gray; "
                     "pad_batch: keep all, each its own size up to that, padded with others' behind a mask"),
     "data.random_crop": Key("floats?", None, "(0, 1]", "least and most share of the area of a box that is cut out of a "
-                            "training picture, each time another, as it is decoded; unset: data.fit"),
-    "data.on_bad_image": Key("text", "refuse", "", "a picture that cannot be read: stop before the first step, or do "
+                            "training image, each time another, as it is decoded; unset: data.fit"),
+    "data.on_bad_image": Key("text", "refuse", "", "an image that cannot be read: stop before the first step, or do "
                              "as though it were not there", choices=("refuse", "skip"), changes_results=False),
-    "data.check": Key("text", "auto", "", "how closely each picture file is looked at first; auto: all of it up to "
+    "data.check": Key("text", "auto", "", "how closely each image file is looked at first; auto: all of it up to "
                       "50,000 files", choices=("auto", "all", "header", "none"), changes_results=False),
-    "data.workers": Key("int", 2, "[0, 64]", "that decode pictures; 0: the loop's own", "threads", changes_results=False),
+    "data.workers": Key("int", 2, "[0, 64]", "that decode images; 0: the loop's own", "threads", changes_results=False),
     "data.prefetch": Key("int", 2, "[0, 64]", "made ready ahead", "batches", changes_results=False),
     "data.augment": Key("texts", (), "", "random changes of training images, in order: pad_crop(4), flip, mixup(0.2)"),
     "data.mean": Key("floats?", None, "[0, 1]", "of each color, subtracted; unset: measured on train"),

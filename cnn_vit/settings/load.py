@@ -145,7 +145,7 @@ def smoke(found: dict[str, Any]) -> dict[str, Any]:
     small = tuple(min(SMOKE_SIDE, one) for one in side) if isinstance(side, tuple) else min(SMOKE_SIDE, side)
     family = (found.get("model.name") or "").partition("/")[0]
     classes = found.get("data.classes") or 10
-    counts = {**SMOKE_EXAMPLES, "train_count": max(SMOKE_EXAMPLES["train_count"], classes)}  # each class has a picture
+    counts = {**SMOKE_EXAMPLES, "train_count": max(SMOKE_EXAMPLES["train_count"], classes)}  # each class has an image
     warmup = durations.steps(
         found.get("schedule.warmup", 0), examples=counts["train_count"], batch=SMOKE_BATCH, key="schedule.warmup"
     )

@@ -21,7 +21,7 @@ from cnn_vit.errors import UserError, nearest
 from cnn_vit.settings.values import quote_value
 
 SMOKE = "smoke"
-SMOKE_MEANING = "the same run made tiny: 20 steps of the family's test variant on 256 drawn pictures"
+SMOKE_MEANING = "the same run made tiny: 20 steps of the family's test variant on 256 drawn images"
 BESIDE = Path(__file__).parents[2]  # the folder that holds the package
 
 

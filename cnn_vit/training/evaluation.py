@@ -37,7 +37,7 @@ def per_example(
     found = [{key: np.asarray(value) for key, value in ready.items()} for ready in one_behind(map(judged, batches))]
     together = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
     real = together.pop("weight") > 0
-    order = np.argsort(together["index"][real], kind="stable")  # pictures of several sizes come by size
+    order = np.argsort(together["index"][real], kind="stable")  # images of several sizes come by size
     return {key: value[real][order] for key, value in together.items()}
 
 
@@ -91,14 +91,14 @@ def evaluate(network, source, split: str = "test", *, batch_size: int = BATCH_SI
             data section.
         split: train, validation or test.
         batch_size: examples judged at once; the result does not depend on it.
-        workers: threads that decode pictures.
+        workers: threads that decode images.
 
     Returns:
         split, accuracy, top5, loss, n, near_ties, `layout`: how the split was made where the data has none of its own
         (else None), and `per_example`: the arrays of `per_example` above.
 
     Raises:
-        UserError: the data has other classes, other pictures, or no such split; no example at once.
+        UserError: the data has other classes, other images, or no such split; no example at once.
     """
     refuse_untrained(network)
     if batch_size < 1:
@@ -138,7 +138,7 @@ def normalization(preprocessing: dict) -> dict[str, np.ndarray]:
 
 
 def section_for(network, path: str | os.PathLike) -> dict[str, Any]:
-    """The data section that reads a path the way a network was trained to see pictures."""
+    """The data section that reads a path the way a network was trained to see images."""
     seen = network.preprocessing
     return data.section_for_path(path, image_size=tuple(seen["image_size"]), channels=seen["channels"], fit=seen["fit"])
 
@@ -164,7 +164,7 @@ def load_matching(network, source) -> data.Dataset:
         )
     if dataset.image_shape != tuple(network.spec.image_shape):
         raise UserError(
-            f"the network takes {shape_text(network.spec.image_shape)} pictures, the data gives "
+            f"the network takes {shape_text(network.spec.image_shape)} images, the data gives "
             f"{shape_text(dataset.image_shape)}; set data.image_size and data.channels to the network's"
         )
     refuse_sizes(network.spec, dataset)
@@ -172,7 +172,7 @@ def load_matching(network, source) -> data.Dataset:
 
 
 def refuse_sizes(form: step.NetworkSpec, dataset: data.Dataset) -> None:
-    """Raises UserError where a network cannot tell pictures from their padding, or leaves nothing of a small one."""
+    """Raises UserError where a network cannot tell images from their padding, or leaves nothing of a small one."""
     for name, split in dataset.splits.items():
         if split.padded_sizes is None:
             continue
@@ -181,17 +181,17 @@ def refuse_sizes(form: step.NetworkSpec, dataset: data.Dataset) -> None:
         if hasattr(network, "refuse_mask"):
             network.refuse_mask(train=False)
         at = int(split.padded_sizes.image_sizes.min(1).argmin())
-        where = f"picture {at} of {name}" if split.names is None else split.names[at]
+        where = f"image {at} of {name}" if split.names is None else split.names[at]
         refuse_small(form, split.padded_sizes.image_sizes[at].tolist(), where)
 
 
 def refuse_small(form: step.NetworkSpec, sides: Sequence[int], where: str) -> None:
-    """Raises UserError for a picture that leaves nothing behind the network's last layer."""
+    """Raises UserError for an image that leaves nothing behind the network's last layer."""
     least = step.smallest_side(form)
     if min(sides) < least:
         raise UserError(
             f"{where} is read as {sides[0]}x{sides[1]} pixels, and the last layer of {form.model} needs {least} a side "
-            "to have anything left; take it away, or train with data.fit=crop, which enlarges small pictures"
+            "to have anything left; take it away, or train with data.fit=crop, which enlarges small images"
         )
 
 

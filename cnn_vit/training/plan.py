@@ -55,7 +55,7 @@ def check(settings: Settings) -> None:
 
 
 def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises UserError where the model does not take its keywords, pictures of this shape (H, W, C), or their fit."""
+    """Raises UserError where the model does not take its keywords, images of this shape (H, W, C), or their fit."""
     height, width, channels = image_shape
     network: Any = models.check(
         settings["model.name"],
@@ -71,7 +71,7 @@ def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int
 
 
 def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> int:
-    """Products added up that the model takes for one picture (H, W, C), forward."""
+    """Products added up that the model takes for one image (H, W, C), forward."""
     height, width, channels = image_shape
     return table.describe(
         settings["model.name"], (height, width), num_classes=classes, channels=channels, **model_keywords(settings)

@@ -1,4 +1,4 @@
-"""Classes of pictures that nobody has labeled: decoded, resized and normalized as in training and evaluation."""
+"""Classes of images that nobody has labeled: decoded, resized and normalized as in training and evaluation."""
 
 import functools
 import itertools
@@ -17,11 +17,11 @@ from cnn_vit.data.reading import listing
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, losses, step
 
-BATCH_SIZE = 64  # pictures at once where nobody says
+BATCH_SIZE = 64  # images at once where nobody says
 
 
 class InputImage(NamedTuple):
-    """A picture as it was asked for.
+    """An image as it was asked for.
 
     Attributes:
         path: as the user knows it; of a member of a zip, `photos.zip/cat.jpg`.
@@ -37,37 +37,37 @@ class InputImage(NamedTuple):
 def predict(
     network, images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike], *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
-    """Class probabilities of pictures.
+    """Class probabilities of images.
 
     Args:
         network: what `load` returned.
         images: (N, H, W, C) uint8 at the network's size, or float in 0..1 (at any up to that where it was trained on
             several); else a file, folder or zip, or several.
-        batch_size: pictures at once; changes nothing.
+        batch_size: images at once; changes nothing.
 
     Returns:
         (N, K) float32: a distribution over `network.classes`; with a sigmoid loss a probability for each class by
         itself.
 
     Raises:
-        UserError: a picture cannot be read, or has another shape than the network takes.
+        UserError: an image cannot be read, or has another shape than the network takes.
     """
     evaluation.refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
         return probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
     paths = [images] if isinstance(images, str | os.PathLike) else images
     found = list(read_images(network, paths))
-    for picture in found:
-        if picture.error is not None:
-            raise UserError(f"{picture.path}: {picture.error}")
-    pixels = [picture.pixels for picture in found if picture.pixels is not None]
+    for image in found:
+        if image.error is not None:
+            raise UserError(f"{image.path}: {image.error}")
+    pixels = [image.pixels for image in found if image.pixels is not None]
     return probabilities(network, pixels, batch_size=batch_size)
 
 
 def read_images(network, paths: Iterable[str | os.PathLike]) -> Iterator[InputImage]:
-    """Every picture under the paths, read as the network's training pictures were; what cannot be read says why.
+    """Every image under the paths, read as the network's training images were; what cannot be read says why.
 
-    Of a folder or a zip, the files with a picture's name; a file that is named itself is tried whatever its name.
+    Of a folder or a zip, the files with an image's name; a file that is named itself is tried whatever its name.
     """
     seen = network.preprocessing
     size = tuple(seen["image_size"])
@@ -78,7 +78,7 @@ def read_images(network, paths: Iterable[str | os.PathLike]) -> Iterator[InputIm
             yield InputImage(path, None, error)
             continue
         if not found:
-            yield InputImage(path, None, UserError("holds no pictures"))
+            yield InputImage(path, None, UserError("holds no images"))
         for name, content in found:
             try:
                 pixels = decoding.decode(content(), channels=seen["channels"])
@@ -93,7 +93,7 @@ def read_images(network, paths: Iterable[str | os.PathLike]) -> Iterator[InputIm
 
 
 def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and reader of the bytes of each picture that a path stands for, in the order of their names."""
+    """Name and reader of the bytes of each image that a path stands for, in the order of their names."""
     if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
         found = listing.open_listing(path)
         for _, entry in found.tree.all_files():
@@ -103,26 +103,26 @@ def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
         yield path, functools.partial(listing.read_file, named, None)
 
 
-def top_classes(network, pictures: Iterable[InputImage], count: int) -> Iterator[dict]:
-    """Each picture with its most probable classes, as `predict --json` prints it; a picture without pixels says why."""
-    waiting = iter(pictures)
+def top_classes(network, images: Iterable[InputImage], count: int) -> Iterator[dict]:
+    """Each image with its most probable classes, as `predict --json` prints it; an image without pixels says why."""
+    waiting = iter(images)
     while some := list(itertools.islice(waiting, BATCH_SIZE)):
-        readable = [picture.pixels for picture in some if picture.pixels is not None]
+        readable = [image.pixels for image in some if image.pixels is not None]
         found = iter(probabilities(network, readable))
-        for picture in some:
-            if picture.pixels is None:
-                yield {"path": picture.path, "error": str(picture.error)}
+        for image in some:
+            if image.pixels is None:
+                yield {"path": image.path, "error": str(image.error)}
                 continue
             chances = next(found)
             best = np.argsort(-chances, kind="stable")[:count]
             classes = [{"name": network.classes[k], "probability": float(chances[k])} for k in best]
-            yield {"path": picture.path, "classes": classes}
+            yield {"path": image.path, "classes": classes}
 
 
 def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH_SIZE) -> np.ndarray:
     """N times (H, W, C) uint8 or float32 in 0..1 -> (N, K) float32. Every batch has as many rows: one compilation.
 
-    Of a network that was trained on pictures of several sizes, one for each of these sizes.
+    Of a network that was trained on images of several sizes, one for each of these sizes.
     """
     on = devices.mesh()
     size = devices.round_up_batch(batch_size, on)
@@ -141,7 +141,7 @@ def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_s
 
 
 def stack_images(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
-    """Pictures as one array, `image` (n, H, W, C); of several sizes at the least that holds all, with their `mask`."""
+    """Images as one array, `image` (n, H, W, C); of several sizes at the least that holds all, with their `mask`."""
     seen = network.preprocessing
     if seen["fit"] != PAD_BATCH:
         return dict(image=np.stack(list(images)))

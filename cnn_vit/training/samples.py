@@ -1,15 +1,15 @@
-"""What a finished run keeps to be looked at: `samples.npz`, pictures and filters that only the run can know.
+"""What a finished run keeps to be looked at: `samples.npz`, images and filters that only the run can know.
 
-seen, seen_label           the first pictures of the first batch, augmented as the network saw them (n, H, W, C) uint8
+seen, seen_label           the first images of the first batch, augmented as the network saw them (n, H, W, C) uint8
 seen_other, seen_share     where labels are mixed: the second class of each, and the first one's share of the target
-mistakes, mistakes_index   the validation pictures of highest loss that were taken for another class, worst first
+mistakes, mistakes_index   the validation images of highest loss that were taken for another class, worst first
 mistakes_name              of those, where they are files
 filters_after, _before     the first layer's filters (F, V, U, C) float32, tested and first values
 similarity                 (R', C', R, C) float32: cosines between learned positions of patches
 patches                    side of a patch in pixels, patches down, patches right
 
 Where the network has no such thing, or the run none to show (no mistake, first values that came from another run), the
-name is missing. Pictures of more than SIDE pixels a side are means of whole squares of pixels.
+name is missing. Images of more than SIDE pixels a side are means of whole squares of pixels.
 """
 
 import functools
@@ -27,7 +27,7 @@ from cnn_vit.nn.values import initial_values
 from cnn_vit.training import devices, evaluation, forks, step
 
 NAME = "samples.npz"
-MOST = 32  # pictures of a kind
+MOST = 32  # images of a kind
 SIDE = 128  # pixels a side, at most
 
 
@@ -70,7 +70,7 @@ def seen_batch(run) -> dict[str, np.ndarray]:
 
 @functools.cache
 def build_augmenter(static: step.StepSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """(batch, hyperparameters) -> the first pictures of update 1 as the network saw them, uint8, and their targets."""
+    """(batch, hyperparameters) -> the first images of update 1 as the network saw them, uint8, and their targets."""
 
     def show(batch, hyperparameters):
         images, target, _ = step.augment_batch(static, jnp.int32(0), batch, hyperparameters)
@@ -80,7 +80,7 @@ def build_augmenter(static: step.StepSpec, mesh: jax.sharding.Mesh) -> Callable:
 
 
 def worst_mistakes(run) -> dict[str, np.ndarray]:
-    """The validation pictures that were taken for another class at the highest loss, worst first."""
+    """The validation images that were taken for another class at the highest loss, worst first."""
     found = evaluation.load_predictions(run.workdir, "validation")
     wrong = np.flatnonzero(found["predicted"] != found["label"])
     worst = wrong[np.argsort(-found["loss"][wrong], kind="stable")[:MOST]]
@@ -120,7 +120,7 @@ def initial_value(run, path: tuple) -> np.ndarray:
 
 
 def shrink(images: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H', W', C)
-    """Pictures of at most SIDE pixels a side: means of whole squares of pixels; what fills no square is left out."""
+    """Images of at most SIDE pixels a side: means of whole squares of pixels; what fills no square is left out."""
     times = -(-max(images.shape[1:3]) // SIDE)
     if times == 1:
         return np.asarray(images)

@@ -2,7 +2,7 @@
 
 What shapes the program is `StepSpec`; every number that does not is an argument (`hyperparameters`), so that another seed or
 learning rate compiles nothing. `learn` takes a host's bytes to the next state: chance, augmentation, scores, loss,
-gradient, update, average. A batch of pictures of several sizes has a `mask` (B, H, W); each size compiles once.
+gradient, update, average. A batch of images of several sizes has a `mask` (B, H, W); each size compiles once.
 """
 
 import functools
@@ -92,7 +92,7 @@ def build_network(form: NetworkSpec) -> nnx.Module:
 
 @functools.cache
 def smallest_side(form: NetworkSpec) -> int:
-    """The smallest side in pixels of a picture, behind a mask, that the network that a form names sees something of."""
+    """The smallest side in pixels of an image, behind a mask, that the network that a form names sees something of."""
     return getattr(build_network(form), "least_side", 1)
 
 

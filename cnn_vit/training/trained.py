@@ -21,7 +21,7 @@ class Trained(NamedTuple):
         spec: what the network is.
         params, stats: its values, on the devices.
         classes: names in the order of the scores.
-        preprocessing: mean, deviation, image_size (height, width), channels and fit of its pictures; sizes where the
+        preprocessing: mean, deviation, image_size (height, width), channels and fit of its images; sizes where the
             fit leaves them their own.
         run: the run folder that it was loaded from, where each reading of a test split leaves a line; None: no such.
     """

@@ -1,11 +1,11 @@
-"""Which settings are better? Cross-validation on the training and validation pictures; the test split is never read.
+"""Which settings are better? Cross-validation on the training and validation images; the test split is never read.
 
     python experiments/recipes/choose.py digits_resnet "" "ema_decay=0.99" "data.augment=affine(10,1,0.15) ema_decay=0.99"
 
 Each argument behind the recipe is one candidate: settings over the recipe's, apart by blanks and quoted as in a shell
-("" is the recipe itself). The pictures that are not for testing are cut into five stratified folds; each candidate is
+("" is the recipe itself). The images that are not for testing are cut into five stratified folds; each candidate is
 trained five times, each time judged on the fold it did not see, with the same seeds. Prints the error of all held-out
-pictures together, and how it differs from the first candidate's: McNemar's exact test on the pictures that only one of
+images together, and how it differs from the first candidate's: McNemar's exact test on the images that only one of
 the two gets wrong.
 """
 
@@ -25,7 +25,7 @@ FOLDS = 5
 
 
 def folds(dataset: data.Dataset, away: Path) -> list[Path]:
-    """Writes a file for each fold: its pictures are validation, the others train. Test is left out."""
+    """Writes a file for each fold: its images are validation, the others train. Test is left out."""
     parts = [dataset.splits[split] for split in ("train", "validation")]
     pixels = np.concatenate([part.read(np.arange(len(part.labels))) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
@@ -48,7 +48,7 @@ def folds(dataset: data.Dataset, away: Path) -> list[Path]:
 
 
 def wrong(recipe: str, words: list[str], paths: list[Path], away: Path) -> tuple[np.ndarray, float]:
-    """Whether each held-out picture is got wrong, fold behind fold; and CPU-seconds a run."""
+    """Whether each held-out image is got wrong, fold behind fold; and CPU-seconds a run."""
     found, seconds = [], 0.0
     for number, path in enumerate(paths):
         arrays = ["data.name=arrays", f"data.path={path}", "data.classes=none", f"seed={number}"]

@@ -8,7 +8,7 @@
 The table goes into README.md beside this file too.
 
 A run that is finished is not run again, one that was stopped goes on. Rows of other recipes in results.json stay.
-The interval is Student's, for the mean over seeds, 95 %; with one seed it is Wilson's, for the pictures tested.
+The interval is Student's, for the mean over seeds, 95 %; with one seed it is Wilson's, for the images tested.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def trained(recipe: str, seed: int, *, path: str | None, runs: Path) -> dict[str
 
 
 def interval(accuracies: list[float], n: int) -> tuple[float, float]:
-    """Of the mean over seeds; of the share of n pictures where there is one seed."""
+    """Of the mean over seeds; of the share of n images where there is one seed."""
     mean = statistics.fmean(accuracies)
     if len(accuracies) > 1:
         student = scipy.stats.t.ppf(0.975, len(accuracies) - 1)

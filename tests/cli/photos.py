@@ -1,4 +1,4 @@
-"""Folders as people have them: pictures of many sizes and formats, some gray, some turned; color tells the class."""
+"""Folders as people have them: images of many sizes and formats, some gray, some turned; color tells the class."""
 
 import colorsys
 
@@ -10,7 +10,7 @@ GRAY = ("gray.png", "deep.png")
 
 
 def pixels(label, classes, rng, size):
-    """Noise around the color of a class, brighter with the class too: gray pictures tell it as well."""
+    """Noise around the color of a class, brighter with the class too: gray images tell it as well."""
     color = np.array(colorsys.hsv_to_rgb(label / classes, 0.6, 0.3 + 0.6 * label / classes)) * 255
     return np.clip(color + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
 
@@ -39,7 +39,7 @@ def save(path, kind, found):
 
 
 def folder(root, counts, *, formats=FORMATS, sides=(20, 60)):
-    """Writes so many pictures into each class folder, {"cats": 3}, and gives the root."""
+    """Writes so many images into each class folder, {"cats": 3}, and gives the root."""
     rng = np.random.default_rng(0)
     names = sorted({name.rpartition("/")[2] for name in counts})
     for name, count in counts.items():

@@ -1,4 +1,4 @@
-"""`doctor --data`: its table, its record, its pictures and its exit code."""
+"""`doctor --data`: its table, its record, its images and its exit code."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ SPLITS = {"train": 12, "val": 3, "test": 2}
 
 
 def photograph(at, side=48):
-    """Pictures of a few soft colors, none like another."""
+    """Images of a few soft colors, none like another."""
     small = np.random.default_rng(at).integers(0, 256, (5, 5, 3), np.uint8)
     return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
 
@@ -40,7 +40,7 @@ def test_a_sound_folder_is_told_as_a_table_and_ends_with_0(photos, capsys):
     found = capsys.readouterr()
     assert (
         found.out
-        == f"""{photos}: 34 pictures, 2 classes
+        == f"""{photos}: 34 images, 2 classes
 
         train  validation  test
   cats     12           3     2
@@ -54,7 +54,7 @@ repeated  nothing
 
 problems
   none
-next: cnn-vit doctor --data={photos} --pictures=pictures.svg
+next: cnn-vit doctor --data={photos} --images=images.svg
 """
     )
     assert found.err == ""
@@ -66,14 +66,14 @@ def test_errors_end_with_2_and_the_first_of_them_last_on_stderr(photos, capsys):
     assert main(["doctor", f"--data={photos}"]) == 2
     found = capsys.readouterr()
     assert "train/cats/bad.jpg  empty, 0 bytes; replace it or take it away" in found.out
-    assert "repeated  1 group of 2 pictures with the same pixels" in found.out
+    assert "repeated  1 group of 2 images with the same pixels" in found.out
     assert [line.split()[0] for line in found.out.partition("problems\n")[2].splitlines()] == [
         "error",
         "error",
         "next:",
     ]
     assert found.err == (
-        "2 errors, the first: 1 picture cannot be read: train/cats/bad.jpg (empty, 0 bytes); replace it or take it "
+        "2 errors, the first: 1 image cannot be read: train/cats/bad.jpg (empty, 0 bytes); replace it or take it "
         "away, or leave such out with --config.data.on_bad_image=skip\n"
     )
 
@@ -82,7 +82,7 @@ def test_warnings_alone_end_with_0(photos, capsys):
     shutil.copy(photos / "train/cats/000.png", photos / "train/cats/again.png")
     assert main(["doctor", f"--data={photos}"]) == 0
     found = capsys.readouterr()
-    assert "  warning  1 picture of train repeats another of it" in found.out
+    assert "  warning  1 image of train repeats another of it" in found.out
     assert found.err == ""
 
 
@@ -94,7 +94,7 @@ def test_json_is_one_object_on_one_line_with_all_of_it(photos, capsys):
     assert out.count("\n") == 1
     found = json.loads(out)
     assert list(found) == [
-        "source", "path", "classes", "splits", "pictures", "sizes", "formats", "colors", "ignored", "notes", "broken",
+        "source", "path", "classes", "splits", "images", "sizes", "formats", "colors", "ignored", "notes", "broken",
         "skipped",
         "duplicates", "blank", "names", "problems",
     ]  # fmt: skip
@@ -131,10 +131,10 @@ def test_of_many_classes_the_largest_and_the_smallest_are_in_the_table(tmp_path)
     assert sum(int(cell.replace(",", "")) for cell in rows[22][1:]) == sum(range(10, 50))
 
 
-def test_pictures_are_a_drawing_with_a_row_of_each_class_and_of_what_repeats(photos, tmp_path, capsys):
+def test_images_are_a_drawing_with_a_row_of_each_class_and_of_what_repeats(photos, tmp_path, capsys):
     shutil.copy(photos / "train/cats/000.png", photos / "train/cats/again.png")
-    assert main(["doctor", f"--data={photos}", f"--pictures={tmp_path}/seen.svg"]) == 0
-    assert f"pictures  {tmp_path}/seen.svg" in capsys.readouterr().out
+    assert main(["doctor", f"--data={photos}", f"--images={tmp_path}/seen.svg"]) == 0
+    assert f"images  {tmp_path}/seen.svg" in capsys.readouterr().out
     text = (tmp_path / "seen.svg").read_text()
     root = ElementTree.fromstring(text)
     words = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -145,14 +145,14 @@ def test_pictures_are_a_drawing_with_a_row_of_each_class_and_of_what_repeats(pho
         content = base64.b64decode(one["{http://www.w3.org/1999/xlink}href"].partition(",")[2])
         assert Image.open(io.BytesIO(content)).size == (int(one["width"]), int(one["height"]))
     assert "<script" not in text
-    assert main(["doctor", f"--data={photos}", f"--pictures={tmp_path}/again.svg"]) == 0
+    assert main(["doctor", f"--data={photos}", f"--images={tmp_path}/again.svg"]) == 0
     assert (tmp_path / "again.svg").read_text() == text
 
 
 def test_a_source_by_name_is_looked_at(capsys):
     assert main(["doctor", "--data=digits", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["pictures"] == len(load_digits().images)
+    assert found["images"] == len(load_digits().images)
     assert found["problems"] == []
 
 
@@ -169,9 +169,9 @@ def test_a_recipes_data_are_looked_at_in_its_splits(photos, capsys):
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--data=x", "--config=configs/digits_mlp.py"], "--config and --data both name data; give one of them"),
     (["--config.data.path=x"], "--config.data.path=x sets something of a recipe that is not named; add --"),
-    (["--pictures=a.svg"], "--pictures draws pictures of data; add --data=PATH"),
-    (["--data=digits", "--pictures=a.png"], "--pictures=a.png is drawn as SVG; give it a name that ends in .svg"),
-    (["--data=digts"], "digts is not there; give a folder of pictures, a zip of one, an npz file or my_file.py:my"),
+    (["--images=a.svg"], "--images draws images of data; add --data=PATH"),
+    (["--data=digits", "--images=a.png"], "--images=a.png is drawn as SVG; give it a name that ends in .svg"),
+    (["--data=digts"], "digts is not there; give a folder of images, a zip of one, an npz file or my_file.py:my"),
 ])  # fmt: skip
 def test_words_that_do_not_go_together_are_refused(words, sentence, capsys):
     assert main(["doctor", *words]) == 2
@@ -182,4 +182,4 @@ def test_a_folder_without_classes_is_refused_as_training_would(tmp_path, capsys)
     (tmp_path / "root").mkdir()
     photograph(0).save(tmp_path / "root/a.png")
     assert main(["doctor", f"--data={tmp_path}/root"]) == 2
-    assert "put each class's pictures in a folder of its own" in capsys.readouterr().err
+    assert "put each class's images in a folder of its own" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_a_folder_without_a_run_is_refused(capsys, tmp_path):
     assert "holds no run" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_pictures_that_lie_in_no_split_say_which_of_them_were_judged(run, capsys, tmp_path):
+def test_images_that_lie_in_no_split_say_which_of_them_were_judged(run, capsys, tmp_path):
     for kind in range(10):
         (tmp_path / str(kind)).mkdir()
         for number in range(10):

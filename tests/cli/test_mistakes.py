@@ -94,7 +94,7 @@ def test_a_wrong_setting_is_told_before_any_device_is_asked_for(tmp_path, settin
     assert not (tmp_path / "run").exists()
 
 
-def test_one_picture_that_is_not_there_is_one_of_nothing(run, capsys, tmp_path):
+def test_one_image_that_is_not_there_is_one_of_nothing(run, capsys, tmp_path):
     assert main(["predict", f"--workdir={run}", str(tmp_path / "gone.jpg")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"{tmp_path / 'gone.jpg'} could not be read: not to be had (No such file or directory)")
@@ -127,7 +127,7 @@ DAMAGES = {
         lambda found: found | {"fit": "pad_batch", "sizes": [[4, 4]]},
         NETWORK,
     ),
-    "a picture of three sides": ("preprocessing.json", lambda found: found | {"image_size": [8, 8, 8]}, NETWORK),
+    "an image of three sides": ("preprocessing.json", lambda found: found | {"image_size": [8, 8, 8]}, NETWORK),
     "too many deviations": ("preprocessing.json", lambda found: found | {"std": [1.0, 1.0]}, NETWORK),
     "a result of another kind": ("result.json", lambda found: [1], (*TESTED, "train")),
     "a result of nothing": ("result.json", lambda found: {}, (*TESTED, "train")),
@@ -170,8 +170,8 @@ def test_a_file_that_is_missing_is_named(run, capsys, tmp_path, name):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).unlink()
     for command in NETWORK:
-        picture = ["a.png"] if command == "predict" else []
-        line = said(capsys, [command, f"--workdir={tmp_path / 'run'}", *picture], 2)
+        image = ["a.png"] if command == "predict" else []
+        line = said(capsys, [command, f"--workdir={tmp_path / 'run'}", *image], 2)
         assert line == f"{tmp_path / 'run'} holds no run (no {name}); name the --workdir of a `cnn-vit train`"
 
 

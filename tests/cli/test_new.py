@@ -50,18 +50,18 @@ def shown(capsys, recipe):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "name"),
+    ("images", "name"),
     [("photos/", "photos"), ("My Füße 2.zip", "my_fue_2"), ("numbers", "numbers_recipe"), ("numpy", "numpy_recipe"),
-     ("mine.py:pictures", "mine_recipe"), ("...", "pictures")],
+     ("mine.py:images", "mine_recipe"), ("...", "images")],
 )  # fmt: skip
-def test_a_recipe_has_a_name_that_nothing_else_has(here, pictures, name):
+def test_a_recipe_has_a_name_that_nothing_else_has(here, images, name):
     """One called numbers.py would be imported by numpy in its place, by whatever Python is started in that folder."""
-    assert new.recipe_name(pictures) == name
+    assert new.recipe_name(images) == name
 
 
 def test_no_program_is_written_over(here, clock, capsys):
     photos.folder(here / "photos", TWO)
-    for content in (b"def pictures(split): ...", b"\xff\x00"):
+    for content in (b"def images(split): ...", b"\xff\x00"):
         (here / "photos.py").write_bytes(content)
         assert "is no recipe (it has no get_config)" in made(capsys, "photos/", "--force", code=2)
         assert (here / "photos.py").read_bytes() == content
@@ -78,7 +78,7 @@ def test_a_folder_of_any_formats_becomes_a_recipe_that_train_reads(here, clock, 
         name="folder", path="photos", channels=3, classes=2, batch_size=8
     )
     assert values["data.image_size"] == 32 or values["data.image_size"] == 24  # of sides of 20 to 60 pixels
-    assert values["duration"] == "300 epochs"  # 11 pictures in steps of 8 that take 0.1 s: 413 steps, 41 s
+    assert values["duration"] == "300 epochs"  # 11 images in steps of 8 that take 0.1 s: 413 steps, 41 s
     assert (found["steps"], found["seconds"]) == (413, pytest.approx(41.3))
     assert values["model.name"] == found["model"] == "cnn/small"
 
@@ -88,7 +88,7 @@ def test_the_text_ends_with_the_next_command_and_names_what_was_found(here, cloc
     assert main(["new", "photos"]) == 0
     out, err = capsys.readouterr()
     assert re.search(r"^classes +2: cats 8, dogs 7$", out, re.M)
-    assert re.search(r"^a step +0\.100 s for 8 pictures \(mean of 30\), on ", out, re.M)
+    assert re.search(r"^a step +0\.100 s for 8 images \(mean of 30\), on ", out, re.M)
     assert re.search(r"^the run +300 epochs, 413 steps: about 40 seconds$", out, re.M)
     assert out.splitlines()[-1] == "next: cnn-vit train --config=photos.py"
     assert err.splitlines()[0] == "looking at photos"
@@ -137,14 +137,14 @@ def test_recipes_are_as_ruff_leaves_them_whatever_the_folder_is_called(here, clo
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def test_a_recipe_is_named_after_the_pictures_in_letters_that_need_no_quotes(here, clock, capsys):
+def test_a_recipe_is_named_after_the_images_in_letters_that_need_no_quotes(here, clock, capsys):
     photos.folder(here / "Été 2024", TWO, formats=("rgb.jpg",))
     assert made(capsys, "Été 2024")["recipe"] == "ete_2024.py"
     shutil.make_archive(str(here / "My Photos"), "zip", here / "Été 2024")
     found = made(capsys, "My Photos.zip")
     assert (found["recipe"], found["class_counts"]) == ("my_photos.py", TWO)
     photos.folder(here / "写真", TWO, formats=("rgb.jpg",))
-    assert made(capsys, "写真")["recipe"] == "pictures.py"
+    assert made(capsys, "写真")["recipe"] == "images.py"
 
 
 def test_arrays_become_a_recipe_too(here, clock, capsys):
@@ -166,18 +166,18 @@ def test_a_recipe_that_is_there_is_written_over_only_by_force(here, clock, capsy
     assert "def get_config" in (here / "photos.py").read_text()
 
 
-def test_a_class_of_one_or_two_pictures_is_said(here, clock, capsys):
+def test_a_class_of_one_or_two_images_is_said(here, clock, capsys):
     photos.folder(here / "photos", {"cats": 40, "dogs": 30, "rare": 1, "seldom": 2}, formats=("rgb.jpg",))
     notes = made(capsys, "photos")["notes"]
     for split in ("validation", "test"):
-        sentence = f"{split} has no picture of rare, seldom, so that nothing is measured of them; give each 10 at least"
+        sentence = f"{split} has no image of rare, seldom, so that nothing is measured of them; give each 10 at least"
         assert sentence in notes
-    assert 'cats has 40 pictures and rare 1; loss.class_weight="balanced" may help the small classes' in notes
+    assert 'cats has 40 images and rare 1; loss.class_weight="balanced" may help the small classes' in notes
 
 
-def test_a_bad_picture_is_named_before_anything_is_written_or_skipped_where_that_is_said(here, clock, capsys):
+def test_a_bad_image_is_named_before_anything_is_written_or_skipped_where_that_is_said(here, clock, capsys):
     photos.folder(here / "photos", TWO, formats=("rgb.jpg",))
-    (here / "photos" / "cats" / "broken.jpg").write_bytes(b"no picture")
+    (here / "photos" / "cats" / "broken.jpg").write_bytes(b"no image")
     assert made(capsys, "photos", code=2).startswith("photos/cats/broken.jpg cannot be read: ")
     assert not (here / "photos.py").exists()
     found = made(capsys, "photos", "--on-bad-image=skip")
@@ -191,19 +191,19 @@ def test_a_bad_picture_is_named_before_anything_is_written_or_skipped_where_that
         ([], "cnn-vit new: the following arguments are required: PICTURES"),
         (
             ["nowhere"],
-            "nowhere is not there; give a folder of pictures, a zip of one, an npz file or my_file.py:my_function",
+            "nowhere is not there; give a folder of images, a zip of one, an npz file or my_file.py:my_function",
         ),
-        (["empty"], "empty holds no pictures; put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg"),
-        (["flat"], "flat has 1 pictures right in it, there are no classes; put each class's pictures in a folder"),
+        (["empty"], "empty holds no images; put each class's images in a folder of its own, ROOT/CLASS/x.jpg"),
+        (["flat"], "flat has 1 images right in it, there are no classes; put each class's images in a folder"),
         (["single"], "the data has one class, cats; there must be two at least to tell apart"),
-        (["few"], "4 pictures are too few to set a tenth apart; add pictures, 10 at least"),
-        (["texts"], "12 of 12 pictures cannot be read: texts/a/0.txt (no picture of a kind that is read"),
-        (["here.txt"], "here.txt is no data that can be read; give a folder of pictures, a zip of one, an npz"),
+        (["few"], "4 images are too few to set a tenth apart; add images, 10 at least"),
+        (["texts"], "12 of 12 images cannot be read: texts/a/0.txt (no image of a kind that is read"),
+        (["here.txt"], "here.txt is no data that can be read; give a folder of images, a zip of one, an npz"),
         (["photos", "--model=vti"], "no kind of network 'vti'; did you mean vit?"),
         (["photos", "--minutes=0"], "--minutes=0 is no length of a run; it takes 0.1 to 10,000"),
         (["photos", "--minutes=nan"], "--minutes=nan is no length of a run; it takes 0.1 to 10,000"),
-        (["photos", "--image_size=2"], "--image_size=2 is no side of a picture; it takes 8 to 1024 pixels"),
-        (["photos", "--on_bad_image=drop"], "no way with bad pictures 'drop'; there is refuse, skip"),
+        (["photos", "--image_size=2"], "--image_size=2 is no side of an image; it takes 8 to 1024 pixels"),
+        (["photos", "--on_bad_image=drop"], "no way with bad images 'drop'; there is refuse, skip"),
         (["photos", "--out=photos"], "--out=photos is no name of a recipe; end it in .py"),
         (["photos", "--config.seed=1"], "new takes no settings; leave out --config.seed=1"),
     ],
@@ -242,7 +242,7 @@ def test_steps_are_really_timed(here, capsys, monkeypatch):
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
 @pytest.mark.parametrize(("classes", "count"), [(2, 30), (40, 120), (2, 3000), (40, 3000)])
 def test_new_train_and_predict_work_at_the_first_try(here, capsys, classes, count, kind):
-    """Four of the pictures are as large as a camera's or a telephone's."""
+    """Four of the images are as large as a camera's or a telephone's."""
     each = {f"kind {at:02}": count // classes for at in range(classes)}
     photos.folder(here / "my photos é", each)
     places = [f"{name}/{at:04}" for at in (0, len(photos.FORMATS)) for name in each][:4]
@@ -256,6 +256,6 @@ def test_new_train_and_predict_work_at_the_first_try(here, capsys, classes, coun
     assert main(["train", f"--config={found['recipe']}", short, "--config.schedule.warmup=3 steps"]) == 0
     capsys.readouterr()
     assert main(["predict", "--workdir=runs/my_photos_e", "my photos é/kind 00", "--json"]) == 0
-    pictures = json.loads(capsys.readouterr().out)["images"]
-    assert len(pictures) == count // classes
-    assert all(set(each) >= {one["name"] for one in picture["classes"]} for picture in pictures)
+    images = json.loads(capsys.readouterr().out)["images"]
+    assert len(images) == count // classes
+    assert all(set(each) >= {one["name"] for one in image["classes"]} for image in images)

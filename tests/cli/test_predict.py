@@ -1,4 +1,4 @@
-"""`predict`: classes of files, folders and zips; broken pictures beside the others."""
+"""`predict`: classes of files, folders and zips; broken images beside the others."""
 
 import json
 import zipfile
@@ -24,7 +24,7 @@ def pictures(split, tmp_path):
     (folder / "more").mkdir(parents=True)
     for index, name in enumerate(["a.png", "b.png", "more/c.png"]):
         Image.fromarray(split.read(np.array([index]))[0, ..., 0]).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -34,45 +34,45 @@ def predicted(capsys, words, code=0):
     return json.loads(line)["images"]
 
 
-def test_a_file_gets_the_class_that_evaluation_gave_it(run, split, pictures, capsys):
+def test_a_file_gets_the_class_that_evaluation_gave_it(run, split, images, capsys):
     kept = np.load(run / "predictions" / "test.npz")
-    found = predicted(capsys, [f"--workdir={run}", pictures])
-    assert [entry["path"] for entry in found] == [f"{pictures}/{name}" for name in ("a.png", "b.png", "more/c.png")]
+    found = predicted(capsys, [f"--workdir={run}", images])
+    assert [entry["path"] for entry in found] == [f"{images}/{name}" for name in ("a.png", "b.png", "more/c.png")]
     assert [entry["classes"][0]["name"] for entry in found] == [str(one) for one in kept["predicted"][:3]]
     scores = kept["scores"][:3]
     shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     np.testing.assert_allclose([entry["classes"][0]["probability"] for entry in found], shares.max(1), rtol=1e-5)
 
 
-def test_a_zip_gives_what_its_folder_gives(run, pictures, capsys, tmp_path):
+def test_a_zip_gives_what_its_folder_gives(run, images, capsys, tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for path in sorted(pictures.rglob("*")):
+        for path in sorted(images.rglob("*")):
             archive.write(path, path.relative_to(tmp_path))
     found = predicted(capsys, [f"--workdir={run}", tmp_path / "photos.zip"])
     assert [entry["classes"] for entry in found] == [
-        entry["classes"] for entry in predicted(capsys, [f"--workdir={run}", pictures])
+        entry["classes"] for entry in predicted(capsys, [f"--workdir={run}", images])
     ]
 
 
-def test_top_says_how_many_classes_and_all_sum_to_one(run, pictures, capsys):
-    (two,) = predicted(capsys, [f"--workdir={run}", pictures / "a.png", "--top=2"])
-    (all_,) = predicted(capsys, [f"--workdir={run}", pictures / "a.png", "--top=99"])
+def test_top_says_how_many_classes_and_all_sum_to_one(run, images, capsys):
+    (two,) = predicted(capsys, [f"--workdir={run}", images / "a.png", "--top=2"])
+    (all_,) = predicted(capsys, [f"--workdir={run}", images / "a.png", "--top=99"])
     assert (len(two["classes"]), len(all_["classes"])) == (2, 10)
     chances = [one["probability"] for one in all_["classes"]]
     assert chances == sorted(chances, reverse=True)
     assert sum(chances) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_broken_picture_is_named_beside_the_others_and_the_exit_code_is_2(run, pictures, capsys):
-    (pictures / "bad.jpg").write_bytes(b"not a picture")
-    found = predicted(capsys, [f"--workdir={run}", pictures, pictures / "gone.png"], code=2)
+def test_a_broken_image_is_named_beside_the_others_and_the_exit_code_is_2(run, images, capsys):
+    (images / "bad.jpg").write_bytes(b"not an image")
+    found = predicted(capsys, [f"--workdir={run}", images, images / "gone.png"], code=2)
     broken = [entry for entry in found if "error" in entry]
-    assert [entry["path"] for entry in broken] == [f"{pictures}/bad.jpg", f"{pictures}/gone.png"]
+    assert [entry["path"] for entry in broken] == [f"{images}/bad.jpg", f"{images}/gone.png"]
     assert len(found) == 5
-    main(["predict", f"--workdir={run}", str(pictures)])
+    main(["predict", f"--workdir={run}", str(images)])
     out, err = capsys.readouterr()
     assert "bad.jpg not read: " in " ".join(out.split())
-    assert err.splitlines()[-1].startswith(f"{pictures}/bad.jpg of 4 could not be read")
+    assert err.splitlines()[-1].startswith(f"{images}/bad.jpg of 4 could not be read")
 
 
 @pytest.mark.parametrize(("words", "said"), [(["--top=0", "x.png"], "--top=0 names no class"), ([], "cnn-vit predict")])

@@ -1,4 +1,4 @@
-"""Folders, zips and arrays of small pictures, for the tests of sources."""
+"""Folders, zips and arrays of small images, for the tests of sources."""
 
 import io
 import zipfile
@@ -19,7 +19,7 @@ def png(pixels):
 
 
 def filled(root, counts, *, size=(6, 8)):
-    """Writes `count` different pictures into each folder: {"train/cats": 3}. Returns their pixels by path."""
+    """Writes `count` different images into each folder: {"train/cats": 3}. Returns their pixels by path."""
     found = {}
     for folder, count in counts.items():
         (root / folder).mkdir(parents=True, exist_ok=True)

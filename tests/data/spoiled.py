@@ -1,6 +1,6 @@
-"""Pictures and folders that go wrong, with real bytes: what each is, and what is to be said of it.
+"""Images and folders that go wrong, with real bytes: what each is, and what is to be said of it.
 
-`pictures()` are files; `places(folder)` what stands where a file should; `folders()` whole data sets.
+`images()` are files; `places(folder)` what stands where a file should; `folders()` whole data sets.
 """
 
 import io
@@ -35,7 +35,7 @@ FOREIGN = {
     "ICO": "RGB", "PCX": "RGB", "TGA": "RGB", "SGI": "RGB", "XBM": "1", "DDS": "RGB", "IM": "RGB", "MSP": "1",
     "QOI": "RGB", "ICNS": "RGB", "SPIDER": "F",
 }  # fmt: skip  # what Pillow could read and we do not, and a mode that it writes
-NO_PICTURE = "no picture of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is damaged"
+NO_PICTURE = "no image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is damaged"
 REPLACE = "replace it or take it away"
 SMALLER = "make it smaller"
 
@@ -84,7 +84,7 @@ def png_of(width, height, packed, *, depth=8, color=2, interlace=0, before=b""):
 
 
 def interlaced(pixels):
-    """An Adam7 PNG, which Pillow reads and cannot write: seven passes, each a small picture. ISO/IEC 15948, 8.2."""
+    """An Adam7 PNG, which Pillow reads and cannot write: seven passes, each a small image. ISO/IEC 15948, 8.2."""
     passes = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
     rows = []
     for top, down, left, across in passes:
@@ -107,7 +107,7 @@ def zeros(count):
 
 
 def bombs():
-    """Small files of huge pictures; all must be refused by what their headers say, or before much is unpacked."""
+    """Small files of huge images; all must be refused by what their headers say, or before much is unpacked."""
     jpeg = bytearray(whole("jpg"))
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", 65500, 65500)
@@ -154,7 +154,7 @@ def cut():
 
 
 def others():
-    """What is no picture and bears a picture's name."""
+    """What is no image and bears an image's name."""
     page = "a page of HTML, perhaps what a server answered instead"
     return [
         Bad("empty.jpg", b"", "empty, 0 bytes"),
@@ -165,7 +165,7 @@ def others():
         Bad("page.jpg", b"<!DOCTYPE html>\n<html><body>404</body></html>", page, "download it again"),
         Bad("page.png", b"\r\n <HTML><head>", page, "download it again"),
         Bad("lfs.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-            "a pointer of git-lfs, not the picture", "run git lfs pull"),
+            "a pointer of git-lfs, not the image", "run git lfs pull"),
         Bad("xml.png", b'<?xml version="1.0"?><svg/>', "XML, perhaps a drawing of vectors (SVG)", "export it as PNG"),
         Bad("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
             "a drawing of vectors (SVG)", "export it as PNG"),
@@ -226,7 +226,7 @@ def wrong():
 
 
 def foreign():
-    """Pictures of kinds that are not read: no reader but the allowed ones is ever asked."""
+    """Images of kinds that are not read: no reader but the allowed ones is ever asked."""
     made = [
         Bad(f"{kind.lower()}.png", encoded(Image.fromarray(noise(32, 32)).convert(mode), kind), NO_PICTURE)
         for kind, mode in FOREIGN.items()
@@ -267,7 +267,7 @@ def locked(path):
 
 
 def places():
-    """Everything but a regular file that can have a picture's name."""
+    """Everything but a regular file that can have an image's name."""
     device = "no regular file but a pipe, a socket or a device"
     found = [
         Place("pipe.jpg", os.mkfifo, device),
@@ -276,7 +276,7 @@ def places():
         Place("null.jpg", lambda path: path.symlink_to("/dev/null"), device),
         Place("nothing.png", lambda path: path.symlink_to("nowhere.png"), "a link to nothing"),
         Place("circle.png", lambda path: path.symlink_to(path.name), "a link to nothing"),
-        Place("folder.jpg", os.mkdir, "a folder with a picture's name", "rename it or take it away"),
+        Place("folder.jpg", os.mkdir, "a folder with an image's name", "rename it or take it away"),
         Place("sparse.png", sparse, "21,474,836,480 bytes, more than 100,000,000", SMALLER),
         Place("up", lambda path: path.symlink_to(".."), "a link to a folder that is read already", "take it away"),
         Place("here", lambda path: path.symlink_to("."), "a link to a folder that is read already", "take it away"),
@@ -303,19 +303,19 @@ def filling(counts, then=lambda root: None):
 
 def folders():
     """Data sets whose layout goes wrong, or only looks so."""
-    layout = "put each class's pictures in a folder of its own"
+    layout = "put each class's images in a folder of its own"
     pair, two = {"cats": 20, "dogs": 20}, {"train/cats": 9, "train/dogs": 9}
     return [
         Folder("missing", lambda root: root.rmdir(), "is not there"),
         Folder("a file", lambda root: (root.rmdir(), root.write_bytes(b"x")), "is no folder and no zip archive"),
-        Folder("empty", lambda root: None, f"holds no pictures; {layout}"),
-        Folder("only junk", lambda root: (root / ".DS_Store").write_bytes(b"x"), f"holds no pictures; {layout}"),
-        Folder("no classes", filling({".": 3}), f"has 3 pictures right in it, there are no classes; {layout}"),
+        Folder("empty", lambda root: None, f"holds no images; {layout}"),
+        Folder("only junk", lambda root: (root / ".DS_Store").write_bytes(b"x"), f"holds no images; {layout}"),
+        Folder("no classes", filling({".": 3}), f"has 3 images right in it, there are no classes; {layout}"),
         Folder("splits without classes", filling({"train": 3, "val": 3}), f"/train has no class folders; {layout}"),
-        Folder("stray pictures", filling({**pair, ".": 1}), "lies outside the class folders"),
-        Folder("an empty class", filling({**pair, "fish": 0}), "/fish holds no pictures; fill it or remove it"),
-        Folder("a class of junk", filling(pair, lambda root: junk(root / "fish")), "/fish holds no pictures"),
-        Folder("an empty class of a split", filling({**two, "val/cats": 0}), "/val/cats holds no pictures; fill it or"),
+        Folder("stray images", filling({**pair, ".": 1}), "lies outside the class folders"),
+        Folder("an empty class", filling({**pair, "fish": 0}), "/fish holds no images; fill it or remove it"),
+        Folder("a class of junk", filling(pair, lambda root: junk(root / "fish")), "/fish holds no images"),
+        Folder("an empty class of a split", filling({**two, "val/cats": 0}), "/val/cats holds no images; fill it or"),
         Folder("no train", filling({"val/cats": 9, "test/cats": 9}), "has test and val but no train folder"),
         Folder("two validations", filling({**two, "val/cats": 1, "valid/cats": 1}), "two folders for validation"),
         Folder("one class", filling({"cats": 20}), "the data has one class, cats; there must be two at least"),
@@ -326,8 +326,8 @@ def folders():
         Folder("names equal but for a blank", filling({**pair, "cats ": 2}), "give them names apart"),
         Folder("names equal but for Unicode's form", filling({**pair, "é": 2, "e\u0301": 2}), "give them names apart"),
         Folder("splits inside classes", filling({"cats/train": 9, "dogs/train": 9}), "is a split inside a class"),
-        Folder("a class beside the splits", filling({**two, "fish": 3}), "/fish has pictures and lies beside train"),
-        Folder("too few", filling({"cats": 2, "dogs": 2}), "4 pictures are too few to set a tenth apart"),
+        Folder("a class beside the splits", filling({**two, "fish": 3}), "/fish has images and lies beside train"),
+        Folder("too few", filling({"cats": 2, "dogs": 2}), "4 images are too few to set a tenth apart"),
         Folder("a pipe for a class", filling(pair, lambda root: os.mkfifo(root / "fish")), None, 32),
         Folder("a link in a circle for a class",
                filling(pair, lambda root: (root / "fish").symlink_to("fish")), None, 32),
@@ -336,7 +336,7 @@ def folders():
         Folder("what systems leave", filling(pair, junk), None, 32),
         Folder("notes beside the classes", filling(pair, lambda root: (root / "a.txt").write_text("x")), None, 32),
         Folder("a note in a class", filling(pair, lambda root: (root / "cats/a.txt").write_text("x")),
-               "cats/a.txt cannot be read: no picture of a kind"),
+               "cats/a.txt cannot be read: no image of a kind"),
         Folder("a linked class", lambda root: (filled(root.parent / "away", {"cats": 20}, size=(4, 4)),
                                                filled(root, {"dogs": 20}, size=(4, 4)),
                                                (root / "cats").symlink_to(root.parent / "away" / "cats")), None, 32),

@@ -25,7 +25,7 @@ LABELS = {"train": np.arange(10) % 3, "validation": np.arange(4) % 3, "test": np
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Ten, four and seven pictures of noise; the pictures are not in memory, so that threads read them."""
+    """Ten, four and seven images of noise; the images are not in memory, so that threads read them."""
     chance = np.random.default_rng(0)
     pixels = {name: chance.integers(0, 256, (len(labels), 6, 5, 3), np.uint8) for name, labels in LABELS.items()}
     splits = {name: Split(np.int32(labels), pixels[name].__getitem__, False) for name, labels in LABELS.items()}

@@ -88,7 +88,7 @@ def loaded(name, path):
 
 
 def parts_of(found):
-    """The same of what a source gives, whose pictures are all read."""
+    """The same of what a source gives, whose images are all read."""
     for part in found.parts.values():
         if hasattr(part, "content"):
             for index in range(len(part.labels)):
@@ -100,7 +100,7 @@ def parts_of(found):
 
 
 def pictures(folder, patch):
-    """A picture of every kind."""
+    """An image of every kind."""
     for kind in spoiled.KINDS:
         yield spoiled.whole(kind), lambda content: images.inspect_file(content) and ([], 0)
 
@@ -121,14 +121,14 @@ def arrays(folder, patch):
 
 
 def zips(folder, patch):
-    """A folder of pictures in a zip."""
+    """A folder of images in a zip."""
     filled(folder / "zipped", {"cats": 6, "dogs": 6})
     path = zipped(folder / "zipped", folder / "a.zip")
     yield path.read_bytes(), instead(path, lambda: loaded("folder", path))
 
 
 def idx(folder, patch):
-    """MNIST's files, with pictures of 2x2 pixels, damaged after they were packed or before."""
+    """MNIST's files, with images of 2x2 pixels, damaged after they were packed or before."""
     paths = {remote: folder / Path(remote.name).name for remote in mnist.REMOTES}
     patch.setattr(downloads, "fetch", paths.get)  # without a look at the checksum
     patch.setattr(mnist, "SHAPE", (2, 2, 1))
@@ -142,7 +142,7 @@ def idx(folder, patch):
 
 
 def tars(folder, patch):
-    """CIFAR-10's archive, with 40 pictures of 2x2 pixels in a batch, damaged after it was packed or before."""
+    """CIFAR-10's archive, with 40 images of 2x2 pixels in a batch, damaged after it was packed or before."""
     path = folder / "cifar.tar.gz"
     patch.setattr(downloads, "fetch", lambda remote: path)  # as above
     for name, value in {"SHAPE": (2, 2, 3), "AREA": 4, "PIXELS": 12}.items():

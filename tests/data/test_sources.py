@@ -1,4 +1,4 @@
-"""The room: settings checked without pictures, `about` equal to `load`, digits and drawn shapes as described."""
+"""The room: settings checked without images, `about` equal to `load`, digits and drawn shapes as described."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def test_every_source_says_what_it_is_and_what_its_keywords_mean():
             assert kind, key
             assert about, key
             assert default is not None
-    assert data.keywords("shapes")["train_count"] == (10_000, "int", "pictures to train on.")
+    assert data.keywords("shapes")["train_count"] == (10_000, "int", "images to train on.")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_only_files_tell_is_left_open():
 
 
 def test_a_train_slice_that_loses_a_class_is_refused():
-    with pytest.raises(UserError, match=r"train has no picture of .*, of 10 classes; add some, or take a larger slice"):
+    with pytest.raises(UserError, match=r"train has no image of .*, of 10 classes; add some, or take a larger slice"):
         data.load(drawn(train="train[:9]"))
 
 
@@ -141,9 +141,9 @@ def test_at_reads_any_path(tmp_path):
         section = data.section_for_path(tmp_path / name, **given)
         assert (section["name"], section["path"]) == (source, str(tmp_path / name))
         assert {key: section[key] for key in given} == given
-    with pytest.raises(UserError, match=r"a.txt is no data that can be read; give a folder of pictures"):
+    with pytest.raises(UserError, match=r"a.txt is no data that can be read; give a folder of images"):
         data.section_for_path(tmp_path / "a.txt", **given)
-    with pytest.raises(UserError, match="b is not there; give a folder of pictures"):
+    with pytest.raises(UserError, match="b is not there; give a folder of images"):
         data.section_for_path(tmp_path / "b", **given)
 
 
@@ -168,7 +168,7 @@ def test_a_flat_channel_has_a_deviation_of_one_level():
     assert deviation == (1 / 255,) * 3
 
 
-def test_many_pictures_are_measured_on_5000_taken_evenly():
+def test_many_images_are_measured_on_5000_taken_evenly():
     pixels = np.repeat([0, 255], 10_000).astype(np.uint8).reshape(-1, 1, 1, 1)
     read = []
 
@@ -217,7 +217,7 @@ def maker(*, label="shape", classes=10, side=32, seed=0, part=0, channels=3):
     return shapes.Maker(seed, part, label, classes, (side, side, channels))
 
 
-def test_a_picture_depends_on_seed_split_and_index_alone():
+def test_an_image_depends_on_seed_split_and_index_alone():
     make = maker()
     whole = make.draw(np.arange(150))
     rows = np.array([149, 3, 3, 70])
@@ -278,9 +278,9 @@ def test_every_shape_covers_the_same_area_and_stays_inside(name):
 def test_every_texture_lets_half_of_the_shape_through_on_average():
     rows = np.arange(1200)
     make = maker(label="texture", classes=len(shapes.TEXTURES))
-    pictures, factors = make.draw(rows) / 255, make.factors(rows)
+    images, factors = make.draw(rows) / 255, make.factors(rows)
     contrast = (factors.ink - factors.ground) @ _drawing.LUMA
-    ink = ((pictures @ _drawing.LUMA) - (factors.ground @ _drawing.LUMA)[:, None, None]).sum(axis=(1, 2)) / contrast
+    ink = ((images @ _drawing.LUMA) - (factors.ground @ _drawing.LUMA)[:, None, None]).sum(axis=(1, 2)) / contrast
     area = 2 * (factors.radius * 32) ** 2
     shares = [np.mean((ink / area)[factors.texture == place]) for place in range(len(shapes.TEXTURES))]
     np.testing.assert_allclose(shares, 0.65, atol=0.05)  # 1 - 0.7 / 2
@@ -308,9 +308,9 @@ def test_there_are_as_many_classes_as_asked_each_with_its_own_look(label, classe
 def test_any_size_has_a_shape_in_sight(size, channels):
     make = shapes.Maker(0, 0, "shape", 10, (*size, channels))
     rows = np.arange(40)
-    pictures, ground = make.draw(rows).astype(float), make.factors(rows).ground * 255
+    images, ground = make.draw(rows).astype(float), make.factors(rows).ground * 255
     ground = ground if channels == 3 else ground @ _drawing.LUMA[:, None]
-    apart = abs(pictures - ground[:, None, None]).max(axis=-1)  # (n, H, W)
+    apart = abs(images - ground[:, None, None]).max(axis=-1)  # (n, H, W)
     assert apart.max(axis=(1, 2)).min() > 3 * _drawing.NOISE
     if min(size) >= 64:  # in smaller ones the soft edge, half a pixel wide, reaches the border
         border = np.concatenate([apart[:, 0], apart[:, -1], apart[:, :, 0], apart[:, :, -1]], axis=1)

@@ -1,4 +1,4 @@
-"""Everything that goes wrong with pictures and folders, with real bytes: named, with reason and remedy, before a step.
+"""Everything that goes wrong with images and folders, with real bytes: named, with reason and remedy, before a step.
 
 Nothing here may hang, take memory or raise anything but ours.
 """
@@ -63,7 +63,7 @@ def refused(path, **changes):
 
 @pytest.mark.parametrize("bad", [*spoiled.pictures(), *spoiled.bombs()], **named)
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_a_file_that_is_no_picture_is_named_with_reason_and_remedy_and_can_be_skipped(tmp_path, bad, packed):
+def test_a_file_that_is_no_image_is_named_with_reason_and_remedy_and_can_be_skipped(tmp_path, bad, packed):
     filled(tmp_path / "root", GOOD)
     (tmp_path / "root/train/cats" / bad.name).write_bytes(bad.content)
     path = zipped(tmp_path / "root", tmp_path / "a.zip") if packed else tmp_path / "root"
@@ -96,7 +96,7 @@ def test_all_of_them_are_listed_together(tmp_path, workers):
         path = tmp_path / "train" / ("dogs" if one.name < "k" else "cats") / one.name
         path.write_bytes(one.content) if isinstance(one, spoiled.Bad) else one.make(path)
     error = refused(tmp_path, workers=workers)
-    assert str(error).startswith(f"{len(every)} of {len(every) + 6} pictures cannot be read: {tmp_path}/train/cats/")
+    assert str(error).startswith(f"{len(every)} of {len(every) + 6} images cannot be read: {tmp_path}/train/cats/")
     assert len(error.details) == len(every)
     for one in every:
         (line,) = (line for line in error.details if f"/{one.name} cannot be read: " in line)
@@ -115,7 +115,7 @@ def test_a_command_says_it_all_before_the_first_step_and_ends_with_2(tmp_path, c
     assert main([*TRAIN, f"--config.data.path={tmp_path}/root", f"--workdir={tmp_path}/run"]) == 2
     said = capfd.readouterr().err
     assert "Traceback" not in said
-    assert f"{len(some)} of {40 + len(some)} pictures cannot be read: " in said.splitlines()[-1]
+    assert f"{len(some)} of {40 + len(some)} images cannot be read: " in said.splitlines()[-1]
     for one in some:
         assert sum(f"{tmp_path}/root/cats/{one.name} cannot be read: " in line for line in said.splitlines()[:-1]) == 1
     assert not (tmp_path / "run/metrics.jsonl").exists()
@@ -212,7 +212,7 @@ def test_odd_names_are_read_and_where_they_are_bad_printed_escaped(tmp_path, nam
 
 
 def containers(pixels):
-    """One color picture in everything that holds it exactly, upright."""
+    """One color image in everything that holds it exactly, upright."""
     image = Image.fromarray(pixels)
     opaque = Image.merge("RGBA", (*image.split(), Image.new("L", image.size, 255)))
     other = Image.fromarray(255 - pixels)
@@ -256,11 +256,11 @@ STORED = {
     6: lambda image: image.swapaxes(0, 1)[::-1],
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image.swapaxes(0, 1)[:, ::-1],
-}  # an upright picture as a camera stores it under each orientation: row 0 and column 0 by EXIF 2.32, table of tag 274
+}  # an upright image as a camera stores it under each orientation: row 0 and column 0 by EXIF 2.32, table of tag 274
 
 
 def turned(image, turn, kind, **options):
-    """The picture as a camera that was held so stores it."""
+    """The image as a camera that was held so stores it."""
     stored = Image.fromarray(np.ascontiguousarray(STORED[turn](np.asarray(image))))
     if kind == "TIFF":
         tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -272,7 +272,7 @@ def turned(image, turn, kind, **options):
 
 
 def grays(levels):
-    """One gray picture in everything that holds it exactly."""
+    """One gray image in everything that holds it exactly."""
     image = Image.fromarray(levels)
     white = Image.new("L", image.size, 255)
     wide = levels.astype(np.uint16) * 257
@@ -291,7 +291,7 @@ def grays(levels):
 
 
 def blacks(bits):
-    """One picture of black and white in everything that holds it."""
+    """One image of black and white in everything that holds it."""
     image = Image.fromarray(bits)
     yield "png", spoiled.encoded(image, "PNG")
     yield "fax", spoiled.encoded(image, "TIFF", compression="group4")

@@ -19,7 +19,7 @@ from cnn_vit.drafting.stopwatch import Pace
         ([(2, 900), (3, 900)], (8, 8)),
     ],
 )
-def test_small_pictures_keep_their_size_and_others_become_squares(seen, sides):
+def test_small_images_keep_their_size_and_others_become_squares(seen, sides):
     assert choosing.choose_image_size(np.array(seen)) == sides
 
 
@@ -62,7 +62,7 @@ def test_a_vit_gets_whole_patches_at_most_eight_a_side(given, sides, patch):
 
 
 @pytest.mark.parametrize(("side", "stages"), [(64, 4), (48, 4), (47, 3), (24, 3), (23, 2), (8, 2)])
-def test_a_cnn_has_as_many_stages_as_the_pictures_can_bear(side, stages):
+def test_a_cnn_has_as_many_stages_as_the_images_can_bear(side, stages):
     assert len(choosing.choose_cnn((side, side))[1]["filters"]) == stages
 
 
@@ -84,7 +84,7 @@ def test_ten_minutes_are_filled_with_steps_and_evaluations():
     assert 28 + steps * 0.2 + (evaluations + 2) * 1.0 <= 600
 
 
-def test_few_pictures_get_three_hundred_epochs_and_many_get_steps():
+def test_few_images_get_three_hundred_epochs_and_many_get_steps():
     quick = Pace(step=0.01, steps=9, evaluation=0.0, start=1.0)
     found, steps, _ = choosing.choose_durations(24, 8, quick, seconds=600)
     assert (found["duration"], steps) == ("300 epochs", 900)

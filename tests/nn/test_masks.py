@@ -1,4 +1,4 @@
-"""Pictures in the corners of larger images: windows, masks and means are those of each picture alone."""
+"""Images in the corners of larger images: windows, masks and means are those of each image alone."""
 
 from functools import partial
 
@@ -21,14 +21,14 @@ plans = st.fixed_dictionaries({"size": pair(1, 4), "stride": pair(1, 3), "paddin
 
 
 def corner(size, image):
-    """(1, H, W) True on a picture of a size."""
+    """(1, H, W) True on an image of a size."""
     mask = np.zeros((1, *image), bool)
     mask[:, : size[0], : size[1]] = True
     return mask
 
 
 def alone(size, plan):
-    """Rows and columns of the places that a picture by itself has; 0 where it is too small."""
+    """Rows and columns of the places that an image by itself has; 0 where it is too small."""
     each = zip(size, plan["padding"], plan["size"], plan["stride"], strict=True)
     return tuple(max(0, (side + sum(edge) - window) // step + 1) for side, edge, window, step in each)
 
@@ -39,7 +39,7 @@ def enough(image, plan):
 
 @few
 @given(size=pair(1, 8), more=pair(0, 6), plan=plans)
-def test_windows_are_those_of_the_picture_alone(size, more, plan):
+def test_windows_are_those_of_the_image_alone(size, more, plan):
     """The counted places are a rectangle in the corner, floor((side + padding - size) / stride) + 1 a side."""
     image = size[0] + more[0], size[1] + more[1]
     assume(enough(image, plan))
@@ -57,7 +57,7 @@ def without(plan, name):
 @few
 @given(size=pair(1, 8), more=pair(0, 6), plan=plans, seed=st.integers(0, 999))
 def test_a_convolution_reads_the_same_taps_in_a_larger_image(size, more, plan, seed):
-    """At any stride, with what lies around the picture not even a number."""
+    """At any stride, with what lies around the image not even a number."""
     image = size[0] + more[0], size[1] + more[1]
     assume(min(alone(size, plan)) > 0)
     picture, kernel, bias = drawn(seed, (1, *size, 2), (*plan["size"], 2, 3), (3,))
@@ -73,7 +73,7 @@ def test_a_convolution_reads_the_same_taps_in_a_larger_image(size, more, plan, s
 
 @few
 @given(size=pair(2, 8), more=pair(0, 6), window=st.integers(1, 2), seed=st.integers(0, 999))
-def test_counted_windows_of_a_pooling_lie_in_the_picture(size, more, window, seed):
+def test_counted_windows_of_a_pooling_lie_in_the_image(size, more, window, seed):
     image = size[0] + more[0], size[1] + more[1]
     (picture,) = drawn(seed, (1, *size, 2))
     around = np.full((1, *image, 2), 100.0)

@@ -51,7 +51,7 @@ def test_one_seed_against_several_is_never_resolved():
     assert not found.resolved
 
 
-def test_paired_pictures_have_bonett_and_prices_interval():
+def test_paired_images_have_bonett_and_prices_interval():
     # Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), table I: 1, 1, 7 and 12 of 21 pairs; table VII
     one = np.array([True] * 8 + [False] * 13)
     other = np.array([True] + [False] * 7 + [True] + [False] * 12)

@@ -58,10 +58,10 @@ def test_groups_are_compared_over_seeds_and_resolved_where_zero_is_left_out(make
     assert "-50.00 points" in text
 
 
-def test_single_runs_are_compared_picture_by_picture(make):
+def test_single_runs_are_compared_image_by_image(make):
     groups = several.read_groups([make("a", wrong=(0, 1)), make("b", "optimizer.clip=1", wrong=(0,))])
     found = {one.split: one.difference for one in several.compare_groups(groups)}["test"]
-    assert (found.interval.estimate, found.how, found.resolved) == (pytest.approx(0.1), "paired over pictures", False)
+    assert (found.interval.estimate, found.how, found.resolved) == (pytest.approx(0.1), "paired over images", False)
 
 
 def test_one_seed_against_several_and_other_data_are_not_resolved(make, tmp_path):
@@ -79,7 +79,7 @@ def test_a_run_under_way_is_drawn_and_not_counted(make, tmp_path):
     runs = [make("a", "seed=0"), unfinish(make("b", "seed=1", wrong=range(5)))]
     (group,), _ = several.write(runs, tmp_path / "page.html")
     assert group.values("test") == {0: 1.0}
-    assert group.interval("test")[1] == "10 pictures"
+    assert group.interval("test")[1] == "10 images"
     assert "not finished: step 20 of 20" in (tmp_path / "page.html").read_text()
 
 

@@ -86,10 +86,10 @@ def placed():
 
 
 def judged():
-    """All that evaluation says of 61 pictures, for three batch sizes on each mesh."""
+    """All that evaluation says of 61 images, for three batch sizes on each mesh."""
     of = NETWORKS["cnn"]["of"]
-    pictures = batch(SPLIT, side=SIDE, channels=3, seed=9)
-    split = Split(pictures["label"], lambda indices: pictures["image"][indices])
+    images = batch(SPLIT, side=SIDE, channels=3, seed=9)
+    split = Split(images["label"], lambda indices: images["image"][indices])
     given = {key: numbers(channels=3)[key] for key in ("mean", "std")}
     found = {}
     for count, on in MESHES.items():

@@ -19,7 +19,7 @@ FOUR = ("ant", "bee", "cow", "dog")
 
 
 def whole_scores(classes, rows=12, *, loss="softmax", seed=0):
-    """A linear network and black and white pictures whose scores are small whole numbers: exact, and often equal."""
+    """A linear network and black and white images whose scores are small whole numbers: exact, and often equal."""
     rng = np.random.default_rng(seed)
     of = form(hidden=(), classes=classes, side=3, loss=loss)
     head = dict(kernel=rng.integers(-1, 2, (9, classes)), bias=rng.integers(-1, 2, classes))
@@ -31,7 +31,7 @@ def whole_scores(classes, rows=12, *, loss="softmax", seed=0):
 
 
 def said(of, params, images, labels):
-    """What `judge` says of pictures, as arrays."""
+    """What `judge` says of images, as arrays."""
     given = dict(image=images, label=labels, weight=np.ones(len(labels), np.float32), index=np.arange(len(labels)))
     found = step.eval_step(of, devices.mesh())(params, {}, given, evaluation.normalization(PLAIN))
     return {key: np.asarray(value) for key, value in found.items()}
@@ -240,11 +240,11 @@ def test_what_cannot_be_judged_is_refused(changes, says):
         evaluation.evaluate(trained(of, params), dataset_of(images, labels), **changes)
 
 
-def test_pictures_of_another_size_are_refused():
+def test_images_of_another_size_are_refused():
     of, params, _, labels, _ = whole_scores(4)
-    pictures = batch(12, side=4)["image"]
-    with pytest.raises(UserError, match=r"takes 3x3x1 pictures, the data gives 4x4x1; set data.image_size"):
-        evaluation.evaluate(trained(of, params), dataset_of(pictures, labels))
+    images = batch(12, side=4)["image"]
+    with pytest.raises(UserError, match=r"takes 3x3x1 images, the data gives 4x4x1; set data.image_size"):
+        evaluation.evaluate(trained(of, params), dataset_of(images, labels))
 
 
 # What is kept

@@ -113,7 +113,7 @@ def test_two_runs_of_a_seed_are_alike_and_of_another_are_not(whole, tmp_path):
     ids=lambda changes: ",".join(changes),
 )
 def test_threads_prefetch_and_saves_change_no_bit(whole, tmp_path, monkeypatch, changes):
-    monkeypatch.setattr(materialize, "MEMORY", 0)  # pictures are made by the threads, when they are read
+    monkeypatch.setattr(materialize, "MEMORY", 0)  # images are made by the threads, when they are read
     assert not data.load(configured("mlp").section("data")).splits["train"].in_memory
     train("mlp", tmp_path, *changes)
     assert left(tmp_path) == left(whole)
@@ -124,15 +124,15 @@ def test_threads_prefetch_and_saves_change_no_bit(whole, tmp_path, monkeypatch, 
 
 def scores(folder, values, split):
     """Loss and classes of the network, in NumPy, from values by their paths."""
-    pictures = data.load(configured("mlp").section("data")).splits[split]
+    images = data.load(configured("mlp").section("data")).splits[split]
     how = json.loads((folder / "preprocessing.json").read_text())
-    pixels = pictures.read(np.arange(64)).reshape(64, -1) / 255
+    pixels = images.read(np.arange(64)).reshape(64, -1) / 255
     x = (pixels - how["mean"][0]) / how["std"][0]
     x = np.maximum(x @ values["hidden/layers/0/kernel"] + values["hidden/layers/0/bias"], 0)
     x = x @ values["head/kernel"] + values["head/bias"]
     shifted = x - x.max(1, keepdims=True)
     log = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return -log[np.arange(64), pictures.labels].mean(), log.argmax(1)
+    return -log[np.arange(64), images.labels].mean(), log.argmax(1)
 
 
 def arrays(folder, step, prefix):
@@ -239,7 +239,7 @@ def test_a_journal_without_its_evaluations_is_refused(tmp_path):
 
 
 def test_balanced_weights_come_from_the_training_split_and_count_in_learning_alone(tmp_path):
-    """Black pictures, of which a network without biases knows nothing: every one costs ln 2 before the first update."""
+    """Black images, of which a network without biases knows nothing: every one costs ln 2 before the first update."""
     labels = np.array([0] * 36 + [1] * 4)
     files.write_npz(tmp_path / "a.npz", {"train_x": np.zeros((40, 8, 8), np.uint8), "train_y": labels,
                                          "class_names": np.array(["many", "few"])})  # fmt: skip

@@ -1,4 +1,4 @@
-"""Runs on pictures of several sizes (data.fit=pad_batch): trained, stopped, judged and predicted exactly."""
+"""Runs on images of several sizes (data.fit=pad_batch): trained, stopped, judged and predicted exactly."""
 
 import functools
 import tempfile
@@ -30,7 +30,7 @@ COMMON = (
 
 @functools.cache
 def folder():
-    """Noise of two brightnesses: pictures of 7x8 and 8x5 pixels, and a few of 40x30."""
+    """Noise of two brightnesses: images of 7x8 and 8x5 pixels, and a few of 40x30."""
     root = Path(tempfile.mkdtemp(prefix="cnn_vit_mixed_"))
     rng = np.random.default_rng(0)
     for part, count in (("train", 24), ("val", 9), ("test", 9)):
@@ -85,9 +85,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path, monkeyp
 
 @NAMES
 def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
-    """Batches of 1, 7 and 512 say of each picture what the network says of it alone, without any padding.
+    """Batches of 1, 7 and 512 say of each image what the network says of it alone, without any padding.
 
-    Of single pictures each size compiles once.
+    Of single images each size compiles once.
     """
     network = load(trained(name))
     before = step.eval_step(network.spec, devices.mesh())._cache_size()
@@ -101,11 +101,11 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
     apply = jax.jit(functools.partial(network.network.apply, train=False))
     for at in range(len(split)):
         height, width = split.padded_sizes.image_sizes[at]
-        picture = np.float32(split.read(np.array([at]))[:, :height, :width]) / 255
+        image = np.float32(split.read(np.array([at]))[:, :height, :width]) / 255
         alone, _ = apply(
             network.params,
             network.stats,
-            step.normalize(picture, numbers, "float32"),
+            step.normalize(image, numbers, "float32"),
             mask=np.ones((1, height, width), bool),
         )
         for rows in found:
@@ -136,7 +136,7 @@ def test_a_path_is_read_as_the_run_read_its_own():
     np.testing.assert_allclose(found["rows"]["scores"], expected["rows"]["scores"], rtol=1e-5, atol=1e-6)
 
 
-def test_a_picture_too_small_to_predict_says_so_beside_the_others(tmp_path):
+def test_an_image_too_small_to_predict_says_so_beside_the_others(tmp_path):
     """2 pixels are 1 behind the first stride, and its pooling leaves none; 3 are 2, and 1."""
     for at, sides in enumerate([(2, 9), (3, 9)]):
         Image.fromarray(np.zeros((*sides, 3), np.uint8)).save(tmp_path / f"{at}.png")
@@ -147,7 +147,7 @@ def test_a_picture_too_small_to_predict_says_so_beside_the_others(tmp_path):
 
 
 def test_micro_batches_take_their_masks_along():
-    """A step on two halves of a batch, with pictures of another size in each, changes what one on the whole does."""
+    """A step on two halves of a batch, with images of another size in each, changes what one on the whole does."""
     form = stepping.form("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
     batch = stepping.batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
     for row in range(8):
@@ -168,7 +168,7 @@ def test_micro_batches_take_their_masks_along():
         ("vit", ("model.name=resnet/18",), r"resnet/18 takes no mask, and data\.fit=pad_batch gives one"),
         ("cnn", ("model.batch_norm=true",), r"set model\.batch_norm=false to train with a mask"),
         ("cnn", ("model.head=dense",), r"set model\.head=average for a mask"),
-        ("vit", ("data.augment=('flip', 'mixup(0.2)')",), "mixup takes no pictures of several sizes"),
+        ("vit", ("data.augment=('flip', 'mixup(0.2)')",), "mixup takes no images of several sizes"),
         ("vit", ("data.image_size=30",), "30x30 pixels are not whole 4-pixel patches"),
     ],
 )
@@ -184,7 +184,7 @@ def unmodeled(*changes):
     return settings.load("configs/folder_resnet.py", [*COMMON, f"data.path={folder()}", *changes])
 
 
-def test_a_picture_of_which_nothing_is_left_is_named(tmp_path):
+def test_an_image_of_which_nothing_is_left_is_named(tmp_path):
     """Of 5 pixels the pooling leaves 2, fewer than a window of 3 without padding; 6 leave it 3."""
     final = configured("cnn", "model.kernel_size=3", "model.padding=(1,0)", "model.stride=1")
     least = r"(dark|light)/\d+\.png is read as 8x5 pixels, and the last layer of cnn/test needs 6 a side"
@@ -200,7 +200,7 @@ def test_a_network_that_takes_no_mask_is_not_judged_with_one():
         evaluation.refuse_sizes(network, dataset)
 
 
-def test_a_padded_row_sees_something_of_its_picture():
+def test_a_padded_row_sees_something_of_its_image():
     """The rows that fill up the last batch have a mask that is not empty: nothing is divided by 0."""
     mixed = PaddedSizes(np.array([[20, 20], [3, 4]]), ((8, 8), (20, 20)))
     assert mixed.mask(np.array([0]), (8, 8)).all()

@@ -44,7 +44,7 @@ def test_the_batch_is_the_first_one_as_the_step_draws_it(run, dataset):
     np.testing.assert_allclose((other + kept["seen_share"])[mixed], 1, atol=1e-6)
 
 
-def test_mistakes_are_the_wrong_validation_pictures_of_highest_loss(run, dataset):
+def test_mistakes_are_the_wrong_validation_images_of_highest_loss(run, dataset):
     kept, found = files.read_npz(run / "samples.npz"), evaluation.load_predictions(run, "validation")
     wrong = {int(index): float(loss) for index, loss, label, predicted
              in zip(found["index"], found["loss"], found["label"], found["predicted"], strict=True)
@@ -85,7 +85,7 @@ def test_filters_are_the_first_values_and_the_tested_ones(name, path, tmp_path):
     assert "filters_before" not in samples.learned_features(run, tested)  # they were another run's
 
 
-def test_large_pictures_are_means_of_squares_and_small_ones_stay():
+def test_large_images_are_means_of_squares_and_small_ones_stay():
     images = np.random.default_rng(0).integers(0, 256, (2, 300, 200, 3)).astype(np.uint8)
     found = samples.shrink(images)
     assert found.shape == (2, 100, 66, 3)

@@ -389,7 +389,7 @@ def test_accuracy_of_a_mixture_counts_its_larger_part():
     target, scores = np.asarray(target), np.asarray(scores)
     larger, weight = target.argmax(1), float(target.max(1).min())
     assert 0.5 < weight < 0.95  # this seed mixes
-    assert (larger != one["label"]).any()  # and gives some pictures more of their partner than of themselves
+    assert (larger != one["label"]).any()  # and gives some images more of their partner than of themselves
     expected = (scores.argmax(1) == larger).mean()
     assert expected != (scores.argmax(1) == one["label"]).mean()
     _, (measures,) = learned(of, given, [one], state=state)

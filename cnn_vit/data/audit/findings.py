@@ -10,8 +10,8 @@ from cnn_vit.data.audit.survey import ScannedImage, Survey
 from cnn_vit.data.base.parts import PARTS
 from cnn_vit.data.reading.unreadable import printable_name
 
-UNEVEN = 3  # times as many pictures of one class as of another, from which on it is said
-FEW = 10  # training pictures of a class, below which it is said
+UNEVEN = 3  # times as many images of one class as of another, from which on it is said
+FEW = 10  # training images of a class, below which it is said
 NAMED = 3  # that a sentence names
 
 
@@ -44,8 +44,8 @@ def first_names(names: Sequence[str], most: int = NAMED) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def count_of(count: int, what: str = "picture") -> str:
-    """`1 picture`, `2 pictures`."""
+def count_of(count: int, what: str = "image") -> str:
+    """`1 image`, `2 images`."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
@@ -53,7 +53,7 @@ def count_of(count: int, what: str = "picture") -> str:
 
 
 def broken(found: Survey) -> Iterator[str]:
-    """Files that are no pictures."""
+    """Files that are no images."""
     if found.broken:
         named = [f"{display_path(found, one.path)} ({one.error.reason})" for one in found.broken]
         remedies = list(dict.fromkeys(one.error.remedy for one in found.broken))
@@ -69,11 +69,11 @@ def classes(found: Survey) -> Iterator[str]:
         yield f"there is one class, {printable_name(found.classes[0])}; there must be two at least to tell apart"
     whole = Counter((one.split, one.label) for one in found.images)
     if missing := [printable_name(name) for at, name in enumerate(found.classes) if not whole["train", at]]:
-        yield f"train has no picture of {first_names(missing)} that can be read; add some or take the class away"
+        yield f"train has no image of {first_names(missing)} that can be read; add some or take the class away"
 
 
 def across_splits(found: Survey) -> Iterator[str]:
-    """Pictures on both sides of a line that must part them."""
+    """Images on both sides of a line that must part them."""
     for place, first in enumerate(PARTS):
         for second in PARTS[place + 1 :]:
             same, near = (
@@ -92,7 +92,7 @@ def across_splits(found: Survey) -> Iterator[str]:
 
 
 def shared_with(found: Survey, groups: Sequence[Sequence[int]], first: str, second: str) -> dict[int, int]:
-    """Pictures of the second split that lie in a group with one of the first, and that one."""
+    """Images of the second split that lie in a group with one of the first, and that one."""
     pairs: dict[int, int] = {}
     for group in groups:
         there = [at for at in group if found.images[at].split == first]
@@ -101,12 +101,12 @@ def shared_with(found: Survey, groups: Sequence[Sequence[int]], first: str, seco
 
 
 def two_paths(found: Survey, at: int, other: int) -> str:
-    """Two pictures by name."""
+    """Two images by name."""
     return f"{display_path(found, found.images[at].path)} and {display_path(found, found.images[other].path)}"
 
 
 def two_labels(found: Survey) -> Iterator[str]:
-    """The same picture in two classes."""
+    """The same image in two classes."""
     for groups, how in ((found.duplicates, "pixel for pixel"), (found.near_duplicates, "nearly so")):
         some = [group for group in groups if len({found.images[at].label for at in group}) > 1]
         if some:
@@ -122,27 +122,27 @@ def two_labels(found: Survey) -> Iterator[str]:
 
 
 def skipped(found: Survey) -> Iterator[str]:
-    """Files that are no pictures, and are left out."""
+    """Files that are no images, and are left out."""
     if found.skipped:
         named = [f"{display_path(found, one.name)} ({one.error.reason})" for one in found.skipped]
         yield f"{count_of(len(named))} cannot be read and {'are' if named[1:] else 'is'} left out: {first_names(named)}"
 
 
 def counts(found: Survey) -> Iterator[str]:
-    """Classes of very many and of very few pictures."""
+    """Classes of very many and of very few images."""
     train = found.counts["train"]
     (most, many_), (least, few) = ((int(at), int(train[at])) for at in (train.argmax(), train.argmin()))
     if few and many_ >= UNEVEN * few:
         yield (
-            f"train has {many_ / few:.3g} times as many pictures of {printable_name(found.classes[most])} ({many_:,}) as of "
+            f"train has {many_ / few:.3g} times as many images of {printable_name(found.classes[most])} ({many_:,}) as of "
             f"{printable_name(found.classes[least])} ({few:,}); have each class count alike with "
             "--config.loss.class_weight=balanced, and look at the accuracy of each class"
         )
     if rare := [printable_name(name) for name, count in zip(found.classes, train, strict=True) if 0 < count < FEW]:
-        yield f"train has fewer than {FEW} pictures of {first_names(rare)}; add some"
+        yield f"train has fewer than {FEW} images of {first_names(rare)}; add some"
     for split in PARTS[1:]:
         if split in found.counts and (lost := missing(found, split)):
-            yield f"{split} has no picture of {first_names(lost)}, so its accuracy says nothing about that; add some"
+            yield f"{split} has no image of {first_names(lost)}, so its accuracy says nothing about that; add some"
 
 
 def missing(found: Survey, split: str) -> list[str]:
@@ -151,7 +151,7 @@ def missing(found: Survey, split: str) -> list[str]:
 
 
 def repeated_in_split(found: Survey) -> Iterator[str]:
-    """Pictures that are in a split more than once."""
+    """Images that are in a split more than once."""
     for split in found.counts:
         spare = {}
         for groups, what in ((found.duplicates, "same"), (found.near_duplicates, "near")):
@@ -170,7 +170,7 @@ def repeated_in_split(found: Survey) -> Iterator[str]:
 
 
 def blank(found: Survey) -> Iterator[str]:
-    """Pictures of one color."""
+    """Images of one color."""
     if some := [display_path(found, one.path) for one in found.images if one.blank]:
         yield f"{count_of(len(some))} of one color throughout ({first_names(some)}); take {'them' if some[1:] else 'it'} away"
 
@@ -214,7 +214,7 @@ def to_record(found: Survey) -> dict[str, Any]:
         "splits": {
             split: dict(zip(found.classes, numbers.tolist(), strict=True)) for split, numbers in found.counts.items()
         },
-        "pictures": len(found.images) + len(found.broken),
+        "images": len(found.images) + len(found.broken),
         "sizes": size_summary(found.images),
         "formats": dict(Counter(one.format for one in found.images).most_common()),
         "colors": {
@@ -253,7 +253,7 @@ def to_record(found: Survey) -> dict[str, Any]:
 
 
 def image_record(found: Survey, at: int) -> dict[str, str]:
-    """A picture."""
+    """An image."""
     one = found.images[at]
     return {"path": one.path, "split": one.split, "class": found.classes[one.label]}
 
@@ -271,5 +271,5 @@ def size_summary(seen: Sequence[ScannedImage]) -> dict[str, Any] | None:
         "smallest": list(by_area[0]),
         "median": np.round(np.median(both, axis=0)).astype(int).tolist(),
         "largest": list(by_area[-1]),
-        "commonest": {"size": list(common), "pictures": count},
+        "commonest": {"size": list(common), "images": count},
     }

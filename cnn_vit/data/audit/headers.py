@@ -1,4 +1,4 @@
-"""A first look at any data: classes, how many pictures of each, their sizes and colors, before a size is chosen.
+"""A first look at any data: classes, how many images of each, their sizes and colors, before a size is chosen.
 
 Sizes and colors are read from headers; nothing is decoded, but for what is skipped.
 """
@@ -15,7 +15,7 @@ from cnn_vit.data.reading import checking, unreadable
 from cnn_vit.data.reading.unreadable import UnreadableFile
 from cnn_vit.data.sections import complete_section
 
-MOST_READ = 2_000  # pictures of a part, at most, whose headers are read
+MOST_READ = 2_000  # images of a part, at most, whose headers are read
 
 
 class HeaderSummary(NamedTuple):
@@ -23,7 +23,7 @@ class HeaderSummary(NamedTuple):
 
     Attributes:
         classes: names in the order of the labels.
-        counts: (K,) pictures of each class, of all parts together.
+        counts: (K,) images of each class, of all parts together.
         image_sizes: (n, 2) height and width in pixels of those whose headers were read, taken evenly from each part.
         colored: whether any of these is stored in color.
         sampled: whether there are others.
@@ -45,7 +45,7 @@ def summarize_headers(section: Mapping[str, Any]) -> HeaderSummary:
         section: settings of the data without `data.`, as `data.section_for_path` gives them; its size and colors are not read.
 
     Raises:
-        UserError: nothing there, or in another layout; one class; no picture that can be read.
+        UserError: nothing there, or in another layout; one class; no image that can be read.
     """
     final = complete_section(section)
     found, skipped, verdicts = load_readable(final)
@@ -70,7 +70,7 @@ def summarize_headers(section: Mapping[str, Any]) -> HeaderSummary:
 
 
 def headers(part: Part, verdicts: Any) -> tuple[list[Header], list[UnreadableFile]]:
-    """Headers of some pictures of a part, taken evenly, and what has none that can be read."""
+    """Headers of some images of a part, taken evenly, and what has none that can be read."""
     if isinstance(part, PixelPart):
         return [Header(*part.shape[:2], part.shape[2] == 3)], []
     count = min(len(part.labels), MOST_READ)

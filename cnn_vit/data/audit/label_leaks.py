@@ -1,4 +1,4 @@
-"""Labels in the names of picture files: whoever is shown the names is told the answer.
+"""Labels in the names of image files: whoever is shown the names is told the answer.
 
 A name is what follows the class folder, without its ending, in words and numbers: `cats/cat-007.jpg` is "cat", "007".
 Upper and lower case are one, and a plural's s is nothing.

@@ -1,15 +1,15 @@
-"""Pictures that are the same or nearly so: a perceptual hash, and a search whose cost does not grow as the square.
+"""Images that are the same or nearly so: a perceptual hash, and a search whose cost does not grow as the square.
 
 The hash is pHash's (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010): the lowest
 frequencies of a small gray thumbnail, here kept as numbers, as the signs of handwritten digits are much the same. A k-d
-tree finds each picture's nearest ones; two are nearly the same where their thumbnails correlate by ALIKE. No such pair
+tree finds each image's nearest ones; two are nearly the same where their thumbnails correlate by ALIKE. No such pair
 lies farther apart in the tree than the correlation allows, so that none is missed but among more than NEIGHBORS, which
 are then joined through one another.
 
 That finds copies in another format, quality or size, or a little brighter; none that are cut, turned or mirrored.
 Measured: of 150 flowers at 224 pixels all were found again as JPEG of quality 30 to 90, at a third, half and twice the
 size and as WebP of half the size, 93 % as GIF of 64 colors, 87 % a tenth brighter; of 1,797 and of 70,000 handwritten
-digits no two were taken for one another (ALIKE of 0.997 takes 8 pairs), of CIFAR-10's 60,000 pictures 10 pairs. 70,000
+digits no two were taken for one another (ALIKE of 0.997 takes 8 pairs), of CIFAR-10's 60,000 images 10 pairs. 70,000
 digits take 8 s of one core.
 """
 
@@ -27,7 +27,7 @@ NEIGHBORS = 8
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:  # (H, W, C) -> (16, 16)
-    """A picture's look: gray levels. What is smaller has its pixels repeated, as smoothing would make all alike."""
+    """An image's look: gray levels. What is smaller has its pixels repeated, as smoothing would make all alike."""
     gray = images.to_channels(pixels, 1)
     height, width, _ = gray.shape
     size = min(height, SIDE), min(width, SIDE)
@@ -36,15 +36,15 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:  # (H, W, C) -> (16, 16)
 
 
 def duplicate_groups(digests: Sequence[bytes], thumbnails: np.ndarray) -> tuple[list[list[int]], list[list[int]]]:
-    """Pictures that go together.
+    """Images that go together.
 
     Args:
-        digests: of the pixels of each picture.
+        digests: of the pixels of each image.
         thumbnails: (N, 16, 16) uint8.
 
     Returns:
         Places of those of the same pixels, and of those nearly the same, two at least in each group, ascending. A group
-        of the second kind holds pictures of two looks at least, and all that have one of them.
+        of the second kind holds images of two looks at least, and all that have one of them.
     """
     alike: dict[bytes, list[int]] = {}
     for at, digest in enumerate(digests):

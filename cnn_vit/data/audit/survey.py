@@ -1,4 +1,4 @@
-"""A look at a whole data set before anything is trained on it: every picture once, decoded.
+"""A look at a whole data set before anything is trained on it: every image once, decoded.
 
 What is counted is what training would see: the splits that the settings lay out. What stands in the way of that is told
 instead of raised, but for a folder in which no classes can be found.
@@ -31,7 +31,7 @@ from cnn_vit.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """A picture.
+    """An image.
 
     Attributes:
         split: of it.
@@ -57,7 +57,7 @@ class ScannedImage:
     @property
     def path(self) -> str:
         """Of its file; else what it is called."""
-        return f"{self.split} picture {self.index}" if isinstance(self.part, PixelPart) else self.part.where(self.index)
+        return f"{self.split} image {self.index}" if isinstance(self.part, PixelPart) else self.part.where(self.index)
 
 
 class BrokenFile(NamedTuple):
@@ -83,11 +83,11 @@ class Survey:
         source: name of the data source.
         path: that it read.
         classes: names in the order of the labels.
-        counts: split -> pictures of each class (K,), broken ones among them.
-        images: every picture that can be read.
+        counts: split -> images of each class (K,), broken ones among them.
+        images: every image that can be read.
         broken: every one that cannot, and would stop training.
         skipped: files that cannot be read and would be left out, as `data.on_bad_image=skip` asks.
-        duplicates: places in `seen` of pictures with the same pixels, a list for each group.
+        duplicates: places in `seen` of images with the same pixels, a list for each group.
         near_duplicates: likewise of those nearly the same.
         label_leaks: what the names of the files tell, in places of `seen`; None where there are no names.
         ignored: files passed over.
@@ -140,7 +140,7 @@ def survey(section: Mapping[str, Any], *, told: OnProgress = lambda done, count:
 
     Args:
         section: settings of the data, as for `data.load`.
-        told: given how many pictures have been looked at, of how many; from several threads.
+        told: given how many images have been looked at, of how many; from several threads.
 
     Raises:
         UserError: no classes can be found, for the reason that `data.load` gives.
@@ -194,7 +194,7 @@ def lay_out_splits(
 def scan_images(
     parts: Mapping[str, Part], rows: Mapping[str, tuple[str, np.ndarray]], workers: int, told: OnProgress
 ) -> tuple[list[ScannedImage], list[BrokenFile], list[bytes], np.ndarray]:
-    """Every picture that can be read, with the digest of its pixels and its thumbnail, and every one that cannot."""
+    """Every image that can be read, with the digest of its pixels and its thumbnail, and every one that cannot."""
     count, done = sum(len(at) for _, at in rows.values()), 0
     seen: list[ScannedImage] = []
     broken: list[BrokenFile] = []
@@ -223,7 +223,7 @@ def scan_images(
 
 
 def scan_image(split: str, part: Part, index: int) -> tuple[ScannedImage, bytes, np.ndarray] | BrokenFile:
-    """One picture: what is to be known of it, the digest of its pixels in color, and its thumbnail."""
+    """One image: what is to be known of it, the digest of its pixels in color, and its thumbnail."""
     label = int(part.labels[index])
     try:
         kind, colored, pixels = read_any_image(part, index)
@@ -238,7 +238,7 @@ def scan_image(split: str, part: Part, index: int) -> tuple[ScannedImage, bytes,
 
 
 def read_any_image(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
-    """Format, whether it is in color, and pixels (H, W, 3) of a picture."""
+    """Format, whether it is in color, and pixels (H, W, 3) of an image."""
     if isinstance(part, PixelPart):
         pixels = part.read(np.array([index]))[0]
         return "pixels", pixels.shape[2] == 3, images.to_channels(pixels, 3)
@@ -262,7 +262,7 @@ def find_label_leaks(seen: list[ScannedImage], classes: tuple[str, ...]) -> Labe
 def sample_images(
     found: Survey, *, each_class: int, side: int, most: int
 ) -> dict[int, np.ndarray]:  # -> (n, side, side, 3)
-    """Some pictures of each of the first classes, taken evenly, whole and in their proportions: label -> pixels."""
+    """Some images of each of the first classes, taken evenly, whole and in their proportions: label -> pixels."""
     by_class: dict[int, list[ScannedImage]] = {}
     for one in found.images:
         by_class.setdefault(one.label, []).append(one)
@@ -278,7 +278,7 @@ def take_evenly(of: list[ScannedImage], most: int) -> list[ScannedImage]:
 
 
 def on_gray_squares(some: list[ScannedImage], side: int) -> np.ndarray:  # -> (n, side, side, 3)
-    """Pictures on gray squares; the pixels of small ones are squares too."""
+    """Images on gray squares; the pixels of small ones are squares too."""
     found = []
     for one in some:
         _, _, pixels = read_any_image(one.part, one.index)

@@ -3,7 +3,7 @@
 A recipe writes them in order as texts, `("pad_crop(4)", "flip", "mixup(0.2)")`: a name of OPERATIONS and its numbers,
 by position or by name. The numbers are arguments of the compiled program: another strength compiles nothing.
 
-Chance: the operation at place p draws from `fold_in(row's key, p)`, so that a picture's changes depend on nothing
+Chance: the operation at place p draws from `fold_in(row's key, p)`, so that an image's changes depend on nothing
 around it; a mixing operation draws one weight and one permutation of the batch from `fold_in(mix_key, p)`.
 """
 
@@ -68,7 +68,7 @@ class Operation(NamedTuple):
         numbers: what it takes in brackets.
         mixes: whether it works on the whole batch and changes the labels with the pixels.
         all_rows: whether it is given all rows with their keys, and itself sees to it that none depends on another.
-        masks: whether it has a keyword `mask` (H, W), and changes a picture smaller than its image as if it were alone.
+        masks: whether it has a keyword `mask` (H, W), and changes an image smaller than its image as if it were alone.
     """
 
     meaning: str
@@ -80,7 +80,7 @@ class Operation(NamedTuple):
 
 
 def check(operations: Sequence[str], *, masked: bool = False) -> None:
-    """Refuses what is no operation or has wrong numbers; `masked`, also what cannot tell a picture from its padding.
+    """Refuses what is no operation or has wrong numbers; `masked`, also what cannot tell an image from its padding.
 
     Raises:
         UserError: naming the text, what it takes, and the nearest names.
@@ -90,7 +90,7 @@ def check(operations: Sequence[str], *, masked: bool = False) -> None:
         if masked and not OPERATIONS[name].masks:
             able = ", ".join(other for other, operation in OPERATIONS.items() if operation.masks)
             raise UserError(
-                f"data.augment: {name} takes no pictures of several sizes (data.fit=pad_batch); take of {able}"
+                f"data.augment: {name} takes no images of several sizes (data.fit=pad_batch); take of {able}"
             )
 
 
@@ -114,7 +114,7 @@ def build_augmentation(operations: Sequence[str], num_classes: int) -> Callable:
     Returns:
         augment(images (B, H, W, C) uint8, labels (B,) int32, row_keys (B,) keys, mix_key, numbers, mask=None) ->
         (images (B, H, W, C) float32 in 0..1, target (B, K) float32, each row a distribution). `operation_numbers` as the function
-        of this name gives them, or the same as arrays. `mask` (B, H, W) is True on each picture's own pixels; the
+        of this name gives them, or the same as arrays. `mask` (B, H, W) is True on each image's own pixels; the
         others are black, before and after.
 
     Raises:
@@ -147,7 +147,7 @@ def build_augmentation(operations: Sequence[str], num_classes: int) -> Callable:
 def change_each_alone(
     operation: Operation, images: jax.Array, mask: jax.Array, keys: jax.Array, given: Sequence
 ) -> jax.Array:
-    """Pictures changed as if each were alone, black elsewhere."""
+    """Images changed as if each were alone, black elsewhere."""
 
     def change(image, mask, key):
         return jnp.where(mask[..., None], operation.change(image, key, *given, mask=mask), 0)
@@ -270,13 +270,13 @@ OPERATIONS = {
         "one operation drawn from fourteen, of any strength, in wide ranges", policies.trivialaugment, all_rows=True
     ),
     "mixup": Operation(
-        "two pictures added, w and 1 - w, labels too; w from Beta(alpha, alpha), alpha 0 is off",
+        "two images added, w and 1 - w, labels too; w from Beta(alpha, alpha), alpha 0 is off",
         mix.mixup,
         (NumberKeyword("alpha", 0.2, 0, 100),),
         mixes=True,
     ),
     "cutmix": Operation(
-        "a box of another picture pasted in, labels by area; 1 - w of it, w from Beta(alpha, alpha), alpha 0 is off",
+        "a box of another image pasted in, labels by area; 1 - w of it, w from Beta(alpha, alpha), alpha 0 is off",
         mix.cutmix,
         (NumberKeyword("alpha", 1, 0, 100),),
         mixes=True,

@@ -1,8 +1,8 @@
-"""What the pixels of a picture hold: brightness, contrast, saturation, a hole; drawn anew for each picture.
+"""What the pixels of an image hold: brightness, contrast, saturation, a hole; drawn anew for each image.
 
-Each operation takes one image (H, W, C), float32 in 0..1, the picture's own key and its numbers, and gives an image of
+Each operation takes one image (H, W, C), float32 in 0..1, the image's own key and its numbers, and gives an image of
 the same shape, within 0..1; `augment` maps it over the rows of a batch. `mask` (H, W) is True on the pixels of a
-picture that is smaller than its image, which is black elsewhere; what is written there does not count.
+image that is smaller than its image, which is black elsewhere; what is written there does not count.
 """
 
 import jax
@@ -24,7 +24,7 @@ def jitter(
 ) -> jax.Array:  # (H, W, C), (), (), (), () -> (H, W, C)
     """Brightness, then contrast, then saturation, each by a factor drawn evenly from 1 - strength to 1 + strength.
 
-    After each step values are cut to 0..1. A gray picture has no saturation to change. (torchvision's ColorJitter draws
+    After each step values are cut to 0..1. A gray image has no saturation to change. (torchvision's ColorJitter draws
     the order too.)
     """
     factors = 1 + jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0) * jnp.stack([brightness, contrast, saturation])
@@ -43,10 +43,10 @@ def erase(
     *,
     mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C), (), (), (), () -> (H, W, C)
-    """Blackens a random box, in a share `probability` of the pictures: random erasing, Zhong et al., arXiv:1708.04896.
+    """Blackens a random box, in a share `probability` of the images: random erasing, Zhong et al., arXiv:1708.04896.
 
     The box has an even share of the area from `min_area` to `max_area`, a height-to-width ratio from 0.3 to 1/0.3, even
-    in its logarithm, sides rounded to whole pixels and at most the picture's, and an even place wholly inside. Departs
+    in its logarithm, sides rounded to whole pixels and at most the image's, and an even place wholly inside. Departs
     from the paper, whose holes are random values and whose boxes that do not fit are drawn again.
     """
     height: jax.Array | int = image.shape[0] if mask is None else mask.any(1).sum()
@@ -65,7 +65,7 @@ def erase(
 def box_mask(
     height: int, width: int, top: jax.Array, left: jax.Array, tall: jax.Array, wide: jax.Array
 ) -> jax.Array:  # -> (H, W)
-    """True inside a box of whole pixels, whose place may lie outside the picture."""
+    """True inside a box of whole pixels, whose place may lie outside the image."""
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
     return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
 

@@ -1,8 +1,8 @@
-"""Where the pixels of a picture go: crops, shifts, turns and mirror images, drawn anew for each picture.
+"""Where the pixels of an image go: crops, shifts, turns and mirror images, drawn anew for each image.
 
-Each operation takes one image (H, W, C), float32 in 0..1, the picture's own key and its numbers, and gives an image of
-the same shape; `augment` maps it over the rows of a batch. Pixels that come from outside the picture are black (0).
-Where a picture is smaller than its image it lies in the top left corner, and is changed as if it were alone: `mask`
+Each operation takes one image (H, W, C), float32 in 0..1, the image's own key and its numbers, and gives an image of
+the same shape; `augment` maps it over the rows of a batch. Pixels that come from outside the image are black (0).
+Where an image is smaller than its image it lies in the top left corner, and is changed as if it were alone: `mask`
 (H, W) is True on its pixels, and the others are black. What is written there does not count.
 
 Reading between pixels is bilinear: four pixels are fetched, each with a tent's weight. The other form, a product with
@@ -37,7 +37,7 @@ def pad_crop(
 def shift(
     image: jax.Array, key: jax.Array, pixels: jax.Array, *, mask: jax.Array | None = None
 ) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
-    """Moves a picture by up to `pixels` along each axis, fractions of a pixel included, evenly distributed."""
+    """Moves an image by up to `pixels` along each axis, fractions of a pixel included, evenly distributed."""
     down, right = jax.random.uniform(key, (2,), minval=-pixels, maxval=pixels)
     return transform(image, down=down, right=right)
 
@@ -45,7 +45,7 @@ def shift(
 def rotate(
     image: jax.Array, key: jax.Array, degrees: jax.Array, *, mask: jax.Array | None = None
 ) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
-    """Turns a picture about its center by up to `degrees` either way, evenly distributed."""
+    """Turns an image about its center by up to `degrees` either way, evenly distributed."""
     return transform(image, angle=jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)), mask=mask)
 
 
@@ -58,15 +58,15 @@ def affine(
     *,
     mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C), (), (), (), () -> (H, W, C)
-    """Turns, enlarges and moves a picture at once; all draws are even and independent.
+    """Turns, enlarges and moves an image at once; all draws are even and independent.
 
     Args:
         image: in 0..1.
-        key: of this picture.
+        key: of this image.
         degrees: largest turn about the center, either way.
         shift: largest move along each axis, in pixels.
         scale: the size changes by a factor from 1 / (1 + scale) to 1 + scale, even in its logarithm.
-        mask: of this picture's pixels.
+        mask: of this image's pixels.
     """
     turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
     return transform(
@@ -80,7 +80,7 @@ def affine(
 
 
 def flip(image: jax.Array, key: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (H, W, C), () -> (H, W, C)
-    """Mirrors left and right, for half of the pictures."""
+    """Mirrors left and right, for half of the images."""
     columns = jnp.arange(image.shape[1])
     mirrored = columns[::-1] if mask is None else mask.any(0).sum() - 1 - columns
     return jnp.take(image, jnp.where(jax.random.bernoulli(key), mirrored, columns), axis=1, mode="clip")
@@ -89,12 +89,12 @@ def flip(image: jax.Array, key: jax.Array, *, mask: jax.Array | None = None) -> 
 def resized_crop(
     image: jax.Array, key: jax.Array, min_area: jax.Array, max_area: jax.Array, *, mask: jax.Array | None = None
 ) -> jax.Array:  # (H, W, C), (), (), () -> (H, W, C)
-    """A random box of the picture, brought to the whole size.
+    """A random box of the image, brought to the whole size.
 
     The box has an even share of the area from `min_area` to `max_area`, a width-to-height ratio in pixels from 3/4 to
     4/3, even in its logarithm, and an even place; all are real numbers. Only ratios whose box fits are drawn, so none
     is tried again (torchvision's whole-pixel boxes are drawn again and again, which favors small areas). Pixels at the
-    picture's edge stand for those beyond.
+    image's edge stand for those beyond.
 
     Source: Szegedy et al., arXiv:1409.4842, section 6.
     """
@@ -102,24 +102,24 @@ def resized_crop(
     areas, ratios, places = jax.random.split(key, 3)
     area = jax.random.uniform(areas, minval=min_area, maxval=max_area)
     limit = jnp.log(ASPECT)
-    narrowest = jnp.clip(jnp.log(area * width / height), -limit, limit)  # the box as high as the picture
+    narrowest = jnp.clip(jnp.log(area * width / height), -limit, limit)  # the box as high as the image
     widest = jnp.clip(jnp.log(width / (area * height)), -limit, limit)
     ratio = jnp.exp(jax.random.uniform(ratios, minval=narrowest, maxval=jnp.maximum(narrowest, widest)))
-    tall = jnp.minimum(jnp.sqrt(area * width / (height * ratio)), 1)  # shares of the picture's sides
+    tall = jnp.minimum(jnp.sqrt(area * width / (height * ratio)), 1)  # shares of the image's sides
     wide = jnp.minimum(jnp.sqrt(area * height * ratio / width), 1)
     down, right = jax.random.uniform(places, (2,))
     return zoom(image, top=down * (1 - tall), left=right * (1 - wide), tall=tall, wide=wide, mask=mask)
 
 
 def image_sides(image: jax.Array, mask: jax.Array | None) -> tuple[jax.Array | int, jax.Array | int]:
-    """Height and width of the picture in an image: the whole of it, or where its mask is True, as floats."""
+    """Height and width of the image in an image: the whole of it, or where its mask is True, as floats."""
     if mask is None:
         return image.shape[0], image.shape[1]
     return mask.any(1).sum(dtype=jnp.float32), mask.any(0).sum(dtype=jnp.float32)
 
 
 def roll(image: jax.Array, down: jax.Array, right: jax.Array) -> jax.Array:  # (H, W, C), (), () -> (H, W, C)
-    """The picture moved by whole pixels, black where nothing came from."""
+    """The image moved by whole pixels, black where nothing came from."""
     height, width, _ = image.shape
     rows, columns = jnp.arange(height) - down, jnp.arange(width) - right
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
@@ -136,7 +136,7 @@ def transform(
     right: jax.Array | float = 0.0,
     mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
-    """The picture turned about its center (radians, counterclockwise), enlarged by `scale`, then moved (pixels)."""
+    """The image turned about its center (radians, counterclockwise), enlarged by `scale`, then moved (pixels)."""
     height, width = image_sides(image, mask)
     y = jnp.arange(image.shape[0], dtype=jnp.float32)[:, None] - ((height - 1) / 2 + down)
     x = jnp.arange(image.shape[1], dtype=jnp.float32)[None, :] - ((width - 1) / 2 + right)
@@ -153,7 +153,7 @@ def zoom(
     wide: jax.Array,
     mask: jax.Array | None = None,
 ) -> jax.Array:  # (H, W, C) -> (H, W, C)
-    """A box of the picture brought to the whole size; its place and its sides are shares of the picture's sides."""
+    """A box of the image brought to the whole size; its place and its sides are shares of the image's sides."""
     height, width = image_sides(image, mask)
     y = (top + tall * pixel_centers(image.shape[0], height)) * height - 0.5
     x = (left + wide * pixel_centers(image.shape[1], width)) * width - 0.5

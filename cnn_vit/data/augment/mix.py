@@ -1,4 +1,4 @@
-"""Pictures mixed with pictures of the same batch, and their labels in the same shares.
+"""Images mixed with images of the same batch, and their labels in the same shares.
 
 Each operation takes the images (B, H, W, C) and soft labels (B, K) of the global batch, one key and a strength; it
 draws one weight and one permutation for the whole batch. Strength 0 is off: the weight is 1.
@@ -17,7 +17,7 @@ def apply_mixing(
 ) -> tuple[jax.Array, jax.Array]:  # (B, H, W, C), (B, K), (), () -> (B, H, W, C), (B, K)
     """One mixing operation; on a CPU not even begun where it is off.
 
-    There the branch is what keeps XLA from computing every earlier operation twice, once for a picture and once for its
+    There the branch is what keeps XLA from computing every earlier operation twice, once for an image and once for its
     partner: 215,000 instead of 65,000 images of 32x32x3 per CPU-second for pad_crop, flip and mixup. Other platforms
     would have to ask the device which way to go.
     """
@@ -36,7 +36,7 @@ def keep_batch(images: jax.Array, target: jax.Array, *_) -> tuple[jax.Array, jax
 def mixup(
     images: jax.Array, target: jax.Array, key: jax.Array, alpha: jax.Array
 ) -> tuple[jax.Array, jax.Array]:  # (B, H, W, C), (B, K), (), () -> (B, H, W, C), (B, K)
-    """Adds up two pictures, w of one and 1 - w of the other, w from Beta(alpha, alpha).
+    """Adds up two images, w of one and 1 - w of the other, w from Beta(alpha, alpha).
 
     Zhang et al., arXiv:1710.09412, section 2.
     """
@@ -49,9 +49,9 @@ def mixup(
 def cutmix(
     images: jax.Array, target: jax.Array, key: jax.Array, alpha: jax.Array
 ) -> tuple[jax.Array, jax.Array]:  # (B, H, W, C), (B, K), (), () -> (B, H, W, C), (B, K)
-    """Replaces a box of each picture by another's, about 1 - w of the area, w from Beta(alpha, alpha).
+    """Replaces a box of each image by another's, about 1 - w of the area, w from Beta(alpha, alpha).
 
-    The box has the picture's shape and its center anywhere; what sticks out is cut off. Labels are mixed by the pixels
+    The box has the image's shape and its center anywhere; what sticks out is cut off. Labels are mixed by the pixels
     really replaced. Yun et al., arXiv:1905.04899, section 3.1; one box for the batch, as in its published code.
     """
     weights, orders, places = jax.random.split(key, 3)

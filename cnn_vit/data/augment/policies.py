@@ -1,11 +1,11 @@
-"""RandAugment and TrivialAugment: for each picture, operations drawn evenly from one list of fourteen.
+"""RandAugment and TrivialAugment: for each image, operations drawn evenly from one list of fourteen.
 
 RandAugment: Cubuk et al., arXiv:1909.13719: `count` operations one after the other, all of one magnitude, 0 to 10.
 TrivialAugment: Müller and Hutter, arXiv:2103.10158, its wide ranges: one operation, its strength drawn evenly from 31
 steps. In the table s is magnitude / 10, or step / 30; the sign is drawn too.
 
     operation        RandAugment                      TrivialAugment
-    identity         the picture as it is             the same
+    identity         the image as it is             the same
     autocontrast     each channel stretched to 0..1   the same
     equalize         each channel's histogram flat    the same
     rotate           +- 30 s degrees                  +- 135 s degrees
@@ -20,7 +20,7 @@ Beyond magnitude 10, which the first paper uses for large networks, ranges go on
 below 0. Departs from the published programs: strength grows with s everywhere (RandAugment's posterizes and solarizes
 least at the highest magnitude; the factors of both run from 0.1 to 1.9, or 0.01 to 2, with nothing changed in the
 middle); bits are rounded, degrees and moves are no whole numbers; pixels are read bilinearly, not the nearest; a gray
-picture has no color to change. What comes in from outside is gray, 128 of 255, as in RandAugment's; TrivialAugment's is
+image has no color to change. What comes in from outside is gray, 128 of 255, as in RandAugment's; TrivialAugment's is
 black. Not the list of big_vision, which has no identity, has invert, cutout and solarize-add besides, and whose
 contrast blends with (number of pixels / 256) instead of the mean level.
 
@@ -70,7 +70,7 @@ WIDE = Ranges(degrees=135, shear=0.99, share=0, pixels=32, bits=6, factor=0.99)
 def randaugment(
     images: jax.Array, keys: jax.Array, count: jax.Array, magnitude: jax.Array
 ) -> jax.Array:  # (B, H, W, C), (B,), (), () -> (B, H, W, C)
-    """`count` operations in turn for each picture, of strength magnitude / 10."""
+    """`count` operations in turn for each image, of strength magnitude / 10."""
     times, strength = jnp.asarray(count, jnp.int32), jnp.asarray(magnitude, jnp.float32) / 10
 
     def one(image, key):
@@ -85,7 +85,7 @@ def randaugment(
 
 
 def trivialaugment(images: jax.Array, keys: jax.Array) -> jax.Array:  # (B, H, W, C), (B,) -> (B, H, W, C)
-    """One operation for each picture, of a strength drawn evenly from 0, 1/30 ... 1."""
+    """One operation for each image, of a strength drawn evenly from 0, 1/30 ... 1."""
 
     def one(image, key):
         which, steps = jax.random.split(key)
@@ -118,7 +118,7 @@ def apply_random_operation(
 
 
 def identity(image: jax.Array, signed: jax.Array, ranges: Ranges) -> jax.Array:
-    """The picture as it is."""
+    """The image as it is."""
     return image
 
 

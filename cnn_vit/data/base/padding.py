@@ -1,8 +1,8 @@
-"""Pictures of several sizes in one data set, none cropped, and the few sizes that their batches have (`pad_batch`).
+"""Images of several sizes in one data set, none cropped, and the few sizes that their batches have (`pad_batch`).
 
-A picture lies in the top left corner of black and a mask says which pixels are its own. Each batch has the smallest, of
-at most eight sizes fixed at the start, that holds all its pictures; a size that comes up compiles the step once more.
-The largest is the image size and holds every picture, as larger ones are made smaller. The others are chosen for what
+An image lies in the top left corner of black and a mask says which pixels are its own. Each batch has the smallest, of
+at most eight sizes fixed at the start, that holds all its images; a size that comes up compiles the step once more.
+The largest is the image size and holds every image, as larger ones are made smaller. The others are chosen for what
 batches of this size need: of 128 photos, upright and not, nearly all need the largest.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PAD_BATCH = "pad_batch"  # the `data.fit` that leaves pictures their own sizes
+PAD_BATCH = "pad_batch"  # the `data.fit` that leaves images their own sizes
 MOST = 8  # sizes
 STEP = 8  # pixels: sides of all but the largest are multiples
 DRAWN = 256  # batches that are looked at for what they need
-FEW = 1024  # pictures by themselves, and most of a batch, that are looked at
-JUDGED = 1 / 30  # a picture judged against one learned from: a tenth as many, and without the way back
+FEW = 1024  # images by themselves, and most of a batch, that are looked at
+JUDGED = 1 / 30  # an image judged against one learned from: a tenth as many, and without the way back
 WORTH = 0.01  # share of all padded pixels that a further size must save, for its compilation
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -24,22 +24,22 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 @dataclass(frozen=True)
 class PaddedSizes:
-    """What of the images of a split is picture.
+    """What of the images of a split is image.
 
     Attributes:
-        image_sizes: (N, 2) int32, height and width of each picture, in the top left corner of what is read.
-        buckets: of batches, by their area; the last holds every picture.
+        image_sizes: (N, 2) int32, height and width of each image, in the top left corner of what is read.
+        buckets: of batches, by their area; the last holds every image.
     """
 
     image_sizes: np.ndarray
     buckets: tuple[Size, ...]
 
     def bucket_for(self, examples: np.ndarray) -> Size:
-        """The smallest size that holds all these pictures, (n,) indices."""
+        """The smallest size that holds all these images, (n,) indices."""
         return self.buckets[int(first_bucket_that_fits(self.buckets, self.image_sizes[examples].max(0)[None])[0])]
 
     def mask(self, examples: np.ndarray, size: Size) -> np.ndarray:  # (n,) -> (n, H, W)
-        """True on the pixels of each picture in an image of a size."""
+        """True on the pixels of each image in an image of a size."""
         rows, columns = (np.arange(side) < self.image_sizes[examples, axis, None] for axis, side in enumerate(size))
         return rows[:, :, None] & columns[:, None, :]
 
@@ -53,13 +53,13 @@ class PaddedSizes:
 
 
 def shrink_to_fit(own: Size, most: Size) -> Size:
-    """(height, width) of a picture that is made smaller, in its proportions, where it is larger than `most`."""
+    """(height, width) of an image that is made smaller, in its proportions, where it is larger than `most`."""
     scale = min(1, most[0] / own[0], most[1] / own[1])
     return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
 
 def pad_bottom_right(pixels: np.ndarray, size: Size) -> np.ndarray:  # (h, w, C) -> (height, width, C)
-    """A picture in the top left corner of black."""
+    """An image in the top left corner of black."""
     if pixels.shape[:2] == size:
         return pixels
     found = np.zeros((*size, pixels.shape[-1]), pixels.dtype)
@@ -74,12 +74,12 @@ def first_bucket_that_fits(sizes: Sequence[Size], sides: np.ndarray) -> np.ndarr
 
 
 def choose_buckets(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, ...]:
-    """The sizes for batches of pictures, one after the other the one that saves the most padding.
+    """The sizes for batches of images, one after the other the one that saves the most padding.
 
     Args:
-        sides: (N, 2), height and width of each picture trained on.
+        sides: (N, 2), height and width of each image trained on.
         largest: the size that holds everything.
-        batch_size: pictures of a batch; which, is drawn here, always alike.
+        batch_size: images of a batch; which, is drawn here, always alike.
 
     Returns:
         At most eight sizes by their area, the last of which is `largest`.
@@ -99,7 +99,7 @@ def choose_buckets(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[S
 
 
 def candidate_sizes(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sizes (n, 2) that batches and pictures by themselves need, in whole steps, and how much each weighs (n,)."""
+    """The sizes (n, 2) that batches and images by themselves need, in whole steps, and how much each weighs (n,)."""
     chance = np.random.Generator(np.random.Philox(0)).random((DRAWN, min(batch_size, FEW)))
     batches = sides[(chance * len(sides)).astype(np.int64)].max(1)  # (DRAWN, 2)
     singles = sides[np.arange(min(len(sides), FEW)) * len(sides) // min(len(sides), FEW)]

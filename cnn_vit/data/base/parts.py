@@ -48,13 +48,13 @@ class SourceInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class PixelPart:
-    """A part whose pictures are pixels already, all of one shape.
+    """A part whose images are pixels already, all of one shape.
 
     Attributes:
         labels: (N,) int32.
         shape: (H, W, C).
         read: indices (n,) -> (n, H, W, C) uint8; safe in threads.
-        is_generated: whether `read` computes the pictures, instead of looking them up.
+        is_generated: whether `read` computes the images, instead of looking them up.
     """
 
     labels: np.ndarray
@@ -64,13 +64,13 @@ class PixelPart:
     names: None = None
 
     def select_rows(self, rows: np.ndarray) -> "PixelPart":
-        """Some of the pictures, (n,) indices, as a part."""
+        """Some of the images, (n,) indices, as a part."""
         return PixelPart(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.is_generated)
 
 
 @dataclass(frozen=True)
 class EncodedPart:
-    """A part whose pictures are files of some format, of any sizes.
+    """A part whose images are files of some format, of any sizes.
 
     Attributes:
         labels: (N,) int32.
@@ -128,7 +128,7 @@ class SourceData:
     Attributes:
         classes: names in the order of the labels.
         parts: "train", and "validation" and "test" where there are such.
-        generator_settings: keywords that pictures are drawn from, for their fingerprint; None where the data are data.
+        generator_settings: keywords that images are drawn from, for their fingerprint; None where the data are data.
         facts: for data.json.
         is_undivided: whether train is all there is, to be cut in three.
     """

@@ -32,13 +32,13 @@ class Split:
 
     Attributes:
         labels: (N,) int32.
-        read: indices (n,) -> pictures (n, H, W, C) uint8; safe in threads. Raises UserError where a picture turns out
+        read: indices (n,) -> images (n, H, W, C) uint8; safe in threads. Raises UserError where an image turns out
             unreadable.
         in_memory: whether `read` is a mere look-up; else it decodes and is worth threads.
-        names: of the pictures, where they are files.
-        read_crops: (indices (n,), numbers (n, 4) in [0, 1)) -> random boxes of the pictures (n, H, W, C) uint8, where they are
+        names: of the images, where they are files.
+        read_crops: (indices (n,), numbers (n, 4) in [0, 1)) -> random boxes of the images (n, H, W, C) uint8, where they are
             to be trained on in such (`crops`).
-        padded_sizes: what of each image is picture, where these have several sizes (`sizes`).
+        padded_sizes: what of each image is image, where these have several sizes (`sizes`).
     """
 
     labels: np.ndarray
@@ -231,7 +231,7 @@ def split_in_three(part: Part) -> dict[str, Part]:
     at = stratified_order(part.labels, part.names)
     tenth = position(TENTH, len(at))
     if tenth < 1:
-        raise UserError(f"{len(at)} pictures are too few to set a tenth apart; add pictures, 10 at least")
+        raise UserError(f"{len(at)} images are too few to set a tenth apart; add images, 10 at least")
     cuts = {"train": at[2 * tenth :], "validation": at[tenth : 2 * tenth], "test": at[:tenth]}
     return {name: part.select_rows(np.sort(rows)) for name, rows in cuts.items()}
 

@@ -1,10 +1,10 @@
-"""Work on many pictures at once: threads, as decoders and the operating system work without Python's lock."""
+"""Work on many images at once: threads, as decoders and the operating system work without Python's lock."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-AT_ONCE = 64  # pictures that a thread takes
+AT_ONCE = 64  # images that a thread takes
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
-"""Random boxes of training pictures, cut on the host out of the file's own pixels, and brought to the image size.
+"""Random boxes of training images, cut on the host out of the file's own pixels, and brought to the image size.
 
-Set by `data.random_crop`. Every time a picture is trained on, its file is decoded and another box of it is taken: a
-look at the finest detail that there is, where `resized_crop` of `data.augment` enlarges parts of pictures that were
+Set by `data.random_crop`. Every time an image is trained on, its file is decoded and another box of it is taken: a
+look at the finest detail that there is, where `resized_crop` of `data.augment` enlarges parts of images that were
 brought to the image size before. Validation and test are read as `data.fit` says.
 
 Chance: row r of the batch of update k has four numbers of its own, from (seed, k, r) alone; no thread, host or
@@ -41,15 +41,15 @@ def crop_numbers(seed: int, update: int, rows: int) -> np.ndarray:
 
 
 def crop_box(height: int, width: int, numbers: np.ndarray, *, min_area: float, max_area: float) -> Box:
-    """The (left, top, right, bottom) that four numbers in [0, 1) mean in a picture of a size; all are real numbers.
+    """The (left, top, right, bottom) that four numbers in [0, 1) mean in an image of a size; all are real numbers.
 
     The law of `warp.resized_crop`: an even share of the area from `min_area` to `max_area`, a width-to-height ratio
-    from 3/4 to 4/3, even in its logarithm, and an even place. Only ratios whose box fits are drawn; of a picture so
+    from 3/4 to 4/3, even in its logarithm, and an even place. Only ratios whose box fits are drawn; of an image so
     long that none does, the box takes the whole of the shorter side and less than its area.
     """
     area = (min_area + numbers[0] * (max_area - min_area)) * height * width
     limit = math.log(ASPECT)
-    narrowest = min(max(math.log(area / height**2), -limit), limit)  # the box as high as the picture
+    narrowest = min(max(math.log(area / height**2), -limit), limit)  # the box as high as the image
     widest = min(max(math.log(width**2 / area), -limit), limit)
     ratio = math.exp(narrowest + numbers[1] * (widest - narrowest))
     tall, wide = min(math.sqrt(area / ratio), height), min(math.sqrt(area * ratio), width)
@@ -60,13 +60,13 @@ def crop_box(height: int, width: int, numbers: np.ndarray, *, min_area: float, m
 def read_crop(
     content: bytes, size: tuple[int, int], *, channels: int, place: Callable[[int, int], Box]
 ) -> np.ndarray:  # -> (height, width, C)
-    """A part of a picture file at a size.
+    """A part of an image file at a size.
 
     Args:
         content: all its bytes.
         size: (height, width).
         channels: 1 or 3.
-        place: (height, width) of the picture, upright -> the box (left, top, right, bottom) in it.
+        place: (height, width) of the image, upright -> the box (left, top, right, bottom) in it.
 
     Raises:
         UnreadableError: as `images.decode`.
@@ -86,9 +86,9 @@ def read_crop(
 
 
 def beyond(whole: images.Header, by: int, orientation: int) -> tuple[float, float]:
-    """Where the picture begins in its reduced pixels (down, across): what the last one has beyond it, if it is first.
+    """Where the image begins in its reduced pixels (down, across): what the last one has beyond it, if it is first.
 
-    Of 13 columns two by two the seventh pixel holds half a column; turned by half, the picture begins within it.
+    Of 13 columns two by two the seventh pixel holds half a column; turned by half, the image begins within it.
     """
     sides = ((whole.height, orientation in (3, 4, 7, 8)), (whole.width, orientation in (2, 3, 6, 7)))
     down, across = (-side % by / by if mirrored else 0.0 for side, mirrored in sides)

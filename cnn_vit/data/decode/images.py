@@ -1,8 +1,8 @@
-"""The bytes of a picture file -> pixels: the only place that decodes (a plain JPEG with `jpeg`), and that resizes.
+"""The bytes of an image file -> pixels: the only place that decodes (a plain JPEG with `jpeg`), and that resizes.
 
 The same pixels in another container give the same array. Animations give their first frame, 16 bits become 8 by 1/257,
 EXIF orientation is applied, and what is transparent lies on white. Gray is ITU-R 601 luma, as Pillow computes it; a
-color picture whose three channels agree has exactly that gray.
+color image whose three channels agree has exactly that gray.
 """
 
 import io
@@ -19,7 +19,7 @@ from cnn_vit.data.decode import jpeg, orientation, png
 from cnn_vit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
-MOST_PIXELS = 50_000_000  # of a picture, by its header
+MOST_PIXELS = 50_000_000  # of an image, by its header
 MOST_BYTES = 100_000_000  # of a file
 TEXTS = (b"P1", b"P2", b"P3")  # beginnings of PPM written as text
 SLOW = {"ppm_plain": "pixels as text", "bmp_rle": "run lengths"}  # codecs of Pillow, and what they read
@@ -27,7 +27,7 @@ MOST_SLOW = 10_000_000  # bytes of such a file
 MOST_READS = 500_000  # that a reader may make of a file; a whole one takes a few thousand
 GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
 OTHERS = (
-    (b"version https://git-lfs", "a pointer of git-lfs, not the picture", "run git lfs pull"),
+    (b"version https://git-lfs", "a pointer of git-lfs, not the image", "run git lfs pull"),
     (b"%PDF", "a PDF", "export its pages as PNG or JPEG"),
     (b"%!PS", "PostScript", "export it as PNG or JPEG"),
     (b"<!doctype html", "a page of HTML, perhaps what a server answered instead", "download it again"),
@@ -36,7 +36,7 @@ OTHERS = (
     (b"<?xml", "XML, perhaps a drawing of vectors (SVG)", "export it as PNG"),
     (b"PK\3\4", "a zip archive", "unpack it"),
     (b"8BPS", "a Photoshop file", "export it as PNG or JPEG"),
-)  # beginnings of what bears a picture's name and is none, lower case
+)  # beginnings of what bears an image's name and is none, lower case
 REMEDY_LARGE = "replace it or take it away"
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
@@ -44,7 +44,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged notes; damaged 
 
 
 class UnreadableError(UserError):
-    """A file that is no picture we read: why, and what to do."""
+    """A file that is no image we read: why, and what to do."""
 
     def __init__(self, reason: str, remedy: str = REMEDY_LARGE):
         super().__init__(f"{reason}; {remedy}")
@@ -74,7 +74,7 @@ class Pieces(io.BytesIO):
 
 
 class Header(NamedTuple):
-    """What a file says of its picture before it is decoded.
+    """What a file says of its image before it is decoded.
 
     Attributes:
         height: pixels, as it stands upright.
@@ -91,7 +91,7 @@ def read_header(content: bytes) -> Header:
     """Reads a header, from the beginning of a file or from all of it.
 
     Raises:
-        UnreadableError: it is no picture of FORMATS, or too large.
+        UnreadableError: it is no image of FORMATS, or too large.
     """
     return use_image(content, header_of_image)
 
@@ -107,7 +107,7 @@ def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
         Pixels, uint8, upright.
 
     Raises:
-        UnreadableError: it is no picture of FORMATS, too large, or damaged.
+        UnreadableError: it is no image of FORMATS, too large, or damaged.
     """
     return use_image(content, lambda image: image_pixels(image, content, channels))
 
@@ -124,7 +124,7 @@ def inspect_file(content: bytes) -> Header:
 
 
 def use_image(content: bytes, use: Callable[[Image.Image], object]):
-    """Opens a picture and uses it; whatever Pillow raises is one of ours."""
+    """Opens an image and uses it; whatever Pillow raises is one of ours."""
     if not content:
         raise UnreadableError("empty, 0 bytes")
     if content[:2] in TEXTS:
@@ -151,7 +151,7 @@ def use_image(content: bytes, use: Callable[[Image.Image], object]):
 
 
 def strip_comments(content: bytes) -> bytes:
-    """A picture written as text without its comments, any other as it is.
+    """An image written as text without its comments, any other as it is.
 
     Pillow looks through all that is left of a block for each comment: 3 MB of them took half a minute.
     """
@@ -165,7 +165,7 @@ def refuse_slow(codec: str, size: int) -> None:
 
 
 def refuse_large(size: tuple[int, int]) -> None:
-    """Refuses a picture by its header, before anything is decoded."""
+    """Refuses an image by its header, before anything is decoded."""
     width, height = size
     if width * height > MOST_PIXELS:
         raise UnreadableError(f"{height:,} x {width:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
@@ -179,11 +179,11 @@ def unknown_format_error(content: bytes) -> UnreadableError:
     for beginning, what, remedy in OTHERS:
         if start.startswith(beginning.lower()):
             return UnreadableError(what, remedy)
-    return UnreadableError(f"no picture of a kind that is read ({', '.join(FORMATS)}), or its beginning is damaged")
+    return UnreadableError(f"no image of a kind that is read ({', '.join(FORMATS)}), or its beginning is damaged")
 
 
 def header_of_image(image: Image.Image) -> Header:
-    """Height, width and color of an open picture."""
+    """Height, width and color of an open image."""
     width, height = image.size
     if image.format != "TIFF" and orientation.exif_orientation(image) >= 5:  # Pillow gives a TIFF upright
         width, height = height, width
@@ -191,7 +191,7 @@ def header_of_image(image: Image.Image) -> Header:
 
 
 def is_colored(image: Image.Image) -> bool:
-    """Whether a picture is stored in color."""
+    """Whether an image is stored in color."""
     if image.mode in ("P", "PA") and image.palette is not None:
         kind, raw = image.palette.getdata()  # RGB, BGRX ...; RGB;L is all reds, all greens, all blues
         levels = np.frombuffer(raw, np.uint8)
@@ -201,7 +201,7 @@ def is_colored(image: Image.Image) -> bool:
 
 
 def image_pixels(image: Image.Image, content: bytes, channels: int, reduction: int = 1) -> np.ndarray:  # -> (H, W, C)
-    """Pixels of an open picture, uint8, upright; the sides of a JPEG divided by 1, 2, 4 or 8, rounded up."""
+    """Pixels of an open image, uint8, upright; the sides of a JPEG divided by 1, 2, 4 or 8, rounded up."""
     whole = image.size
     if reduction > 1:
         image.draft(None, (image.width // reduction, image.height // reduction))  # nothing where it is no JPEG
@@ -222,7 +222,7 @@ def image_pixels(image: Image.Image, content: bytes, channels: int, reduction: i
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits as 8, by 1/257; other pictures as they are.
+    """Gray of 16 bits as 8, by 1/257; other images as they are.
 
     Raises:
         UnreadableError: pixels of a range that nobody states.
@@ -276,7 +276,7 @@ def fit_image(pixels: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray
 
 
 def letterbox(pixels: np.ndarray, size: tuple[int, int], gray: int) -> np.ndarray:  # (H, W, C) -> (height, width, C)
-    """All of a picture, as large as fits, in the middle of a gray; an odd row or column of it lies below or right."""
+    """All of an image, as large as fits, in the middle of a gray; an odd row or column of it lies below or right."""
     height, width, channels = pixels.shape
     scale = min(size[0] / height, size[1] / width)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
@@ -289,7 +289,7 @@ def letterbox(pixels: np.ndarray, size: tuple[int, int], gray: int) -> np.ndarra
 def resize(
     pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> np.ndarray:  # (H, W, C) -> (height, width, C)
-    """A part (left, top, right, bottom) of a picture at a size."""
+    """A part (left, top, right, bottom) of an image at a size."""
     channels = pixels.shape[-1]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     return np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)).reshape(*size, channels)

@@ -1,4 +1,4 @@
-"""How a picture stands: its EXIF orientation, and the pixels turned as it says."""
+"""How an image stands: its EXIF orientation, and the pixels turned as it says."""
 
 import numpy as np
 from PIL import Image

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_vit.data.base.splits import Split
 
-ROWS_PER_PART = 16  # most pictures that a thread reads before it looks whether it should stop
+ROWS_PER_PART = 16  # most images that a thread reads before it looks whether it should stop
 
 
 class BatchRows(NamedTuple):
@@ -20,7 +20,7 @@ class BatchRows(NamedTuple):
         examples: (rows,) their indices; 0 where it is padding.
         real_count: rows before the padding.
         crop_numbers: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
-        size: (height, width) that holds all pictures of the global batch; None where all have one size.
+        size: (height, width) that holds all images of the global batch; None where all have one size.
     """
 
     examples: np.ndarray
@@ -59,7 +59,7 @@ def prefetch(
         while waiting:
             yield wait_for_batch(waiting.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)  # who stops asking waits for at most PART pictures of each thread
+        pool.shutdown(cancel_futures=True)  # who stops asking waits for at most PART images of each thread
 
 
 class Batch:
@@ -76,7 +76,7 @@ class Batch:
         wanted = min(self.rows.real_count + 1, len(self.rows.examples))
         size = min(ROWS_PER_PART, -(-wanted // threads)) if threads else wanted
         parts = [slice(start, min(start + size, wanted)) for start in range(0, wanted, size)]
-        self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # pictures take the place of indices
+        self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # images take the place of indices
         return [pool.submit(self.read, number, part) for number, part in enumerate(parts)]
 
     def read(self, number: int, part: slice) -> tuple[Any] | None:

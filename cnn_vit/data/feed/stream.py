@@ -4,7 +4,7 @@ The order is an endless concatenation of epochs, each a keyed permutation that a
 nothing depends on the number of threads, on how far ahead they work, on the number of hosts, or on having been stopped.
 
 A batch is a dict of NumPy arrays: image (B, H, W, C) uint8, label (B,) int32, weight (B,) float32 in {0, 1}, index (B,)
-int32; of pictures of several sizes also mask (B, H, W) bool, True on each picture's own pixels, and H and W change from
+int32; of images of several sizes also mask (B, H, W) bool, True on each image's own pixels, and H and W change from
 batch to batch. Of several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
 """
 
@@ -140,9 +140,9 @@ def batches(
 def training_rows(
     split: Split, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
 ) -> Iterator[ahead.BatchRows]:
-    """The rows `mine` of each update's batch, with their chance where the pictures are cut.
+    """The rows `mine` of each update's batch, with their chance where the images are cut.
 
-    Where sizes are mixed, the pictures of all hosts decide on the size of the batch.
+    Where sizes are mixed, the images of all hosts decide on the size of the batch.
     """
     looked_up = mine if split.padded_sizes is None else np.arange(batch_size)
     for update, index in enumerate(update_orders(len(split), seed, looked_up, batch_size, first, last), first):

@@ -1,4 +1,4 @@
-"""Looking at picture files before the first step: at the header of each or at all of it, once for each file.
+"""Looking at image files before the first step: at the header of each or at all of it, once for each file.
 
 What was found is remembered (`verdicts`), so that the next start opens none of them again merely to look.
 """
@@ -18,12 +18,12 @@ from cnn_vit.data.reading import unreadable
 from cnn_vit.data.reading.scan_cache import ScanCache
 from cnn_vit.data.reading.unreadable import UnreadableFile
 
-FEW = 50_000  # pictures up to which each is decoded where nobody says
+FEW = 50_000  # images up to which each is decoded where nobody says
 START = 2**16  # bytes in which most headers lie
 
 
 def scan_level(written: str, count: int) -> str:
-    """How closely to look at so many pictures: what `data.check` says, or by their number."""
+    """How closely to look at so many images: what `data.check` says, or by their number."""
     if written != "auto":
         return written
     return "all" if count <= FEW else "header"
@@ -35,7 +35,7 @@ def scan_files(
     """Looks at files.
 
     Args:
-        chosen: parts, and indices (n,) of the pictures of each.
+        chosen: parts, and indices (n,) of the images of each.
         level: "header", or "all", which decodes.
         verdicts: what is known of them; takes up what is found.
         workers: threads.
@@ -126,5 +126,5 @@ def without_unreadable(
 
 
 def count_files(parts: Mapping[str, Part]) -> int:
-    """How many pictures there are as files."""
+    """How many images there are as files."""
     return sum(len(part.labels) for part in parts.values() if isinstance(part, EncodedPart))

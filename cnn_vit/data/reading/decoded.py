@@ -1,8 +1,8 @@
-"""Decoded pictures kept from start to start: the bytes of a split's array, in the cache's `decoded`.
+"""Decoded images kept from start to start: the bytes of a split's array, in the cache's `decoded`.
 
-A file there stands for the marks of all pictures (path, size, times of change), their size, colors and fit, and the
-versions of what decodes: touch one picture and all are decoded again. Its end is a checksum. The oldest go where there
-are more than 2 GB. Where the cache cannot be read or written pictures are decoded at each start, and nothing else
+A file there stands for the marks of all images (path, size, times of change), their size, colors and fit, and the
+versions of what decodes: touch one image and all are decoded again. Its end is a checksum. The oldest go where there
+are more than 2 GB. Where the cache cannot be read or written images are decoded at each start, and nothing else
 changes.
 """
 
@@ -30,11 +30,11 @@ CHECK = 4  # bytes of the checksum
 
 
 class Buffer:
-    """An array for the pictures of a split, filled where they are known.
+    """An array for the images of a split, filled where they are known.
 
     Attributes:
         pixels: (N, H, W, C) uint8.
-        filled: whether it holds the pictures.
+        filled: whether it holds the images.
     """
 
     def __init__(self, part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str):
@@ -56,7 +56,7 @@ class Buffer:
 
 
 def decoded_buffer(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
-    """Where the pictures of a split are kept; None where that is not worth it, or there is no cache."""
+    """Where the images of a split are kept; None where that is not worth it, or there is no cache."""
     if not isinstance(part, EncodedPart) or part.version is None or part.sizes[at].sum() < LEAST:
         return None
     digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{RULES}:{shape}:{fit}".encode())

@@ -1,7 +1,7 @@
-"""One sha256 for a whole data set, whatever the slices, the size of the pictures, the seed or the container.
+"""One sha256 for a whole data set, whatever the slices, the size of the images, the seed or the container.
 
 Over (split, class, name, content) of every example, sorted; above 2 GB over (split, class, name, bytes). An example of
-an array is named by its row, its content are shape and pixels. Drawn pictures are told by their rule and a sample.
+an array is named by its row, its content are shape and pixels. Drawn images are told by their rule and a sample.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from cnn_vit.data.reading import unreadable
 from cnn_vit.errors import UserError
 
 MOST = 2 * 10**9  # bytes that are read
-SAMPLE = 64  # drawn pictures of each part
+SAMPLE = 64  # drawn images of each part
 
 
 def data_fingerprint(found: SourceData, *, workers: int = 0) -> tuple[str, str]:
     """The fingerprint in hexadecimal, and what it was computed over."""
     if found.generator_settings is not None:
-        return generated_digest(found), f"the rule of the pictures and the first {SAMPLE} of each part"
+        return generated_digest(found), f"the rule of the images and the first {SAMPLE} of each part"
     whole = sum(map(part_bytes, found.parts.values())) <= MOST
     digest = hashlib.sha256()
     for name, part in sorted(found.parts.items()):
@@ -37,7 +37,7 @@ def data_fingerprint(found: SourceData, *, workers: int = 0) -> tuple[str, str]:
 
 
 def generated_digest(found: SourceData) -> str:
-    """Of pictures that are drawn: the rule, and enough of them to see another way of drawing."""
+    """Of images that are drawn: the rule, and enough of them to see another way of drawing."""
     digest = hashlib.sha256(json.dumps(found.generator_settings, sort_keys=True).encode())
     for _, part in sorted(found.parts.items()):
         if isinstance(part, PixelPart):
@@ -46,17 +46,17 @@ def generated_digest(found: SourceData) -> str:
 
 
 def part_bytes(part: Part) -> int:
-    """Bytes of a part's pictures."""
+    """Bytes of a part's images."""
     return int(np.sum(file_sizes(part), dtype=np.int64))
 
 
 def file_sizes(part: Part) -> np.ndarray:
-    """Bytes of each picture (N,)."""
+    """Bytes of each image (N,)."""
     return np.full(len(part.labels), math.prod(part.shape)) if isinstance(part, PixelPart) else part.sizes
 
 
 def content_digests(part: Part, workers: int) -> Iterator[str]:
-    """The sha256 of each picture's bytes, in hexadecimal."""
+    """The sha256 of each image's bytes, in hexadecimal."""
 
     def some(rows: range) -> list[str]:
         if isinstance(part, PixelPart):

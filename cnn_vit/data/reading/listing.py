@@ -1,7 +1,7 @@
 """What lies in a folder or a zip, without opening any of it: regular files by size, and what is none by reason.
 
 Links to files and folders are followed; each linked folder is entered once, so that no circle of links is walked
-forever. Run folders are passed over, for some train where their pictures are. Nothing is ever unpacked. Reading is safe
+forever. Run folders are passed over, for some train where their images are. Nothing is ever unpacked. Reading is safe
 in threads.
 """
 
@@ -67,7 +67,7 @@ class Tree:
     files: list[Entry] = field(default_factory=list)
 
     def image_files(self) -> list[Entry]:
-        """Files right here with the name of a picture."""
+        """Files right here with the name of an image."""
         return [entry for entry in self.files if is_image_name(entry.name)]
 
     def all_files(self) -> Iterator[tuple[str, Entry]]:
@@ -112,14 +112,14 @@ def open_listing(path: str) -> Listing:
         alone = len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip")
         return list_zip(tree.files[0].path) if alone else Listing(tree, walk.ignored, read_file)
     if not os.path.exists(path):
-        raise UserError(f"{path} is not there; data.path is a folder of pictures or a zip of one")
+        raise UserError(f"{path} is not there; data.path is a folder of images or a zip of one")
     if not os.path.isfile(path) or not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no folder and no zip archive; data.path is a folder of pictures or a zip of one")
+        raise UserError(f"{path} is no folder and no zip archive; data.path is a folder of images or a zip of one")
     return list_zip(path)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name is a picture's."""
+    """Whether a name is an image's."""
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
 
 
@@ -148,7 +148,7 @@ class Walk:
             tree.files.append(Entry(os.path.basename(path), path, 0, problem))
             return tree
         kept = [name for name in names if not is_junk(name)]
-        if RUN_MARKER in kept and not any(map(is_image_name, kept)):  # who trains among the pictures leaves a run there
+        if RUN_MARKER in kept and not any(map(is_image_name, kept)):  # who trains among the images leaves a run there
             self.runs += 1
             return tree
         self.ignored += len(names) - len(kept)
@@ -176,7 +176,7 @@ class Walk:
         if not stat.S_ISDIR(found.st_mode):
             return Entry(name, place, 0, ("no regular file but a pipe, a socket or a device", REMEDY_LARGE))
         if is_image_name(name):
-            return Entry(name, place, 0, ("a folder with a picture's name", "rename it or take it away"))
+            return Entry(name, place, 0, ("a folder with an image's name", "rename it or take it away"))
         if depth >= DEEPEST or not self.enters(place, (found.st_dev, found.st_ino)):
             return Entry(name, place, 0, ("a link to a folder that is read already", "take it away"))
         return None
@@ -194,7 +194,7 @@ class Walk:
 
 
 def too_large(size: int) -> tuple[str, str] | None:
-    """The problem of a file that is too large to be a picture."""
+    """The problem of a file that is too large to be an image."""
     return (f"{size:,} bytes, more than {MOST_BYTES:,}", "make it smaller") if size > MOST_BYTES else None
 
 

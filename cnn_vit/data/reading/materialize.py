@@ -1,9 +1,9 @@
 """From the parts of a source to splits that are read: one size, one number of colors, in memory where they fit.
 
-Where `data.fit` is pad_batch pictures keep their own sizes (`sizes`), which their headers say before the first is read.
+Where `data.fit` is pad_batch images keep their own sizes (`sizes`), which their headers say before the first is read.
 
-Pictures that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`); of more, each is
-looked at as closely as `data.check` says, and they are decoded when they are read; so are training pictures that boxes
+Images that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`); of more, each is
+looked at as closely as `data.check` says, and they are decoded when they are read; so are training images that boxes
 are cut out of (`crops`). What cannot be read is named before the first step; what turns out so later is named then.
 """
 
@@ -25,7 +25,7 @@ from cnn_vit.data.reading.scan_cache import ScanCache
 from cnn_vit.data.reading.unreadable import UnreadableFile
 from cnn_vit.errors import UserError
 
-MEMORY = 512 * 2**20  # bytes of decoded pictures, of all splits together
+MEMORY = 512 * 2**20  # bytes of decoded images, of all splits together
 
 Shape = tuple[int, int, int]
 Rows = Mapping[str, tuple[str, np.ndarray]]
@@ -49,20 +49,20 @@ def make_splits(
     Args:
         found: what the source gave.
         rows: split -> part and indices of its examples.
-        sides: (height, width); None: as the pictures are.
-        channels: 1 or 3; None: as the pictures are.
+        sides: (height, width); None: as the images are.
+        channels: 1 or 3; None: as the images are.
         fit: "crop", "stretch", "pad(GRAY)" or "pad_batch".
-        crop: shares of the area, least and most, of the boxes that training pictures are cut in; None: they are not.
-        check: how closely to look at pictures that are not decoded at the start: "auto", "all", "header", "none".
+        crop: shares of the area, least and most, of the boxes that training images are cut in; None: they are not.
+        check: how closely to look at images that are not decoded at the start: "auto", "all", "header", "none".
         verdicts: what is known of the files.
         workers: threads.
-        batch_size: pictures of a batch, which decides on the sizes of batches.
+        batch_size: images of a batch, which decides on the sizes of batches.
 
     Returns:
-        split -> `Split`, and the shape (H, W, C) of all pictures.
+        split -> `Split`, and the shape (H, W, C) of all images.
 
     Raises:
-        UserError: files that cannot be read, all in one sentence; pictures of several sizes and no size to bring
+        UserError: files that cannot be read, all in one sentence; images of several sizes and no size to bring
             them to.
     """
     chosen = {split: (found.parts[part], at) for split, (part, at) in rows.items()}
@@ -96,7 +96,7 @@ def make_splits(
 
 
 def lazy_split(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
-    """A split whose pictures are decoded when they are read."""
+    """A split whose images are decoded when they are read."""
     if isinstance(part, PixelPart) and part.shape == shape:
         return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.is_generated)
 
@@ -107,7 +107,7 @@ def lazy_split(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
 
 
 def croppable_split(split: Split, part: Part, at: np.ndarray, shape: Shape, crop: tuple[float, float]) -> Split:
-    """The same, with random boxes cut out of its pictures when they are trained on."""
+    """The same, with random boxes cut out of its images when they are trained on."""
 
     def cut(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         def take(row: int, index: int) -> np.ndarray:
@@ -122,7 +122,7 @@ def croppable_split(split: Split, part: Part, at: np.ndarray, shape: Shape, crop
 def decoded_split(
     part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
 ) -> tuple[Split, list[UnreadableFile]]:
-    """A split whose pictures are decoded now, and those that cannot be."""
+    """A split whose images are decoded now, and those that cannot be."""
     if isinstance(part, PixelPart) and part.shape == shape and not part.is_generated:
         return lazy_split(part, at, shape, fit), []
     buffer = decoded.Buffer(part, at, shape, fit)
@@ -135,7 +135,7 @@ def decoded_split(
 def decode_into(
     pixels: np.ndarray, part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
 ) -> list[UnreadableFile]:
-    """Decodes pictures into an array (N, H, W, C); those that cannot be are named."""
+    """Decodes images into an array (N, H, W, C); those that cannot be are named."""
 
     def fill(some: range) -> list[UnreadableFile]:
         if isinstance(part, PixelPart) and part.shape == shape:
@@ -154,14 +154,14 @@ def decode_into(
 
 
 def names_of(part: Part, at: np.ndarray) -> Sequence[str] | None:
-    """Names of some pictures, where they have any."""
+    """Names of some images, where they have any."""
     return None if part.names is None else [part.names[index] for index in at]
 
 
 def read_images(
     part: Part, indices: np.ndarray, shape: Shape, take: Callable[[int, int], np.ndarray]
 ) -> np.ndarray:  # (n,) -> (n, H, W, C)
-    """Pictures as they are asked for, by (place among them, index) -> pixels."""
+    """Images as they are asked for, by (place among them, index) -> pixels."""
     pixels = np.empty((len(indices), *shape), np.uint8)
     for row, index in enumerate(indices.tolist()):
         try:
@@ -172,7 +172,7 @@ def read_images(
 
 
 def read_image(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H, W, C)
-    """A picture in its final shape."""
+    """An image in its final shape."""
     height, width, channels = shape
     if isinstance(part, PixelPart):
         raw = images.to_channels(part.read(np.array([index]))[0], channels)
@@ -185,7 +185,7 @@ def read_image(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  #
 def read_crop_of(
     part: Part, index: int, shape: Shape, place: Callable[[int, int], crops.Box]
 ) -> np.ndarray:  # -> (H, W, C)
-    """A box of a picture in the final shape."""
+    """A box of an image in the final shape."""
     height, width, channels = shape
     if isinstance(part, PixelPart):
         raw = images.to_channels(part.read(np.array([index]))[0], channels)
@@ -208,7 +208,7 @@ def scan_headers(
 def own_image_sizes(
     part: Part, at: np.ndarray, most: Size, verdicts: ScanCache, workers: int
 ) -> np.ndarray:  # (N,) -> (N, 2)
-    """Height and width of pictures that keep their own sizes, made smaller where they are larger than `most`; int32."""
+    """Height and width of images that keep their own sizes, made smaller where they are larger than `most`; int32."""
     if isinstance(part, PixelPart):
         return np.tile(np.array(shrink_to_fit(part.shape[:2], most), np.int32), (len(at), 1))
     looked = map_ranges(functools.partial(checking.scan_range, part, at, "header", verdicts), len(at), workers)
@@ -229,7 +229,7 @@ def settle_size(
     channels: int | None,
     fit: str,
 ) -> tuple[tuple[int, int], int]:
-    """Size and channels, from the headers where they are unset; the size that holds all pictures that keep their own.
+    """Size and channels, from the headers where they are unset; the size that holds all images that keep their own.
 
     Raises:
         UserError: there are several sizes.
@@ -242,7 +242,7 @@ def settle_size(
     if sides is None and len(sizes) > 1:
         (low, narrow), (high, wide) = (tuple(end(side) for side in zip(*sizes, strict=True)) for end in (min, max))
         raise UserError(
-            f"pictures have {len(sizes)} sizes, {low} to {high} pixels high and {narrow} to {wide} wide; set "
+            f"images have {len(sizes)} sizes, {low} to {high} pixels high and {narrow} to {wide} wide; set "
             "data.image_size to the size to bring them to (--config.data.image_size=64)"
         )
     return sides or sizes[0], channels or (3 if any(one.colored for one in heads) else 1)

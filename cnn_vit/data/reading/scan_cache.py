@@ -1,6 +1,6 @@
-"""What was found out about picture files, remembered from start to start: headers, and why a file is no picture.
+"""What was found out about image files, remembered from start to start: headers, and why a file is no image.
 
-One file for each data set, in the cache's `verdicts`. A picture is known by its mark (path, size and times of change),
+One file for each data set, in the cache's `verdicts`. An image is known by its mark (path, size and times of change),
 so that a file that was touched is looked at again; so is every one after another version of Pillow. Where the cache
 cannot be read or written nothing is remembered, and nothing else changes.
 """

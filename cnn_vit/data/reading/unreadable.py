@@ -31,8 +31,8 @@ class UnreadableFile:
 
 
 def path_of(part: Part, index: int) -> str:
-    """What an error calls a picture."""
-    return printable_name(part.where(index)) if isinstance(part, EncodedPart) else f"picture {index}"
+    """What an error calls an image."""
+    return printable_name(part.where(index)) if isinstance(part, EncodedPart) else f"image {index}"
 
 
 def printable_name(name: str) -> str:
@@ -59,6 +59,6 @@ def refuse_unreadable(faults: Sequence[UnreadableFile], count: int) -> None:
         raise UserError(f"{faults[0]}, {AGAIN}")
     remedies = list(dict.fromkeys(fault.error.remedy for fault in faults))
     raise UserError(
-        f"{len(faults):,} of {count:,} pictures cannot be read: {summarize(faults)}; {' or '.join(remedies[:3])}, {AGAIN}",
+        f"{len(faults):,} of {count:,} images cannot be read: {summarize(faults)}; {' or '.join(remedies[:3])}, {AGAIN}",
         details=[str(fault) for fault in faults] if len(faults) > NAMED else (),
     )

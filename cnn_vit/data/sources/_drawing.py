@@ -11,7 +11,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
 
 
 class Factors(NamedTuple):
-    """What a picture is drawn from; arrays of (n,), but the colors (n, 3).
+    """What an image is drawn from; arrays of (n,), but the colors (n, 3).
 
     Attributes:
         shape: place in SHAPES.

@@ -45,10 +45,10 @@ def idx_parts(
     *,
     classes: int,
 ) -> dict[str, Part]:
-    """Parts whose gray pictures and labels are packed IDX files, in the order of the files.
+    """Parts whose gray images and labels are packed IDX files, in the order of the files.
 
     Args:
-        files: part -> pictures and labels.
+        files: part -> images and labels.
         counts: examples of each part.
         image_shape: (H, W, 1).
         classes: how many; labels are below.
@@ -58,10 +58,10 @@ def idx_parts(
     """
     parts: dict[str, Part] = {}
     for name, remotes in files.items():
-        pictures, marks = (downloads.fetch(remote) for remote in remotes)
+        images, marks = (downloads.fetch(remote) for remote in remotes)
         labels = idx(marks, (counts[name],))
         refuse_labels(marks, labels, classes)
-        parts[name] = pixel_part(idx(pictures, (counts[name], *image_shape[:2]))[..., None], labels)
+        parts[name] = pixel_part(idx(images, (counts[name], *image_shape[:2]))[..., None], labels)
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Arrays in an .npz: train_x, train_y, test_x, test_y (uint8 NHW or NHWC), or pictures as JPEG bytes with offsets.
+"""Arrays in an .npz: train_x, train_y, test_x, test_y (uint8 NHW or NHWC), or images as JPEG bytes with offsets.
 
     train_x        (N, H, W) or (N, H, W, C), uint8; x_train is the same
     train_y        (N,) or (N, 1), integers from 0; y_train is the same
@@ -35,9 +35,7 @@ MEMBERS = 64  # arrays in a file, at most
 LARGEST = 32 * 2**30  # bytes of them all, unpacked
 SUSPECT = 256 * 2**20  # bytes from which on an array that packs better than RATIO is no data
 RATIO = 200
-FORMS = (
-    "there must be train_x and train_y (uint8 pictures and their labels), or train_jpeg, train_offsets, train_labels"
-)
+FORMS = "there must be train_x and train_y (uint8 images and their labels), or train_jpeg, train_offsets, train_labels"
 
 
 class Member(NamedTuple):
@@ -103,7 +101,7 @@ def read_directory(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
         if info.file_size > SUSPECT and info.file_size > RATIO * info.compress_size:
             raise UserError(
                 f"{path}: {info.filename} packs {info.file_size:,} bytes into {info.compress_size:,}, which no "
-                "pictures do; write it again"
+                "images do; write it again"
             )
     found = {info.filename: info for info in members}
     if len(found) < len(members):
@@ -147,13 +145,13 @@ class Arrays:
         return next((name for name in (f"{part}_{what}", f"{what}_{part}") if name in self.members), None)
 
     def kind(self, part: str) -> str | None:
-        """Whether a part's pictures are arrays ("x") or files ("jpeg"); None where there is no such part."""
-        for pictures, others in (("x", ("y",)), ("jpeg", ("offsets", "labels"))):
-            found = [self.name(part, what) for what in (pictures, *others)]
+        """Whether a part's images are arrays ("x") or files ("jpeg"); None where there is no such part."""
+        for images, others in (("x", ("y",)), ("jpeg", ("offsets", "labels"))):
+            found = [self.name(part, what) for what in (images, *others)]
             if all(found):
-                return pictures
+                return images
             if any(found):
-                lost = [what for what, name in zip((pictures, *others), found, strict=True) if name is None]
+                lost = [what for what, name in zip((images, *others), found, strict=True) if name is None]
                 near = nearest(f"{part}_{lost[0]}", self.members)
                 hint = f" (it has {near[0]})" if near and near[0] not in found else ""
                 raise UserError(f"{self.path} has no {part}_{lost[0]}{hint}; {FORMS}".replace("train", part))
@@ -175,7 +173,7 @@ class Arrays:
         if dtype.kind not in "iu":
             raise UserError(f"{self.path}: {name} is {dtype}; labels are integers from 0")
         if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-            raise UserError(f"{self.path}: {name} has the shape {shape}; labels are (N,), an integer for each picture")
+            raise UserError(f"{self.path}: {name} has the shape {shape}; labels are (N,), an integer for each image")
         if not shape[0]:
             raise UserError(f"{self.path}: {name} is empty; leave the array out or fill it")
         return self.read(name).reshape(-1).astype(np.int64)
@@ -202,28 +200,27 @@ class Arrays:
         return names
 
     def part(self, part: str, kind: str, labels: np.ndarray) -> Part:
-        """A part with its pictures."""
+        """A part with its images."""
         return self.pictures(part, labels) if kind == "x" else self.files(part, labels)
 
     def pictures(self, part: str, labels: np.ndarray) -> Part:
-        """A part whose pictures are an array."""
+        """A part whose images are an array."""
         name = self.name(part, "x") or ""
         shape, dtype = self.members[name]
         if dtype != np.uint8:
-            raise UserError(f"{self.path}: {name} is {dtype}; pictures are uint8, 0 to 255")
+            raise UserError(f"{self.path}: {name} is {dtype}; images are uint8, 0 to 255")
         if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or not min(shape[1:]):
             turned = len(shape) == 4 and shape[1] in (1, 3)
             remedy = "; transpose it with (0, 2, 3, 1)" if turned else ""
             raise UserError(
-                f"{self.path}: {name} has the shape {shape}; pictures are (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
-                f"{remedy}"
+                f"{self.path}: {name} has the shape {shape}; images are (N, H, W), (N, H, W, 1) or (N, H, W, 3){remedy}"
             )
         self.refuse_lengths(name, shape[0], part, labels)
         pixels = self.read(name)
         return pixel_part(pixels if pixels.ndim == 4 else pixels[..., None], labels)
 
     def files(self, part: str, labels: np.ndarray) -> Part:
-        """A part whose pictures are the bytes of files."""
+        """A part whose images are the bytes of files."""
         name, offsets_name = (self.name(part, what) or "" for what in ("jpeg", "offsets"))
         (shape, dtype), (ends, kind) = self.members[name], self.members[offsets_name]
         if dtype != np.uint8 or len(shape) != 1:
@@ -253,6 +250,6 @@ class Arrays:
         )
 
     def refuse_lengths(self, name: str, count: int, part: str, labels: np.ndarray) -> None:
-        """Refuses another number of pictures than of labels."""
+        """Refuses another number of images than of labels."""
         if count != len(labels):
-            raise UserError(f"{self.path}: {name} has {count:,} pictures, {part} has {len(labels):,} labels")
+            raise UserError(f"{self.path}: {name} has {count:,} images, {part} has {len(labels):,} labels")

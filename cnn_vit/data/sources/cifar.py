@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100: 60,000 color pictures of 32x32 pixels; downloads 170 MB.
+"""CIFAR-10 and CIFAR-100: 60,000 color images of 32x32 pixels; downloads 170 MB.
 
 50,000 to train on, 10,000 to test on. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
-`data.classes` chooses: 10 (or nothing) is CIFAR-10, 100 is CIFAR-100 with its fine labels, 20 the same pictures with
+`data.classes` chooses: 10 (or nothing) is CIFAR-10, 100 is CIFAR-100 with its fine labels, 20 the same images with
 their coarse labels.
 
 From the binary archives of https://www.cs.toronto.edu/~kriz/cifar.html, where each md5 stands too; each sha256 and size

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 gray pictures of clothes, 28x28 pixels, ten kinds; downloads 31 MB.
+"""Fashion-MNIST: 70,000 gray images of clothes, 28x28 pixels, ten kinds; downloads 31 MB.
 
 Laid out as MNIST is: 60,000 to train on, 10,000 to test on.
 Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms, 2017,
@@ -26,7 +26,7 @@ def remote(name: str, size: int, sha256: str, md5: str) -> Remote:
     return Remote(tuple(f"{place}/{name}" for place in PLACES), f"data/fashion_mnist/{name}", size, sha256, md5)
 
 
-FILES = {  # pictures and labels of each part
+FILES = {  # images and labels of each part
     "train": (
         remote(
             "train-images-idx3-ubyte.gz",

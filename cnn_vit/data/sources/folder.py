@@ -1,8 +1,8 @@
-"""Your own pictures: ROOT/CLASS/*, or ROOT/{train,val,test}/CLASS/*; a folder, or a zip of one that stays packed.
+"""Your own images: ROOT/CLASS/*, or ROOT/{train,val,test}/CLASS/*; a folder, or a zip of one that stays packed.
 
 A class is the folder right under the root or the split; folders inside it belong to it. Every file in a class is a
-picture or is named as a fault. Hidden files and what operating systems leave are passed over, as are files that are no
-pictures beside the class folders. One folder, or one zip, that wraps all others is looked into.
+image or is named as a fault. Hidden files and what operating systems leave are passed over, as are files that are no
+images beside the class folders. One folder, or one zip, that wraps all others is looked into.
 
 `val`, `valid` and `validation` are the validation split. Without split folders, a stratified tenth is test and another
 one validation. Without `test` beside `train` there is no test split.
@@ -23,7 +23,7 @@ SPLITS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-LAYOUT = "put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg or ROOT/train/CLASS/x.jpg"
+LAYOUT = "put each class's images in a folder of its own, ROOT/CLASS/x.jpg or ROOT/train/CLASS/x.jpg"
 WRAPPED = 8  # folders around all others that are looked into
 
 
@@ -34,10 +34,10 @@ def about(given: SourceOptions) -> SourceInfo:
 
 
 def load(given: SourceOptions) -> SourceData:
-    """The parts; a picture is read when it is asked for.
+    """The parts; an image is read when it is asked for.
 
     Raises:
-        UserError: nothing there, another layout, a class without pictures or in no train folder.
+        UserError: nothing there, another layout, a class without images or in no train folder.
     """
     listing = open_listing(require_path("folder", given))
     root = unwrap(listing.tree)
@@ -68,7 +68,7 @@ def split_folders(root: Tree) -> dict[str, Tree]:
     """The split folders under a root, or {} where the classes lie there: a class may be called train.
 
     Raises:
-        UserError: splits without classes, a split twice, pictures beside the splits.
+        UserError: splits without classes, a split twice, images beside the splits.
     """
     names = [name for name in root.folders if name.casefold() in SPLITS]
     if not any(root.folders[name].folders and not root.folders[name].image_files() for name in names):
@@ -86,7 +86,7 @@ def split_folders(root: Tree) -> dict[str, Tree]:
     for name, tree in root.folders.items():
         if name not in names and any(is_image_name(entry.name) for _, entry in tree.all_files()):
             raise UserError(
-                f"{printable_name(tree.path)} has pictures and lies beside {' and '.join(names)}; move it into a split or away"
+                f"{printable_name(tree.path)} has images and lies beside {' and '.join(names)}; move it into a split or away"
             )
     return {part: found[part] for part in PARTS if part in found}
 
@@ -95,7 +95,7 @@ def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
     """Files of each class folder by their path in it, sorted.
 
     Raises:
-        UserError: pictures outside, no classes, splits below classes, two names that only look different.
+        UserError: images outside, no classes, splits below classes, two names that only look different.
     """
     if stray := tree.image_files():
         where = (
@@ -103,9 +103,9 @@ def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
             if tree.folders
             else "there are no classes"
         )
-        raise UserError(f"{printable_name(tree.path)} has {len(stray)} pictures right in it, {where}; {LAYOUT}")
+        raise UserError(f"{printable_name(tree.path)} has {len(stray)} images right in it, {where}; {LAYOUT}")
     if not tree.folders:
-        raise UserError(f"{printable_name(tree.path)} holds no pictures; {LAYOUT}")
+        raise UserError(f"{printable_name(tree.path)} holds no images; {LAYOUT}")
     found: dict[str, list[tuple[str, Entry]]] = {}
     alike: dict[str, str] = {}
     for folder, inside in tree.folders.items():
@@ -119,7 +119,7 @@ def by_class(tree: Tree) -> dict[str, list[tuple[str, Entry]]]:
             raise UserError(f"{printable_name(inside.folders[inner[0]].path)} is a split inside a class; {LAYOUT}")
         found[name] = sorted(inside.all_files(), key=lambda pair: pair[0])
         if not found[name]:
-            raise UserError(f"{printable_name(inside.path)} holds no pictures; fill it or remove it")
+            raise UserError(f"{printable_name(inside.path)} holds no images; fill it or remove it")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Pictures that a function of yours gives: data.path=my_file.py:my_function, a Python generator of (image, label).
+"""Images that a function of yours gives: data.path=my_file.py:my_function, a Python generator of (image, label).
 
     def my_function(split):          # "train", "validation" or "test"; without a parameter, a tenth each is set apart
         for image, label in ...:
@@ -173,7 +173,7 @@ def number_labels(
 
 
 def part_of(images: list[np.ndarray], labels: np.ndarray, where: str) -> Part:
-    """A part: an array where all pictures have one shape, else files in memory."""
+    """A part: an array where all images have one shape, else files in memory."""
     if len({image.shape for image in images}) == 1:
         return pixel_part(np.stack(images), labels)
     files = [to_bmp(image) for image in images]

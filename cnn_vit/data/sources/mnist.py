@@ -22,7 +22,7 @@ def remote(name: str, size: int, sha256: str, md5: str) -> Remote:
     return Remote(tuple(f"{place}/{name}" for place in PLACES), f"data/mnist/{name}", size, sha256, md5)
 
 
-FILES = {  # pictures and labels of each part
+FILES = {  # images and labels of each part
     "train": (
         remote(
             "train-images-idx3-ubyte.gz",

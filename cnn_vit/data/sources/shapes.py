@@ -1,6 +1,6 @@
 """Drawn shapes whose form, texture, place, size and colors are independent: nothing else tells the class.
 
-Any size, number and seed; pictures are made on demand, each a function of (seed, split, index) alone (Philox). All
+Any size, number and seed; images are made on demand, each a function of (seed, split, index) alone (Philox). All
 shapes have one area and all textures one mean, so that the amount of ink says nothing. With `label="shape"` the class
 is the shape; what is asked beyond the ten of them is the shape with a texture, beyond those with a place as well.
 """
@@ -19,7 +19,7 @@ CELLS = 9  # places that are classes, where nobody says how many
 RADII = (0.2, 0.28)  # of the shorter side
 ROOM = (0.36, 0.64)  # where a center may lie, as a share of the sides: no shape is cut
 TILT = math.radians(12)  # at most, either way
-BLOCKS = 6  # Philox blocks of four words for the factors of a picture, before those of its noise
+BLOCKS = 6  # Philox blocks of four words for the factors of an image, before those of its noise
 WORDS = 4  # of a block
 
 
@@ -62,14 +62,14 @@ def load(
     shapes_seed: int = 0,
     label: Literal["shape", "texture", "position"] = "shape",
 ) -> SourceData:
-    """The parts; a picture is drawn when it is read.
+    """The parts; an image is drawn when it is read.
 
     Args:
         given: the common settings; `classes` says how many to make.
-        train_count: pictures to train on.
-        validation_count: pictures to choose by; 0: a tenth of train is.
-        test_count: pictures to test on; 0: none.
-        shapes_seed: of the pictures; the run's seed does not change them.
+        train_count: images to train on.
+        validation_count: images to choose by; 0: a tenth of train is.
+        test_count: images to test on; 0: none.
+        shapes_seed: of the images; the run's seed does not change them.
         label: what the classes are.
 
     Raises:
@@ -137,14 +137,14 @@ def cells_per_side(label: str, count: int) -> int:
     return math.ceil(math.sqrt(dict(class_factors(label, count)).get("position", 1)))
 
 
-# Pictures
+# Images
 
 
 class Maker(NamedTuple):
-    """Draws the pictures of one part.
+    """Draws the images of one part.
 
     Attributes:
-        seed: of the pictures.
+        seed: of the images.
         part: number of the part.
         label: what the classes are.
         classes: how many.
@@ -158,16 +158,16 @@ class Maker(NamedTuple):
     image_shape: tuple[int, int, int]
 
     def draw(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
-        """Pictures, uint8."""
+        """Images, uint8."""
         return np.concatenate([self.chunk(part) for part in np.array_split(indices, -(-len(indices) // 64) or 1)])
 
     def chunk(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
-        """A few pictures at once: their planes stay in the processor's cache."""
+        """A few images at once: their planes stay in the processor's cache."""
         chance, noise = self.chance(indices)
         return paint(self.chosen(indices, chance), noise, self.image_shape)
 
     def factors(self, indices: np.ndarray) -> Factors:
-        """What the pictures are drawn from."""
+        """What the images are drawn from."""
         return self.chosen(indices, self.chance(indices)[0])
 
     def chance(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

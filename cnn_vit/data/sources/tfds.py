@@ -1,11 +1,11 @@
-"""Any set of labelled pictures of the TensorFlow Datasets catalogue, once prepared as ArrayRecord; no TensorFlow here.
+"""Any set of labelled images of the TensorFlow Datasets catalogue, once prepared as ArrayRecord; no TensorFlow here.
 
 `data.dataset` is its name there, with configuration and version where you like: mnist, mnist:3.0.1,
 cifar10_corrupted/fog_3. `data.path` is the folder that holds prepared data sets, or one of them; unset:
 ~/tensorflow_datasets, or TFDS_DATA_DIR. Only files are read: the catalogue's programs, which download and prepare, are
 never run. That takes TensorFlow, once: `pip install tensorflow-cpu`, then `tfds build NAME --file_format=array_record`.
 
-The pictures are those of the set's supervised pair, or of its only image feature; splits called train, validation and
+The images are those of the set's supervised pair, or of its only image feature; splits called train, validation and
 test are used, and those without labels are left out. Starting reads every record for its label, about 0.1 ms each.
 """
 
@@ -33,7 +33,7 @@ class Fields(NamedTuple):
     """Features of an example.
 
     Attributes:
-        image: name of the picture.
+        image: name of the image.
         label: name of the class.
         classes: names in the order of the labels.
     """
@@ -57,7 +57,7 @@ def about(given: SourceOptions, *, dataset: str = "", label: str = "") -> Source
 
 
 def load(given: SourceOptions, *, dataset: str = "", label: str = "") -> SourceData:
-    """The parts; a picture is read when it is asked for.
+    """The parts; an image is read when it is asked for.
 
     Args:
         given: the common settings; `path` is where prepared data sets lie.
@@ -65,7 +65,7 @@ def load(given: SourceOptions, *, dataset: str = "", label: str = "") -> SourceD
         label: the feature that is the class, where the set has several; unset: that of its supervised pair.
 
     Raises:
-        UserError: it is not prepared (the sentence says how to), has no pictures with classes, or no train split.
+        UserError: it is not prepared (the sentence says how to), has no images with classes, or no train split.
         SurroundingsError: tensorflow_datasets is not installed.
     """
     about(given, dataset=dataset, label=label)
@@ -202,7 +202,7 @@ def named_classes(content: Any) -> list[Any]:
 
 
 def fields_of(builder: Any, label: str) -> Fields:
-    """Picture and class among the features.
+    """Image and class among the features.
 
     Raises:
         UserError: there is not one of each.
@@ -218,7 +218,7 @@ def fields_of(builder: Any, label: str) -> Fields:
     mark = label or next((name for name in pair if name in marks), marks[0] if len(marks) == 1 else None)
     if image is None or not mark:
         raise UserError(
-            f"{title} does not say what is picture and class: images {', '.join(images) or 'none'}, classes "
+            f"{title} does not say what is image and class: images {', '.join(images) or 'none'}, classes "
             f"{', '.join(marks) or 'none'}; " + ("set data.label" if image and marks else "take another data set")
         )
     names = top[mark].names
@@ -248,17 +248,17 @@ def part_of(builder: Any, part: str, fields: Fields) -> tuple[np.ndarray, Encode
 
 
 def records_of(builder: Any, part: str, title: str) -> Any:
-    """The examples of a part, their pictures as files."""
+    """The examples of a part, their images as files."""
     decode = importlib.import_module("tensorflow_datasets.core.decode")
-    pictures = [name for name, one in builder.info.features.items() if type(one).__name__ == "Image"]
+    images = [name for name, one in builder.info.features.items() if type(one).__name__ == "Image"]
     try:
-        return builder.as_data_source(part, decoders={name: decode.SkipDecoding() for name in pictures})
+        return builder.as_data_source(part, decoders={name: decode.SkipDecoding() for name in images})
     except Exception as error:  # names of files are made here, of a template that dataset_info.json holds
         raise unreadable_error(title, error) from error
 
 
 def read_examples(records: Any, rows: range, fields: Fields, title: str) -> tuple[list[int], list[int]]:
-    """Labels and bytes of the pictures of some examples."""
+    """Labels and bytes of the images of some examples."""
     try:
         found = records.__getitems__(list(rows))
         return [int(one[fields.label]) for one in found], [len(one[fields.image]) for one in found]

@@ -29,7 +29,7 @@ def test_counts_sizes_and_colors_are_those_of_all_parts_together(tmp_path):
         assert (found.colored, found.sampled, found.skipped) == (True, False, 0)
 
 
-def test_a_turned_picture_is_measured_upright_and_nothing_is_decoded(tmp_path, monkeypatch):
+def test_a_turned_image_is_measured_upright_and_nothing_is_decoded(tmp_path, monkeypatch):
     filled(tmp_path, {"a": 6, "b": 6}, size=(6, 8))
     exif = Image.Exif()
     exif[274] = 6
@@ -40,7 +40,7 @@ def test_a_turned_picture_is_measured_upright_and_nothing_is_decoded(tmp_path, m
     assert (20, 10) in map(tuple, summarize_headers(section(tmp_path)).sides.tolist())
 
 
-def test_pictures_without_color_are_gray(tmp_path):
+def test_images_without_color_are_gray(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for at in range(6):
@@ -50,7 +50,7 @@ def test_pictures_without_color_are_gray(tmp_path):
     assert summarize_headers(section(tmp_path)).colored
 
 
-def test_of_many_pictures_some_taken_evenly_are_looked_at(tmp_path, monkeypatch):
+def test_of_many_images_some_taken_evenly_are_looked_at(tmp_path, monkeypatch):
     for at, name in enumerate(filled(tmp_path, {"a": 8, "b": 8})):
         (tmp_path / name).write_bytes(png(noise(at + 1, 5)))
     monkeypatch.setattr(looking, "MOST_READ", 4)
@@ -76,5 +76,5 @@ def test_files_that_cannot_be_read_are_skipped_where_that_is_said(tmp_path):
     assert (found.counts.tolist(), found.skipped) == ([10, 10], 1)
     for path in [*(tmp_path / "a").iterdir(), *(tmp_path / "b").iterdir()]:
         path.write_bytes(b"bad")
-    with pytest.raises(UserError, match="21 of 21 pictures cannot be read"):
+    with pytest.raises(UserError, match="21 of 21 images cannot be read"):
         summarize_headers(section(tmp_path))

@@ -1,4 +1,4 @@
-"""Labels in the names of picture files."""
+"""Labels in the names of image files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The same and nearly the same pictures: what is found, what is not taken for it, and at what cost."""
+"""The same and nearly the same images: what is found, what is not taken for it, and at what cost."""
 
 import io
 
@@ -51,7 +51,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_a_copy_in_another_format_size_or_brightness_is_found_and_no_other_picture(photographs, kind):
+def test_a_copy_in_another_format_size_or_brightness_is_found_and_no_other_image(photographs, kind):
     copies = [COPIES[kind](Image.fromarray(one)) for one in photographs]
     looks = np.stack([near_duplicates.thumbnail(one) for one in [*photographs, *copies]])
     count = len(photographs)
@@ -60,7 +60,7 @@ def test_a_copy_in_another_format_size_or_brightness_is_found_and_no_other_pictu
 
 
 @pytest.mark.parametrize("kind", ["mirrored", "turned", "moved"])
-def test_what_is_mirrored_turned_or_cut_elsewhere_is_another_picture(photographs, kind):
+def test_what_is_mirrored_turned_or_cut_elsewhere_is_another_image(photographs, kind):
     other = {"mirrored": lambda x: x[:, ::-1], "turned": lambda x: x[::-1, ::-1], "moved": lambda x: x[24:, 24:]}[kind]
     looks = [near_duplicates.thumbnail(one) for one in photographs]
     assert (
@@ -75,7 +75,7 @@ def test_no_two_handwritten_digits_are_taken_for_one_another():
 
 
 def test_the_search_finds_exactly_what_comparing_all_pairs_finds():
-    """Against correlations of all pairs by NumPy, joined by hand; a fifth of the pictures are copies with noise."""
+    """Against correlations of all pairs by NumPy, joined by hand; a fifth of the images are copies with noise."""
     rng = np.random.default_rng(0)
     looks = rng.integers(0, 256, (120, 4, 4)).repeat(4, 1).repeat(4, 2)
     for at in range(96, 120):
@@ -118,7 +118,7 @@ def test_equal_digests_are_one_group_and_all_of_them_belong_to_what_is_nearly_th
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 3), (40, 1, 3), (8, 8, 1), (16, 16, 3), (100, 3, 3)])
-def test_a_picture_of_any_shape_has_a_look(shape):
+def test_an_image_of_any_shape_has_a_look(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     look = near_duplicates.thumbnail(pixels)
     assert (look.shape, look.dtype) == ((16, 16), np.uint8)

@@ -24,13 +24,13 @@ def said(path, level=None, **changes):
 
 
 def smooth(at):
-    """Pictures that are far from each other and stay themselves in another format."""
+    """Images that are far from each other and stay themselves in another format."""
     small = Image.fromarray(noise(5, 5, 3, seed=at))
     return np.asarray(small.resize((64, 64), Image.Resampling.BICUBIC))
 
 
 def copied(root, source, target, change=lambda image: image, **options):
-    """A picture once more, as another file."""
+    """An image once more, as another file."""
     (root / target).parent.mkdir(parents=True, exist_ok=True)
     change(Image.open(root / source)).save(root / target, **options)
 
@@ -55,7 +55,7 @@ def test_counts_are_those_of_training_and_there_is_nothing_to_say(photos, tmp_pa
     record = findings.to_record(found)
     assert record["splits"] == loaded.facts["class_counts"]
     assert record["problems"] == []
-    assert (record["pictures"], record["formats"], record["colors"]) == (34, {"PNG": 34}, {"color": 34, "gray": 0})
+    assert (record["images"], record["formats"], record["colors"]) == (34, {"PNG": 34}, {"color": 34, "gray": 0})
     assert record["sizes"]["different"] == 1
     assert record["sizes"]["largest"] == list(loaded.image_shape[:2])
 
@@ -77,7 +77,7 @@ def test_a_source_by_name_is_counted_as_well(tmp_path):
     assert record["names"] is None
 
 
-def test_sizes_formats_and_colors_are_told_as_the_pictures_stand_upright(photos):
+def test_sizes_formats_and_colors_are_told_as_the_images_stand_upright(photos):
     exif = Image.Exif()
     exif[0x0112] = 6
     copied(photos, "train/cats/000.png", "train/cats/000.png", lambda one: one.crop((0, 0, 64, 30)), exif=exif)
@@ -89,11 +89,11 @@ def test_sizes_formats_and_colors_are_told_as_the_pictures_stand_upright(photos)
     assert record["colors"] == {"color": 33, "gray": 1}
     assert record["sizes"] == {
         "different": 2, "smallest": [64, 30], "median": [64, 64], "largest": [64, 64],
-        "commonest": {"size": [64, 64], "pictures": 33},
+        "commonest": {"size": [64, 64], "images": 33},
     }  # fmt: skip
 
 
-def test_the_smallest_and_the_largest_are_pictures_that_are_there(tmp_path):
+def test_the_smallest_and_the_largest_are_images_that_are_there(tmp_path):
     """By area; the least of each side apart would be 8x5, which none is."""
     for size in ((8, 90), (60, 5), (30, 30)):
         filled(tmp_path / "root", {f"{kind}/{size[0]}": 4 for kind in ("cats", "dogs")}, size=size)
@@ -131,9 +131,9 @@ def test_every_file_that_cannot_be_read_is_named_with_reason_and_remedy(photos):
         assert (row["split"], row["class"]) == ("train", "dogs")
     assert by_path[f"{photos}/val/dogs/pipe.png"]["split"] == "validation"
     (error,) = [one.sentence for one in findings.problems(found) if one.level == "error"]
-    assert error.startswith(f"{len(every) + 1} pictures cannot be read: train/dogs/")
+    assert error.startswith(f"{len(every) + 1} images cannot be read: train/dogs/")
     assert error.endswith(", or leave such out with --config.data.on_bad_image=skip")
-    assert record["pictures"] == 34 + len(every) + 1
+    assert record["images"] == 34 + len(every) + 1
 
 
 def test_files_that_are_skipped_are_no_errors_and_are_not_counted(photos):
@@ -142,24 +142,24 @@ def test_files_that_are_skipped_are_no_errors_and_are_not_counted(photos):
     assert (found.counts["train"].tolist(), len(found.broken)) == ([12, 12], 0)
     assert [one.level for one in findings.problems(found)] == ["warning"]
     (warning,) = said(photos, on_bad_image="skip")
-    assert warning.startswith("1 picture cannot be read and is left out: train/cats/bad.png (")
+    assert warning.startswith("1 image cannot be read and is left out: train/cats/bad.png (")
     assert [one["path"] for one in findings.to_record(found)["skipped"]] == [str(photos / "train/cats/bad.png")]
 
 
-def test_pictures_on_both_sides_of_a_split_are_an_error(photos):
+def test_images_on_both_sides_of_a_split_are_an_error(photos):
     copied(photos, "train/cats/000.png", "test/cats/a.bmp")  # the same pixels in another container
     copied(photos, "train/cats/001.png", "test/cats/b.jpg", lambda one: one.resize((40, 40)), quality=80)
     copied(photos, "train/cats/000.png", "test/cats/c.jpg", quality=80)
     copied(photos, "train/dogs/001.png", "val/dogs/d.png")
     errors = said(photos, "error")
     assert errors == [
-        "1 picture of validation is in train too, 1 with the same pixels (val/dogs/d.png and train/dogs/001.png); take "
+        "1 image of validation is in train too, 1 with the same pixels (val/dogs/d.png and train/dogs/001.png); take "
         "one of each away, or accuracy on validation flatters",
-        "3 pictures of test are in train too, 1 with the same pixels and 2 nearly so (test/cats/a.bmp and "
+        "3 images of test are in train too, 1 with the same pixels and 2 nearly so (test/cats/a.bmp and "
         "train/cats/000.png); take one of each away, or accuracy on test flatters",
     ]
     (warning,) = said(photos, "warning")
-    assert warning.startswith("1 picture of test repeats another of it, 1 nearly so (test/cats/c.jpg and ")
+    assert warning.startswith("1 image of test repeats another of it, 1 nearly so (test/cats/c.jpg and ")
 
 
 def test_a_folder_without_splits_is_looked_at_as_training_would_cut_it(tmp_path):
@@ -168,17 +168,17 @@ def test_a_folder_without_splits_is_looked_at_as_training_would_cut_it(tmp_path)
     train = data.load({"name": "folder", "path": f"{tmp_path}/root"}).splits["train"].names[0]
     (tmp_path / "root" / train).write_bytes((tmp_path / "root" / test).read_bytes())
     (error,) = [one for one in said(tmp_path / "root", "error") if "two classes" not in one]
-    assert error.startswith("1 picture of test is in train too, 1 with the same pixels (")
+    assert error.startswith("1 image of test is in train too, 1 with the same pixels (")
     assert seen(tmp_path / "root").notes[0].startswith("no split folders")
 
 
-def test_a_picture_in_two_classes_is_an_error(photos):
+def test_an_image_in_two_classes_is_an_error(photos):
     copied(photos, "train/cats/000.png", "train/dogs/x.png")
     copied(photos, "train/cats/001.png", "train/dogs/y.jpg", quality=85)
     assert said(photos, "error") == [
-        "1 picture is in two classes, pixel for pixel (train/cats/000.png and train/dogs/x.png); look which is right "
+        "1 image is in two classes, pixel for pixel (train/cats/000.png and train/dogs/x.png); look which is right "
         "and take the other away",
-        "1 picture is in two classes, nearly so (train/cats/001.png and train/dogs/y.jpg); look which is right and "
+        "1 image is in two classes, nearly so (train/cats/001.png and train/dogs/y.jpg); look which is right and "
         "take the other away",
     ]
 
@@ -189,9 +189,9 @@ def test_what_repeats_inside_a_split_is_a_warning(photos):
     copied(photos, "train/cats/000.png", "train/cats/z.webp", quality=80)
     copied(photos, "val/cats/000.png", "val/cats/z.webp", quality=80)
     assert said(photos) == [
-        "3 pictures of train repeat another of it, 2 with the same pixels and 1 nearly so (train/cats/x.png and "
+        "3 images of train repeat another of it, 2 with the same pixels and 1 nearly so (train/cats/x.png and "
         "train/cats/000.png); keep one of each",
-        "1 picture of validation repeats another of it, 1 nearly so (val/cats/z.webp and val/cats/000.png); keep one "
+        "1 image of validation repeats another of it, 1 nearly so (val/cats/z.webp and val/cats/000.png); keep one "
         "of each",
     ]
     record = findings.to_record(seen(photos))["duplicates"]
@@ -201,7 +201,7 @@ def test_what_repeats_inside_a_split_is_a_warning(photos):
     assert [[one["split"] for one in group] for group in record["near"]] == [["train"] * 4, ["validation"] * 2]
 
 
-def test_pictures_that_differ_in_one_pixel_are_not_the_same(photos):
+def test_images_that_differ_in_one_pixel_are_not_the_same(photos):
     pixels = np.array(Image.open(photos / "train/cats/000.png"))
     pixels[-1, -1, -1] ^= 1
     Image.fromarray(pixels).save(photos / "train/cats/x.png")
@@ -213,26 +213,26 @@ def test_pictures_that_differ_in_one_pixel_are_not_the_same(photos):
 def test_uneven_classes_are_told_with_the_setting_that_evens_them(tmp_path):
     filled(tmp_path / "root", {"train/cats": 36, "train/dogs": 12, "val/cats": 1, "val/dogs": 1})
     (warning,) = said(tmp_path / "root")
-    assert warning.startswith("train has 3 times as many pictures of cats (36) as of dogs (12); ")
+    assert warning.startswith("train has 3 times as many images of cats (36) as of dogs (12); ")
     assert "--config.loss.class_weight=balanced" in warning
     (tmp_path / "root/train/cats/035.png").unlink()
     assert said(tmp_path / "root") == []
 
 
-def test_classes_with_few_pictures_or_none_are_told(tmp_path):
+def test_classes_with_few_images_or_none_are_told(tmp_path):
     filled(tmp_path / "root", {"train/cats": 12, "train/dogs": 9, "train/emus": 12, "val/cats": 2, "val/dogs": 1})
     for at in range(12):
         (tmp_path / f"root/train/emus/{at:03}.png").write_bytes(b"text")
     errors, warnings = (said(tmp_path / "root", level) for level in ("error", "warning"))
-    assert errors[1:] == ["train has no picture of emus that can be read; add some or take the class away"]
+    assert errors[1:] == ["train has no image of emus that can be read; add some or take the class away"]
     assert warnings == [
-        "train has fewer than 10 pictures of dogs; add some",
-        "validation has no picture of emus, so its accuracy says nothing about that; add some",
+        "train has fewer than 10 images of dogs; add some",
+        "validation has no image of emus, so its accuracy says nothing about that; add some",
     ]
 
 
 @pytest.mark.parametrize(("counts", "sentence"), [
-    ({"cats": 2, "dogs": 2}, "4 pictures are too few to set a tenth apart"),
+    ({"cats": 2, "dogs": 2}, "4 images are too few to set a tenth apart"),
     ({"cats": 20}, "there is one class, cats; there must be two at least to tell apart"),
 ])  # fmt: skip
 def test_what_training_refuses_is_told_and_the_rest_looked_at(tmp_path, counts, sentence):
@@ -241,11 +241,11 @@ def test_what_training_refuses_is_told_and_the_rest_looked_at(tmp_path, counts, 
     assert len(seen(tmp_path / "root").seen) == sum(counts.values())
 
 
-def test_pictures_of_one_color_are_told_and_are_like_no_others(photos):
+def test_images_of_one_color_are_told_and_are_like_no_others(photos):
     for at in range(3):
         Image.new("RGB", (20 + at, 20), (at, 0, 0)).save(photos / f"train/cats/blank{at}.png")
     (warning,) = said(photos)
-    assert warning.startswith("3 pictures of one color throughout (train/cats/blank0.png, ")
+    assert warning.startswith("3 images of one color throughout (train/cats/blank0.png, ")
 
 
 def test_labels_in_file_names_are_told(photos):

@@ -93,7 +93,7 @@ def test_a_mixing_operation_draws_from_the_batchs_key_and_its_place():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_another_strength_traces_nothing_anew_and_changes_the_pictures():
+def test_another_strength_traces_nothing_anew_and_changes_the_images():
     weak = ("pad_crop(1)", "affine(5, 0.5, 0.1)", "jitter(0.1)", "erase(0.1)", "mixup(0.1)")
     strong = ("pad_crop(3)", "affine(50, 2, 0.5)", "jitter(0.9)", "erase(1)", "mixup(2)")
     assert augment.operation_names(weak) == augment.operation_names(strong)
@@ -180,20 +180,20 @@ def test_names_and_meanings_can_be_read_without_importing():
     assert all(len(meaning) < 110 and "\n" not in meaning for meaning in read.values())
 
 
-# --- pictures smaller than their images
+# --- images smaller than their images
 
 
 @pytest.mark.parametrize("text", [name for name, operation in augment.OPERATIONS.items() if operation.masks])
-def test_a_picture_in_a_corner_is_changed_as_if_it_were_alone(text):
+def test_an_image_in_a_corner_is_changed_as_if_it_were_alone(text):
     """With the same keys, for twenty of them; black lies around it before and after."""
     names, given = augment.operation_names((text,)), augment.operation_numbers((text,))
-    picture = noise(20, 7, 9, 3)
+    image = noise(20, 7, 9, 3)
     images, mask = np.zeros((20, 10, 16, 3), np.uint8), np.zeros((20, 10, 16), bool)
-    images[:, :7, :9], mask[:, :7, :9] = picture, True
+    images[:, :7, :9], mask[:, :7, :9] = image, True
     keys, labels = jax.random.split(jax.random.key(1), 20), np.zeros(20, np.int32)
     change = jax.jit(augment.build_augmentation(names, 10))
-    alone, _ = change(picture, labels, keys, jax.random.key(2), given)
+    alone, _ = change(image, labels, keys, jax.random.key(2), given)
     found, _ = change(images, labels, keys, jax.random.key(2), given, mask)
-    assert np.abs(np.asarray(alone) * 255 - picture).max() > 1  # something was changed
+    assert np.abs(np.asarray(alone) * 255 - image).max() > 1  # something was changed
     np.testing.assert_allclose(found[:, :7, :9], alone, atol=2e-6)
     assert np.abs(np.where(mask[..., None], 0, found)).max() == 0

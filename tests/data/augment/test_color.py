@@ -30,7 +30,7 @@ def test_no_saturation_is_gray_in_all_channels():
 
 
 def dull(channels):
-    """Pictures so near the middle that nothing is cut off."""
+    """Images so near the middle that nothing is cut off."""
     return np.uint8(noise(MANY, 3, 4, channels) // 10 + 115)
 
 
@@ -63,7 +63,7 @@ def test_saturation_keeps_every_pixels_brightness_and_scales_its_color():
     np.testing.assert_allclose(moments(factors), (1, 1 / 3), atol=0.08)
 
 
-def test_a_gray_picture_has_no_saturation_to_change():
+def test_a_gray_image_has_no_saturation_to_change():
     images = noise(4, 3, 4, 1)
     out, _ = changed(("jitter(0, 0, 1)",), images)
     np.testing.assert_allclose(out, images / 255, atol=1e-6)
@@ -76,7 +76,7 @@ def test_jitter_cuts_at_black_and_white():
 
 
 @pytest.mark.parametrize(("text", "share"), [("erase(1, 0.2, 0.3)", 1.0), ("erase(0.3)", 0.3), ("erase", 0.5)])
-def test_erase_blackens_one_box_of_its_area_in_its_share_of_pictures(text, share):
+def test_erase_blackens_one_box_of_its_area_in_its_share_of_images(text, share):
     _, low, high = augment.operation_numbers((text,))[0]
     out, _ = changed((text,), np.full((MANY, 20, 16, 2), 255, np.uint8))
     hole = out[..., 0] == 0
@@ -86,7 +86,7 @@ def test_erase_blackens_one_box_of_its_area_in_its_share_of_pictures(text, share
     erased = hole.any((1, 2))
     assert abs(erased.mean() - share) < 0.1
     areas, sides = hole[erased].mean((1, 2)), (hole.any(2).sum(1)[erased], hole.any(1).sum(1)[erased])
-    fits = (sides[0] < 20) & (sides[1] < 16)  # not cut to the picture's side
+    fits = (sides[0] < 20) & (sides[1] < 16)  # not cut to the image's side
     rounding = (0.5 * (sides[0] + sides[1]) + 0.25) / 320
     assert (areas[fits] > (low - rounding)[fits]).all()
     assert (areas < high + rounding).all()

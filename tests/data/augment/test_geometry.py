@@ -69,14 +69,14 @@ def test_a_quarter_turn_is_rot90_and_a_half_turn_reverses_both_axes():
     np.testing.assert_allclose(turned(oblong, angle=np.pi), oblong[::-1, ::-1], atol=1e-5)
 
 
-def test_a_picture_enlarged_by_two_shows_every_pixel_half_a_pixel_nearer():
+def test_an_image_enlarged_by_two_shows_every_pixel_half_a_pixel_nearer():
     image = np.float32([[0, 8, 16, 24]])[..., None] / 255  # a slope of 8 becomes one of 4 around the same center
     out = np.asarray(geometry.transform(np.repeat(image, 4, axis=0), scale=2.0)) * 255
     np.testing.assert_allclose(out[1:3, :, 0], [[6, 10, 14, 18]] * 2, atol=1e-4)
 
 
 def dot(size):
-    """Many pictures of one white pixel in the middle."""
+    """Many images of one white pixel in the middle."""
     images = np.zeros((MANY, size, size, 1), np.uint8)
     images[:, size // 2, size // 2] = 255
     return images
@@ -106,7 +106,7 @@ def test_shifts_are_even_up_to_their_pixels_along_each_axis(text):
 
 
 def slopes():
-    """Pictures whose channels are the row and the column, in steps of 8 of 255: (MANY, 16, 12, 2)."""
+    """Images whose channels are the row and the column, in steps of 8 of 255: (MANY, 16, 12, 2)."""
     rows, columns = np.meshgrid(np.arange(16), np.arange(12), indexing="ij")
     return np.broadcast_to(np.stack([rows, columns], -1).astype(np.uint8) * 8, (MANY, 16, 12, 2))
 
@@ -135,7 +135,7 @@ def test_sizes_change_by_a_factor_and_its_inverse_alike():
     np.testing.assert_allclose(moments(logs / np.log(1.5)), (0, 1 / 3), atol=0.07)
 
 
-def test_half_of_the_pictures_are_mirrored_and_mirrored_again_are_themselves():
+def test_half_of_the_images_are_mirrored_and_mirrored_again_are_themselves():
     images = noise(MANY, 2, 5, 1)
     out, _ = changed(("flip",), images)
     mirrored = (np.round(out * 255) == images[:, :, ::-1]).all((1, 2, 3))
@@ -158,7 +158,7 @@ def test_a_crop_has_the_area_the_ratio_and_the_place_it_says(text):
     np.testing.assert_allclose(area.mean(), (low + high) / 2, atol=0.05)
     assert 3 / 4 - 2e-3 < ratio.min() < 0.85
     assert 1.1 < ratio.max() < 4 / 3 + 2e-3
-    middle = (out[:, 7:9, 5:7] * 255 / 8).mean((1, 2)) + 0.5  # of the box, from the picture's edge
+    middle = (out[:, 7:9, 5:7] * 255 / 8).mean((1, 2)) + 0.5  # of the box, from the image's edge
     assert (middle - np.stack([tall, wide], 1) / 2).min() > -2e-2
     assert (middle + np.stack([tall, wide], 1) / 2 - [height, width]).max() < 2e-2
 
@@ -168,6 +168,6 @@ def test_a_crop_of_one_color_is_that_color():
     np.testing.assert_allclose(out, 77 / 255, atol=1e-6)
 
 
-def test_a_crop_of_a_long_picture_stays_inside_it():
+def test_a_crop_of_a_long_image_stays_inside_it():
     out, _ = changed(("resized_crop(1, 1)",), np.full((4, 4, 20, 1), 255, np.uint8))
     np.testing.assert_allclose(out, 1, atol=1e-6)

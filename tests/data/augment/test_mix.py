@@ -1,4 +1,4 @@
-"""Pictures mixed with pictures: labels carry exactly the pixels' share."""
+"""Images mixed with images: labels carry exactly the pixels' share."""
 
 import functools
 
@@ -18,7 +18,7 @@ def _strict():
 
 
 def leveled():
-    """Ten pictures of one gray each; class k has the gray 25 k."""
+    """Ten images of one gray each; class k has the gray 25 k."""
     return np.broadcast_to(np.uint8(25 * np.arange(10))[:, None, None, None], (10, 6, 5, 1))
 
 
@@ -34,7 +34,7 @@ def test_soft_labels_carry_exactly_the_pixels_share(text, seed):
     out, target = changed((text,), leveled(), seed=seed)
     np.testing.assert_allclose(out.mean((1, 2, 3)), target @ (25 * np.arange(10) / 255), atol=1e-6)
     np.testing.assert_allclose(target.sum(1), 1, atol=1e-6)
-    np.testing.assert_allclose(target.sum(0), 1, atol=1e-6)  # a permutation: every picture goes once as partner
+    np.testing.assert_allclose(target.sum(0), 1, atol=1e-6)  # a permutation: every image goes once as partner
     shares = np.unique(np.round(target[(target > 0) & (target < 1)], 5))
     assert len(shares) == 2  # one weight for the batch, w and 1 - w
     np.testing.assert_allclose(shares.sum(), 1, atol=2e-5)

@@ -128,7 +128,7 @@ def test_gray_has_no_color_to_change():
 
 
 def warped(image, signed, name):
-    """Pillow's transform, and where it read inside the picture."""
+    """Pillow's transform, and where it read inside the image."""
     height, width = SIDES
     shift = {"move_x": (2, -signed * 150 / 331 * width), "move_y": (5, -signed * 150 / 331 * height),
              "shear_x": (1, signed * 0.3), "shear_y": (3, signed * 0.3)}  # fmt: skip
@@ -190,7 +190,7 @@ def test_both_lists_are_the_fourteen_of_the_papers():
 
 
 def test_each_operation_comes_as_often_as_any():
-    """A picture on which the fourteen differ: each row's result is that of exactly one of them."""
+    """An image on which the fourteen differ: each row's result is that of exactly one of them."""
     image = picture(3, seed=4)
     out, _ = changed(("randaugment(1, 9)",), np.repeat(image[None], MANY, 0))
     results = {
@@ -222,7 +222,7 @@ def test_trivialaugment_draws_any_of_31_strengths():
 
 @functools.cache
 def rows():
-    """Pictures, their keys, and both functions compiled for so many."""
+    """Images, their keys, and both functions compiled for so many."""
     images, keys = noise(ROWS, *SIDES, 3) / np.float32(255), jax.random.split(jax.random.key(1), ROWS)
     three = jax.jit(policies.randaugment).lower(images, keys, np.float32(3), np.float32(7)).compile()
     return images, keys, three, jax.jit(policies.trivialaugment).lower(images, keys).compile()
@@ -233,7 +233,7 @@ def test_count_zero_changes_nothing():
     np.testing.assert_array_equal(randaugment(images, keys, np.float32(0), np.float32(9)), images)
 
 
-def test_operations_of_one_picture_follow_one_another():
+def test_operations_of_one_image_follow_one_another():
     images, keys, randaugment, _ = rows()
     alone = jax.jit(functools.partial(policies.apply_random_operation, ranges=policies.NARROW))
     expected = list(images)

@@ -1,4 +1,4 @@
-"""Pictures of several sizes (data.fit=pad_batch): what is read of them, their batches, and the sizes of these."""
+"""Images of several sizes (data.fit=pad_batch): what is read of them, their batches, and the sizes of these."""
 
 import io
 from dataclasses import replace
@@ -25,25 +25,25 @@ side = st.integers(1, 300)
 # --- sizes
 
 
-def test_small_pictures_by_themselves_get_a_size_of_their_own():
+def test_small_images_by_themselves_get_a_size_of_their_own():
     sides = np.array([[8, 8], [32, 32]] * 50)
     assert choose_buckets(sides, (32, 32), 1) == ((8, 8), (32, 32))
 
 
-def test_large_batches_of_which_each_has_a_large_picture_need_one_size():
-    """Of 64 pictures all are small once in 4^64 times; to judge the small ones alone is not worth a compilation."""
+def test_large_batches_of_which_each_has_a_large_image_need_one_size():
+    """Of 64 images all are small once in 4^64 times; to judge the small ones alone is not worth a compilation."""
     sides = np.array([[8, 8], [16, 16], [16, 16], [16, 16]] * 25)
     assert choose_buckets(sides, (16, 16), 64) == ((16, 16),)
 
 
-def test_batches_of_wide_pictures_are_not_padded_to_a_square():
+def test_batches_of_wide_images_are_not_padded_to_a_square():
     sides = np.stack([np.arange(40, 57), np.full(17, 80)], 1)
     assert choose_buckets(sides, (80, 80), 256) == ((56, 80), (80, 80))
 
 
 @few
 @given(drawn=st.lists(st.tuples(side, side), min_size=1, max_size=40), batch_size=st.sampled_from([1, 3, 128]))
-def test_there_are_at_most_eight_sizes_and_one_holds_every_picture(drawn, batch_size):
+def test_there_are_at_most_eight_sizes_and_one_holds_every_image(drawn, batch_size):
     sides = np.array(drawn)
     largest = int(sides[:, 0].max()), int(sides[:, 1].max())
     found = choose_buckets(sides, largest, batch_size)
@@ -56,7 +56,7 @@ def test_there_are_at_most_eight_sizes_and_one_holds_every_picture(drawn, batch_
 
 @few
 @given(own=st.tuples(side, side), most=st.tuples(side, side))
-def test_a_picture_is_only_made_smaller_and_keeps_its_proportions(own, most):
+def test_an_image_is_only_made_smaller_and_keeps_its_proportions(own, most):
     found = shrink_to_fit(own, most)
     if own[0] <= most[0] and own[1] <= most[1]:
         assert found == own
@@ -76,18 +76,18 @@ TWO_WAYS = PaddedSizes(
     ("examples", "size"),
     [([3], (8, 8)), ([1], (8, 16)), ([2, 3], (16, 8)), ([1, 2], (16, 16)), ([0, 3], (16, 16)), ([1, 3], (8, 16))],
 )
-def test_a_batch_has_the_smallest_size_that_holds_all_its_pictures(examples, size):
+def test_a_batch_has_the_smallest_size_that_holds_all_its_images(examples, size):
     assert TWO_WAYS.bucket_for(np.array(examples)) == size
 
 
-def test_a_mask_is_true_on_a_pictures_own_pixels():
+def test_a_mask_is_true_on_an_images_own_pixels():
     mask = TWO_WAYS.mask(np.array([3, 1]), (4, 8))
     assert mask.shape == (2, 4, 8)
     assert mask.sum((1, 2)).tolist() == [6, 32]
     assert mask[0, :3, :2].all()
 
 
-def test_small_pictures_are_judged_first():
+def test_small_images_are_judged_first():
     assert TWO_WAYS.small_first_order().tolist() == [3, 1, 2, 0]
 
 
@@ -96,7 +96,7 @@ def test_small_pictures_are_judged_first():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of pictures of several sizes; their pixels by path."""
+    """A folder of images of several sizes; their pixels by path."""
     found = {}
     for at in range(40):
         path = f"train/{'ab'[at % 2]}/{at:02}.png"
@@ -114,7 +114,7 @@ def section(path, **changes):
     return {"name": "folder", "path": str(path), "fit": "pad_batch", "batch_size": 4, **changes}
 
 
-def test_pictures_stand_in_the_corner_as_they_are(folder):
+def test_images_stand_in_the_corner_as_they_are(folder):
     path, pixels = folder
     split = data.load(section(path)).splits["train"]
     found = split.read(np.arange(len(split)))
@@ -125,14 +125,14 @@ def test_pictures_stand_in_the_corner_as_they_are(folder):
         assert image[height:].sum() == image[:, width:].sum() == 0
 
 
-def test_the_image_is_as_large_as_the_largest_picture_where_nobody_says(folder):
+def test_the_image_is_as_large_as_the_largest_image_where_nobody_says(folder):
     path, pixels = folder
     dataset = data.load(section(path))
     assert dataset.image_shape == (*np.max([one.shape[:2] for one in pixels.values()], 0), 3)
     assert dataset.facts["sizes"] == [list(size) for size in dataset.splits["test"].padded_sizes.buckets]
 
 
-def test_larger_pictures_are_made_smaller_by_pillows_resize(folder):
+def test_larger_images_are_made_smaller_by_pillows_resize(folder):
     path, pixels = folder
     split = data.load(section(path, image_size=(10, 12))).splits["train"]
     for image, sides, name in zip(
@@ -167,7 +167,7 @@ def on_its_side(kind):
     return buffer.getvalue()
 
 
-def test_a_picture_that_lies_on_its_side_has_its_sides_upright(folder):
+def test_an_image_that_lies_on_its_side_has_its_sides_upright(folder):
     path, _ = folder
     content = on_its_side("JPEG")
     (path / "train/a/turned.jpg").write_bytes(content)
@@ -200,14 +200,14 @@ def test_a_file_that_cannot_be_read_is_named(folder):
         data.load(section(path))
 
 
-def test_pictures_of_one_size_are_mixed_as_well():
+def test_images_of_one_size_are_mixed_as_well():
     dataset = data.load({"name": "digits", "fit": "pad_batch", "image_size": 16})
     assert dataset.image_shape == (16, 16, 1)
     assert np.unique(dataset.splits["train"].padded_sizes.image_sizes).tolist() == [8]
     assert dataset.splits["train"].padded_sizes.buckets == ((8, 8), (16, 16))
 
 
-def test_mean_and_deviation_are_those_of_the_pictures_pixels(folder):
+def test_mean_and_deviation_are_those_of_the_images_pixels(folder):
     path, pixels = folder
     mean, deviation = data.mean_and_std(data.load(section(path)).splits["train"])
     every = np.concatenate([one.reshape(-1, 3) for one in pixels.values()]) / 255
@@ -302,7 +302,7 @@ def test_every_example_is_judged_once(split, batch_size, hosts):
 
 @pytest.mark.parametrize("operation", ["mixup(0.2)", "cutmix", "randaugment(2, 9)", "trivialaugment"])
 def test_an_operation_that_needs_one_size_is_refused_by_name(operation):
-    with pytest.raises(UserError, match=rf"{operation.partition('(')[0]} takes no pictures of several sizes .* flip, "):
+    with pytest.raises(UserError, match=rf"{operation.partition('(')[0]} takes no images of several sizes .* flip, "):
         data.check({"name": "digits", "fit": "pad_batch", "augment": ("flip", operation)})
 
 
@@ -312,11 +312,11 @@ def test_a_random_crop_of_one_size_is_refused():
 
 
 def test_images_without_their_mask_are_refused(folder):
-    with pytest.raises(UserError, match=r"data\.fit=pad_batch gives pictures of several sizes with a mask"):
+    with pytest.raises(UserError, match=r"data\.fit=pad_batch gives images of several sizes with a mask"):
         batches.batches(section(folder[0]))
 
 
 def test_the_weights_of_what_is_looked_at_are_known_sums():
-    """Every batch counts alike, and all pictures by themselves a thirtieth of all batches."""
+    """Every batch counts alike, and all images by themselves a thirtieth of all batches."""
     _, weights = padding.candidate_sizes(np.array([[8, 8], [16, 16]]), (16, 16), 1)
     np.testing.assert_allclose(weights.sum(), 1 + 1 / 30)

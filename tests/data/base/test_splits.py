@@ -62,7 +62,7 @@ def test_the_order_does_not_follow_the_file():
     assert (halves[0] != halves[1]).any()
 
 
-def test_another_picture_leaves_the_order_of_the_others():
+def test_another_image_leaves_the_order_of_the_others():
     names = [f"c{at // 20}/{at:02}.jpg" for at in range(40)]
     more = [*names[:5], "c0/04b.jpg", *names[5:]]
     before, after = (
@@ -157,7 +157,7 @@ def test_what_makes_no_sense_is_refused(written, sentence):
         laid({"train": 100, "test": 20}, **written)
 
 
-def test_a_selection_reads_the_pictures_at_its_positions():
+def test_a_selection_reads_the_images_at_its_positions():
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     whole = splits.Split(np.arange(10, dtype=np.int32), pixels.__getitem__, names=[f"{at}.png" for at in range(10)])
     chosen = whole.select(np.array([7, 2, 5])).select(np.array([2, 0]))

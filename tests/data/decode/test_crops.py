@@ -1,4 +1,4 @@
-"""Boxes cut out of training pictures on the host: what is drawn, what comes out, and that nothing else has a part."""
+"""Boxes cut out of training images on the host: what is drawn, what comes out, and that nothing else has a part."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ def noise(*shape, seed=0):
 
 
 def smooth(height, width, channels=3, seed=0):
-    """A picture without detail: noise of 5x5 pixels enlarged."""
+    """An image without detail: noise of 5x5 pixels enlarged."""
     coarse = Image.fromarray(noise(5, 5, 3, seed=seed)).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(coarse if channels == 3 else coarse.convert("L"))
 
@@ -128,7 +128,7 @@ def test_a_box_of_whole_pixels_at_its_own_size_keeps_the_bits(channels):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_box_is_one_of_the_picture_as_it_stands_upright(orientation):
+def test_the_box_is_one_of_the_image_as_it_stands_upright(orientation):
     content = encoded(noise(40, 56, 3), exif=turned(orientation))
     upright = Image.fromarray(images.decode(content, channels=3))
     sizes = []
@@ -164,7 +164,7 @@ STORED = {
     1: lambda p: p, 2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1],
     5: lambda p: p.swapaxes(0, 1), 6: lambda p: np.rot90(p), 7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
     8: lambda p: np.rot90(p, -1),
-}  # fmt: skip  # an upright picture -> how a camera held that way stores it; TIFF 6.0, Orientation
+}  # fmt: skip  # an upright image -> how a camera held that way stores it; TIFF 6.0, Orientation
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -322,7 +322,7 @@ def test_what_the_memory_holds_changes_no_bit(photos, monkeypatch):
             np.testing.assert_array_equal(splits[split].read(every), first.splits[split].read(every))
 
 
-def test_training_pictures_are_not_decoded_before_they_are_cut(photos, monkeypatch):
+def test_training_images_are_not_decoded_before_they_are_cut(photos, monkeypatch):
     decoded, decode = [], images.decode
     monkeypatch.setattr(images, "decode", lambda *given, **named: decoded.append(1) or decode(*given, **named))
     splits = data.load(section(photos, check="none")).splits
@@ -356,7 +356,7 @@ def test_all_but_training_batches_are_read_as_fit_says(photos):
     )
 
 
-def test_a_selection_is_cut_as_its_pictures_are(photos):
+def test_a_selection_is_cut_as_its_images_are(photos):
     split = data.load(section(photos)).splits["train"]
     numbers = crops.crop_numbers(0, 0, 3)
     np.testing.assert_array_equal(
@@ -369,8 +369,8 @@ def test_the_verb_batches_sees_what_a_run_sees(photos):
     split = data.load(section(photos)).splits["train"]
     found = list(cnn_vit.batches(section(photos), batch_size=6, seed=3, epochs=2))
     assert [len(labels) for _, labels in found] == [6] * 6 + [4]
-    for (pictures, labels), batch in zip(found, flowing(split, last=7), strict=True):
-        np.testing.assert_array_equal(pictures, batch["image"][: len(labels)].astype(np.float32) / np.float32(255))
+    for (images, labels), batch in zip(found, flowing(split, last=7), strict=True):
+        np.testing.assert_array_equal(images, batch["image"][: len(labels)].astype(np.float32) / np.float32(255))
 
 
 def test_arrays_are_cut_too(tmp_path):

@@ -1,4 +1,4 @@
-"""Decoding: the same pixels in any container are the same array; what is no picture is one sentence with a remedy."""
+"""Decoding: the same pixels in any container are the same array; what is no image is one sentence with a remedy."""
 
 import io
 import struct
@@ -57,7 +57,7 @@ def test_a_jpeg_is_what_pillow_decodes():
 
 
 def grays(levels):
-    """One gray picture (H, W) in every mode that can hold it exactly."""
+    """One gray image (H, W) in every mode that can hold it exactly."""
     image = Image.fromarray(levels)
     opaque = Image.new("L", image.size, 255)
     palette = Image.fromarray(levels)  # each level is the place of its own color
@@ -121,7 +121,7 @@ def test_an_animation_gives_its_first_frame():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_gives_the_upright_picture(orientation):
+def test_every_exif_orientation_gives_the_upright_image(orientation):
     upright = noise(6, 9, 3)
     stored = {
         1: upright,
@@ -132,7 +132,7 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation):
         6: upright.transpose(1, 0, 2)[::-1],
         7: upright.transpose(1, 0, 2)[::-1, ::-1],
         8: upright.transpose(1, 0, 2)[:, ::-1],
-    }[orientation]  # EXIF 2.32, tag 274: what the first row and column of the stored picture show
+    }[orientation]  # EXIF 2.32, tag 274: what the first row and column of the stored image show
     exif = Image.Exif()
     exif[274] = orientation
     for kind in ("PNG", "WEBP", "TIFF"):
@@ -142,7 +142,7 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_damaged_note_on_orientation_leaves_the_picture_readable():
+def test_a_damaged_note_on_orientation_leaves_the_image_readable():
     content = encoded(noise(16, 16, 3), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     assert images.decode(content, channels=3).shape == (16, 16, 3)
 
@@ -181,16 +181,16 @@ def test_a_header_is_read_from_the_beginning_and_nothing_is_decoded(kind, monkey
     assert not loads
 
 
-# What is no picture
+# What is no image
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b"", "empty, 0 bytes; replace it or take it away"),
-        (b"hello", "no picture of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is "
+        (b"hello", "no image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is "
          "damaged; replace it or take it away"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of git-lfs, not the picture; run git "
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of git-lfs, not the image; run git "
          "lfs pull"),
         (b"\n <!DOCTYPE html><html>", "a page of HTML, perhaps what a server answered instead; download it again"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript; export it as PNG or JPEG"),
@@ -201,7 +201,7 @@ def test_a_header_is_read_from_the_beginning_and_nothing_is_decoded(kind, monkey
         (png_header(8_000, 8_000), "8,000 x 8,000 pixels, more than 50,000,000; make it smaller"),
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_said_with_a_remedy(content, sentence):
+def test_what_is_no_image_is_said_with_a_remedy(content, sentence):
     for use in (images.read_header, lambda content: images.decode(content, channels=3)):
         with pytest.raises(images.UnreadableError) as caught:
             use(content)
@@ -298,7 +298,7 @@ def test_the_same_size_keeps_the_bits_and_a_mere_crop_too():
     np.testing.assert_array_equal(images.fit_image(pixels[:, :11], (8, 11), "crop"), pixels[1:9, :11])
 
 
-def test_half_the_side_with_stretch_keeps_the_mean_of_a_flat_picture():
+def test_half_the_side_with_stretch_keeps_the_mean_of_a_flat_image():
     flat = np.full((10, 20, 3), 77, np.uint8)
     assert (images.fit_image(flat, (5, 5), "stretch") == 77).all()
 
@@ -312,7 +312,7 @@ def test_gray_becomes_three_equal_colors():
 @given(
     sides=st.tuples(*[st.integers(1, 24)] * 4), channels=st.sampled_from([1, 3]), gray=st.sampled_from([0, 127, 255])
 )
-def test_padding_keeps_all_of_the_picture_in_its_proportions_in_the_middle(sides, channels, gray):
+def test_padding_keeps_all_of_the_image_in_its_proportions_in_the_middle(sides, channels, gray):
     height, width, high, wide = sides
     pixels = noise(height, width, channels)
     found = images.fit_image(pixels, (high, wide), f"pad({gray})")

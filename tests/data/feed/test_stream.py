@@ -343,7 +343,7 @@ def test_closing_waits_for_no_more_than_the_parts_being_read():
     before = len(reads)
     began = time.monotonic()
     batches.close()
-    assert time.monotonic() - began < 1  # the 1,000 pictures ahead would take that long
+    assert time.monotonic() - began < 1  # the 1,000 images ahead would take that long
     assert len(reads) <= before + 8  # of 72 parts ahead
     assert max(reads) <= ahead.ROWS_PER_PART
 

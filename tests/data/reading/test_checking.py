@@ -26,7 +26,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The bytes of every picture that Pillow is given, header or all."""
+    """The bytes of every image that Pillow is given, header or all."""
     found, whole = [], images.use_image
     monkeypatch.setattr(images, "use_image", lambda content, use: found.append(content) or whole(content, use))
     return found
@@ -54,7 +54,7 @@ def spoiled(root, names, content=b"text"):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("check", ["all", "header"])
-def test_a_second_start_opens_no_picture_again_merely_to_look(tmp_path, monkeypatch, opened, check, packed):
+def test_a_second_start_opens_no_image_again_merely_to_look(tmp_path, monkeypatch, opened, check, packed):
     monkeypatch.setattr(materialize, "MEMORY", 100)
     filled(tmp_path / "root", FOUR)
     path = zipped(tmp_path / "root", tmp_path / "a.zip") if packed else tmp_path / "root"
@@ -88,7 +88,7 @@ def test_a_file_that_was_changed_is_looked_at_again_and_no_other(tmp_path, monke
     assert len(opened) == 2
 
 
-def test_a_header_that_was_read_is_no_picture_that_was_decoded(tmp_path, monkeypatch, opened):
+def test_a_header_that_was_read_is_no_image_that_was_decoded(tmp_path, monkeypatch, opened):
     monkeypatch.setattr(materialize, "MEMORY", 100)
     filled(tmp_path / "root", FOUR, size=(40, 40))
     cut = tmp_path / "root/train/cats/002.png"
@@ -153,12 +153,12 @@ def test_the_newest_are_remembered_where_there_are_too_many(place, monkeypatch):
     assert len(known) == 3
 
 
-# Decoded pictures kept
+# Decoded images kept
 
 
 @pytest.fixture
 def kept(place, monkeypatch):
-    """Keeps decoded pictures however few; the files it has."""
+    """Keeps decoded images however few; the files it has."""
     monkeypatch.setattr(decoded, "LEAST", 0)
     return lambda: sorted((place / "decoded").iterdir())
 
@@ -184,7 +184,7 @@ def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, kept, changes):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer"])
-def test_kept_pictures_that_are_damaged_are_decoded_again(tmp_path, kept, opened, damage):
+def test_kept_images_that_are_damaged_are_decoded_again(tmp_path, kept, opened, damage):
     filled(tmp_path / "root", FOUR)
     expected = every(loaded(tmp_path / "root", image_size=5))
     for path in kept():
@@ -196,7 +196,7 @@ def test_kept_pictures_that_are_damaged_are_decoded_again(tmp_path, kept, opened
     assert len(opened) == 16
 
 
-def test_the_oldest_go_where_kept_pictures_grow_too_many(tmp_path, kept, monkeypatch):
+def test_the_oldest_go_where_kept_images_grow_too_many(tmp_path, kept, monkeypatch):
     filled(tmp_path / "root", FOUR)
     loaded(tmp_path / "root", image_size=5)
     sizes = [path.stat().st_size for path in kept()]
@@ -210,7 +210,7 @@ def test_the_oldest_go_where_kept_pictures_grow_too_many(tmp_path, kept, monkeyp
     assert len(kept()) == 2
 
 
-def test_nothing_is_kept_where_a_picture_cannot_be_read_or_the_disk_is_nearly_full(tmp_path, place, kept, monkeypatch):
+def test_nothing_is_kept_where_an_image_cannot_be_read_or_the_disk_is_nearly_full(tmp_path, place, kept, monkeypatch):
     filled(tmp_path / "root", FOUR)
     monkeypatch.setattr(decoded, "SPARED", 1e15)
     loaded(tmp_path / "root", image_size=5)
@@ -229,7 +229,7 @@ def test_nothing_is_kept_where_a_picture_cannot_be_read_or_the_disk_is_nearly_fu
 @pytest.mark.parametrize(("check", "few", "found"), [
     ("auto", 16, "start"), ("auto", 15, "read"), ("all", 0, "start"), ("header", 99, "read"), ("none", 99, "read"),
 ])  # fmt: skip
-def test_each_picture_is_decoded_up_to_so_many_and_more_by_their_headers(tmp_path, monkeypatch, check, few, found):
+def test_each_image_is_decoded_up_to_so_many_and_more_by_their_headers(tmp_path, monkeypatch, check, few, found):
     monkeypatch.setattr(materialize, "MEMORY", 100)
     monkeypatch.setattr(checking, "FEW", few)
     filled(tmp_path / "root", FOUR, size=(40, 40))
@@ -245,7 +245,7 @@ def test_each_picture_is_decoded_up_to_so_many_and_more_by_their_headers(tmp_pat
             loaded(tmp_path / "root", **given).splits["train"].read(np.arange(12))
 
 
-def test_up_to_50_000_pictures_are_decoded_and_more_are_looked_at_by_their_headers():
+def test_up_to_50_000_images_are_decoded_and_more_are_looked_at_by_their_headers():
     """The border that the setting's explanation names."""
     assert "all of it up to 50,000 files" in KEYS["data.check"].meaning
     assert checking.FEW == 50_000
@@ -267,11 +267,9 @@ TINY = (
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_picture_that_turns_out_broken_while_training_is_named_and_nothing_saved_is_lost(
-    tmp_path, monkeypatch, split
-):
+def test_an_image_that_turns_out_broken_while_training_is_named_and_nothing_saved_is_lost(tmp_path, monkeypatch, split):
     """In the third batch, or at the evaluation after the sixth step; a run on mended data begins where that one was."""
-    monkeypatch.setattr(materialize, "MEMORY", 0)  # so that pictures are decoded when they are read
+    monkeypatch.setattr(materialize, "MEMORY", 0)  # so that images are decoded when they are read
     filled(tmp_path / "root", {"train/cats": 16, "train/dogs": 16, "val/cats": 4, "val/dogs": 4})
     final = settings.load("configs/digits_mlp.py", [*TINY, f"data.path={tmp_path}/root"])
     at = int(stream.order(32, final["seed"], np.array([20]))[0])  # of 32, cats first
@@ -312,10 +310,10 @@ def test_what_is_skipped_is_as_though_it_were_not_there(tmp_path, monkeypatch, c
     assert list(every(found).items()) == list(every(clean).items())
     assert {**found.facts, "skipped": []} == clean.facts
     assert len(found.facts["skipped"]) == len(names) + 1
-    wrong = {names[0]: "no picture of a kind", names[1]: "damaged", f"{first}/pipe.png": "no regular file"}
+    wrong = {names[0]: "no image of a kind", names[1]: "damaged", f"{first}/pipe.png": "no regular file"}
     for name, reason in wrong.items():
         assert any(one.startswith(f"{tmp_path}/root/{name}: {reason}") for one in found.facts["skipped"])
-    assert said.err.startswith(f"{len(names) + 1} pictures are skipped: {tmp_path}/root/{first}/")
+    assert said.err.startswith(f"{len(names) + 1} images are skipped: {tmp_path}/root/{first}/")
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
 
@@ -344,10 +342,10 @@ def test_whatever_the_slices_the_same_is_skipped(tmp_path):
 def test_a_class_or_a_split_of_which_nothing_is_left_is_refused(tmp_path):
     filled(tmp_path / "root", FOUR)
     spoiled(tmp_path / "root", [f"train/cats/{at:03}.png" for at in range(6)])
-    with pytest.raises(UserError, match="train has no picture of cats without the 6 pictures that are skipped, of 2"):
+    with pytest.raises(UserError, match="train has no image of cats without the 6 images that are skipped, of 2"):
         loaded(tmp_path / "root", on_bad_image="skip")
     spoiled(tmp_path / "root", [f"val/{name}/{at:03}.png" for name in ("cats", "dogs") for at in range(2)])
-    with pytest.raises(UserError, match=r"4 of 4 pictures cannot be read: .*/val/cats/000.png \(no picture of a kind"):
+    with pytest.raises(UserError, match=r"4 of 4 images cannot be read: .*/val/cats/000.png \(no image of a kind"):
         loaded(tmp_path / "root", on_bad_image="skip")
 
 
@@ -365,7 +363,7 @@ def test_all_that_cannot_be_read_is_in_the_details_where_the_sentence_leaves_som
     filled(tmp_path / "root", FOUR)
     names = [f"train/cats/{at:03}.png" for at in range(6)]
     spoiled(tmp_path / "root", names)
-    with pytest.raises(UserError, match=r"6 of 16 pictures cannot be read: .*, and 1 more; replace it") as caught:
+    with pytest.raises(UserError, match=r"6 of 16 images cannot be read: .*, and 1 more; replace it") as caught:
         loaded(tmp_path / "root")
     assert [line.partition(" cannot be read: ")[0] for line in caught.value.details] == [
         f"{tmp_path}/root/{name}" for name in names

@@ -53,14 +53,14 @@ class Tiny(library.core.GeneratorBasedBuilder):
 
 
 class Unlabeled(Tiny):
-    """The same without the labels of all test pictures, as the catalogue has it: -1."""
+    """The same without the labels of all test images, as the catalogue has it: -1."""
 
     def kind(self, split, at):
         return -1 if split == "test" else at % 3
 
 
 class Gaps(Tiny):
-    """The same without the label of one picture to train on."""
+    """The same without the label of one image to train on."""
 
     def kind(self, split, at):
         return -1 if (split, at) == ("train", 17) else at % 3

@@ -51,7 +51,7 @@ def pixels_of(split):
 
 @pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 3)])
 @pytest.mark.parametrize("turned", [False, True])
-def test_arrays_are_the_pictures(tmp_path, shape, turned):
+def test_arrays_are_the_images(tmp_path, shape, turned):
     given = good(shape=shape)
     names = {key: "_".join(reversed(key.split("_"))) if turned else key for key in given}
     path = tmp_path / "a.npz"
@@ -174,8 +174,8 @@ def test_jpeg_streams_are_decoded_in_memory(tmp_path, workers):
     np.testing.assert_array_equal(pixels_of(found.splits["test"]), expected)
 
 
-def test_a_stream_that_is_no_picture_is_named_by_its_place(tmp_path):
-    with pytest.raises(UserError, match=r"a.npz: train_jpeg\[7\] cannot be read: no picture of a kind that is read"):
+def test_a_stream_that_is_no_image_is_named_by_its_place(tmp_path):
+    with pytest.raises(UserError, match=r"a.npz: train_jpeg\[7\] cannot be read: no image of a kind that is read"):
         loaded(stream(tmp_path, bad=[7])[1])
 
 
@@ -190,12 +190,12 @@ def test_a_stream_that_is_no_picture_is_named_by_its_place(tmp_path):
         ({"train_y": None}, "a.npz has no train_y"),
         ({"train_y": None, "train_labels": np.arange(3)}, "a.npz has no train_y"),
         ({"test_y": None}, "a.npz has no test_y"),
-        ({"train_x": noise(40, 5, 6) / 255}, "train_x is float64; pictures are uint8, 0 to 255"),
-        ({"train_x": noise(40, 5)}, r"train_x has the shape \(40, 5\); pictures are \(N, H, W\), \(N, H, W, 1\) or"),
+        ({"train_x": noise(40, 5, 6) / 255}, "train_x is float64; images are uint8, 0 to 255"),
+        ({"train_x": noise(40, 5)}, r"train_x has the shape \(40, 5\); images are \(N, H, W\), \(N, H, W, 1\) or"),
         ({"train_x": noise(40, 3, 5, 6)}, r"the shape \(40, 3, 5, 6\); .*; transpose it with \(0, 2, 3, 1\)"),
-        ({"train_x": noise(40, 5, 6, 4)}, r"train_x has the shape \(40, 5, 6, 4\); pictures are"),
-        ({"train_x": noise(39, 5, 6)}, "train_x has 39 pictures, train has 40 labels"),
-        ({"test_x": noise(9, 5, 6)}, "test_x has 9 pictures, test has 8 labels"),
+        ({"train_x": noise(40, 5, 6, 4)}, r"train_x has the shape \(40, 5, 6, 4\); images are"),
+        ({"train_x": noise(39, 5, 6)}, "train_x has 39 images, train has 40 labels"),
+        ({"test_x": noise(9, 5, 6)}, "test_x has 9 images, test has 8 labels"),
         ({"train_y": np.repeat(np.arange(4), 10) / 1}, "train_y is float64; labels are integers from 0"),
         ({"train_y": np.eye(4, dtype=int).repeat(10, 0)}, r"train_y has the shape \(40, 4\); labels are \(N,\)"),
         ({"test_y": np.arange(0), "test_x": noise(0, 5, 6)}, "test_y is empty; leave the array out or fill it"),
@@ -212,10 +212,10 @@ def test_a_stream_that_is_no_picture_is_named_by_its_place(tmp_path):
         ({"class_names": np.arange(4)}, "class_names is int64 of shape .*; it is a row of texts"),
         (
             {"train_y": np.repeat([0, 1, 3, 4], 10), "test_y": None, "test_x": None},
-            "train has no picture of 2, of 5 cla",
+            "train has no image of 2, of 5 cla",
         ),
         ({"train_y": np.zeros(40, int), "test_y": np.zeros(8, int)}, "the data has one class, 0; there must be two"),
-        ({"test_x": noise(8, 7, 6)}, "pictures have 2 sizes, 5 to 7 pixels high and 6 to 6 wide; set data.image_size"),
+        ({"test_x": noise(8, 7, 6)}, "images have 2 sizes, 5 to 7 pixels high and 6 to 6 wide; set data.image_size"),
         ({"ids": np.array([{}], object)}, "ids.npy holds Python objects, which are never read; write numbers or texts"),
     ],
 )
@@ -231,7 +231,7 @@ def test_arrays_that_do_not_fit_are_refused_by_name(tmp_path, changes, sentence)
         ({"test_offsets": None}, "a.npz has no test_offsets"),
         ({"train_jpeg": noise(4, 4)}, r"train_jpeg is uint8 of shape \(4, 4\); it is a row of bytes, uint8"),
         ({"train_offsets": np.arange(21) / 1}, r"train_offsets is float64 of shape \(21,\); it is a row of integers"),
-        ({"train_offsets": np.arange(20)}, "train_offsets has 19 pictures, train has 20 labels"),
+        ({"train_offsets": np.arange(20)}, "train_offsets has 19 images, train has 20 labels"),
         (
             {"train_offsets": np.arange(21)},
             "train_offsets must rise from 0 to .*, the bytes of train_jpeg; it goes from 0",
@@ -303,7 +303,7 @@ def test_a_header_that_lies_is_refused_before_anything_is_unpacked(tmp_path, con
 def test_bombs_are_refused_by_the_directory(tmp_path, monkeypatch):
     bomb = with_member(tmp_path, "train_x", header((10**7,)) + b"\0" * 10**7)
     monkeypatch.setattr(arrays, "SUSPECT", 10**6)
-    with pytest.raises(UserError, match=r"train_x.npy packs 10,000,128 bytes into [\d,]+, which no pictures do"):
+    with pytest.raises(UserError, match=r"train_x.npy packs 10,000,128 bytes into [\d,]+, which no images do"):
         loaded(bomb)
     monkeypatch.setattr(arrays, "LARGEST", 10**6)
     with pytest.raises(UserError, match=r"a.npz unpacks to 10,[\d,]+ bytes; 1,000,000 are the most"):

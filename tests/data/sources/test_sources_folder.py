@@ -28,7 +28,7 @@ def loaded(path, **changes):
 
 
 def every(dataset):
-    """Each picture of a data set by its name."""
+    """Each image of a data set by its name."""
     return {
         f"{split}/{name}": pixels
         for split, one in dataset.splits.items()
@@ -89,7 +89,7 @@ def test_a_class_may_be_called_train(tmp_path):
     assert loaded(tmp_path).classes == ("bus", "train")
 
 
-def test_pictures_deeper_in_a_class_belong_to_it(tmp_path):
+def test_images_deeper_in_a_class_belong_to_it(tmp_path):
     filled(tmp_path, {"cats/indoors/kitchen": 10, "cats": 5, "dogs": 10})
     found = loaded(tmp_path)
     assert sum(np.sum(one.labels == 0) for one in found.splits.values()) == 15
@@ -122,13 +122,13 @@ def test_a_zip_is_the_folder_it_was_made_from(tmp_path, counts):
 def test_the_fingerprint_sees_content_name_class_and_split(tmp_path):
     filled(tmp_path, THREE_SPLITS)
     found = [loaded(tmp_path).fingerprint]
-    picture = tmp_path / "train/cats/000.png"
-    whole = picture.read_bytes()
-    picture.write_bytes(png(noise(6, 8, 3, seed=99)))
+    image = tmp_path / "train/cats/000.png"
+    whole = image.read_bytes()
+    image.write_bytes(png(noise(6, 8, 3, seed=99)))
     found.append(loaded(tmp_path).fingerprint)
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     assert loaded(tmp_path).fingerprint == found[0]
-    picture.rename(tmp_path / "train/cats/zzz.png")
+    image.rename(tmp_path / "train/cats/zzz.png")
     found.append(loaded(tmp_path).fingerprint)
     (tmp_path / "train/cats/zzz.png").rename(tmp_path / "train/dogs/zzz.png")
     found.append(loaded(tmp_path).fingerprint)
@@ -137,8 +137,8 @@ def test_the_fingerprint_sees_content_name_class_and_split(tmp_path):
     assert len(set(found)) == 5
 
 
-def test_the_fingerprint_sees_on_which_side_of_a_border_a_picture_lies(tmp_path):
-    """The last of train becomes the first of validation: the same pictures, names and classes in the same order."""
+def test_the_fingerprint_sees_on_which_side_of_a_border_an_image_lies(tmp_path):
+    """The last of train becomes the first of validation: the same images, names and classes in the same order."""
     filled(tmp_path, {"train/a": 5, "train/b": 5, "val/b": 1})
     (tmp_path / "val/b/000.png").rename(tmp_path / "val/b/zzz.png")
     before = loaded(tmp_path)
@@ -192,13 +192,13 @@ def test_what_operating_systems_leave_is_passed_over(tmp_path):
 
 def test_notes_beside_the_class_folders_do_no_harm(tmp_path):
     filled(tmp_path, TWO)
-    (tmp_path / "README.txt").write_text("my pictures")
+    (tmp_path / "README.txt").write_text("my images")
     assert loaded(tmp_path).classes == ("cats", "dogs")
 
 
 @pytest.mark.parametrize("root", ["", "all"], ids=["classes", "a folder around them"])
-def test_runs_among_the_pictures_are_passed_over(tmp_path, root):
-    """Who stands in the folder of the pictures leaves runs/NAME there; a file called lock makes no run of a class."""
+def test_runs_among_the_images_are_passed_over(tmp_path, root):
+    """Who stands in the folder of the images leaves runs/NAME there; a file called lock makes no run of a class."""
     filled(tmp_path / root, TWO)
     clean = loaded(tmp_path)
     for run in ("runs/first", "runs/second", "alone"):
@@ -214,7 +214,7 @@ def test_runs_among_the_pictures_are_passed_over(tmp_path, root):
 def test_an_empty_folder_is_still_refused_as_a_class(tmp_path):
     filled(tmp_path, TWO)
     (tmp_path / "birds").mkdir()
-    refused(tmp_path, "birds holds no pictures; fill it or remove it")
+    refused(tmp_path, "birds holds no images; fill it or remove it")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_names_that_are_not_utf8_are_read_and_printed_escaped(tmp_path):
     assert loaded(tmp_path).fingerprint
     with open(odd, "wb") as file:
         file.write(b"text")
-    refused(tmp_path, r"\\udcff\\udcfe.png' cannot be read: no picture of a kind that is read")
+    refused(tmp_path, r"\\udcff\\udcfe.png' cannot be read: no image of a kind that is read")
 
 
 # Size and color
@@ -255,14 +255,14 @@ def test_size_and_color_are_brought_to_what_is_asked(tmp_path, fit):
             np.testing.assert_array_equal(pixels, expected)
 
 
-def test_pictures_of_several_sizes_need_an_image_size(tmp_path):
+def test_images_of_several_sizes_need_an_image_size(tmp_path):
     filled(tmp_path, {"cats": 10}, size=(6, 8))
     filled(tmp_path, {"dogs": 10}, size=(9, 5))
-    refused(tmp_path, "pictures have 2 sizes, 6 to 9 pixels high and 5 to 8 wide; set data.image_size to the size to")
+    refused(tmp_path, "images have 2 sizes, 6 to 9 pixels high and 5 to 8 wide; set data.image_size to the size to")
 
 
 @pytest.mark.parametrize(("gray", "channels"), [(19, 3), (20, 1)])
-def test_unset_channels_are_three_where_any_picture_has_color(tmp_path, gray, channels):
+def test_unset_channels_are_three_where_any_image_has_color(tmp_path, gray, channels):
     filled(tmp_path, {"cats": 10, "dogs": 10})
     for at in range(gray):
         (tmp_path / f"{'cats' if at < 10 else 'dogs'}/{at % 10:03}.png").write_bytes(png(noise(6, 8)))
@@ -290,7 +290,7 @@ def test_all_that_cannot_be_read_is_named_before_anything_starts(tmp_path):
     with pytest.raises(UserError) as caught:
         loaded(tmp_path)
     said = str(caught.value)
-    assert said.startswith("7 of 20 pictures cannot be read: ")
+    assert said.startswith("7 of 20 images cannot be read: ")
     assert said.count("/cats/00") == 5
     assert "(empty, 0 bytes)" in said
     assert "(a page of HTML, perhaps what a server answered instead)" in said
@@ -302,7 +302,7 @@ def test_all_that_cannot_be_read_is_named_before_anything_starts(tmp_path):
     refused(tmp_path, r"cats/000.png cannot be read: empty, 0 bytes; replace it or take it away, then give the same")
 
 
-def test_a_cut_picture_is_found_by_decoding_and_after_headers_alone_when_it_is_read(tmp_path, monkeypatch):
+def test_a_cut_image_is_found_by_decoding_and_after_headers_alone_when_it_is_read(tmp_path, monkeypatch):
     filled(tmp_path, {"train/cats": 3, "train/dogs": 3, "val/cats": 1, "val/dogs": 1}, size=(40, 40))
     path = tmp_path / "train/cats/001.png"
     path.write_bytes(path.read_bytes()[:3000])
@@ -315,11 +315,11 @@ def test_a_cut_picture_is_found_by_decoding_and_after_headers_alone_when_it_is_r
         found.splits["train"].read(np.array([0, at]))
     for name in ("000", "002"):
         (tmp_path / f"train/cats/{name}.png").write_bytes(b"text")
-    sentence = r"2 of 8 .*cats/000.png \(no picture of a kind.*cats/002.png \(no picture of a kind"
+    sentence = r"2 of 8 .*cats/000.png \(no image of a kind.*cats/002.png \(no image of a kind"
     refused(tmp_path, sentence, check="header")
 
 
-def test_a_picture_deleted_meanwhile_is_named_when_it_is_read(tmp_path, monkeypatch):
+def test_an_image_deleted_meanwhile_is_named_when_it_is_read(tmp_path, monkeypatch):
     filled(tmp_path, TWO)
     monkeypatch.setattr(materialize, "MEMORY", 100)
     train = loaded(tmp_path).splits["train"]
@@ -346,20 +346,20 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path, monkeypatch
     with pytest.raises(UserError) as caught:
         loaded(tmp_path)
     for words in (
-        "8 of 16 pictures cannot be read",
+        "8 of 16 images cannot be read",
         "fifo.png (no regular file but a pipe, a socket or a device)",
         "zero.png (no regular file but",
         "socket.png (no regular file but",
         "dangling.png (a link to nothing)",
         "circle.png (a link to nothing)",
         "up (a link to a folder that is read already)",
-        "folder.png (a folder with a picture's name)",
+        "folder.png (a folder with an image's name)",
         "sparse.png (21,474,836,480 bytes, more than 100,000,000)",
     ):
         assert words in str(caught.value)
 
 
-def test_links_to_pictures_and_classes_are_followed(tmp_path):
+def test_links_to_images_and_classes_are_followed(tmp_path):
     filled(tmp_path / "elsewhere", TWO)
     (tmp_path / "root").mkdir()
     (tmp_path / "root/dogs").symlink_to(tmp_path / "elsewhere/dogs")
@@ -393,27 +393,27 @@ def test_a_member_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ({}, "holds no pictures; put each class's pictures in a folder of its own, ROOT/CLASS/x.jpg or"),
+        ({}, "holds no images; put each class's images in a folder of its own, ROOT/CLASS/x.jpg or"),
         (
             {".": 3},
-            "has 3 pictures right in it, there are no classes; put each class's pictures in a folder of its own",
+            "has 3 images right in it, there are no classes; put each class's images in a folder of its own",
         ),
-        ({".": 1, "cats": 9, "dogs": 9}, "has 1 pictures right in it, .*/000.png lies outside the class folders; put"),
-        ({"cats": 9, "dogs": 0}, "/dogs holds no pictures; fill it or remove it"),
-        ({"train/cats": 9, "train/dogs": 0, "val/dogs": 1}, "/train/dogs holds no pictures; fill it or remove it"),
+        ({".": 1, "cats": 9, "dogs": 9}, "has 1 images right in it, .*/000.png lies outside the class folders; put"),
+        ({"cats": 9, "dogs": 0}, "/dogs holds no images; fill it or remove it"),
+        ({"train/cats": 9, "train/dogs": 0, "val/dogs": 1}, "/train/dogs holds no images; fill it or remove it"),
         ({"cats": 20}, "the data has one class, cats; there must be two at least to tell apart"),
-        ({"cats": 4, "dogs": 0.5}, "dogs holds no pictures"),
-        ({"cats": 1, "dogs": 1}, "2 pictures are too few to set a tenth apart; add pictures, 10 at least"),
-        ({"train": 9, "val": 9}, "/train has no class folders; put each class's pictures in a folder of its own"),
-        ({"val/cats": 9, "test/dogs": 9}, "has test and val but no train folder; put each class's pictures"),
+        ({"cats": 4, "dogs": 0.5}, "dogs holds no images"),
+        ({"cats": 1, "dogs": 1}, "2 images are too few to set a tenth apart; add images, 10 at least"),
+        ({"train": 9, "val": 9}, "/train has no class folders; put each class's images in a folder of its own"),
+        ({"val/cats": 9, "test/dogs": 9}, "has test and val but no train folder; put each class's images"),
         ({"train/a": 9, "train/b": 9, "val/a": 1, "valid/a": 1}, "has two folders for validation; keep one of them"),
         (
             {"train/cats": 9, "train/dogs": 9, "val/dosg": 1},
             "class 'dosg' is in validation but not in train; rename its folder, add it to train or remove it; did you "
             "mean 'dogs'?",
         ),
-        ({"train/a": 9, "train/b": 9, "extra/a": 1}, "/extra has pictures and lies beside train; move it into a split"),
-        ({"cats/train": 9, "dogs/train": 9}, "/cats/train is a split inside a class; put each class's pictures"),
+        ({"train/a": 9, "train/b": 9, "extra/a": 1}, "/extra has images and lies beside train; move it into a split"),
+        ({"cats/train": 9, "dogs/train": 9}, "/cats/train is a split inside a class; put each class's images"),
         ({"Cats": 9, "cats ": 9}, "has the classes 'Cats' and 'cats '; give them names apart"),
     ],
 )
@@ -423,10 +423,10 @@ def test_a_folder_that_does_not_fit_is_refused_by_name(tmp_path, counts, sentenc
 
 
 def test_what_is_neither_folder_nor_zip_is_refused(tmp_path):
-    refused(tmp_path / "a", "a is not there; data.path is a folder of pictures or a zip of one")
+    refused(tmp_path / "a", "a is not there; data.path is a folder of images or a zip of one")
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 cut")
     refused(
-        tmp_path / "a.zip", "a.zip is no folder and no zip archive; data.path is a folder of pictures or a zip of one"
+        tmp_path / "a.zip", "a.zip is no folder and no zip archive; data.path is a folder of images or a zip of one"
     )
 
 
@@ -455,7 +455,7 @@ def test_flowers_load_from_their_zip(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [given("flowers5_224.zip")])
-def test_a_second_start_on_flowers_decodes_no_picture(tmp_path, monkeypatch, path):
+def test_a_second_start_on_flowers_decodes_no_image(tmp_path, monkeypatch, path):
     """Each that the archive holds is decoded once, at the first start; headers are not counted."""
     cache.configure(folder=tmp_path)
     opened, decode = [], images.decode

@@ -1,4 +1,4 @@
-"""The source `generator`: a function of the user's, its pictures and labels, and what is said of its mistakes."""
+"""The source `generator`: a function of the user's, its images and labels, and what is said of its mistakes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def give(split):
 """
 
 
-def test_each_split_gives_its_own_pictures(tmp_path):
+def test_each_split_gives_its_own_images(tmp_path):
     found = data.load(written(tmp_path, SPLITS))
     assert found.classes == ("0", "1")
     assert found.image_shape == (4, 6, 3)
@@ -51,13 +51,13 @@ def give():
     assert (labels == pixels % 2).all()
 
 
-def test_pictures_of_several_sizes_are_brought_to_one_as_files_are(tmp_path):
+def test_images_of_several_sizes_are_brought_to_one_as_files_are(tmp_path):
     body = """
 def give(split):
     for at in range(12):
         yield np.full((4 + at % 3, 8, 3), 20 * at, np.uint8), at % 2
 """
-    with pytest.raises(UserError, match=r"pictures have 3 sizes, 4 to 6 pixels high and 8 to 8 wide; set"):
+    with pytest.raises(UserError, match=r"images have 3 sizes, 4 to 6 pixels high and 8 to 8 wide; set"):
         data.load(written(tmp_path, body))
     one = data.load({**written(tmp_path, body), "image_size": 4}).splits["train"]
     assert (one.read(np.arange(12)) == 20 * np.arange(12)[:, None, None, None]).all()  # each of one color, in order

@@ -42,7 +42,7 @@ def publish(mirror, remote, content):
 
 
 def tiny_idx(module, mirror, monkeypatch, **changed):
-    """Five pictures to train on, three to test on; `changed` replaces a file."""
+    """Five images to train on, three to test on; `changed` replaces a file."""
     pictures = {
         "train": np.arange(5 * 784).astype(np.uint8).reshape(5, 28, 28),
         "test": (np.arange(3 * 784) // 7).astype(np.uint8).reshape(3, 28, 28),
@@ -61,10 +61,10 @@ def tiny_idx(module, mirror, monkeypatch, **changed):
 
 @pytest.mark.parametrize("module", [mnist, fashion_mnist])
 def test_idx_files_are_read_in_their_order(mirror, monkeypatch, module):
-    pictures, labels = tiny_idx(module, mirror, monkeypatch)
+    images, labels = tiny_idx(module, mirror, monkeypatch)
     found = module.load(SourceOptions())
     assert found.classes == module.CLASSES
-    for part, wanted in pictures.items():
+    for part, wanted in images.items():
         rows = np.arange(len(wanted))[::-1]
         np.testing.assert_array_equal(found.parts[part].read(rows), wanted[rows][..., None])
         assert found.parts[part].labels.tolist() == list(labels[part])
@@ -109,7 +109,7 @@ def test_a_damaged_idx_file_is_one_sentence(mirror, monkeypatch, name, content, 
 
 
 def record(*labels, seed):
-    """A record: labels, then the planes of a picture of a known pattern, color by color."""
+    """A record: labels, then the planes of an image of a known pattern, color by color."""
     color, row, column = np.ogrid[:3, :32, :32]
     return bytes(labels) + (80 * color + row + column // 2 + seed).astype(np.uint8).tobytes()
 
@@ -164,8 +164,8 @@ def test_cifar_10_is_read_batch_by_batch_with_colors_last(mirror, monkeypatch, c
     assert found.parts["test"].labels.tolist() == [3, 8]
     assert found.parts["train"].labels.dtype == np.int32
     for part, seeds in {"train": range(10), "test": (20, 21)}.items():
-        pictures = found.parts[part].read(np.arange(len(seeds)))
-        np.testing.assert_array_equal(pictures, np.stack([picture(seed) for seed in seeds]))
+        images = found.parts[part].read(np.arange(len(seeds)))
+        np.testing.assert_array_equal(images, np.stack([picture(seed) for seed in seeds]))
     assert found.classes[6] == "frog"
 
 
@@ -273,7 +273,7 @@ def test_without_the_files_the_sentence_says_where_they_belong(name, tmp_path):
 
 
 def test_a_data_set_comes_of_it(mirror, monkeypatch):
-    pictures, labels = tiny_idx(mnist, mirror, monkeypatch, **{
+    images, labels = tiny_idx(mnist, mirror, monkeypatch, **{
         "train_labels": packed(2049, 20, content=bytes(range(10)) * 2),
         "train_images": packed(2051, 20, 28, 28, content=bytes(20 * 784)),
     })  # fmt: skip
@@ -281,6 +281,6 @@ def test_a_data_set_comes_of_it(mirror, monkeypatch):
     found = data.load({"name": "mnist", "train": "train[:10]", "validation": "train[10:]"})
     assert found.image_shape == (28, 28, 1)
     assert {split: len(one) for split, one in found.splits.items()} == {"train": 10, "validation": 10, "test": 3}
-    np.testing.assert_array_equal(found.splits["test"].read(np.arange(3)), pictures["test"][..., None])
+    np.testing.assert_array_equal(found.splits["test"].read(np.arange(3)), images["test"][..., None])
     assert found.splits["test"].labels.tolist() == list(labels["test"])
     assert list(found.facts["files"]) == [Path(remote.name).name for remote in mnist.REMOTES]

@@ -30,7 +30,7 @@ def section(root, **changes):
     return {"name": "tfds", "path": str(root), "dataset": "tiny", "image_size": (6, 8), **changes}
 
 
-def test_pictures_and_classes_are_those_that_were_prepared(root):
+def test_images_and_classes_are_those_that_were_prepared(root):
     found = data.load(section(root))
     assert found.classes == ("ant", "bee", "cat")
     assert {split: len(one) for split, one in found.splits.items()} == {"train": 27, "validation": 3, "test": 6}
@@ -48,7 +48,7 @@ def test_pictures_and_classes_are_those_that_were_prepared(root):
     assert seen == expected
 
 
-def test_sizes_are_those_of_the_pictures_files(root):
+def test_sizes_are_those_of_the_images_files(root):
     part = source.load(SourceOptions(str(root)), dataset="tiny").parts["train"]
     assert part.sizes.tolist() == [len(part.content(index, None)) for index in range(COUNTS["train"])]
 
