@@ -369,8 +369,8 @@ def test_the_verb_batches_sees_what_a_run_sees(photos):
     split = data.load(section(photos)).splits["train"]
     found = list(cnn_vit.batches(section(photos), batch_size=6, seed=3, epochs=2))
     assert [len(labels) for _, labels in found] == [6] * 6 + [4]
-    for (images, labels), batch in zip(found, flowing(split, last=7), strict=True):
-        np.testing.assert_array_equal(images, batch["image"][: len(labels)].astype(np.float32) / np.float32(255))
+    for (batch_images, labels), batch in zip(found, flowing(split, last=7), strict=True):
+        np.testing.assert_array_equal(batch_images, batch["image"][: len(labels)].astype(np.float32) / np.float32(255))
 
 
 def test_arrays_are_cut_too(tmp_path):
