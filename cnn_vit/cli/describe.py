@@ -202,9 +202,10 @@ def recipe_network(given: argparse.Namespace) -> tuple[settings.Settings, int | 
 
 def run_network(workdir: Path) -> tuple[settings.Settings, int, tuple[Any, ...]]:
     """Settings, classes and image shape (H, W, C) of a run."""
-    from cnn_vit.runs import folder
+    from cnn_vit.runs import reader
 
-    final, classes, seen = folder.read_folder(workdir)
+    described = reader.read_description(workdir)
+    final, classes, seen = described.settings, described.classes, described.preprocessing
     return final, len(classes), (*seen["image_size"], seen["channels"])
 
 

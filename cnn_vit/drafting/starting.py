@@ -12,8 +12,9 @@ from cnn_vit import data, settings, trees
 from cnn_vit.data.audit.headers import HeaderSummary, summarize_headers
 from cnn_vit.drafting import choosing, stopwatch, written
 from cnn_vit.drafting.stopwatch import Pace
-from cnn_vit.runs import folder
-from cnn_vit.training import devices, plan, step
+from cnn_vit.runs import environment
+from cnn_vit.training import devices, plan
+from cnn_vit.training.forward import get_network
 
 UNEVEN = 5  # times that the largest class is as large as the smallest, from which on a note says so
 LINE = 120  # characters
@@ -94,7 +95,7 @@ def draft_recipe(
     pace = stopwatch.measure_pace(final_settings(found), dataset)
     often, steps, evaluations = choosing.choose_durations(count, found["data.batch_size"], pace, seconds=60 * minutes)
     form = plan.network_spec(final_settings(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
-    parameters = trees.count(step.get_network(form).params)
+    parameters = trees.count(get_network(form).params)
     return Draft(
         path, recipe, network, found | often, seen, dataset, pace, describe_machine(), steps, evaluations, parameters
     )  # fmt: skip
@@ -122,7 +123,7 @@ def final_settings(found: dict[str, Any]) -> settings.Settings:
 
 def describe_machine() -> str:
     """What computes here, in words: `2 cores`, `8 x NVIDIA H100`."""
-    about = folder.current_environment(None)
+    about = environment.current_environment(None)
     count, kind = about["devices"]["count"], about["devices"]["kind"]
     return f"{about['cores']} cores" if about["devices"]["platform"] == "cpu" else f"{count} x {kind}"
 

@@ -1,7 +1,7 @@
-"""What a run writes down as it goes, and the clock it does so by.
+"""The journal of a run: what it writes down as it goes, and the clock that it reads.
 
-`metrics.jsonl` holds what the seed decides and nothing else: the same run writes the same bytes. `timing.jsonl` holds
-what a clock decides. Both have one JSON object a line, keys sorted, steps ascending.
+`metrics.jsonl` holds what the seed decides and nothing else, so that the same run writes the same bytes. `timing.jsonl`
+holds what a clock decides. Both hold one JSON object a line, keys sorted, steps ascending.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError
+from cnn_vit.runs.folder import METRICS, TIMING
 
-METRICS = "metrics.jsonl"
-TIMING = "timing.jsonl"
+TEXTS = ("kind", "split")  # the values of a line that are texts; all others are numbers or null
 
 
 def now() -> float:
@@ -33,31 +33,26 @@ class Journal:
 
     Args:
         workdir: the run folder.
-        at: the step that the run goes on from; lines of later steps are cut off, with a last line torn by a kill.
+        step: the training step that the run goes on from. Lines of later steps are cut off, with a last line that a
+            kill has torn, because the run will write them again.
 
     Raises:
         SurroundingsError: a file cannot be read or written, or is not a journal.
     """
 
-    def __init__(self, workdir: Path, *, at: int):
-        kept = [truncate_journal(Path(workdir) / name, at) for name in (METRICS, TIMING)]
-        self._evaluations = evaluation_lines(kept[0])
-        self._before = kept[1][-1] if kept[1] else {}
-        self._began = now(), cpu_seconds()
-        self._metrics, self._timing = (files.open_append(Path(workdir) / name) for name in (METRICS, TIMING))
+    def __init__(self, workdir: Path, *, step: int):
+        workdir = Path(workdir)
+        metrics = truncate_journal(workdir / METRICS, step)
+        timing = truncate_journal(workdir / TIMING, step)
+        self._evaluations = evaluation_lines(metrics)
+        self._timing_before: dict[str, float] = timing[-1] if timing else {}
+        self._opened = now(), cpu_seconds()
+        self._metrics = files.open_append(workdir / METRICS)
+        self._timing = files.open_append(workdir / TIMING)
 
-    def write_train(self, step: int, *, loss: Any, accuracy: Any, learning_rate: Any, gradient_norm: Any) -> None:
-        """Writes that step's own numbers, not an average over steps."""
-        self._metrics.write(
-            format_line(
-                step,
-                kind="train",
-                loss=loss,
-                accuracy=accuracy,
-                learning_rate=learning_rate,
-                gradient_norm=gradient_norm,
-            )
-        )
+    def write_train(self, step: int, **measures: Any) -> None:
+        """Writes the measures of one training step: that step's own numbers, not an average over steps."""
+        self._metrics.write(format_line(step, kind="train", **measures))
 
     def write_evaluation(self, step: int, split: str, accuracy: Any, loss: Any, n: int) -> None:
         """Writes the result of an evaluation on `n` examples of a split."""
@@ -65,17 +60,19 @@ class Journal:
         self._metrics.write(text)
         self._evaluations.append(json.loads(text))
 
-    def write_timing(self, step: int, **facts: Any) -> None:
+    def write_timing(self, step: int, **seconds: Any) -> None:
         """Writes what a clock says."""
-        self._timing.write(format_line(step, **facts))
+        self._timing.write(format_line(step, **seconds))
 
     def elapsed(self) -> dict[str, float]:
-        """Seconds and CPU-seconds since the journal was opened, added to those that the last line of timing tells."""
-        pairs = zip(("seconds", "cpu_seconds"), (now(), cpu_seconds()), self._began, strict=True)
-        return {name: round(self._before.get(name, 0) + later - began, 3) for name, later, began in pairs}
+        """Seconds and CPU-seconds of the run so far: since the journal was opened, and in the processes before."""
+        opened_seconds, opened_cpu_seconds = self._opened
+        seconds = self._timing_before.get("seconds", 0) + now() - opened_seconds
+        cpu = self._timing_before.get("cpu_seconds", 0) + cpu_seconds() - opened_cpu_seconds
+        return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3)}
 
     def evaluations(self) -> list[dict]:
-        """All evaluations so far, of this process and those before, in the order they were made."""
+        """All evaluations so far, of this process and those before, in the order in which they were made."""
         return list(self._evaluations)
 
     def flush(self) -> None:
@@ -89,10 +86,15 @@ class Journal:
             file.close()
 
 
-def format_line(step: int, **facts: Any) -> str:
-    """One line. A float is written with the digits that give it back; one that is not finite as null, as JSON must."""
-    plain = {key: value if isinstance(value, str | int | None) else json_number(value) for key, value in facts.items()}
-    return json.dumps({"step": int(step), **plain}, sort_keys=True, allow_nan=False) + "\n"
+def format_line(step: int, **values: Any) -> str:
+    """One line of a journal.
+
+    A float is written with the digits that give it back; one that is not finite as null, since JSON has no nan.
+    """
+    plain: dict[str, Any] = {"step": int(step)}
+    for name, value in values.items():
+        plain[name] = value if isinstance(value, str | int | None) else json_number(value)
+    return json.dumps(plain, sort_keys=True, allow_nan=False) + "\n"
 
 
 def json_number(value: Any) -> float | None:
@@ -101,57 +103,61 @@ def json_number(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_until(path: Path, at: int) -> tuple[list[dict], bytes]:
-    """The lines of a file up to step `at`, as facts and as bytes. A last line without its end is dropped.
+def read_until(path: Path, step: int) -> tuple[list[dict], bytes]:
+    """The lines of a journal up to a step, as dicts and as the bytes that they stand in.
+
+    A last line without its line break was torn by a kill and is dropped.
 
     Raises:
-        SurroundingsError: the file cannot be read, or a line before that is no line of a journal.
+        SurroundingsError: the file cannot be read, or a line before that is not a line of a journal.
     """
     with files.os_errors(path):
-        data = path.read_bytes() if path.exists() else b""
-    kept: list[dict] = []
+        content = path.read_bytes() if path.exists() else b""
+    lines: list[dict] = []
     size = 0
-    for text in data.splitlines(keepends=True):
-        facts = parse_line(text)
-        if not text.endswith(b"\n") or (facts and facts["step"] > at):
+    for text in content.splitlines(keepends=True):
+        line = parse_line(text)
+        if not text.endswith(b"\n"):
             break
-        if facts is None:
+        if line is None:
             raise SurroundingsError(
-                f"line {len(kept) + 1} of {path} is not a line of a journal; "
+                f"line {len(lines) + 1} of {path} is not a line of a journal; "
                 "put the file back from a copy, or start again in another --workdir"
             )
-        kept.append(facts)
+        if line["step"] > step:
+            break
+        lines.append(line)
         size += len(text)
-    return kept, data[:size]
+    return lines, content[:size]
 
 
-def truncate_journal(path: Path, at: int) -> list[dict]:
-    """Cuts a file to its lines of step `at` and before, and gives those."""
-    kept, data = read_until(path, at)
-    if path.exists() and len(data) < path.stat().st_size:
-        files.truncate(path, len(data))
-    return kept
-
-
-def evaluation_lines(lines: list[dict]) -> list[dict]:
-    """Those of the lines that tell an evaluation."""
-    return [facts for facts in lines if facts.get("kind") == "evaluation"]
-
-
-def best_evaluation(evaluations: list[dict]) -> dict:
-    """The best of some evaluations, one at least: highest accuracy, then lowest loss, then the earliest."""
-
-    def rank(found: dict) -> tuple[float, float, int]:
-        loss = math.inf if found["loss"] is None else found["loss"]
-        return found["accuracy"], -loss, -found["step"]
-
-    return max(evaluations, key=rank)
+def truncate_journal(path: Path, step: int) -> list[dict]:
+    """Cuts a journal to its lines up to a step, and returns them."""
+    lines, content = read_until(path, step)
+    if path.exists() and len(content) < path.stat().st_size:
+        files.truncate(path, len(content))
+    return lines
 
 
 def parse_line(text: bytes) -> dict | None:
-    """The facts of a line; None where it is not one."""
+    """A line of a journal as a dict; None where it is not one."""
     with contextlib.suppress(ValueError, RecursionError):
-        facts = json.loads(text)
-        if isinstance(facts, dict) and isinstance(facts.get("step"), int):
-            return facts
+        line = json.loads(text)
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            return line
     return None
+
+
+def evaluation_lines(lines: list[dict]) -> list[dict]:
+    """The lines of a journal that hold an evaluation."""
+    return [line for line in lines if line.get("kind") == "evaluation"]
+
+
+def best_evaluation(evaluations: list[dict]) -> dict:
+    """The best of one or more evaluations: highest accuracy, then lowest loss, then the earliest."""
+
+    def rank(evaluation: dict) -> tuple[float, float, int]:
+        loss = math.inf if evaluation["loss"] is None else evaluation["loss"]
+        return evaluation["accuracy"], -loss, -evaluation["step"]
+
+    return max(evaluations, key=rank)

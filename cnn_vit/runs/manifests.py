@@ -15,10 +15,10 @@ MANIFEST = "MANIFEST.json"
 
 
 class DamageError(SurroundingsError):
-    """A checkpoint is not what was saved. The sentence names step and file."""
+    """A checkpoint is not what was saved. The sentence names its step and the file."""
 
-    def __init__(self, step: int, what: str):
-        super().__init__(f"checkpoint {step} is damaged: {what}")
+    def __init__(self, step: int, damage: str):
+        super().__init__(f"checkpoint {step} is damaged: {damage}")
 
 
 def write(path: Path, manifest: dict) -> None:
@@ -28,18 +28,22 @@ def write(path: Path, manifest: dict) -> None:
 
 
 def read(path: Path) -> dict:
-    """The manifest of the checkpoint `path`, named by its step; `DamageError` where it is not as it was written."""
-    step, place = int(path.name), path / MANIFEST
-    if not place.exists():
-        raise DamageError(step, f"{place} is missing")
-    with files.os_errors(place):
-        found = place.read_bytes()
+    """The manifest of the checkpoint in the folder `path`, which is named by its step.
+
+    Raises:
+        DamageError: the manifest is missing, or is not as it was written.
+    """
+    step, file = int(path.name), path / MANIFEST
+    if not file.exists():
+        raise DamageError(step, f"{file} is missing")
+    with files.os_errors(file):
+        content = file.read_bytes()
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        manifest = json.loads(found)
+        manifest = json.loads(content)
         del manifest["seal"]
-        if manifest["step"] == step and manifest_text(manifest).encode() == found:
+        if manifest["step"] == step and manifest_text(manifest).encode() == content:
             return manifest
-    raise DamageError(step, f"{place} is not as it was written")
+    raise DamageError(step, f"{file} is not as it was written")
 
 
 def manifest_text(manifest: dict) -> str:
@@ -49,47 +53,53 @@ def manifest_text(manifest: dict) -> str:
 
 
 def list_files(path: Path) -> dict[str, dict]:
-    """Flushes all of the folder `path`; size and sha256 of each file but the manifest, by its name from there."""
+    """Brings a checkpoint's files to the disk; size in bytes and sha256 of each but the manifest, by its name."""
     for entry in path.rglob("*"):
         files.fsync(entry)
-    return {
-        name: {"bytes": file_size(path / name), "sha256": files.sha256(path / name)}
-        for name in file_names(path)
-        if name != MANIFEST
-    }
+    listed = {}
+    for name in file_names(path):
+        if name != MANIFEST:
+            listed[name] = {"bytes": file_size(path / name), "sha256": files.sha256(path / name)}
+    return listed
 
 
 def verify(path: Path) -> dict:
-    """Reads every file of the checkpoint `path` and returns its manifest; `DamageError` where one is not as listed."""
+    """Reads every file of a checkpoint and returns its manifest.
+
+    Raises:
+        DamageError: a file is missing, changed, or not in the manifest.
+    """
     step, manifest = int(path.name), read(path)
-    there = set(file_names(path)) - {MANIFEST}
-    for name, facts in manifest["files"].items():
+    names = set(file_names(path)) - {MANIFEST}
+    for name, expected in manifest["files"].items():
         file = path / name
-        if name not in there:
+        if name not in names:
             raise DamageError(step, f"{file} is missing")
-        if file_size(file) != facts["bytes"]:
-            raise DamageError(step, f"{file} has {file_size(file)} bytes, not {facts['bytes']}")
-        if files.sha256(file) != facts["sha256"]:
+        if file_size(file) != expected["bytes"]:
+            raise DamageError(step, f"{file} has {file_size(file)} bytes, not {expected['bytes']}")
+        if files.sha256(file) != expected["sha256"]:
             raise DamageError(step, f"the bits of {file} are not those saved")
-    if strange := there - manifest["files"].keys():
-        raise DamageError(step, f"{path / min(strange)} does not belong to it")
+    foreign = names - manifest["files"].keys()
+    if foreign:
+        raise DamageError(step, f"{path / min(foreign)} does not belong to it")
     return manifest
 
 
 def file_names(path: Path) -> list[str]:
-    """Names, from the folder `path` on, of all that is not a folder in it."""
+    """Names, relative to a folder, of everything below it that is not a folder."""
     return sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file."""
+    """The size of a file in bytes."""
     with files.os_errors(path):
         return path.stat().st_size
 
 
 def step_folders(folder: Path) -> dict[int, Path]:
-    """The folders of steps in a folder, whole or not, by step, ascending; none where there is no folder."""
+    """The folders of checkpoints, whole or not, by step, ascending; none where `folder` is not there."""
     with files.os_errors(folder):
-        found = list(folder.iterdir()) if folder.is_dir() else []
-    steps = {int(path.name): path for path in found if path.name.isdecimal() and path.is_dir()}
-    return {step: path for step, path in sorted(steps.items()) if path.name == str(step)}
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+    by_step = {int(path.name): path for path in entries if path.name.isdecimal() and path.is_dir()}
+    # "007" is no name that a save gives
+    return {step: path for step, path in sorted(by_step.items()) if path.name == str(step)}

@@ -1,10 +1,11 @@
-"""From settings to what a step takes: names checked, the shape of the program, durations in steps, numbers as arrays.
+"""From settings to what a step takes: names checked, the shape of the program, durations in steps, hyperparameters.
 
-`check` needs neither data nor device. What the data alone know (classes, image shape, number of examples) is given to
-the others.
+`check` needs neither data nor device. What only the data know (classes, image shape, number of examples) is given to
+the other functions.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,41 +18,44 @@ from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import Every, Settings, steps
 from cnn_vit.training import losses, optimizers, schedules
-from cnn_vit.training.step import NetworkSpec, ScheduleSpec, StepSpec
+from cnn_vit.training.forward import NetworkSpec
+from cnn_vit.training.step import ScheduleSpec, StepSpec
 
 
 def check(settings: Settings) -> None:
-    """The second check: every name and keyword against the room that owns it, without the data and any device.
+    """The second check of settings: every name and keyword against the room that owns it, without data or device.
 
     Raises:
-        UserError: the first thing wrong, with the nearest names.
+        UserError: the first thing that is wrong, with the nearest names.
     """
     section = settings.section("data")
     data.check(section)
-    for key, known in (
+    for key, choices in (
         ("loss.name", losses.LOSSES),
         ("optimizer.name", optimizers.OPTIMIZERS),
         ("schedule.name", schedules.SCHEDULES),
     ):
-        if settings[key] not in known:
-            raise unknown(key.removesuffix(".name"), settings[key], known)
+        if settings[key] not in choices:
+            raise unknown(key.removesuffix(".name"), settings[key], choices)
     if settings["optimizer.nesterov"] and settings["optimizer.name"] != "sgd":
         raise UserError(f"optimizer.nesterov is for sgd; set it to false for {settings['optimizer.name']}")
     if settings["test_weights"] == "ema" and settings["ema_decay"] is None:
         raise UserError(
             "test_weights is ema, but nothing is averaged; set ema_decay, such as 0.999, or test_weights=last"
         )
-    batch, accumulate = settings["data.batch_size"], settings["optimizer.accumulate"]
-    refuse_uneven(batch, accumulate, "optimizer.accumulate")
-    about = data.about(section)
-    if about.num_classes and about.image_shape:
-        check_model(settings, classes=about.num_classes, image_shape=about.image_shape)
-    else:
-        models.resolve(settings["model.name"])
-        if settings["data.fit"] == PAD_BATCH:
-            models.refuse_unmasked(settings["model.name"])
-            if sides := height_and_width(section["image_size"]):  # classes and colors have no part in what takes a mask
-                check_model(settings, classes=about.num_classes or 2, image_shape=(*sides, section["channels"] or 3))
+    refuse_uneven(settings["data.batch_size"], settings["optimizer.accumulate"], "optimizer.accumulate")
+    source_info = data.about(section)
+    if source_info.num_classes and source_info.image_shape:
+        check_model(settings, classes=source_info.num_classes, image_shape=source_info.image_shape)
+        return
+    models.resolve(settings["model.name"])
+    if settings["data.fit"] == PAD_BATCH:
+        models.refuse_unmasked(settings["model.name"])
+        image_size = height_and_width(section["image_size"])
+        if image_size:
+            # neither the number of classes nor the channels decide whether a network takes a mask: any will do
+            stand_in_shape = (*image_size, section["channels"] or 3)
+            check_model(settings, classes=source_info.num_classes or 2, image_shape=stand_in_shape)
 
 
 def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> None:
@@ -70,30 +74,31 @@ def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int
             network.refuse_mask(train=True)
 
 
+def refuse_uneven(batch_size: int, parts: int, meaning: str) -> None:
+    """Raises UserError, with the nearest sizes, where a batch cannot be cut into equal parts; `meaning` names them."""
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        sizes = f"{below} or {below + parts}" if below else f"{parts}"
+        raise UserError(f"data.batch_size of {batch_size} does not divide by {parts} ({meaning}); make it {sizes}")
+
+
 def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> int:
-    """Products added up that the model takes for one image (H, W, C), forward."""
+    """Multiply-accumulates that the model takes for one image (H, W, C), forward."""
     height, width, channels = image_shape
-    return table.describe(
+    description = table.describe(
         settings["model.name"], (height, width), num_classes=classes, channels=channels, **model_keywords(settings)
-    ).macs
-
-
-def refuse_uneven(batch: int, parts: int, what: str) -> None:
-    """Raises UserError, with the nearest sizes, where a batch cannot be cut into equal parts."""
-    if batch % parts:
-        near = [size for size in (batch // parts * parts, (batch // parts + 1) * parts) if size]
-        raise UserError(
-            f"data.batch_size of {batch} does not divide by {parts} ({what}); make it {' or '.join(map(str, near))}"
-        )
+    )
+    return description.macs
 
 
 def model_keywords(settings: Settings) -> dict[str, Any]:
-    """Keywords given to the model."""
-    return {key: value for key, value in settings.section("model").items() if key != "name"}
+    """The keywords that the settings give to the model."""
+    section = settings.section("model")
+    return {key: value for key, value in section.items() if key != "name"}
 
 
 def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> NetworkSpec:
-    """The network and how its scores are read."""
+    """The network of the settings and how its scores are read."""
     return NetworkSpec(
         model=settings["model.name"],
         keywords=tuple(sorted(model_keywords(settings).items())),
@@ -104,12 +109,15 @@ def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, in
     )
 
 
-class RunTimes(NamedTuple):
-    """When what happens, in steps.
+@dataclass(frozen=True)
+class RunTimes:
+    """When what happens in a run.
 
     Attributes:
-        total: length of the run.
-        log, evaluate, checkpoint: what fires every so often.
+        total: length of the run in steps.
+        log: at which steps measures are written down.
+        evaluate: at which steps the validation split is evaluated.
+        checkpoint: at which steps the state is saved.
     """
 
     total: int
@@ -119,20 +127,32 @@ class RunTimes(NamedTuple):
 
 
 def run_times(settings: Settings, *, examples: int) -> RunTimes:
-    """The run's durations, for so many training examples."""
-    of = {"examples": examples, "batch": settings["data.batch_size"]}
-    every = (Every(settings[key], key=key, **of) for key in ("log_every", "evaluate_every", "checkpoint_every"))
-    return RunTimes(max(1, steps(settings["duration"], key="duration", **of)), *every)
+    """The durations of a run, in steps, for so many training examples."""
+    size = {"examples": examples, "batch": settings["data.batch_size"]}
+    return RunTimes(
+        total=max(1, steps(settings["duration"], key="duration", **size)),
+        log=Every(settings["log_every"], key="log_every", **size),
+        evaluate=Every(settings["evaluate_every"], key="evaluate_every", **size),
+        checkpoint=Every(settings["checkpoint_every"], key="checkpoint_every", **size),
+    )
 
 
-def step_spec(settings: Settings, of: NetworkSpec, *, examples: int) -> StepSpec:
-    """Everything that shapes the compiled step."""
+def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> StepSpec:
+    """Everything that shapes the compiled step, for so many training examples."""
 
     def in_steps(key: str, amount: Any) -> int:
         return steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
 
+    schedule = ScheduleSpec(
+        name=settings["schedule.name"],
+        total=run_times(settings, examples=examples).total,
+        warmup=in_steps("schedule.warmup", settings["schedule.warmup"]),
+        boundaries=tuple(in_steps("schedule.boundaries", boundary) for boundary in settings["schedule.boundaries"]),
+        factor=settings["schedule.factor"],
+        timescale=in_steps("schedule.timescale", settings["schedule.timescale"]),
+    )
     return StepSpec(
-        network=of,
+        network=network,
         augment=augment.operation_names(settings["data.augment"]),
         optimizer=settings["optimizer.name"],
         nesterov=settings["optimizer.nesterov"],
@@ -140,34 +160,38 @@ def step_spec(settings: Settings, of: NetworkSpec, *, examples: int) -> StepSpec
         decay_pattern=settings["optimizer.decay_pattern"],
         accumulate=settings["optimizer.accumulate"],
         ema=settings["ema_decay"] is not None,
-        schedule=ScheduleSpec(
-            name=settings["schedule.name"],
-            total=run_times(settings, examples=examples).total,
-            warmup=in_steps("schedule.warmup", settings["schedule.warmup"]),
-            boundaries=tuple(in_steps("schedule.boundaries", one) for one in settings["schedule.boundaries"]),
-            factor=settings["schedule.factor"],
-            timescale=in_steps("schedule.timescale", settings["schedule.timescale"]),
-        ),
+        schedule=schedule,
     )
 
 
 def hyperparameters(
     settings: Settings, preprocessing: dict[str, Any], *, labels: np.ndarray, classes: int
 ) -> dict[str, Any]:
-    """What differs between runs that share a compilation: float32 arrays, and the key that all chance follows from.
+    """What differs between runs that share a compilation: float32 arrays, and the key of all randomness.
 
-    The labels (N,) are those of the training split, for the weights of the classes.
+    Args:
+        settings: final settings.
+        preprocessing: mean and std of the images among it.
+        labels: (N,) of the training split, for the weights of the classes.
+        classes: K.
     """
-    rule = ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
-    found: dict[str, Any] = {name: settings[f"optimizer.{name}"] for name in rule}
-    found["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
-    found["ema_decay"] = settings["ema_decay"] or 0.0
-    found["smoothing"] = settings["loss.smoothing"]
-    arrays: dict[str, Any] = {name: np.float32(value) for name, value in found.items()}
+    numbers = {
+        name: settings[f"optimizer.{name}"]
+        for name in ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
+    }
+    numbers["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
+    numbers["ema_decay"] = settings["ema_decay"] or 0.0
+    numbers["smoothing"] = settings["loss.smoothing"]
+    arrays: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
     arrays["augment"] = [
-        [np.float32(one) for one in given] for given in augment.operation_numbers(settings["data.augment"])
+        [np.float32(number) for number in operation]
+        for operation in augment.operation_numbers(settings["data.augment"])
     ]
-    arrays |= {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "std")}
-    even = settings["loss.class_weight"] == "none"
-    arrays["class_weight"] = np.ones(classes, np.float32) if even else losses.balanced_class_weights(labels, classes)
-    return arrays | {"key": stream.key(settings["seed"])}
+    for name in ("mean", "std"):
+        arrays[name] = np.asarray(preprocessing[name], np.float32)
+    if settings["loss.class_weight"] == "none":
+        arrays["class_weight"] = np.ones(classes, np.float32)
+    else:
+        arrays["class_weight"] = losses.balanced_class_weights(labels, classes)
+    arrays["key"] = stream.key(settings["seed"])
+    return arrays

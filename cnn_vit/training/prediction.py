@@ -5,7 +5,7 @@ import itertools
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,22 @@ from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, 
 from cnn_vit.data.decode import images as decoding
 from cnn_vit.data.reading import listing
 from cnn_vit.errors import UserError
-from cnn_vit.training import devices, evaluation, losses, step
+from cnn_vit.training import devices, evaluation, forward, losses
+from cnn_vit.training.caches import compiled_once
+from cnn_vit.training.forward import NetworkSpec
+from cnn_vit.training.trained import Trained, refuse_untrained
 
 BATCH_SIZE = 64  # images at once where nobody says
 
 
-class InputImage(NamedTuple):
-    """An image as it was asked for.
+@dataclass(frozen=True)
+class InputImage:
+    """An image that a user asked about.
 
     Attributes:
         path: as the user knows it; of a member of a zip, `photos.zip/cat.jpg`.
-        pixels: (H, W, C) uint8 at the network's size, of its own where the network was trained so; or None.
+        pixels: (H, W, C) uint8 at the network's size, or at its own where the network was trained so; None where the
+            image cannot be read.
         error: why there are no pixels, or None.
     """
 
@@ -35,7 +40,10 @@ class InputImage(NamedTuple):
 
 
 def predict(
-    network, images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike], *, batch_size: int = BATCH_SIZE
+    network: Trained,
+    images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Class probabilities of images.
 
@@ -52,120 +60,139 @@ def predict(
     Raises:
         UserError: an image cannot be read, or has another shape than the network takes.
     """
-    evaluation.refuse_untrained(network)
+    refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
         return probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
     paths = [images] if isinstance(images, str | os.PathLike) else images
-    found = list(read_images(network, paths))
-    for image in found:
-        if image.error is not None:
+    pixels = []
+    for image in read_images(network, paths):
+        if image.pixels is None:
             raise UserError(f"{image.path}: {image.error}")
-    pixels = [image.pixels for image in found if image.pixels is not None]
+        pixels.append(image.pixels)
     return probabilities(network, pixels, batch_size=batch_size)
 
 
-def read_images(network, paths: Iterable[str | os.PathLike]) -> Iterator[InputImage]:
+def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterator[InputImage]:
     """Every image under the paths, read as the network's training images were; what cannot be read says why.
 
     Of a folder or a zip, the files with an image's name; a file that is named itself is tried whatever its name.
     """
-    seen = network.preprocessing
-    size = tuple(seen["image_size"])
-    for path in [os.fspath(one) for one in paths]:
+    for named in paths:
+        path = os.fspath(named)
         try:
-            found = list(list_contents(path))
+            contents = list(list_contents(path))
         except UserError as error:
             yield InputImage(path, None, error)
             continue
-        if not found:
+        if not contents:
             yield InputImage(path, None, UserError("holds no images"))
-        for name, content in found:
+        for name, read in contents:
             try:
-                pixels = decoding.decode(content(), channels=seen["channels"])
-                pixels = decoding.fit_image(pixels, size, seen["fit"])
-                if seen["fit"] == PAD_BATCH:
-                    evaluation.refuse_small(network.spec, pixels.shape[:2], "it")
-                yield InputImage(name, pixels)
+                yield InputImage(name, read_pixels(network, read()))
             except decoding.UnreadableError as error:
                 yield InputImage(name, None, error.bare())
             except UserError as error:
                 yield InputImage(name, None, error)
 
 
+def read_pixels(network: Trained, content: bytes) -> np.ndarray:  # -> (H, W, C)
+    """An image file's pixels at the network's size; UserError where they cannot be had, or are too few."""
+    preprocessing = network.preprocessing
+    pixels = decoding.decode(content, channels=preprocessing["channels"])
+    pixels = decoding.fit_image(pixels, tuple(preprocessing["image_size"]), preprocessing["fit"])
+    if preprocessing["fit"] == PAD_BATCH:
+        forward.refuse_small_image(network.spec, pixels.shape[:2], "it")
+    return pixels
+
+
 def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Name and reader of the bytes of each image that a path stands for, in the order of their names."""
     if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
-        found = listing.open_listing(path)
-        for _, entry in found.tree.all_files():
+        contents = listing.open_listing(path)
+        for _, entry in contents.tree.all_files():
             if listing.is_image_name(entry.name):
-                yield entry.path, functools.partial(found.read, entry, None)
-    elif named := listing.Walk().entry(os.path.basename(path), path, 0):
-        yield path, functools.partial(listing.read_file, named, None)
+                yield entry.path, functools.partial(contents.read, entry, None)
+        return
+    file = listing.Walk().entry(os.path.basename(path), path, 0)
+    if file:
+        yield path, functools.partial(listing.read_file, file, None)
 
 
-def top_classes(network, images: Iterable[InputImage], count: int) -> Iterator[dict]:
+def top_classes(network: Trained, images: Iterable[InputImage], count: int) -> Iterator[dict]:
     """Each image with its most probable classes, as `predict --json` prints it; an image without pixels says why."""
-    waiting = iter(images)
-    while some := list(itertools.islice(waiting, BATCH_SIZE)):
-        readable = [image.pixels for image in some if image.pixels is not None]
-        found = iter(probabilities(network, readable))
-        for image in some:
+    images = iter(images)
+    while chunk := list(itertools.islice(images, BATCH_SIZE)):
+        readable = [image.pixels for image in chunk if image.pixels is not None]
+        predicted = iter(probabilities(network, readable))
+        for image in chunk:
             if image.pixels is None:
                 yield {"path": image.path, "error": str(image.error)}
                 continue
-            chances = next(found)
-            best = np.argsort(-chances, kind="stable")[:count]
-            classes = [{"name": network.classes[k], "probability": float(chances[k])} for k in best]
+            row = next(predicted)
+            best = np.argsort(-row, kind="stable")[:count]
+            classes = [{"name": network.classes[k], "probability": float(row[k])} for k in best]
             yield {"path": image.path, "classes": classes}
 
 
-def probabilities(network, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH_SIZE) -> np.ndarray:
-    """N times (H, W, C) uint8 or float32 in 0..1 -> (N, K) float32. Every batch has as many rows: one compilation.
+def probabilities(
+    network: Trained, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH_SIZE
+) -> np.ndarray:  # -> (N, K)
+    """The probabilities of N images, each (H, W, C) uint8 or float32 in 0..1.
 
-    Of a network that was trained on images of several sizes, one for each of these sizes.
+    Every batch has as many rows, so that there is one compilation; of a network that was trained on images of several
+    sizes, one for each of these sizes.
     """
-    on = devices.mesh()
-    size = devices.round_up_batch(batch_size, on)
-    mean_and_std = devices.place(evaluation.normalization(network.preprocessing), on)
-    score = build_scorer(network.spec, on)
-    found = []
+    mesh = devices.mesh()
+    size = devices.round_up_batch(batch_size, mesh)
+    evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh)
+    predict_batch = build_scorer(network.spec, mesh)
+    parts = []
     for first in range(0, len(images), size):
-        some = images[first : first + size]
-        batch = {
-            key: np.concatenate([value, np.repeat(value[:1], size - len(some), axis=0)])
-            for key, value in stack_images(network, some).items()
-        }
-        chances = score(network.params, network.stats, jax.device_put(batch, devices.batch_sharding(on)), mean_and_std)
-        found.append(np.asarray(chances)[: len(some)])
-    return np.concatenate(found) if found else np.zeros((0, network.spec.num_classes), np.float32)
+        chunk = images[first : first + size]
+        batch = {}
+        for name, array in stack_images(network, chunk).items():
+            padding = np.repeat(array[:1], size - len(chunk), axis=0)
+            batch[name] = np.concatenate([array, padding])
+        placed = jax.device_put(batch, devices.batch_sharding(mesh))
+        predicted = predict_batch(network.params, network.stats, placed, evaluator.mean_and_std)
+        parts.append(np.asarray(predicted)[: len(chunk)])
+    return np.concatenate(parts) if parts else np.zeros((0, network.spec.num_classes), np.float32)
 
 
-def stack_images(network, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
-    """Images as one array, `image` (n, H, W, C); of several sizes at the least that holds all, with their `mask`."""
-    seen = network.preprocessing
-    if seen["fit"] != PAD_BATCH:
+def stack_images(network: Trained, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+    """Images as one array, `image` (n, H, W, C).
+
+    Images of several sizes stand in the top left corner of the smallest padded size that holds all of them, with their
+    `mask` (n, H, W).
+    """
+    preprocessing = network.preprocessing
+    if preprocessing["fit"] != PAD_BATCH:
         return dict(image=np.stack(list(images)))
-    mixed = PaddedSizes(
-        np.array([one.shape[:2] for one in images]), tuple((high, wide) for high, wide in seen["sizes"])
-    )
+    buckets = tuple((height, width) for height, width in preprocessing["sizes"])
+    padded_sizes = PaddedSizes(np.array([image.shape[:2] for image in images]), buckets)
     every = np.arange(len(images))
-    size = mixed.bucket_for(every)
-    return dict(image=np.stack([pad_bottom_right(one, size) for one in images]), mask=mixed.mask(every, size))
+    size = padded_sizes.bucket_for(every)
+    padded = np.stack([pad_bottom_right(image, size) for image in images])
+    return dict(image=padded, mask=padded_sizes.mask(every, size))
 
 
-def check_arrays(network, images: np.ndarray) -> np.ndarray:
+def check_arrays(network: Trained, images: np.ndarray) -> np.ndarray:
     """Arrays as the network takes them.
 
     Raises:
         UserError: another shape, another type, or floats outside 0..1.
     """
-    own, mixed = tuple(network.spec.image_shape), network.preprocessing["fit"] == PAD_BATCH
-    smaller = mixed and images.ndim == 4 and (*shrink_to_fit(images.shape[1:3], own[:2]), own[2]) == images.shape[1:]
-    if images.ndim != 4 or not (images.shape[1:] == own or smaller):
-        wanted = evaluation.shape_text(own) + " at most" * mixed
+    expected = network.spec.image_shape
+    several_sizes = network.preprocessing["fit"] == PAD_BATCH
+    fits = images.ndim == 4 and images.shape[1:] == expected
+    if several_sizes and images.ndim == 4:
+        _, height, width, channels = images.shape
+        fits = channels == expected[2] and shrink_to_fit((height, width), expected[:2]) == (height, width)
+    if not fits:
+        wanted = evaluation.shape_text(expected) + " at most" * several_sizes
         raise UserError(f"images of shape {images.shape}; this network takes (N, height, width, colors) with {wanted}")
-    if mixed:
-        evaluation.refuse_small(network.spec, images.shape[1:3], "each of the images")
+    if several_sizes:
+        forward.refuse_small_image(network.spec, images.shape[1:3], "each of the images")
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating) or not ((images >= 0) & (images <= 1)).all():
@@ -173,16 +200,17 @@ def check_arrays(network, images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32)
 
 
-@functools.cache
-def build_scorer(form: step.NetworkSpec, mesh) -> Callable:
-    """(params, stats, batch, mean_and_std) -> probabilities (B, K), compiled once; the batch has `image`, perhaps `mask`."""
-    net = step.get_network(form)
+@compiled_once
+def build_scorer(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles (params, stats, batch, mean_and_std) -> probabilities (B, K); the batch has `image`, perhaps `mask`."""
+    network = forward.get_network(spec)
 
-    def score(params, stats, batch, mean_and_std):
+    def predict_batch(params, stats, batch, mean_and_std):
         images = batch["image"]
-        scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-        scaled = step.normalize(scaled, mean_and_std, form.dtype)
-        scores, _ = net.apply(params, stats, scaled, train=False, mask=batch.get("mask"))
-        return losses.PROBABILITIES[form.loss](scores)
+        if images.dtype == jnp.uint8:
+            images = images.astype(jnp.float32) / 255
+        images = forward.normalize(images, mean_and_std, spec.dtype)
+        scores, _ = network.apply(params, stats, images, train=False, mask=batch.get("mask"))
+        return losses.PROBABILITIES[spec.loss](scores)
 
-    return jax.jit(score, out_shardings=devices.batch_sharding(mesh))
+    return jax.jit(predict_batch, out_shardings=devices.batch_sharding(mesh))

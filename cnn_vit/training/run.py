@@ -1,10 +1,12 @@
-"""One run under way: its compiled step, data, checkpoints and journal, and what is done with them at a step."""
+"""One run under way: its compiled program, its folder, and what is done with both at a step."""
 
 import contextlib
 import sys
 from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -12,26 +14,40 @@ import numpy as np
 from cnn_vit import data, files, trees
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
-from cnn_vit.nn.values import initial_values
-from cnn_vit.runs import folder, journal
+from cnn_vit.runs import description, environment, folder, journal
 from cnn_vit.runs.checkpoints import Checkpoints
-from cnn_vit.runs.journal import METRICS, Journal
+from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, forks, plan, step
+from cnn_vit.training import evaluation, forks, plan, program
 from cnn_vit.training.progress import Progress
+from cnn_vit.training.step import AddMeasures
 
 STEPS_AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
 
 
-class TestedValues(NamedTuple):
-    """What the test split is judged with.
+class Display(Protocol):
+    """Shows how far a run is. `training.progress.Progress` is the one of the command line."""
+
+    def update(self, step: int, *, accuracy: float | None = None) -> None:
+        """Takes the number of steps done, and a new validation accuracy where there is one."""
+
+    def say(self, sentence: str) -> None:
+        """Shows a sentence at once."""
+
+    def close(self) -> None:
+        """Shows the last step and gives the terminal back."""
+
+
+@dataclass(frozen=True)
+class TestedValues:
+    """The values that the test split is evaluated with.
 
     Attributes:
-        step: of the parameters.
+        step: of the training step that they come from.
         values: dict(params, stats).
         is_ema: whether they are the moving average.
-        choice: last, best or ema, as `test_weights` says.
+        choice: "last", "best" or "ema", as `test_weights` says.
     """
 
     step: int
@@ -41,237 +57,265 @@ class TestedValues(NamedTuple):
 
 
 class Run:
-    """What a run works with, from the moment its data are known.
+    """A run from the moment that its data are known. Nothing is written before `open_folder`.
 
     Args:
         settings: final and checked.
         workdir: the run folder, locked and claimed.
-        dataset: its data.
+        dataset: the run's data.
+        progress: shows how far the run is; left out, on stderr.
+        add_measures: as of `step.learn`: more measures, which are written to metrics.jsonl with the others.
 
     Raises:
-        UserError: the model does not take the data, the batch does not divide among the devices, or the folder's run
-            was trained on other data.
+        UserError: the model does not take the data, or the batch does not divide among the devices.
     """
 
-    journal: Journal  # both from `begin` on
-    progress: Progress
+    checkpoints: Checkpoints  # from `open_folder` on
+    journal: Journal  # from `restore_or_init` on
 
-    def __init__(self, settings: Settings, workdir: Path, dataset: data.Dataset):
-        classes, shape = len(dataset.classes), dataset.image_shape
-        plan.check_model(settings, classes=classes, image_shape=shape)
+    def __init__(
+        self,
+        settings: Settings,
+        workdir: Path,
+        dataset: data.Dataset,
+        *,
+        progress: Display | None = None,
+        add_measures: AddMeasures | None = None,
+    ):
+        program.check_network(settings, dataset)  # before mean and std are measured, which reads images
+        preprocessing = description.make_preprocessing(settings, dataset)
+        self.program = program.Program(settings, dataset, preprocessing, add_measures=add_measures)
         self.settings, self.workdir, self.dataset = settings, workdir, dataset
-        self.mesh = devices.mesh()
-        self.batch_size, accumulate = settings["data.batch_size"], settings["optimizer.accumulate"]
-        plan.refuse_uneven(self.batch_size, accumulate * self.mesh.size, f"micro-batches x {self.mesh.size} devices")
-        examples = len(dataset.splits["train"])
-        self.times = plan.run_times(settings, examples=examples)
-        form = plan.network_spec(settings, classes=classes, image_shape=shape)
-        evaluation.refuse_sizes(form, dataset)
-        self.spec = plan.step_spec(settings, form, examples=examples)
-        self.step = step.build_step(self.spec, self.mesh)
-        self.eval_step = step.eval_step(form, self.mesh)
-        preprocessing = folder.make_preprocessing(settings, dataset)
-        folder.describe(workdir, settings, dataset, preprocessing)
-        hyperparameters = plan.hyperparameters(
-            settings, preprocessing, labels=dataset.splits["train"].labels, classes=classes
-        )
-        self.hyperparameters = jax.device_put(hyperparameters, devices.replicated(self.mesh))
-        self.frozen: dict = dict(params={}, stats={})
+        self.times = self.program.times
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
-        self.checkpoints = Checkpoints(
-            workdir / folder.CHECKPOINTS, keep=settings["keep_checkpoints"], crash=workdir / folder.CRASH, say=self.say
-        )
+        self.progress = progress
         self._queued: deque[tuple[int, dict]] = deque()
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Closes everything; what a failing run leaves open is closed in silence, its error is the one to tell."""
+        """Closes everything. What a failing run cannot close is passed over: its own error is the one to tell."""
         try:
-            self.checkpoints.close()
+            if "checkpoints" in vars(self):
+                self.checkpoints.close()
         except UserError:
             if kind is None:
                 raise
         finally:
-            for name in ("progress", "journal"):
-                if name in vars(self):
-                    getattr(self, name).close()
+            if self.progress is not None:
+                self.progress.close()
+            if "journal" in vars(self):
+                self.journal.close()
 
     def say(self, sentence: str) -> None:
-        """A sentence for the user, above the progress bar where there is one."""
-        if "progress" in vars(self):
+        """Tells the user a sentence, above the progress bar where there is one."""
+        if self.progress is not None:
             self.progress.say(sentence)
         else:
             print(sentence, file=sys.stderr, flush=True)
 
-    # Start
+    def show(self, step: int, *, accuracy: float | None = None) -> None:
+        """Shows the number of steps done, and a new validation accuracy where there is one."""
+        if self.progress is not None:
+            self.progress.update(step, accuracy=accuracy)
+
+    # Start ------------------------------------------------------------------------------------------------------------
+
+    def open_folder(self, command: str | None) -> list[str]:
+        """Writes into the folder what the run is, or checks that it is the same run, and opens its checkpoints.
+
+        Args:
+            command: the words that started it, written down with versions and devices.
+
+        Returns:
+            A phrase for each thing that may change bits and is not what it was when the run began.
+
+        Raises:
+            UserError: the folder's run was trained on other data.
+        """
+        description.describe(self.workdir, self.settings, self.dataset, self.program.preprocessing)
+        self.checkpoints = Checkpoints(
+            self.workdir / folder.CHECKPOINTS,
+            keep_checkpoints=self.settings["keep_checkpoints"],
+            crash=self.workdir / folder.CRASH,
+            say=self.say,
+        )
+        return environment.record_environment(self.workdir, command)
 
     def restore_or_init(self, fork_from: str | Path | None) -> tuple[int, dict]:
-        """The step to go on from, and its state: the newest whole checkpoint's, else another run's, else the first."""
-        template, there, note = (
-            self.state_template(),
-            forks.fork_source(self.workdir, fork_from),
-            forks.read_fork_note(self.workdir),
-        )
-        found = self.checkpoints.restore_newest(template)
-        if there and (found is None or note is None or found[0] < note["step"]):
-            found = self.restore_fork(there, template)
-        at, state = found or (0, self.initial_state())
-        self.journal = Journal(self.workdir, at=at)
-        self.progress = Progress(self.times.total, at=at, batch_size=self.batch_size)
-        if at:
-            self.say(f"going on from step {at} of {self.times.total}")
-        return at, state
+        """The step to go on from, and its state.
 
-    def restore_fork(self, there: Path, template: dict) -> tuple[int, dict]:
-        """Another run's newest checkpoint, taken over with its journal up to there."""
-        return forks.take_over(
-            self.workdir,
-            there,
-            template,
-            ours=self.checkpoints,
+        The state is that of the newest whole checkpoint, else another run's that this one forks from, else the initial
+        one. Opens journal and progress display at that step.
+        """
+        template = self.program.state_template
+        origin, note = forks.fork_source(self.workdir, fork_from), forks.read_fork_note(self.workdir)
+        restored = self.checkpoints.restore_newest(template)
+        is_forked = restored is not None and note is not None and restored[0] >= note["step"]
+        if origin and not is_forked:
+            restored = self.take_over(origin)
+        step, state = restored or (0, self.program.initial_state())
+        self.journal = Journal(self.workdir, step=step)
+        if self.progress is None:
+            self.progress = Progress(self.times.total, step=step, batch_size=self.program.batch_size)
+        if step:
+            self.say(f"going on from step {step} of {self.times.total}")
+        return step, state
+
+    def take_over(self, origin: Path) -> tuple[int, dict]:
+        """Another run's newest checkpoint, with its journal up to there."""
+        fork = forks.Fork(
+            workdir=self.workdir,
+            origin=origin,
             dataset=self.dataset,
             total=self.times.total,
             needs_best=self.settings["test_weights"] == "best",
             say=self.say,
         )
+        return forks.take_over(fork, self.program.state_template, self.checkpoints)
 
-    def initial_state(self) -> dict:
-        """The state before the first step, on the devices."""
-        values = initial_values(self.step.network, self.settings["seed"])
-        return devices.place(self.step.init_state(*values), self.mesh)
+    # At a step --------------------------------------------------------------------------------------------------------
 
-    def state_template(self) -> dict:
-        """Shapes and placement of the state, without its values."""
-        shapes = jax.eval_shape(self.step.init_state, self.step.network.params, self.step.network.stats)
-        places = devices.shardings(shapes, self.mesh)
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-        )
+    def batches(self, first: int, last: int | None = None) -> Generator[Any, None, None]:
+        """The training batches of updates `first` to `last` - 1, on the devices; None: without end."""
+        return self.program.batches(first, last)
 
-    # At a step
+    def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
+        """Takes a state to the next one, with the measures of the step; the state given is used up."""
+        return self.program.learn(state, batch)
 
-    def queue_measures(self, done: int, measures: dict) -> None:
-        """Keeps a step's measures, unread; waits for the device only where the host is more than a few steps ahead.
+    def queue_measures(self, step: int, measures: dict) -> None:
+        """Keeps a step's measures without reading them, so that the host need not wait for the device.
+
+        It waits only where it would be more than STEPS_AHEAD steps ahead.
 
         Raises:
             SurroundingsError: a save in the background has failed.
         """
-        self.checkpoints.check()
-        self._queued.append((done, measures))
+        self.checkpoints.raise_failed_save()
+        self._queued.append((step, measures))
         if len(self._queued) > STEPS_AHEAD:
-            jax.block_until_ready(self._queued[-STEPS_AHEAD - 1][1]["finite"])
+            _, earlier = self._queued[-STEPS_AHEAD - 1]
+            jax.block_until_ready(earlier["finite"])
 
     def read_finite_measures(self) -> dict:
-        """Reads whether all steps since the last reading were finite; gives the measures of the newest of them, if any.
+        """Reads all queued measures; returns those of the newest step, {} where none were queued.
 
         Raises:
-            DivergedError: one was not; its step and examples are named.
+            DivergedError: a step was not finite; the first such step and its examples are named.
         """
-        taken = jax.device_get(list(self._queued))
+        queued = jax.device_get(list(self._queued))
         self._queued.clear()
-        for done, measures in taken:
+        for step, measures in queued:
             if not measures["finite"]:
-                raise self.diverged_error(done)
-        return taken[-1][1] if taken else {}
+                raise self.diverged_error(step)
+        if not queued:
+            return {}
+        _, newest = queued[-1]
+        return newest
 
-    def diverged_error(self, done: int) -> DivergedError:
+    def diverged_error(self, step: int) -> DivergedError:
         """The error for a step that left the finite numbers; its examples are written to crash/diverged.json."""
-        first = (done - 1) * self.batch_size
-        positions = np.arange(first, first + self.batch_size, dtype=np.int64)
-        split = self.dataset.splits["train"]
-        indices = stream.order(len(split.labels), self.settings["seed"], positions)
-        path = self.workdir / folder.CRASH / "diverged.json"
-        files.write_json(path, {"step": done, "index": [int(one) for one in indices]})
-        with contextlib.suppress(SurroundingsError):  # of a save under way; it does not count then
+        batch_size = self.program.batch_size
+        first = (step - 1) * batch_size
+        positions = np.arange(first, first + batch_size, dtype=np.int64)
+        indices = stream.order(len(self.dataset.splits["train"]), self.settings["seed"], positions)
+        path = self.workdir / folder.CRASH / folder.DIVERGED
+        files.write_json(path, {"step": step, "index": [int(index) for index in indices]})
+        with contextlib.suppress(SurroundingsError):  # a save that fails now is not what the user has to know
             self.checkpoints.wait()
-        kept = self.checkpoints.steps()
-        last = f"checkpoint {kept[-1]} is the last finite one" if kept else "no checkpoint was saved before it"
+        saved = self.checkpoints.steps()
+        last = f"checkpoint {saved[-1]} is the last finite one" if saved else "no checkpoint was saved before it"
         return DivergedError(
-            f"step {done} is not finite (loss, gradient or a parameter); {last}, the step's examples are in {path}; "
+            f"step {step} is not finite (loss, gradient or a parameter); {last}, the step's examples are in {path}; "
             "make optimizer.learning_rate smaller, or set optimizer.clip"
         )
 
-    def log(self, done: int) -> None:
-        """Writes the step's own measures, and what the clock says."""
+    def log(self, step: int) -> None:
+        """Writes down the step's own measures, and what the clock says."""
         measures = self.read_finite_measures()
-        names = ("loss", "accuracy", "learning_rate", "gradient_norm")
-        self.journal.write_train(done, **{name: measures[name] for name in names})
-        self.journal.write_timing(done, **self.journal.elapsed())
+        written = {name: measure for name, measure in measures.items() if name != "finite"}
+        self.journal.write_train(step, **written)
+        self.journal.write_timing(step, **self.journal.elapsed())
 
-    def evaluate(self, done: int, state: dict) -> bool:
-        """Judges the validation split; returns whether it is the best evaluation so far."""
+    def evaluate(self, step: int, state: dict) -> bool:
+        """Evaluates the validation split; returns whether this is the best evaluation so far."""
         self.read_finite_measures()
         values, _ = self.eval_values(state)
-        found = evaluation.summarize(self.evaluate_split("validation", values), len(self.dataset.classes))
-        self.journal.write_evaluation(done, "validation", found["accuracy"], found["loss"], found["n"])
-        self.progress.update(done, accuracy=found["accuracy"])
-        return self.best_evaluation()["step"] == done
+        metrics = evaluation.summarize(self.evaluate_split("validation", values), len(self.dataset.classes))
+        self.journal.write_evaluation(step, "validation", metrics["accuracy"], metrics["loss"], metrics["n"])
+        self.show(step, accuracy=metrics["accuracy"])
+        return self.best_evaluation()["step"] == step
 
     def evaluate_split(self, split: str, values: dict) -> dict[str, np.ndarray]:
-        """What the network says of every example of a split."""
-        shown = {name: self.hyperparameters[name] for name in ("mean", "std")}
+        """What the network says of every example of a split, as `evaluation.per_example` gives it."""
         return evaluation.per_example(
-            lambda batch: self.eval_step(values["params"], values["stats"], batch, shown),
+            self.program.evaluator,
+            values,
             self.dataset.splits[split],
-            batch_size=evaluation.BATCH_SIZE,
-            on=self.mesh,
             workers=self.settings["data.workers"],
         )
 
     def eval_values(self, state: dict) -> tuple[dict, bool]:
         """The values that validation reads, and whether they are the moving average."""
-        averaged = self.settings["ema_decay"] is not None
-        return (state["ema"] if averaged else {name: state[name] for name in ("params", "stats")}), averaged
+        if self.settings["ema_decay"] is not None:
+            return state["ema"], True
+        return trained_values(state), False
 
     def best_evaluation(self) -> dict[str, Any]:
-        """The best evaluation so far.
+        """The best evaluation so far, as a line of metrics.jsonl.
 
         Raises:
             SurroundingsError: the journal of a run that has evaluated holds no evaluation.
         """
-        if found := self.journal.evaluations():
-            return journal.best_evaluation(found)
-        raise SurroundingsError(
-            f"{self.workdir / METRICS} holds no evaluation, though the run has made some; "
-            "put the file back from a copy, or start again in another --workdir"
-        )
+        evaluations = self.journal.evaluations()
+        if not evaluations:
+            raise SurroundingsError(
+                f"{self.workdir / folder.METRICS} holds no evaluation, though the run has made some; "
+                "put the file back from a copy, or start again in another --workdir"
+            )
+        return journal.best_evaluation(evaluations)
 
     def should_stop_early(self, patience: int | None) -> bool:
-        """Whether so many evaluations have passed without a better one."""
-        found = self.journal.evaluations()
-        if patience is None or not found:
+        """Whether so many evaluations have passed without a better one; never where `patience` is None."""
+        evaluations = self.journal.evaluations()
+        if patience is None or not evaluations:
             return False
-        return len(found) - 1 - found.index(self.best_evaluation()) >= patience
+        best = evaluations.index(self.best_evaluation())
+        return len(evaluations) - 1 - best >= patience
 
-    def save(self, done: int, state: dict) -> None:
-        """Saves a state whose every step was finite, the journal's lines before it, and clears old checkpoints away."""
+    def save(self, step: int, state: dict) -> None:
+        """Saves a state whose every step was finite, after the journal's lines before it, and deletes old checkpoints.
+
+        The newest ones and that of the best evaluation are kept.
+        """
         self.read_finite_measures()
-        self.checkpoints.save(done, state, before_commit=self.journal.flush)
-        found = self.journal.evaluations()
-        self.checkpoints.retain(self.best_evaluation()["step"] if found else None)
+        self.checkpoints.save(step, state, before_commit=self.journal.flush)
+        best_step = self.best_evaluation()["step"] if self.journal.evaluations() else None
+        self.checkpoints.retain(best_step)
 
-    # Finish
+    # Finish -----------------------------------------------------------------------------------------------------------
 
     def values_to_test(self, state: dict) -> TestedValues:
-        """What the test split is to be judged with; the best checkpoint is read back where it is that."""
-        how = self.settings["test_weights"] or ("last" if self.settings["ema_decay"] is None else "ema")
-        last = int(state["step"])
-        if how == "last":
-            return TestedValues(last, {name: state[name] for name in ("params", "stats")}, False, how)
-        at = self.best_evaluation()["step"] if how == "best" else last
-        if at != last:
-            state = self.restore_best(at)
-        return TestedValues(at, *self.eval_values(state), how)
+        """The values that the test split is evaluated with; the best checkpoint is read back where it is that."""
+        choice = self.settings["test_weights"]
+        if choice is None:
+            choice = "last" if self.settings["ema_decay"] is None else "ema"
+        last_step = int(state["step"])
+        if choice == "last":
+            return TestedValues(last_step, trained_values(state), False, choice)
+        step = self.best_evaluation()["step"] if choice == "best" else last_step
+        if step != last_step:
+            state = self.restore_best(step)
+        values, is_ema = self.eval_values(state)
+        return TestedValues(step, values, is_ema, choice)
 
-    def restore_best(self, at: int) -> dict:
-        """The values of the best evaluation's checkpoint."""
-        template = self.state_template()
+    def restore_best(self, step: int) -> dict:
+        """The values in the checkpoint of the best evaluation: dict(params, stats, ema)."""
+        template = {name: self.program.state_template[name] for name in ("params", "stats", "ema")}
         try:
-            return self.checkpoints.restore(
-                at, {name: template[name] for name in ("params", "stats", "ema")}, part=True
-            )
+            return self.checkpoints.restore(step, template, partial=True)
         except DamageError as error:
             raise SurroundingsError(
                 f"{error}; it is the best, which test_weights=best tests: put it back from a copy, "
@@ -279,9 +323,9 @@ class Run:
             ) from error
 
     def result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
-        """What `result.json` holds."""
+        """What `result.json` holds, from the metrics of the validation split and of the test split, if there is one."""
         best = {name: value for name, value in self.best_evaluation().items() if name not in ("kind", "split")}
-        taken = self.journal.elapsed()
+        elapsed = self.journal.elapsed()
         return {
             "test": test,
             "validation": {**validation, "step": tested.step},
@@ -292,7 +336,7 @@ class Run:
                 "with": tested.choice,
             },
             "steps": int(state["step"]),
-            "parameters": trees.count(self.step.network.params),
+            "parameters": trees.count(self.program.step.network.params),
             "macs": plan.macs(self.settings, classes=len(self.dataset.classes), image_shape=self.dataset.image_shape),
             "fingerprint": self.fingerprint,
             "recipe": self.settings.recipe,
@@ -302,5 +346,10 @@ class Run:
             "classes": len(self.dataset.classes),
             "counts": {name: len(split.labels) for name, split in self.dataset.splits.items()},
             "forked_from": forks.read_fork_note(self.workdir),
-            "timing": taken,
+            "timing": elapsed,
         }
+
+
+def trained_values(state: dict) -> dict:
+    """The values that training has made of a state, dict(params, stats)."""
+    return {name: state[name] for name in ("params", "stats")}

@@ -1,12 +1,20 @@
-"""One step of learning and one of judging, as pure functions over plain dicts, compiled once.
+"""One step of learning as a pure function over plain dicts, compiled once.
 
-What shapes the program is `StepSpec`; every number that does not is an argument (`hyperparameters`), so that another seed or
-learning rate compiles nothing. `learn` takes a host's bytes to the next state: chance, augmentation, scores, loss,
-gradient, update, average. A batch of images of several sizes has a `mask` (B, H, W); each size compiles once.
+`learn` takes a state and a batch of the host's bytes to the next state: augmentation, scores, loss, gradient, update,
+moving average. It can be read, differentiated or mapped as it is; `build_step` compiles it for a run.
+
+What shapes the compiled program is `StepSpec`. Every number that does not (learning rate, weight decay, seed's key ...)
+is an argument, `hyperparameters`, so that another seed or rate compiles nothing. A batch with images of several sizes
+has a `mask` (B, H, W); each padded size compiles once.
+
+    state            dict(step, params, stats, opt, ema)
+    frozen           dict(params, stats): values that the network has and the state has not; never changed
+    batch            dict(image (B, H, W, C) uint8, label (B,), weight (B,), index (B,)), perhaps mask
+    hyperparameters  what `plan.hyperparameters` gives
 """
 
-import functools
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -17,28 +25,27 @@ from flax import nnx
 
 from cnn_vit import trees
 from cnn_vit.data import augment
-from cnn_vit.models import build as build_model
-from cnn_vit.nn.values import Network, functional
+from cnn_vit.nn.values import Network
 from cnn_vit.training import devices, losses, optimizers, schedules
+from cnn_vit.training.caches import compiled_once
+from cnn_vit.training.forward import NetworkSpec, get_network, normalize
 
-TOP_SCORES = 5  # scores kept of each example where there are more than MANY classes
-MANY_CLASSES = 1000
-MOST_UNROLLED = 64  # micro-batches, at most, that are compiled one by one; each takes about a second
-
-
-class NetworkSpec(NamedTuple):
-    """What a network is and how its scores are read."""
-
-    model: str
-    keywords: tuple[tuple[str, Any], ...]
-    num_classes: int
-    image_shape: tuple[int, int, int]  # (H, W, C)
-    dtype: str
-    loss: str
+MOST_UNROLLED = 64  # micro-batches, at most, that are compiled one by one; each takes about a second to compile
+NOTHING_FROZEN: dict[str, dict] = dict(params={}, stats={})
 
 
-class ScheduleSpec(NamedTuple):
-    """The shape of the learning rate over the run, in steps."""
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """The shape of the learning rate over a run; keywords of `schedules.shape`.
+
+    Attributes:
+        name: a key of `schedules.SCHEDULES`.
+        total: steps of the run.
+        warmup: steps of the rise from 0.
+        boundaries: steps at which the schedule `step` falls.
+        factor: what each boundary multiplies by.
+        timescale: steps, of the schedule `rsqrt`.
+    """
 
     name: str
     total: int
@@ -48,8 +55,21 @@ class ScheduleSpec(NamedTuple):
     timescale: int
 
 
-class StepSpec(NamedTuple):
-    """Everything that shapes the compiled step. Runs of equal `StepSpec` share one compilation."""
+@dataclass(frozen=True)
+class StepSpec:
+    """Everything that shapes the compiled step. Runs of equal specs share one compilation.
+
+    Attributes:
+        network: what is trained.
+        augment: names of the augmentation's operations, in order.
+        optimizer: a key of `optimizers.OPTIMIZERS`.
+        nesterov: whether SGD looks ahead along its momentum.
+        clip: whether long gradients are shortened.
+        decay_pattern: regular expression, found in the paths of the parameters that decay.
+        accumulate: micro-batches that a batch is cut into.
+        ema: whether a moving average of the values is kept.
+        schedule: shape of the learning rate.
+    """
 
     network: NetworkSpec
     augment: tuple[str, ...]
@@ -62,13 +82,16 @@ class StepSpec(NamedTuple):
     schedule: ScheduleSpec
 
 
+AddMeasures = Callable[[dict[str, Any]], dict[str, jax.Array]]
+
+
 class Step(NamedTuple):
-    """A compiled pair.
+    """A compiled step.
 
     Attributes:
         network: shapes, initializers and `apply` of the network.
-        init_state: (params, stats) -> state, on the host.
-        learn: (state, frozen, batch, hyperparameters) -> (state, measures); the state given is donated.
+        init_state: (params, stats) -> state before the first step, on the host.
+        learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled; the state given is donated.
     """
 
     network: Network
@@ -76,97 +99,122 @@ class Step(NamedTuple):
     learn: Callable
 
 
-@functools.cache
-def get_network(form: NetworkSpec) -> Network:
-    """The network that a form names, as plain data."""
-    return functional(build_network(form))
+@compiled_once
+def build_step(
+    spec: StepSpec,
+    mesh: jax.sharding.Mesh,
+    rules: devices.Rules = devices.REPLICATED,
+    add_measures: AddMeasures | None = None,
+) -> Step:
+    """Prepares a step; its `learn` compiles at the first call. Remembered, so that trials in one process share it.
 
-
-def build_network(form: NetworkSpec) -> nnx.Module:
-    """The network that a form names, without values."""
-    height, width, channels = form.image_shape
-    return build_model(
-        form.model, form.num_classes, channels=channels, image_size=(height, width), **dict(form.keywords)
-    )
-
-
-@functools.cache
-def smallest_side(form: NetworkSpec) -> int:
-    """The smallest side in pixels of an image, behind a mask, that the network that a form names sees something of."""
-    return getattr(build_network(form), "least_side", 1)
-
-
-def normalize(images: jax.Array, hyperparameters: dict, dtype: str) -> jax.Array:
-    """Images of 0..1, (B, H, W, C), less the mean and over the deviation of their channels, in the compute dtype."""
-    return ((images - hyperparameters["mean"]) / hyperparameters["std"]).astype(dtype)
-
-
-@functools.cache
-def build_step(static: StepSpec, mesh: jax.sharding.Mesh, rules: devices.Rules = devices.REPLICATED) -> Step:
-    """Compiles (at the first call) the step of learning. Cached: trials in one process share it.
-
-    Measures of a step: loss, accuracy of the batch as the network saw it, the learning rate, the gradient's norm before
-    clipping, and whether loss, gradient and the new values are finite.
-
-    The state is placed by `rules` (`devices.place` with the same), and stays where they say.
+    Args:
+        spec: what shapes the program.
+        mesh: the devices.
+        rules: where each value lies (`devices.place` with the same rules puts it there); the state stays there.
+        add_measures: as of `learn`.
     """
-    net = get_network(static.network)
-    decay = optimizers.decay_mask(net.params, static.decay_pattern)
-    shape = schedules.shape(**static.schedule._asdict())
+    network = get_network(spec.network)
+    # both refuse what cannot be, here instead of at the first step
+    optimizers.decay_mask(network.params, spec.decay_pattern)
+    schedules.shape(**asdict(spec.schedule))
 
-    def chain(params, hyperparameters, rate):
-        return optimizer_chain(static, restrict_to(decay, params), hyperparameters, rate)
+    def init(params: dict, stats: dict) -> dict:
+        return init_state(spec, network, params, stats)
 
-    def start(params: dict, stats: dict) -> dict:
-        opt = jax.eval_shape(lambda: chain(params, PLACEHOLDERS, 0.0).init(params))
-        opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), opt)  # every rule here starts from zeros
-        ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats)) if static.ema else {}
-        return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
-
-    def learn(state, frozen, batch, hyperparameters):
-        grads, (stats, loss, accuracy) = gradient(static, net, state, frozen, batch, hyperparameters)
-        rate = hyperparameters["learning_rate"] * shape(state["step"])
-        updates, opt = chain(state["params"], hyperparameters, rate).update(grads, state["opt"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        ema = update_ema(state, params, stats, hyperparameters) if static.ema else {}
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        for leaf in jax.tree.leaves((params, stats)):
-            finite &= jnp.isfinite(leaf).all()
-        measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
-        state = dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema)
+    def learn_in_place(state, frozen, batch, hyperparameters):
+        state, measures = learn(spec, network, state, frozen, batch, hyperparameters, add_measures=add_measures)
         return devices.constrain(state, mesh, rules), measures
 
     everywhere = devices.replicated(mesh)
-    return Step(net, start, jax.jit(learn, donate_argnums=0, out_shardings=(None, everywhere)))
+    compiled = jax.jit(learn_in_place, donate_argnums=0, out_shardings=(None, everywhere))
+    return Step(network, init, compiled)
 
 
-PLACEHOLDERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
+def init_state(spec: StepSpec, network: Network, params: dict, stats: dict) -> dict:
+    """The state before the first step, as NumPy arrays, from initial values of parameters and statistics."""
+    rule = optimizer(spec, network, params, STAND_INS, 0.0)
+    shapes = jax.eval_shape(rule.init, params)
+    opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)  # every rule here starts from zeros
+    ema = {}
+    if spec.ema:
+        ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats))
+    return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
 
 
-def optimizer_chain(static: StepSpec, decay_mask: dict, hyperparameters: dict, rate) -> optax.GradientTransformation:
-    """The optimizer's chain for one step; only its arrays differ from step to step."""
+# The structure of an optimizer's state does not depend on the numbers: any will do to find its shapes
+STAND_INS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
+
+
+def learn(
+    spec: StepSpec,
+    network: Network,
+    state: dict,
+    frozen: dict,
+    batch: dict,
+    hyperparameters: dict,
+    *,
+    add_measures: AddMeasures | None = None,
+) -> tuple[dict, dict[str, jax.Array]]:
+    """One update of the state by one batch: a pure function, compiled by `build_step`.
+
+    Args:
+        spec: what shapes the program.
+        network: the network of `spec.network`.
+        state, frozen, batch, hyperparameters: as the module's docstring says.
+        add_measures: takes dict(gradient, updates, state, batch) of the step and gives more scalars by name, to be
+            measured and written down with the others.
+
+    Returns:
+        The next state, and the measures of the step, scalars: loss, accuracy of the batch as the network saw it, the
+        learning rate, the gradient's norm before clipping, and `finite`: whether loss, gradient and new values are.
+    """
+    grads, (stats, loss, accuracy) = gradient(spec, network, state, frozen, batch, hyperparameters)
+    rate = hyperparameters["learning_rate"] * schedules.shape(**asdict(spec.schedule))(state["step"])
+    rule = optimizer(spec, network, state["params"], hyperparameters, rate)
+    updates, opt = rule.update(grads, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    ema = update_ema(state, params, stats, hyperparameters) if spec.ema else {}
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    for leaf in jax.tree.leaves((params, stats)):
+        finite &= jnp.isfinite(leaf).all()
+    measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
+    if add_measures is not None:
+        measures |= add_measures(dict(gradient=grads, updates=updates, state=state, batch=batch))
+    return dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema), measures
+
+
+def optimizer(
+    spec: StepSpec, network: Network, params: dict, hyperparameters: dict, rate: jax.Array | float
+) -> optax.GradientTransformation:
+    """The optimizer's chain for one step; from step to step only its arrays differ."""
+    decayed = optimizers.decay_mask(network.params, spec.decay_pattern)
     return optimizers.chain(
-        static.optimizer, hyperparameters, rate, decay_mask=decay_mask, clip=static.clip, nesterov=static.nesterov
+        spec.optimizer,
+        hyperparameters,
+        rate,
+        decay_mask=restrict_to(decayed, params),
+        clip=spec.clip,
+        nesterov=spec.nesterov,
     )
 
 
-def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict):
-    """Gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
+def gradient(spec: StepSpec, network: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict):
+    """The gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
 
-    The whole batch is augmented and mixed before it is cut; micro-batch i is rows i::accumulate, so that each device
-    keeps its share. A batch to learn from is full: a row of weight 0 would count in no loss, but in the statistics of
-    batch norm and as a partner in mixing.
+    The whole batch is augmented and mixed before it is cut into micro-batches; micro-batch i is rows i::accumulate, so
+    that each device keeps its share. A batch to learn from is full: a row of weight 0 would count in no loss, but in
+    the statistics of batch norm and as a partner in mixing.
     """
-    size = batch["label"].shape[0]
-    images, target, drop = augment_batch(static, state["step"], batch, hyperparameters)
-    images = normalize(images, hyperparameters, static.network.dtype)
+    images, target, dropout_key = augment_batch(spec, state["step"], batch, hyperparameters)
+    images = normalize(images, hyperparameters, spec.network.dtype)
     target = losses.smooth_labels(target, hyperparameters["smoothing"])
     whole = images, target, batch["weight"], batch.get("mask")
 
-    def cost(params, stats, micro, key):
-        images, target, weight, mask = micro
-        scores, stats = net.apply(
+    def mean_loss(params, stats, micro_batch, key):
+        images, target, weight, mask = micro_batch
+        scores, stats = network.apply(
             trees.merge(params, frozen["params"]),
             trees.merge(stats, frozen["stats"]),
             images,
@@ -174,37 +222,45 @@ def gradient(static: StepSpec, net: Network, state: dict, frozen: dict, batch: d
             rngs=nnx.Rngs(dropout=key),
             mask=mask,
         )
-        each = losses.LOSSES[static.network.loss](scores, target, hyperparameters["class_weight"])
+        per_example = losses.LOSSES[spec.network.loss](scores, target, hyperparameters["class_weight"])
         total = jnp.maximum(weight.sum(), 1)
-        right = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)  # of a mixture, the larger part
-        return (each * weight).sum() / total, (restrict_to(stats, state["stats"]), (right * weight).sum() / total)
+        # of a mixture of two images, the class of the larger part is the right one
+        correct = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)
+        loss, accuracy = (per_example * weight).sum() / total, (correct * weight).sum() / total
+        return loss, (restrict_to(stats, state["stats"]), accuracy)
 
-    gradients = jax.value_and_grad(cost, has_aux=True)
-    if static.accumulate == 1:
-        (loss, (stats, accuracy)), grads = gradients(state["params"], state["stats"], whole, drop)
+    loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
+    if spec.accumulate == 1:
+        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], state["stats"], whole, dropout_key)
         return grads, (stats, loss, accuracy)
 
-    count = static.accumulate
-    cut = jax.tree.map(lambda x: x.reshape(size // count, count, *x.shape[1:]).swapaxes(0, 1), whole)
+    count = spec.accumulate
 
-    def one(carried, given):
+    def cut(array):
+        return array.reshape(len(array) // count, count, *array.shape[1:]).swapaxes(0, 1)
+
+    def accumulate(carried, numbered):
         stats, sums = carried
-        index, micro = given
-        (loss, (stats, accuracy)), grads = gradients(state["params"], stats, micro, jax.random.fold_in(drop, index))
+        index, micro_batch = numbered
+        key = jax.random.fold_in(dropout_key, index)
+        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], stats, micro_batch, key)
         return (stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))), None
 
     zeros = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
-    # on a CPU, the gradient of a convolution is about ten times as slow in a loop
-    apart = jax.default_backend() == "cpu" and count <= MOST_UNROLLED
+    # on a CPU, the gradient of a convolution is about ten times as slow inside a loop
+    unrolled = jax.default_backend() == "cpu" and count <= MOST_UNROLLED
     (stats, sums), _ = jax.lax.scan(
-        one, (state["stats"], zeros), (jnp.arange(count), cut), unroll=count if apart else 1
+        accumulate,
+        (state["stats"], zeros),
+        (jnp.arange(count), jax.tree.map(cut, whole)),
+        unroll=count if unrolled else 1,
     )
-    grads, loss, accuracy = jax.tree.map(lambda x: x / count, sums)
+    grads, loss, accuracy = jax.tree.map(lambda total: total / count, sums)
     return grads, (stats, loss, accuracy)
 
 
 def augment_batch(
-    static: StepSpec, step: jax.Array, batch: dict, hyperparameters: dict
+    spec: StepSpec, step: jax.Array, batch: dict, hyperparameters: dict
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A batch as the network sees it at a step, before normalization.
 
@@ -213,53 +269,28 @@ def augment_batch(
     """
     rows, mix, drop = jax.random.split(jax.random.fold_in(hyperparameters["key"], step), 3)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(batch["label"].shape[0]))
-    change = augment.build_augmentation(static.augment, static.network.num_classes)
-    return *change(batch["image"], batch["label"], row_keys, mix, hyperparameters["augment"], batch.get("mask")), drop
+    change = augment.build_augmentation(spec.augment, spec.network.num_classes)
+    images, target = change(
+        batch["image"], batch["label"], row_keys, mix, hyperparameters["augment"], batch.get("mask")
+    )
+    return images, target, drop
 
 
-def restrict_to(whole: dict, like: dict) -> dict:
-    """The branches of a whole tree that `like` holds: what is frozen is not in the state."""
-    return {
-        key: restrict_to(whole[key], branch) if isinstance(branch, dict) else whole[key] for key, branch in like.items()
-    }
+def restrict_to(whole: dict, part: dict) -> dict:
+    """The branches of a whole tree that a part of it has as well: what is frozen is not in the state."""
+    restricted = {}
+    for key, branch in part.items():
+        restricted[key] = restrict_to(whole[key], branch) if isinstance(branch, dict) else whole[key]
+    return restricted
 
 
 def update_ema(state: dict, params: dict, stats: dict, hyperparameters: dict) -> dict:
-    """The moving average of parameters and statistics; its decay is short at first, min(ema, (1 + t) / (10 + t))."""
+    """The moving average of parameters and statistics after a step.
+
+    The decay is small at first, min(ema_decay, (1 + t) / (10 + t)), so that the initial values are soon forgotten.
+    """
     done = state["step"].astype(jnp.float32)
     decay = jnp.minimum(hyperparameters["ema_decay"], (1 + done) / (10 + done))
     return jax.tree.map(
         lambda old, new: decay * old + (1 - decay) * new, state["ema"], dict(params=params, stats=stats)
     )
-
-
-@functools.cache
-def eval_step(form: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """(params, stats, batch, hyperparameters) -> loss, predicted, rank of the label, margin, scores, of each example.
-
-    With them go the batch's label, weight and index. The loss is the recipe's against the bare label, not smoothed. Of
-    more than 1,000 classes the best five scores are kept, as scores and classes. Equal scores rank by class, as with
-    `argmax`; one that is no number stands before all hyperparameters, and a label with such a score has rank K: never right.
-    """
-    net = get_network(form)
-
-    def rows(params, stats, batch, hyperparameters):
-        images = normalize(batch["image"].astype(jnp.float32) / 255, hyperparameters, form.dtype)
-        scores, _ = net.apply(params, stats, images, train=False, mask=batch.get("mask"))
-        label = batch["label"]
-        own_score = jnp.take_along_axis(scores, label[:, None], 1)
-        earlier = jnp.arange(form.num_classes) < label[:, None]
-        before = ~(scores <= own_score) | ((scores == own_score) & earlier)
-        first, second = jax.lax.top_k(scores, 2)[0].T if form.num_classes > 1 else (scores[:, 0], -jnp.inf)
-        best, which = jax.lax.top_k(scores, TOP_SCORES) if form.num_classes > MANY_CLASSES else (scores, None)
-        found = dict(
-            loss=losses.LOSSES[form.loss](scores, jax.nn.one_hot(label, form.num_classes)),
-            predicted=scores.argmax(-1).astype(jnp.int32),
-            rank=before.sum(-1).astype(jnp.int32),
-            margin=first - second,
-            scores=best,
-            **{key: batch[key] for key in ("label", "weight", "index")},
-        )
-        return found if which is None else found | {"classes": which}
-
-    return jax.jit(rows, out_shardings=devices.batch_sharding(mesh))

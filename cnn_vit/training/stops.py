@@ -1,7 +1,8 @@
 """Signals that end a run: the first asks for the end of the step and a save, a second one ends the process at once.
 
 SIGTERM is what schedulers send before they take a machine back, SIGINT is Ctrl-C, SIGHUP a closed terminal, which
-`nohup` has a run ignore. Schedulers may deliver one signal twice, so one that follows within half a second is the same.
+`nohup` has a run ignore. Schedulers may deliver one signal twice, so one that follows within half a second is taken for
+the same.
 """
 
 import contextlib
@@ -15,111 +16,126 @@ from cnn_vit.errors import StoppedError
 from cnn_vit.runs.journal import now
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-ECHO_SECONDS = 0.5  # seconds within which a second signal is the first one's echo
-SHOW_CURSOR = "\x1b[?25h"  # a bar may have hidden it
+ECHO_SECONDS = 0.5  # within which a second signal is taken for the first one's echo
+SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
 STOPPED_BEFORE = "stopped before its first step by {}; the same command starts again"
 STOPPED_AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 
 
 class StopSignals:
-    """While open, takes the signals that end a run.
+    """While it is open, takes the signals that end a run.
 
-    Outside of `begin` to `end` there is nothing to save, and a signal raises `StoppedError` where the program stands.
-    Inside it sets `asked`, for the loop to see between two steps. In another thread than the main one, which alone gets
-    signals, nothing is taken.
+    Before `begin_training` and after `end_training` there is nothing to save, and a signal raises `StoppedError` where
+    the program stands. Between the two it only sets `requested`, which the loop reads between two steps. Only the main
+    thread gets signals; in another thread nothing is taken.
 
     Attributes:
-        requested: the signal that came, or None.
+        requested: number of the signal that came, or None.
     """
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._at_once = STOPPED_BEFORE  # what ends the run where it stands; "" while there is a step to finish
-        self._first = self._seen = 0.0  # when the first was heard by the thread, and taken by the program
-        self._before: dict[int, object] = {}
+        self._sentence = STOPPED_BEFORE  # what a signal ends the run with, at once; "" while there is a step to finish
+        self._heard_at = 0.0  # when the listening thread heard the first signal
+        self._taken_at = 0.0  # when the main thread ran its handler
+        self._handlers_before: dict[int, object] = {}
 
     def begin_training(self) -> None:
         """From here on there is something to save; raises `StoppedError` where a signal came already."""
-        self._end_if_asked()
-        self._at_once = ""
+        self._raise_if_requested()
+        self._sentence = ""
 
     def end_training(self) -> None:
         """From here on all is saved; raises `StoppedError` where a signal came already."""
-        self._at_once = STOPPED_AFTER
-        self._end_if_asked()
+        self._sentence = STOPPED_AFTER
+        self._raise_if_requested()
 
     def error(self, step: int) -> StoppedError:
-        """What ends a run that was asked to stop and has saved."""
+        """What ends a run that was asked to stop and has saved the state of a step."""
         number = self.requested or signal.SIGTERM
         return StoppedError(number, f"stopped at step {step} by {signal_name(number)}; the same command resumes")
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            taken = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._came) for number in taken}
-            self._watch()
+            for number in SIGNALS:
+                # under `nohup` a closed terminal must not end the run
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
+                self._handlers_before[number] = signal.signal(number, self._handle)
+            self._start_listening()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
-        if self._before:
-            self._sit_out_the_echo()
-            signal.set_wakeup_fd(self._wakeup)
-            os.close(self._written)  # ends the thread
-            self._watcher.join()
-            os.close(self._read)
-        for number, handler in self._before.items():
+        if self._handlers_before:
+            self._wait_for_echo()
+            self._stop_listening()
+        for number, handler in self._handlers_before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
-        self._before = {}
-        if self._at_once and not isinstance(error, StoppedError):
-            self._end_if_asked()  # what reads strangers' files may have taken it for a fault of theirs
+        self._handlers_before = {}
+        if self._sentence and not isinstance(error, StoppedError):
+            # code of others may have swallowed what the handler raised inside it
+            self._raise_if_requested()
 
-    def _end_if_asked(self) -> None:
+    def _raise_if_requested(self) -> None:
         if self.requested:
-            raise StoppedError(self.requested, (self._at_once or STOPPED_BEFORE).format(signal_name(self.requested)))
+            sentence = self._sentence or STOPPED_BEFORE
+            raise StoppedError(self.requested, sentence.format(signal_name(self.requested)))
 
-    def _came(self, number: int, frame: FrameType | None) -> None:
-        if not self.requested:
-            self.requested, self._seen = number, now()
-            if self._at_once:
-                self._end_if_asked()
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler of a signal, which Python runs in the main thread."""
+        if self.requested:
+            return
+        self.requested, self._taken_at = number, now()
+        if self._sentence:
+            self._raise_if_requested()
 
-    def _sit_out_the_echo(self) -> None:
+    def _wait_for_echo(self) -> None:
         """A signal's echo would meet the handlers from before, and end the process without its last sentence."""
         if self.requested:
-            threading.Event().wait(max(0.0, self._seen + ECHO_SECONDS - now()))
+            threading.Event().wait(max(0.0, self._taken_at + ECHO_SECONDS - now()))
 
-    def _watch(self) -> None:
-        """Hears signals in a thread too: the main one may be inside a long compilation when the second comes."""
-        self._read, self._written = os.pipe()
-        os.set_blocking(self._written, False)
-        self._wakeup = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
-        self._watcher = threading.Thread(target=self._hear, name="signals", daemon=True)
-        self._watcher.start()
+    # The main thread may be inside a long compilation when the second signal comes, and runs no handler there. So a
+    # thread of its own hears signals too: Python writes their numbers to a pipe as they come.
 
-    def _hear(self) -> None:
-        while heard := os.read(self._read, 1):
-            if heard[0] not in SIGNALS:
-                continue
-            if not self._first:
-                self._first = now()
-                if not self._at_once:
-                    print_to_stderr(
-                        f"{signal_name(heard[0])}: finishing the step and saving; a second one stops at once"
-                    )
-            elif now() - self._first > ECHO_SECONDS:
-                cursor = SHOW_CURSOR * sys.stderr.isatty()
-                print_to_stderr(
-                    f"{cursor}stopped at once by a second {signal_name(heard[0])}; the same command resumes"
-                )
-                os._exit(128 + heard[0])
+    def _start_listening(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._listener.start()
+
+    def _stop_listening(self) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._write_end)  # its end of file ends the thread
+        self._listener.join()
+        os.close(self._read_end)
+
+    def _listen(self) -> None:
+        while True:
+            content = os.read(self._read_end, 1)
+            if not content:
+                return
+            number = content[0]
+            if number in SIGNALS:
+                self._hear(number)
+
+    def _hear(self, number: int) -> None:
+        if not self._heard_at:
+            self._heard_at = now()
+            if not self._sentence:
+                print_to_stderr(f"{signal_name(number)}: finishing the step and saving; a second one stops at once")
+        elif now() - self._heard_at > ECHO_SECONDS:
+            cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
+            print_to_stderr(f"{cursor}stopped at once by a second {signal_name(number)}; the same command resumes")
+            os._exit(128 + number)
 
 
 def print_to_stderr(sentence: str) -> None:
-    """A sentence on stderr, which may be closed."""
+    """Prints a sentence to stderr; nothing happens where stderr is closed."""
     with contextlib.suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)
 
 
 def signal_name(number: int) -> str:
-    """SIGTERM for 15."""
+    """The name of a signal number, such as SIGTERM for 15."""
     return signal.Signals(number).name

@@ -1,32 +1,36 @@
-"""A trained network: loaded from a run folder with the values that its run was tested with."""
+"""A trained network: loaded from a run folder, with the values that its run was tested with."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from cnn_vit.errors import SurroundingsError
+from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import Network
-from cnn_vit.runs import folder, records
+from cnn_vit.runs import folder, reader
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
-from cnn_vit.training import devices, plan, step
+from cnn_vit.training import devices, plan
+from cnn_vit.training.forward import NetworkSpec, get_network
 
 
-class Trained(NamedTuple):
+@dataclass(frozen=True)
+class Trained:
     """A network with the values that its run was tested with.
 
     Attributes:
         spec: what the network is.
-        params, stats: its values, on the devices.
-        classes: names in the order of the scores.
-        preprocessing: mean, deviation, image_size (height, width), channels and fit of its images; sizes where the
-            fit leaves them their own.
+        params: its parameters, on the devices.
+        stats: its running statistics, on the devices.
+        classes: names of the classes, in the order of the scores.
+        preprocessing: mean, std, image_size (height, width), channels and fit of its images; sizes too, where the fit
+            leaves images their own.
         run: the run folder that it was loaded from, where each reading of a test split leaves a line; None: no such.
     """
 
-    spec: step.NetworkSpec
+    spec: NetworkSpec
     params: dict
     stats: dict
     classes: tuple[str, ...]
@@ -36,47 +40,75 @@ class Trained(NamedTuple):
     @property
     def network(self) -> Network:
         """Shapes, initializers and `apply`."""
-        return step.get_network(self.spec)
+        return get_network(self.spec)
+
+    @property
+    def values(self) -> dict:
+        """Parameters and statistics together, dict(params, stats)."""
+        return dict(params=self.params, stats=self.stats)
 
 
 def load(run: str | os.PathLike) -> Trained:
-    """The network of a run folder with the values that were, or would be, tested.
+    """The network of a run folder, with the values that were tested, or would be.
 
-    A run still under way gives those of its newest checkpoint.
+    A run that is still under way gives the values of its newest checkpoint.
 
     Raises:
         UserError: the folder holds no run.
-        SurroundingsError: no checkpoint is whole, or the one tested is damaged.
+        SurroundingsError: no checkpoint is whole, or the one that was tested is damaged.
     """
     workdir = Path(run)
-    final, classes, preprocessing = folder.read_folder(workdir)
-    form = plan.network_spec(
-        final, classes=len(classes), image_shape=(*preprocessing["image_size"], preprocessing["channels"])
-    )
-    network = step.get_network(form)
-    tested = records.read_result(workdir / folder.RESULT)["tested"] if (workdir / folder.RESULT).exists() else {}
-    averaged = tested.get("values", "ema" if final["ema_decay"] is not None else "trained") == "ema"
-    wanted = dict(params=network.params, stats=network.stats)
-    template = placed({"ema": wanted} if averaged else wanted)
-    kept = Checkpoints(
-        workdir / folder.CHECKPOINTS, keep=final["keep_checkpoints"], crash=workdir / folder.CRASH, sweep=False
+    description = reader.read_description(workdir)
+    final = description.settings
+    spec = plan.network_spec(final, classes=len(description.classes), image_shape=description.image_shape)
+    tested: dict[str, Any] = {}
+    if (workdir / folder.RESULT).exists():
+        tested = reader.read_result(workdir / folder.RESULT)["tested"]
+    default = "trained" if final["ema_decay"] is None else "ema"
+    averaged = tested.get("values", default) == "ema"
+
+    network = get_network(spec)
+    template = on_every_device(dict(params=network.params, stats=network.stats))
+    if averaged:
+        template = {"ema": template}
+    checkpoints = Checkpoints(
+        workdir / folder.CHECKPOINTS,
+        keep_checkpoints=final["keep_checkpoints"],
+        crash=workdir / folder.CRASH,
+        clean_up=False,  # a run may be working in the folder
     )
     try:
         if tested:
-            values = kept.restore(tested["step"], template, part=True)
+            state = checkpoints.restore(tested["step"], template, partial=True)
         else:
-            values = (kept.restore_newest(template, part=True) or (0, {}))[1]
+            newest = checkpoints.restore_newest(template, partial=True)
+            if newest is None:
+                raise SurroundingsError(
+                    f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or again"
+                )
+            _, state = newest
     except DamageError as error:
         raise SurroundingsError(f"{error}; put it back from a copy, or train again in another --workdir") from error
     finally:
-        kept.close()
-    if not values:
-        raise SurroundingsError(f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or again")
-    values = values["ema"] if averaged else values
-    return Trained(form, values["params"], values["stats"], classes, preprocessing, workdir)
+        checkpoints.close()
+    values = state["ema"] if averaged else state
+    return Trained(
+        spec=spec,
+        params=values["params"],
+        stats=values["stats"],
+        classes=description.classes,
+        preprocessing=description.preprocessing,
+        run=workdir,
+    )
 
 
-def placed(tree: dict) -> dict:
-    """Shapes with the sharding of a whole copy on every device."""
+def on_every_device(shapes: dict) -> dict:
+    """Shapes with the placement of a whole copy on every device."""
     everywhere = devices.replicated(devices.mesh())
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+
+
+def refuse_untrained(network) -> None:
+    """Refuses what `load` did not give: networks of `build` have no values, and a folder's name is not a network."""
+    if not hasattr(network, "preprocessing"):
+        raise UserError(f"{type(network).__name__} is no trained network; cnn_vit.load(RUN) gives that of a run folder")

@@ -21,7 +21,7 @@ from cnn_vit.data.decode import images, orientation
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 from cnn_vit.nn.values import initial_values
-from cnn_vit.training import evaluation, prediction, step, trained
+from cnn_vit.training import evaluation, forward, prediction, trained
 
 LONGEST = 60  # seconds that anything may take, on a busy machine
 GOOD = {"train/cats": 2, "train/dogs": 2, "val/cats": 1, "val/dogs": 1}
@@ -304,8 +304,8 @@ def blacks(bits):
 @pytest.fixture(scope="module")
 def network():
     """A network of random values that looks at 12x12 colors."""
-    form = step.NetworkSpec("mlp/test", (), 3, (12, 12, 3), "float32", "softmax")
-    params, stats = initial_values(step.get_network(form), 0)
+    form = forward.NetworkSpec("mlp/test", (), 3, (12, 12, 3), "float32", "softmax")
+    params, stats = initial_values(forward.get_network(form), 0)
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)
     plain = dict(mean=[0.5] * 3, std=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")

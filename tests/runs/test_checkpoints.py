@@ -45,7 +45,7 @@ def template(like):
 
 
 def opened(folder, **changes):
-    return Checkpoints(folder / "checkpoints", keep=2, crash=folder / "crash", **changes)
+    return Checkpoints(folder / "checkpoints", keep_checkpoints=2, crash=folder / "crash", **changes)
 
 
 def saved(folder, steps, *, make=tiny):
@@ -223,7 +223,7 @@ def test_the_start_sweeps_what_a_kill_left_and_nothing_else(copied):
         files.write(folder / name / "array", "x")
     files.write(folder / ".x.12.tmp", "")
     before = left(copied)
-    assert opened(copied, sweep=False, say=said.append).steps() == [1, 2]
+    assert opened(copied, clean_up=False, say=said.append).steps() == [1, 2]
     assert (left(copied), said) == (before, [])
     assert opened(copied, say=said.append).steps() == [1, 2]
     assert left(copied) == ["007", "1", "2", "frozen", "notes"]
@@ -251,7 +251,7 @@ def test_a_step_that_is_there_and_whole_is_not_written_again(copied):
 )
 def test_a_checkpoint_of_another_network_is_refused_by_the_array(two, wanted, words):
     with pytest.raises(UserError, match=words) as caught:
-        opened(two, sweep=False).restore_newest(wanted)
+        opened(two, clean_up=False).restore_newest(wanted)
     assert caught.value.code == 2
 
 
@@ -313,18 +313,18 @@ def test_with_every_manifest_gone_the_run_is_refused(copied):
 def test_a_part_of_a_state_comes_back_alone(tmp_path):
     saved(tmp_path, [7], make=state)
     checkpoints, part = opened(tmp_path), {"params": state(7)["params"], "opt": state(7)["opt"]}
-    assert digest(checkpoints.restore(7, template(part), part=True)) == digest(part)
-    assert digest(checkpoints.restore_newest(template(part), part=True)[1]) == digest(part)
+    assert digest(checkpoints.restore(7, template(part), partial=True)) == digest(part)
+    assert digest(checkpoints.restore_newest(template(part), partial=True)[1]) == digest(part)
     with pytest.raises(UserError, match="ema/odd is float32"):
         checkpoints.restore(7, template(part))
     with pytest.raises(UserError, match=r"params/tail is nothing there and float32 \[5\] here"):
-        checkpoints.restore(7, template({"params": state(7)["params"] | {"tail": tiny(1)["x"]}}), part=True)
+        checkpoints.restore(7, template({"params": state(7)["params"] | {"tail": tiny(1)["x"]}}), partial=True)
 
 
 def test_a_part_of_a_damaged_checkpoint_is_refused_whichever_part_it_is(copied):
     path = spoil(copied, 2)
     with pytest.raises(DamageError, match=str(path)):
-        opened(copied).restore(2, template(tiny(2)), part=True)
+        opened(copied).restore(2, template(tiny(2)), partial=True)
 
 
 def test_a_failed_save_comes_out_of_check_as_soon_as_it_has_failed(copied):
@@ -335,12 +335,12 @@ def test_a_failed_save_comes_out_of_check_as_soon_as_it_has_failed(copied):
         raise SurroundingsError("No space left")
 
     checkpoints.save(3, tiny(3), before_commit=full)
-    checkpoints.check()
+    checkpoints.raise_failed_save()
     go.set()
-    checkpoints._asked[0].exception(60)
+    checkpoints._pending[0].exception(60)
     with pytest.raises(SurroundingsError, match="No space left"):
-        checkpoints.check()
-    checkpoints.check()
+        checkpoints.raise_failed_save()
+    checkpoints.raise_failed_save()
 
 
 def spoil(folder, step, name="_METADATA"):
@@ -397,8 +397,8 @@ def test_with_all_damaged_the_run_is_refused_with_every_step_and_file(copied):
 
 def save_third(folder):
     """One save as the loop does it: lines first, manifest after them, older steps deleted last."""
-    record, checkpoints = Journal(folder, at=2), opened(folder)
-    record.timing(3, seconds=1)
+    record, checkpoints = Journal(folder, step=2), opened(folder)
+    record.write_timing(3, seconds=1)
     checkpoints.save(3, tiny(3), before_commit=record.flush)
     checkpoints.retain(None)
     checkpoints.close()
@@ -475,11 +475,11 @@ for most in (0, 100, 300, 5_000, 100_000):
         assert "File too large" in str(error) and str(folder) in str(error), error
         assert "240,020 bytes" in str(error) and error.code == 3, error
     limited(resource.RLIM_INFINITY)
-    step, found = checkpoints.newest(template(big(1)))
+    step, found = checkpoints.restore_newest(template(big(1)))
     assert (step, digest(found)) == (1, digest(big(1)))
 checkpoints.save(2, big(2))
 checkpoints.close()
-step, found = opened(folder).newest(template(big(1)))
+step, found = opened(folder).restore_newest(template(big(1)))
 assert (step, digest(found), left(folder)) == (2, digest(big(2)), ["1", "2"])
 limited(100_000)
 checkpoints = opened(folder)

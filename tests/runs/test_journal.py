@@ -19,12 +19,12 @@ NUMBERS = {"loss": 2.5, "accuracy": 0.5, "learning_rate": 0.1, "gradient_norm": 
 
 def written(folder, steps, *, at=0):
     """A run that logs at each of the steps and evaluates at even ones."""
-    record = Journal(folder, at=at)
+    record = Journal(folder, step=at)
     for step in steps:
-        record.train(step, **{key: value / step for key, value in NUMBERS.items()})
+        record.write_train(step, **{key: value / step for key, value in NUMBERS.items()})
         if step % 2 == 0:
-            record.evaluation(step, "validation", 1 / step, 0.3, 64)
-        record.timing(step, seconds=0.5 * step)
+            record.write_evaluation(step, "validation", 1 / step, 0.3, 64)
+        record.write_timing(step, seconds=0.5 * step)
     record.flush()
     found = record.evaluations()
     record.close()
@@ -87,7 +87,7 @@ def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, stopp
 
 def test_a_journal_from_step_0_starts_empty(tmp_path):
     written(tmp_path, range(1, 6))
-    assert Journal(tmp_path, at=0).evaluations() == []
+    assert Journal(tmp_path, step=0).evaluations() == []
     assert read(tmp_path) == [b"", b""]
 
 
@@ -117,17 +117,17 @@ def test_time_taken_counts_that_of_the_processes_before(tmp_path, monkeypatch):
     hands = [100.0, 10.0]
     monkeypatch.setattr(journal, "now", lambda: hands[0])
     monkeypatch.setattr(journal, "cpu_seconds", lambda: hands[1])
-    record = Journal(tmp_path, at=0)
+    record = Journal(tmp_path, step=0)
     hands[:] = 130.0, 15.0
-    assert record.taken() == {"seconds": 30.0, "cpu_seconds": 5.0}
-    record.timing(4, **record.taken())
+    assert record.elapsed() == {"seconds": 30.0, "cpu_seconds": 5.0}
+    record.write_timing(4, **record.elapsed())
     hands[:] = 190.0, 19.0
-    record.timing(8, **record.taken())
+    record.write_timing(8, **record.elapsed())
     record.close()
     hands[:] = 5000.0, 0.5
-    record = Journal(tmp_path, at=4)  # killed after step 8, whose line is not counted
+    record = Journal(tmp_path, step=4)  # killed after step 8, whose line is not counted
     hands[:] = 5007.0, 2.5
-    assert record.taken() == {"seconds": 37.0, "cpu_seconds": 7.0}
+    assert record.elapsed() == {"seconds": 37.0, "cpu_seconds": 7.0}
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "{}", '{"step": "2"}', "[1]", '{"step": 2'])
@@ -137,15 +137,15 @@ def test_a_damaged_line_between_whole_ones_is_refused_by_its_number(tmp_path, wr
     (tmp_path / "metrics.jsonl").write_text("".join([first, wrong + "\n", *rest]))
     before = read(tmp_path)
     with pytest.raises(SurroundingsError, match=rf"line 2 of {tmp_path}/metrics.jsonl"):
-        Journal(tmp_path, at=3)
+        Journal(tmp_path, step=3)
     assert read(tmp_path) == before
 
 
 def test_a_line_is_visible_at_once_and_on_the_disk_after_a_flush(tmp_path, monkeypatch):
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.readlink(f"/proc/self/fd/{handle}")))
-    record = Journal(tmp_path, at=0)
-    record.train(1, **NUMBERS)
+    record = Journal(tmp_path, step=0)
+    record.write_train(1, **NUMBERS)
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
     record.flush()
     assert flushed == [str(tmp_path / "metrics.jsonl"), str(tmp_path / "timing.jsonl")]

@@ -15,10 +15,10 @@ import numpy as np
 from running import COMMON, RECIPES
 
 from cnn_vit.__main__ import main
-from cnn_vit.training import devices, step
+from cnn_vit.training import devices, forward, step
 
 SIZES = (9, 512)  # neither divides the 64 examples of a split; 9 does not by the devices either
-ORIGINAL = step.build_step, step.eval_step, devices.place_batch
+ORIGINAL = step.build_step, forward.eval_step, devices.place_batch
 
 
 def train(folder):
@@ -52,8 +52,8 @@ def watch():
     seen = dict(learned=[], judged=[], state=[], scores=[], placed=0, first=None)  # batches placed at the first step
     build, judge, place = ORIGINAL
 
-    def building(*given):
-        built = build(*given)
+    def building(*given, **named):
+        built = build(*given, **named)
 
         def learn(state, frozen, batch, numbers):
             seen["first"] = seen["first"] or seen["placed"]
@@ -79,7 +79,7 @@ def watch():
         seen["placed"] += 1
         return place(batch, on)
 
-    step.build_step, step.eval_step, devices.place_batch = building, judging, placing
+    step.build_step, forward.eval_step, devices.place_batch = building, judging, placing
     return seen
 
 

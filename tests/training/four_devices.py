@@ -13,7 +13,7 @@ from stepping import NOTHING_FROZEN, batch, begun, form, learned, numbers, stati
 
 from cnn_vit import trees
 from cnn_vit.data.base.splits import Split
-from cnn_vit.training import devices, evaluation, step
+from cnn_vit.training import devices, evaluation, forward, step
 
 MESHES = {1: Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,)), 4: devices.mesh()}
 SIDE, ROWS, UPDATES = 8, 16, 20
@@ -94,13 +94,9 @@ def judged():
     found = {}
     for count, on in MESHES.items():
         state, _ = learned(static(**NETWORKS["cnn"]), numbers(operations=("flip",), channels=3), [uneven(0)], on=on)
-        judge = step.eval_step(of, on)
-
-        def said(one, state=state, judge=judge):
-            return judge(state["params"], state["stats"], one, given)
-
+        evaluator = forward.build_evaluator(of, given, on)
         for size in (1, 7, 512):
-            rows = evaluation.per_example(said, split, batch_size=size, on=on)
+            rows = evaluation.per_example(evaluator, state, split, batch_size=size)
             found[f"{size} on {count}"] = evaluation.summarize(rows, 4) | dict(
                 index=rows["index"].tolist(), near_ties=evaluation.near_ties(rows)
             )

@@ -88,7 +88,7 @@ def state(folder, step=None):
     template = {
         name: jax.ShapeDtypeStruct(shape, np.dtype(kind), sharding=here) for name, (kind, shape) in arrays.items()
     }
-    kept = Checkpoints(folder / "checkpoints", keep=2, crash=folder / "crash", sweep=False)
+    kept = Checkpoints(folder / "checkpoints", keep_checkpoints=2, crash=folder / "crash", clean_up=False)
     try:
         return trees.digest(kept.restore(step, template))
     finally:
@@ -111,10 +111,10 @@ def leftovers(folder):
 
 def at_step(monkeypatch, step, act):
     """Has something done by the loop itself when it has begun a step."""
-    take = Run.take
+    queue_measures = Run.queue_measures
 
     def acting(self, done, measures):
-        take(self, done, measures)
+        queue_measures(self, done, measures)
         if done == step:
             act()
 

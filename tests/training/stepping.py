@@ -1,18 +1,20 @@
 """Tiny networks, batches and numbers, for the tests of the step, of its devices and of evaluation."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 
 from cnn_vit.data import augment
 from cnn_vit.nn.values import initial_values
-from cnn_vit.training import devices, step
+from cnn_vit.training import devices, forward, step
 
 CONSTANT = step.ScheduleSpec("constant", total=100, warmup=0, boundaries=(), factor=0.1, timescale=10)
-NOTHING_FROZEN = dict(params={}, stats={})
+NOTHING_FROZEN = step.NOTHING_FROZEN
 
 
 def form(model="mlp/test", *, classes=4, side=4, channels=1, dtype="float32", loss="softmax", **keywords):
-    return step.NetworkSpec(model, tuple(sorted(keywords.items())), classes, (side, side, channels), dtype, loss)
+    return forward.NetworkSpec(model, tuple(sorted(keywords.items())), classes, (side, side, channels), dtype, loss)
 
 
 LINEAR = form(hidden=())  # scores = pixels @ kernel + bias
@@ -21,7 +23,7 @@ LINEAR = form(hidden=())  # scores = pixels @ kernel + bias
 def static(of=LINEAR, **changes):
     """SGD at a constant rate, and nothing else, but for the changes."""
     plain = step.StepSpec(of, (), "sgd", False, False, r"(^|/)kernel$", 1, False, CONSTANT)
-    return plain._replace(**changes)
+    return replace(plain, **changes)
 
 
 def numbers(*, seed=0, operations=(), channels=1, classes=4, **changes):

@@ -11,7 +11,7 @@ from stepping import batch, form
 from cnn_vit import data, models
 from cnn_vit.data.base.splits import Split
 from cnn_vit.errors import UserError
-from cnn_vit.training import devices, evaluation, prediction, step
+from cnn_vit.training import devices, evaluation, forward, prediction
 from cnn_vit.training.trained import Trained
 
 PLAIN = dict(mean=[0.0], std=[1.0], image_size=[3, 3], channels=1, fit="crop")
@@ -31,10 +31,14 @@ def whole_scores(classes, rows=12, *, loss="softmax", seed=0):
 
 
 def said(of, params, images, labels):
-    """What `judge` says of images, as arrays."""
+    """What an evaluator says of images, as arrays."""
     given = dict(image=images, label=labels, weight=np.ones(len(labels), np.float32), index=np.arange(len(labels)))
-    found = step.eval_step(of, devices.mesh())(params, {}, given, evaluation.normalization(PLAIN))
-    return {key: np.asarray(value) for key, value in found.items()}
+    measures = evaluator_of(of)(dict(params=params, stats={}), given)
+    return {key: np.asarray(value) for key, value in measures.items()}
+
+
+def evaluator_of(spec):
+    return forward.build_evaluator(spec, PLAIN, devices.mesh())
 
 
 def places(scores, labels):
@@ -112,12 +116,18 @@ def test_each_example_counts_once_whatever_the_batch_size(size):
     _, _, images, labels, _ = whole_scores(4, rows=31)
     seen = []
 
-    def judged(one):
-        seen.append(one["weight"].shape[0])
-        bright = one["image"].astype(np.float32).sum((1, 2, 3))
-        return dict(loss=bright, rank=one["label"], margin=bright, **{k: one[k] for k in ("weight", "index", "label")})
+    class Brightness:
+        """An evaluator whose loss is the sum of an image's pixels."""
 
-    found = evaluation.per_example(judged, split_of(images, labels), batch_size=size, on=devices.mesh())
+        mesh = devices.mesh()
+
+        def __call__(self, values, batch):
+            seen.append(batch["weight"].shape[0])
+            bright = batch["image"].astype(np.float32).sum((1, 2, 3))
+            copied = {name: batch[name] for name in ("weight", "index", "label")}
+            return dict(loss=bright, rank=batch["label"], margin=bright, **copied)
+
+    found = evaluation.per_example(Brightness(), {}, split_of(images, labels), batch_size=size)
     assert seen == {1: [1] * 31, 7: [7] * 5, 512: [31]}[size]
     np.testing.assert_array_equal(found["index"], np.arange(31))
     np.testing.assert_array_equal(found["label"], labels)
@@ -192,7 +202,7 @@ def test_evaluate_reads_a_path_as_the_network_was_trained_to_see_it(tmp_path):
 
 def test_judging_the_test_split_of_a_run_leaves_a_line_there_and_no_other_split_does(tmp_path):
     of, params, images, labels, scores = whole_scores(4)
-    network = trained(of, params)._replace(run=tmp_path)
+    network = replace(trained(of, params), run=tmp_path)
     dataset = dataset_of(images, labels)
     for split in ("validation", "test"):
         evaluation.evaluate(network, replace(dataset, splits={split: dataset.splits["test"]}), split)
@@ -253,11 +263,8 @@ def test_images_of_another_size_are_refused():
 @pytest.mark.parametrize(("classes", "kept"), [(4, (12, 4)), (1001, (12, 5))])
 def test_predictions_are_kept_a_row_for_each_example(tmp_path, classes, kept):
     of, params, images, labels, scores = whole_scores(classes)
-    judge = step.eval_step(of, devices.mesh())
-    numbers = evaluation.normalization(PLAIN)
-    found = evaluation.per_example(
-        lambda one: judge(params, {}, one, numbers), split_of(images, labels), batch_size=5, on=devices.mesh()
-    )
+    values = dict(params=params, stats={})
+    found = evaluation.per_example(evaluator_of(of), values, split_of(images, labels), batch_size=5)
     evaluation.save_predictions(tmp_path, "test", found)
     with np.load(tmp_path / "predictions" / "test.npz") as file:
         arrays = dict(file)
@@ -277,8 +284,9 @@ def test_a_reading_of_the_test_split_leaves_a_line(tmp_path):
 
 def test_normalization_is_less_the_mean_and_over_the_deviation():
     images = np.float32(np.arange(12).reshape(1, 2, 2, 3)) / 10
-    given = evaluation.normalization(dict(mean=[0.1, 0.2, 0.3], std=[0.5, 1, 2]))
+    preprocessing = dict(mean=[0.1, 0.2, 0.3], std=[0.5, 1, 2])
+    given = forward.build_evaluator(form(), preprocessing, devices.mesh()).mean_and_std
     expected = (np.float64(images) - [0.1, 0.2, 0.3]) / [0.5, 1, 2]
-    found = step.normalize(images, given, "float32")
+    found = forward.normalize(images, given, "float32")
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert jax.eval_shape(lambda x: step.normalize(x, given, "bfloat16"), images).dtype == "bfloat16"
+    assert jax.eval_shape(lambda x: forward.normalize(x, given, "bfloat16"), images).dtype == "bfloat16"

@@ -14,7 +14,7 @@ from PIL import Image
 from cnn_vit import data, settings
 from cnn_vit.data.base.padding import PaddedSizes
 from cnn_vit.errors import StoppedError, UserError
-from cnn_vit.training import devices, evaluation, loop, plan, prediction, step
+from cnn_vit.training import devices, evaluation, forward, loop, plan, prediction, step
 from cnn_vit.training.trained import load
 
 SMALL = ("model.filters=(4,4)", "model.stride=2", "model.head=average", "model.batch_norm=false")
@@ -90,14 +90,14 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
     Of single images each size compiles once.
     """
     network = load(trained(name))
-    before = step.eval_step(network.spec, devices.mesh())._cache_size()
+    before = forward.eval_step(network.spec, devices.mesh())._cache_size()
     dataset = data.load(configured(name).section("data"))
     split = dataset.splits["test"]
     found = [evaluation.evaluate(network, dataset, batch_size=1)["rows"]]
-    compiled = step.eval_step(network.spec, devices.mesh())._cache_size() - before
+    compiled = forward.eval_step(network.spec, devices.mesh())._cache_size() - before
     assert 1 < compiled <= len(network.preprocessing["sizes"])
     found += [evaluation.evaluate(network, dataset, batch_size=size)["rows"] for size in (7, 512)]
-    numbers = evaluation.normalization(network.preprocessing)
+    numbers = forward.build_evaluator(network.spec, network.preprocessing, devices.mesh()).mean_and_std
     apply = jax.jit(functools.partial(network.network.apply, train=False))
     for at in range(len(split)):
         height, width = split.padded_sizes.image_sizes[at]
@@ -105,7 +105,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
         alone, _ = apply(
             network.params,
             network.stats,
-            step.normalize(image, numbers, "float32"),
+            forward.normalize(image, numbers, "float32"),
             mask=np.ones((1, height, width), bool),
         )
         for rows in found:
@@ -195,9 +195,9 @@ def test_an_image_of_which_nothing_is_left_is_named(tmp_path):
 def test_a_network_that_takes_no_mask_is_not_judged_with_one():
     section = configured("vit").section("data")
     dataset = data.load(section)
-    network = step.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
+    network = forward.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
     with pytest.raises(UserError, match="mlp/test takes no mask"):
-        evaluation.refuse_sizes(network, dataset)
+        forward.refuse_padded_sizes(network, dataset)
 
 
 def test_a_padded_row_sees_something_of_its_image():

@@ -49,7 +49,7 @@ def test_speed_is_that_of_the_last_half_minute(clock):
 
 def test_a_resumed_run_counts_the_steps_before_but_not_their_time(clock):
     stream = io.StringIO()
-    progress = Progress(100, at=50, stream=stream)
+    progress = Progress(100, step=50, stream=stream)
     for step in range(51, 75):
         clock[0] += 1.0
         progress.update(step)

@@ -71,7 +71,7 @@ def test_a_run_stopped_twice_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize(("room", "last"), [(data, "load"), (Run, "begin")], ids=["data", "first state"])
+@pytest.mark.parametrize(("room", "last"), [(data, "load"), (Run, "restore_or_init")], ids=["data", "first state"])
 def test_a_signal_before_the_first_step_leaves_nothing_and_the_same_command_starts_afresh(
     number, code, room, last, tmp_path, monkeypatch
 ):

@@ -12,7 +12,7 @@ from cnn_vit import data, files
 from cnn_vit.data import augment
 from cnn_vit.data.feed import stream
 from cnn_vit.nn.values import initial_values
-from cnn_vit.training import evaluation, plan, samples, step
+from cnn_vit.training import evaluation, forward, plan, samples
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +66,22 @@ def test_a_finished_run_that_lacks_them_makes_the_same_without_reading_the_test_
 @pytest.mark.parametrize(("name", "path"), [("cnn", ("stem", "kernel")), ("vit", ("patches", "kernel"))])
 def test_filters_are_the_first_values_and_the_tested_ones(name, path, tmp_path):
     form = plan.network_spec(configured(name), classes=10, image_shape=(8, 8, 1))
-    network = step.get_network(form)
+    network = forward.get_network(form)
     first = initial_values(network, 5)[0]
     tested = jax.tree.map(lambda leaf: leaf + 1, first)
-    run = SimpleNamespace(
-        static=SimpleNamespace(form=form),
+    program = SimpleNamespace(
+        spec=SimpleNamespace(network=form),
         step=SimpleNamespace(network=network),
         settings={"seed": 5},
         dataset=SimpleNamespace(image_shape=(8, 8, 1)),
-        workdir=tmp_path,
     )
-    kept = samples.learned_features(run, tested)
+    kept = samples.learned_features(tmp_path, program, tested)
     before = np.moveaxis(first[path[0]][path[1]], -1, 0)[:64]
     np.testing.assert_array_equal(kept["filters_before"], before)
     np.testing.assert_array_equal(kept["filters_after"], before + 1)
     assert ("similarity" in kept, "patches" in kept) == (name == "vit", name == "vit")
     files.write_json(tmp_path / "fork.json", {"from": "another", "step": 3})
-    assert "filters_before" not in samples.learned_features(run, tested)  # they were another run's
+    assert "filters_before" not in samples.learned_features(tmp_path, program, tested)  # they were another run's
 
 
 def test_large_images_are_means_of_squares_and_small_ones_stay():

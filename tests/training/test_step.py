@@ -12,7 +12,7 @@ from stepping import NOTHING_FROZEN, batch, begun, form, learned, numbers, stati
 
 from cnn_vit import trees
 from cnn_vit.data import augment
-from cnn_vit.training import devices, losses, step
+from cnn_vit.training import devices, forward, losses, step
 
 DROPPING = form("mlp/test", dropout=0.5)
 NORMED = form("cnn/test", filters=(4, 4))
@@ -72,7 +72,7 @@ def by_hand(of, given, batches, params, rates):
     for t, (one, rate) in enumerate(zip(batches, rates, strict=True), start=1):
         x, target = pixels(given, one), np.eye(4)[one["label"]]
         target = target * (1 - given["smoothing"]) + given["smoothing"] / 4
-        loss, grads, scores = loss_and_gradient(params, x, target, of.spec.loss, given["class_weight"])
+        loss, grads, scores = loss_and_gradient(params, x, target, of.network.loss, given["class_weight"])
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         taken.append([loss, (scores.argmax(1) == one["label"]).mean(), rate, norm])
         for key, g in grads.items():
@@ -259,7 +259,7 @@ def test_bfloat16_is_for_layers_alone():
     assert kinds == {"float32", "int32", "bool"}
     text = str(jax.make_jaxpr(built.learn)(shapes, NOTHING_FROZEN, batch(), numbers()))
     assert "bf16[8,8] = dot_general" in text  # 8 rows, 8 hidden units
-    judged = jax.eval_shape(step.eval_step(form(dtype="bfloat16"), devices.mesh()), *judging(built, shapes))
+    judged = jax.eval_shape(forward.eval_step(form(dtype="bfloat16"), devices.mesh()), *judging(built, shapes))
     assert (judged["scores"].dtype, judged["loss"].dtype) == (jnp.float32, jnp.float32)
 
 
@@ -385,7 +385,7 @@ def test_accuracy_of_a_mixture_counts_its_larger_part():
     built = step.build_step(of, devices.mesh())
     state = begun(built)
     images, target, _ = jax.jit(step.augment_batch, static_argnums=0)(of, 0, one, given)
-    scores, _ = built.network.apply(state["params"], {}, step.normalize(images, given, "float32"))
+    scores, _ = built.network.apply(state["params"], {}, forward.normalize(images, given, "float32"))
     target, scores = np.asarray(target), np.asarray(scores)
     larger, weight = target.argmax(1), float(target.max(1).min())
     assert 0.5 < weight < 0.95  # this seed mixes

@@ -1,0 +1,71 @@
+"""What a run folder says of its run: written at the first start, and compared at each later one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import data, files, settings
+from cnn_vit.errors import UserError
+from cnn_vit.runs import folder, reader
+
+
+def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, preprocessing: Mapping[str, Any]) -> None:
+    """Makes the folder this run's by writing what the run and its data are, or checks that they are still the same.
+
+    Raises:
+        UserError: the folder's run was trained on other data.
+    """
+    if not (workdir / folder.CONFIG).exists():
+        files.write_json(workdir / folder.CLASSES, list(dataset.classes))
+        files.write_json(workdir / folder.PREPROCESSING, preprocessing)
+        files.write_json(workdir / folder.DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
+        files.write_json(workdir / folder.CONFIG, settings.to_json(ours))  # last: it marks the others as complete
+        return
+    refuse_other_classes(workdir, dataset)
+    before = reader.read_data(workdir / folder.DATA)
+    if before["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
+            f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {folder.USE_ANOTHER_FOLDER}"
+        )
+
+
+def make_preprocessing(final: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
+    """How images become the network's input, as preprocessing.json keeps it.
+
+    Where the settings leave mean and standard deviation open, they are measured on the training split.
+    """
+    train = dataset.splits["train"]
+    mean, std = final["data.mean"], final["data.std"]
+    if mean is None or std is None:
+        measured_mean, measured_std = data.mean_and_std(train)
+        mean, std = mean or measured_mean, std or measured_std
+    height, width, channels = dataset.image_shape
+    preprocessing = {
+        "mean": list(mean),
+        "std": list(std),
+        "image_size": [height, width],
+        "channels": channels,
+        "fit": final["data.fit"],
+    }
+    if train.padded_sizes is not None:
+        preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
+    return preprocessing
+
+
+def refuse_other_classes(workdir: Path, dataset: data.Dataset) -> None:
+    """Raises UserError where the folder's run was trained on other classes than the data have."""
+    classes = reader.read_classes(workdir / folder.CLASSES)
+    if tuple(dataset.classes) != classes:
+        raise UserError(
+            f"{workdir} was trained on the classes {folder.list_names(classes)}, "
+            f"the data now have {folder.list_names(dataset.classes)}; "
+            f"labels would shift: {folder.USE_ANOTHER_FOLDER}"
+        )
+
+
+def has_same_examples(workdir: Path, dataset: data.Dataset) -> bool:
+    """Whether the splits of the folder's run hold the same examples as these data."""
+    before = reader.read_data(workdir / folder.DATA)
+    now = dataset.facts | {"fingerprint": dataset.fingerprint}
+    return all(before.get(name) == now.get(name) for name in ("fingerprint", "slices", "counts"))

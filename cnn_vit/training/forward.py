@@ -1,0 +1,170 @@
+"""A network's forward pass as a pure function of its values: images in, scores and per-example measures out.
+
+`NetworkSpec` names a network and how its scores are read. Everything that only looks at images (evaluation, prediction,
+the test of a run) is built from it here; what learns adds to it in `step`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cnn_vit import data, models
+from cnn_vit.errors import UserError
+from cnn_vit.nn.values import Network, functional
+from cnn_vit.training import devices, losses
+from cnn_vit.training.caches import compiled_once
+
+TOP_SCORES = 5  # scores kept of each example where there are more than MANY_CLASSES
+MANY_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a network is and how its scores are read. Equal specs share everything that is compiled.
+
+    Attributes:
+        model: name of the network, "vit/B16".
+        keywords: the model's own keywords with their values, sorted by name.
+        num_classes: K.
+        image_shape: (H, W, C) of the images.
+        dtype: of the arithmetic, "float32" or "bfloat16".
+        loss: a key of `losses.LOSSES`.
+    """
+
+    model: str
+    keywords: tuple[tuple[str, Any], ...]
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    dtype: str
+    loss: str
+
+
+@compiled_once
+def get_network(spec: NetworkSpec) -> Network:
+    """The network of a spec as plain data: shapes of its values, initializers, and `apply`."""
+    return functional(build_network(spec))
+
+
+def build_network(spec: NetworkSpec) -> nnx.Module:
+    """The network of a spec as a module without values."""
+    height, width, channels = spec.image_shape
+    return models.build(
+        spec.model, spec.num_classes, channels=channels, image_size=(height, width), **dict(spec.keywords)
+    )
+
+
+def normalize(images: jax.Array, mean_and_std: dict, dtype: str) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
+    """Images of 0..1, less the mean and over the standard deviation of their channels, in the compute dtype.
+
+    Args:
+        images: float32.
+        mean_and_std: dict with `mean` and `std`, each (C,) float32; a step's hyperparameters hold them too.
+        dtype: of what is returned.
+    """
+    return ((images - mean_and_std["mean"]) / mean_and_std["std"]).astype(dtype)
+
+
+@compiled_once
+def eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles the measuring of a batch: (params, stats, batch, mean_and_std) -> per-example measures.
+
+    The function returns a dict of arrays with a row for each example: loss, predicted class, rank of the label, margin
+    (best score less the second), scores, and the batch's label, weight and index. The loss is the recipe's against the
+    bare label, not smoothed. Of more than 1,000 classes the best five scores are kept, with their `classes`.
+
+    Equal scores rank by class, as with `argmax`. A score that is not a number ranks before all numbers, and a label
+    with such a score has rank K: it is never right.
+    """
+    network = get_network(spec)
+
+    def measure(params, stats, batch, mean_and_std):
+        images = normalize(batch["image"].astype(jnp.float32) / 255, mean_and_std, spec.dtype)
+        scores, _ = network.apply(params, stats, images, train=False, mask=batch.get("mask"))
+        label = batch["label"]
+        label_score = jnp.take_along_axis(scores, label[:, None], 1)
+        ties_before = (scores == label_score) & (jnp.arange(spec.num_classes) < label[:, None])
+        # `~(<=)` instead of `>`: a comparison with nan is false either way, and nan must rank before all numbers
+        ranks_before = ~(scores <= label_score) | ties_before
+        first, second = scores[:, 0], -jnp.inf
+        if spec.num_classes > 1:
+            first, second = jax.lax.top_k(scores, 2)[0].T
+        measures = dict(
+            loss=losses.LOSSES[spec.loss](scores, jax.nn.one_hot(label, spec.num_classes)),
+            predicted=scores.argmax(-1).astype(jnp.int32),
+            rank=ranks_before.sum(-1).astype(jnp.int32),
+            margin=first - second,
+            scores=scores,
+            label=label,
+            weight=batch["weight"],
+            index=batch["index"],
+        )
+        if spec.num_classes > MANY_CLASSES:
+            measures["scores"], measures["classes"] = jax.lax.top_k(scores, TOP_SCORES)
+        return measures
+
+    return jax.jit(measure, out_shardings=devices.batch_sharding(mesh))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A network ready to measure batches: `evaluator(values, batch)` gives what `eval_step` describes.
+
+    Attributes:
+        spec: the network.
+        mesh: devices that it runs on.
+        mean_and_std: dict of `mean` and `std`, (C,) float32, on the devices.
+    """
+
+    spec: NetworkSpec
+    mesh: jax.sharding.Mesh
+    mean_and_std: dict[str, jax.Array]
+
+    def __call__(self, values: dict, batch: dict) -> dict[str, jax.Array]:
+        """Measures a batch with `values`, dict(params, stats) on the devices."""
+        return eval_step(self.spec, self.mesh)(values["params"], values["stats"], batch, self.mean_and_std)
+
+
+def build_evaluator(spec: NetworkSpec, preprocessing: dict[str, Any], mesh: jax.sharding.Mesh) -> Evaluator:
+    """Puts on the devices what a network needs to measure batches; `preprocessing` is that of its run."""
+    mean_and_std = {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "std")}
+    return Evaluator(spec, mesh, devices.place(mean_and_std, mesh))
+
+
+# Images that keep their own sizes -------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=32)
+def smallest_side(spec: NetworkSpec) -> int:
+    """The smallest side in pixels of an image, behind a mask, of which the network sees anything."""
+    return getattr(build_network(spec), "least_side", 1)
+
+
+def refuse_padded_sizes(spec: NetworkSpec, dataset: data.Dataset) -> None:
+    """Raises UserError where a network cannot tell images from their padding, or sees nothing of the smallest one."""
+    for name, split in dataset.splits.items():
+        if split.padded_sizes is None:
+            continue
+        models.refuse_unmasked(spec.model)
+        network = build_network(spec)
+        if hasattr(network, "refuse_mask"):
+            network.refuse_mask(train=False)
+        image_sizes = split.padded_sizes.image_sizes
+        smallest = int(image_sizes.min(1).argmin())
+        image = f"image {smallest} of {name}" if split.names is None else split.names[smallest]
+        refuse_small_image(spec, image_sizes[smallest].tolist(), image)
+
+
+def refuse_small_image(spec: NetworkSpec, size: Sequence[int], image: str) -> None:
+    """Raises UserError for an image, (height, width) in pixels, that leaves nothing behind the last layer."""
+    least = smallest_side(spec)
+    if min(size) < least:
+        raise UserError(
+            f"{image} is read as {size[0]}x{size[1]} pixels, and the last layer of {spec.model} needs {least} a side "
+            "to have anything left; take it away, or train with data.fit=crop, which enlarges small images"
+        )
