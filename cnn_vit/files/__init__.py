@@ -134,6 +134,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
+            # a member that is opened by its name is dated 1980: no clock gets into the bytes
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # type: ignore[arg-type]
     write(path, buffer.getvalue())
@@ -155,6 +156,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 member = io.BytesIO(archive.read(name))
                 arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
+    # what damaged bytes raise, according to where the damage is
     except (ValueError, LookupError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not as it was written ({error}); put it back from a copy or remove it") from error
 
@@ -188,7 +190,7 @@ class AppendFile:
         """Flushes the file to the disk and closes it; does nothing where it is closed already."""
         if self._handle < 0:
             return
-        handle, self._handle = self._handle, -1
+        handle, self._handle = self._handle, -1  # closed from here on, whatever fails below
         with os_errors(self.path):
             try:
                 os.fsync(handle)
@@ -227,14 +229,14 @@ def move(source: Path, target: Path) -> None:
     """Gives a file or folder another name on the same disk, and returns once both folders' names are on the disk."""
     with os_errors(source):
         os.rename(source, target)
-    for folder in {source.parent, target.parent}:
+    for folder in {source.parent, target.parent}:  # a set, for they may be the same
         fsync(folder)
 
 
 def remove(path: Path) -> None:
     """Removes a file, or a folder with all that is in it; does nothing where there is none."""
     with os_errors(path):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink():  # of a link only the link goes
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -293,7 +295,7 @@ def ensure_writable(folder: Path, *, needed: int = 1) -> None:
             probe.write_bytes(b"1")
         finally:
             probe.unlink(missing_ok=True)
-        if shutil.disk_usage(folder).free < needed:
+        if shutil.disk_usage(folder).free < needed:  # raised as the system does, so that it is told alike
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -324,7 +326,7 @@ class Lock:
     def _acquire(self, path: Path, on_wait: Callable[[str], None] | None) -> None:
         """Locks the open file and writes this process into it."""
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # NB: fails at once where it is taken
         except BlockingIOError as error:
             in_use = f"{path.parent} is in use by {self._owner()}"
             if not on_wait:
@@ -338,7 +340,7 @@ class Lock:
                 "each other; choose a folder on a local disk"
             ) from error
         with os_errors(path):
-            os.ftruncate(self._handle, 0)
+            os.ftruncate(self._handle, 0)  # the file still names its last owner
             os.pwrite(self._handle, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
     def _owner(self) -> str:

@@ -43,7 +43,8 @@ class Settings:
 
     def section(self, name: str) -> dict[str, Any]:
         """Returns the settings of a section without its name: {"batch_size": 128}."""
-        return {key.removeprefix(f"{name}."): value for key, value in self.values.items() if key.startswith(f"{name}.")}
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> Settings:
@@ -62,13 +63,13 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Settings:
     path, words = recipes.split_name(recipe)
     name = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
 
-    # Each step takes what is assigned so far, {"seed": 1}, and the origin of each assignment, {"seed": "recipe"}.
+    # Each step goes on from what is assigned so far, {"seed": 1}, and from where it comes, {"seed": "recipe"}.
     assignments, origins = read_recipe(path, [word for word in words if word != recipes.SMOKE], name=name)
     if recipes.SMOKE in words:
         assignments, origins = shrink_to_smoke(assignments, origins)
-    texts = dict(split_override(override) for override in overrides)
-    assignments = drop_replaced_keywords(assignments, texts)
-    for key, text in texts.items():
+    override_texts = dict(map(split_override, overrides))  # where a key is given twice, the last text counts
+    assignments = drop_replaced_keywords(assignments, override_texts)
+    for key, text in override_texts.items():
         assignments[key] = parse_value(key, text)
         origins[key] = COMMAND_LINE
     return complete_settings(assignments, origins, recipe=path.stem, words=words, name=name)
@@ -123,18 +124,19 @@ def smoke_assignments(assignments: dict[str, Any]) -> dict[str, Any]:
     Args:
         assignments: those of the recipe, of which image size, channels, classes, augmentation and warmup are looked at.
     """
-    side = assignments.get("data.image_size") or SMOKE_SIDE // 2
-    if isinstance(side, tuple):
-        image_size: Any = tuple(min(SMOKE_SIDE, length) for length in side)
+    image_size = assignments.get("data.image_size") or SMOKE_SIDE // 2
+    if isinstance(image_size, tuple):
+        image_size = tuple(min(SMOKE_SIDE, side) for side in image_size)
     else:
-        image_size = min(SMOKE_SIDE, side)
+        image_size = min(SMOKE_SIDE, image_size)
     classes = assignments.get("data.classes") or SMOKE_CLASSES
-    train_count = max(SMOKE_EXAMPLES["train_count"], classes)  # each class has an image
+    train_count = max(SMOKE_EXAMPLES["train_count"], classes)  # a class without an image would be an error
     warmup = durations.steps(
         assignments.get("schedule.warmup", 0), examples=train_count, batch=SMOKE_BATCH, key="schedule.warmup"
     )
     family = (assignments.get("model.name") or "").partition("/")[0]
     return {
+        # a path, a slice or a mean that the recipe sets belongs to its own data
         **{key: row.default for key, row in KEYS.items() if key.startswith("data.")},
         "data.name": "shapes",
         "data.train_count": train_count,
@@ -145,7 +147,7 @@ def smoke_assignments(assignments: dict[str, Any]) -> dict[str, Any]:
         "data.classes": classes,
         "data.augment": assignments.get("data.augment", ()),
         "data.batch_size": SMOKE_BATCH,
-        "model.name": f"{family}/test" if family else None,
+        "model.name": f"{family}/test" if family else None,  # None is refused as a name that is not set
         "duration": "20 steps",
         "evaluate_every": "10 steps",
         "log_every": "5 steps",
@@ -164,17 +166,18 @@ def split_override(override: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), text
 
 
-def drop_replaced_keywords(assignments: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
+def drop_replaced_keywords(assignments: dict[str, Any], override_texts: dict[str, str]) -> dict[str, Any]:
     """Returns the assignments without the keywords of a model or a source that the command line replaces by another.
 
     Args:
         assignments: those of the recipe.
-        texts: what the command line writes for each key. A variant of the same family keeps the keywords.
+        override_texts: what the command line writes for each key. A variant of the same family keeps the keywords.
     """
     for section in OPEN:
         name = assignments.get(f"{section}.name") or ""
         family = name.partition("/")[0]
-        if texts.get(f"{section}.name", name).partition("/")[0] == family:
+        new_family = override_texts.get(f"{section}.name", name).partition("/")[0]
+        if new_family == family:
             continue
         dropped = {key for key in assignments if is_keyword(key) and key.startswith(f"{section}.")}
         assignments = {key: value for key, value in assignments.items() if key not in dropped}
@@ -236,6 +239,7 @@ def complete_settings(
     """
     values: dict[str, Any] = {}
     for key, row in KEYS.items():
+        # a placeholder of ml_collections that nobody filled is None
         if row.default is REQUIRED and assignments.get(key) is None:
             raise UserError(f"{name} sets no {key}, {row.meaning}; it takes {accepted_values(row)}")
         values[key] = assignments.get(key, row.default)

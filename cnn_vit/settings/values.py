@@ -44,7 +44,7 @@ def parse_number(text: str) -> int | float:
         ValueError: it is not a number, or it is nan or infinite.
     """
     try:
-        return int(text)
+        return int(text)  # as Python writes one: 1_000 too
     except ValueError:
         value = float(text)
     if not math.isfinite(value):
@@ -82,7 +82,7 @@ def parse_literal(text: str) -> Any:
 
 def split_items(text: str) -> list[str]:
     """Splits a text at the commas that stand outside all brackets: "affine(10, 0.1), flip" has two items."""
-    items, depth = [""], 0
+    items, depth = [""], 0  # depth: brackets that are open
     for letter in text:
         depth += (letter in "([") - (letter in ")]")
         if letter == "," and depth == 0:
@@ -119,7 +119,7 @@ def parse_any(text: str) -> Any:
         return parse_number(text)
     except ValueError:
         pass  # it is a tuple or a text
-    if text.strip()[:1] in ("(", "[", "'", '"'):
+    if text.strip()[:1] in ("(", "[", "'", '"'):  # a literal that is meant as one; every other text is the user's
         try:
             return as_plain(parse_literal(text))
         except ValueError:
@@ -166,7 +166,7 @@ def as_float(value: Any) -> float:
 
 def as_text(value: Any) -> str:
     """Returns a text that is not empty; ValueError for anything else."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:  # no path may hold a zero byte
         raise ValueError("not a text")
     return value
 
@@ -272,7 +272,7 @@ def check_value(name: str, key: Key, value: Any, *, where: str, is_text: bool = 
     try:
         if key.is_optional and (value is None or (is_text and value.strip().lower() == "none")):
             return None
-        if is_text and len(value) > MAX_CHARACTERS:
+        if is_text and len(value) > MAX_CHARACTERS:  # before it is read, which may take long
             raise ValueError("too long")
         fitted = kind.fit(kind.read(value) if is_text else value)
         if not is_in_range(fitted, key):
@@ -290,6 +290,7 @@ def is_in_range(value: Any, key: Key) -> bool:
         return True
     low, high = (float(end) for end in key.range[1:-1].split(","))
     for item in value if isinstance(value, tuple) else (value,):
+        # the range of a duration bounds its number, whatever the unit
         number = durations.parse_duration(item)[0] if "duration" in key.kind else item
         is_above = number > low or (number == low and key.range[0] == "[")
         is_below = number < high or (number == high and key.range[-1] == "]")
