@@ -105,12 +105,12 @@ def remote(*addresses, body=BODY, name="data/x.bin"):
     return Remote(addresses, name, len(body), hashlib.sha256(body).hexdigest())
 
 
-def cached(tmp_path, name="x.bin"):
+def cache_path(tmp_path, name="x.bin"):
     """Returns the path of a file in the cache's folder of data."""
     return tmp_path / "cache" / "data" / name
 
 
-def cached_names(tmp_path):
+def names_in_cache(tmp_path):
     """Lists the names in the cache's folder of data."""
     folder = tmp_path / "cache" / "data"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
@@ -123,7 +123,7 @@ def fetch_error(tmp_path, file, **settings):
     sentence = str(caught.value)
     assert caught.value.code == 3
     assert "\n" not in sentence
-    assert f"get {file.addresses[0]} in another way and put it at {cached(tmp_path)}" in sentence
+    assert f"get {file.addresses[0]} in another way and put it at {cache_path(tmp_path)}" in sentence
     assert f"({len(BODY):,} bytes, sha256 {file.sha256}" in sentence
     return sentence
 
@@ -134,16 +134,16 @@ def fetch_error(tmp_path, file, **settings):
 def test_a_file_is_downloaded_once(server, tmp_path):
     server.pages["/x.bin"] = serve(BODY)
     for _ in range(2):
-        assert fetch(remote(f"{server.url}/x.bin")) == cached(tmp_path)
-    assert cached(tmp_path).read_bytes() == BODY
+        assert fetch(remote(f"{server.url}/x.bin")) == cache_path(tmp_path)
+    assert cache_path(tmp_path).read_bytes() == BODY
     assert server.requests == [("/x.bin", None)]
-    assert cached_names(tmp_path) == [".x.bin.lock", "x.bin"]
+    assert names_in_cache(tmp_path) == [".x.bin.lock", "x.bin"]
 
 
 def test_a_server_that_hangs_up_early_is_asked_for_the_rest(server, tmp_path):
     server.pages["/x.bin"] = serve(BODY, most=4000)
     fetch(remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
     assert [span for _, span in server.requests] == [None, "bytes=4000-", "bytes=8000-"]
 
 
@@ -152,41 +152,41 @@ def test_a_cut_body_is_kept_for_the_next_attempt(server, tmp_path, ranges):
     server.pages["/x.bin"] = serve(BODY[:1000] + bytes(9240), most=1000, ranges=False)
     sentence = fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
     assert f"no x.bin: {server.url}/x.bin ended after 1,000 of 10,240 bytes (1,000 bytes are kept; " in sentence
-    assert cached(tmp_path, ".x.bin.part").read_bytes() == BODY[:1000]
+    assert cache_path(tmp_path, ".x.bin.part").read_bytes() == BODY[:1000]
     server.pages["/x.bin"] = serve(BODY, ranges=ranges)
     server.requests.clear()
     fetch(remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
     assert server.requests == [("/x.bin", "bytes=1000-")]
-    assert cached_names(tmp_path) == [".x.bin.lock", "x.bin"]
+    assert names_in_cache(tmp_path) == [".x.bin.lock", "x.bin"]
 
 
 def test_a_file_that_changed_between_two_attempts_is_downloaded_anew(server, tmp_path):
-    files.write(cached(tmp_path, ".x.bin.part"), b"of the version before" * 100)
+    files.write(cache_path(tmp_path, ".x.bin.part"), b"of the version before" * 100)
     server.pages["/x.bin"] = serve(BODY)
     fetch(remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
     assert [span for _, span in server.requests] == ["bytes=2100-", None]
 
 
 @pytest.mark.parametrize("size", [len(BODY), len(BODY) + 1])
 def test_a_part_of_another_file_is_replaced(server, tmp_path, size):
-    files.write(cached(tmp_path, ".x.bin.part"), bytes(size))
+    files.write(cache_path(tmp_path, ".x.bin.part"), bytes(size))
     server.pages["/x.bin"] = serve(BODY)
     fetch(remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
 
 
 def test_a_whole_part_needs_no_server(tmp_path):
-    files.write(cached(tmp_path, ".x.bin.part"), BODY)
+    files.write(cache_path(tmp_path, ".x.bin.part"), BODY)
     fetch(remote("http://127.0.0.1:1/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
 
 
 def test_a_body_of_unknown_length_is_accepted(server, tmp_path):
     server.pages["/x.bin"] = serve(BODY, length=False)
     fetch(remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
 
 
 def test_addresses_are_tried_in_order(server, tmp_path):
@@ -194,9 +194,9 @@ def test_addresses_are_tried_in_order(server, tmp_path):
     server.pages["/right"] = serve(BODY)
     addresses = ["http://127.0.0.1:1/x", *(f"{server.url}/{name}" for name in ("none", "cut", "right", "unneeded"))]
     fetch(remote(*addresses))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
     assert [path for path, _ in server.requests] == ["/none", "/cut", "/cut", "/right"]
-    cached(tmp_path).unlink()
+    cache_path(tmp_path).unlink()
     sentence = fetch_error(tmp_path, remote(*addresses[:2]))
     assert sentence.index(f"{addresses[0]} could not be reached") < sentence.index(f"{addresses[1]} answered 404")
 
@@ -207,8 +207,8 @@ def test_redirects_are_followed_to_a_bound(server, tmp_path):
         server.pages[f"/{hop}"] = answer([301, 302, 303, 307, 308][hop], {"Location": location})
     server.pages["/5"] = serve(BODY)
     fetch(remote(f"{server.url}/0"))
-    assert cached(tmp_path).read_bytes() == BODY
-    cached(tmp_path).unlink()
+    assert cache_path(tmp_path).read_bytes() == BODY
+    cache_path(tmp_path).unlink()
     server.pages["/start"] = answer(302, {"Location": "/0"})
     assert "/start redirects more than 5 times" in fetch_error(tmp_path, remote(f"{server.url}/start"))
 
@@ -224,7 +224,7 @@ def test_a_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
     server.pages["http://somewhere.invalid/x.bin"] = serve(BODY)
     fetch(remote("http://somewhere.invalid/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
 
 
 # Something else arrives
@@ -236,12 +236,12 @@ def test_other_bytes_are_named_by_both_hashes_and_removed(server, tmp_path):
     file = remote(f"{server.url}/x.bin")
     sentence = fetch_error(tmp_path, file)
     assert f"{server.url}/x.bin has sha256 {hashlib.sha256(wrong).hexdigest()}, expected {file.sha256}" in sentence
-    assert cached_names(tmp_path) == [".x.bin.lock"]
-    files.write(cached(tmp_path, ".x.bin.part"), BODY[:100])
+    assert names_in_cache(tmp_path) == [".x.bin.lock"]
+    files.write(cache_path(tmp_path, ".x.bin.part"), BODY[:100])
     server.requests.clear()
     assert "has sha256" in fetch_error(tmp_path, file)
     assert [span for _, span in server.requests] == ["bytes=100-", None]  # the part may have been to blame
-    assert cached_names(tmp_path) == [".x.bin.lock"]
+    assert names_in_cache(tmp_path) == [".x.bin.lock"]
 
 
 @pytest.mark.parametrize("part", [b"", BODY[:100]])
@@ -258,11 +258,11 @@ def test_other_bytes_are_named_by_both_hashes_and_removed(server, tmp_path):
 )
 def test_what_is_not_the_file_is_told_and_leaves_the_part(server, tmp_path, part, body, reason):
     if part:
-        files.write(cached(tmp_path, ".x.bin.part"), part)
+        files.write(cache_path(tmp_path, ".x.bin.part"), part)
     server.pages["/x.bin"] = answer(200, {"Content-Type": "text/html; charset=utf-8"}, body)
     assert f"{server.url}/x.bin {reason}" in fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
-    assert cached_names(tmp_path) == [".x.bin.lock", *([".x.bin.part"] if part else [])]
-    assert not part or cached(tmp_path, ".x.bin.part").read_bytes() == part
+    assert names_in_cache(tmp_path) == [".x.bin.lock", *([".x.bin.part"] if part else [])]
+    assert not part or cache_path(tmp_path, ".x.bin.part").read_bytes() == part
 
 
 def test_an_endless_body_ends(server, tmp_path):
@@ -277,15 +277,15 @@ def test_an_endless_body_ends(server, tmp_path):
 
     server.pages["/x.bin"] = send_endlessly
     assert "gives more than the 10,240 bytes expected" in fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
-    assert cached_names(tmp_path) == [".x.bin.lock"]
+    assert names_in_cache(tmp_path) == [".x.bin.lock"]
     assert len(megabytes) < 100  # what the sockets hold
 
 
 def test_an_answer_without_bytes_leaves_the_part(server, tmp_path):
-    files.write(cached(tmp_path, ".x.bin.part"), BODY[:100])
+    files.write(cache_path(tmp_path, ".x.bin.part"), BODY[:100])
     server.pages["/x.bin"] = serve(BODY, ranges=False, most=0)
     assert "ended after 0 of 10,240 bytes (100 bytes are kept" in fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path, ".x.bin.part").read_bytes() == BODY[:100]
+    assert cache_path(tmp_path, ".x.bin.part").read_bytes() == BODY[:100]
 
 
 @pytest.mark.parametrize("status", [204, 206, 401, 403, 404, 410, 416, 429, 500, 503])
@@ -297,11 +297,11 @@ def test_another_status_is_told(server, tmp_path, status):
 
 @pytest.mark.parametrize("span", ["bytes 0-9/10240", "bytes 100-199/200", "bytes */10240", "lines 100-200/10240", "x"])
 def test_other_bytes_than_asked_for_are_refused(server, tmp_path, span):
-    files.write(cached(tmp_path, ".x.bin.part"), BODY[:100])
+    files.write(cache_path(tmp_path, ".x.bin.part"), BODY[:100])
     server.pages["/x.bin"] = answer(206, {"Content-Range": span}, b"1234567890")
     sentence = fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
     assert f"gave {span}, expected bytes 100-10239/10240" in sentence
-    assert cached(tmp_path, ".x.bin.part").read_bytes() == BODY[:100]
+    assert cache_path(tmp_path, ".x.bin.part").read_bytes() == BODY[:100]
 
 
 def test_a_dead_server_is_told(tmp_path):
@@ -371,16 +371,16 @@ def test_a_limit_on_the_way_is_told_and_what_arrived_stays(server, tmp_path):
         sentence = fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert sentence.startswith(f"File too large: {cached(tmp_path, '.x.bin.part')}")
+    assert sentence.startswith(f"File too large: {cache_path(tmp_path, '.x.bin.part')}")
     fetch(remote(f"{server.url}/x.bin"))
-    assert cached(tmp_path).read_bytes() == BODY
+    assert cache_path(tmp_path).read_bytes() == BODY
     assert server.requests[-1][1] == "bytes=5000-"
 
 
 def test_a_cache_that_cannot_be_written_is_told(server, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("")
     sentence = fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
-    assert f"{cached(tmp_path, '.x.bin.lock')} is a file or lies under one" in sentence
+    assert f"{cache_path(tmp_path, '.x.bin.lock')} is a file or lies under one" in sentence
     (tmp_path / "cache").unlink()
     monkeypatch.setattr(files.os, "open", failing(errno.EROFS))
     sentence = fetch_error(tmp_path, remote(f"{server.url}/x.bin"))
@@ -415,9 +415,9 @@ def test_whatever_call_of_the_system_fails_the_next_attempt_has_the_file(server,
         with contextlib.suppress(SurroundingsError):
             fetch(remote(f"{server.url}/x.bin"))
         monkeypatch.setattr(files.os, name, real)
-        assert cached(tmp_path).exists() <= (fetch(remote(f"{server.url}/x.bin")).read_bytes() == BODY)
-        assert cached_names(tmp_path) == [".x.bin.lock", "x.bin"]
-        cached(tmp_path).unlink()
+        assert cache_path(tmp_path).exists() <= (fetch(remote(f"{server.url}/x.bin")).read_bytes() == BODY)
+        assert names_in_cache(tmp_path) == [".x.bin.lock", "x.bin"]
+        cache_path(tmp_path).unlink()
         if calls < failing_call:
             break  # the download makes fewer calls: each of them has failed once
     assert 1 < failing_call < 19
@@ -439,7 +439,7 @@ def test_two_processes_take_turns(server, tmp_path):
         stderr = io.StringIO()
         with contextlib.redirect_stderr(stderr):
             assert fetch(file).read_bytes() == BODY
-        assert process_in_front.communicate()[0].strip() == str(cached(tmp_path))
+        assert process_in_front.communicate()[0].strip() == str(cache_path(tmp_path))
     assert f"is in use by process {process_in_front.pid} on {socket.gethostname()}; waiting for it" in stderr.getvalue()
     assert server.requests == [("/x.bin", None)]
 
@@ -449,7 +449,7 @@ def test_a_killed_download_goes_on_where_it_was(server, tmp_path):
     file = remote(f"{server.url}/x.bin")
     command = [sys.executable, "-c", PROGRAM, tmp_path / "cache", file.addresses[0], str(file.size), file.sha256]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed:
-        part = cached(tmp_path, ".x.bin.part")
+        part = cache_path(tmp_path, ".x.bin.part")
         for _ in range(1000):
             if part.exists() and part.stat().st_size == 3000:
                 break
@@ -466,16 +466,16 @@ def test_a_killed_download_goes_on_where_it_was(server, tmp_path):
 
 def test_a_file_put_there_by_hand_is_used_and_a_wrong_one_replaced(server, tmp_path, capsys):
     file = remote(f"{server.url}/x.bin")
-    files.write(cached(tmp_path), BODY)
-    assert fetch(file) == cached(tmp_path)
+    files.write(cache_path(tmp_path), BODY)
+    assert fetch(file) == cache_path(tmp_path)
     assert server.requests == []
-    files.write(cached(tmp_path), b"wrong")
+    files.write(cache_path(tmp_path), b"wrong")
     with pytest.raises(SurroundingsError):
         fetch(file)
-    assert cached(tmp_path).read_bytes() == b"wrong"  # until the right one is there
+    assert cache_path(tmp_path).read_bytes() == b"wrong"  # until the right one is there
     server.pages["/x.bin"] = serve(BODY)
     assert fetch(file).read_bytes() == BODY
-    assert f"{cached(tmp_path)} has 5 bytes, expected 10,240: it is downloaded again" in capsys.readouterr().err
+    assert f"{cache_path(tmp_path)} has 5 bytes, expected 10,240: it is downloaded again" in capsys.readouterr().err
 
 
 def test_offline_nothing_is_asked_and_what_is_in_the_cache_is_found(server, tmp_path):
@@ -483,12 +483,12 @@ def test_offline_nothing_is_asked_and_what_is_in_the_cache_is_found(server, tmp_
     cache.configure(folder=tmp_path / "cache", offline=True)
     file = remote(f"{server.url}/x.bin")
     sentence = fetch_error(tmp_path, file)
-    assert f"{cached(tmp_path)} is not there, and CNN_VIT_OFFLINE=1 forbids downloads" in sentence
-    files.write(cached(tmp_path), b"!" * len(BODY))
+    assert f"{cache_path(tmp_path)} is not there, and CNN_VIT_OFFLINE=1 forbids downloads" in sentence
+    files.write(cache_path(tmp_path), b"!" * len(BODY))
     sha256 = hashlib.sha256(b"!" * len(BODY)).hexdigest()
-    assert f"{cached(tmp_path)} has sha256 {sha256}" in fetch_error(tmp_path, file)
-    files.write(cached(tmp_path), BODY)
-    assert fetch(file) == cached(tmp_path)
+    assert f"{cache_path(tmp_path)} has sha256 {sha256}" in fetch_error(tmp_path, file)
+    files.write(cache_path(tmp_path), BODY)
+    assert fetch(file) == cache_path(tmp_path)
     assert server.requests == []
 
 
@@ -497,7 +497,7 @@ def test_an_address_as_mirror_holds_host_and_path(server, tmp_path, slash):
     cache.configure(folder=tmp_path / "cache", mirror=f"{server.url}/m{slash}")
     server.pages["/m/a.org/~b/x.bin"] = serve(BODY)
     assert fetch(remote("https://a.org/~b/x.bin")).read_bytes() == BODY
-    cached(tmp_path).unlink()
+    cache_path(tmp_path).unlink()
     sentence = fetch_error(tmp_path, remote("https://a.org/y", "https://c.org/z"))
     assert f"{server.url}/m/a.org/y answered 404 Not Found, {server.url}/m/c.org/z answered 404" in sentence
 
@@ -512,7 +512,7 @@ def test_a_folder_as_mirror_is_read_in_place_and_offline_too(tmp_path):
     assert f"{first} has 5 bytes, expected 10,240, {second} is not there" in fetch_error(tmp_path, file)
     files.write(second, BODY)
     assert fetch(file) == second
-    assert cached_names(tmp_path) == []
+    assert names_in_cache(tmp_path) == []
 
 
 def test_another_kind_of_mirror_is_refused(tmp_path):
