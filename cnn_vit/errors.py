@@ -1,4 +1,4 @@
-"""What a user can cause: one family of errors, each with one sentence and an exit code. Anything else is a bug."""
+"""The errors that a user can cause: one family, each with one sentence and an exit code. Anything else is a bug."""
 
 import difflib
 import signal
@@ -9,7 +9,8 @@ class UserError(Exception):
     """The input is wrong. The sentence says value, rule, choices and remedy.
 
     Attributes:
-        details: where the sentence sums many things up, a line about each.
+        code: the exit code of the process.
+        details: where the sentence sums up many faults, a line about each of them.
     """
 
     code = 2
@@ -20,19 +21,27 @@ class UserError(Exception):
 
 
 class SurroundingsError(UserError):
-    """The disk, the rights or another run are in the way."""
+    """The disk, the user's rights or another run are in the way."""
 
     code = 3
 
 
 class DivergedError(UserError):
-    """Training left the finite numbers."""
+    """A number of the training is no longer finite."""
 
     code = 4
 
 
 class StoppedError(UserError):
-    """A signal ended the run, which the same command resumes."""
+    """A signal ended the run, which the same command resumes.
+
+    Args:
+        number: the number of the signal, such as 15 for SIGTERM; the exit code is 128 more.
+        sentence: what happened.
+
+    Attributes:
+        signal: the signal by its name.
+    """
 
     def __init__(self, number: int, sentence: str):
         super().__init__(sentence)
@@ -41,17 +50,27 @@ class StoppedError(UserError):
 
 
 def nearest(word: str, choices: Iterable[str], *, most: int = 3) -> list[str]:
-    """Choices spelled most like a word, best first; none where nothing is near, and none much farther than the best."""
-    by_folded = {choice.casefold().replace("-", "_"): choice for choice in choices}
-    folded = word.casefold().replace("-", "_")
-    found = difflib.get_close_matches(folded, by_folded, n=most, cutoff=0.6)
-    alike = [difflib.SequenceMatcher(a=name, b=folded).ratio() for name in found]
-    return [by_folded[name] for name, ratio in zip(found, alike, strict=True) if ratio > alike[0] - 0.15]
+    """Returns the choices that are spelled most like a word, the best first.
+
+    Capitals, dashes and underscores count as the same. A choice counts as near from a similarity of 0.6 on, difflib's
+    own threshold, unless it is more than 0.15 below the best one's; there may be none.
+    """
+    choices_by_folded = {fold(choice): choice for choice in choices}
+    folded_word = fold(word)
+    near = difflib.get_close_matches(folded_word, choices_by_folded, n=most, cutoff=0.6)
+    ratios = [difflib.SequenceMatcher(a=folded, b=folded_word).ratio() for folded in near]
+    return [choices_by_folded[folded] for folded, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.15]
+
+
+def fold(word: str) -> str:
+    """Returns the form in which words are compared: small letters, underscores for dashes."""
+    return word.casefold().replace("-", "_")
 
 
 def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that is not among the choices: `no setting 'sed'; did you mean seed?`."""
+    """Makes the error for a name that is not among the choices: `no setting 'sed'; did you mean seed?`."""
     choices = list(choices)
-    if near := nearest(word, choices):
+    near = nearest(word, choices)
+    if near:
         return UserError(f"no {what} {word!r}; did you mean {' or '.join(near)}?")
     return UserError(f"no {what} {word!r}; there is {', '.join(sorted(choices)) or 'none'}")

@@ -18,29 +18,33 @@ from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
 
 
-def names(folder):
+def names_in(folder):
+    """Lists the names of what lies in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize(("content", "found"), [("grün\n", "grün\n".encode()), (b"\0\xff", b"\0\xff")])
-def test_writing_makes_folders_and_leaves_the_file_alone_in_them(tmp_path, content, found):
-    files.write(tmp_path / "a" / "b" / "c", content)
-    files.write(tmp_path / "a" / "b" / "c", content)
-    assert (tmp_path / "a" / "b" / "c").read_bytes() == found
-    assert names(tmp_path / "a" / "b") == ["c"]
+@pytest.mark.parametrize(("content", "expected"), [("grün\n", "grün\n".encode()), (b"\0\xff", b"\0\xff")])
+def test_writing_makes_folders_and_leaves_the_file_alone_in_them(tmp_path, content, expected):
+    path = tmp_path / "a" / "b" / "c"
+    files.write(path, content)
+    files.write(path, content)
+    assert path.read_bytes() == expected
+    assert names_in(tmp_path / "a" / "b") == ["c"]
 
 
-@pytest.mark.parametrize("place", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
     files.write(tmp_path / "x", "old")
-    monkeypatch.setattr(os, place, failing(errno.ENOSPC))
+    monkeypatch.setattr(os, call, failing(errno.ENOSPC))
     with pytest.raises(SurroundingsError, match=rf"No space left: {tmp_path}/x needs 1,234 bytes, [\d,]+ are free"):
         files.write(tmp_path / "x", "y" * 1234)
     assert (tmp_path / "x").read_text() == "old"
-    assert names(tmp_path) == ["x"]
+    assert names_in(tmp_path) == ["x"]
 
 
 def failing(number):
+    """Makes a function that fails as the operating system does, whatever it is called with."""
+
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
 
@@ -51,12 +55,16 @@ def test_the_content_is_on_the_disk_before_its_name_and_the_name_before_the_retu
     calls = []
     fsync, replace = os.fsync, os.replace
 
-    def seen(handle):
+    def record_fsync(handle):
         calls.append(("fsync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
         fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", seen)
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("replace", Path(b).name)), replace(a, b)))
+    def record_replace(source, target):
+        calls.append(("replace", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
     files.write(tmp_path / "x", "new")
     assert calls == [("fsync", f".x.{os.getpid()}.tmp"), ("replace", "x"), ("fsync", tmp_path.name)]
 
@@ -102,21 +110,21 @@ def test_each_error_of_the_system_is_a_sentence_with_the_path(tmp_path, monkeypa
         files.Lock,
     ],
 )
-def test_every_act_below_a_file_is_refused_by_the_path(tmp_path, act):
+def test_every_act_below_a_file_is_refused_with_the_path(tmp_path, act):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "x"
     with pytest.raises(SurroundingsError, match=str(path)):
         act(path)
-    assert names(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
-def test_a_full_device_is_said_with_the_bytes_needed():
+def test_the_error_of_a_full_device_names_the_bytes_needed():
     file = files.open_append(Path("/dev/full"))
     with pytest.raises(SurroundingsError, match="No space left: /dev/full needs 5 bytes"):
         file.write("12345")
 
 
-def test_the_limit_of_a_file_is_said(tmp_path):
+def test_the_error_of_a_too_large_file_names_the_limit(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
@@ -124,10 +132,10 @@ def test_the_limit_of_a_file_is_said(tmp_path):
             files.write(tmp_path / "x", b"1" * 1001)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert names(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
-def test_json_comes_back_and_does_not_depend_on_the_order_of_keys(tmp_path):
+def test_json_is_read_back_and_does_not_depend_on_the_order_of_keys(tmp_path):
     value = {"b": [1, 2.5, None, "ä\udcff"], "a": {"x": True}}
     files.write_json(tmp_path / "1", value)
     files.write_json(tmp_path / "2", dict(reversed(value.items())))
@@ -139,7 +147,7 @@ def test_json_comes_back_and_does_not_depend_on_the_order_of_keys(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a": 1} b'])
-def test_what_is_not_json_is_refused_by_the_path(tmp_path, content):
+def test_what_is_not_json_is_refused_with_the_path(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(UserError, match=rf"{tmp_path}/x is not JSON"):
         files.read_json(tmp_path / "x")
@@ -150,19 +158,19 @@ def test_the_same_arrays_are_the_same_bytes_and_objects_are_refused(tmp_path):
     for name in ("1.npz", "2.npz"):
         files.write_npz(tmp_path / name, arrays)
     assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
-    with np.load(tmp_path / "1.npz", allow_pickle=False) as found:
-        assert {name: found[name].dtype for name in found} == {name: array.dtype for name, array in arrays.items()}
+    with np.load(tmp_path / "1.npz", allow_pickle=False) as stored:
+        assert {name: stored[name].dtype for name in stored} == {name: array.dtype for name, array in arrays.items()}
         for name, array in arrays.items():
-            np.testing.assert_array_equal(found[name], array)
+            np.testing.assert_array_equal(stored[name], array)
     with pytest.raises(ValueError, match="Object arrays"):
         files.write_npz(tmp_path / "1.npz", {"x": np.array([None])})
 
 
 def test_a_growing_file_shows_a_line_at_once_and_goes_on_where_it_ended(tmp_path):
-    for text in ("one\n", b"two\n"):
+    for line, expected in (("one\n", b"one\n"), (b"two\n", b"two\n")):
         file = files.open_append(tmp_path / "a" / "x")
-        file.write(text)
-        assert (tmp_path / "a" / "x").read_bytes().endswith(text if isinstance(text, bytes) else text.encode())
+        file.write(line)
+        assert (tmp_path / "a" / "x").read_bytes().endswith(expected)
         file.flush()
         file.close()
         file.close()
@@ -170,14 +178,14 @@ def test_a_growing_file_shows_a_line_at_once_and_goes_on_where_it_ended(tmp_path
 
 
 @pytest.mark.parametrize("before", ["", '{"a": 0}\n', '{"a": 0}\n{"torn'])
-def test_an_added_line_stands_alone(tmp_path, before):
+def test_an_added_line_stands_alone_even_behind_a_torn_one(tmp_path, before):
     (tmp_path / "x").write_text(before)
     files.append_line(tmp_path / "x", {"b": 2, "a": 1})
     assert (tmp_path / "x").read_text().startswith(before)
     assert json.loads((tmp_path / "x").read_text().splitlines()[-1]) == {"a": 1, "b": 2}
 
 
-def test_cutting_keeps_the_beginning(tmp_path):
+def test_truncating_keeps_the_beginning(tmp_path):
     (tmp_path / "x").write_text("one\ntwo\n")
     files.truncate(tmp_path / "x", 4)
     assert (tmp_path / "x").read_text() == "one\n"
@@ -189,29 +197,29 @@ def test_moving_and_removing_take_files_and_folders(tmp_path):
     files.move(tmp_path / "other" / "x", tmp_path / "y")
     (tmp_path / "link").symlink_to(tmp_path / "other")
     files.remove(tmp_path / "link")
-    assert names(tmp_path) == ["other", "y"]
+    assert names_in(tmp_path) == ["other", "y"]
     for name in ("other", "y", "nothing"):
         files.remove(tmp_path / name)
-    assert names(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
-def test_sha256_is_that_of_the_standard(tmp_path):
+def test_the_sha256_is_that_of_the_standard(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_sweeping_removes_what_a_killed_write_left_and_nothing_else(tmp_path):
-    kept = [".hidden", ".x.tmp", "x", "x.12.tmp"]
-    for name in (*kept, ".x.12.tmp", ".metrics.jsonl.7.tmp"):
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+    other_names = [".hidden", ".x.tmp", "x", "x.12.tmp"]
+    for name in (*other_names, ".x.12.tmp", ".metrics.jsonl.7.tmp"):
         (tmp_path / name).write_text("")
     files.remove_temporary(tmp_path)
     files.remove_temporary(tmp_path / "missing")
-    assert names(tmp_path) == kept
+    assert names_in(tmp_path) == other_names
 
 
 def test_a_folder_is_probed_without_a_trace(tmp_path):
     files.ensure_writable(tmp_path / "a" / "b", needed=10)
-    assert names(tmp_path / "a" / "b") == []
+    assert names_in(tmp_path / "a" / "b") == []
     with pytest.raises(SurroundingsError, match=rf"No space left: {tmp_path} needs 1,000,000,000,000,000 bytes"):
         files.ensure_writable(tmp_path, needed=10**15)
 
@@ -227,11 +235,13 @@ def test_a_locked_folder_is_refused_with_pid_and_host(tmp_path):
 
 
 def test_a_lock_dies_with_its_owner_and_no_sooner(tmp_path):
-    hold = (
+    program = (
         "import sys, pathlib; from cnn_vit.files import Lock; lock = Lock(pathlib.Path(sys.argv[1])); print(1); input()"
     )
     path = tmp_path / "lock"
-    with subprocess.Popen([sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
         assert owner.stdout.readline() == b"1\n"
         with pytest.raises(SurroundingsError, match=f"process {owner.pid} on"):
             files.Lock(path)

@@ -1,12 +1,13 @@
-"""Settings: what a recipe, its words and a command line may say, and what they mean."""
+"""Settings: what a recipe, its words and a command line may say, and what they come to mean."""
 
 import hashlib
 import json
 import math
 from fractions import Fraction
 
+import hypothesis
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 
 from cnn_vit.errors import UserError
 from cnn_vit.settings import (
@@ -44,12 +45,12 @@ def get_config(mode=""):
     config.duration = "1 epochs" if "fast" in words else "10 epochs"
     return config
 '''
-quick = settings(deadline=None, derandomize=True, max_examples=25)
+quick = hypothesis.settings(deadline=None, derandomize=True, max_examples=25)
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """Writes a recipe and goes to its folder; gives what --config takes."""
+    """Goes to an empty folder; returns the function that writes a recipe there and returns what --config takes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
 
@@ -60,7 +61,8 @@ def recipe(tmp_path, monkeypatch):
     return write
 
 
-def refused(*arguments, **keywords) -> str:
+def load_error(*arguments, **keywords) -> str:
+    """Returns the one-line sentence with which `load` refuses its arguments."""
     with pytest.raises(UserError) as caught:
         load(*arguments, **keywords)
     assert caught.value.code == 2
@@ -72,26 +74,26 @@ def refused(*arguments, **keywords) -> str:
 
 
 def test_every_value_knows_where_it_comes_from(recipe):
-    final = load(recipe() + ":56,fast", ["optimizer.learning_rate=1e-4", "model.filters=8"])
-    assert {key: final.origin[key] for key in ("seed", "data.batch_size", "model.name", "duration")} == {
+    settings = load(recipe() + ":56,fast", ["optimizer.learning_rate=1e-4", "model.filters=8"])
+    assert {key: settings.origin[key] for key in ("seed", "data.batch_size", "model.name", "duration")} == {
         "seed": "default",
         "data.batch_size": "recipe",
         "model.name": "word 56",
         "duration": "word fast",
     }
-    assert (final["optimizer.learning_rate"], final.origin["optimizer.learning_rate"]) == (1e-4, "command line")
-    assert (final["model.filters"], final.origin["model.filters"]) == (8, "command line")
-    assert (final["model.name"], final["data.path"], final["seed"]) == ("cifar_resnet/56", None, 0)
-    assert (final.recipe, final.words) == ("small", ("56", "fast"))
+    assert (settings["optimizer.learning_rate"], settings.origin["optimizer.learning_rate"]) == (1e-4, "command line")
+    assert (settings["model.filters"], settings.origin["model.filters"]) == (8, "command line")
+    assert (settings["model.name"], settings["data.path"], settings["seed"]) == ("cifar_resnet/56", None, 0)
+    assert (settings.recipe, settings.words) == ("small", ("56", "fast"))
 
 
 def test_every_common_key_is_there_and_is_explained(recipe):
-    final = load(recipe())
-    assert final.values.keys() == {*KEYS, "model.filters"}
-    assert final.origin.keys() == final.values.keys()
-    rows = explain(final)
-    assert [row[0] for row in rows] == list(final.values)
-    assert all(meaning for key, _, _, meaning in rows if key in KEYS)
+    settings = load(recipe())
+    assert settings.values.keys() == {*KEYS, "model.filters"}
+    assert settings.origin.keys() == settings.values.keys()
+    rows = explain(settings)
+    assert [row.key for row in rows] == list(settings.values)
+    assert all(row.meaning for row in rows if row.key in KEYS)
 
 
 def test_a_section_drops_its_name_and_holds_its_keywords(recipe):
@@ -101,7 +103,7 @@ def test_a_section_drops_its_name_and_holds_its_keywords(recipe):
 
 def test_recipes_lie_under_the_current_folder_then_beside_the_package(recipe):
     recipe(name="digits_mlp")
-    assert load("configs/digits_mlp.py")["model.name"] == "cifar_resnet/20"  # ours, not the package's
+    assert load("configs/digits_mlp.py")["model.name"] == "cifar_resnet/20"  # the test's own, not the repository's
     (recipe_names()["configs/digits_mlp.py"]).unlink()
     assert load("configs/digits_mlp.py")["model.name"].startswith("mlp/")
 
@@ -117,8 +119,8 @@ def test_what_a_recipe_prints_does_not_reach_stdout(recipe, capsys):
 
 
 def test_another_family_or_source_starts_without_the_recipes_keywords(recipe):
-    final = load(recipe(), ["model.name=vit/B16", "model.depth=2"])
-    assert final.section("model") == {"name": "vit/B16", "depth": 2}
+    settings = load(recipe(), ["model.name=vit/B16", "model.depth=2"])
+    assert settings.section("model") == {"name": "vit/B16", "depth": 2}
     assert load(recipe(), ["model.name=cifar_resnet/56"])["model.filters"] == 16  # the same family keeps them
 
 
@@ -126,10 +128,10 @@ def test_another_family_or_source_starts_without_the_recipes_keywords(recipe):
 
 
 def test_smoke_is_a_tiny_run_on_drawn_images(recipe):
-    final = load(recipe() + ":smoke,56", ["seed=3"])
-    assert final.words == ("56", "smoke")
-    assert final.section("model") == {"name": "cifar_resnet/test"}
-    data = final.section("data")
+    settings = load(recipe() + ":smoke,56", ["seed=3"])
+    assert settings.words == ("56", "smoke")
+    assert settings.section("model") == {"name": "cifar_resnet/test"}
+    data = settings.section("data")
     assert {key: data[key] for key in ("name", "train_count", "validation_count", "test_count", "batch_size")} == {
         "name": "shapes",
         "train_count": 256,
@@ -139,10 +141,11 @@ def test_smoke_is_a_tiny_run_on_drawn_images(recipe):
     }
     assert (data["image_size"], data["channels"], data["classes"]) == (8, 1, 10)
     assert data["augment"] == ("pad_crop(1)", "flip")
-    assert (final["duration"], final["evaluate_every"], final["log_every"]) == ("20 steps", "10 steps", "5 steps")
-    assert final["schedule.warmup"] == "5 steps"  # 2 epochs would be 16
-    assert final.origin["model.name"] == final.origin["data.path"] == "word smoke"
-    assert final["optimizer.learning_rate"] == 3e-3
+    times = (settings["duration"], settings["evaluate_every"], settings["log_every"])
+    assert times == ("20 steps", "10 steps", "5 steps")
+    assert settings["schedule.warmup"] == "5 steps"  # 2 epochs would be 16
+    assert settings.origin["model.name"] == settings.origin["data.path"] == "word smoke"
+    assert settings["optimizer.learning_rate"] == 3e-3
 
 
 def test_smoke_takes_no_file_no_slice_and_at_most_64_pixels(recipe):
@@ -159,15 +162,15 @@ def test_smoke_draws_at_least_an_image_of_each_class(recipe, classes, count):
 
 
 def test_the_command_line_has_the_last_word_over_smoke(recipe):
-    final = load(recipe() + ":smoke", ["duration=3", "data.train_count=40", "model.filters=4"])
-    assert (final["duration"], final["data.train_count"], final["model.filters"]) == ("3 steps", 40, 4)
+    settings = load(recipe() + ":smoke", ["duration=3", "data.train_count=40", "model.filters=4"])
+    assert (settings["duration"], settings["data.train_count"], settings["model.filters"]) == ("3 steps", 40, 4)
 
 
 # What a key takes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("written", "value"),
+    ("override", "expected"),
     [
         ("data.batch_size=1000", 1000),
         ("data.batch_size=1_000", 1000),
@@ -211,15 +214,15 @@ def test_the_command_line_has_the_last_word_over_smoke(recipe):
         ("model.patch='8'", "8"),
     ],
 )
-def test_a_command_line_says(recipe, written, value):
-    key = written.partition("=")[0].replace("-", "_")
-    found = load(recipe(), [written])[key]
-    assert found == value
-    assert type(found) is type(value)
+def test_a_value_of_the_command_line_is_read_as_its_key_takes_it(recipe, override, expected):
+    key = override.partition("=")[0].replace("-", "_")
+    value = load(recipe(), [override])[key]
+    assert value == expected
+    assert type(value) is type(expected)
 
 
 @pytest.mark.parametrize(
-    ("written", "takes"),
+    ("override", "accepted"),
     [
         ("data.batch_size=0", "an int in [1, 1048576] (images)"),
         ("data.batch_size=-1", "an int"),
@@ -264,16 +267,16 @@ def test_a_command_line_says(recipe, written, value):
         ("data.augment=" + "a," * 6000, "a tuple of texts"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_the_key_takes(recipe, written, takes):
-    key, _, value = written.partition("=")
-    sentence = refused(recipe(), [written])
+def test_a_wrong_value_is_refused_with_what_the_key_takes(recipe, override, accepted):
+    key, _, value = override.partition("=")
+    sentence = load_error(recipe(), [override])
     assert sentence.startswith(f"{key} is {value[:20]!r}"[:-1].replace("\0", "\\x00"))
-    assert "(command line); it takes " + takes in sentence
+    assert "(command line); it takes " + accepted in sentence
     assert len(sentence) < 250
 
 
 @pytest.mark.parametrize(
-    ("line", "takes"),
+    ("line", "words"),
     [
         ("config.data.batch_size = '64'", "it takes an int"),
         ("config.data.batch_size = 64.5", "it takes an int"),
@@ -287,21 +290,21 @@ def test_a_wrong_value_is_refused_with_what_the_key_takes(recipe, written, takes
         ("config.model.act = float('inf')", "it takes numbers"),
     ],
 )
-def test_a_recipes_value_is_checked_as_the_command_lines_is(recipe, line, takes):
+def test_a_value_of_a_recipe_is_checked_as_one_of_the_command_line_is(recipe, line, words):
     text = RECIPE.replace("    return config\n", f"    config.unlock()\n    {line}\n    return config\n")
-    sentence = refused(recipe(text.replace("config = ConfigDict()", "config = ConfigDict(type_safe=False)")))
-    assert takes in sentence
+    sentence = load_error(recipe(text.replace("config = ConfigDict()", "config = ConfigDict(type_safe=False)")))
+    assert words in sentence
     assert "configs/small.py" in sentence
 
 
 def test_whole_floats_of_a_recipe_are_ints_where_an_int_is_taken(recipe):
-    found = load(recipe(RECIPE.replace("batch_size=64", "batch_size=1e3")))["data.batch_size"]
-    assert found == 1000
-    assert type(found) is int
+    batch_size = load(recipe(RECIPE.replace("batch_size=64", "batch_size=1e3")))["data.batch_size"]
+    assert batch_size == 1000
+    assert type(batch_size) is int
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("override", "beginning"),
     [
         ("optimizer.leraning_rate=1", "no setting 'optimizer.leraning_rate'; did you mean optimizer.learning_rate?"),
         ("sed=1", "no setting 'sed'; did you mean seed?"),
@@ -313,8 +316,8 @@ def test_whole_floats_of_a_recipe_are_ints_where_an_int_is_taken(recipe):
         ("seed", "'seed' sets nothing; write seed=VALUE"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest(recipe, written, said):
-    assert refused(recipe(), [written]).startswith(said)
+def test_an_unknown_key_is_refused_with_the_nearest(recipe, override, beginning):
+    assert load_error(recipe(), [override]).startswith(beginning)
 
 
 @pytest.mark.parametrize(
@@ -327,27 +330,27 @@ def test_an_unknown_key_is_refused_with_the_nearest(recipe, written, said):
         "{0.__class__}",
     ],
 )
-def test_injections_are_text(recipe, tmp_path, text):
+def test_code_in_a_value_is_text_and_never_runs(recipe, tmp_path, text):
     path = recipe()
     for key in ("data.path", "model.pool", "data.name"):
         assert load(path, [f"{key}={text}"])[key] == text
     assert load(path, [f"data.augment={text}"])["data.augment"] == (text,)
-    refused(path, [f"data.batch_size={text}"])
+    load_error(path, [f"data.batch_size={text}"])
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_key_without_a_default_must_be_set(recipe):
-    sentence = refused(recipe(RECIPE.replace("learning_rate=3e-3", "momentum=0.9")))
+def test_a_key_without_a_default_has_to_be_set(recipe):
+    sentence = load_error(recipe(RECIPE.replace("learning_rate=3e-3", "momentum=0.9")))
     assert sentence.startswith("configs/small.py sets no optimizer.learning_rate, ")
     assert sentence.endswith("it takes a number in (0, 1000]")
-    assert "sets no model.name" in refused(recipe(RECIPE.replace("config.model = ", "unused = ")) + ":smoke")
+    assert "sets no model.name" in load_error(recipe(RECIPE.replace("config.model = ", "unused = ")) + ":smoke")
 
 
 # Faults of a recipe's file --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "beginning"),
     [
         ("x = 1\ny = (\n", "configs/small.py:2: SyntaxError: '(' was never closed"),
         ("x = 1\n\nraise KeyError('here')\n", "configs/small.py:3: KeyError: 'here'"),
@@ -357,33 +360,34 @@ def test_a_key_without_a_default_must_be_set(recipe):
         ("\ndef get_config():\n    return 1\n", "configs/small.py:2: TypeError: get_config() takes 0 "),
         ("\ndef get_config(mode):\n    x = 1\n    return inner()\n\n\ndef inner():\n    return 1 / 0\n",
          "configs/small.py:8: ZeroDivisionError: division by zero"),
-        ("\ndef get_config(mode):\n    import json\n    return json.loads('{')\n", "configs/small.py:4: JSONDecodeError"),  # noqa: E501
+        ("\ndef get_config(mode):\n    import json\n    return json.loads('{')\n",
+         "configs/small.py:4: JSONDecodeError"),
         ("\ndef get_config(mode):\n    return {'seed': 1}\n", "configs/small.py:2: get_config returned dict; "),
         ("\ndef get_config(mode):\n    return get_config(mode)\n", "configs/small.py:3: RecursionError: "),
-        ("WORDS = 1\ndef get_config(mode):\n    return 1\n", "configs/small.py: WORDS is no dict"),
+        ("WORDS = 1\ndef get_config(mode):\n    return 1\n", "configs/small.py: WORDS is not a dict"),
         ("x = '\xff'\n".encode("latin-1"), "configs/small.py:1: SyntaxError: "),
         ("x = 1\0\n", "configs/small.py:1: "),
     ],
 )  # fmt: skip
-def test_a_fault_of_the_file_is_one_sentence_with_its_line(recipe, tmp_path, text, said):
+def test_a_fault_of_the_file_is_one_sentence_with_its_line(recipe, tmp_path, text, beginning):
     recipe()
     (tmp_path / "configs" / "small.py").write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert refused("configs/small.py").startswith(said)
+    assert load_error("configs/small.py").startswith(beginning)
 
 
 def test_an_unknown_word_is_refused_with_the_documented_ones(recipe):
-    assert refused(recipe() + ":57") == "configs/small.py has no word '57'; its words are 20, 56, fast, smoke"
-    assert refused(recipe() + ":56,") == "configs/small.py has no word ''; its words are 20, 56, fast, smoke"
-    assert "says '56' twice" in refused(recipe() + ":56,56")
+    assert load_error(recipe() + ":57") == "configs/small.py has no word '57'; its words are 20, 56, fast, smoke"
+    assert load_error(recipe() + ":56,") == "configs/small.py has no word ''; its words are 20, 56, fast, smoke"
+    assert "says '56' twice" in load_error(recipe() + ":56,56")
 
 
 def test_a_missing_recipe_names_the_nearest(recipe, tmp_path):
     recipe()
-    assert "did you mean configs/small.py?" in refused("configs/smal.py:56")
-    assert "did you mean configs/small.py?" in refused("small")
+    assert "did you mean configs/small.py?" in load_error("configs/smal.py:56")
+    assert "did you mean configs/small.py?" in load_error("small")
     (tmp_path / "configs" / "folder.py").mkdir()
     for path in ("configs", "configs/folder.py", "configs/" + "long" * 200 + ".py", ""):
-        assert refused(path).startswith(f"no recipe {path[:20]!r}"[:-1])
+        assert load_error(path).startswith(f"no recipe {path[:20]!r}"[:-1])
 
 
 def test_words_are_read_without_running_the_recipe(recipe, tmp_path):
@@ -409,7 +413,7 @@ def test_words_are_read_without_running_the_recipe(recipe, tmp_path):
         ("0 steps", 0),
     ],
 )
-def test_a_duration_is_so_many_steps(amount, expected):
+def test_a_duration_is_rounded_up_to_whole_steps(amount, expected):
     assert steps(amount, examples=1000, batch=128, key="duration") == expected
 
 
@@ -419,7 +423,7 @@ def test_a_duration_of_more_steps_than_an_int32_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("amount", "fired"),
+    ("amount", "steps_that_fire"),
     [
         ("3 steps", [3, 6, 9, 12]),
         ("1.5 steps", [2, 3, 5, 6, 8, 9, 11, 12]),
@@ -428,9 +432,9 @@ def test_a_duration_of_more_steps_than_an_int32_is_refused():
         ("54 examples", [2, 4, 6, 8, 10, 12]),
     ],
 )
-def test_every_fires_at_the_first_step_at_or_after_each_multiple(amount, fired):
+def test_every_fires_at_the_first_step_at_or_after_each_multiple(amount, steps_that_fire):
     every = Every(amount, examples=100, batch=27, key="log_every")
-    assert [step for step in range(1, 13) if every.fires(step)] == fired
+    assert [step for step in range(1, 13) if every.fires(step)] == steps_that_fire
 
 
 @quick
@@ -441,35 +445,39 @@ def test_every_fires_at_the_first_step_at_or_after_each_multiple(amount, fired):
     batch=strategies.integers(1, 4096),
 )
 def test_durations_agree_with_exact_fractions(number, unit, examples, batch):
-    exact = Fraction(number) * {"steps": 1, "epochs": Fraction(examples, batch), "examples": Fraction(1, batch)}[unit]
+    steps_in_one = {"steps": Fraction(1), "epochs": Fraction(examples, batch), "examples": Fraction(1, batch)}
+    exact = Fraction(number) * steps_in_one[unit]
     amount = f"{number} {unit}"
     assert steps(amount, examples=examples, batch=batch, key="duration") == math.ceil(exact)
     every = Every(amount, examples=examples, batch=batch, key="duration")
-    multiples = (
-        {math.ceil(exact * k) for k in range(1, math.floor(60 / exact) + 2)} if exact >= 1 else set(range(1, 61))
-    )
-    assert {step for step in range(1, 61) if every.fires(step)} == {step for step in multiples if step <= 60}
+    expected = set(range(1, 61))  # where the interval is below one step, each step has a multiple
+    if exact >= 1:
+        multiples = {math.ceil(exact * count) for count in range(1, math.floor(60 / exact) + 2)}
+        expected = {step for step in multiples if step <= 60}
+    assert {step for step in range(1, 61) if every.fires(step)} == expected
 
 
 # Fingerprint, JSON, differences ---------------------------------------------------------------------------------------
 
 
 def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
-    final = load(recipe())
-    plain = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in final.values.items()
-        if key
-        not in {"checkpoint_every", "keep_checkpoints", "data.path", "data.workers", "data.prefetch", "data.check"}
-        and key != "data.on_bad_image"
-    }
-    plain = {key: int(value) if value == 0.0 and value is not False else value for key, value in plain.items()}
-    text = json.dumps({"data": "abc", "settings": plain}, sort_keys=True, separators=(",", ":"))
-    assert fingerprint(final, "abc") == hashlib.sha256(text.encode()).hexdigest()
+    settings = load(recipe())
+    deciding = dict(settings.values)
+    for key in ("checkpoint_every", "keep_checkpoints"):
+        del deciding[key]
+    for name in ("path", "workers", "prefetch", "check", "on_bad_image"):
+        del deciding[f"data.{name}"]
+    for key, value in deciding.items():
+        if isinstance(value, tuple):
+            deciding[key] = list(value)
+        elif value == 0.0 and value is not False:
+            deciding[key] = int(value)
+    text = json.dumps({"data": "abc", "settings": deciding}, sort_keys=True, separators=(",", ":"))
+    assert fingerprint(settings, "abc") == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    "written",
+    "override",
     [
         "checkpoint_every=7",
         "keep_checkpoints=9",
@@ -480,15 +488,15 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
         "data.on_bad_image=skip",
     ],
 )
-def test_what_cannot_change_results_is_not_in_the_fingerprint(recipe, written):
-    ours, theirs = load(recipe()), load(recipe(), [written])
+def test_what_cannot_change_results_is_not_in_the_fingerprint(recipe, override):
+    ours, theirs = load(recipe()), load(recipe(), [override])
     assert ours.values != theirs.values
     assert fingerprint(ours, "d") == fingerprint(theirs, "d")
     assert differences(ours, theirs) == []
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("override", "line"),
     [
         ("seed=1", "seed: 0 here, 1 in the folder"),
         ("log_every=7", "log_every: '50 steps' here, '7 steps' in the folder"),
@@ -498,9 +506,9 @@ def test_what_cannot_change_results_is_not_in_the_fingerprint(recipe, written):
         ("data.augment=", "data.augment: ('pad_crop(1)', 'flip') here, () in the folder"),
     ],
 )
-def test_what_changes_results_is_named_key_by_key(recipe, written, said):
-    ours, theirs = load(recipe()), load(recipe(), [written])
-    assert differences(ours, theirs) == [said]
+def test_what_changes_results_is_named_key_by_key(recipe, override, line):
+    ours, theirs = load(recipe()), load(recipe(), [override])
+    assert differences(ours, theirs) == [line]
     assert fingerprint(ours, "d") != fingerprint(theirs, "d")
     assert fingerprint(ours, "d") != fingerprint(ours, "e")
 
@@ -513,14 +521,14 @@ def test_two_ways_to_write_the_same_run_have_one_fingerprint(recipe):
 
 
 def test_settings_survive_their_json(recipe):
-    final = load(recipe() + ":56", ["data.image_size=8,8", "model.filters=(4, (5, 6))"])
-    again = from_json(json.loads(json.dumps(to_json(final), allow_nan=False)))
-    assert again == final
+    settings = load(recipe() + ":56", ["data.image_size=8,8", "model.filters=(4, (5, 6))"])
+    again = from_json(json.loads(json.dumps(to_json(settings), allow_nan=False)))
+    assert again == settings
     assert isinstance(again, Settings)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "beginning"),
     [
         (lambda stored: None, "config.json holds None"),
         (lambda stored: stored | {"values": 3}, "config.json holds"),
@@ -532,10 +540,10 @@ def test_settings_survive_their_json(recipe):
         (lambda stored: stored | {"values": {}}, "config.json sets no data.name"),
     ],
 )
-def test_a_damaged_record_is_refused(recipe, change, said):
+def test_a_damaged_record_is_refused(recipe, change, beginning):
     with pytest.raises(UserError) as caught:
         from_json(change(to_json(load(recipe()))))
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(beginning)
 
 
 # Properties -----------------------------------------------------------------------------------------------------------
@@ -553,9 +561,9 @@ plain_values = strategies.recursive(
 def test_what_python_writes_of_a_plain_value_is_read_back(value):
     if isinstance(value, str) or (isinstance(value, tuple) and len(value) < 2):
         return  # a bare text may look like a number
-    found = values.parse_any(repr(value))
-    assert found == value
-    assert repr(values.is_plain(found)) == repr(value)
+    parsed = values.parse_any(repr(value))
+    assert parsed == value
+    assert repr(values.as_plain(parsed)) == repr(value)
 
 
 @quick
@@ -563,30 +571,25 @@ def test_what_python_writes_of_a_plain_value_is_read_back(value):
 def test_any_text_is_a_value_or_one_sentence(text):
     for key, row in KEYS.items():
         try:
-            value = values.check_value(key, row, text, where="command line", written=True)
+            value = values.check_value(key, row, text, where="command line", is_text=True)
         except UserError:
             continue
-        assert values.check_value(key, row, value, where="recipe") == value  # its own form stays as it is
+        assert values.check_value(key, row, value, where="recipe") == value  # a value in its own form stays as it is
     json.dumps(values.parse_any(text), allow_nan=False)
 
 
 @quick
 @given(first=strategies.dictionaries(strategies.sampled_from("abc"), plain_values), second=plain_values)
 def test_fingerprints_differ_exactly_where_a_difference_is_named(first, second):
-    def of(keywords):
-        found = {key: row.default if row.default is not ... else "x" for key, row in KEYS.items()}
-        found |= {f"model.{key}": value for key, value in keywords.items()}
-        return Settings(found, dict.fromkeys(found, "recipe"), "r")
+    def settings_with(keywords):
+        assignments = {key: "x" if row.default is ... else row.default for key, row in KEYS.items()}
+        assignments |= {f"model.{key}": value for key, value in keywords.items()}
+        return Settings(assignments, dict.fromkeys(assignments, "recipe"), "r")
 
-    ours, theirs = of(first), of({**first, "a": second})
-    same = fingerprint(ours, "d") == fingerprint(theirs, "d")
-    assert (
-        same
-        == (differences(ours, theirs) == [])
-        == (
-            deciding_settings(ours) == deciding_settings(theirs)
-            and repr(deciding_settings(ours)) == repr(deciding_settings(theirs))
-        )
-    )
+    ours, theirs = settings_with(first), settings_with({**first, "a": second})
+    our_values, their_values = deciding_settings(ours), deciding_settings(theirs)
+    is_same_value = our_values == their_values and repr(our_values) == repr(their_values)
+    is_same_run = fingerprint(ours, "d") == fingerprint(theirs, "d")
+    assert is_same_run == (differences(ours, theirs) == []) == is_same_value
     backwards = Settings(dict(reversed(ours.values.items())), ours.origin, "other")
     assert fingerprint(backwards, "d") == fingerprint(ours, "d")

@@ -1,10 +1,12 @@
-"""A section of settings for data: the source it names, that source's keywords, each value in its own form."""
+"""The settings of the data: a section names its source, takes that source's keywords, and holds each value in its form.
+
+A source is one file of `sources/`, found by its name. Its keywords are those of its function `load`, read from the
+text of the file, so that nothing is imported before it is used.
+"""
 
 import ast
 import functools
 import importlib
-import inspect
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,8 @@ from typing import Any
 from cnn_vit import settings
 from cnn_vit.data.base.parts import SourceOptions
 from cnn_vit.errors import UserError, unknown
+from cnn_vit.settings import signatures
+from cnn_vit.settings.signatures import Keyword
 from cnn_vit.settings.values import KINDS, check_value
 
 SOURCES = Path(__file__).with_name("sources")
@@ -20,55 +24,53 @@ DEFAULTS = {key.removeprefix("data."): row.default for key, row in settings.KEYS
 
 
 def names() -> dict[str, str]:
-    """Names of the sources and what each is, one line."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("[!_]*.py"))}
-    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
+    """Lists the sources, and of each the first line of its docstring: what it is."""
+    return {path.stem: signatures.read_summary(path) for path in sorted(SOURCES.glob("[!_]*.py"))}
 
 
 @functools.cache
-def keywords(name: str) -> dict[str, tuple[Any, str, str]]:
-    """Keywords of a source, read from its text: (default, type as written, meaning from the docstring)."""
-    if name not in names():
-        raise unknown("data source", name, names())
-    body = ast.parse((SOURCES / f"{name}.py").read_text(encoding="utf-8")).body
-    load = next(node for node in body if isinstance(node, ast.FunctionDef) and node.name == "load")
-    meaning = meanings(ast.get_docstring(load) or "")
-    return {
-        word.arg: (
-            inspect.Parameter.empty if default is None else ast.literal_eval(default),
-            ast.unparse(word.annotation) if word.annotation else "",
-            meaning.get(word.arg, ""),
-        )
-        for word, default in zip(load.args.kwonlyargs, load.args.kw_defaults, strict=True)
-    }
+def read_keywords(source: str) -> dict[str, Keyword]:
+    """Reads the keywords of a source from the text of its file.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    if source not in names():
+        raise unknown("data source", source, names())
+    return signatures.read_keywords(signatures.parse_file(SOURCES / f"{source}.py"), "load")
 
 
-def meanings(docstring: str) -> dict[str, str]:
-    """The lines under `Args:`, a sentence per argument."""
-    block = docstring.partition("Args:\n")[2].split("\n\n")[0]
+def keywords(source: str) -> dict[str, tuple[Any, str, str]]:
+    """Returns what `read_keywords` reads as (default, type as written, meaning from the docstring)."""
     return {
-        name: " ".join(text.split())
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", block, flags=re.MULTILINE)
+        name: (keyword.default, keyword.annotation, keyword.meaning) for name, keyword in read_keywords(source).items()
     }
 
 
 def complete_section(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section with every common key and the source's keywords, each of its type."""
-    name = section.get("name")
-    if not isinstance(name, str):
-        raise UserError(f"data.name is {name!r}; it takes {' or '.join(names())}")
-    known = keywords(name)
+    """Completes a section of data settings: every common key and every keyword of the source, each of its type.
+
+    Args:
+        section: settings without `data.`, the source's name among them; what is left out gets its default.
+
+    Raises:
+        UserError: an unknown source or keyword, or a value that it does not take.
+    """
+    source = section.get("name")
+    if not isinstance(source, str):
+        raise UserError(f"data.name is {source!r}; it takes {' or '.join(names())}")
+    source_takes = read_keywords(source)
     for key in section:
-        if key not in DEFAULTS and key not in known:
-            raise unknown("setting", f"data.{key}", [f"data.{one}" for one in (*DEFAULTS, *known)])
-    final = {**DEFAULTS, **{key: default for key, (default, _, _) in known.items()}}
+        if key not in DEFAULTS and key not in source_takes:
+            raise unknown("setting", f"data.{key}", [f"data.{choice}" for choice in (*DEFAULTS, *source_takes)])
+    complete = DEFAULTS | {name: keyword.default for name, keyword in source_takes.items()}
     for key, value in section.items():
-        row = settings.KEYS.get(f"data.{key}")
-        if row or not is_default(value, known[key][0]):
-            final[key] = (
-                check_value(f"data.{key}", row, value, where="given") if row else fit_keyword(key, known[key][1], value)
-            )
-    return final
+        common = settings.KEYS.get(f"data.{key}")
+        if common:
+            complete[key] = check_value(f"data.{key}", common, value, where="given")
+        elif not is_default(value, source_takes[key].default):
+            complete[key] = fit_keyword(source_takes[key], value)
+    return complete
 
 
 def is_default(value: Any, default: Any) -> bool:
@@ -76,35 +78,50 @@ def is_default(value: Any, default: Any) -> bool:
     return type(value) is type(default) and value == default
 
 
-def fit_keyword(key: str, kind: str, value: Any) -> Any:
-    """A keyword's value in its own form: `kind` is int, float, bool, str or Literal['a', 'b'], as written."""
-    if kind.startswith("Literal["):
-        choices = ast.literal_eval(f"({kind[8:-1]},)")
-        if value in choices:
-            return value
-        raise UserError(f"data.{key} is {settings.quote_value(value)}; it takes {' or '.join(choices)}")
-    rule = KINDS[{"str": "text"}.get(kind, kind)]
+def fit_keyword(keyword: Keyword, value: Any) -> Any:
+    """Brings the value of a source's keyword into its own form.
+
+    Args:
+        keyword: its annotation is int, float, bool, str or Literal['a', 'b'], or a name of `values.KINDS`.
+        value: what a recipe or a command line gives.
+
+    Raises:
+        UserError: the keyword takes something else.
+    """
+    sentence = f"data.{keyword.name} is {settings.quote_value(value)}; it takes"
+    if keyword.annotation.startswith("Literal["):
+        choices = ast.literal_eval(f"({keyword.annotation.removeprefix('Literal[').removesuffix(']')},)")
+        if value not in choices:
+            raise UserError(f"{sentence} {' or '.join(choices)}")
+        return value
+    kind = KINDS["text" if keyword.annotation == "str" else keyword.annotation]
     try:
-        return rule.fit(value)
+        return kind.fit(value)
     except (ValueError, TypeError) as error:
-        raise UserError(f"data.{key} is {settings.quote_value(value)}; it takes {rule.phrase}") from error
+        raise UserError(f"{sentence} {kind.phrase}") from error
 
 
-def source_keywords(final: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of the source alone."""
-    return {key: final[key] for key in keywords(final["name"])}
+def source_keywords(complete: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keywords of the source alone, of a section that `complete_section` completed."""
+    return {key: complete[key] for key in read_keywords(complete["name"])}
 
 
 def source_module(name: str) -> ModuleType:
-    """The module of a source."""
+    """Imports the module of a source."""
     return importlib.import_module(f"cnn_vit.data.sources.{name}")
 
 
-def source_options(final: Mapping[str, Any]) -> SourceOptions:
-    """The common settings that a source may look at."""
-    return SourceOptions(final["path"], height_and_width(final["image_size"]), final["channels"], final["classes"])
+def source_options(complete: Mapping[str, Any]) -> SourceOptions:
+    """Returns the common settings that a source may look at, of a section that `complete_section` completed."""
+    image_size = height_and_width(complete["image_size"])
+    return SourceOptions(complete["path"], image_size, complete["channels"], complete["classes"])
 
 
 def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """(height, width) of an image size."""
-    return (image_size, image_size) if isinstance(image_size, int) else image_size and (image_size[0], image_size[1])
+    """Returns the (height, width) in pixels that an image size stands for; None for None, which leaves it open."""
+    if image_size is None:
+        return None
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    return height, width

@@ -1,7 +1,7 @@
 """The door to the disk: whatever the package writes goes through here (and, for arrays of a checkpoint, through Orbax).
 
-A file is either the old one or the new one, never half of both: it is written under a temporary name beside its own,
-flushed to the disk and renamed. Every `OSError` leaves as a `SurroundingsError` that names the path.
+A file is either the old one or the new one, never half of both: it is written under a temporary name beside its final
+one, flushed to the disk and renamed. Every `OSError` leaves as a `SurroundingsError` that names the path.
 """
 
 import contextlib
@@ -26,12 +26,18 @@ import numpy as np
 from cnn_vit.errors import SurroundingsError, UserError
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # .NAME.PID.tmp
-AGAIN = "then give the same command again"
+AGAIN = "then give the same command again"  # the end of a remedy
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # some network file systems cannot flush a folder
 
 
 def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> SurroundingsError:
-    """The sentence for an error of the operating system at a path; `needed` is what is written there, in bytes."""
+    """Makes the error with a sentence and a remedy for an error of the operating system.
+
+    Args:
+        error: what the operating system raised.
+        path: the file or folder that it is about.
+        needed: the size in bytes of what was to be written there; None where that is not known.
+    """
     size = f"{path} needs {needed:,} bytes" if needed is not None else f"{path} cannot grow"
     match error.errno:
         case errno.ENOSPC:
@@ -40,8 +46,10 @@ def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> S
             return SurroundingsError(f"Disk quota exceeded: {size}; make room, {AGAIN}")
         case errno.EFBIG:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            most = f" of {limit:,} bytes" if limit != resource.RLIM_INFINITY else ""
-            return SurroundingsError(f"File too large: {size}, above the limit{most}; raise it (ulimit -f), {AGAIN}")
+            bytes_allowed = f" of {limit:,} bytes" if limit != resource.RLIM_INFINITY else ""
+            return SurroundingsError(
+                f"File too large: {size}, above the limit{bytes_allowed}; raise it (ulimit -f), {AGAIN}"
+            )
         case errno.EROFS:
             return SurroundingsError(f"{path} is on a read-only file system; choose another folder")
         case errno.EACCES | errno.EPERM:
@@ -59,16 +67,16 @@ def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> S
 
 
 def free_bytes(path: Path) -> str:
-    """Free bytes of the disk under a path, which need not exist yet."""
+    """Says how many bytes are free on the disk of a path, which need not exist yet."""
     with contextlib.suppress(OSError):
-        there = next(place for place in (path, *path.parents) if place.exists())
-        return f"{shutil.disk_usage(there).free:,}"
+        existing = next(place for place in (path, *path.parents) if place.exists())
+        return f"{shutil.disk_usage(existing).free:,}"
     return "not enough"
 
 
 @contextlib.contextmanager
 def os_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
-    """Turns an `OSError` into a `SurroundingsError` that names the path."""
+    """Turns an `OSError` into a `SurroundingsError` that names the path; arguments as of `from_os_error`."""
     try:
         yield
     except OSError as error:
@@ -76,65 +84,89 @@ def os_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
 
 
 def write(path: Path, content: bytes | memoryview | str) -> None:
-    """Writes a whole file, and the folders above it; after a power cut it holds all of the old or all of the new."""
-    data = content.encode() if isinstance(content, str) else content
+    """Writes a whole file, and makes the folders above it.
+
+    After a power cut the file holds all of the old content or all of the new.
+
+    Args:
+        path: the file.
+        content: bytes, or a text that is written in UTF-8.
+    """
+    encoded = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with os_errors(path, needed=len(data)):
+    with os_errors(path, needed=len(encoded)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                file.write(data)
+                file.write(encoded)
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # the content is on the disk before the name points to it
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-    fsync(path.parent)
+    fsync(path.parent)  # the new name is on the disk as well
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON, keys sorted; a `ValueError` where it holds nan or inf, which JSON has not."""
+    """Writes a value as JSON with sorted keys; `ValueError` where it holds nan or inf, which JSON does not have."""
     write(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; `SurroundingsError` where it cannot be read, `UserError` where it is not JSON."""
+    """Reads a JSON file.
+
+    Raises:
+        SurroundingsError: it cannot be read.
+        UserError: it is not JSON.
+    """
     with os_errors(path):
-        data = path.read_bytes()
+        content = path.read_bytes()
     try:
-        return json.loads(data)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); mend it or remove it") from error
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as `.npz`, the same bytes for the same arrays; a `ValueError` for an array of objects."""
+    """Writes named arrays as `.npz`, the same bytes for the same arrays; `ValueError` for an array of objects."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
+            # a member that is opened by its name is dated 1980: no clock gets into the bytes
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # type: ignore[arg-type]
     write(path, buffer.getvalue())
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `write_npz` wrote; errors as of `read_json`."""
+    """Reads the named arrays of a file that `write_npz` wrote.
+
+    Raises:
+        SurroundingsError: it cannot be read.
+        UserError: it is damaged.
+    """
     with os_errors(path):
-        data = path.read_bytes()
+        content = path.read_bytes()
+    arrays = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {
-                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
-                for name in archive.namelist()
-            }
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for name in archive.namelist():
+                member = io.BytesIO(archive.read(name))
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
+    # what damaged bytes raise, according to where the damage is
     except (ValueError, LookupError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not as it was written ({error}); put it back from a copy or remove it") from error
 
 
 class AppendFile:
-    """A file open for growing at its end; a line is visible to others as soon as it is written."""
+    """A file that is open for growing at its end; other processes see a line as soon as it is written.
+
+    Args:
+        path: the file, which is made with the folders above it where it does not exist.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -143,11 +175,11 @@ class AppendFile:
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
     def write(self, content: bytes | str) -> None:
-        """Adds bytes or text at the end."""
-        data = content.encode() if isinstance(content, str) else content
-        with os_errors(self.path, needed=len(data)):
-            while data:
-                data = data[os.write(self._handle, data) :]
+        """Adds bytes, or a text in UTF-8, at the end."""
+        rest = content.encode() if isinstance(content, str) else content
+        with os_errors(self.path, needed=len(rest)):
+            while rest:  # the operating system may take only a part at a time
+                rest = rest[os.write(self._handle, rest) :]
 
     def flush(self) -> None:
         """Returns once everything written is on the disk."""
@@ -155,10 +187,10 @@ class AppendFile:
             os.fsync(self._handle)
 
     def close(self) -> None:
-        """Flushes and closes; nothing where it is closed already."""
+        """Flushes the file to the disk and closes it; does nothing where it is closed already."""
         if self._handle < 0:
             return
-        handle, self._handle = self._handle, -1
+        handle, self._handle = self._handle, -1  # closed from here on, whatever fails below
         with os_errors(self.path):
             try:
                 os.fsync(handle)
@@ -167,47 +199,51 @@ class AppendFile:
 
 
 def open_append(path: Path) -> AppendFile:
-    """Opens a file for growing at its end, making it and the folders above it."""
+    """Opens a file for growing at its end; makes it, and the folders above it, where it does not exist."""
     return AppendFile(path)
 
 
 def append_line(path: Path, facts: Mapping[str, Any]) -> None:
-    """Adds one line of JSON, keys sorted, and returns once it is on the disk. A torn last line keeps to itself."""
+    """Adds one line of JSON with sorted keys, and returns once it is on the disk.
+
+    A last line that a killed process left without its end is ended first.
+    """
     with os_errors(path):
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        is_torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
     file = open_append(path)
     try:
-        file.write("\n" * torn + json.dumps(facts, sort_keys=True, allow_nan=False) + "\n")
+        line = json.dumps(facts, sort_keys=True, allow_nan=False) + "\n"
+        file.write("\n" + line if is_torn else line)
     finally:
         file.close()
 
 
 def truncate(path: Path, size: int) -> None:
-    """Keeps the first `size` bytes of a file."""
+    """Cuts a file to its first `size` bytes, and returns once that is on the disk."""
     with os_errors(path), open(path, "r+b") as file:
         file.truncate(size)
         os.fsync(file.fileno())
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a file or folder another name on the same disk; the folder it leaves and the one it enters are flushed."""
+    """Gives a file or folder another name on the same disk, and returns once both folders' names are on the disk."""
     with os_errors(source):
         os.rename(source, target)
-    for folder in {source.parent, target.parent}:
+    for folder in {source.parent, target.parent}:  # a set, for they may be the same
         fsync(folder)
 
 
 def remove(path: Path) -> None:
-    """Removes a file, or a folder with all that is in it; nothing where there is none."""
+    """Removes a file, or a folder with all that is in it; does nothing where there is none."""
     with os_errors(path):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink():  # of a link only the link goes
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
 
 def fsync(path: Path) -> None:
-    """Returns once a file, or the list of a folder's names, is on the disk."""
+    """Returns once a file's content, or the list of a folder's names, is on the disk."""
     with os_errors(path):
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -220,65 +256,82 @@ def fsync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Returns the sha256 of a file's content, in hexadecimal."""
     with os_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_temporary(folder: Path) -> None:
-    """Removes what a killed `write` left in a folder; only for the holder of its lock, as no other may be writing."""
+    """Removes the temporary files that a killed `write` left in a folder.
+
+    Only the holder of the folder's lock may call it, for no other process may be writing there.
+    """
+    leftovers: list[Path] = []
     with os_errors(folder):
-        left = [entry for entry in folder.iterdir() if TEMPORARY.fullmatch(entry.name)] if folder.is_dir() else []
-    for path in left:
+        if folder.is_dir():
+            leftovers = [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]
+    for path in leftovers:
         remove(path)
 
 
 def ensure_writable(folder: Path, *, needed: int = 1) -> None:
-    """Refuses, by name, a folder that cannot be written or has not `needed` bytes left; makes the folder."""
+    """Makes a folder, and checks that it can be written.
+
+    Args:
+        folder: the folder.
+        needed: the bytes that have to be free on its disk.
+
+    Raises:
+        SurroundingsError: it cannot be written, has too few bytes left, or has a name that is not UTF-8.
+    """
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:  # Orbax would give up at the first checkpoint
-        raise SurroundingsError(f"{folder} is no name in UTF-8; choose another, or set LC_ALL=C.UTF-8") from error
-    path = folder / f".probe.{os.getpid()}.tmp"
+        raise SurroundingsError(f"{folder} is not a name in UTF-8; choose another, or set LC_ALL=C.UTF-8") from error
+    probe = folder / f".probe.{os.getpid()}.tmp"
     with os_errors(folder, needed=needed):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            path.write_bytes(b"1")
+            probe.write_bytes(b"1")
         finally:
-            path.unlink(missing_ok=True)
-        if shutil.disk_usage(folder).free < needed:
+            probe.unlink(missing_ok=True)
+        if shutil.disk_usage(folder).free < needed:  # raised as the system does, so that it is told alike
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Lock:
-    """A folder for one process at a time: a kernel lock on the file at `path`, which holds the owner's pid and host.
+    """Keeps a folder for one process at a time: a kernel lock on a file in it, which holds the owner's pid and host.
 
-    The kernel drops it however the owner ends, kill -9 included, so no stale lock can be left; the file stays.
-    `SurroundingsError` where another process holds it, by its pid and host, and where the file system has no such lock.
+    The kernel drops the lock however the owner ends, kill -9 included, so no stale lock can be left; the file stays.
 
     Args:
         path: the file.
-        wait: where another process holds it, takes a sentence that names it, and the lock is waited for.
+        on_wait: called with a sentence that names the owner where another process holds the lock, which is then
+            waited for; None: that is an error.
+
+    Raises:
+        SurroundingsError: another process holds the lock, or the file system has no such locks.
     """
 
-    def __init__(self, path: Path, *, wait: Callable[[str], None] | None = None):
+    def __init__(self, path: Path, *, on_wait: Callable[[str], None] | None = None):
         with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            self._take(path, wait)
+            self._acquire(path, on_wait)
         except BaseException:
             self.release()
             raise
 
-    def _take(self, path: Path, wait: Callable[[str], None] | None) -> None:
+    def _acquire(self, path: Path, on_wait: Callable[[str], None] | None) -> None:
+        """Locks the open file and writes this process into it."""
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # NB: fails at once where it is taken
         except BlockingIOError as error:
             in_use = f"{path.parent} is in use by {self._owner()}"
-            if not wait:
+            if not on_wait:
                 raise SurroundingsError(f"{in_use}; wait for it or stop it") from error
-            wait(f"{in_use}; waiting for it")
+            on_wait(f"{in_use}; waiting for it")
             with os_errors(path):
                 fcntl.flock(self._handle, fcntl.LOCK_EX)
         except OSError as error:
@@ -287,15 +340,16 @@ class Lock:
                 "each other; choose a folder on a local disk"
             ) from error
         with os_errors(path):
-            os.ftruncate(self._handle, 0)
+            os.ftruncate(self._handle, 0)  # the file still names its last owner
             os.pwrite(self._handle, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
     def _owner(self) -> str:
+        """Names the process that the file tells as the owner, as a sentence does."""
         owner = os.pread(self._handle, 512, 0).decode(errors="replace").split()
         return "process {} on {}".format(*owner) if len(owner) == 2 else "another process"
 
     def release(self) -> None:
-        """Lets others have the folder; nothing where it is released already."""
+        """Lets other processes have the folder; does nothing where it is released already."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""What is said of a download, on stderr."""
+"""What a download says on its way, on stderr."""
 
 import contextlib
 import sys
@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterator
 
 
 def note(sentence: str) -> None:
-    """Says a sentence; nothing where nobody can read it."""
+    """Prints a sentence to stderr; does nothing where nobody can read it."""
     with contextlib.suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Takes the number of bytes that are there: a bar on a terminal, elsewhere a line at each tenth."""
+    """Shows how far a download is: a bar on a terminal, elsewhere a line at each tenth.
+
+    Args:
+        name: what is downloaded.
+        size: its size in bytes.
+
+    Yields:
+        The function to call with the number of bytes that have arrived.
+    """
     if not sys.stderr.isatty():
-        yield tenths(name, size)
+        yield print_tenths(name, size)
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -32,14 +40,15 @@ def progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def tenths(name: str, size: int) -> Callable[[int], None]:
-    """A line at each tenth of a size."""
-    said = 0
+def print_tenths(name: str, size: int) -> Callable[[int], None]:
+    """Makes the function that prints a line at each tenth of a size, when it is called with the bytes so far."""
+    printed = 0  # tenths
 
-    def told(done: int) -> None:
-        nonlocal said
-        if done * 10 // size > said:
-            said = done * 10 // size
-            note(f"{name}: {10 * said} % of {size / 1e6:,.1f} MB")
+    def on_progress(done: int) -> None:
+        nonlocal printed
+        tenths = done * 10 // size
+        if tenths > printed:
+            printed = tenths
+            note(f"{name}: {10 * tenths} % of {size / 1e6:,.1f} MB")
 
-    return told
+    return on_progress

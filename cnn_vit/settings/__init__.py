@@ -1,9 +1,10 @@
 """Settings: a recipe, its words and the command line become one checked, explained, fingerprinted set of values.
 
-load("configs/cifar_resnet.py:56", ["seed=1"])   final settings, flat
-steps("20 epochs", ...), Every("1 epochs", ...)  durations in steps
-fingerprint, differences                         whether two runs are the same
-to_json, from_json                               a run folder's config.json
+load("configs/cifar_resnet.py:56", ["seed=1"])    the settings of a run, flat
+steps("20 epochs", ...), Every("1 epochs", ...)   durations in steps
+fingerprint, differences                          whether two runs are the same
+to_json, from_json                                a run folder's config.json
+signatures.read_keywords(module, name)            what a function or a class takes, read from the text of its file
 """
 
 from cnn_vit.settings.durations import Every, steps

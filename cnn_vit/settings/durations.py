@@ -1,6 +1,6 @@
-"""Durations carry their unit: "20 epochs", "4000 steps", "1e6 examples"; a bare number is steps.
+"""Durations with their unit: "20 epochs", "4000 steps", "1e6 examples"; a bare number counts steps.
 
-Exact arithmetic on fractions: 0.1 epochs of 1,000 examples are 100 examples, on every machine.
+The arithmetic is exact, on fractions: 0.1 epochs of 1,000 examples are 100 examples on every machine.
 """
 
 import math
@@ -10,69 +10,98 @@ from fractions import Fraction
 from cnn_vit.errors import UserError
 
 UNITS = ("steps", "epochs", "examples")
-WRITTEN = re.compile(r"([0-9][0-9_]{0,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(e[+-]?[0-9]{1,2})?\s*([a-z]*)", re.I | re.A)
-MOST_STEPS = 2**31 - 1  # the state counts steps in int32
+DURATION = re.compile(
+    r"(?P<number>[0-9][0-9_]{0,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?P<exponent>e[+-]?[0-9]{1,2})?\s*(?P<unit>[a-z]*)",
+    re.IGNORECASE | re.ASCII,
+)
+MAX_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
 def parse_duration(amount: str | int | float) -> tuple[Fraction, str]:
-    """The number and the unit of a duration.
+    """Parses a duration into its number and its unit, "steps", "epochs" or "examples".
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a duration.
     """
     if isinstance(amount, bool) or not isinstance(amount, str | int | float):
-        raise ValueError(f"{amount!r} is no duration")
-    found = WRITTEN.fullmatch(str(amount).strip())
-    unit = found and {"": "steps", **{name: name for name in UNITS}, **{name[:-1]: name for name in UNITS}}.get(
-        found[3].lower()
-    )
-    if not found or not unit:
-        raise ValueError(f"{amount!r} is no duration")
-    return Fraction(found[1].rstrip(".") + (found[2] or "")), unit
+        raise ValueError(f"{amount!r} is not a duration")
+    match = DURATION.fullmatch(str(amount).strip())
+    if not match:
+        raise ValueError(f"{amount!r} is not a duration")
+    word = match["unit"].lower() or "steps"
+    unit = word if word.endswith("s") else f"{word}s"  # "1 epoch" is as good as "1 epochs"
+    if unit not in UNITS:
+        raise ValueError(f"{amount!r} is not a duration")
+    # A fraction is not written with a point at its end: "3." is 3.
+    return Fraction(match["number"].rstrip(".") + (match["exponent"] or "")), unit
 
 
-def canonical(amount: str | int | float) -> str:
-    """The one way a duration is written: canonical("1e6 example") is "1000000 examples"."""
+def canonicalize_duration(amount: str | int | float) -> str:
+    """Returns the one way in which a duration is stored: "1000000 examples" for "1e6 example".
+
+    Raises:
+        ValueError: it is not a duration.
+    """
     number, unit = parse_duration(amount)
     return f"{number if number.denominator == 1 else float(number)} {unit}"
 
 
-def exact(amount: str | int | float, *, examples: int, batch: int) -> Fraction:
-    """Steps of a duration, a fraction of one included."""
-    number, unit = parse_duration(amount)
-    return number * {"steps": Fraction(1), "epochs": Fraction(examples, batch), "examples": Fraction(1, batch)}[unit]
-
-
-def steps(amount: str | int | float, *, examples: int, batch: int, key: str) -> int:
-    """Whole steps that a duration takes: ceil(amount * examples / batch).
+def exact_steps(amount: str | int | float, *, examples: int, batch: int) -> Fraction:
+    """Returns the steps that a duration takes, with the fraction of a step at its end.
 
     Args:
         amount: the duration.
-        examples: in one epoch.
-        batch: examples in one step.
-        key: the setting it stands for, for the error.
+        examples: the number of examples in one epoch.
+        batch: the number of examples in one step.
+    """
+    number, unit = parse_duration(amount)
+    steps_in_one = {"steps": Fraction(1), "epochs": Fraction(examples, batch), "examples": Fraction(1, batch)}
+    return number * steps_in_one[unit]
+
+
+def steps(amount: str | int | float, *, examples: int, batch: int, key: str) -> int:
+    """Returns the whole steps that a duration takes: ceil(amount * examples / batch).
+
+    Args:
+        amount: the duration.
+        examples: the number of examples in one epoch.
+        batch: the number of examples in one step.
+        key: the setting that holds the duration, for the error.
 
     Raises:
-        UserError: more steps than an int32 counts.
+        UserError: these are more steps than an int32 counts.
     """
-    found = math.ceil(exact(amount, examples=examples, batch=batch))
-    if found > MOST_STEPS:
-        raise UserError(f"{key} of {amount} is {found} steps; {MOST_STEPS} are the most")
-    return found
+    count = math.ceil(exact_steps(amount, examples=examples, batch=batch))
+    if count > MAX_STEPS:
+        raise UserError(f"{key} of {amount} is {count} steps; {MAX_STEPS} are the most")
+    return count
 
 
 class Every:
     """What happens every so often: at the first step at or after each multiple of a duration.
 
     Every 0.4 epochs of 10 steps fires at steps 4, 8, 12; every 1.5 steps at 2, 3, 5, 6, 8.
+
+    Args:
+        amount: the duration.
+        examples: the number of examples in one epoch.
+        batch: the number of examples in one step.
+        key: the setting that holds the duration, for the error.
+
+    Raises:
+        UserError: the duration is 0.
+
+    Attributes:
+        interval: the duration in steps, with the fraction of a step at its end.
     """
 
     def __init__(self, amount: str | int | float, *, examples: int, batch: int, key: str):
-        self.interval = exact(amount, examples=examples, batch=batch)
+        self.interval = exact_steps(amount, examples=examples, batch=batch)
         if self.interval <= 0:
             raise UserError(f"{key} of {amount} never comes round; make it longer than 0")
 
     def fires(self, step: int) -> bool:
         """Whether a multiple lies after step - 1 and not after step; steps count from 1."""
-        over, under = self.interval.denominator, self.interval.numerator
-        return step * over // under > (step - 1) * over // under
+        # Of a step, step * denominator // numerator is floor(step / interval), the number of multiples up to it.
+        numerator, denominator = self.interval.numerator, self.interval.denominator
+        return step * denominator // numerator > (step - 1) * denominator // numerator

@@ -1,17 +1,19 @@
-"""Settings on disk and side by side: their JSON, their fingerprint, how two differ, how one is explained."""
+"""Settings on disk and side by side: their JSON, their fingerprint, how two of them differ, what each one means."""
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnn_vit.errors import UserError
 from cnn_vit.settings.keys import KEYS, is_keyword
-from cnn_vit.settings.load import Settings, complete, fit_value
+from cnn_vit.settings.load import Settings, complete_settings, fit_value
 from cnn_vit.settings.values import quote_value
+
+STORED = {"recipe": str, "words": list, "values": dict, "origin": dict}  # the record's keys, with their types in JSON
 
 
 def to_json(settings: Settings) -> dict[str, Any]:
-    """Settings as plain JSON values, which `from_json` takes back."""
+    """Returns settings as plain JSON values, which `from_json` reads back."""
     return {
         "recipe": settings.recipe,
         "words": list(settings.words),
@@ -21,72 +23,103 @@ def to_json(settings: Settings) -> dict[str, Any]:
 
 
 def from_json(stored: Any) -> Settings:
-    """Settings from what `to_json` gave, checked as a recipe's are.
+    """Reads settings back from what `to_json` returned, checked as a recipe's are.
 
     Raises:
-        UserError: it is no such record, or a value in it is not what its key takes.
+        UserError: it is not such a record, or a value in it is not one that its key takes.
     """
-    kinds = {"recipe": str, "words": list, "values": dict, "origin": dict}
-    if not isinstance(stored, dict) or any(not isinstance(stored.get(name), kind) for name, kind in kinds.items()):
-        raise UserError(f"config.json holds {quote_value(stored)}; settings are stored as {', '.join(kinds)}")
+    if not isinstance(stored, dict) or any(not isinstance(stored.get(name), kind) for name, kind in STORED.items()):
+        raise UserError(f"config.json holds {quote_value(stored)}; settings are stored as {', '.join(STORED)}")
     for key in stored["values"]:
         if key not in KEYS and not is_keyword(key):
             raise UserError(
-                f"config.json sets {quote_value(key)}, which this version of cnn_vit does not know; use the version that "
-                "wrote it (environment.json beside it names the commit)"
+                f"config.json sets {quote_value(key)}, which this version of cnn_vit does not know; use the version "
+                "that wrote it (environment.json beside it names the commit)"
             )
-    found = {key: fit_value(key, value, where="config.json") for key, value in stored["values"].items()}
+    assignments = {key: fit_value(key, value, where="config.json") for key, value in stored["values"].items()}
     words = tuple(map(str, stored["words"]))
-    origin = {str(key): str(where) for key, where in stored["origin"].items()}
-    return complete(found, origin, recipe=stored["recipe"], words=words, name="config.json")
+    origins = {str(key): str(origin) for key, origin in stored["origin"].items()}
+    return complete_settings(assignments, origins, recipe=stored["recipe"], words=words, name="config.json")
 
 
 def tuples_as_lists(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
+    """Returns a value with its tuples as lists, at every depth, as JSON has them."""
     if isinstance(value, dict):
         return {key: tuples_as_lists(item) for key, item in value.items()}
-    return [tuples_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
+    if isinstance(value, tuple | list):
+        return [tuples_as_lists(item) for item in value]
+    return value
 
 
 def deciding_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that change results. Whole floats are ints here: 1.0 and 1 give the same run."""
-    return {
-        key: normalize(value) for key, value in settings.values.items() if is_keyword(key) or KEYS[key].changes_results
-    }
+    """Returns the settings that change results, values that mean the same in one form."""
+    deciding = {}
+    for key, value in settings.values.items():
+        if is_keyword(key) or KEYS[key].changes_results:
+            deciding[key] = normalize(value)
+    return deciding
 
 
 def normalize(value: Any) -> Any:
-    """The one form of values that mean the same."""
+    """Returns the one form of values that mean the same: a whole float is an int, for 1.0 and 1 give the same run."""
     if isinstance(value, tuple | list):
         return [normalize(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fingerprint(settings: Settings, data_fingerprint: str) -> str:
-    """sha256, in hex, of the canonical JSON of all that decides a run's results: settings and data."""
-    decides = {"settings": deciding_settings(settings), "data": data_fingerprint}
-    text = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Returns the sha256, in hexadecimal, of the canonical JSON of all that decides a run's results: settings and data.
+
+    Args:
+        settings: those of the run.
+        data_fingerprint: the sha256 of the data.
+    """
+    deciding = {"settings": deciding_settings(settings), "data": data_fingerprint}
+    text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
-    """A line per setting that differs and changes results: "optimizer.learning_rate: 0.1 here, 0.01 in the folder"."""
-    here, there = deciding_settings(ours), deciding_settings(theirs)
-    return [
-        f"{key}: {quoted_setting(ours, key)} here, {quoted_setting(theirs, key)} in the folder"
-        for key in {**here, **there}
-        if (key in here, repr(here.get(key))) != (key in there, repr(there.get(key)))
-    ]
+    """Lists the settings that differ and change results: "optimizer.learning_rate: 0.1 here, 0.01 in the folder".
+
+    Args:
+        ours: what the user asks for now.
+        theirs: what the run folder was started with.
+    """
+    our_values, their_values = deciding_settings(ours), deciding_settings(theirs)
+    lines = []
+    for key in our_values | their_values:
+        # As text, for True and 1 are equal in Python but differ in the fingerprint.
+        is_same = repr(our_values.get(key)) == repr(their_values.get(key))
+        if not is_same or (key in our_values) != (key in their_values):
+            lines.append(f"{key}: {quoted_setting(ours, key)} here, {quoted_setting(theirs, key)} in the folder")
+    return lines
 
 
 def quoted_setting(settings: Settings, key: str) -> str:
-    """A setting as a sentence quotes it."""
+    """Returns the value of a setting as a sentence quotes it, or "not set"."""
     return quote_value(settings[key]) if key in settings.values else "not set"
 
 
-def explain(settings: Settings) -> list[tuple[str, Any, str, str]]:
-    """Key, value, origin and meaning of every setting; keywords of the model and the source have no meaning here."""
+class ExplainedSetting(NamedTuple):
+    """A setting as `explain` lists it.
+
+    Attributes:
+        key: its name, `data.batch_size`.
+        value: its value.
+        origin: where the value comes from, as in `Settings`.
+        meaning: what it does; "" for a keyword of the model or the source, which only they know.
+    """
+
+    key: str
+    value: Any
+    origin: str
+    meaning: str
+
+
+def explain(settings: Settings) -> list[ExplainedSetting]:
+    """Lists every setting with its origin and meaning."""
     return [
-        (key, value, settings.origin[key], KEYS[key].meaning if key in KEYS else "")
+        ExplainedSetting(key, value, settings.origin[key], KEYS[key].meaning if key in KEYS else "")
         for key, value in settings.values.items()
     ]

@@ -1,4 +1,4 @@
-"""Names, keywords and settings of networks: what is taken, and one sentence for what is not."""
+"""Names, keywords and settings of networks: which are accepted, and one sentence for each that is not."""
 
 import inspect
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from cnn_vit import models
 from cnn_vit.errors import UserError
 
-ALL = [
+NAMES = [
     *(f"{family}/{variant}" for family, variants in models.names().items() for variant in variants),
     "cifar_resnet/20-b",
     "resnet/50-v1",
@@ -19,38 +19,40 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_text_of_a_family_says_what_its_signature_says(name):
     module = sys.modules[models.variant(name).func.__module__]
-    real, read = models.keywords(name), models.keyword_table(name)
-    assert list(real) == list(read)
-    for key, (default, kind, meaning) in read.items():
-        assert default == real[key].default
-        assert eval(kind, vars(module)) == real[key].annotation
-        assert len(meaning.split()) >= 1
-        assert not meaning.endswith(":")
+    parameters, keywords = models.keywords(name), models.read_keywords(name)
+    assert list(parameters) == list(keywords)
+    for key, keyword in keywords.items():
+        assert keyword.name == key
+        assert keyword.default == parameters[key].default
+        assert eval(keyword.annotation, vars(module)) == parameters[key].annotation
+        assert len(keyword.meaning.split()) >= 1
+        assert not keyword.meaning.endswith(":")
+        assert models.keyword_table(name)[key] == (keyword.default, keyword.annotation, keyword.meaning)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_keyword_is_named_and_typed_and_every_variant_takes_colors_and_size(name):
     parameters = inspect.signature(models.variant(name).func.__init__).parameters.values()
     assert not [p for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    found = models.keywords(name)
-    assert {"channels", "image_size"} <= found.keys()
-    assert "num_classes" not in found
-    assert not [key for key, parameter in found.items() if parameter.default is parameter.empty]
+    keywords = models.keywords(name)
+    assert {"channels", "image_size"} <= keywords.keys()
+    assert "num_classes" not in keywords
+    assert not [key for key, parameter in keywords.items() if parameter.default is parameter.empty]
 
 
 def test_every_family_has_a_test_variant():
-    found = models.names()
-    assert found.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "resnet", "vit"}
-    assert all("test" in variants for variants in found.values())
-    assert {"B16", "So400m14", "H14"} <= set(found["vit"])
+    variants_by_family = models.names()
+    assert variants_by_family.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "resnet", "vit"}
+    assert all("test" in variants for variants in variants_by_family.values())
+    assert {"B16", "So400m14", "H14"} <= set(variants_by_family["vit"])
 
 
 def test_names_and_meanings_are_read_without_jax():
     program = (
-        "import sys; from cnn_vit import models; models.names(); models.described('vit/B16-gap'); "
+        "import sys; from cnn_vit import models; models.names(); models.read_keywords('vit/B16-gap'); "
         "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -64,12 +66,10 @@ def test_a_patch_side_stands_behind_the_size():
 
 
 def test_suffixes_chain():
-    found = models.keywords("vit/B16-tok-pre_logits")
-    assert (found["pool"].default, found["token_position"].default, found["pre_logits"].default) == (
-        "token",
-        False,
-        True,
-    )
+    keywords = models.keywords("vit/B16-tok-pre_logits")
+    assert keywords["pool"].default == "token"
+    assert keywords["token_position"].default is False
+    assert keywords["pre_logits"].default is True
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ DATA = {"num_classes": 10, "channels": 3, "image_size": 32}
         ({"filters": "16"}, "model.filters='16' is not a whole number"),
     ],
 )
-def test_the_check_refuses_what_is_no_setting_of_the_model(settings, sentence):
+def test_the_check_refuses_what_is_not_a_setting_of_the_model(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         models.check("cifar_resnet/20", settings, **DATA)
 
