@@ -1,14 +1,14 @@
 """cnn_vit: the honest CNN-and-ViT laboratory in JAX.
 
-The public verbs, each imported when it is first used:
+This package offers seven public verbs. Each is imported when it is first used, so that `import cnn_vit` stays fast:
 
-    build(name, num_classes, **changes)     a network, without values
-    load(run)                               a trained network from a run folder
-    batches(source, ...)                    (images, labels) from any data
-    train(settings, workdir)                a run: train, evaluate, checkpoint, resume
-    evaluate(network, source, split)        exact metrics of a split
-    predict(network, images)                class probabilities of images
-    describe(network_or_name, image_size)   layers, shapes, parameters, MACs, receptive fields
+    build(name, num_classes, **changes)     builds a network, without values
+    load(run)                               loads a trained network from a run folder
+    batches(source, ...)                    gives (images, labels) from any data
+    train(settings, workdir)                does a run: trains, evaluates, saves checkpoints, resumes
+    evaluate(network, source, split)        measures exact metrics on a split
+    predict(network, images)                gives the class probabilities of images
+    describe(network_or_name, image_size)   lists layers, shapes, parameters, MACs, receptive fields
 """
 
 import functools
@@ -27,15 +27,20 @@ __all__ = ["batches", "build", "describe", "evaluate", "load", "predict", "train
 
 
 def __getattr__(name: str):
+    """Imports the module of a public verb and returns the verb; Python calls this for names it does not find here.
+
+    Raises:
+        AttributeError: the name is not a public verb.
+    """
     if name not in VERBS:
         raise AttributeError(f"cnn_vit has no {name!r}; it has {', '.join(VERBS)}")
-    _settle()
+    _configure_cache()
     return getattr(importlib.import_module(VERBS[name]), name)
 
 
 @functools.cache
-def _settle() -> None:
-    """Hands on what the environment says of downloads, before the first verb is used; the command line does so too."""
+def _configure_cache() -> None:
+    """Tells the download cache, once, what the environment variables say of it; `__main__` does so for commands."""
     from cnn_vit import process
     from cnn_vit.files import cache
 

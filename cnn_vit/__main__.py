@@ -1,9 +1,12 @@
 """cnn-vit: train and understand CNNs and Vision Transformers; every number printed is measured.
 
-Settings are written --config.key=value or --config.key value. Dashes and underscores are the same in flags. Every
-command takes --json (one JSON object on stdout), --debug (tracebacks) and --help.
-Exit codes: 0 done; 2 the input is wrong; 3 the disk, the rights or another run are in the way; 4 training diverged;
-128+n stopped by signal n, which the same command resumes; 1 a fault of this program.
+Settings are written --config.key=value or --config.key value. Dashes and underscores are the same
+in flags. Every command takes --json (print one JSON object on stdout), --debug (show the traceback
+of an error) and --help.
+
+The exit code is 0 where all was done; 2 where the input is wrong; 3 where the disk, the rights or
+another run are in the way; 4 where training diverged; 128+n where signal n stopped the command,
+and the same command resumes the run; 1 where this program has a bug.
 """
 
 import argparse
@@ -24,37 +27,46 @@ from typing import Any, NoReturn
 from cnn_vit import cli, process
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError, unknown
 
-FAULT = 1  # exit code of a fault of this program
-SETTING = "--config."
+BUG = 1  # exit code of a bug in this program
+SETTING = "--config."  # what the flag of a setting begins with
+HELP_FLAGS = ("-h", "--help")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the words in one sentence, as everything else here does."""
+    """A parser of command lines that raises its complaint as a `UserError`, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse would print."""
-        for kind, what in (("int", "whole number"), ("float", "number")):
-            message = re.sub(rf"invalid {kind} value: (.*)", rf"\1 is no {what}", message)
+        """Raises the message that argparse would print before it ends the process."""
+        for kind, noun in (("int", "whole number"), ("float", "number")):
+            message = re.sub(rf"invalid {kind} value: (.*)", rf"\1 is not a {noun}", message)
         raise UserError(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. The last line on stderr is the one-line cause of any other than 0."""
+    """Runs one command and returns its exit code. For any code but 0, the last line on stderr is the one-line cause.
+
+    Args:
+        argv: the words of the command line without the program's name; None for those of this process.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     with repair_streams():
-        given = argparse.Namespace(debug="--debug" in words)
+        # The flag is looked up by hand: words that cannot be parsed shall show their traceback as well.
+        args = argparse.Namespace(debug="--debug" in words)
         try:
             with install_signal_handlers():
-                code = dispatch(words, given)
+                code = dispatch(words, args)
         except Exception as error:
-            code = report_failure(error, given)
+            code = report_failure(error, args)
         except KeyboardInterrupt as error:
-            code = report_failure(stopped_error(signal.SIGINT).with_traceback(error.__traceback__), given)
+            code = report_failure(stopped_error(signal.SIGINT).with_traceback(error.__traceback__), args)
         return code
 
 
+# Streams and signals --------------------------------------------------------------------------------------------------
+
+
 class ForgivingStream:
-    """Standard error as it is, but for what cannot be written: nobody is there to be told of that, and work goes on."""
+    """Standard error, but text that cannot be written is dropped: nobody reads it then, and the work goes on."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -63,31 +75,31 @@ class ForgivingStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes what can be written."""
+        """Writes a text or drops it; returns its number of characters in both cases."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes what can be flushed."""
+        """Writes out what is buffered, or drops it."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
 
 @contextlib.contextmanager
 def repair_streams() -> Iterator[None]:
-    """Standard streams that exist and write in any encoding; a closed one swallows what it is given.
+    """Within this context, stdout and stderr exist and take any character, however the process was started.
 
-    Their numbers are taken too: the next file opened would get a closed one's, and with it what C libraries print.
+    A stream that was closed is replaced by one that drops its text, and characters that the encoding of a stream lacks
+    are written as escapes. Afterwards the streams are those from before.
     """
-    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(spare)
+    occupy_standard_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout, stderr = (stream or io.StringIO() for stream in before)
-    for stream in (sys.stdout, stderr):
+    stdout, stderr = (stream or io.StringIO() for stream in before)  # Python sets a closed stream to None
+    for stream in (stdout, stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.stdout = stdout
     sys.stderr = ForgivingStream(stderr)  # type: ignore[assignment]  # all of a stream that anything here asks for
     try:
         yield
@@ -96,8 +108,22 @@ def repair_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def occupy_standard_descriptors() -> None:
+    """Opens the null device as file descriptor 0, 1 or 2 wherever the process was started without it.
+
+    Otherwise the next file that is opened would get that number, and with it whatever a C library prints.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+
+
 def flush_or_discard(stream: Any) -> None:
-    """Flushes a stream; what cannot be written goes nowhere, instead of to Python's own complaint at its end."""
+    """Writes out what a stream has buffered; where that fails, it goes to the null device.
+
+    Otherwise Python would try again when it ends, and print a complaint of its own.
+    """
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -106,89 +132,115 @@ def flush_or_discard(stream: Any) -> None:
 
 
 def stopped_error(number: int) -> StoppedError:
-    """The error for a signal that came while there was nothing to save."""
+    """Returns the error for a signal that came while there was nothing to save."""
     return StoppedError(number, f"stopped by {signal.Signals(number).name}; the same command starts again")
 
 
 @contextlib.contextmanager
 def install_signal_handlers() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command with a sentence, as Ctrl-C does; what `nohup` has it ignore stays so."""
+    """Within this context, SIGTERM and SIGHUP raise `StoppedError`, much as Ctrl-C raises KeyboardInterrupt.
 
-    def came(number: int, frame: FrameType | None) -> NoReturn:
+    A signal that is already handled or ignored, such as SIGHUP under `nohup`, is left alone. Outside the main thread
+    this does nothing, since Python lets the main thread alone install handlers.
+    """
+
+    def raise_stopped(number: int, frame: FrameType | None) -> NoReturn:
         raise stopped_error(number)
 
-    alone = threading.current_thread() is threading.main_thread()  # which alone may ask for signals
-    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if alone and signal.getsignal(one) == signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, came)
+    numbers: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, raise_stopped)
     try:
         yield
     finally:
-        for number in ours:
+        for number in numbers:
             signal.signal(number, signal.SIG_DFL)
 
 
-def dispatch(words: list[str], given: argparse.Namespace) -> int:
-    """Finds the command, reads its words into `given`, runs it or prints its help."""
-    known = cli.commands()
-    if not words or words[0] in ("-h", "--help"):
+# Words to calls -------------------------------------------------------------------------------------------------------
+
+
+def dispatch(words: list[str], args: argparse.Namespace) -> int:
+    """Finds the command that the words name, and runs it or prints its help.
+
+    Args:
+        words: the words of the command line without the program's name.
+        args: where the parsed words go, so that `main` has them even where the command fails.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: there is no such command, or it does not take these words.
+    """
+    commands = cli.find_commands()
+    if not words or words[0] in HELP_FLAGS:
         cli.print_line(program_help())
         return 0
-    if words[0] not in known:
-        raise unknown("command", words[0], [*known, "--help"])
-    module = importlib.import_module(f"cnn_vit.cli.{words[0]}")
+    name = words[0]
+    if name not in commands:
+        raise unknown("command", name, [*commands, "--help"])
+    module = importlib.import_module(f"cnn_vit.cli.{name}")
     rest, overrides = split_settings(words[1:])
-    parser = build_parser(words[0], module)
-    if {"-h", "--help"} & set(rest):
+    parser = build_parser(name, module)
+    if set(HELP_FLAGS) & set(rest):
         cli.print_line(command_help(parser, rest, overrides))
         return 0
-    _, extra = parser.parse_known_args(rest, given)
+    _, extra = parser.parse_known_args(rest, args)
     if extra:
-        raise unexpected_word(
-            words[0], extra[0], [flag for action in parser._actions for flag in action.option_strings]
-        )
-    if overrides and not hasattr(given, "config"):
-        raise UserError(f"{words[0]} takes no settings; leave out {SETTING}{overrides[0]}")
+        raise unexpected_word_error(name, extra[0], list(parser._option_string_actions))
+    if overrides and not hasattr(args, "config"):
+        raise UserError(f"{name} takes no settings; leave out {SETTING}{overrides[0]}")
     refuse_removed_folder()
-    given.overrides = overrides
-    given.prepared = process.prepare()
+    args.overrides = overrides
+    args.prepared = process.prepare()  # before the command imports jax
     from cnn_vit.files import cache
 
     cache.configure(**process.cache_environment())
-    return module.run(given) or 0
+    return module.run(args) or 0
 
 
-def unexpected_word(command: str, word: str, flags: list[str]) -> UserError:
-    """The error for a word that a command does not take, with what was probably meant."""
-    flag, _, value = word.partition("=")
-    if "--config" in flags:
-        if word.partition(":")[0].endswith(".py"):
-            return UserError(f"{command} takes no {word}; did you mean --config={word}?")
-        if (path := value if flag == "--data" else word) and os.path.exists(path):
-            return UserError(f"{command} takes no {word}; `cnn-vit new {cli.shell_quote(path)}` writes a recipe for it")
-    return unknown(f"{command} argument", flag, flags)
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts the words of a command from its settings: (["--workdir=a"], ["seed=1"]).
 
+    Args:
+        words: the words behind the command's name; a setting is `--config.key=value` or `--config.key value`.
 
-def refuse_removed_folder() -> None:
-    """Refuses to work from a folder that somebody has removed: no path would lead anywhere."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise SurroundingsError(f"the current folder is gone ({error.strerror}); go to another one (cd)") from error
+    Returns:
+        The words for the command's parser, with underscores in their flags, and "key=value" for each setting.
 
-
-def program_help() -> str:
-    """The help of the whole program."""
-    rows = [(name, cli.summary(path)) for name, path in cli.commands().items()]
-    wide = cli.terminal_width()
-    commands = cli.table(rows, indent="  ", width=wide)
-    return (
-        f"{cli.wrap(__doc__ or '', wide)}\n\nusage: cnn-vit COMMAND ...\n\n{commands}\n\nnext: cnn-vit COMMAND --help"
-    )
+    Raises:
+        UserError: a flag is written without its value.
+    """
+    rest: list[str] = []
+    overrides: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag.startswith(SETTING):
+            if not equals:
+                value = next(remaining, "--")
+                if value.startswith("--"):  # the next flag, or the end of the line
+                    raise UserError(f"{flag} has no value; write {flag}=VALUE")
+            overrides.append(f"{flag.removeprefix(SETTING)}={value}")
+        elif flag.startswith("--"):
+            if equals and not value:
+                raise UserError(f"{flag}= has no value; write {flag}=VALUE, or leave it out")
+            rest.append("--" + flag[2:].replace("-", "_") + equals + value)
+        else:
+            rest.append(word)
+    return rest, overrides
 
 
 def build_parser(name: str, module: ModuleType) -> Parser:
-    """The parser of a command's words."""
+    """Returns the parser for the words of a command.
+
+    Args:
+        name: the name of the command.
+        module: its file, with `arguments(parser)` and the help text as docstring.
+    """
     parser = Parser(
         prog=f"cnn-vit {name}",
         description=cli.wrap(module.__doc__ or "", cli.terminal_width()),
@@ -197,37 +249,66 @@ def build_parser(name: str, module: ModuleType) -> Parser:
         conflict_handler="resolve",
     )
     module.arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the answer as one JSON object")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words of the command, flags with underscores, apart from its settings: (["--workdir=a"], ["seed=1"])."""
-    rest: list[str] = []
-    overrides: list[str] = []
-    left = iter(words)
-    for word in left:
-        flag, equals, value = word.partition("=")
-        if flag.startswith(SETTING):
-            value = value if equals else next(left, "--")
-            if not equals and value.startswith("--"):
-                raise UserError(f"{flag} sets nothing; write {flag}=VALUE")
-            overrides.append(f"{flag.removeprefix(SETTING)}={value}")
-        elif flag.startswith("--"):
-            if equals and not value:
-                raise UserError(f"{flag}= names nothing; write {flag}=VALUE, or leave it out")
-            rest.append("--" + flag[2:].replace("-", "_") + equals + value)
-        else:
-            rest.append(word)
-    return rest, overrides
+def unexpected_word_error(command: str, word: str, flags: list[str]) -> UserError:
+    """Returns the error for a word that a command does not take, with what the user probably meant.
+
+    Args:
+        command: the name of the command.
+        word: the word as it was written.
+        flags: the flags that the command takes.
+    """
+    flag, _, value = word.partition("=")
+    if "--config" in flags:
+        if word.partition(":")[0].endswith(".py"):
+            return UserError(f"{command} does not take {word}; did you mean --config={word}?")
+        path = value if flag == "--data" else word
+        if path and os.path.exists(path):
+            remedy = f"`cnn-vit new {cli.shell_quote(path)}` writes a recipe for it"
+            return UserError(f"{command} does not take {word}; {remedy}")
+    return unknown(f"{command} argument", flag, flags)
+
+
+def refuse_removed_folder() -> None:
+    """Checks that the current folder still exists: no relative path would lead anywhere.
+
+    Raises:
+        SurroundingsError: the folder has been removed.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SurroundingsError(f"the current folder is gone ({error.strerror}); go to another one (cd)") from error
+
+
+# Help -----------------------------------------------------------------------------------------------------------------
+
+
+def program_help() -> str:
+    """Returns the help of the whole program: the docstring of this file, and a line for each command."""
+    width = cli.terminal_width()
+    rows = [(name, cli.read_summary(path)) for name, path in cli.find_commands().items()]
+    description = cli.wrap(__doc__ or "", width)
+    commands = cli.table(rows, indent="  ", width=width)
+    return f"{description}\n\nusage: cnn-vit COMMAND ...\n\n{commands}\n\nnext: cnn-vit COMMAND --help"
 
 
 def command_help(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) -> str:
-    """The help of a command, with every setting of the recipe where one is named."""
-    only = Parser(add_help=False, allow_abbrev=False)
-    only.add_argument("--config")
-    config = only.parse_known_args(rest)[0].config
+    """Returns the help of a command; where it takes a recipe and one is named, with every setting of that recipe.
+
+    Args:
+        parser: the parser of the command.
+        rest: its words, without settings.
+        overrides: its settings, "key=value" each.
+    """
+    # The command's own parser would refuse a line that asks for help and leaves out what it requires.
+    config_parser = Parser(add_help=False, allow_abbrev=False)
+    config_parser.add_argument("--config")
+    config = config_parser.parse_known_args(rest)[0].config
     if config is None or "--config" not in parser._option_string_actions:
         return parser.format_help()
     from cnn_vit.cli import _settings
@@ -235,35 +316,46 @@ def command_help(parser: Parser, rest: Sequence[str], overrides: Sequence[str]) 
     return f"{parser.format_help()}\n{_settings.settings_help(config, overrides)}"
 
 
-def report_failure(error: BaseException, given: argparse.Namespace) -> int:
-    """Says why in one last line on stderr; returns the exit code."""
+# Failures -------------------------------------------------------------------------------------------------------------
+
+
+def report_failure(error: BaseException, args: argparse.Namespace) -> int:
+    """Prints the cause of a failure as the last line on stderr, in one sentence, and returns the exit code.
+
+    An error that no user can cause is a bug: its traceback is saved in a file, which the sentence names.
+    """
     flush_or_discard(sys.stdout)
     if isinstance(error, BrokenPipeError):
-        return 128 + signal.SIGPIPE
-    if given.debug:
+        return 128 + signal.SIGPIPE  # as a shell expects of a program whose reader has gone; there is nothing to say
+    if args.debug:
         traceback.print_exception(error)
     if isinstance(error, UserError):
         for line in error.details:
             cli.print_note(cli.one_line(line))
         cli.print_note(cli.one_line(str(error)))
         return error.code
+    # This is how jax says that the machine has none of the devices that JAX_PLATFORMS asks for.
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
         cli.print_note(cli.one_line(process.no_device_sentence(str(error)), most=400))
         return SurroundingsError.code
     cause = cli.one_line(f"{type(error).__name__}: {error}", most=300)
-    cli.print_note(f"a fault of this program, {cause}; {save_traceback(error, given)}")
-    return FAULT
+    cli.print_note(f"this is a bug in cnn-vit, {cause}; {save_traceback(error, args)}")
+    return BUG
 
 
-def save_traceback(error: BaseException, given: argparse.Namespace) -> str:
-    """Puts the traceback into the run folder's `crash`, else into a temporary folder; says where it is."""
+def save_traceback(error: BaseException, args: argparse.Namespace) -> str:
+    """Saves a traceback in the folder `crash` of the run, or in a temporary folder where there is no run folder.
+
+    Returns:
+        Where it is, as the end of a sentence; where no file can be written, how to see it.
+    """
     import tempfile
 
     from cnn_vit import files
 
-    run = Path(getattr(given, "workdir", None) or os.devnull)
-    folder = run / "crash" if run.is_dir() else Path(tempfile.gettempdir()) / "cnn_vit_crash"
-    path = folder / f"traceback-{os.getpid()}.txt"
+    run_folder = Path(getattr(args, "workdir", None) or os.devnull)  # the null device is no folder
+    crash_folder = run_folder / "crash" if run_folder.is_dir() else Path(tempfile.gettempdir()) / "cnn_vit_crash"
+    path = crash_folder / f"traceback-{os.getpid()}.txt"
     try:
         files.write(path, "".join(traceback.format_exception(error)))
     except (UserError, OSError):

@@ -1,4 +1,7 @@
-"""The house: rooms lean only on rooms below them, and each effect has one door."""
+"""The rules of the house, executed: a room imports only rooms below it, and each effect on the world has one door.
+
+A room is a file or folder directly inside `cnn_vit`. Each rule is also shown to see what it forbids.
+"""
 
 import ast
 import re
@@ -9,6 +12,7 @@ import pytest
 TOP = Path(__file__).parents[1]
 PACKAGE = TOP / "cnn_vit"
 FILES = sorted(PACKAGE.rglob("*.py"))
+# The rooms on each floor, from the ground up.
 FLOORS = [
     {"errors"},
     {"files", "plots", "process", "settings", "trees"},
@@ -22,66 +26,74 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-of_the_package = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+for_each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
 def name_of(path: Path) -> str:
+    """The path of a file inside the package, such as "cli/train.py"."""
     return str(path.relative_to(PACKAGE))
 
 
 # Floors ---------------------------------------------------------------------------------------------------------------
 
 
-def above(package: str, level: int) -> str:
-    """The package that `level` dots stand for."""
+def parent_package(package: str, level: int) -> str:
+    """The package that so many dots stand for in a relative import of a file of `package`; one dot is the package."""
     return ".".join(package.split(".")[: len(package.split(".")) - level + 1])
 
 
-def imported_names(source: str, package: str) -> set[str]:
-    """Modules and names that a file imports, by full name, wherever in the file and in whatever spelling it does.
+def find_imported_names(source: str, package: str) -> set[str]:
+    """The full names of the modules and names that a file imports, anywhere in the file and in any spelling.
 
-    A bare text such as "cnn_vit.studies.sweep", "..studies" or f"cnn_vit.studies.{name}" counts: it is there for
-    `import_module`, `__import__` or `sys.modules`.
+    A text such as "cnn_vit.studies.sweep", "..studies" or f"cnn_vit.studies.{name}" counts as an import: it is there
+    for `import_module`, `__import__` or `sys.modules`.
+
+    Args:
+        source: the text of the file.
+        package: the package that holds the file, which relative imports start from.
     """
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = above(package, node.level) if node.level else ""
+            base = parent_package(package, node.level) if node.level else ""
             base = ".".join(part for part in (base, node.module) if part)
-            found |= {f"{base}.{alias.name}" for alias in node.names}
+            imported |= {f"{base}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if re.fullmatch(r"cnn_vit(\.\w+)*\.?", node.value) and node.value != "cnn_vit":
-                found.add(node.value)
-            elif dotted := re.fullmatch(r"(\.+)(\w[\w.]*)", node.value):
-                found |= {f"{above(package, len(dotted[1]))}.{dotted[2]}"} if len(dotted[1]) > 1 else set()
-    return found
+                imported.add(node.value)
+                continue
+            dotted = re.fullmatch(r"(\.+)(\w[\w.]*)", node.value)
+            if dotted and len(dotted[1]) > 1:  # one dot alone is the room itself, and common in file names
+                imported.add(f"{parent_package(package, len(dotted[1]))}.{dotted[2]}")
+    return imported
 
 
-def imports(source: str, package: str) -> set[str]:
-    """Rooms of cnn_vit that a file imports."""
-    names = imported_names(source, package)
+def find_imported_rooms(source: str, package: str) -> set[str]:
+    """The rooms of cnn_vit that a file imports; an error where it imports the public door."""
+    names = find_imported_names(source, package)
     if "cnn_vit" in names:
         raise AssertionError("import a room of cnn_vit, not the public door, which opens them all")
     return {name.split(".")[1] for name in names if name.startswith("cnn_vit.")}
 
 
-def upward(source: str, package: str, room: str) -> set[str]:
-    """Rooms that a file may not import: those not below its own."""
-    others = imports(source, package) - {room}
-    if unknown := others - FLOOR.keys():
+def find_upward_imports(source: str, package: str, room: str) -> set[str]:
+    """The rooms that a file imports though they do not lie below its own room."""
+    imported_rooms = find_imported_rooms(source, package) - {room}
+    unknown = imported_rooms - FLOOR.keys()
+    if unknown:
         raise AssertionError(f"{unknown}: import rooms, not what the public door offers")
-    return {other for other in others if FLOOR[other] >= FLOOR[room]}
+    return {imported for imported in imported_rooms if FLOOR[imported] >= FLOOR[room]}
 
 
-@of_the_package
+@for_each_file
 def test_imports_point_down(path):
     parts = path.relative_to(PACKAGE).parts
     room = parts[0].removesuffix(".py")
     if room == "__init__":
         return  # the public door looks into every room, lazily
-    assert not upward(path.read_text(), ".".join(["cnn_vit", *parts[:-1]]), room)
+    assert not find_upward_imports(path.read_text(), ".".join(["cnn_vit", *parts[:-1]]), room)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +117,7 @@ def test_imports_point_down(path):
     ],
 )
 def test_an_upward_import_is_seen_in_every_spelling(line):
-    assert upward(line, "cnn_vit.training", "training") == {"studies"}
+    assert find_upward_imports(line, "cnn_vit.training", "training") == {"studies"}
 
 
 @pytest.mark.parametrize(
@@ -119,14 +131,14 @@ def test_an_upward_import_is_seen_in_every_spelling(line):
     ],
 )
 def test_a_room_may_look_into_itself(line):
-    assert not upward(line, "cnn_vit.training", "training")
+    assert not find_upward_imports(line, "cnn_vit.training", "training")
 
 
 @pytest.mark.parametrize(
-    ("room", "other"), [("nn", "data"), ("settings", "trees"), ("transfer", "analysis"), ("cli", "__main__")]
+    ("room", "imported"), [("nn", "data"), ("settings", "trees"), ("transfer", "analysis"), ("cli", "__main__")]
 )
-def test_neighbors_and_upper_floors_are_refused(room, other):
-    assert upward(f"import cnn_vit.{other}", f"cnn_vit.{room}", room) == {other}
+def test_neighbors_and_upper_floors_are_refused(room, imported):
+    assert find_upward_imports(f"import cnn_vit.{imported}", f"cnn_vit.{room}", room) == {imported}
 
 
 @pytest.mark.parametrize(
@@ -134,11 +146,12 @@ def test_neighbors_and_upper_floors_are_refused(room, other):
 )
 def test_rooms_do_not_use_the_public_door(line):
     with pytest.raises(AssertionError, match="public door"):
-        upward(line, "cnn_vit.training", "training")
+        find_upward_imports(line, "cnn_vit.training", "training")
 
 
 # Rooms inside `data` --------------------------------------------------------------------------------------------------
 
+# Each room of `data`, and the others that it may import; the door is `__init__`, sections and batches.
 DATA_ROOMS = {
     "base": set(),
     "augment": set(),
@@ -148,12 +161,12 @@ DATA_ROOMS = {
     "sources": {"base", "decode", "reading"},
     "audit": {"base", "decode", "reading", "door"},
     "door": {"base", "augment", "decode", "reading", "feed", "sources"},
-}  # each room of `data`, and the others that it may import; the door is `__init__`, sections and batches
+}
 
 
-def data_rooms(source: str, package: str) -> set[str]:
-    """Rooms of `data` that a file imports."""
-    names = {name for name in imported_names(source, package) if name.startswith("cnn_vit.data")}
+def find_imported_data_rooms(source: str, package: str) -> set[str]:
+    """The rooms of `data` that a file imports."""
+    names = {name for name in find_imported_names(source, package) if name.startswith("cnn_vit.data")}
     parts = {[*name.split("."), "door"][2] for name in names}
     return {part if part in DATA_ROOMS else "door" for part in parts}
 
@@ -162,7 +175,7 @@ def data_rooms(source: str, package: str) -> set[str]:
 def test_rooms_of_data_import_only_those_they_may(path):
     parts = path.relative_to(PACKAGE).parts
     room = parts[1] if len(parts) == 3 else "door"
-    assert data_rooms(path.read_text(), ".".join(["cnn_vit", *parts[:-1]])) - {room} <= DATA_ROOMS[room]
+    assert find_imported_data_rooms(path.read_text(), ".".join(["cnn_vit", *parts[:-1]])) - {room} <= DATA_ROOMS[room]
 
 
 @pytest.mark.parametrize(
@@ -178,14 +191,21 @@ def test_rooms_of_data_import_only_those_they_may(path):
     ],
 )
 def test_a_room_of_data_is_seen_in_every_spelling(line, room):
-    assert data_rooms(line, "cnn_vit.data.base") == {room}
+    assert find_imported_data_rooms(line, "cnn_vit.data.base") == {room}
 
 
 # One door per effect --------------------------------------------------------------------------------------------------
 
 
 class Names(ast.NodeVisitor):
-    """What a file calls and mentions, by full name: `np.save` is "numpy.save"; a method of anything is ".save"."""
+    """The names that a file uses, in full: `np.save` is "numpy.save", and a method of anything is also ".save".
+
+    Attributes:
+        aliases: the full name of each imported name, by the name in the file.
+        called: full name and node of each call.
+        mentioned: full names of all that is mentioned, called or not.
+        modules: full names of all that is imported.
+    """
 
     def __init__(self, source: str):
         self.aliases: dict[str, str] = {}
@@ -196,14 +216,16 @@ class Names(ast.NodeVisitor):
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 self.modules |= {alias.name for alias in node.names}
-                self.aliases |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname
-                                 else alias.name.split(".")[0] for alias in node.names}  # fmt: skip
+                for alias in node.names:
+                    top = alias.name.split(".")[0]  # all that `import a.b` binds is `a`
+                    self.aliases[alias.asname or top] = alias.name if alias.asname else top
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 self.modules |= {f"{node.module}.{alias.name}" for alias in node.names}
                 self.aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         self.visit(tree)
 
     def full(self, node: ast.AST) -> str:
+        """The full name of a name or an attribute; "" for any other expression."""
         if isinstance(node, ast.Name):
             return self.aliases.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
@@ -223,52 +245,59 @@ class Names(ast.NodeVisitor):
 
 
 def mentions(pattern: str):
-    """A rule: full names, or ".method" of anything, that match."""
+    """A rule that finds the mentioned names which match a pattern; ".method" matches that of anything."""
     return lambda names: {name for name in names.mentioned if re.fullmatch(pattern, name)}
 
 
 def takes_module(pattern: str):
-    """A rule: imported modules that match, or anything inside one."""
+    """A rule that finds the imported modules which match a pattern, and whatever is imported from inside one."""
     return lambda names: {name for name in names.modules if re.match(rf"({pattern})(\.|$)", name)}
 
 
 def opens_for_writing(names: Names) -> set[str]:
-    """`open`, `ZipFile` and their like with a mode that writes, or that only running would tell."""
-    found = set()
+    """Finds calls of `open`, `ZipFile` and the like whose mode writes, or whose mode only running would tell."""
+    writers = set()
     for name, call in names.called:
         opener = name.rpartition(".")[2]
         if opener not in {"open", "fdopen", "FileIO", "ZipFile", "TarFile", "GzipFile", "memmap"} or name == "os.open":
             continue
-        given = (
-            call.args if name.endswith(".open") and "." in name else call.args[1:]
-        )  # path.open(mode), open(path, mode)
-        texts = [*given, *(word.value for word in call.keywords if word.arg == "mode")]
-        modes = [one.value for one in texts if isinstance(one, ast.Constant) and isinstance(one.value, str)]
-        writing = any(re.fullmatch(r"[rwaxbt+]{1,4}", mode) and set(mode) & set("wax+") for mode in modes)
-        hidden = name == "open" and len(call.args) > 1 and not isinstance(call.args[1], ast.Constant)
-        found |= {name} if writing or hidden else set()
-    return found
+        # The mode is the first argument of `path.open(mode)`, the second of `open(path, mode)`.
+        arguments = call.args if name.endswith(".open") and "." in name else call.args[1:]
+        arguments = [*arguments, *(word.value for word in call.keywords if word.arg == "mode")]
+        constants = [argument.value for argument in arguments if isinstance(argument, ast.Constant)]
+        modes = [mode for mode in constants if isinstance(mode, str) and re.fullmatch(r"[rwaxbt+]{1,4}", mode)]
+        writes = any(set(mode) & set("wax+") for mode in modes)
+        hides_its_mode = name == "open" and len(call.args) > 1 and not isinstance(call.args[1], ast.Constant)
+        if writes or hides_its_mode:
+            writers.add(name)
+    return writers
 
 
 def replaces_file(names: Names) -> set[str]:
-    """`path.replace(target)`: one argument, where texts take two; `os.open` of anything but the null device."""
-    one = {
-        name for name, call in names.called if name.endswith(".replace") and len(call.args) == 1 and not call.keywords
-    }
-    raw = {name for name, call in names.called if name == "os.open" and names.full(call.args[0]) != "os.devnull"}
-    return one | raw
+    """Finds `path.replace(target)`, which takes one argument where texts take two, and `os.open` of a real file."""
+    replaces = set()
+    for name, call in names.called:
+        if name.endswith(".replace") and len(call.args) == 1 and not call.keywords:
+            replaces.add(name)
+        if name == "os.open" and names.full(call.args[0]) != "os.devnull":
+            replaces.add(name)
+    return replaces
 
 
 def prints(names: Names) -> set[str]:
-    """Whatever writes to stdout."""
-    bare = {name for name, call in names.called if name == "print" and "file" not in {w.arg for w in call.keywords}}
-    console = {name for name, call in names.called
-               if name.endswith("Console") and "stderr" not in {w.arg for w in call.keywords}}  # fmt: skip
-    return bare | console | mentions(r"sys\.(__)?stdout(__)?(\..*)?|rich\.print")(names)
+    """Finds whatever writes to stdout."""
+    printers = set()
+    for name, call in names.called:
+        keywords = {word.arg for word in call.keywords}
+        prints_to_stdout = name == "print" and "file" not in keywords
+        opens_stdout = name.endswith("Console") and "stderr" not in keywords
+        if prints_to_stdout or opens_stdout:
+            printers.add(name)
+    return printers | mentions(r"sys\.(__)?stdout(__)?(\..*)?|rich\.print")(names)
 
 
-def says(*pairs: tuple[str, str]):
-    """A rule: a keyword with a value, `shell=True`."""
+def calls_with(*pairs: tuple[str, str]):
+    """A rule that finds calls with one of these keywords and values, such as `shell=True`."""
     return lambda names: {
         f"{word.arg}={ast.unparse(word.value)}"
         for _, call in names.called
@@ -293,6 +322,7 @@ EXECUTES = (
 ENVIRONMENT = r"sys\.(orig_)?argv|os\.(environb?|getenvb?|putenv)(\..*)?"
 PICKLES = "pickle|cPickle|cloudpickle|dill|shelve|marshal|joblib"
 STATEFUL = r"flax\.nnx\.(jit|grad|value_and_grad|Optimizer|scan|vmap|remat|pmap|cond)"
+# For each effect: a pattern of the files that may have it, then the rules that find it in a file.
 DOORS = {
     "raw file writing": (r"files/__init__\.py", mentions(WRITERS), opens_for_writing, replaces_file),
     "network": (r"files/(__init__|downloads)\.py", takes_module(NETWORK)),
@@ -307,8 +337,8 @@ DOORS = {
     "orbax": (r"runs/checkpoints\.py", takes_module("orbax")),
     "stdout": (r"cli/.*|__main__\.py", prints),
     "argv and environment": (r"__main__\.py|process\.py", mentions(ENVIRONMENT)),
-    "pickle": ("", takes_module(PICKLES), says(("allow_pickle", "True"))),
-    "executed text": ("", mentions(EXECUTES), says(("shell", "True"), ("trust_remote_code", "True"))),
+    "pickle": ("", takes_module(PICKLES), calls_with(("allow_pickle", "True"))),
+    "executed text": ("", mentions(EXECUTES), calls_with(("shell", "True"), ("trust_remote_code", "True"))),
     "flax that hides state": ("", mentions(STATEFUL)),
     "layers of others": (
         r"(?!models/).*",
@@ -320,21 +350,26 @@ DOORS = {
 }  # fmt: skip
 
 
-def beside_the_doors(source: str, where: str) -> set[str]:
-    """Effects of a file that belong to another: {"clock: time.time"}."""
+def find_effects_beside_doors(source: str, where: str) -> set[str]:
+    """The effects in a file that only other files may have, each with the name that has it: {"clock: time.time"}.
+
+    Args:
+        source: the text of the file.
+        where: its path inside the package.
+    """
     names = Names(source)
-    return {
-        f"{effect}: {found}"
-        for effect, (door, *rules) in DOORS.items()
-        if not (door and re.fullmatch(door, where))
-        for rule in rules
-        for found in rule(names)
-    }
+    effects = set()
+    for effect, (door, *rules) in DOORS.items():
+        if door and re.fullmatch(door, where):
+            continue
+        for rule in rules:
+            effects |= {f"{effect}: {name}" for name in rule(names)}
+    return effects
 
 
-@of_the_package
+@for_each_file
 def test_each_effect_has_one_door(path):
-    assert not beside_the_doors(path.read_text(), name_of(path))
+    assert not find_effects_beside_doors(path.read_text(), name_of(path))
 
 
 @pytest.mark.parametrize(
@@ -385,13 +420,14 @@ def test_each_effect_has_one_door(path):
     ],
 )
 def test_an_effect_beside_its_door_is_seen(effect, source):
-    assert {found.partition(":")[0] for found in beside_the_doors(source, "training/loop.py")} == {effect}
+    lines = find_effects_beside_doors(source, "training/loop.py")
+    assert {line.partition(":")[0] for line in lines} == {effect}
 
 
 def test_the_network_has_its_own_file_behind_the_door():
-    assert not beside_the_doors("import urllib.request", "files/downloads.py")
-    assert beside_the_doors("import urllib.request", "files/cache.py")
-    assert beside_the_doors("open('a', 'w')", "files/downloads.py")
+    assert not find_effects_beside_doors("import urllib.request", "files/downloads.py")
+    assert find_effects_beside_doors("import urllib.request", "files/cache.py")
+    assert find_effects_beside_doors("open('a', 'w')", "files/downloads.py")
 
 
 @pytest.mark.parametrize(
@@ -406,8 +442,9 @@ def test_the_network_has_its_own_file_behind_the_door():
 )
 def test_a_model_with_layers_of_others_is_seen(source):
     used = "\n".join([source, *re.findall(r"import (\w+)$", source)])
-    assert {found.partition(":")[0] for found in beside_the_doors(used, "models/x.py")} == {"layers of others"}
-    assert not beside_the_doors(used, "nn/x.py")
+    lines = find_effects_beside_doors(used, "models/x.py")
+    assert {line.partition(":")[0] for line in lines} == {"layers of others"}
+    assert not find_effects_beside_doors(used, "nn/x.py")
 
 
 @pytest.mark.parametrize(
@@ -431,29 +468,31 @@ def test_a_model_with_layers_of_others_is_seen(source):
         "loader.exec_module(module)",
     ],
 )
-def test_what_is_no_effect_is_let_be(source):
-    assert not beside_the_doors(source, "training/loop.py")
+def test_what_has_no_effect_is_allowed(source):
+    assert not find_effects_beside_doors(source, "training/loop.py")
 
 
 # Habits of the whole house --------------------------------------------------------------------------------------------
 
 
-def habits(source: str, *, within: str) -> list[str]:
-    """What no file here does."""
+def find_broken_habits(source: str, *, within: str) -> list[str]:
+    """The habits of the house that a file breaks; `within` is its path inside the package."""
     tree = ast.parse(source)
-    found = ["assert: a user's mistake is a sentence"] if any(isinstance(n, ast.Assert) for n in ast.walk(tree)) else []
+    broken = []
+    if any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        broken.append("assert: a user's mistake is a sentence")
     if source.strip() and not ast.get_docstring(tree):
-        found.append("no docstring")
+        broken.append("no docstring")
     if Path(within).stem in {"utils", "util", "common", "misc", "helpers", "tools", "stuff"}:
-        found.append("a drawer, not a room")
+        broken.append("a drawer, not a room")
     if re.search(r"#.*\b(TODO|FIXME|XXX|HACK)\b", source):
-        found.append("a note instead of a deed")
-    return found
+        broken.append("a note instead of a deed")
+    return broken
 
 
-@of_the_package
+@for_each_file
 def test_habits_are_kept(path):
-    assert not habits(path.read_text(), within=name_of(path))
+    assert not find_broken_habits(path.read_text(), within=name_of(path))
 
 
 @pytest.mark.parametrize(
@@ -466,11 +505,11 @@ def test_habits_are_kept(path):
     ],
 )
 def test_a_broken_habit_is_seen(source, within):
-    assert len(habits(source, within=within)) == 1
+    assert len(find_broken_habits(source, within=within)) == 1
 
 
-def outside(source: str) -> set[str]:
-    """What a recipe imports beside ml_collections."""
+def find_foreign_imports(source: str) -> set[str]:
+    """What a recipe imports, or reaches without an import, beside ml_collections."""
     names = Names(source)
     relative = {"." for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.level}
     reached = mentions(r"__import__|open|eval|exec|compile|globals|importlib\..*")(names)
@@ -479,7 +518,7 @@ def outside(source: str) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted((TOP / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_recipes_import_ml_collections_and_nothing_else(path):
-    assert not outside(path.read_text())
+    assert not find_foreign_imports(path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -493,5 +532,5 @@ def test_recipes_import_ml_collections_and_nothing_else(path):
     ],
 )
 def test_a_recipe_that_imports_more_is_seen(source):
-    assert outside(source)
-    assert not outside("from ml_collections import config_dict\nimport ml_collections")
+    assert find_foreign_imports(source)
+    assert not find_foreign_imports("from ml_collections import config_dict\nimport ml_collections")

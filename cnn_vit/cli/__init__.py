@@ -1,9 +1,18 @@
-"""Commands: words -> calls -> a printed answer. One file per command, found by its name.
+"""What the commands of `cnn-vit` share: how they are found, and how their tables, paragraphs and answers are printed.
 
-A command's file has its help as docstring, `arguments(parser)` and `run(given)`; what is heavy to import is imported
-inside `run`. `given` holds what `arguments` declared, and for every command `json`, `debug`, `overrides` (the
-`--config.key=value` words) and `prepared` (what `process` set up). Only this room prints to stdout, the answer and
-nothing else; notes go to stderr.
+Each command is one file of this room, NAME.py, with three parts: its docstring is its help text, `arguments(parser)`
+declares its flags, and `run(args)` does the work and returns the exit code, or None for 0. What is heavy to import is
+imported inside `run`, so that `--help` answers at once.
+
+`args` holds what `arguments` declared, and for every command four attributes more:
+
+    json        whether the answer is printed as one JSON object
+    debug       whether the traceback of an error is printed
+    overrides   the settings of the command line, "key=value" for each `--config.key=value`
+    prepared    what `process.prepare` set up before jax was imported
+
+Only the commands and `__main__` print to stdout, and they print the answer and nothing else. Notes, and the one-line
+cause of an error, go to stderr.
 """
 
 import argparse
@@ -20,97 +29,171 @@ from typing import Any
 
 from cnn_vit.errors import SurroundingsError
 
-HERE = Path(__file__).parent
-NARROW = 40  # characters, at least, in which a column of sentences can be read
-UNDER = "    "  # in front of a column that stands under its row
+FOLDER = Path(__file__).parent
+MIN_WIDTH = 40  # characters: a column of sentences that is narrower than this cannot be read
+UNDER_ROW = "    "  # the margin of a last column that is written under its row
 
 
-def commands() -> dict[str, Path]:
-    """Files of the commands by name."""
-    return {path.stem: path for path in sorted(HERE.glob("*.py")) if not path.stem.startswith("_")}
+def find_commands() -> dict[str, Path]:
+    """Returns the file of each command by the command's name, in alphabetical order; `_x.py` is not a command."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.py")) if not path.stem.startswith("_")}
 
 
-def docstring(path: Path) -> str:
-    """A file's docstring, read without running the file."""
+def read_docstring(path: Path) -> str:
+    """Returns the docstring of a Python file, or "" where it has none, without running the file."""
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
-def summary(path: Path) -> str:
-    """The first line of a file's docstring."""
-    return docstring(path).partition("\n")[0]
+def read_summary(path: Path) -> str:
+    """Returns the first line of the docstring of a Python file, without running the file."""
+    return read_docstring(path).partition("\n")[0]
 
 
-def literal_keys(path: Path, name: str) -> list[str]:
-    """Text keys of the dict `name = {...}` of a file, read without running the file."""
+def read_literal_keys(path: Path, name: str) -> list[str]:
+    """Returns the keys of the dict that a Python file assigns as `name = {...}`, without running the file.
+
+    Keys that are not constants are left out. The list is empty where the file assigns no dict literal to the name.
+    """
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        given = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and target.id == name and isinstance(given, ast.Dict):
-            return [str(key.value) for key in given.keys if isinstance(key, ast.Constant)]
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
+        elif isinstance(node, ast.AnnAssign):
+            target = node.target
+        else:
+            continue
+        if isinstance(target, ast.Name) and target.id == name and isinstance(node.value, ast.Dict):
+            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
     return []
 
 
+# Text for the terminal ------------------------------------------------------------------------------------------------
+
+
 def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None = None) -> str:
-    """Rows as text in aligned columns.
+    """Formats rows of cells as text, in columns that are aligned at the left and stand two blanks apart.
 
     Args:
-        rows: cells, as many in each row.
-        indent: in front of each line.
-        width: characters of a line; the last column is folded to it, under itself where that leaves it room, else
-            under its row. None: as long as they come.
+        rows: the cells of each row, of the same number in every row; each is written on one line, as `str` gives it.
+        indent: the text in front of each line.
+        width: the most characters of a line, or None for no limit. Where a line would be longer, the last column of
+            all rows is folded: under itself where that leaves it `MIN_WIDTH` characters, else under its row.
+
+    Returns:
+        The lines joined by line breaks, without blanks at their ends.
     """
-    texts = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = [indent + "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)) for row in texts]
-    if width is None or max((len(line.rstrip()) for line in lines), default=0) <= width:
+    texts = []
+    for row in rows:
+        texts.append([one_line(str(cell)) for cell in row])
+    column_widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = []
+    for row in texts:
+        cells = [cell.ljust(size) for cell, size in zip(row, column_widths, strict=True)]
+        lines.append(indent + "  ".join(cells))
+    longest = max((len(line.rstrip()) for line in lines), default=0)
+    if width is None or longest <= width:
         return "\n".join(line.rstrip() for line in lines)
-    last = len(lines[0]) - widths[-1]
-    under = width - last < NARROW
-    heads = [f"{line[:last].rstrip()}\n{indent}{UNDER}" if under else line[:last] for line in lines]
-    left = f"{indent}{UNDER}" if under else " " * last
-    folded = (textwrap.wrap(row[-1], max(width - len(left), NARROW), break_on_hyphens=False) or [""] for row in texts)
-    return "\n".join((head + f"\n{left}".join(found)).rstrip() for head, found in zip(heads, folded, strict=True))
+
+    last_column = len(lines[0]) - column_widths[-1]  # where it begins, the same in all lines
+    is_under_row = width - last_column < MIN_WIDTH
+    margin = f"{indent}{UNDER_ROW}" if is_under_row else " " * last_column
+    folded_lines = []
+    for line, row in zip(lines, texts, strict=True):
+        head = line[:last_column]
+        if is_under_row:
+            head = f"{head.rstrip()}\n{margin}"
+        folded = textwrap.wrap(row[-1], max(width - len(margin), MIN_WIDTH), break_on_hyphens=False)
+        folded_lines.append((head + f"\n{margin}".join(folded)).rstrip())
+    return "\n".join(folded_lines)
 
 
 def wrap(text: str, width: int | None) -> str:
-    """A text with its paragraphs folded to a width; lines that begin with a blank, such as commands, stay."""
+    """Folds the paragraphs of a text to a width; lines that begin with a blank, such as examples, stay as they are.
+
+    Args:
+        text: the text; an empty line ends a paragraph.
+        width: the most characters of a line, counted as `MIN_WIDTH` where it is less. None leaves the text as it is.
+    """
     if width is None:
         return text
-    parts: list[str] = []
+    parts: list[str] = []  # whole paragraphs on one line each, lines that begin with a blank, empty lines
     for line in text.splitlines():
-        if line and not line.startswith(" ") and parts and parts[-1] and not parts[-1].startswith(" "):
+        if is_prose(line) and parts and is_prose(parts[-1]):
             parts[-1] += f" {line}"
         else:
             parts.append(line)
-    wrap = functools.partial(textwrap.fill, width=max(width, NARROW), break_long_words=False, break_on_hyphens=False)
-    return "\n".join(part if part.startswith(" ") else wrap(part) for part in parts)
+    # A word that is longer than a line, such as a path or a flag, must stay whole to be copied.
+    fold = functools.partial(textwrap.fill, width=max(width, MIN_WIDTH), break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for part in parts:
+        lines.append(fold(part) if is_prose(part) else part)
+    return "\n".join(lines)
+
+
+def is_prose(line: str) -> bool:
+    """Whether a line belongs to a paragraph: it is neither empty nor indented."""
+    return bool(line) and not line.startswith(" ")
 
 
 def terminal_width() -> int | None:
-    """Characters of a line of the terminal that stdout is; None where it is none."""
+    """Returns the characters of a line of the terminal, or None where stdout is a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def one_line(text: str, *, most: int = 4000) -> str:
-    """A text on one line: line breaks and terminal escapes written out, cut where it is very long."""
-    line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    r"""Writes a text on one line that does nothing to a terminal.
+
+    Line breaks, escapes and all else that cannot be printed are written out, such as \n and \x1b. What is longer than
+    `most` characters is cut, with " ..." behind it.
+    """
+    letters = []
+    for letter in text:
+        letters.append(letter if letter.isprintable() else letter.encode("unicode_escape").decode())
+    line = "".join(letters)
     return line if len(line) <= most else f"{line[:most]} ..."
 
 
-def print_answer(given: argparse.Namespace, record: dict[str, Any], text: str, *, then: str) -> None:
-    """Prints a command's answer: one JSON object on one line with --json, else the text.
+def shell_quote(word: str) -> str:
+    """Quotes a word so that a shell reads it back unchanged: in double quotes where the word holds a single quote.
 
-    The next sensible command comes last; with --json it goes to stderr.
+    Words that need no quotes stay as they are. Where double quotes would not protect the word, `shlex.quote` decides.
     """
-    print_line(json.dumps(record, allow_nan=False) if given.json else text)
-    if given.json:
+    reads_better_in_double_quotes = "'" in word and not set(word) & set('"$`\\!')
+    return f'"{word}"' if reads_better_in_double_quotes else shlex.quote(word)
+
+
+# Printing -------------------------------------------------------------------------------------------------------------
+
+
+def print_answer(args: argparse.Namespace, record: dict[str, Any], text: str, *, then: str) -> None:
+    """Prints the answer of a command to stdout: the text, or with --json the record as one JSON object on one line.
+
+    The next sensible command follows as "next: COMMAND": on stdout below the text, but on stderr beside JSON, so that
+    stdout holds the object alone.
+
+    Args:
+        args: the parsed words of the command; `args.json` chooses.
+        record: the answer for programs. It holds no nan and no infinity, which are not JSON.
+        text: the answer for people.
+        then: the next command, as it is typed.
+
+    Raises:
+        SurroundingsError: stdout cannot be written.
+    """
+    if args.json:
+        print_line(json.dumps(record, allow_nan=False))
         print_note(f"next: {then}")
     else:
+        print_line(text)
         print_line(f"next: {then}")
 
 
 def print_line(text: str) -> None:
-    """Prints to stdout; `SurroundingsError` where that is full. A pipe that nobody reads is left to the caller."""
+    """Prints a text and a line break to stdout at once.
+
+    Raises:
+        SurroundingsError: stdout cannot be written, such as on a full disk.
+        BrokenPipeError: stdout is a pipe that nobody reads any more; `__main__` then ends the command quietly.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -120,11 +203,6 @@ def print_line(text: str) -> None:
         raise SurroundingsError(sentence) from error
 
 
-def shell_quote(word: str) -> str:
-    """A word as a shell takes it back, in double quotes where that reads better."""
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
-
-
 def print_note(text: str) -> None:
-    """Prints a line to stderr."""
+    """Prints a text and a line break to stderr at once."""
     print(text, file=sys.stderr, flush=True)

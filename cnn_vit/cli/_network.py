@@ -1,4 +1,7 @@
-"""What the commands that read a network share: where it comes from, and the data beside it. Imports no jax."""
+"""What the commands that read a trained network share: where the network comes from, and the data beside it.
+
+This file imports no jax, so that the help of these commands answers at once.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,44 +11,61 @@ from cnn_vit import files, settings
 from cnn_vit.errors import UserError
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the network comes from."""
-    parser.add_argument("--workdir", metavar="RUN", required=True, help="run folder of a `cnn-vit train`")
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flag that names the run folder of the network."""
+    parser.add_argument("--workdir", metavar="RUN", required=True, help="the run folder of a `cnn-vit train`")
 
 
-def data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the data come from; the run's own where nothing is said."""
-    parser.add_argument("--config", help="recipe whose data section is read; settings of it as --config.data.key=value")
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags that name the data; without any, the data of the run are read."""
     parser.add_argument(
-        "--data", metavar="PATH", help="folder, zip, npz or FILE.py:FUNCTION read instead of the run's data"
+        "--config",
+        help="the recipe whose data section is read instead of the run's; --config.data.key=value changes it",
     )
-    parser.add_argument("--batch_size", type=int, default=256, help="images at once; changes no result (default: 256)")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="a folder, zip or npz file, or FILE.py:FUNCTION, that is read instead of the run's data",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=256,
+        help="how many images are computed at once; it changes no result (default: 256)",
+    )
 
 
-def data_section(given: argparse.Namespace, network: Any) -> dict[str, Any]:
-    """The data section that a command was asked to read, seen as the network sees images.
+def choose_data_section(args: argparse.Namespace, network: Any) -> dict[str, Any]:
+    """Returns the data section that a command was asked to read, at the image size and colors that the network takes.
+
+    Args:
+        args: the parsed words, with what both functions above declare.
+        network: the trained network, as `training.trained.load` returns it.
 
     Raises:
-        UserError: data are named twice, or settings without --config.
+        UserError: the data are named twice, settings are given without --config, the batch size is not positive, or
+            the run's own data come from a program, which no run folder may start.
     """
     from cnn_vit.training import evaluation
 
-    if given.config and given.data:
+    if args.config and args.data:
         raise UserError("--config and --data both name data; give one of them")
-    if given.overrides and not given.config:
+    if args.overrides and not args.config:
         raise UserError(
-            f"--config.{given.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE"
+            f"--config.{args.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE"
         )
-    if given.batch_size < 1:
-        raise UserError(f"--batch_size={given.batch_size} must be at least 1")
-    if given.data:
-        return evaluation.section_for(network, given.data)
-    if given.config:
-        return evaluation.section_as_seen(network, settings.load(given.config, given.overrides).section("data"))
-    own = settings.from_json(files.read_json(Path(given.workdir) / "config.json")).section("data")
-    if own["name"] == "generator":
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size={args.batch_size} must be at least 1")
+    if args.data:
+        return evaluation.section_for(network, args.data)
+    if args.config:
+        section = settings.load(args.config, args.overrides).section("data")
+        return evaluation.section_as_seen(network, section)
+    section = settings.from_json(files.read_json(Path(args.workdir) / "config.json")).section("data")
+    if section["name"] == "generator":
+        # A run folder may come from anybody: only a user may decide that a program which it names is executed.
         raise UserError(
-            f"the data of {given.workdir} come from a program, {own['path']}, and nothing that a run folder names is "
-            f"run; if you trust it, say it again: --data={own['path']}"
+            f"the data of {args.workdir} come from a program, {section['path']}, and cnn-vit runs no program that only "
+            f"a run folder names; if you trust it, name it yourself: --data={section['path']}"
         )
-    return own
+    return section

@@ -1,94 +1,164 @@
-"""Final settings as text: for `--show`, and for the help of a command that takes a recipe. Imports no jax."""
+"""How settings are printed: the table of `--show`, and the help of a command whose `--config` names a recipe.
+
+Both name every setting of the recipe, those of the data source and of the model included. Their keywords are read from
+the text of the files that define them: this file imports no jax.
+"""
 
 import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import data, models, settings
-from cnn_vit.cli import HERE, literal_keys, table, terminal_width, wrap
+from cnn_vit import data, models
+from cnn_vit.cli import FOLDER, read_literal_keys, table, terminal_width, wrap
 from cnn_vit.errors import nearest, unknown
+from cnn_vit.settings import (
+    KEYS,
+    Settings,
+    accepted_values,
+    describe_recipe,
+    explain,
+    is_keyword,
+    quote_value,
+    recipe_names,
+)
+from cnn_vit.settings import load as load_settings
 
+# Settings whose choices are the keys of a dict in a file of `training`: (the file, the dict).
 CHOICES = {"loss.name": ("losses", "LOSSES"), "optimizer.name": ("optimizers", "OPTIMIZERS"),
            "schedule.name": ("schedules", "SCHEDULES")}  # fmt: skip
-SHORT = 40  # characters of a value in the help
+MAX_VALUE = 40  # characters of a value in the help
+
+
+@dataclass(frozen=True)
+class HelpRow:
+    """One setting, as a line of the help.
+
+    Attributes:
+        flag: the setting as the command line writes it, such as "--config.seed".
+        value: its value, or the default of a keyword that the recipe does not set.
+        takes: what it takes, such as "an int in [2, 1000] (checkpoints)".
+        meaning: what it means, a phrase; "" where nothing says so.
+    """
+
+    flag: str
+    value: str
+    takes: str
+    meaning: str
 
 
 def settings_help(recipe: str, overrides: Sequence[str]) -> str:
-    """Every setting of a recipe: value, what it takes, meaning; and the recipe's words."""
-    final = settings.load(recipe, overrides)
-    known = keywords(final)
-    rows: list[tuple[str, ...]] = []
-    for key, value, _, meaning in settings.explain(final):
-        takes, meant = typed(*known[key][-2:]) if key in known else (accepted_by(key), meaning)
-        rows.append((f"--config.{key}", command_line_value(value), takes, meant))
-        if key in ("data.name", "model.name"):
-            rows += [
-                (f"--config.{name}", command_line_value(default), *typed(takes, meant))
-                for name, (default, takes, meant) in known.items()
-                if name not in final.values and name.startswith(key.removesuffix("name"))
-            ]
+    """Returns the help on a recipe: its settings, each with value, accepted values and meaning; then its words.
+
+    Args:
+        recipe: the recipe as `--config` names it, "configs/NAME.py[:word,word]".
+        overrides: the settings of the command line, "key=value" each.
+
+    Raises:
+        UserError: the recipe cannot be read, or a setting is wrong.
+    """
+    rows = list_help_rows(load_settings(recipe, overrides))
     path = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
-    words = settings.describe_recipe(settings.recipe_names().get(path, Path(path)))[1]
-    wide = terminal_width()
-    if wide is not None:
-        rows = [(key, value, f"{meaning}; {takes}" if meaning else takes) for key, value, takes, meaning in rows]
-    order = "value, what it takes, meaning" if wide is None else "value; meaning; what it takes"
+    _, words = describe_recipe(recipe_names().get(path, Path(path)))
+    width = terminal_width()
+    cells: list[tuple[str, ...]] = []
+    if width is None:
+        order = "value, what it takes, meaning"
+        for row in rows:
+            cells.append((row.flag, row.value, row.takes, row.meaning))
+    else:
+        # A table folds its last column alone: on a terminal the two columns of phrases become one.
+        order = "value; meaning; what it takes"
+        for row in rows:
+            cells.append((row.flag, row.value, f"{row.meaning}; {row.takes}" if row.meaning else row.takes))
     return (
-        f"{wrap(f'settings of {recipe} (--config.key=value; {order}):', wide)}\n"
-        f"{table(rows, indent='  ', width=wide)}\n\n"
-        f"{wrap(f'words of {path} (--config={path}:word,word):', wide)}\n"
-        f"{table(words.items(), indent='  ', width=wide)}"
+        f"{wrap(f'settings of {recipe} (--config.key=value; {order}):', width)}\n"
+        f"{table(cells, indent='  ', width=width)}\n\n"
+        f"{wrap(f'words of {path} (--config={path}:word,word):', width)}\n"
+        f"{table(words.items(), indent='  ', width=width)}"
     )
 
 
-def settings_table(final: settings.Settings) -> str:
-    """Every setting with its value and where that comes from."""
-    return table([(key, repr(value), origin) for key, value, origin, _ in settings.explain(final)])
+def list_help_rows(settings: Settings) -> list[HelpRow]:
+    """Returns the help row of every setting; keywords that are not set follow the name of the source or the model."""
+    keyword_rows = read_keyword_rows(settings)
+    rows = []
+    for key, value, _, meaning in explain(settings):
+        if key in keyword_rows:
+            rows.append(replace(keyword_rows[key], value=command_line_value(value)))
+        else:
+            rows.append(HelpRow(f"--config.{key}", command_line_value(value), describe_accepted(key), meaning))
+        if key in ("data.name", "model.name"):
+            section = key.removesuffix("name")
+            for keyword, row in keyword_rows.items():
+                if keyword.startswith(section) and keyword not in settings.values:
+                    rows.append(row)
+    return rows
 
 
-def refuse_unknown(final: settings.Settings) -> None:
-    """Raises UserError for a keyword that the named model or data source does not take, without importing either."""
-    known = keywords(final)
-    for key in filter(settings.is_keyword, final.values):
-        if key not in known:
-            section, _, name = key.partition(".")
-            ours = [one.partition(".")[2] for one in (*settings.KEYS, *known) if one.startswith(f"{section}.")]
-            near = [f"{section}.{one}" for one in nearest(name, ours, most=2)]
-            raise unknown("setting", key, near or [f"{section}.{one}" for one in ours])
+def settings_table(settings: Settings) -> str:
+    """Returns a table of every setting: its key, its value, and where that comes from, such as "command line"."""
+    return table([(key, repr(value), origin) for key, value, origin, _ in explain(settings)])
 
 
-def keywords(final: settings.Settings) -> dict[str, tuple[Any, str, str]]:
-    """Keywords of the named source and model: default, type and meaning, read from their text."""
-    of_data = {f"data.{name}": about for name, about in data.keywords(final["data.name"]).items()}
-    of_model = {
-        f"model.{name}": about
-        for name, about in models.keyword_table(final["model.name"]).items()
-        if name not in models.KEYWORDS_FROM_DATA
-    }
-    return of_data | of_model
+def refuse_unknown_keywords(settings: Settings) -> None:
+    """Checks, without importing them, that the named data source and model take all keywords that are set.
+
+    Raises:
+        UserError: one of them does not take a keyword; the sentence names the nearest ones.
+    """
+    keywords = read_keyword_rows(settings)
+    for key in settings.values:
+        if key in keywords or not is_keyword(key):
+            continue
+        section, _, name = key.partition(".")
+        prefix = f"{section}."
+        names = [known.removeprefix(prefix) for known in (*KEYS, *keywords) if known.startswith(prefix)]
+        choices = nearest(name, names, most=2) or names
+        raise unknown("setting", key, [prefix + choice for choice in choices])
 
 
-def typed(annotation: str, meaning: str) -> tuple[str, str]:
-    """A keyword's type in a user's words, and its meaning: a Literal is its choices."""
-    return re.sub(
-        r"Literal\[(.*?)\]", lambda found: found[1].replace("', '", " or ").strip("'"), annotation
-    ), meaning.rstrip(".")
+def read_keyword_rows(settings: Settings) -> dict[str, HelpRow]:
+    """Returns the help row of each keyword of the named data source and model, by key ("model.width"), with defaults.
+
+    Keywords of a model that follow from the data, such as its number of classes, cannot be set and are left out.
+    """
+    keywords = {f"data.{name}": keyword for name, keyword in data.keywords(settings["data.name"]).items()}
+    for name, keyword in models.keyword_table(settings["model.name"]).items():
+        if name not in models.KEYWORDS_FROM_DATA:
+            keywords[f"model.{name}"] = keyword
+    rows = {}
+    for key, (default, annotation, meaning) in keywords.items():
+        rows[key] = HelpRow(
+            f"--config.{key}", command_line_value(default), type_in_words(annotation), meaning.rstrip(".")
+        )
+    return rows
 
 
-def accepted_by(key: str) -> str:
-    """What a common key takes; names of losses and the like are read from the dicts that hold them."""
+def type_in_words(annotation: str) -> str:
+    """Writes the annotation of a keyword for users: "Literal['pad', 'projection']" becomes "pad or projection"."""
+    return re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("', '", " or ").strip("'"), annotation)
+
+
+def describe_accepted(key: str) -> str:
+    """Returns what a common setting takes, as a phrase.
+
+    Where it takes a name, such as that of a loss, the phrase lists the names, read from the file that defines them.
+    """
     if key in CHOICES:
         file, name = CHOICES[key]
-        return " or ".join(literal_keys(HERE.parent / "training" / f"{file}.py", name))
+        return " or ".join(read_literal_keys(FOLDER.parent / "training" / f"{file}.py", name))
     if key == "data.name":
         return " or ".join(data.names())
-    return settings.accepted_values(settings.KEYS[key])
+    return accepted_values(KEYS[key])
 
 
 def command_line_value(value: Any) -> str:
-    """A value as the command line writes it."""
-    if value is None or value is inspect.Parameter.empty:
-        return "none" if value is None else "must be given"
-    return settings.quote_value(value, most=SHORT) if isinstance(value, tuple) else str(value)
+    """Writes a value as the command line does; a keyword without a default "must be given"."""
+    if value is None:
+        return "none"
+    if value is inspect.Parameter.empty:
+        return "must be given"
+    return quote_value(value, most=MAX_VALUE) if isinstance(value, tuple) else str(value)

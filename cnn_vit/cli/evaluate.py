@@ -1,11 +1,13 @@
-"""Measure a trained network on a split, exactly: every example counts once, whatever the batch size.
+"""Measure a trained network on a split, exactly: each example counts once.
 
-    cnn-vit evaluate --workdir=runs/digits_resnet                       the run's own test split
+    cnn-vit evaluate --workdir=runs/digits_resnet                   the run's own test split
     cnn-vit evaluate --workdir=runs/digits_resnet --split=validation
-    cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/        other images of the same classes
+    cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/    other images of the same classes
 
-The network is the one that its run tested. Each look at a test split adds a line to RUN/test_reads.jsonl, so that
-choosing by it leaves a trace. Near ties are examples whose first two scores rounding may exchange.
+The command reads the parameters that the run itself tested, and the batch size changes no number.
+Each reading of a test split adds a line to RUN/test_reads.jsonl, so that choosing a network by its
+test accuracy leaves a trace. Near ties are examples whose two highest scores are so close that
+rounding may exchange them.
 """
 
 import argparse
@@ -14,38 +16,37 @@ from typing import Any
 from cnn_vit import cli
 from cnn_vit.cli import _network
 
+MAX_NEAR_TIES = 10  # indices of near ties in the table; --json has all
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Words of the command."""
-    _network.arguments(parser)
-    _network.data_arguments(parser)
+    """Declares the flags of the command."""
+    _network.add_network_arguments(parser)
+    _network.add_data_arguments(parser)
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Evaluates and prints."""
+def run(args: argparse.Namespace) -> None:
+    """Evaluates the network and prints its metrics."""
     from cnn_vit.training import evaluation, trained
 
-    network = trained.load(given.workdir)
-    section = _network.data_section(given, network)
-    found = evaluation.evaluate(network, section, given.split, batch_size=given.batch_size)
-    del found["rows"]
-    cli.print_answer(
-        given,
-        found,
-        as_table(found),
-        then=f"cnn-vit predict {cli.shell_quote(f'--workdir={given.workdir}')} PICTURE ...",
-    )
+    network = trained.load(args.workdir)
+    section = _network.choose_data_section(args, network)
+    metrics = evaluation.evaluate(network, section, args.split, batch_size=args.batch_size)
+    del metrics["rows"]  # arrays with a row for each example, which are too long to print
+    workdir = cli.shell_quote(f"--workdir={args.workdir}")
+    cli.print_answer(args, metrics, as_table(metrics), then=f"cnn-vit predict {workdir} IMAGE ...")
 
 
-def as_table(found: dict[str, Any]) -> str:
-    """The result as a short table."""
-    rows = [("accuracy", f"{100 * found['accuracy']:.2f} %")]
-    if found["top5"] is not None:
-        rows.append(("top 5", f"{100 * found['top5']:.2f} %"))
-    rows += [("loss", f"{found['loss']:.4f}"), ("examples", f"{found['n']:,}")]
-    if found["near_ties"]:
-        rows.append(("near ties", ", ".join(map(str, found["near_ties"][:10]))))
-    if found["layout"]:
-        rows.append(("layout", found["layout"]))
-    return f"{found['split']}\n{cli.table(rows, indent='  ')}"
+def as_table(metrics: dict[str, Any]) -> str:
+    """Returns the metrics of a split as a short table."""
+    rows = [("accuracy", f"{100 * metrics['accuracy']:.2f} %")]
+    if metrics["top5"] is not None:
+        rows.append(("top 5", f"{100 * metrics['top5']:.2f} %"))
+    rows.append(("loss", f"{metrics['loss']:.4f}"))
+    rows.append(("examples", f"{metrics['n']:,}"))
+    if metrics["near_ties"]:
+        rows.append(("near ties", ", ".join(map(str, metrics["near_ties"][:MAX_NEAR_TIES]))))
+    if metrics["layout"]:
+        rows.append(("layout", metrics["layout"]))
+    return f"{metrics['split']}\n{cli.table(rows, indent='  ')}"

@@ -1,9 +1,9 @@
-"""List what there is by name: models, data sources, recipes.
+"""List by name the models, data sources and recipes that there are.
 
-    cnn-vit list            all of it
-    cnn-vit list recipes    the recipes with their words; each has the word smoke too
+    cnn-vit list            lists all three
+    cnn-vit list recipes    lists the recipes and their words; each takes the word smoke too
 
-Names are read from the files that hold them; nothing is imported or run for it.
+The names are read from the text of the files that define them; no file is imported or run for it.
 """
 
 import argparse
@@ -15,50 +15,55 @@ from cnn_vit.errors import unknown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Words of the command."""
-    parser.add_argument("kind", nargs="*", help=f"{', '.join(LISTS)}; all where left out")
+    """Declares the words of the command."""
+    parser.add_argument("kind", nargs="*", help=f"what to list: {', '.join(LISTS)} (default: all)")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Prints names with one line each."""
-    for kind in given.kind:
+def run(args: argparse.Namespace) -> None:
+    """Prints a line for each name, one table for each kind.
+
+    Raises:
+        UserError: there is no list of that kind.
+    """
+    for kind in args.kind:
         if kind not in LISTS:
             raise unknown("list of", kind, LISTS)
-    found = {kind: LISTS[kind]() for kind in given.kind or LISTS}
+    entries_by_kind = {kind: LISTS[kind]() for kind in args.kind or LISTS}
     width = cli.terminal_width()
-    tables = (
-        f"{kind}\n{cli.table(map(entry_row, entries), indent='  ', width=width)}" for kind, entries in found.items()
-    )
-    text = "\n\n".join(tables)
-    cli.print_answer(given, found, text, then="cnn-vit train --config=configs/digits_resnet.py --help")
+    tables = []
+    for kind, entries in entries_by_kind.items():
+        tables.append(f"{kind}\n{cli.table(map(entry_row, entries), indent='  ', width=width)}")
+    next_command = "cnn-vit train --config=configs/digits_resnet.py --help"
+    cli.print_answer(args, entries_by_kind, "\n\n".join(tables), then=next_command)
 
 
 def entry_row(entry: dict[str, Any]) -> tuple[str, str, str]:
-    """An entry as a line: name, variants or words, meaning."""
+    """Returns the row of an entry: its name, its variants or words where it has any, and its meaning."""
     return entry["name"], " ".join(entry.get("variants") or entry.get("words") or ()), entry["meaning"]
 
 
-def listed_models() -> list[dict[str, Any]]:
-    """Families with their variants."""
+def list_models() -> list[dict[str, Any]]:
+    """Returns each family of models with its variants and the first line of its file."""
     folder = Path(models.__file__).parent
-    return [
-        {"name": family, "variants": list(variants), "meaning": cli.summary(folder / f"{family}.py")}
-        for family, variants in models.names().items()
-    ]
+    entries = []
+    for family, variants in models.names().items():
+        meaning = cli.read_summary(folder / f"{family}.py")
+        entries.append({"name": family, "variants": list(variants), "meaning": meaning})
+    return entries
 
 
-def listed_sources() -> list[dict[str, Any]]:
-    """Data sources."""
+def list_sources() -> list[dict[str, Any]]:
+    """Returns each data source with the first line of its file."""
     return [{"name": name, "meaning": meaning} for name, meaning in data.names().items()]
 
 
-def listed_recipes() -> list[dict[str, Any]]:
-    """Recipes with their words."""
-    found = {name: settings.describe_recipe(path) for name, path in settings.recipe_names().items()}
-    return [
-        {"name": name, "words": [word for word in words if word != "smoke"], "meaning": meaning}
-        for name, (meaning, words) in found.items()
-    ]
+def list_recipes() -> list[dict[str, Any]]:
+    """Returns each recipe with its words, but for `smoke`, which all have, and the first line of its file."""
+    entries = []
+    for name, path in settings.recipe_names().items():
+        meaning, words = settings.describe_recipe(path)
+        entries.append({"name": name, "words": [word for word in words if word != "smoke"], "meaning": meaning})
+    return entries
 
 
-LISTS = {"models": listed_models, "data": listed_sources, "recipes": listed_recipes}
+LISTS = {"models": list_models, "data": list_sources, "recipes": list_recipes}

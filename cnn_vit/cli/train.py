@@ -2,100 +2,124 @@
 
     cnn-vit train                                                handwritten digits, about a minute
     cnn-vit train --config=configs/cifar_resnet.py:56 --workdir=runs/r56
-    cnn-vit train --config=configs/cifar_resnet.py:56 --config.data.name=arrays --config.data.path=cifar10.npz
-    cnn-vit train --config=configs/cifar_resnet.py:56 --help     every setting, what it takes and means
-    cnn-vit train --config=configs/cifar_resnet.py:56 --show     the final settings and where each comes from
+    cnn-vit train --config=configs/cifar_resnet.py:56 \\
+        --config.data.name=arrays --config.data.path=cifar10.npz
+    cnn-vit train --config=configs/cifar_resnet.py:56 --help     each setting: value, range, meaning
+    cnn-vit train --config=configs/cifar_resnet.py:56 --show     final settings and their origins
 
-The same command again resumes a run that was stopped, to the same bits, and leaves a finished one as it is. A recipe is
-looked for under the current folder, then beside the package (the repository, where that is installed with `pip install
--e`); it is a Python program, so run only those you trust. Its words stand behind a colon; `smoke` makes a run tiny.
+The same command again resumes a run that was stopped, to the same bits, and leaves a finished run
+as it is. A recipe is looked for under the current folder, then beside the package (in the
+repository, where the package is installed with `pip install -e`). It is a Python program: run only
+those you trust. The words of a recipe follow a colon; the word `smoke` makes any run tiny.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import cli, settings
+from cnn_vit import cli
 from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.settings import Settings, to_json
+from cnn_vit.settings import load as load_settings
 
-DEFAULT = "configs/digits_resnet.py"
+DEFAULT_RECIPE = "configs/digits_resnet.py"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Words of the command."""
-    parser.add_argument("--config", default=DEFAULT, help=f"recipe, configs/NAME.py[:word,word] (default: {DEFAULT})")
-    parser.add_argument("--workdir", help="run folder (default: runs/RECIPE[-words])")
-    parser.add_argument("--fork_from", metavar="DIR", help="start a new run folder from the checkpoint of another")
-    parser.add_argument("--show", action="store_true", help="print the final settings and where each comes from")
+    """Declares the flags of the command."""
+    parser.add_argument(
+        "--config",
+        default=DEFAULT_RECIPE,
+        help=f"the recipe to run, configs/NAME.py[:word,word] (default: {DEFAULT_RECIPE})",
+    )
+    parser.add_argument("--workdir", help="the folder that the run is written to (default: runs/RECIPE[-words])")
+    parser.add_argument("--fork_from", metavar="DIR", help="start a new run from the checkpoint of the run in DIR")
+    parser.add_argument(
+        "--show", action="store_true", help="train nothing; print the final settings and where each comes from"
+    )
 
 
-def run(given: argparse.Namespace) -> int:
-    """Trains, or shows the settings, and prints the answer; a finished run gets its page."""
-    final = settings.load(given.config, given.overrides)
-    if given.workdir is None:
-        given.workdir = str(Path("runs", "-".join((final.recipe, *final.words))))
-    if given.show:
-        show_settings(given, final)
+def run(args: argparse.Namespace) -> int:
+    """Trains and prints the result, or prints the settings alone; a finished run gets its report.
+
+    Returns:
+        The exit code: 3 where the run is finished but its report is not, else 0.
+    """
+    settings = load_settings(args.config, args.overrides)
+    if args.workdir is None:
+        args.workdir = str(Path("runs", "-".join((settings.recipe, *settings.words))))
+    if args.show:
+        show_settings(args, settings)
         return 0
     from cnn_vit.training import loop
 
-    fork = None if given.fork_from is None else Path(given.fork_from)
-    words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
-    command = " ".join(["cnn-vit", "train", *map(cli.shell_quote, words)])
-    result = loop.train(final, Path(given.workdir), fork_from=fork, command=command)
+    fork_from = None if args.fork_from is None else Path(args.fork_from)
+    result = loop.train(settings, Path(args.workdir), fork_from=fork_from, command=train_command(args))
     try:
-        wrong = write_report(given.workdir)
+        problems = write_report(args.workdir)
     finally:
-        then = f"cnn-vit predict {cli.shell_quote(f'--workdir={given.workdir}')} PICTURE ..."
-        cli.print_answer(given, result, as_table(result, Path(given.workdir)), then=then)
-    for sentence in wrong:
+        # The run is finished, so its result is printed even where making the report is interrupted.
+        next_command = f"cnn-vit predict {cli.shell_quote(f'--workdir={args.workdir}')} IMAGE ..."
+        cli.print_answer(args, result, as_table(result, Path(args.workdir)), then=next_command)
+    for sentence in problems:
         cli.print_note(cli.one_line(sentence))
-    return SurroundingsError.code if wrong else 0
+    return SurroundingsError.code if problems else 0
+
+
+def train_command(args: argparse.Namespace) -> str:
+    """Returns the command that trains with these settings, ready for a shell; it names no run folder."""
+    words = [f"--config={args.config}", *(f"--config.{override}" for override in args.overrides)]
+    return " ".join(["cnn-vit", "train", *map(cli.shell_quote, words)])
 
 
 def write_report(workdir: str) -> tuple[str, ...]:
-    """Makes the page of a finished run, or leaves it where nothing has changed; what stood in the way, in sentences."""
+    """Writes the report of a finished run, or leaves it where nothing changed; returns its problems as sentences."""
     from cnn_vit.reports import report
 
     try:
         record, _ = report.write(workdir)
     except UserError as error:
-        return (f"the run is finished and saved, but its report is not made: {error}",)
+        return (f"the run is finished and saved, but its report cannot be written: {error}",)
     return record.problems
 
 
-def show_settings(given: argparse.Namespace, final: settings.Settings) -> None:
-    """Prints the final settings with their origins."""
+def show_settings(args: argparse.Namespace, settings: Settings) -> None:
+    """Prints the final settings and where each comes from; nothing is trained or written.
+
+    Raises:
+        UserError: the named model or data source does not take one of its keywords.
+    """
     from cnn_vit.cli import _settings
 
-    _settings.refuse_unknown(final)
-    words = [f"--config={given.config}", *(f"--config.{override}" for override in given.overrides)]
-    again = " ".join(map(cli.shell_quote, words))
-    cli.print_answer(given, settings.to_json(final), _settings.settings_table(final), then=f"cnn-vit train {again}")
+    _settings.refuse_unknown_keywords(settings)
+    cli.print_answer(args, to_json(settings), _settings.settings_table(settings), then=train_command(args))
 
 
 def as_table(result: dict[str, Any], workdir: Path) -> str:
-    """A run's result as a short table."""
-    splits = [(split, result.get(split)) for split in ("test", "validation")]
-    rows = [
-        (split, f"accuracy {100 * found['accuracy']:.2f} %", f"loss {found['loss']:.4f}", f"n {found['n']}")
-        for split, found in splits
-        if found
-    ]
+    """Returns the result of a run as two short tables: a row for each split that was measured, then facts."""
+    rows = []
+    for split in ("test", "validation"):
+        metrics = result.get(split)
+        if metrics:
+            accuracy, loss = f"accuracy {100 * metrics['accuracy']:.2f} %", f"loss {metrics['loss']:.4f}"
+            rows.append((split, accuracy, loss, f"n {metrics['n']}"))
     facts = [
         ("steps", result["steps"]),
         ("parameters", f"{result['parameters']:,}"),
-        *timing_rows(result),
+        *list_timings(result),
         ("run folder", workdir),
-        *(("report", path) for path in [workdir / "report.html"] if path.exists()),
     ]
+    report = workdir / "report.html"
+    if report.exists():
+        facts.append(("report", report))
     return f"{cli.table(rows)}\n\n{cli.table(facts)}" if rows else cli.table(facts)
 
 
-def timing_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Clock times of a run, in seconds."""
-    return [
-        (name.replace("_", " "), f"{value:.1f}")
-        for name, value in sorted(result.get("timing", {}).items(), key=lambda pair: (pair[0] != "seconds", pair[0]))
-        if value is not None
-    ]
+def list_timings(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the name and the seconds of each clock time of a run: all of it first, then its parts by name."""
+    timing = result.get("timing", {})
+    rows = []
+    for name in sorted(timing, key=lambda name: (name != "seconds", name)):
+        if timing[name] is not None:
+            rows.append((name.replace("_", " "), f"{timing[name]:.1f}"))
+    return rows

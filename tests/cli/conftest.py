@@ -1,4 +1,4 @@
-"""A tiny finished run on the handwritten digits, made once for the commands that read one."""
+"""Fixtures for the tests of commands: a tiny finished run on the handwritten digits, trained once per session."""
 
 import pytest
 
@@ -12,7 +12,7 @@ TINY = [
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """The run folder."""
+    """The folder of the finished run. Tests may add to it by `evaluate`, and copy it to change it."""
     workdir = tmp_path_factory.mktemp("run") / "digits"
     assert main([*TINY, f"--workdir={workdir}"]) == 0
     return workdir
@@ -20,5 +20,5 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The words of its command, without the folder."""
+    """The words behind `train` that trained the run, without its folder."""
     return TINY[1:]

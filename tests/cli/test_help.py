@@ -1,4 +1,4 @@
-"""The command line itself: help, words, settings as words, errors in one line, and the table of a run."""
+"""The command line itself: its help, its words and settings, errors in one line, and what `train` prints."""
 
 import json
 import re
@@ -14,30 +14,35 @@ from cnn_vit.__main__ import main, split_settings
 from cnn_vit.errors import DivergedError, StoppedError, UserError
 from cnn_vit.settings import KEYS
 
-LIGHT = """
+# Runs commands that import nothing heavy, and prints their exit codes and what heavy modules they imported.
+LIGHT_COMMANDS = """
 import sys
 from cnn_vit.__main__ import main
-words = [["--help"], *([name, "--help"] for name in sys.argv[1:]), ["list"],
-         *(["train", "--config=configs/digits_vit.py:smoke", last] for last in ("--help", "--show"))]
-codes = [main(one) for one in words]
+lines = [["--help"], ["list"]]
+for name in sys.argv[1:]:
+    lines.append([name, "--help"])
+for flag in ("--help", "--show"):
+    lines.append(["train", "--config=configs/digits_vit.py:smoke", flag])
+codes = [main(words) for words in lines]
 heavy = {"jax", "flax", "orbax", "optax", "sklearn", "matplotlib"} & sys.modules.keys()
 sys.stderr.write(f"codes {set(codes)} heavy {heavy}")
 """
 
 
 def test_help_list_and_show_import_no_jax():
-    names = list(cli.commands())
-    done = subprocess.run([sys.executable, "-c", LIGHT, *names], capture_output=True, text=True, check=True)
-    assert done.stderr.endswith("codes {0} heavy set()")
-    assert done.stdout.count("usage: cnn-vit ") == len(names) + 2  # the overview and the help with a recipe
+    names = list(cli.find_commands())
+    command = [sys.executable, "-c", LIGHT_COMMANDS, *names]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stderr.endswith("codes {0} heavy set()")
+    assert process.stdout.count("usage: cnn-vit ") == len(names) + 2  # the overview and the help with a recipe
 
 
 def test_the_overview_has_a_line_for_each_command(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
-    for name, path in cli.commands().items():
-        assert re.search(rf"^  {name} +{re.escape(cli.summary(path))}$", text, re.M)
-    assert {"train", "list", "doctor"} <= cli.commands().keys()
+    for name, path in cli.find_commands().items():
+        assert re.search(rf"^  {name} +{re.escape(cli.read_summary(path))}$", text, re.M)
+    assert {"train", "list", "doctor"} <= cli.find_commands().keys()
 
 
 def test_help_with_a_recipe_lists_every_setting_with_value_type_and_meaning(capsys):
@@ -45,10 +50,11 @@ def test_help_with_a_recipe_lists_every_setting_with_value_type_and_meaning(caps
     text = capsys.readouterr().out
     for key, row in KEYS.items():
         assert re.search(rf"--config\.{re.escape(key)} .*{re.escape(row.meaning)}$", text, re.M), key
-    assert re.search(r"--config\.seed +7 +an int in \[0, 2147483647\] +first values", text)
+    seed_meaning = re.escape(KEYS["seed"].meaning)
+    assert re.search(rf"--config\.seed +7 +an int in \[0, 2147483647\] +{seed_meaning}$", text, re.M)
     assert re.search(r"--config\.model\.name +cifar_resnet/56 ", text)
     assert re.search(r"--config\.model\.blocks +9 +int +residual blocks per stage", text)
-    assert not re.search(r"--config\.model\.(channels|image_size|num_classes)", text)  # the data answers these
+    assert not re.search(r"--config\.model\.(channels|image_size|num_classes)", text)  # these follow from the data
     assert re.search(r"--config\.loss\.name +softmax +softmax or sigmoid ", text)
     assert re.search(r"^  110 +110 layers", text, re.M)
     assert re.search(r"^  smoke +the same run made tiny", text, re.M)
@@ -59,7 +65,7 @@ def test_help_with_a_recipe_shows_the_keywords_that_it_gives_to_the_model(capsys
     assert re.search(r"--config\.model\.width +48 +int +numbers per token", capsys.readouterr().out)
 
 
-def test_help_with_a_recipe_knows_the_sources_keywords(capsys):
+def test_help_with_a_recipe_lists_the_keywords_of_the_data_source(capsys):
     assert main(["train", "--config", "configs/digits_mlp.py:smoke", "--help"]) == 0
     assert re.search(r"--config\.data\.train_count +256 ", capsys.readouterr().out)
 
@@ -84,18 +90,21 @@ def test_settings_are_written_in_two_ways_and_dashes_are_underscores():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "beginning"),
     [
         (["trian"], "no command 'trian'; did you mean train?"),
         (["--train"], "no command '--train'; did you mean train?"),
         (["train", "--wrokdir=x"], "no train argument '--wrokdir'; did you mean --workdir?"),
         (["train", "extra"], "no train argument 'extra'; "),
-        (["train", "photos.py:224"], "train takes no photos.py:224; did you mean --config=photos.py:224?"),
-        (["train", "configs"], "train takes no configs; `cnn-vit new configs` writes a recipe for it"),
-        (["train", "--data=configs"], "train takes no --data=configs; `cnn-vit new configs` writes a recipe for it"),
+        (["train", "photos.py:224"], "train does not take photos.py:224; did you mean --config=photos.py:224?"),
+        (["train", "configs"], "train does not take configs; `cnn-vit new configs` writes a recipe for it"),
+        (
+            ["train", "--data=configs"],
+            "train does not take --data=configs; `cnn-vit new configs` writes a recipe for it",
+        ),
         (["train", "--workdir"], "cnn-vit train: argument --workdir: expected one argument"),
-        (["train", "--config.seed"], "--config.seed sets nothing; write --config.seed=VALUE"),
-        (["train", "--config.seed", "--show"], "--config.seed sets nothing; write --config.seed=VALUE"),
+        (["train", "--config.seed"], "--config.seed has no value; write --config.seed=VALUE"),
+        (["train", "--config.seed", "--show"], "--config.seed has no value; write --config.seed=VALUE"),
         (["train", "--config.sed=1"], "no setting 'sed'; did you mean seed?"),
         (["train", "--config=configs/digits_resnte.py"], "no recipe 'configs/digits_resnte.py' here or in "),
         (["train", "--config.model.filtres=1", "--show"], "no setting 'model.filtres'; did you mean model.filters?"),
@@ -107,11 +116,11 @@ def test_settings_are_written_in_two_ways_and_dashes_are_underscores():
         (["list", "--config.seed=1"], "list takes no settings; leave out --config.seed=1"),
     ],
 )
-def test_wrong_words_end_with_one_line_and_exit_2(capsys, words, said):
+def test_wrong_words_end_with_one_line_and_exit_2(capsys, words, beginning):
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1].startswith(said)
+    assert err.splitlines()[-1].startswith(beginning)
     assert len(err.splitlines()) == 1
 
 
@@ -132,7 +141,7 @@ def test_wrong_words_end_with_one_line_and_exit_2(capsys, words, said):
     ],
 )
 def test_each_error_has_its_code_and_one_line(monkeypatch, capsys, error, code, line):
-    def fail(given):
+    def fail(args):
         raise error
 
     monkeypatch.setattr("cnn_vit.cli.list.run", fail)
@@ -144,16 +153,16 @@ def test_each_error_has_its_code_and_one_line(monkeypatch, capsys, error, code, 
     assert err.endswith(f"{line}\n")
 
 
-def test_a_fault_of_the_program_leaves_its_traceback_in_the_run_folder(monkeypatch, capsys, tmp_path):
-    def fail(given):
+def test_a_bug_leaves_its_traceback_in_the_run_folder(monkeypatch, capsys, tmp_path):
+    def fail(args):
         raise ZeroDivisionError("by hand")
 
     monkeypatch.setattr("cnn_vit.cli.train.run", fail)
     assert main(["train", f"--workdir={tmp_path}"]) == 1
     (err,) = capsys.readouterr().err.splitlines()
-    (kept,) = (tmp_path / "crash").iterdir()
-    assert err == f"a fault of this program, ZeroDivisionError: by hand; its traceback is in {kept}"
-    assert "in fail" in kept.read_text()
+    (traceback,) = (tmp_path / "crash").iterdir()
+    assert err == f"this is a bug in cnn-vit, ZeroDivisionError: by hand; its traceback is in {traceback}"
+    assert "in fail" in traceback.read_text()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert main(["train", f"--workdir={tmp_path / 'none'}"]) == 1
@@ -165,12 +174,13 @@ def test_a_fault_of_the_program_leaves_its_traceback_in_the_run_folder(monkeypat
     ("command", "code"),
     [("exec {python} -m cnn_vit list >&- 2>&-", 0), ("({python} -m cnn_vit list; echo $? >&2) | true", 141)],
 )
-def test_closed_streams_and_broken_pipes_are_no_faults(command, code):
-    done = subprocess.run(
-        ["bash", "-c", command.format(python=sys.executable)], capture_output=True, text=True, check=False
-    )
-    found = (done.returncode, "0") if ">&-" in command else (0, done.stderr.strip())
-    assert found == ((0, "0") if code == 0 else (0, str(code)))
+def test_closed_streams_and_broken_pipes_are_not_bugs(command, code):
+    command = command.format(python=sys.executable)
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    if ">&-" in command:
+        assert process.returncode == code
+    else:  # the pipe's own exit code is that of `true`; the shell prints that of the command
+        assert (process.returncode, process.stderr.strip()) == (0, str(code))
 
 
 # train ----------------------------------------------------------------------------------------------------------------
@@ -197,8 +207,11 @@ def test_show_prints_each_value_with_its_origin(capsys):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Replaces the loop and the report; gives what the loop was asked for."""
-    asked = {}
+    """Replaces the training loop and the report.
+
+    Returns what the loop was called with, once it was, and the result that it gives back.
+    """
+    calls = {}
     result = {
         "test": {"accuracy": 0.99444, "top5": 1.0, "loss": 0.0512, "n": 360},
         "validation": {"accuracy": 0.9876, "loss": 0.061, "n": 144, "step": 500},
@@ -208,7 +221,7 @@ def trained(monkeypatch):
     }
 
     def train(settings, workdir, *, fork_from=None, command=None):
-        asked.update(settings=settings, workdir=workdir, fork_from=fork_from)
+        calls.update(settings=settings, workdir=workdir, fork_from=fork_from)
         return result
 
     loop = types.ModuleType("cnn_vit.training.loop")
@@ -216,25 +229,25 @@ def trained(monkeypatch):
     monkeypatch.setitem(sys.modules, "cnn_vit.training.loop", loop)
     monkeypatch.setattr("cnn_vit.training.loop", loop, raising=False)
     monkeypatch.setattr("cnn_vit.cli.train.write_report", lambda workdir: ())
-    return asked, result
+    return calls, result
 
 
 def test_train_prints_a_table_and_the_next_command(trained, capsys):
-    asked, _ = trained
+    calls, _ = trained
     assert main(["train", "--config=configs/cifar_resnet.py:56,smoke"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"test +accuracy 99\.44 % +loss 0\.0512 +n 360", lines[0])
     assert re.fullmatch(r"validation +accuracy 98\.76 % +loss 0\.0610 +n 144", lines[1])
     assert "parameters  75,290" in lines
-    assert lines[-1] == "next: cnn-vit predict --workdir=runs/cifar_resnet-56-smoke PICTURE ..."
-    assert (asked["workdir"], asked["fork_from"]) == (Path("runs/cifar_resnet-56-smoke"), None)
+    assert lines[-1] == "next: cnn-vit predict --workdir=runs/cifar_resnet-56-smoke IMAGE ..."
+    assert (calls["workdir"], calls["fork_from"]) == (Path("runs/cifar_resnet-56-smoke"), None)
 
 
 def test_train_prints_one_json_object(trained, capsys):
-    asked, result = trained
+    calls, result = trained
     assert main(["train", "--workdir=a-b", "--fork-from", "old", "--config.seed", "3", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == result
     assert out.count("\n") == 1
     assert err.startswith("next: ")
-    assert (asked["workdir"], asked["fork_from"], asked["settings"]["seed"]) == (Path("a-b"), Path("old"), 3)
+    assert (calls["workdir"], calls["fork_from"], calls["settings"]["seed"]) == (Path("a-b"), Path("old"), 3)

@@ -1,4 +1,4 @@
-"""`list`: everything there is has a line."""
+"""`list` has a line for everything there is; and what a terminal shows of tables and paragraphs."""
 
 import json
 import re
@@ -14,19 +14,21 @@ TOP = Path(__file__).parents[2]
 
 
 def stems(folder: str) -> set[str]:
+    """The names of the Python files of a folder, without those that begin with `_`."""
     return {path.stem for path in (TOP / folder).glob("[!_]*.py")}
 
 
 def test_every_model_source_and_recipe_is_listed_with_a_meaning(capsys):
     assert main(["list", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert {entry["name"] for entry in found["models"]} == stems("cnn_vit/models")
-    assert {entry["name"] for entry in found["data"]} == stems("cnn_vit/data/sources")
-    assert {entry["name"] for entry in found["recipes"]} >= {f"configs/{stem}.py" for stem in stems("configs")}
-    assert all(entry["meaning"] for entries in found.values() for entry in entries)
-    by_name = {entry["name"]: entry for entries in found.values() for entry in entries}
-    assert {"20", "56", "110", "test"} <= set(by_name["cifar_resnet"]["variants"])
-    assert by_name["configs/cifar_resnet.py"]["words"] == ["20", "32", "44", "56", "110"]
+    lists = json.loads(capsys.readouterr().out)
+    assert {entry["name"] for entry in lists["models"]} == stems("cnn_vit/models")
+    assert {entry["name"] for entry in lists["data"]} == stems("cnn_vit/data/sources")
+    assert {entry["name"] for entry in lists["recipes"]} >= {f"configs/{stem}.py" for stem in stems("configs")}
+    assert all(entry["meaning"] for entries in lists.values() for entry in entries)
+    (family,) = [entry for entry in lists["models"] if entry["name"] == "cifar_resnet"]
+    assert {"20", "56", "110", "test"} <= set(family["variants"])
+    (recipe,) = [entry for entry in lists["recipes"] if entry["name"] == "configs/cifar_resnet.py"]
+    assert recipe["words"] == ["20", "32", "44", "56", "110"]
 
 
 def test_one_kind_is_listed_alone_and_ends_with_the_next_command(capsys):
@@ -57,19 +59,17 @@ def test_on_a_terminal_no_sentence_is_cut_by_its_edge(words, width, capsys, monk
     monkeypatch.setattr(_settings, "terminal_width", lambda: width)
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(words) == 0
-    seen = capsys.readouterr().out
-    example = re.compile(
-        r" {4}cnn-vit |  --config\.data\.augment"
-    )  # what is to be copied, and a long value, stay whole
-    assert all(len(line) <= width for line in seen.splitlines() if not example.match(line))
-    assert sorted(re.findall(r"\w+", seen)) == sorted(re.findall(r"\w+", piped))
+    shown = capsys.readouterr().out
+    # What is to be copied, and a long value, stay whole.
+    stays_whole = re.compile(r" {4}cnn-vit |  --config\.data\.augment")
+    assert all(len(line) <= width for line in shown.splitlines() if not stays_whole.match(line))
+    assert sorted(re.findall(r"\w+", shown)) == sorted(re.findall(r"\w+", piped))
 
 
-def test_a_column_of_sentences_is_folded_under_itself_or_where_there_is_no_room_under_its_row():
+def test_a_column_of_sentences_is_folded_under_itself_or_without_room_under_its_row():
     rows = [("name", "a b c", "one two three four five six seven eight nine"), ("other", "", "ten")]
-    assert cli.table(rows) == (
-        "name   a b c  one two three four five six seven eight nine\nother         ten"
-    )  # a line each where nobody says how wide
+    # Without a width, each row is one line.
+    assert cli.table(rows) == ("name   a b c  one two three four five six seven eight nine\nother         ten")
     assert cli.table(rows, width=55) == (
         "name   a b c  one two three four five six seven eight\n              nine\nother         ten"
     )
@@ -82,7 +82,7 @@ def test_paragraphs_are_folded_and_commands_are_not():
     command = "    cnn-vit a very long command that nobody may break in two"
     text = f"One two three four five six seven eight\nnine ten.\n\n{command}\n\nEnd."
     assert cli.wrap(text, None) == text
-    assert cli.wrap(text, 40) == text  # of a paragraph's own accord
-    wide = f"One two three four five six seven eight nine ten.\n\n{command}\n\nEnd."
-    assert cli.wrap(text, 50) == wide
-    assert cli.wrap(wide, 40) == text
+    assert cli.wrap(text, 40) == text  # as it is written, no line is longer than 40
+    unfolded = f"One two three four five six seven eight nine ten.\n\n{command}\n\nEnd."
+    assert cli.wrap(text, 50) == unfolded
+    assert cli.wrap(unfolded, 40) == text

@@ -1,10 +1,13 @@
-"""What a newcomer may do wrong, and what may happen to a run folder: each is one sentence with its exit code."""
+"""What a newcomer may do wrong, and what may happen to a run folder: each ends with one sentence and its exit code."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,22 +17,22 @@ from cnn_vit import cli
 from cnn_vit.__main__ import main
 
 
-def test_a_jax_without_devices_is_said_with_its_remedy(tmp_path):
-    """In a process of its own: this one has its devices already."""
-    done = subprocess.run(
+def test_a_jax_without_devices_is_one_line_with_its_remedy(tmp_path):
+    """The command is a process of its own, since this one has its devices already."""
+    process = subprocess.run(
         [sys.executable, "-m", "cnn_vit", "train", f"--workdir={tmp_path}/run"],
         env=os.environ | {"JAX_PLATFORMS": "nowhere"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 3
-    line = done.stderr.splitlines()[-1]
+    assert process.returncode == 3
+    line = process.stderr.splitlines()[-1]
     assert line.startswith("jax finds no device (Unable to initialize backend 'nowhere'")
     assert line.endswith("unset JAX_PLATFORMS or install its drivers")
 
 
-def said(capsys, words, code):
-    """The one line that a command ends with."""
+def read_cause(capsys, words, code):
+    """Runs a command that must fail with this exit code and print nothing else; returns its one line on stderr."""
     capsys.readouterr()
     assert main(list(map(str, words))) == code, capsys.readouterr().err
     out, err = capsys.readouterr()
@@ -42,30 +45,30 @@ def said(capsys, words, code):
     ("words", "line"),
     [
         (["help"], "no command 'help'; did you mean --help?"),
-        (["train", "--workdir="], "--workdir= names nothing; write --workdir=VALUE, or leave it out"),
-        (["train", "--config="], "--config= names nothing; write --config=VALUE, or leave it out"),
-        (["predict", "--workdir=x", "--data="], "--data= names nothing; write --data=VALUE, or leave it out"),
+        (["train", "--workdir="], "--workdir= has no value; write --workdir=VALUE, or leave it out"),
+        (["train", "--config="], "--config= has no value; write --config=VALUE, or leave it out"),
+        (["predict", "--workdir=x", "--data="], "--data= has no value; write --data=VALUE, or leave it out"),
         (
             ["predict", "--workdir=x", "--top=many", "a.png"],
-            "cnn-vit predict: argument --top: 'many' is no whole number; cnn-vit predict --help shows what it takes",
+            "cnn-vit predict: argument --top: 'many' is not a whole number; cnn-vit predict --help shows what it takes",
         ),
         (
             ["new", "photos", "--minutes=long"],
-            "cnn-vit new: argument --minutes: 'long' is no number; cnn-vit new --help shows what it takes",
+            "cnn-vit new: argument --minutes: 'long' is not a number; cnn-vit new --help shows what it takes",
         ),
         (
             ["predict"],
-            "cnn-vit predict: the following arguments are required: --workdir, PICTURE; cnn-vit predict --help shows "
+            "cnn-vit predict: the following arguments are required: --workdir, IMAGE; cnn-vit predict --help shows "
             "what it takes",
         ),
     ],
 )
-def test_words_that_mean_nothing_are_refused_with_what_would(capsys, words, line):
-    assert said(capsys, words, 2) == line
+def test_words_that_mean_nothing_are_refused_with_their_remedy(capsys, words, line):
+    assert read_cause(capsys, words, 2) == line
 
 
-def test_a_family_without_a_variant_is_told_from_a_wrong_one(capsys):
-    line = said(capsys, ["train", "--config.model.name=resnet", "--workdir=/proc/nowhere"], 2)
+def test_a_family_without_a_variant_is_refused_with_its_variants(capsys):
+    line = read_cause(capsys, ["train", "--config.model.name=resnet", "--workdir=/proc/nowhere"], 2)
     assert line == "resnet alone is a family, not a network, resnet/VARIANT; it has test, 18, 26, 34, 50, 101, 152"
 
 
@@ -80,27 +83,27 @@ def test_a_family_without_a_variant_is_told_from_a_wrong_one(capsys):
     ],
     ids=["first check", "second check"],
 )
-def test_a_wrong_setting_is_told_before_any_device_is_asked_for(tmp_path, setting, line):
-    """On a machine that has no device at all, where asking for one is an error."""
+def test_a_wrong_setting_is_refused_before_any_device_is_asked_for(tmp_path, setting, line):
+    """The machine has no device at all, so that asking for one would be another error."""
     words = ["train", "--config=configs/digits_mlp.py", f"--config.{setting}", f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "cnn_vit", *words],
         env=os.environ | {"JAX_PLATFORMS": "nowhere"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+    assert (process.returncode, process.stdout, process.stderr) == (2, "", line + "\n")
     assert not (tmp_path / "run").exists()
 
 
-def test_one_image_that_is_not_there_is_one_of_nothing(run, capsys, tmp_path):
+def test_of_a_single_image_that_is_missing_no_count_is_given(run, capsys, tmp_path):
     assert main(["predict", f"--workdir={run}", str(tmp_path / "gone.jpg")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"{tmp_path / 'gone.jpg'} could not be read: not to be had (No such file or directory)")
 
 
-def test_the_next_command_can_be_copied_whatever_the_folder_is_called(run, capsys, tmp_path):
+def test_the_next_command_can_be_copied_whatever_the_name_of_the_folder(run, capsys, tmp_path):
     workdir = tmp_path / "it's mine"
     shutil.copytree(run, workdir)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
@@ -111,52 +114,83 @@ def test_the_next_command_can_be_copied_whatever_the_folder_is_called(run, capsy
 
 # A run folder that something happened to ------------------------------------------------------------------------------
 
-NETWORK = ("evaluate", "predict", "describe")
-TESTED = ("evaluate", "predict")
+READERS = ("evaluate", "predict", "describe")  # the commands that read a network
+RESULT_READERS = ("evaluate", "predict", "train")  # those that read what the run tested
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A change to a file of a run folder that no run makes.
+
+    Attributes:
+        file: the name of the file, which holds JSON.
+        change: takes the content of the file and returns the damaged one.
+        commands: the commands that must refuse the folder.
+    """
+
+    file: str
+    change: Callable[[Any], Any]
+    commands: tuple[str, ...]
+
+
+def set_unknown_key(content):
+    content["values"]["sampler.size"] = 3
+    return content
+
+
+def remove_optimizer_name(content):
+    del content["values"]["optimizer.name"]
+    return content
+
+
 DAMAGES = {
-    "another version": ("config.json", lambda found: found["values"].update({"sampler.size": 3}) or found, NETWORK),
-    "settings without a name": ("config.json", lambda found: found["values"].pop("optimizer.name") and found, NETWORK),
-    "no settings": ("config.json", lambda found: [], NETWORK),
-    "classes of another kind": ("classes.json", lambda found: {"0": 1}, NETWORK),
-    "classes that are none": ("classes.json", lambda found: None, NETWORK),
-    "half of preprocessing": ("preprocessing.json", lambda found: {"image_size": [8, 8]}, NETWORK),
-    "a mean of text": ("preprocessing.json", lambda found: found | {"mean": ["x"]}, NETWORK),
-    "mixed sizes without sizes": ("preprocessing.json", lambda found: found | {"fit": "pad_batch"}, NETWORK),
-    "mixed sizes without the largest": (
-        "preprocessing.json",
-        lambda found: found | {"fit": "pad_batch", "sizes": [[4, 4]]},
-        NETWORK,
+    "another version": Damage("config.json", set_unknown_key, READERS),
+    "settings without a name": Damage("config.json", remove_optimizer_name, READERS),
+    "no settings": Damage("config.json", lambda content: [], READERS),
+    "classes of another kind": Damage("classes.json", lambda content: {"0": 1}, READERS),
+    "null for classes": Damage("classes.json", lambda content: None, READERS),
+    "half of preprocessing": Damage("preprocessing.json", lambda content: {"image_size": [8, 8]}, READERS),
+    "a mean of text": Damage("preprocessing.json", lambda content: content | {"mean": ["x"]}, READERS),
+    "padded sizes without sizes": Damage("preprocessing.json", lambda content: content | {"fit": "pad_batch"}, READERS),
+    "padded sizes without the largest": Damage(
+        "preprocessing.json", lambda content: content | {"fit": "pad_batch", "sizes": [[4, 4]]}, READERS
     ),
-    "an image of three sides": ("preprocessing.json", lambda found: found | {"image_size": [8, 8, 8]}, NETWORK),
-    "too many deviations": ("preprocessing.json", lambda found: found | {"std": [1.0, 1.0]}, NETWORK),
-    "a result of another kind": ("result.json", lambda found: [1], (*TESTED, "train")),
-    "a result of nothing": ("result.json", lambda found: {}, (*TESTED, "train")),
-    "a result without a step": ("result.json", lambda found: found | {"tested": {"step": "20"}}, (*TESTED, "train")),
+    "an image of three sides": Damage(
+        "preprocessing.json", lambda content: content | {"image_size": [8, 8, 8]}, READERS
+    ),
+    "too many standard deviations": Damage(
+        "preprocessing.json", lambda content: content | {"std": [1.0, 1.0]}, READERS
+    ),
+    "a result of another kind": Damage("result.json", lambda content: [1], RESULT_READERS),
+    "a result of nothing": Damage("result.json", lambda content: {}, RESULT_READERS),
+    "a result without a step": Damage(
+        "result.json", lambda content: content | {"tested": {"step": "20"}}, RESULT_READERS
+    ),
 }
 
 
 @pytest.fixture
 def damaged(run, tmp_path):
-    """Copies the run, and writes over one of its JSON files."""
+    """A function that copies the run, damages one of its files, and returns the copy's folder."""
 
-    def write(name, change):
+    def copy_damaged(damage):
         shutil.copytree(run, tmp_path / "run")
-        path = tmp_path / "run" / name
-        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+        path = tmp_path / "run" / damage.file
+        path.write_text(json.dumps(damage.change(json.loads(path.read_text()))))
         return tmp_path / "run"
 
-    return write
+    return copy_damaged
 
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, name):
-    file, change, commands = DAMAGES[name]
-    workdir = damaged(file, change)
+    damage = DAMAGES[name]
+    workdir = damaged(damage)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
-    words = {"predict": [tmp_path / "a.png"], "train": tiny}
-    for command in commands:
-        line = said(capsys, [command, f"--workdir={workdir}", *words.get(command, [])], 2)
-        assert file in line
+    further_words = {"predict": [tmp_path / "a.png"], "train": tiny}
+    for command in damage.commands:
+        line = read_cause(capsys, [command, f"--workdir={workdir}", *further_words.get(command, [])], 2)
+        assert damage.file in line
         assert not (workdir / "crash").exists()
     if name == "another version":
         assert line == (
@@ -169,16 +203,16 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
 def test_a_file_that_is_missing_is_named(run, capsys, tmp_path, name):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).unlink()
-    for command in NETWORK:
+    for command in READERS:
         image = ["a.png"] if command == "predict" else []
-        line = said(capsys, [command, f"--workdir={tmp_path / 'run'}", *image], 2)
+        line = read_cause(capsys, [command, f"--workdir={tmp_path / 'run'}", *image], 2)
         assert line == f"{tmp_path / 'run'} holds no run (no {name}); name the --workdir of a `cnn-vit train`"
 
 
 def test_a_checkpoint_that_is_gone_says_what_is_left_to_do(run, capsys, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "40")
-    line = said(capsys, ["evaluate", f"--workdir={tmp_path / 'run'}"], 3)
+    line = read_cause(capsys, ["evaluate", f"--workdir={tmp_path / 'run'}"], 3)
     assert line.endswith("MANIFEST.json is missing; put it back from a copy, or train again in another --workdir")
 
 
@@ -186,9 +220,9 @@ def test_a_checkpoint_that_is_gone_says_what_is_left_to_do(run, capsys, tmp_path
     ("file", "content"),
     [("data.json", {}), ("data.json", []), ("environment.json", []), ("environment.json", {"resumed": 3})],
 )
-def test_a_run_that_goes_on_does_not_trust_its_own_files(run, capsys, tmp_path, tiny, file, content):
+def test_a_run_that_resumes_does_not_trust_its_own_files(run, capsys, tmp_path, tiny, file, content):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     (tmp_path / "run" / file).write_text(json.dumps(content))
-    line = said(capsys, ["train", f"--workdir={tmp_path / 'run'}", *tiny], 2)
+    line = read_cause(capsys, ["train", f"--workdir={tmp_path / 'run'}", *tiny], 2)
     assert line == f"{tmp_path / 'run' / file} is not as a run writes it; put it back from a copy or remove it"
