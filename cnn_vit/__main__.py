@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with install_signal_handlers():
                 code = dispatch(words, args)
-        except Exception as error:
+        except (Exception, StoppedError) as error:
             code = report_failure(error, args)
         except KeyboardInterrupt as error:
             code = report_failure(stopped_error(signal.SIGINT).with_traceback(error.__traceback__), args)
@@ -329,7 +329,7 @@ def report_failure(error: BaseException, args: argparse.Namespace) -> int:
         return 128 + signal.SIGPIPE  # as a shell expects of a program whose reader has gone; there is nothing to say
     if args.debug:
         traceback.print_exception(error)
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | StoppedError):
         for line in error.details:
             cli.print_note(cli.one_line(line))
         cli.print_note(cli.one_line(str(error)))

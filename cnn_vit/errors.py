@@ -32,8 +32,11 @@ class DivergedError(UserError):
     code = 4
 
 
-class StoppedError(UserError):
+class StoppedError(BaseException):
     """A signal ended the run, which the same command resumes.
+
+    Like KeyboardInterrupt it is not an `Exception`: code that tolerates the errors of a library or of a damaged file
+    must not take it for one of these and go on.
 
     Args:
         number: the number of the signal, such as 15 for SIGTERM; the exit code is 128 more.
@@ -45,6 +48,7 @@ class StoppedError(UserError):
 
     def __init__(self, number: int, sentence: str):
         super().__init__(sentence)
+        self.details = ()  # as UserError has them
         self.code = 128 + number
         self.signal = signal.Signals(number)
 

@@ -11,6 +11,7 @@ from running import COMMON, configured, lines, result
 from stepping import NOTHING_FROZEN, batch, begun, form, numbers, static
 
 from cnn_vit import data
+from cnn_vit.errors import StoppedError
 from cnn_vit.runs import reader
 from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.training import devices, loop, step
@@ -125,3 +126,15 @@ def test_a_program_has_the_batches_and_the_state_of_its_run(settings, dataset):
     assert json.dumps(sorted(measures)) == '["accuracy", "finite", "gradient_norm", "learning_rate", "loss"]'
     assert COMMON[0] == "duration=12 steps"
     assert program.times.total == 12
+
+
+def test_no_code_that_tolerates_errors_swallows_a_stop():
+    def tolerant():
+        try:
+            raise StoppedError(15, "stopped")
+        except Exception:
+            return "went on"
+
+    with pytest.raises(StoppedError, match="stopped") as stopped:
+        tolerant()
+    assert stopped.value.code == 143
