@@ -352,9 +352,10 @@ def save_traceback(error: BaseException, args: argparse.Namespace) -> str:
     import tempfile
 
     from cnn_vit import files
+    from cnn_vit.runs import folder
 
     run_folder = Path(getattr(args, "workdir", None) or os.devnull)  # the null device is no folder
-    crash_folder = run_folder / "crash" if run_folder.is_dir() else Path(tempfile.gettempdir()) / "cnn_vit_crash"
+    crash_folder = run_folder / folder.CRASH if run_folder.is_dir() else Path(tempfile.gettempdir()) / "cnn_vit_crash"
     path = crash_folder / f"traceback-{os.getpid()}.txt"
     try:
         files.write(path, "".join(traceback.format_exception(error)))

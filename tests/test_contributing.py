@@ -31,7 +31,9 @@ def test_the_five_files_to_read_first_are_there():
 
 def examples() -> list[tuple[str, str, str]]:
     """(kind, path, code) of each example: a new file, something behind a file's end, or an entry of OPERATIONS."""
-    blocks = re.findall(r"^```python\n# (file|append|entry of OPERATIONS): (\S+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```python\n# (file|append|entry of OPERATIONS): (\S+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE
+    )
     return [(kind, path, code) for kind, path, code in blocks]
 
 
@@ -69,7 +71,14 @@ def run(project: Path, *words: str) -> str:
 
 def test_there_is_an_example_of_each_of_the_six():
     paths = [path for _, path, _ in examples()]
-    kinds = ("cnn_vit/models/", "cnn_vit/data/sources/", "cnn_vit/data/augment/", "cnn_vit/cli/", "configs/", "experiments/")
+    kinds = (
+        "cnn_vit/models/",
+        "cnn_vit/data/sources/",
+        "cnn_vit/data/augment/",
+        "cnn_vit/cli/",
+        "configs/",
+        "experiments/",
+    )
     assert [kind for kind in kinds if not any(path.startswith(kind) for path in paths)] == []
 
 
@@ -86,7 +95,10 @@ def test_each_example_is_as_ruff_would_have_it(tmp_path):
     shutil.copy(TOP / "pyproject.toml", tmp_path)
     for words in (["check", "--config=lint.isort.known-first-party=['cnn_vit']"], ["format", "--check"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *words, "--quiet", str(tmp_path)], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "ruff", *words, "--quiet", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -194,6 +194,98 @@ def test_a_room_of_data_is_seen_in_every_spelling(line, room):
     assert find_imported_data_rooms(line, "cnn_vit.data.base") == {room}
 
 
+# Files inside `training` and `runs` -----------------------------------------------------------------------------------
+
+# The files of these rooms in their order: each imports only files that stand before it.
+TRAINING = """
+    caches devices losses schedules optimizers progress stops
+    forward step plan program trained evaluation prediction forks run samples loop
+"""
+RUNS = "manifests orbax_errors folder journal reader environment description checkpoints"
+ORDERS = {"training": TRAINING.split(), "runs": RUNS.split()}
+
+
+def files_imported(source: str, room: str) -> set[str]:
+    """The files of a room that a file of it imports, by name."""
+    prefix = f"cnn_vit.{room}."
+    names = {name for name in find_imported_names(source, f"cnn_vit.{room}") if name.startswith(prefix)}
+    return {name.removeprefix(prefix).split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("room", "number"), [(room, number) for room, order in ORDERS.items() for number in range(len(order))]
+)
+def test_files_of_a_room_import_only_those_before_them(room, number):
+    order = ORDERS[room]
+    source = (PACKAGE / room / f"{order[number]}.py").read_text()
+    assert files_imported(source, room) <= set(order[:number])
+
+
+@pytest.mark.parametrize("room", ORDERS)
+def test_every_file_of_a_room_has_its_place_in_the_order(room):
+    assert {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"} == set(ORDERS[room])
+
+
+def test_a_file_of_the_own_room_is_seen_in_every_spelling():
+    for line in ("from cnn_vit.training import loop", "from cnn_vit.training.loop import train", "from . import loop"):
+        assert files_imported(line, "training") == {"loop"}
+
+
+# The names of a run folder's files ------------------------------------------------------------------------------------
+
+
+def folder_names() -> set[str]:
+    """The names that runs/folder.py gives to the files of a run folder, and runs/manifests.py to its seal."""
+    names = set()
+    for path in (PACKAGE / "runs/folder.py", PACKAGE / "runs/manifests.py"):
+        for node in ast.parse(path.read_text()).body:
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                names.add(node.value.value)
+    return {name for name in names if re.fullmatch(r"[\w.]+", name)}
+
+
+def names_spelled(source: str) -> set[str]:
+    """Names of a run folder's files that a file spells itself: as a text of its own, or behind a slash of a path."""
+    tree = ast.parse(source)
+    names = folder_names()
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    spelled = {text for text in texts if text in names and "." in text}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            spelled |= {node.right.value} & names
+    return spelled
+
+
+SPELLING = {"runs/folder.py", "runs/manifests.py"}
+
+
+@for_each_file
+def test_only_the_room_of_runs_spells_the_names_of_a_run_folder(path):
+    if name_of(path) not in SPELLING:
+        assert names_spelled(path.read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("path = workdir / 'metrics.jsonl'", "metrics.jsonl"),
+        ("NAME = 'result.json'", "result.json"),
+        ("files.write(run / 'plots' / name, text)", "plots"),
+        ("Path(folder, 'MANIFEST.json')", "MANIFEST.json"),
+    ],
+)
+def test_a_name_of_a_run_folder_is_seen(line, name):
+    assert names_spelled(line) == {name}
+
+
+def test_the_run_folder_has_all_its_names():
+    assert {"config.json", "metrics.jsonl", "result.json", "checkpoints", "lock"} - folder_names() == {"lock"}
+
+
 # One door per effect --------------------------------------------------------------------------------------------------
 
 

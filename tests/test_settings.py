@@ -522,7 +522,7 @@ def test_two_ways_to_write_the_same_run_have_one_fingerprint(recipe):
 
 def test_settings_survive_their_json(recipe):
     settings = load(recipe() + ":56", ["data.image_size=8,8", "model.filters=(4, (5, 6))"])
-    again = from_json(json.loads(json.dumps(to_json(settings), allow_nan=False)))
+    again = from_json(json.loads(json.dumps(to_json(settings), allow_nan=False)), file="config.json")
     assert again == settings
     assert isinstance(again, Settings)
 
@@ -542,7 +542,7 @@ def test_settings_survive_their_json(recipe):
 )
 def test_a_damaged_record_is_refused(recipe, change, beginning):
     with pytest.raises(UserError) as caught:
-        from_json(change(to_json(load(recipe()))))
+        from_json(change(to_json(load(recipe()))), file="config.json")
     assert str(caught.value).startswith(beginning)
 
 

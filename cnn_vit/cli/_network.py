@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import files, settings
+from cnn_vit import settings
 from cnn_vit.errors import UserError
 
 
@@ -46,6 +46,7 @@ def choose_data_section(args: argparse.Namespace, network: Any) -> dict[str, Any
         UserError: the data are named twice, settings are given without --config, the batch size is not positive, or
             the run's own data come from a program, which no run folder may start.
     """
+    from cnn_vit.runs import reader
     from cnn_vit.training import evaluation
 
     if args.config and args.data:
@@ -61,7 +62,7 @@ def choose_data_section(args: argparse.Namespace, network: Any) -> dict[str, Any
     if args.config:
         section = settings.load(args.config, args.overrides).section("data")
         return evaluation.section_as_seen(network, section)
-    section = settings.from_json(files.read_json(Path(args.workdir) / "config.json")).section("data")
+    section = reader.read_settings(Path(args.workdir)).section("data")
     if section["name"] == "generator":
         # A run folder may come from anybody: only a user may decide that a program which it names is executed.
         raise UserError(

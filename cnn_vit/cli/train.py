@@ -109,7 +109,9 @@ def as_table(result: dict[str, Any], workdir: Path) -> str:
         *list_timings(result),
         ("run folder", workdir),
     ]
-    report = workdir / "report.html"
+    from cnn_vit.runs import folder
+
+    report = workdir / folder.REPORT
     if report.exists():
         facts.append(("report", report))
     return f"{cli.table(rows)}\n\n{cli.table(facts)}" if rows else cli.table(facts)

@@ -118,7 +118,7 @@ def data_settings(section: dict[str, Any], seen: HeaderSummary, sides: choosing.
 def final_settings(found: dict[str, Any]) -> settings.Settings:
     """Final settings of what is chosen so far."""
     values = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, **found}
-    return settings.from_json({"recipe": "", "words": [], "values": values, "origin": {}})
+    return settings.from_json({"recipe": "", "words": [], "values": values, "origin": {}}, file="the draft")
 
 
 def describe_machine() -> str:

@@ -80,7 +80,7 @@ def claim(workdir: Path, ours: settings.Settings) -> None:
         return
     if not path.exists():
         raise UserError(f"{workdir} holds part of a run without its {CONFIG}; give another --workdir")
-    differences = settings.differences(ours, settings.from_json(files.read_json(path)))
+    differences = settings.differences(ours, settings.from_json(files.read_json(path), file=CONFIG))
     if differences:
         raise UserError(f"{workdir} holds a run of other settings: {'; '.join(differences)}; {USE_ANOTHER_FOLDER}")
 

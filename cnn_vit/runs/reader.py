@@ -173,7 +173,7 @@ def read_description(workdir: Path) -> Description:
 
 def read_settings(workdir: Path) -> Settings:
     """The final settings of the folder's run; UserError where they are not as they were written."""
-    return settings.from_json(files.read_json(workdir / folder.CONFIG))
+    return settings.from_json(files.read_json(workdir / folder.CONFIG), file=folder.CONFIG)
 
 
 def refuse_no_run(workdir: Path, *names: str) -> None:

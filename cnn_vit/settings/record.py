@@ -22,24 +22,24 @@ def to_json(settings: Settings) -> dict[str, Any]:
     }
 
 
-def from_json(stored: Any) -> Settings:
+def from_json(stored: Any, *, file: str) -> Settings:
     """Reads settings back from what `to_json` returned, checked as a recipe's are.
 
     Raises:
         UserError: it is not such a record, or a value in it is not one that its key takes.
     """
     if not isinstance(stored, dict) or any(not isinstance(stored.get(name), kind) for name, kind in STORED.items()):
-        raise UserError(f"config.json holds {quote_value(stored)}; settings are stored as {', '.join(STORED)}")
+        raise UserError(f"{file} holds {quote_value(stored)}; settings are stored as {', '.join(STORED)}")
     for key in stored["values"]:
         if key not in KEYS and not is_keyword(key):
             raise UserError(
-                f"config.json sets {quote_value(key)}, which this version of cnn_vit does not know; use the version "
-                "that wrote it (environment.json beside it names the commit)"
+                f"{file} sets {quote_value(key)}, which this version of cnn_vit does not know; use the version "
+                "that wrote it (the environment beside it names the commit)"
             )
-    assignments = {key: fit_value(key, value, where="config.json") for key, value in stored["values"].items()}
+    assignments = {key: fit_value(key, value, where=file) for key, value in stored["values"].items()}
     words = tuple(map(str, stored["words"]))
     origins = {str(key): str(origin) for key, origin in stored["origin"].items()}
-    return complete_settings(assignments, origins, recipe=stored["recipe"], words=words, name="config.json")
+    return complete_settings(assignments, origins, recipe=stored["recipe"], words=words, name=file)
 
 
 def tuples_as_lists(value: Any) -> Any:
