@@ -1,4 +1,4 @@
-"""How long things take: a few compiled steps on the very data, and an evaluation, by the wall clock."""
+"""Measures how long a run's parts take: a few compiled steps on the very data, and an evaluation, by the wall clock."""
 
 import contextlib
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from cnn_vit.runs.journal import now
 from cnn_vit.settings import Settings
 from cnn_vit.training import devices, evaluation, plan, step
 
-SECONDS = 3.0  # for which steps are timed
-LEAST = 3  # steps, however long they take
+TIMED_SECONDS = 3.0  # for which steps are timed
+LEAST_STEPS = 3  # that are timed, however long they take
 
 
 class Pace(NamedTuple):
-    """What the clock said, in seconds.
+    """How long the parts of a run take.
 
     Attributes:
-        step: a step, the mean of `steps`; with making its batch ready.
-        steps: how many were timed, the first left out.
-        evaluation: all of the validation split, judged once.
-        start: compiling both, with the first batches.
+        step: seconds of a step with making its batch ready; the mean of `steps`.
+        steps: number of steps that were timed, the first left out.
+        evaluation: seconds of one evaluation of the whole validation split.
+        start: seconds of compiling both, with the first batches.
     """
 
     step: float
@@ -34,56 +34,59 @@ class Pace(NamedTuple):
     start: float
 
 
-def measure_pace(final: Settings, dataset: data.Dataset) -> Pace:
-    """Times a run's steps from its first values for SECONDS, and an evaluation; nothing is kept."""
+def measure_pace(settings: Settings, dataset: data.Dataset) -> Pace:
+    """Times a run's steps from its initial values for TIMED_SECONDS, and an evaluation; keeps nothing of either."""
     mesh = devices.mesh()
     classes, train, validation = len(dataset.classes), dataset.splits["train"], dataset.splits["validation"]
-    form = plan.network_spec(final, classes=classes, image_shape=dataset.image_shape)
-    built = step.build_step(plan.step_spec(final, form, examples=len(train)), mesh)
-    preprocessing = folder.make_preprocessing(final, dataset)
-    hyperparameters = plan.hyperparameters(final, preprocessing, labels=train.labels, classes=classes)
+    network_spec = plan.network_spec(settings, classes=classes, image_shape=dataset.image_shape)
+    train_step = step.build_step(plan.step_spec(settings, network_spec, examples=len(train)), mesh)
+    preprocessing = folder.make_preprocessing(settings, dataset)
+    hyperparameters = plan.hyperparameters(settings, preprocessing, labels=train.labels, classes=classes)
     hyperparameters = jax.device_put(hyperparameters, devices.replicated(mesh))
-    state = devices.place(built.init_state(*initial_values(built.network, final["seed"])), mesh)
-    laps = [now()]
-    for batch in batches(final, train, mesh):
-        state, measures = built.learn(state, dict(params={}, stats={}), batch, hyperparameters)
+    state = devices.place(train_step.init_state(*initial_values(train_step.network, settings["seed"])), mesh)
+    times = [now()]
+    for batch in batches(settings, train, mesh):
+        state, measures = train_step.learn(state, dict(params={}, stats={}), batch, hyperparameters)
         jax.block_until_ready(measures["finite"])
-        laps.append(now())
-        if len(laps) > LEAST + 1 and laps[-1] - laps[1] > SECONDS:
+        times.append(now())
+        # The first step compiles: times[1] is when it ended, and the steps after it are the ones that are timed
+        if len(times) > LEAST_STEPS + 1 and times[-1] - times[1] > TIMED_SECONDS:
             break
-    judge = step.eval_step(form, mesh)
+    eval_step = step.eval_step(network_spec, mesh)
 
-    def judged(rows: np.ndarray) -> float:
-        began = now()
+    def time_evaluation(rows: np.ndarray) -> float:
+        """Returns the seconds of an evaluation of some rows of the validation split."""
+        start = now()
         evaluation.per_example(
-            lambda batch: judge(state["params"], state["stats"], batch, hyperparameters),
+            lambda batch: eval_step(state["params"], state["stats"], batch, hyperparameters),
             validation.select(rows),
             batch_size=evaluation.BATCH_SIZE,
             on=mesh,
-            workers=final["data.workers"],
+            workers=settings["data.workers"],
         )
-        return now() - began
+        return now() - start
 
-    some = np.arange(min(len(validation), evaluation.BATCH_SIZE))
-    first, again = judged(some), judged(some)
+    # One batch, twice: the first evaluation compiles; the second tells how long all batches take
+    rows = np.arange(min(len(validation), evaluation.BATCH_SIZE))
+    with_compiling, without_compiling = time_evaluation(rows), time_evaluation(rows)
     return Pace(
-        step=(laps[-1] - laps[1]) / (len(laps) - 2),
-        steps=len(laps) - 2,
-        evaluation=again * -(-len(validation) // len(some)),
-        start=laps[1] - laps[0] + first - again,
+        step=(times[-1] - times[1]) / (len(times) - 2),
+        steps=len(times) - 2,
+        evaluation=without_compiling * -(-len(validation) // len(rows)),
+        start=times[1] - times[0] + with_compiling - without_compiling,
     )
 
 
-def batches(final: Settings, train: data.Split, mesh: jax.sharding.Mesh):
-    """The run's batches from the first, without end; closed with the generator."""
-    found = stream.batches(
+def batches(settings: Settings, train: data.Split, mesh: jax.sharding.Mesh):
+    """Yields the run's batches from the first, without end; they are closed with the generator."""
+    endless_batches = stream.batches(
         train,
-        batch_size=final["data.batch_size"],
-        seed=final["seed"],
+        batch_size=settings["data.batch_size"],
+        seed=settings["seed"],
         first=0,
-        workers=final["data.workers"],
-        prefetch=final["data.prefetch"],
+        workers=settings["data.workers"],
+        prefetch=settings["data.prefetch"],
         place=lambda batch: devices.place_batch(batch, mesh),
     )
-    with contextlib.closing(found):
-        yield from found
+    with contextlib.closing(endless_batches):
+        yield from endless_batches
