@@ -273,7 +273,7 @@ def draft_notes(draft: Draft) -> list[str]:
         notes.append(facts["layout"])
     notes += facts["notes"]
     if "test" not in draft.dataset.splits:
-        notes.append("there is no test split: validation, by which one chooses, is all that will be measured")
+        notes.append("there is no test split: only validation will be measured, by which settings are chosen as well")
     for split in ("validation", "test"):
         class_counts = facts["class_counts"].get(split, {})
         missing = [name for name, count in class_counts.items() if not count]

@@ -1,4 +1,4 @@
-"""Measures how long a run's parts take: a few compiled steps on the very data, and an evaluation, by the wall clock."""
+"""Measures how long a run's parts take: a few compiled steps on its own data, and an evaluation, by the wall clock."""
 
 import contextlib
 from typing import NamedTuple

@@ -26,7 +26,7 @@ def recipe_source(docstring: str, settings: Mapping[str, Any], comments: Mapping
         '    """The recipe; it has no words but `smoke`."""',
         "    config = ConfigDict()",
     ]
-    section = None  # the settings so far are those of none
+    section = None  # of the setting before
     for key, value in settings.items():
         section_before, section = section, key.rpartition(".")[0]
         if section != section_before:

@@ -1,4 +1,4 @@
-"""What the sources of published files share: they refuse a path, name a damaged file in one sentence, read IDX files.
+"""What the sources of published files share: refusing a path, naming a damaged file in one sentence, reading IDX files.
 
 MNIST and Fashion-MNIST are laid out alike: each keeps its addresses, checksums and classes, the rest is here.
 """
