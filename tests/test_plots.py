@@ -1,4 +1,4 @@
-"""Images: the same bytes, the page's colors, text that stays text, and colors that all eyes tell apart."""
+"""Plots: the same bytes, the page's colors, text that stays text, and colors that all eyes tell apart."""
 
 import base64
 import io
@@ -56,7 +56,7 @@ def test_a_plot_alone_is_whole_xml_with_colors_for_light_and_dark(name):
     assert "prefers-color-scheme: dark" in text
 
 
-def test_names_stay_text_and_no_markup_or_formula():
+def test_names_stay_text_and_become_no_markup_or_formula():
     root = ET.fromstring(PLOTS["matrix"]())
     texts = {node.text for node in root.iter(f"{SVG}text")}
     assert {*HOSTILE[:1], *HOSTILE[2:], "<i>Confusion</i>"} <= texts
@@ -64,19 +64,22 @@ def test_names_stay_text_and_no_markup_or_formula():
     assert root.get("aria-label") == "<i>Confusion</i>"
 
 
-def test_plain_writes_out_what_would_steer_a_terminal_or_turn_the_line():
+def test_printable_escapes_what_would_steer_a_terminal_or_turn_the_line():
     assert plots.printable("\x1b[31mred\u202e\n") == "\\x1b[31mred\\u202e\\n"
 
 
 def test_true_classes_are_rows_and_predicted_ones_columns():
     root = ET.fromstring(PLOTS["matrix"]())
-    texts = [node for node in root.iter(f"{SVG}text") if node.get("x")]
-    places = {node.text: (float(node.get("x")), float(node.get("y"))) for node in texts}
-    three, seven, six = places["3"], places["7"], places["6"]
-    assert seven[1] == pytest.approx(three[1])
-    assert seven[0] > three[0]
-    assert seven[0] == pytest.approx(six[0])
-    assert six[1] > seven[1]
+    positions = {}
+    for node in root.iter(f"{SVG}text"):
+        if node.get("x"):
+            positions[node.text] = float(node.get("x")), float(node.get("y"))
+    # 3 and 7 stand in the first row of the counts, 7 and 6 in the third column
+    (three_x, three_y), (seven_x, seven_y), (six_x, six_y) = positions["3"], positions["7"], positions["6"]
+    assert seven_y == pytest.approx(three_y)
+    assert seven_x > three_x
+    assert seven_x == pytest.approx(six_x)
+    assert six_y > seven_y
 
 
 def test_a_curve_of_many_points_is_means_of_neighbors_without_the_gaps():
@@ -104,7 +107,8 @@ def test_shares_on_an_axis_are_in_percent(value, text):
 # Images ---------------------------------------------------------------------------------------------------------------
 
 
-def decoded(address):
+def decode_address(address):
+    """Returns the kind of a data address and its image's pixels."""
     kind, _, text = address.partition(";base64,")
     return kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
@@ -112,29 +116,29 @@ def decoded(address):
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 6, 3), (64, 64, 3), (100, 100, 4)])
 def test_small_and_transparent_images_are_kept_to_the_bit(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    kind, found = decoded(plots.data_uri(pixels))
+    kind, decoded = decode_address(plots.data_uri(pixels))
     assert kind == "data:image/png"
-    np.testing.assert_array_equal(found.reshape(shape), pixels)
+    np.testing.assert_array_equal(decoded.reshape(shape), pixels)
 
 
 def test_large_images_are_small_files():
     pixels = np.full((128, 128, 3), 100, np.uint8)
-    kind, found = decoded(plots.data_uri(pixels))
+    kind, decoded = decode_address(plots.data_uri(pixels))
     assert kind == "data:image/jpeg"
-    assert np.abs(found.astype(int) - 100).max() <= 2
+    assert np.abs(decoded.astype(int) - 100).max() <= 2
 
 
-def test_a_sheet_runs_row_by_row_with_transparent_gaps_and_square_pixels():
+def test_a_grid_runs_row_by_row_with_transparent_gaps_and_square_pixels():
     images = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)  # three of 8x8
-    found = plots.image_grid(images, columns=2)
+    grid = plots.image_grid(images, columns=2)
     side, gap = 16, 2  # enlarged twofold
-    assert found.shape == (2 * side + gap, 2 * side + gap, 4)
-    assert (found[:side, :side, 0] == 0).all()
-    assert (found[:side, side + gap :, 0] == 1).all()
-    assert (found[side + gap :, :side, 0] == 2).all()
-    assert (found[:, side : side + gap, 3] == 0).all()
-    assert (found[side + gap :, side:, 3] == 0).all()
-    assert found[..., 3].sum() == 255 * 3 * side * side
+    assert grid.shape == (2 * side + gap, 2 * side + gap, 4)
+    assert (grid[:side, :side, 0] == 0).all()
+    assert (grid[:side, side + gap :, 0] == 1).all()
+    assert (grid[side + gap :, :side, 0] == 2).all()
+    assert (grid[:, side : side + gap, 3] == 0).all()
+    assert (grid[side + gap :, side:, 3] == 0).all()
+    assert grid[..., 3].sum() == 255 * 3 * side * side
 
 
 def test_zero_is_middle_gray_and_each_filter_has_its_own_scale():
@@ -144,8 +148,8 @@ def test_zero_is_middle_gray_and_each_filter_has_its_own_scale():
 
 def test_the_colors_of_numbers_rise_in_lightness():
     colors = plots.heatmap(np.linspace(-1, 1, 21), -1, 1)
-    light = [luminance(tuple(color / 255)) for color in colors]
-    assert all(later > earlier for earlier, later in itertools.pairwise(light))
+    luminances = [luminance(tuple(color / 255)) for color in colors]
+    assert all(later > earlier for earlier, later in itertools.pairwise(luminances))
 
 
 # Eyes -----------------------------------------------------------------------------------------------------------------
@@ -160,34 +164,43 @@ XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 WHITE = XYZ.sum(1)
 
 
-def linear(color):
-    values = np.array(color)
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+def linear_rgb(color):
+    """Returns an sRGB color, shares of red, green and blue, as amounts of light (IEC 61966-2-1)."""
+    shares = np.array(color)
+    return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
 
 
 def luminance(color):
-    return float(XYZ[1] @ linear(color))
+    """Returns the luminance of an sRGB color, 0 to 1."""
+    return float(XYZ[1] @ linear_rgb(color))
 
 
-def lab(rgb):
-    ratio = XYZ @ np.clip(rgb, 0, 1) / WHITE
+def cielab(light):
+    """Returns amounts of red, green and blue light in CIELAB, where distances are those that eyes see."""
+    ratio = XYZ @ np.clip(light, 0, 1) / WHITE
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-def color(name, side):
-    return tuple(int(style.COLORS[name][side][at : at + 2], 16) / 255 for at in (1, 3, 5))
+def house_color(name, side):
+    """Returns a color of the house as shares of red, green and blue: side 0 of light pages, 1 of dark ones."""
+    text = style.COLORS[name][side]
+    return tuple(int(text[start : start + 2], 16) / 255 for start in (1, 3, 5))
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_series_are_told_apart_by_all_eyes(side, kind):
-    seen = [lab(np.array(BLINDNESS[kind]) @ linear(color(f"series{n}", side))) for n in range(style.SERIES)]
-    assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) > 18
+    colors_seen = []
+    for number in range(style.SERIES):
+        light = linear_rgb(house_color(f"series{number}", side))
+        colors_seen.append(cielab(np.array(BLINDNESS[kind]) @ light))
+    distances = [np.linalg.norm(first - second) for first, second in itertools.combinations(colors_seen, 2)]
+    assert min(distances) > 18
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize(("name", "least"), [("ink", 7), ("soft", 4.5), *((f"series{n}", 3) for n in range(6))])
 def test_colors_stand_out_from_their_paper(side, name, least):
-    low, high = sorted(luminance(color(one, side)) for one in (name, "paper"))
+    low, high = sorted([luminance(house_color(name, side)), luminance(house_color("paper", side))])
     assert (high + 0.05) / (low + 0.05) >= least  # WCAG 2: 7 and 4.5 for text, 3 for graphics

@@ -5,10 +5,10 @@
     cnn-vit new photos/ --minutes=60 --image_size=128 --out=configs/photos.py
     cnn-vit new photos/ --on_bad_image=skip    where some files cannot be read
 
-PICTURES is a folder with one folder for each class, such as photos/cats/*.jpg and photos/dogs/*.png, or with train/ and
+IMAGES is a folder with one folder for each class, such as photos/cats/*.jpg and photos/dogs/*.png, or with train/ and
 val/ (and test/) above these; a zip of either; or an npz of arrays. Sizes and formats may be mixed. The recipe says what
-was found, and sets sides, batch, network and a duration of about ten minutes on this machine: a few steps are timed
-with the very images. Images so few that ten minutes would repeat them more than 300 times get a shorter run.
+was found, and sets image size, batch, network and a duration of about ten minutes on this machine: a few steps are
+timed with the very images. Images so few that ten minutes would repeat them more than 300 times get a shorter run.
 
 A recipe is a small Python program that sets values: read it, change it, keep it beside your results.
 """
@@ -20,17 +20,22 @@ import re
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli
 from cnn_vit.errors import UserError, unknown
 
-SIDES = (8, 1024)  # pixels that --image_size may ask for
+if TYPE_CHECKING:
+    from cnn_vit.drafting.starting import Draft
+
+SMALLEST_SIDE, LARGEST_SIDE = 8, 1024  # pixels that --image_size may ask for
+SHORTEST, LONGEST = 0.1, 10_000  # minutes that --minutes may ask for
+NAMED = 6  # classes that the answer names, at most
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Words of the command."""
-    parser.add_argument("images", metavar="PICTURES", help="folder with a folder for each class, zip of one, or npz")
+    """Declares the words of the command."""
+    parser.add_argument("images", metavar="IMAGES", help="folder with a folder for each class, zip of one, or npz")
     parser.add_argument("--model", default="cnn", metavar="KIND", help="cnn or vit (default: cnn)")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the run, about (default: 10)")
     parser.add_argument("--image_size", type=int, metavar="SIDE", help="pixels (default: 64, or less of small images)")
@@ -41,72 +46,62 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write over a recipe that is there already")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Looks, times, writes and prints what was found."""
-    path = Path(given.out or f"{recipe_name(given.pictures)}.py")
-    check_request(given, path)
+def run(args: argparse.Namespace) -> None:
+    """Looks at the images, times a few steps, writes the recipe and prints what was found."""
+    path = Path(args.out or f"{recipe_name(args.images)}.py")
+    check_request(args, path)
     from cnn_vit import files
     from cnn_vit.drafting import starting
 
-    files.ensure_writable(path.parent)
-    made = starting.draft_recipe(
-        given.pictures.rstrip("/") or "/",
+    files.ensure_writable(path.parent)  # before the images are looked at, which may take long
+    draft = starting.draft_recipe(
+        args.images.rstrip("/") or "/",
         str(path),
-        network=given.model,
-        minutes=given.minutes,
-        image_size=given.image_size,
-        on_bad_image=given.on_bad_image,
-        say=cli.print_note,
+        network=args.model,
+        minutes=args.minutes,
+        image_size=args.image_size,
+        on_bad_image=args.on_bad_image,
+        on_progress=cli.print_note,
     )
-    files.write(path, starting.recipe_text(made))
-    notes = starting.draft_notes(made)
-    told = {
-        "recipe": str(path),
-        "path": made.path,
-        "classes": list(made.header_summary.classes),
-        "counts": {split: len(one) for split, one in made.dataset.splits.items()},
-        "class_counts": dict(zip(made.header_summary.classes, made.header_summary.counts.tolist(), strict=True)),
-        "skipped": made.header_summary.skipped,
-        "image_shape": list(made.dataset.image_shape),
-        "model": made.settings["model.name"],
-        "parameters": made.parameters,
-        "batch_size": made.settings["data.batch_size"],
-        "seconds_per_step": made.pace.step,
-        "steps_timed": made.pace.steps,
-        "steps": made.steps,
-        "duration": made.settings["duration"],
-        "seconds": made.seconds,
-        "notes": notes,
-    }
-    then = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
-    cli.print_answer(given, told, as_text(made, told), then=then)
+    files.write(path, starting.recipe_text(draft))
+    answer = as_json(draft, starting.draft_notes(draft))
+    next_command = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
+    cli.print_answer(args, answer, as_text(draft, answer), then=next_command)
 
 
-def check_request(given: argparse.Namespace, path: Path) -> None:
-    """Refuses words, and a recipe that is there, before anything is looked at."""
+def check_request(args: argparse.Namespace, path: Path) -> None:
+    """Checks the words and the place of the recipe before anything is looked at.
+
+    Raises:
+        UserError: a word has a value that it does not take, or a file that is there would be written over.
+    """
     from cnn_vit.drafting.choosing import NETWORKS
 
-    if given.model not in NETWORKS:
-        raise unknown("kind of network", given.model, NETWORKS)
-    if given.on_bad_image not in ("refuse", "skip"):
-        raise unknown("way with bad images", given.on_bad_image, ("refuse", "skip"))
-    if not 0.1 <= given.minutes <= 10_000:
-        raise UserError(f"--minutes={given.minutes:g} is no length of a run; it takes 0.1 to 10,000")
-    low, high = SIDES
-    if given.image_size is not None and not low <= given.image_size <= high:
-        raise UserError(f"--image_size={given.image_size} is no side of an image; it takes {low} to {high} pixels")
+    if args.model not in NETWORKS:
+        raise unknown("kind of network", args.model, NETWORKS)
+    if args.on_bad_image not in ("refuse", "skip"):
+        raise unknown("way with bad images", args.on_bad_image, ("refuse", "skip"))
+    if not SHORTEST <= args.minutes <= LONGEST:  # nan is in no range
+        raise UserError(
+            f"--minutes={args.minutes:g} is not a length of a run; it takes {SHORTEST:g} to {LONGEST:,} minutes"
+        )
+    if args.image_size is not None and not SMALLEST_SIDE <= args.image_size <= LARGEST_SIDE:
+        raise UserError(
+            f"--image_size={args.image_size} is not a side of an image; it takes {SMALLEST_SIDE} to {LARGEST_SIDE} "
+            "pixels"
+        )
     if path.suffix != ".py":
-        raise UserError(f"--out={path} is no name of a recipe; end it in .py")
-    if not os.path.lexists(path):
+        raise UserError(f"--out={path} is not a name of a recipe; end it in .py")
+    if not os.path.lexists(path):  # a link to nothing is there as well
         return
-    if not given.force:
+    if not args.force:
         raise UserError(f"{path} is there already; name another with --out=FILE, or write over it with --force")
     if not is_recipe(path):
-        raise UserError(f"{path} is there and is no recipe (it has no get_config); name another with --out=FILE")
+        raise UserError(f"{path} is there and is not a recipe (it has no get_config); name another with --out=FILE")
 
 
 def is_recipe(path: Path) -> bool:
-    """Whether a file is one that --force may write over: somebody's own program is not."""
+    """Whether a file is one that --force may write over: a user's own program is not."""
     try:
         return bool(re.search(r"^def get_config\b", path.read_text(), re.MULTILINE))
     except (OSError, ValueError):
@@ -114,9 +109,10 @@ def is_recipe(path: Path) -> bool:
 
 
 def recipe_name(images: str) -> str:
-    """A name for the recipe, of letters, digits and underscores, that is typed without quotes.
+    """Returns a name for the recipe, of letters, digits and underscores, that is typed without quotes.
 
-    None that Python could import in place of a module, its own or an installed one, and none of a program of images.
+    It is not a name that Python could import in place of a module, its own or an installed one, nor that of a program
+    that gives images.
     """
     program, _, function = images.partition(".py:")
     path = Path(os.path.abspath(program))
@@ -127,34 +123,62 @@ def recipe_name(images: str) -> str:
 
 
 def is_module(name: str) -> bool:
-    """Whether Python or an installed package has a module of a name."""
+    """Whether Python or an installed package has a module of this name."""
     return name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions()
 
 
-def as_text(made: Any, told: dict[str, Any]) -> str:
-    """What was found and chosen, for people."""
+def as_json(draft: "Draft", notes: list[str]) -> dict[str, Any]:
+    """Returns what was found and chosen, as --json prints it."""
+    summary = draft.header_summary
+    return {
+        "recipe": draft.recipe,
+        "path": draft.path,
+        "classes": list(summary.classes),
+        "counts": {name: len(split) for name, split in draft.dataset.splits.items()},
+        "class_counts": dict(zip(summary.classes, summary.counts.tolist(), strict=True)),
+        "skipped": summary.skipped,
+        "image_shape": list(draft.dataset.image_shape),
+        "model": draft.settings["model.name"],
+        "parameters": draft.parameters,
+        "batch_size": draft.settings["data.batch_size"],
+        "seconds_per_step": draft.pace.step,
+        "steps_timed": draft.pace.steps,
+        "steps": draft.steps,
+        "duration": draft.settings["duration"],
+        "seconds": draft.seconds,
+        "notes": notes,
+    }
+
+
+def as_text(draft: "Draft", answer: dict[str, Any]) -> str:
+    """Returns the answer for people: a table, and a paragraph for each note."""
     from cnn_vit.drafting import starting
 
-    height, width, _ = told["image_shape"]
+    height, width, _ = answer["image_shape"]
+    image_count = sum(answer["class_counts"].values())
     rows = [
-        ("images", f"{sum(told['class_counts'].values()):,}, {starting.describe_sizes(made.header_summary)}"),
-        ("classes", f"{len(told['classes'])}: {class_counts_text(told['class_counts'])}"),
-        ("splits", ", ".join(f"{split} {count:,}" for split, count in told["counts"].items())),
-        ("network", f"{told['model']}, {told['parameters']:,} parameters, sees {height}x{width} pixels"),
+        ("images", f"{image_count:,}, {starting.describe_sizes(draft.header_summary)}"),
+        ("classes", f"{len(answer['classes'])}: {class_counts_text(answer['class_counts'])}"),
+        ("splits", ", ".join(f"{split} {count:,}" for split, count in answer["counts"].items())),
+        ("network", f"{answer['model']}, {answer['parameters']:,} parameters, sees {height}x{width} pixels"),
         (
             "a step",
-            f"{told['seconds_per_step']:.3f} s for {told['batch_size']} images (mean of {told['steps_timed']}), on "
-            f"{made.machine}",
+            f"{answer['seconds_per_step']:.3f} s for {answer['batch_size']} images (mean of {answer['steps_timed']}), "
+            f"on {draft.machine}",
         ),
-        ("the run", f"{told['duration']}, {told['steps']:,} steps: {starting.describe_seconds(told['seconds'])}"),
-        ("recipe", told["recipe"]),
+        ("the run", f"{answer['duration']}, {answer['steps']:,} steps: {starting.describe_seconds(answer['seconds'])}"),
+        ("recipe", answer["recipe"]),
     ]
-    wide = cli.terminal_width()
-    notes = [cli.wrap(f"note: {sentence}", wide) for sentence in told["notes"]]
-    return "\n".join([cli.table(rows, width=wide), *([""] if notes else []), *notes])
+    width_of_line = cli.terminal_width()
+    lines = [cli.table(rows, width=width_of_line)]
+    if answer["notes"]:
+        lines.append("")
+    for sentence in answer["notes"]:
+        lines.append(cli.wrap(f"note: {sentence}", width_of_line))
+    return "\n".join(lines)
 
 
-def class_counts_text(counts: dict[str, int], most: int = 6) -> str:
-    """Classes with their images, the first few."""
-    some = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
-    return ", ".join(some) + (f" and {len(counts) - most} more" if len(counts) > most else "")
+def class_counts_text(counts: dict[str, int]) -> str:
+    """Returns the first NAMED classes with their images, and how many more there are."""
+    text = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:NAMED])
+    return f"{text} and {len(counts) - NAMED} more" if len(counts) > NAMED else text

@@ -1,1 +1,1 @@
-"""From images to a first recipe: look at them, choose settings, time a few steps, write the recipe."""
+"""Drafts a first recipe from a user's images: looks at them, chooses settings, times a few steps, writes the recipe."""

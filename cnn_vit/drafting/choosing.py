@@ -1,4 +1,4 @@
-"""What a first recipe sets, a rule each: sides of the images, network, batch, rates, random changes, durations.
+"""The rules of a first recipe, a function each: image size, network, batch, learning rate, augmentation, durations.
 
 A first run is to end while one waits for it: the network is small and sees small images. Nothing here looks at files
 or devices.
@@ -6,109 +6,162 @@ or devices.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from cnn_vit.drafting.stopwatch import Pace
 
-LARGEST, SMALLEST = 64, 8  # pixels of a side, where nobody says
-GRID = 8  # pixels that a chosen side is a multiple of; and patches, about, along a side
-BATCH = (8, 64)  # images of a step, from and to
+LARGEST_SIDE, SMALLEST_SIDE = 64, 8  # pixels of a chosen side
+SIDE_STEP = 8  # pixels that a chosen side is a multiple of
+PATCHES = 8  # of a Vision Transformer along a side, at most
+SMALLEST_BATCH, LARGEST_BATCH = 8, 64  # images of a step
 BATCHES = 8  # of an epoch, at least, where the batch may still be smaller
 EPOCHS = 300  # at most: after so many, more of the same images teach hardly anything
-MANY = 10  # epochs, from which on durations are whole epochs
+MANY_EPOCHS = 10  # from which on durations are whole epochs
 EVALUATIONS = 20  # of a run, at most
-WATCHING = 0.1  # share of the time, at most, that they take
+EVALUATION_SHARE = 0.1  # of a run's time, at most, that its evaluations take
 
-Sides = tuple[int, int]
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
 
 
-def choose_image_size(seen: np.ndarray) -> Sides:
-    """Height and width to bring images to, of those seen (n, 2).
+def choose_image_size(image_sizes: np.ndarray) -> ImageSize:
+    """Returns the size to bring images to.
 
-    Small images of one size stay as they are; others become squares, small ones of about their shorter side.
+    Small images of one size stay as they are. Others become squares, small ones of about their shorter side.
+
+    Args:
+        image_sizes: (n, 2) heights and widths of the images.
     """
-    height, width = map(int, seen[0])
-    if (seen == seen[0]).all() and min(height, width) >= SMALLEST and max(height, width) <= LARGEST:
+    height, width = map(int, image_sizes[0])
+    have_one_size = bool((image_sizes == image_sizes[0]).all())
+    if have_one_size and min(height, width) >= SMALLEST_SIDE and max(height, width) <= LARGEST_SIDE:
         return height, width
-    shorter = int(np.median(seen.min(1)))
-    square = min(LARGEST, max(SMALLEST, shorter // GRID * GRID))
-    return square, square
+    shorter_side = int(np.median(image_sizes.min(1)))
+    side = min(LARGEST_SIDE, max(SMALLEST_SIDE, shorter_side // SIDE_STEP * SIDE_STEP))
+    return side, side
 
 
-def choose_cnn(given: Sides) -> tuple[Sides, dict[str, Any]]:
-    """Sides and keywords of a small CNN: more stages, and fewer filters in the first, where pixels are many."""
-    if min(given) >= 48:
-        return given, {"name": "cnn/small", "filters": (16, 32, 64, 128), "stride": (2, 1, 1, 1)}
-    return given, {"name": "cnn/small", "filters": (32, 64, 128) if min(given) >= 24 else (32, 64)}
+def choose_cnn(image_size: ImageSize) -> tuple[ImageSize, dict[str, Any]]:
+    """Returns the image size and the keywords of a small CNN.
+
+    It has more stages, and fewer filters in the first, where pixels are many.
+    """
+    shorter_side = min(image_size)
+    if shorter_side >= 48:
+        return image_size, {"name": "cnn/small", "filters": (16, 32, 64, 128), "stride": (2, 1, 1, 1)}
+    if shorter_side >= 24:
+        return image_size, {"name": "cnn/small", "filters": (32, 64, 128)}
+    return image_size, {"name": "cnn/small", "filters": (32, 64)}
 
 
-def choose_vit(given: Sides) -> tuple[Sides, dict[str, Any]]:
-    """Sides and keywords of a small ViT: at most 8 x 8 patches of whole pixels; what fills none is left out."""
-    patch = 2 ** math.ceil(math.log2(max(*given, GRID) / GRID))
-    step = max(patch, 4)  # the patch of vit/test, which reads the same sides in a smoke run
-    height, width = (max(step, one // step * step) for one in given)
+def choose_vit(image_size: ImageSize) -> tuple[ImageSize, dict[str, Any]]:
+    """Returns the image size and the keywords of a small ViT: at most 8 x 8 patches, whose side is a power of two.
+
+    Pixels that would fill no whole patch are left out of the image size.
+    """
+    patch = 2 ** math.ceil(math.log2(max(*image_size, PATCHES) / PATCHES))
+    multiple = max(patch, 4)  # 4 is the patch of vit/test, which reads the same image size in a smoke run
+    height, width = (max(multiple, side // multiple * multiple) for side in image_size)
     keywords = {"name": f"vit/Ti{patch}-gap", "width": 96, "depth": 6, "heads": 4, "hidden": 192, "dropout": 0.1}
     return (height, width), keywords
 
 
-NETWORKS: dict[str, Callable[[Sides], tuple[Sides, dict[str, Any]]]] = {"cnn": choose_cnn, "vit": choose_vit}
+NETWORKS: dict[str, Callable[[ImageSize], tuple[ImageSize, dict[str, Any]]]] = {"cnn": choose_cnn, "vit": choose_vit}
 TITLES = {"cnn": "A small CNN", "vit": "A small Vision Transformer"}
 
 
-def choose_augmentation(classes: Sequence[str], given: Sides) -> tuple[str, ...]:
-    """Random changes of training images: moved, and mirrored unless classes look like letters, digits or sides."""
-    moved = f"pad_crop({max(1, min(given) // 8)})"
-    sided = all(len(name) == 1 for name in classes) or {"left", "right"} <= {name.casefold() for name in classes}
-    return (moved,) if sided else (moved, "flip")
+def choose_augmentation(classes: Sequence[str], image_size: ImageSize) -> tuple[str, ...]:
+    """Returns the augmentations of training images: they are moved by up to an eighth of the shorter side and mirrored.
+
+    They are not mirrored where the names of the classes look like letters, digits or sides.
+    """
+    move = f"pad_crop({max(1, min(image_size) // 8)})"
+    are_letters = all(len(name) == 1 for name in classes)
+    are_sides = {"left", "right"} <= {name.casefold() for name in classes}
+    return (move,) if are_letters or are_sides else (move, "flip")
 
 
 def choose_batch_size(count: int, devices: int) -> int:
-    """Images of a step, of so many to train on: a power of two, then up to a multiple of the devices."""
-    low, high = BATCH
-    wanted = min(high, max(low, 2 ** int(math.log2(max(count / BATCHES, 1)))))
-    return -(-wanted // devices) * devices
+    """Returns the images of a step: a power of two, rounded up to a multiple of the devices.
+
+    Args:
+        count: images to train on.
+        devices: number of devices that share a batch.
+    """
+    power_of_two = 2 ** int(math.log2(max(count / BATCHES, 1)))
+    batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, power_of_two))
+    return -(-batch // devices) * devices
 
 
 def choose_optimizer(network: str, batch: int) -> dict[str, Any]:
-    """Settings of loss, optimizer and schedule, but for durations; smaller steps where the batch is small."""
-    share = 1 if batch >= 32 else 0.5
-    rule: dict[str, Any] = {"name": "adamw", "learning_rate": share * (1e-3 if network == "vit" else 2e-3)}
-    rule["weight_decay"] = 0.05
+    """Returns the settings of loss, optimizer and schedule, but for durations.
+
+    Args:
+        network: a name of NETWORKS.
+        batch: images of a step; the learning rate is half as large where they are fewer than 32.
+    """
+    learning_rate = 1e-3 if network == "vit" else 2e-3
+    if batch < 32:
+        learning_rate *= 0.5
+    chosen: dict[str, Any] = {
+        "loss.smoothing": 0.1,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": learning_rate,
+        "optimizer.weight_decay": 0.05,
+    }
     if network == "vit":
-        rule["clip"] = 1.0
-    found: dict[str, Any] = {"loss.smoothing": 0.1}
-    return found | {f"optimizer.{key}": value for key, value in rule.items()} | {"schedule.name": "cosine"}
+        chosen["optimizer.clip"] = 1.0
+    chosen["schedule.name"] = "cosine"
+    return chosen
 
 
-def choose_durations(count: int, batch: int, pace: "Pace", *, seconds: float) -> tuple[dict[str, Any], int, int]:
-    """Settings that say how long and how often, so that a run takes so many seconds or EPOCHS, whichever ends first.
+class Durations(NamedTuple):
+    """How long a run is, and how often it does what.
+
+    Attributes:
+        settings: the settings that say so, flat.
+        steps: of the run.
+        evaluations: of the validation split in it.
+    """
+
+    settings: dict[str, Any]
+    steps: int
+    evaluations: int
+
+
+def choose_durations(count: int, batch: int, pace: "Pace", *, seconds: float) -> Durations:
+    """Chooses durations so that a run takes so many seconds or EPOCHS, whichever ends first.
 
     Args:
         count: training examples.
         batch: images of a step.
-        pace: what the clock said.
+        pace: how long steps and evaluations take.
         seconds: of a run, from its start to its result.
-
-    Returns:
-        The settings, the steps of the run and the evaluations in it.
     """
-    left = max(seconds - pace.start, seconds / 2)
-    judged = EVALUATIONS + 2  # validation and test once more, at the end
-    watched = min(judged * pace.evaluation, WATCHING * left)
-    steps = max(1, min(int((left - watched) / pace.step), math.ceil(EPOCHS * count / batch)))
-    wanted = EVALUATIONS if watched >= judged * pace.evaluation else int(watched / pace.evaluation) - 2
-    amount, unit = (steps * batch // count, "epochs") if steps * batch // count >= MANY else (steps, "steps")
-    if unit == "epochs":
-        steps = math.ceil(amount * count / batch)
-    every = max(1, math.ceil(amount / max(1, wanted)))
-    found = {
+    # A slow compilation takes half of the time at most, so that a run always learns something
+    seconds_left = max(seconds - pace.start, seconds / 2)
+    # At the end, validation and test are evaluated once more
+    seconds_of_all = (EVALUATIONS + 2) * pace.evaluation
+    evaluation_seconds = min(seconds_of_all, EVALUATION_SHARE * seconds_left)
+    steps_in_time = int((seconds_left - evaluation_seconds) / pace.step)
+    steps = max(1, min(steps_in_time, math.ceil(EPOCHS * count / batch)))
+    evaluations = EVALUATIONS
+    if evaluation_seconds < seconds_of_all:
+        evaluations = int(evaluation_seconds / pace.evaluation) - 2
+    amount, unit = steps, "steps"
+    epochs = steps * batch // count
+    if epochs >= MANY_EPOCHS:
+        amount, unit = epochs, "epochs"
+        steps = math.ceil(epochs * count / batch)
+    evaluate_every = max(1, math.ceil(amount / max(1, evaluations)))
+    settings = {
         "schedule.warmup": f"{max(1, amount // 20)} {unit}",
         "duration": f"{amount} {unit}",
         "log_every": f"{max(1, steps // 100)} steps",
-        "evaluate_every": f"{every} {unit}",
-        "checkpoint_every": f"{max(every, amount // 5)} {unit}",
+        "evaluate_every": f"{evaluate_every} {unit}",
+        "checkpoint_every": f"{max(evaluate_every, amount // 5)} {unit}",
     }
-    return found, steps, math.ceil(amount / every)
+    return Durations(settings, steps, math.ceil(amount / evaluate_every))

@@ -1,26 +1,34 @@
-"""From somebody's images to a first recipe: look at them, choose, time a few steps, write a lab note that runs."""
+"""The story of `cnn-vit new`: from a user's images to a first recipe.
+
+`draft_recipe` looks at the images, chooses settings by the rules of `choosing` and times a few steps; `recipe_text`
+writes a lab note that runs; `draft_notes` says what the user should know before the run.
+"""
 
 import os
 import shlex
 import textwrap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from cnn_vit import data, settings, trees
+from cnn_vit import data, trees
 from cnn_vit.data.audit.headers import HeaderSummary, summarize_headers
 from cnn_vit.drafting import choosing, stopwatch, written
 from cnn_vit.drafting.stopwatch import Pace
-from cnn_vit.runs import environment
+from cnn_vit.runs.environment import current_environment
+from cnn_vit.settings import Settings, from_json
 from cnn_vit.training import devices, plan
 from cnn_vit.training.forward import get_network
 
 UNEVEN = 5  # times that the largest class is as large as the smallest, from which on a note says so
+NAMED = 5  # classes that a note names, at most
 LINE = 120  # characters
 
 
-class Draft(NamedTuple):
+@dataclass(frozen=True)
+class Draft:
     """A first recipe, and what it was made from.
 
     Attributes:
@@ -28,13 +36,13 @@ class Draft(NamedTuple):
         recipe: path of the recipe.
         network: its name in `choosing.NETWORKS`.
         settings: flat, in the order in which they are written.
-        header_summary: the images at a glance.
-        dataset: they as the recipe reads them.
-        pace: what the clock said.
-        machine: what it was timed on, in words.
-        steps: of the run.
-        evaluations: in it.
-        parameters: of the network.
+        header_summary: classes, counts and sizes of the images as their headers tell them.
+        dataset: the images as the recipe reads them.
+        pace: how long steps and evaluations take.
+        machine: what they were timed on, in words.
+        steps: number of steps of the run.
+        evaluations: number of evaluations in it.
+        parameters: number of parameters of the network.
     """
 
     path: str
@@ -51,8 +59,13 @@ class Draft(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """That the run takes, if all goes on as while it was timed; without starting Python and the report."""
+        """Seconds of the run, if all goes on as while it was timed; without starting Python and the report."""
+        # Validation and test are evaluated once more at the end
         return self.pace.start + self.steps * self.pace.step + (self.evaluations + 2) * self.pace.evaluation
+
+
+def ignore_progress(sentence: str) -> None:
+    """Does nothing with a sentence about what is done next."""
 
 
 def draft_recipe(
@@ -63,7 +76,7 @@ def draft_recipe(
     minutes: float = 10.0,
     image_size: int | None = None,
     on_bad_image: str = "refuse",
-    say: Callable[[str], None] = lambda sentence: None,
+    on_progress: Callable[[str], None] = ignore_progress,
 ) -> Draft:
     """Makes a recipe for the images at a path; nothing is written.
 
@@ -72,119 +85,170 @@ def draft_recipe(
         recipe: path that the recipe is to have, by which it names itself.
         network: a name of `choosing.NETWORKS`.
         minutes: that the run may take on this machine.
-        image_size: side in pixels; None: chosen.
-        on_bad_image: refuse, or skip.
-        say: takes a sentence about what is done next.
+        image_size: side in pixels; None: it is chosen.
+        on_bad_image: "refuse" or "skip" files that cannot be read.
+        on_progress: takes a sentence about what is done next.
 
     Raises:
-        UserError: no images that can be trained on.
+        UserError: there are no images that can be trained on.
     """
-    say(f"looking at {path}")
+    on_progress(f"looking at {path}")
     section = data.section_for_path(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
-    seen = summarize_headers(section)
-    wanted = choosing.choose_image_size(seen.image_sizes) if image_size is None else (image_size, image_size)
-    sides, keywords = choosing.NETWORKS[network](wanted)
-    found = data_settings(section, seen, sides) | {f"model.{key}": value for key, value in keywords.items()}
-    say(f"reading {seen.counts.sum():,} images")
-    dataset = data.load(final_settings(found).section("data"))
-    count, mesh = len(dataset.splits["train"]), devices.mesh()
-    found["data.batch_size"] = choosing.choose_batch_size(count, mesh.size)
-    found |= choosing.choose_optimizer(network, found["data.batch_size"])
-    plan.check_model(final_settings(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
-    say(f"timing a few steps of {found['model.name']} with them")
-    pace = stopwatch.measure_pace(final_settings(found), dataset)
-    often, steps, evaluations = choosing.choose_durations(count, found["data.batch_size"], pace, seconds=60 * minutes)
-    form = plan.network_spec(final_settings(found), classes=len(dataset.classes), image_shape=dataset.image_shape)
-    parameters = trees.count(get_network(form).params)
+    summary = summarize_headers(section)
+    chosen = choose_data_and_model(section, summary, network, image_size)
+
+    on_progress(f"reading {summary.counts.sum():,} images")
+    dataset = data.load(final_settings(chosen).section("data"))
+    chosen |= choose_training(network, dataset)
+    plan.check_model(final_settings(chosen), classes=len(dataset.classes), image_shape=dataset.image_shape)
+
+    on_progress(f"timing a few steps of {chosen['model.name']} with them")
+    pace = stopwatch.measure_pace(final_settings(chosen), dataset)
+    train_count, batch = len(dataset.splits["train"]), chosen["data.batch_size"]
+    durations = choosing.choose_durations(train_count, batch, pace, seconds=60 * minutes)
     return Draft(
-        path, recipe, network, found | often, seen, dataset, pace, describe_machine(), steps, evaluations, parameters
-    )  # fmt: skip
+        path=path,
+        recipe=recipe,
+        network=network,
+        settings=chosen | durations.settings,
+        header_summary=summary,
+        dataset=dataset,
+        pace=pace,
+        machine=describe_machine(),
+        steps=durations.steps,
+        evaluations=durations.evaluations,
+        parameters=count_parameters(final_settings(chosen), dataset),
+    )
 
 
-def data_settings(section: dict[str, Any], seen: HeaderSummary, sides: choosing.Sides) -> dict[str, Any]:
-    """Settings of the data."""
-    found: dict[str, Any] = {"data.name": section["name"], "data.path": section["path"]}
+# The chapters of the story --------------------------------------------------------------------------------------------
+
+
+def choose_data_and_model(
+    section: dict[str, Any], summary: HeaderSummary, network: str, image_size: int | None
+) -> dict[str, Any]:
+    """Returns the settings of the data and of the model, which the headers of the images decide.
+
+    Args:
+        section: settings of the data that read the images, without `data.`.
+        summary: what the headers tell.
+        network: a name of `choosing.NETWORKS`.
+        image_size: side in pixels; None: it is chosen.
+    """
+    wanted_size = choosing.choose_image_size(summary.image_sizes)
+    if image_size is not None:
+        wanted_size = (image_size, image_size)
+    size, keywords = choosing.NETWORKS[network](wanted_size)  # another size where patches would not be whole
+    chosen = data_settings(section, summary, size)
+    for key, value in keywords.items():
+        chosen[f"model.{key}"] = value
+    return chosen
+
+
+def data_settings(section: dict[str, Any], summary: HeaderSummary, image_size: choosing.ImageSize) -> dict[str, Any]:
+    """Returns the settings of the data, flat, in the order in which they are written."""
+    height, width = image_size
+    chosen: dict[str, Any] = {"data.name": section["name"], "data.path": section["path"]}
     if section["on_bad_image"] != "refuse":
-        found["data.on_bad_image"] = section["on_bad_image"]
-    found["data.image_size"] = sides[0] if sides[0] == sides[1] else sides
-    found["data.fit"] = section["fit"]
-    found["data.channels"] = 3 if seen.colored else 1
-    found["data.classes"] = len(seen.classes)
-    found["data.batch_size"] = choosing.BATCH[0]  # until the training split is known
-    found["data.augment"] = choosing.choose_augmentation(seen.classes, sides)
-    return found
+        chosen["data.on_bad_image"] = section["on_bad_image"]
+    chosen["data.image_size"] = height if height == width else image_size
+    chosen["data.fit"] = section["fit"]
+    chosen["data.channels"] = 3 if summary.colored else 1
+    chosen["data.classes"] = len(summary.classes)
+    chosen["data.batch_size"] = choosing.SMALLEST_BATCH  # until the size of the training split is known
+    chosen["data.augment"] = choosing.choose_augmentation(summary.classes, image_size)
+    return chosen
 
 
-def final_settings(found: dict[str, Any]) -> settings.Settings:
-    """Final settings of what is chosen so far."""
-    values = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, **found}
-    return settings.from_json({"recipe": "", "words": [], "values": values, "origin": {}}, file="the draft")
+def choose_training(network: str, dataset: data.Dataset) -> dict[str, Any]:
+    """Returns the settings of batch, loss, optimizer and schedule, which the size of the training split decides."""
+    batch = choosing.choose_batch_size(len(dataset.splits["train"]), devices.mesh().size)
+    return {"data.batch_size": batch, **choosing.choose_optimizer(network, batch)}
+
+
+def final_settings(chosen: dict[str, Any]) -> Settings:
+    """Returns final settings of what is chosen so far, with an optimizer where none is chosen yet."""
+    values = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, **chosen}
+    return from_json({"recipe": "", "words": [], "values": values, "origin": {}}, file="the draft")
+
+
+def count_parameters(settings: Settings, dataset: data.Dataset) -> int:
+    """Returns the number of parameters of the network."""
+    network_spec = plan.network_spec(settings, classes=len(dataset.classes), image_shape=dataset.image_shape)
+    return trees.count(get_network(network_spec).params)
 
 
 def describe_machine() -> str:
-    """What computes here, in words: `2 cores`, `8 x NVIDIA H100`."""
-    about = environment.current_environment(None)
-    count, kind = about["devices"]["count"], about["devices"]["kind"]
-    return f"{about['cores']} cores" if about["devices"]["platform"] == "cpu" else f"{count} x {kind}"
+    """Returns what computes here, in words: `2 cores`, `8 x NVIDIA H100`."""
+    environment = current_environment(None)
+    if environment["devices"]["platform"] == "cpu":
+        return f"{environment['cores']} cores"
+    return f"{environment['devices']['count']} x {environment['devices']['kind']}"
 
 
-# Words ----------------------------------------------------------------------------------------------------------------
+# The recipe's text ----------------------------------------------------------------------------------------------------
 
 
-def recipe_text(made: Draft) -> str:
-    """The recipe's file."""
-    return written.recipe_source(docstring(made), made.settings, comments(made))
+def recipe_text(draft: Draft) -> str:
+    """Returns the text of the recipe's file."""
+    return written.recipe_source(recipe_docstring(draft), draft.settings, recipe_comments(draft))
 
 
-def docstring(made: Draft) -> str:
-    """What the recipe says of itself."""
-    splits = ", ".join(f"{split} {len(one):,}" for split, one in made.dataset.splits.items())
-    each = ", ".join(
-        f"{name} {count:,}" for name, count in zip(made.header_summary.classes, made.header_summary.counts, strict=True)
-    )
+def recipe_docstring(draft: Draft) -> str:
+    """Returns what the recipe says of itself: a title and a row each of data, figures, cost and commands."""
+    summary, pace = draft.header_summary, draft.pace
+    splits = ", ".join(f"{name} {len(split):,}" for name, split in draft.dataset.splits.items())
+    classes = ", ".join(f"{name} {count:,}" for name, count in zip(summary.classes, summary.counts, strict=True))
     rows = {
-        "Data": f"{made.header_summary.counts.sum():,} images, {describe_sizes(made.header_summary)}; {splits}. Of each class: {each}.",
+        "Data": f"{summary.counts.sum():,} images, {describe_sizes(summary)}; {splits}. Of each class: {classes}.",
         "Measured": "not yet run.",
-        "Cost": f"{describe_seconds(made.seconds)} on {made.machine}: {made.steps:,} steps of {made.pace.step:.3f} s (mean of "
-        f"{made.pace.steps} with these images), {made.evaluations} evaluations of {made.pace.evaluation:.2f} s, "
-        f"{made.pace.start:.0f} s to compile.",
-        "Run": f"cnn-vit train {shlex.quote(f'--config={made.recipe}')}",
-        "Smoke": f"cnn-vit train {shlex.quote(f'--config={made.recipe}:smoke')} --workdir=runs/smoke",
+        "Cost": f"{describe_seconds(draft.seconds)} on {draft.machine}: {draft.steps:,} steps of {pace.step:.3f} s "
+        f"(mean of {pace.steps} with these images), {draft.evaluations} evaluations of {pace.evaluation:.2f} s, "
+        f"{pace.start:.0f} s to compile.",
+        "Run": f"cnn-vit train {shlex.quote(f'--config={draft.recipe}')}",
+        "Smoke": f"cnn-vit train {shlex.quote(f'--config={draft.recipe}:smoke')} --workdir=runs/smoke",
     }
-    name = os.path.basename(os.path.abspath(made.path))
-    title = f"{choosing.TITLES[made.network]} on {name}, from scratch; written by `cnn-vit new`, yours to change."
-    return "\n".join([title, "", *(wrap_row(f"{heading + ':':10}{row}") for heading, row in rows.items())])
+    name = os.path.basename(os.path.abspath(draft.path))
+    title = f"{choosing.TITLES[draft.network]} on {name}, from scratch; written by `cnn-vit new`, yours to change."
+    wrapped_rows = [wrap_row(f"{heading + ':':10}{row}") for heading, row in rows.items()]
+    return "\n".join([title, "", *wrapped_rows])
 
 
 def wrap_row(row: str) -> str:
-    """A row of a docstring in lines; a path or a name is never cut."""
+    """Returns a row of the docstring in lines; a path or a name is never cut."""
     return textwrap.fill(row, LINE, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
 
 
-def describe_sizes(seen: HeaderSummary) -> str:
-    """What images look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
-    pairs = sorted({(int(h), int(w)) for h, w in seen.image_sizes}, key=lambda pair: (pair[0] * pair[1], pair))
-    low, high = (f"{h}x{w}" for h, w in (pairs[0], pairs[-1]))
-    return f"{low if low == high else f'{low} to {high}'} pixels, {'in color' if seen.colored else 'gray'}"
+def describe_sizes(summary: HeaderSummary) -> str:
+    """Returns what the images look like: `28x28 pixels, gray`, `60x80 to 3000x4000 pixels, in color`; height, width."""
+    sizes = {(int(height), int(width)) for height, width in summary.image_sizes}
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    smallest, largest = (f"{height}x{width}" for height, width in (by_area[0], by_area[-1]))
+    color = "in color" if summary.colored else "gray"
+    if smallest == largest:
+        return f"{smallest} pixels, {color}"
+    return f"{smallest} to {largest} pixels, {color}"
 
 
 def describe_seconds(seconds: float) -> str:
-    """A time for a person: `about 40 seconds`, `about 10 minutes`."""
-    return f"about {max(10, round(seconds, -1)):.0f} seconds" if seconds < 95 else f"about {seconds / 60:.0f} minutes"
+    """Returns a time as people say it: `about 40 seconds`, `about 10 minutes`."""
+    if seconds < 95:  # tens of seconds, as round(seconds, -1) gives them
+        return f"about {max(10, round(seconds, -1)):.0f} seconds"
+    return f"about {seconds / 60:.0f} minutes"
 
 
-def comments(made: Draft) -> dict[str, str]:
-    """What stands behind the settings."""
-    mirrored = 'leave "flip" out where left and right matter' if "flip" in made.settings["data.augment"] else ""
-    place = "" if os.path.isabs(made.path) else "seen from the folder in which commands are given"
+def recipe_comments(draft: Draft) -> dict[str, str]:
+    """Returns what stands behind each setting; a comment on a setting that the recipe lacks is not written."""
+    is_mirrored = "flip" in draft.settings["data.augment"]
+    is_relative = not os.path.isabs(draft.path)
     return {
-        "data.path": place,
-        "data.on_bad_image": f"{made.header_summary.skipped:,} files cannot be read",
+        "data.path": "seen from the folder in which commands are given" if is_relative else "",
+        "data.on_bad_image": f"{draft.header_summary.skipped:,} files cannot be read",
         "data.image_size": "pixels",
         "data.fit": 'keeps the center; "stretch" or "pad(127)" keep all of an image',
-        "data.channels": "RGB" if made.header_summary.colored else "gray",
+        "data.channels": "RGB" if draft.header_summary.colored else "gray",
         "data.batch_size": "images",
-        "data.augment": mirrored,
+        "data.augment": 'leave "flip" out where left and right matter' if is_mirrored else "",
         "model.filters": "of each stage",
         "model.stride": "of each stage's first convolution",
         "model.width": "numbers per patch",
@@ -195,44 +259,59 @@ def comments(made: Draft) -> dict[str, str]:
         "loss.class_weight": '"balanced" makes small classes count as much as large ones',
         "optimizer.weight_decay": "times the rate",
         "optimizer.clip": "norm of the gradient",
-        "duration": f"{made.steps:,} steps, {describe_seconds(made.seconds)}",
+        "duration": f"{draft.steps:,} steps, {describe_seconds(draft.seconds)}",
     }
 
 
-def draft_notes(made: Draft) -> list[str]:
-    """What one should know before the run, sentences."""
-    facts, seen = made.dataset.facts, made.header_summary
-    said = [facts["layout"]] if "layout" in facts else []
-    said += facts["notes"]
-    if "test" not in made.dataset.splits:
-        said.append("there is no test split: validation, by which one chooses, is all that will be measured")
+# Notes to the user ----------------------------------------------------------------------------------------------------
+
+
+def draft_notes(draft: Draft) -> list[str]:
+    """Returns what the user should know before the run, a sentence each."""
+    facts, summary = draft.dataset.facts, draft.header_summary
+    notes: list[str] = []
+    if "layout" in facts:
+        notes.append(facts["layout"])
+    notes += facts["notes"]
+    if "test" not in draft.dataset.splits:
+        notes.append("there is no test split: only validation will be measured, by which settings are chosen as well")
     for split in ("validation", "test"):
-        counts = facts["class_counts"].get(split, {})
-        if lost := [name for name, count in counts.items() if not count]:
-            named = ", ".join(lost[:5]) + f" and {len(lost) - 5} more" * (len(lost) > 5)
-            said.append(f"{split} has no image of {named}, so that nothing is measured of them; give each 10 at least")
-    if seen.sampled:
-        said.append(
-            f"sizes and colors are those of {len(seen.image_sizes):,} images, taken evenly from {seen.counts.sum():,}: "
-            "a rare color image among gray ones may have been missed"
+        class_counts = facts["class_counts"].get(split, {})
+        missing = [name for name, count in class_counts.items() if not count]
+        if missing:
+            notes.append(
+                f"{split} has no image of {name_classes(missing)}, so that nothing is measured of them; "
+                "give each class at least 10"
+            )
+    if summary.sampled:
+        notes.append(
+            f"sizes and colors are those of {len(summary.image_sizes):,} images, taken evenly from "
+            f"{summary.counts.sum():,}: a rare color image among gray ones may have been missed"
         )
-    low, high = int(np.argmin(seen.counts)), int(np.argmax(seen.counts))
-    if seen.counts[high] >= UNEVEN * seen.counts[low]:
-        said.append(
-            f"{seen.classes[high]} has {seen.counts[high]:,} images and {seen.classes[low]} {seen.counts[low]:,}; "
-            'loss.class_weight="balanced" may help the small classes'
+    smallest, largest = int(np.argmin(summary.counts)), int(np.argmax(summary.counts))
+    if summary.counts[largest] >= UNEVEN * summary.counts[smallest]:
+        notes.append(
+            f"{summary.classes[largest]} has {summary.counts[largest]:,} images and {summary.classes[smallest]} "
+            f'{summary.counts[smallest]:,}; loss.class_weight="balanced" may help the small classes'
         )
-    if made.settings["duration"] == f"{choosing.EPOCHS} epochs":
-        said.append(f"{choosing.EPOCHS} epochs are the most: after so many, the same images teach hardly anything new")
-    return said + busy()
+    if draft.settings["duration"] == f"{choosing.EPOCHS} epochs":
+        notes.append(f"{choosing.EPOCHS} epochs are the most: after so many, the same images teach hardly anything new")
+    return notes + notes_on_load()
 
 
-def busy() -> list[str]:
-    """A sentence where other work shared the processors while steps were timed."""
+def name_classes(names: list[str]) -> str:
+    """Returns names of classes as a list in words, the first NAMED of them."""
+    text = ", ".join(names[:NAMED])
+    return f"{text} and {len(names) - NAMED} more" if len(names) > NAMED else text
+
+
+def notes_on_load() -> list[str]:
+    """Returns a sentence where other work shared the processors while steps were timed, else none."""
     try:
-        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        load = os.getloadavg()[0]  # processes that ran or waited in the last minute
     except OSError:
         return []
+    cores = os.cpu_count() or 1
     if load < 1.5 * cores:
         return []
     return [f"this machine was busy while steps were timed (load {load:.1f} on {cores} cores); idle, it is faster"]

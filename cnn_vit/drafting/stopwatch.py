@@ -13,7 +13,7 @@ from cnn_vit.settings import Settings
 from cnn_vit.training import evaluation
 from cnn_vit.training.program import Program
 
-SECONDS = 3.0  # for which steps are timed
+TIMED_SECONDS = 3.0  # for which steps are timed
 LEAST_STEPS = 3  # that are timed, however long they take
 
 
@@ -35,7 +35,7 @@ class Pace:
 
 
 def measure_pace(settings: Settings, dataset: data.Dataset) -> Pace:
-    """Times a run's steps from its initial values for SECONDS, and an evaluation; nothing is kept."""
+    """Times a run's steps from its initial values for TIMED_SECONDS, and an evaluation; nothing is kept."""
     program = Program(settings, dataset, make_preprocessing(settings, dataset))
     state = program.initial_state()
     laps = [now()]  # when each step began; the first one compiles
@@ -44,7 +44,7 @@ def measure_pace(settings: Settings, dataset: data.Dataset) -> Pace:
             state, measures = program.learn(state, batch)
             jax.block_until_ready(measures["finite"])
             laps.append(now())
-            if len(laps) > LEAST_STEPS + 1 and laps[-1] - laps[1] > SECONDS:
+            if len(laps) > LEAST_STEPS + 1 and laps[-1] - laps[1] > TIMED_SECONDS:
                 break
 
     validation = dataset.splits["validation"]

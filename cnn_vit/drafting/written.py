@@ -1,4 +1,4 @@
-"""A recipe as text: settings -> the Python file that says them, as `recipes` reads it back and ruff would leave it."""
+"""Writes a recipe: settings -> the text of the Python file that sets them, as `recipes` reads it and ruff leaves it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ LONGEST = 120  # characters of a line
 QUOTES = '"""'
 
 
-def recipe_source(docstring: str, found: Mapping[str, Any], comments: Mapping[str, str]) -> str:
-    """The text of a recipe without words of its own.
+def recipe_source(docstring: str, settings: Mapping[str, Any], comments: Mapping[str, str]) -> str:
+    """Returns the text of a recipe without words of its own.
 
     Args:
         docstring: what the file says of itself, lines.
-        found: settings, flat, in the order to be written: {"data.name": "folder", "duration": "20 epochs"}.
-        comments: what stands behind a setting, or above it where that is too long.
+        settings: flat, in the order to be written: {"data.name": "folder", "duration": "20 epochs"}.
+        comments: what stands behind a setting, or above it where the line would be too long.
     """
     lines = [
         f"{QUOTES}{escape_docstring(docstring.strip())}",
@@ -22,45 +22,65 @@ def recipe_source(docstring: str, found: Mapping[str, Any], comments: Mapping[st
         "from ml_collections import ConfigDict",
         "",
         "",
+        'def get_config(mode: str = "") -> ConfigDict:',
+        '    """The recipe; it has no words but `smoke`."""',
+        "    config = ConfigDict()",
     ]
-    lines += ['def get_config(mode: str = "") -> ConfigDict:', '    """The recipe; it has no words but `smoke`."""']
-    lines += ["    config = ConfigDict()"]
-    section = None
-    for key, value in found.items():
-        before, section = section, key.rpartition(".")[0]
-        if section != before:
-            lines += ["", *([f"    config.{section} = ConfigDict()"] if section else [])]
-        lines += statement(key, value, comments.get(key, ""))
+    section = None  # of the setting before
+    for key, value in settings.items():
+        section_before, section = section, key.rpartition(".")[0]
+        if section != section_before:
+            lines.append("")
+            if section:  # a key without a point, such as `duration`, stands in no section
+                lines.append(f"    config.{section} = ConfigDict()")
+        lines += assignment_lines(key, value, comments.get(key, ""))
     return "\n".join([*lines, "    return config", ""])
 
 
-def statement(key: str, value: Any, comment: str) -> list[str]:
-    """The lines that set a value."""
-    line = f"    config.{key} = {python_literal(value)}"
-    if comment and len(line) + len(comment) + 4 <= LONGEST:
+def assignment_lines(key: str, value: Any, comment: str) -> list[str]:
+    """Returns the lines that set a value, with its comment if it has one."""
+    literal = python_literal(value)
+    line = f"    config.{key} = {literal}"
+    if comment and len(f"{line}  # {comment}") <= LONGEST:
         return [f"{line}  # {comment}"]
-    above = [f"    # {comment}"] if comment else []
-    inside = f"        {python_literal(value)}"
-    if len(line) > LONGEST and isinstance(value, str) and len(inside) <= LONGEST:
-        return [*above, f"    config.{key} = (", inside, "    )"]
-    return [*above, line]
+    lines = [f"    # {comment}"] if comment else []
+    line_in_parentheses = f"        {literal}"
+    # ruff puts a long text into parentheses, but only where it fits on a line of its own
+    if len(line) > LONGEST and isinstance(value, str) and len(line_in_parentheses) <= LONGEST:
+        return [*lines, f"    config.{key} = (", line_in_parentheses, "    )"]
+    return [*lines, line]
 
 
 def python_literal(value: Any) -> str:
-    """A plain value as Python writes it, texts in the quotes that take fewer backslashes, double ones before single."""
-    if isinstance(value, str):
-        quote = "'" if value.count('"') > value.count("'") else '"'
-        letters = (f"\\{one}" if one == quote else one if one in "'\"" else repr(one)[1:-1] for one in value)
-        return f"{quote}{''.join(letters)}{quote}"
+    """Returns a plain value as Python writes it.
+
+    A text stands in the quotes that take fewer backslashes, in double ones where both take as many.
+    """
     if isinstance(value, tuple):
-        return f"({', '.join(map(python_literal, value))}{',' * (len(value) == 1)})"
-    return repr(value)
+        comma = "," if len(value) == 1 else ""
+        return f"({', '.join(map(python_literal, value))}{comma})"
+    if not isinstance(value, str):
+        return repr(value)
+    quote = "'" if value.count('"') > value.count("'") else '"'
+    letters: list[str] = []
+    for letter in value:
+        if letter == quote:
+            letters.append(f"\\{letter}")
+        elif letter in "'\"":
+            letters.append(letter)
+        else:
+            letters.append(repr(letter)[1:-1])  # what cannot be printed is escaped, without the quotes
+    return f"{quote}{''.join(letters)}{quote}"
 
 
 def escape_docstring(text: str) -> str:
-    """A text for a docstring: what would end it, or be read as something else, behind a backslash."""
-    letters = (
-        "\\\\" if one == "\\" else one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
-        for one in text
-    )
+    """Returns a text for a docstring: what would end it, or be read as something else, stands behind a backslash."""
+    letters: list[str] = []
+    for letter in text:
+        if letter == "\\":
+            letters.append("\\\\")
+        elif letter.isprintable() or letter == "\n":
+            letters.append(letter)
+        else:
+            letters.append(letter.encode("unicode_escape").decode())
     return "".join(letters).replace(QUOTES, '\\"\\"\\"')

@@ -1,16 +1,17 @@
-"""The one look of every image: curves, matrices, bars and intervals as SVG, grids of images as PNG or JPEG.
+"""The one look of every plot: curves, matrices, bars and intervals as SVG, grids of images as PNG or JPEG.
 
 A plot is the text of an SVG whose colors are CSS variables: inside a page they are the page's, with `standalone` it
 brings its own, for light and dark. The same arguments give the same bytes with the same versions of matplotlib and
-Pillow; neither the user's style files nor the day have a say. Text stays text.
+Pillow; neither the user's style files nor the day change them. Text stays text.
 
-Series are told apart by color, dash and mark, never by color alone. The colors set out from Okabe and Ito's
+Series are told apart by color, dash and mark, never by color alone. The colors started from Okabe and Ito's
 (jfly.uni-koeln.de/color) and were moved until each stands out from its paper by 3:1 and from the others by 18 in
 CIELAB, for all three kinds of color blindness as Machado et al. (IEEE TVCG 2009) simulate them.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -74,8 +75,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Line(NamedTuple):
-    """A curve: values (None or nan: a gap) at steps, ascending. `series` chooses color and dash."""
+FEW_POINTS = 20  # of a curve, at most, that has a mark at each value
+FEW_CLASSES = 12  # of a matrix, at most, with large letters
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve.
+
+    Attributes:
+        name: in the legend; "": the curve is not in it.
+        x: steps, ascending.
+        y: the value at each step; None or nan leaves a gap.
+        series: number that chooses color and dash.
+    """
 
     name: str
     x: Sequence[float]
@@ -83,8 +96,17 @@ class Line(NamedTuple):
     series: int = 0
 
 
-class Span(NamedTuple):
-    """A value with its interval; None where there is none."""
+@dataclass(frozen=True)
+class Span:
+    """A value with its interval.
+
+    Attributes:
+        name: what the value is of.
+        estimate: the value.
+        low: lower end of the interval; None where there is none.
+        high: upper end of the interval; None where there is none.
+        series: number that chooses color and mark.
+    """
 
     name: str
     estimate: float
@@ -102,9 +124,15 @@ def curves(
     log: bool = False,
     points: int = POINTS,
 ) -> str:
-    """Curves over steps; one without a name is not in the legend.
+    """Returns a plot of curves over steps.
 
-    One of more than so many points is drawn as means of neighbors (see `thinned`).
+    Args:
+        lines: the curves.
+        title: over the plot.
+        x_label: under the horizontal axis.
+        percent: whether values are shares, written in percent.
+        log: whether the values' axis may be logarithmic; it is where they span a power of ten.
+        points: of a curve, at most; a longer one is drawn as means of neighbors (see `downsample`).
     """
     with new_figure() as figure:
         axes = figure.add_subplot()
@@ -114,20 +142,24 @@ def curves(
         axes.set_xlabel(x_label)
         axes.yaxis.set_major_formatter(percent_label if percent else compact_label)
         if log:
-            logarithmic(axes, lines)
+            use_log_scale(axes, lines)
         axes.xaxis.set_major_formatter(compact_label)
         axes.xaxis.set_major_locator(tick_locator(6, whole=True))
-        if (named := sum(bool(line.name) for line in lines)) > 1:
-            axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=-(-named // 6))
+        named_lines = sum(bool(line.name) for line in lines)
+        if named_lines > 1:
+            columns = -(-named_lines // 6)  # six names one below the other, at most
+            axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=columns)
         return to_svg(figure, title)
 
 
-def logarithmic(axes: "Axes", lines: Sequence[Line]) -> None:
-    """A logarithmic axis where positive values span a power of ten."""
+def use_log_scale(axes: "Axes", lines: Sequence[Line]) -> None:
+    """Makes the values' axis logarithmic where positive values span a power of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    values = [value for line in lines for value in line.y if value is not None and value > 0]
-    if values and max(values) >= 10 * min(values):
+    positive: list[float] = []
+    for line in lines:
+        positive += [value for value in line.y if value is not None and value > 0]
+    if positive and max(positive) >= 10 * min(positive):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
         axes.yaxis.set_major_formatter(compact_label)
@@ -135,70 +167,95 @@ def logarithmic(axes: "Axes", lines: Sequence[Line]) -> None:
 
 
 def draw_line(axes: "Axes", line: Line, points: int) -> None:
-    """A curve, with a mark at each value where they are few."""
+    """Draws a curve of at most so many points, with a mark at each value where they are few."""
     x, y = downsample(line.x, line.y, points)
-    marker = MARKERS[line.series % len(MARKERS)] if len(x) <= 20 else ""
-    look: dict[str, Any] = {"color": color(line.series), "linestyle": DASHES[line.series // SERIES % len(DASHES)]}
-    axes.plot(x, y, label=line.name or "_", marker=marker, markersize=3.5, **look)
+    axes.plot(
+        x,
+        y,
+        label=line.name or "_",  # matplotlib leaves names that begin with _ out of the legend
+        marker=MARKERS[line.series % len(MARKERS)] if len(x) <= FEW_POINTS else "",
+        markersize=3.5,
+        color=color(line.series),
+        linestyle=DASHES[line.series // SERIES % len(DASHES)],
+    )
 
 
 def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
-    """A confusion matrix, counts (K, K) of true by predicted classes: right ones in one color, wrong in another.
+    """Returns a plot of a confusion matrix: right predictions in one color, wrong ones in another.
 
     A cell is as dark as its share of the true class; of more than NUMBERED classes as the cube root of that, so that
     rare mistakes are seen, and without numbers.
+
+    Args:
+        counts: (K, K) examples of each true class (row) and predicted class (column).
+        names: of the K classes.
+        title: over the plot.
     """
     classes = len(counts)
-    small = classes <= NUMBERED
+    is_numbered = classes <= NUMBERED
     with new_figure(height=WIDTH) as figure:
         axes = figure.add_subplot()
+        # A class without examples has shares of 0
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        if small:
-            cells(axes, counts, shares)
-            axes.set_xticks(range(classes), [shorten(name) for name in names], rotation=label_rotation(names))
-            axes.set_yticks(range(classes), [shorten(name) for name in names])
-            axes.tick_params(length=0, labelsize=11 if classes <= 12 else 9)
+        if is_numbered:
+            draw_cells(axes, counts, shares)
+            short_names = [shorten(name) for name in names]
+            axes.set_xticks(range(classes), short_names, rotation=label_rotation(names))
+            axes.set_yticks(range(classes), short_names)
+            axes.tick_params(length=0, labelsize=11 if classes <= FEW_CLASSES else 9)
         else:
             axes.imshow(shade_levels(np.cbrt(shares)), interpolation="nearest", aspect="equal")
         axes.grid(visible=False)
-        axes.spines[:].set_visible(not small)
+        axes.spines[:].set_visible(not is_numbered)
         axes.set_title(title)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         return to_svg(figure, title)
 
 
-def cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
-    """A square and a number for each pair of classes that came up."""
+def draw_cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
+    """Draws a square and a number for each pair of classes that came up."""
     from matplotlib.patches import Rectangle
 
-    size = 11 if len(counts) <= 12 else 7.5
+    font_size = 11 if len(counts) <= FEW_CLASSES else 7.5
     for row, column in np.argwhere(counts):
-        look, least = (color(0), 0.05) if row == column else (color(1), 0.16)
-        dark = max(least, SHADE * shares[row, column])
+        # A single wrong example must be seen, so that a wrong cell is darker at least than a right one
+        cell_color, least = (color(0), 0.05) if row == column else (color(1), 0.16)
+        opacity = max(least, SHADE * shares[row, column])
         corner = column - 0.48, row - 0.48
-        axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=look, alpha=dark, linewidth=0))
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=size)
+        axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=cell_color, alpha=opacity, linewidth=0))
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=font_size)
     axes.set_xlim(-0.5, len(counts) - 0.5)
     axes.set_ylim(len(counts) - 0.5, -0.5)
     axes.set_aspect("equal")
 
 
 def shade_levels(shares: np.ndarray) -> np.ndarray:  # (K, K) -> (K, K, 4)
-    """Shares as opacities of a color between those of light and dark."""
-    right, wrong = (np.mean([rgb(one) for one in COLORS[name]], 0) for name in ("series0", "series1"))
+    """Returns shares as the opacity of a color, red, green, blue and opacity in 0 to 1.
+
+    An image cannot change its colors with the page, so each is the mean of those of light and dark.
+    """
+    right = np.mean([rgb(hex_color) for hex_color in COLORS["series0"]], 0)
+    wrong = np.mean([rgb(hex_color) for hex_color in COLORS["series1"]], 0)
     colors = np.where(np.eye(len(shares), dtype=bool)[..., None], right, wrong)
     return np.concatenate([colors, shares[..., None]], -1)
 
 
 def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
-    """A value with its interval for each of some names, one below the other."""
+    """Returns a plot of values with their intervals, one below the other under their names.
+
+    Args:
+        rows: the values.
+        title: over the plot.
+        percent: whether values are shares, written in percent.
+    """
     with new_figure(height=70 + 26 * len(rows)) as figure:
         axes = figure.add_subplot()
-        for place, row in enumerate(rows):
+        for number, row in enumerate(rows):
             if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [place, place], color=color(row.series), linewidth=2.2)
-            axes.plot([row.estimate], [place], marker=MARKERS[row.series % 6], markersize=6, color=color(row.series))
+                axes.plot([row.low, row.high], [number, number], color=color(row.series), linewidth=2.2)
+            marker = MARKERS[row.series % len(MARKERS)]
+            axes.plot([row.estimate], [number], marker=marker, markersize=6, color=color(row.series))
         axes.set_yticks(range(len(rows)), [shorten(row.name, 28) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(percent_label if percent else compact_label)
@@ -209,15 +266,16 @@ def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
 
 
 def bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
-    """Counts as bars, one below the other, with their numbers."""
+    """Returns a plot of counts as bars with their numbers, one below the other under their names."""
     with new_figure(height=60 + 17 * len(values)) as figure:
         axes = figure.add_subplot()
         axes.barh(range(len(values)), values, color=color(0), alpha=0.75, height=0.72)
-        for place, value in enumerate(values):
-            axes.text(value + max(values) / 80, place, f"{value:,}", va="center", fontsize=10, color=SENTINELS["soft"])
+        gap = max(values, default=0) / 80  # between a bar and its number
+        for number, value in enumerate(values):
+            axes.text(value + gap, number, f"{value:,}", va="center", fontsize=10, color=SENTINELS["soft"])
         axes.set_yticks(range(len(values)), [shorten(name, 22) for name in names])
         axes.set_ylim(len(values) - 0.4, -0.6)
-        axes.set_xlim(0, 1.14 * max([*values, 1]))
+        axes.set_xlim(0, 1.14 * max([*values, 1]))  # room for the number of the longest bar
         axes.set_xticks([])
         axes.tick_params(length=0)
         axes.grid(visible=False)
@@ -227,14 +285,21 @@ def bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
 
 
 def reliability(points: Sequence[Span], *, title: str) -> str:
-    """How often predictions are right (middle, low, high) against how sure they are (the name, a share)."""
+    """Returns a plot of how often predictions are right against how sure they are.
+
+    Args:
+        points: the share that is right with its interval; the name is the mean probability, as text.
+        title: over the plot.
+    """
     with new_figure() as figure:
         axes = figure.add_subplot()
+        # On the diagonal, predictions are right as often as they are sure
         axes.plot([0, 1], [0, 1], color=SENTINELS["soft"], linewidth=1, linestyle=DASHES[1])
-        for point in points:
+        probabilities = [float(point.name) for point in points]
+        for probability, point in zip(probabilities, points, strict=True):
             if point.low is not None and point.high is not None:
-                axes.plot([float(point.name)] * 2, [point.low, point.high], color=color(0), linewidth=2.2, alpha=0.6)
-        axes.plot([float(point.name) for point in points], [point.estimate for point in points], "o", color=color(0))
+                axes.plot([probability] * 2, [point.low, point.high], color=color(0), linewidth=2.2, alpha=0.6)
+        axes.plot(probabilities, [point.estimate for point in points], "o", color=color(0))
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(percent_label)
@@ -246,5 +311,5 @@ def reliability(points: Sequence[Span], *, title: str) -> str:
 
 
 def label_rotation(names: Sequence[str]) -> float:
-    """Degrees that names below a matrix are turned by: none where they are short."""
+    """Returns the degrees by which names below a matrix are turned: 0 where all of them fit beside each other."""
     return 90.0 if max(map(len, names)) * len(names) > 30 else 0.0

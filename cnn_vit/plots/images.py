@@ -1,50 +1,69 @@
-"""Images in a page: PNG or JPEG as data addresses, sheets of them, numbers as colors."""
+"""Images in a page: PNG or JPEG as data addresses, grids of them, numbers as colors."""
 
 import base64
 import io
 
 import numpy as np
 
-LEAST = 16  # pixels of the longer side of an image in a sheet
+LEAST = 16  # pixels of the longer side of an image in a grid
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """An image (H, W, 1, 3 or 4) uint8 as a data address: PNG, or JPEG where it is large and opaque."""
+    """Returns an image (H, W, 1, 3 or 4) uint8 as a data address: PNG, or JPEG where it is large and opaque."""
     from PIL import Image
 
-    large = max(pixels.shape[:2]) > 64 and pixels.shape[2] < 4
+    is_photograph = max(pixels.shape[:2]) > 64 and pixels.shape[2] < 4  # whose PNG would be a large file
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     buffer = io.BytesIO()
-    shown = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    shown.save(buffer, "JPEG", quality=85) if large else shown.save(buffer, "PNG", optimize=True)
-    kind = "jpeg" if large else "png"
+    if is_photograph:
+        kind = "jpeg"
+        image.save(buffer, "JPEG", quality=85)
+    else:
+        kind = "png"
+        image.save(buffer, "PNG", optimize=True)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def image_grid(images: np.ndarray, *, columns: int) -> np.ndarray:  # (N, H, W, C) -> (Y, X, 4)
-    """Images side by side in rows, with transparent gaps; small ones enlarged to LEAST pixels, each pixel a square."""
+    """Returns images side by side in rows with transparent gaps, red, green, blue and opacity.
+
+    Small images are enlarged until their longer side has LEAST pixels; each pixel becomes a square.
+    """
     times = -(-LEAST // max(images.shape[1:3]))
     images = images.repeat(times, 1).repeat(times, 2)
     count, height, width = images.shape[:3]
-    gap, columns = max(1, height // 8), min(columns, count)
+    gap = max(1, height // 8)
+    columns = min(columns, count)
     rows = -(-count // columns)
-    found = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
-    for place, one in enumerate(images):
-        top, left = place // columns * (height + gap), place % columns * (width + gap)
-        found[top : top + height, left : left + width, :3] = one
-        found[top : top + height, left : left + width, 3] = 255
-    return found
+    grid = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
+    for number, image in enumerate(images):
+        top = number // columns * (height + gap)
+        left = number % columns * (width + gap)
+        grid[top : top + height, left : left + width, :3] = image
+        grid[top : top + height, left : left + width, 3] = 255
+    return grid
 
 
 def filter_images(values: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H, W, 1 or 3)
-    """Filters as images: 0 is middle gray, the largest number of each filter black or white. Colors where C is 3."""
-    shown = values if values.shape[-1] == 3 else values.mean(-1, keepdims=True)
-    largest = np.abs(shown).max((1, 2, 3), keepdims=True)
-    scaled = shown / np.where(largest > 0, largest, 1)
+    """Returns filters as images, uint8; three channels become colors, others their mean in gray.
+
+    0 is middle gray, and the largest number of each filter is black or white.
+    """
+    filters = values if values.shape[-1] == 3 else values.mean(-1, keepdims=True)
+    largest = np.abs(filters).max((1, 2, 3), keepdims=True)
+    scaled = filters / np.where(largest > 0, largest, 1)  # a filter of zeros stays middle gray
     return np.round(127.5 + 127.5 * scaled).astype(np.uint8)
 
 
 def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:  # (...) -> (..., 3)
-    """Numbers as colors of cividis, which is the same to all eyes and rises in lightness."""
+    """Returns numbers as colors, uint8, of cividis, which is the same to all eyes and rises in lightness.
+
+    Args:
+        values: numbers in any shape.
+        low: the number that gets the darkest color, as do all below.
+        high: the number that gets the lightest color, as do all above.
+    """
     from matplotlib import colormaps
 
-    return (colormaps["cividis"](np.clip((values - low) / (high - low), 0, 1))[..., :3] * 255).round().astype(np.uint8)
+    shares = np.clip((values - low) / (high - low), 0, 1)
+    return (colormaps["cividis"](shares)[..., :3] * 255).round().astype(np.uint8)

@@ -1,5 +1,6 @@
 """Fuzz: files of every reader after accidents. Nothing but our errors, no hang, no label beyond the classes."""
 
+import dataclasses
 import gzip
 import importlib
 import itertools
@@ -149,7 +150,7 @@ def tars(folder, patch):
         patch.setattr(cifar, name, value)
     layout = cifar.LAYOUTS[10]
     counts = {part: dict.fromkeys(files, 40) for part, files in layout.records.items()}
-    patch.setitem(cifar.LAYOUTS, 10, layout._replace(records=counts))
+    patch.setitem(cifar.LAYOUTS, 10, dataclasses.replace(layout, records=counts))
     files = {name: 40 * (b"\x09" + bytes(12)) for part in counts.values() for name in part}
     files[layout.names] = cifar.TEN.encode()
     path.write_bytes(archive({f"{layout.folder}/{name}": content for name, content in files.items()}))

@@ -11,30 +11,32 @@ from hypothesis import strategies as st
 from cnn_vit import settings
 from cnn_vit.drafting import written
 
-few = hypothesis_settings(deadline=None, derandomize=True, database=None, max_examples=60)
+few_examples = hypothesis_settings(deadline=None, derandomize=True, database=None, max_examples=60)
 texts = st.text(st.characters(codec=None), max_size=8) | st.text("\\\"'\n#{}é ", max_size=8)
 plain = texts | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()
 
 
-@few
+@few_examples
 @given(st.recursive(plain, lambda inside: st.lists(inside, max_size=3).map(tuple), max_leaves=5))
 def test_a_literal_is_read_back_as_the_value(value):
     with warnings.catch_warnings(action="error"):
         assert ast.literal_eval(written.python_literal(value)) == value
 
 
-@few
+@few_examples
 @given(texts, texts)
-def test_no_text_in_it_breaks_the_file(told, path):
-    found = {"data.name": "folder", "data.path": path, "duration": "3 epochs"}
-    text = written.recipe_source(f"A recipe of {told}.", found, {"data.path": "where they are"})
+def test_no_text_in_a_recipe_breaks_the_file(name, path):
+    docstring = f"A recipe of {name}."
+    chosen = {"data.name": "folder", "data.path": path, "duration": "3 epochs"}
+    text = written.recipe_source(docstring, chosen, {"data.path": "where they are"})
     with warnings.catch_warnings(action="error"):
         tree = ast.parse(text.encode())
-    assert " ".join((ast.get_docstring(tree, clean=False) or "").split()) == " ".join(f"A recipe of {told}.".split())
+    docstring_read = ast.get_docstring(tree, clean=False) or ""
+    assert docstring_read.split() == docstring.split()  # but for blanks
 
 
 def test_what_is_written_is_what_is_read(tmp_path, monkeypatch):
-    found = {
+    chosen = {
         "data.name": "folder",
         "data.path": 'a "b"/ü',
         "data.image_size": (24, 32),
@@ -45,11 +47,11 @@ def test_what_is_written_is_what_is_read(tmp_path, monkeypatch):
         "optimizer.learning_rate": 1e-3,
         "duration": "12 epochs",
     }
-    (tmp_path / "mine.py").write_text(written.recipe_source("Mine.", found, {"duration": "short"}), encoding="utf-8")
+    (tmp_path / "mine.py").write_text(written.recipe_source("Mine.", chosen, {"duration": "short"}), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    final = settings.load("mine.py")
-    assert {key: final[key] for key in found} == found
-    assert {key for key, origin in final.origin.items() if origin == "recipe"} == found.keys()
+    loaded = settings.load("mine.py")
+    assert {key: loaded[key] for key in chosen} == chosen
+    assert {key for key, origin in loaded.origin.items() if origin == "recipe"} == chosen.keys()
     assert settings.describe_recipe(tmp_path / "mine.py")[0] == "Mine."
 
 
@@ -64,4 +66,4 @@ def test_what_is_written_is_what_is_read(tmp_path, monkeypatch):
     ],
 )
 def test_a_comment_stands_behind_its_setting_or_above_a_long_one(value, comment, lines):
-    assert written.statement("data.x", value, comment) == lines
+    assert written.assignment_lines("data.x", value, comment) == lines

@@ -33,8 +33,10 @@ from cnn_vit.files import stamps
 
 MEMBERS = 64  # arrays in a file, at most
 LARGEST = 32 * 2**30  # bytes of them all, unpacked
-SUSPECT = 256 * 2**20  # bytes from which on an array that packs better than RATIO is no data
-RATIO = 200
+SUSPECT = 256 * 2**20  # bytes from which on an array that packs better than RATIO cannot be images
+RATIO = 200  # unpacked by packed bytes
+PIXELS = ("x", "y")  # arrays of a part whose images are pixels: images, labels
+FILES = ("jpeg", "offsets", "labels")  # arrays of a part whose images are files: images, where each begins, labels
 FORMS = "there must be train_x and train_y (uint8 images and their labels), or train_jpeg, train_offsets, train_labels"
 
 
@@ -45,31 +47,42 @@ class Member(NamedTuple):
     dtype: np.dtype
 
 
-def about(given: SourceOptions) -> SourceInfo:
-    """Nothing is known before looking."""
-    require_path("arrays", given)
+class PartNames(NamedTuple):
+    """The names of the arrays that a part consists of.
+
+    Attributes:
+        images: pixels, or the bytes of files.
+        labels: a number for each image.
+        offsets: where each file begins among the bytes; None where the images are pixels.
+    """
+
+    images: str
+    labels: str
+    offsets: str | None
+
+
+def about(options: SourceOptions) -> SourceInfo:
+    """Returns an empty record: nothing is known before the file is read."""
+    require_path("arrays", options)
     return SourceInfo()
 
 
-def load(given: SourceOptions) -> SourceData:
-    """The parts, in memory.
+def load(options: SourceOptions) -> SourceData:
+    """Reads the parts into memory.
 
     Raises:
-        UserError: no npz, or arrays that do not fit together; names the file and the array.
+        UserError: the file is not an npz, or its arrays do not fit together; the sentence names the file and the array.
     """
-    path = require_path("arrays", given)
+    path = require_path("arrays", options)
     with open_archive(path) as archive:
-        members = {
-            name.removesuffix(".npy"): read_declaration(path, archive, info)
-            for name, info in read_directory(path, archive).items()
-        }
+        members: dict[str, Member] = {}
+        for file_name, info in read_directory(path, archive).items():
+            members[file_name.removesuffix(".npy")] = read_declaration(path, archive, info)
         arrays = Arrays(path, archive, members)
-        kinds = {part: arrays.kind(part) for part in PARTS}
-        if kinds["train"] is None:
-            raise UserError(f"{path} holds {', '.join(sorted(members)) or 'nothing'}; {FORMS}")
-        labels = {part: arrays.labels(part, kind) for part, kind in kinds.items() if kind is not None}
-        classes = arrays.classes(labels)
-        parts = {part: arrays.part(part, kinds[part] or "x", found) for part, found in labels.items()}
+        names = arrays.find_parts()
+        labels = {part: arrays.read_labels(names[part].labels) for part in names}
+        classes = arrays.class_names(labels)
+        parts = {part: arrays.read_part(part, names[part], labels[part]) for part in names}
     return SourceData(classes, parts, facts={"unused": sorted(members.keys() - arrays.used)})
 
 
@@ -77,61 +90,85 @@ def load(given: SourceOptions) -> SourceData:
 
 
 def open_archive(path: str) -> zipfile.ZipFile:
-    """Opens the archive."""
+    """Opens the file as an archive, or raises UserError."""
     if not os.path.exists(path):
         raise UserError(f"{path} is not there; data.path is an .npz of arrays")
     try:
         if os.path.isfile(path):
             return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
-        pass  # said below
-    raise UserError(f"{path} is no .npz, or a damaged one; write it with numpy.savez_compressed, or download it again")
+        pass  # the sentence below says it
+    raise UserError(f"{path} is not an .npz, or is damaged; write it with numpy.savez_compressed, or download it again")
 
 
 def read_directory(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Members by name, once their declared sizes are sane."""
+    """Returns the archive's members by name, once their declared sizes are plausible.
+
+    Raises:
+        UserError: there are too many arrays, they unpack to too much, or one is encrypted or stands there twice.
+    """
     members = archive.infolist()
     if len(members) > MEMBERS:
         raise UserError(f"{path} holds {len(members):,} arrays; {MEMBERS} are the most")
-    if (total := sum(info.file_size for info in members)) > LARGEST:
-        raise UserError(f"{path} unpacks to {total:,} bytes; {LARGEST:,} are the most")
+    total_bytes = sum(info.file_size for info in members)
+    if total_bytes > LARGEST:
+        raise UserError(f"{path} unpacks to {total_bytes:,} bytes; {LARGEST:,} are the most")
     for info in members:
-        if info.flag_bits & 1:
+        if info.flag_bits & 1:  # the zip format's mark of encryption
             raise UserError(f"{path}: {info.filename} is encrypted; write the file without a password")
         if info.file_size > SUSPECT and info.file_size > RATIO * info.compress_size:
             raise UserError(
                 f"{path}: {info.filename} packs {info.file_size:,} bytes into {info.compress_size:,}, which no "
                 "images do; write it again"
             )
-    found = {info.filename: info for info in members}
-    if len(found) < len(members):
+    by_name = {info.filename: info for info in members}
+    if len(by_name) < len(members):
         raise UserError(f"{path} holds an array twice; write it again")
-    return found
+    return by_name
 
 
 def read_declaration(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    """Shape and dtype from an array's header, once they agree with its size."""
+    """Returns the shape and the dtype of an array from its header, once they agree with its size.
+
+    Raises:
+        UserError: the header cannot be read, declares Python objects, or does not agree with the size.
+    """
     name = info.filename
     try:
         with archive.open(info) as file:
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            start = file.tell()
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            else:
+                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            header_bytes = file.tell()
     except Exception as error:  # NumPy's and zipfile's readers raise seven kinds over damaged bytes
-        raise UserError(f"{path}: {name} is no array or a damaged one; write the file again") from error
+        raise UserError(f"{path}: {name} is not an array, or is damaged; write the file again") from error
     if dtype.hasobject:
         raise UserError(f"{path}: {name} holds Python objects, which are never read; write numbers or texts")
-    if start + math.prod(shape) * dtype.itemsize != info.file_size or min(shape, default=0) < 0:
+    declared_bytes = math.prod(shape) * dtype.itemsize
+    # Two negative sides have a positive product, so the sides are looked at as well
+    if header_bytes + declared_bytes != info.file_size or min(shape, default=0) < 0:
         raise UserError(
-            f"{path}: {name} declares {'x'.join(map(str, shape))} of {dtype} but is {info.file_size - start:,} bytes "
-            "long; write the file again"
+            f"{path}: {name} declares {'x'.join(map(str, shape))} of {dtype} but is {info.file_size - header_bytes:,} "
+            "bytes long; write the file again"
         )
     return Member(shape, dtype)
 
 
+# The arrays
+
+
 class Arrays:
-    """The arrays of a file, each checked before it is unpacked."""
+    """The arrays of a file, each checked before it is unpacked.
+
+    Attributes:
+        path: the file, as the user wrote it.
+        archive: the file, open.
+        members: what each array declares, by its name.
+        stamp: a text that changes whenever the file does.
+        used: names of the arrays that have been unpacked.
+    """
 
     def __init__(self, path: str, archive: zipfile.ZipFile, members: dict[str, Member]):
         self.path = path
@@ -140,25 +177,58 @@ class Arrays:
         self.stamp = stamps.stamp(os.stat(path))
         self.used: set[str] = set()
 
-    def name(self, part: str, what: str) -> str | None:
-        """The name of an array, `train_x` or `x_train`; None where there is none."""
-        return next((name for name in (f"{part}_{what}", f"{what}_{part}") if name in self.members), None)
+    def find_parts(self) -> dict[str, PartNames]:
+        """Returns the names of the arrays of each part that the file has.
 
-    def kind(self, part: str) -> str | None:
-        """Whether a part's images are arrays ("x") or files ("jpeg"); None where there is no such part."""
-        for images, others in (("x", ("y",)), ("jpeg", ("offsets", "labels"))):
-            found = [self.name(part, what) for what in (images, *others)]
-            if all(found):
-                return images
-            if any(found):
-                lost = [what for what, name in zip((images, *others), found, strict=True) if name is None]
-                near = nearest(f"{part}_{lost[0]}", self.members)
-                hint = f" (it has {near[0]})" if near and near[0] not in found else ""
-                raise UserError(f"{self.path} has no {part}_{lost[0]}{hint}; {FORMS}".replace("train", part))
+        Raises:
+            UserError: a part lacks one of its arrays, or there is no train part.
+        """
+        parts: dict[str, PartNames] = {}
+        for part in PARTS:
+            names = self.find_part(part)
+            if names is not None:
+                parts[part] = names
+        if "train" not in parts:
+            raise UserError(f"{self.path} holds {', '.join(sorted(self.members)) or 'nothing'}; {FORMS}")
+        return parts
+
+    def find_part(self, part: str) -> PartNames | None:
+        """Returns the names of the arrays of one part, or None where the file has none of them."""
+        for suffixes in (PIXELS, FILES):
+            names: dict[str, str] = {}
+            for suffix in suffixes:
+                name = self.find_name(part, suffix)
+                if name is not None:
+                    names[suffix] = name
+            if len(names) == len(suffixes):
+                return PartNames(images=names[suffixes[0]], labels=names[suffixes[-1]], offsets=names.get("offsets"))
+            if names:
+                missing = next(suffix for suffix in suffixes if suffix not in names)
+                raise self.missing_error(part, missing, list(names.values()))
         return None
 
+    def find_name(self, part: str, suffix: str) -> str | None:
+        """Returns the name of an array, such as `train_x` or `x_train`, or None where there is no such array."""
+        for name in (f"{part}_{suffix}", f"{suffix}_{part}"):
+            if name in self.members:
+                return name
+        return None
+
+    def missing_error(self, part: str, suffix: str, present: list[str]) -> UserError:
+        """Returns the error for a part that lacks an array; the hint names one that is spelled alike.
+
+        Args:
+            part: the part.
+            suffix: of the missing array.
+            present: names of the other arrays of the part, which are no hint.
+        """
+        name = f"{part}_{suffix}"
+        alike = nearest(name, self.members)
+        hint = f" (it has {alike[0]})" if alike and alike[0] not in present else ""
+        return UserError(f"{self.path} has no {name}{hint}; {FORMS.replace('train', part)}")
+
     def read(self, name: str) -> np.ndarray:
-        """Unpacks an array; its checksum is compared."""
+        """Unpacks an array, or raises UserError where its checksum is wrong."""
         self.used.add(name)
         try:
             with self.archive.open(f"{name}.npy") as file:
@@ -166,90 +236,127 @@ class Arrays:
         except Exception as error:
             raise UserError(f"{self.path}: {name} is damaged ({error}); download or write the file again") from error
 
-    def labels(self, part: str, kind: str) -> np.ndarray:  # -> (N,)
-        """Labels of a part, int64, whatever their range."""
-        name = self.name(part, "y" if kind == "x" else "labels") or ""
+    def read_labels(self, name: str) -> np.ndarray:  # -> (N,)
+        """Reads labels as int64, whatever their range.
+
+        Raises:
+            UserError: the array does not hold one integer for each image, or is empty.
+        """
         shape, dtype = self.members[name]
-        if dtype.kind not in "iu":
+        if dtype.kind not in "iu":  # signed or unsigned integers
             raise UserError(f"{self.path}: {name} is {dtype}; labels are integers from 0")
-        if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
+        is_row, is_column = len(shape) == 1, len(shape) == 2 and shape[1] == 1
+        if not is_row and not is_column:
             raise UserError(f"{self.path}: {name} has the shape {shape}; labels are (N,), an integer for each image")
         if not shape[0]:
             raise UserError(f"{self.path}: {name} is empty; leave the array out or fill it")
         return self.read(name).reshape(-1).astype(np.int64)
 
-    def classes(self, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
-        """Names of the classes, and labels in their range."""
-        count = int(labels["train"].max()) + 1
-        names = tuple(map(str, range(max(count, 0))))
+    def class_names(self, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
+        """Returns the names of the classes: those of the array `class_names`, else the numbers that train holds.
+
+        Args:
+            labels: (N,) of each part.
+
+        Raises:
+            UserError: `class_names` does not hold different texts, or a label is not among the classes.
+        """
         if "class_names" in self.members:
-            shape, dtype = self.members["class_names"]
-            if dtype.kind not in "US" or len(shape) != 1:
-                raise UserError(f"{self.path}: class_names is {dtype} of shape {shape}; it is a row of texts")
-            names = tuple(map(str, self.read("class_names").astype(str).tolist()))
-            if len(set(names)) < len(names):
-                raise UserError(f"{self.path}: class_names holds a name twice; give each class its own")
-        for part, found in labels.items():
-            low, high = int(found.min()), int(found.max())
+            names, origin = self.read_class_names(), "class_names"
+        else:
+            count = int(labels["train"].max()) + 1
+            names, origin = tuple(str(number) for number in range(count)), "train"
+        for part, part_labels in labels.items():
+            low, high = int(part_labels.min()), int(part_labels.max())
             if low < 0 or high >= len(names):
-                known = "class_names" if "class_names" in self.members else "train"
                 raise UserError(
                     f"{self.path}: the labels of {part} go from {low} to {high}; with the {len(names)} classes of "
-                    f"{known} they go from 0 to {len(names) - 1}"
+                    f"{origin} they go from 0 to {len(names) - 1}"
                 )
         return names
 
-    def part(self, part: str, kind: str, labels: np.ndarray) -> Part:
-        """A part with its images."""
-        return self.pictures(part, labels) if kind == "x" else self.files(part, labels)
+    def read_class_names(self) -> tuple[str, ...]:
+        """Reads the array `class_names`, or raises UserError where it does not hold different texts."""
+        shape, dtype = self.members["class_names"]
+        if dtype.kind not in "US" or len(shape) != 1:  # Unicode texts or bytes
+            raise UserError(f"{self.path}: class_names is {dtype} of shape {shape}; it must be a row of texts")
+        names = tuple(map(str, self.read("class_names").astype(str).tolist()))
+        if len(set(names)) < len(names):
+            raise UserError(f"{self.path}: class_names holds a name twice; give each class its own")
+        return names
 
-    def pictures(self, part: str, labels: np.ndarray) -> Part:
-        """A part whose images are an array."""
-        name = self.name(part, "x") or ""
+    def read_part(self, part: str, names: PartNames, labels: np.ndarray) -> Part:
+        """Reads a part with its images."""
+        if names.offsets is None:
+            return self.read_pixels(part, names.images, labels)
+        return self.read_files(part, names.images, names.offsets, labels)
+
+    def read_pixels(self, part: str, name: str, labels: np.ndarray) -> Part:
+        """Reads a part whose images are an array of pixels.
+
+        Raises:
+            UserError: the array does not hold images, or not one for each label.
+        """
         shape, dtype = self.members[name]
         if dtype != np.uint8:
             raise UserError(f"{self.path}: {name} is {dtype}; images are uint8, 0 to 255")
-        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or not min(shape[1:]):
-            turned = len(shape) == 4 and shape[1] in (1, 3)
-            remedy = "; transpose it with (0, 2, 3, 1)" if turned else ""
+        if not is_image_shape(shape):
+            has_colors_first = len(shape) == 4 and shape[1] in (1, 3)
+            remedy = "; transpose it with (0, 2, 3, 1)" if has_colors_first else ""
             raise UserError(
                 f"{self.path}: {name} has the shape {shape}; images are (N, H, W), (N, H, W, 1) or (N, H, W, 3){remedy}"
             )
-        self.refuse_lengths(name, shape[0], part, labels)
+        self.refuse_other_count(name, shape[0], part, labels)
         pixels = self.read(name)
         return pixel_part(pixels if pixels.ndim == 4 else pixels[..., None], labels)
 
-    def files(self, part: str, labels: np.ndarray) -> Part:
-        """A part whose images are the bytes of files."""
-        name, offsets_name = (self.name(part, what) or "" for what in ("jpeg", "offsets"))
-        (shape, dtype), (ends, kind) = self.members[name], self.members[offsets_name]
+    def read_files(self, part: str, name: str, offsets_name: str, labels: np.ndarray) -> Part:
+        """Reads a part whose images are the bytes of files.
+
+        Raises:
+            UserError: the arrays do not hold bytes and where each file begins, or not one file for each label.
+        """
+        shape, dtype = self.members[name]
         if dtype != np.uint8 or len(shape) != 1:
-            raise UserError(f"{self.path}: {name} is {dtype} of shape {shape}; it is a row of bytes, uint8")
-        if kind.kind not in "iu" or len(ends) != 1:
-            raise UserError(f"{self.path}: {offsets_name} is {kind} of shape {ends}; it is a row of integers")
-        self.refuse_lengths(offsets_name, ends[0] - 1, part, labels)
+            raise UserError(f"{self.path}: {name} is {dtype} of shape {shape}; it must be a row of bytes, uint8")
+        offsets_shape, offsets_dtype = self.members[offsets_name]
+        if offsets_dtype.kind not in "iu" or len(offsets_shape) != 1:
+            raise UserError(
+                f"{self.path}: {offsets_name} is {offsets_dtype} of shape {offsets_shape}; it must be a row of integers"
+            )
+        self.refuse_other_count(offsets_name, offsets_shape[0] - 1, part, labels)
         offsets = self.read(offsets_name).astype(np.int64)
         if offsets[0] != 0 or offsets[-1] != shape[0] or (np.diff(offsets) < 0).any():
             raise UserError(
                 f"{self.path}: {offsets_name} must rise from 0 to {shape[0]:,}, the bytes of {name}; it goes from "
                 f"{offsets[0]:,} to {offsets[-1]:,}"
             )
-        joined = self.read(name)
-        mark = f"{os.path.abspath(self.path)}:{self.stamp}:{name}"
+        all_bytes = self.read(name)
+        # The whole path, for this text is looked up by later runs from other folders
+        version_prefix = f"{os.path.abspath(self.path)}:{self.stamp}:{name}"
 
         def content(index: int, most: int | None) -> bytes:
             start, stop = int(offsets[index]), int(offsets[index + 1])
-            return joined[start : stop if most is None else min(stop, start + most)].tobytes()
+            if most is not None:
+                stop = min(stop, start + most)
+            return all_bytes[start:stop].tobytes()
 
         return EncodedPart(
             labels=labels.astype(np.int32),
             content=content,
             sizes=np.diff(offsets),
             where=lambda index: f"{self.path}: {name}[{index}]",
-            version=lambda index: f"{mark}[{index}]",
+            version=lambda index: f"{version_prefix}[{index}]",
         )
 
-    def refuse_lengths(self, name: str, count: int, part: str, labels: np.ndarray) -> None:
-        """Refuses another number of images than of labels."""
+    def refuse_other_count(self, name: str, count: int, part: str, labels: np.ndarray) -> None:
+        """Raises UserError where there are not as many images as labels."""
         if count != len(labels):
             raise UserError(f"{self.path}: {name} has {count:,} images, {part} has {len(labels):,} labels")
+
+
+def is_image_shape(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is (N, H, W), (N, H, W, 1) or (N, H, W, 3) with at least one pixel in an image."""
+    if len(shape) == 4:
+        return shape[3] in (1, 3) and min(shape[1:]) > 0
+    return len(shape) == 3 and min(shape[1:]) > 0

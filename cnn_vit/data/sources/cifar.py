@@ -13,35 +13,35 @@ has the coarse label before the fine one.
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cnn_vit.data.base.parts import Part, SourceData, SourceInfo, SourceOptions, pixel_part
-from cnn_vit.data.sources._published import damaged_error, file_facts, refuse_labels, without_path
+from cnn_vit.data.sources._published import damaged_error, file_facts, refuse_large_labels, refuse_path_of_published
 from cnn_vit.errors import UserError
 from cnn_vit.files import downloads
 from cnn_vit.files.downloads import Remote
 
 SHAPE = (32, 32, 3)
 AREA, COLORS = 32 * 32, 3
-PIXELS = AREA * COLORS  # bytes of a record
-MOST = 64 * 2**10  # bytes of a list of names
+PIXELS = AREA * COLORS  # bytes of the pixels of a record
+LONGEST_NAMES = 64 * 2**10  # bytes of a list of class names, at most
 
 CIFAR_10 = Remote(
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-    "data/cifar-10-binary.tar.gz",
-    170_052_171,
-    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-    "c32a1d4ab5d03f1284b67883e8d87530",
+    addresses=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+    name="data/cifar-10-binary.tar.gz",
+    size=170_052_171,
+    sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    md5="c32a1d4ab5d03f1284b67883e8d87530",
 )
 CIFAR_100 = Remote(
-    ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
-    "data/cifar-100-binary.tar.gz",
-    168_513_733,
-    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-    "03b5dce01913d631647c71ecec9e9cb8",
+    addresses=("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+    name="data/cifar-100-binary.tar.gz",
+    size=168_513_733,
+    sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    md5="03b5dce01913d631647c71ecec9e9cb8",
 )
 
 TEN = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -62,100 +62,143 @@ COARSE = """
 """
 
 
-class Layout(NamedTuple):
-    """What is where in an archive.
+@dataclass(frozen=True)
+class Layout:
+    """Where an archive holds what, for one choice of labels.
 
     Attributes:
         remote: the archive.
-        folder: of its files.
-        records: part -> file -> records in it, in order.
-        label: which byte of a record is the label.
-        labels: label bytes of a record.
+        folder: of its files, inside the archive.
+        records: part -> file -> number of records in it, in the order in which they are read.
+        label_byte: which byte of a record is the label.
+        label_bytes: how many bytes of labels a record begins with.
         names: file with the names of the classes.
-        classes: these names.
+        classes: the names that it must hold.
     """
 
     remote: Remote
     folder: str
     records: Mapping[str, Mapping[str, int]]
-    label: int
-    labels: int
+    label_byte: int
+    label_bytes: int
     names: str
     classes: tuple[str, ...]
 
+    @property
+    def record_bytes(self) -> int:
+        """The size of a record, its labels and pixels, in bytes."""
+        return self.label_bytes + PIXELS
 
-BATCHES = {
+    def file_sizes(self) -> dict[str, int]:
+        """Returns the size of each file of records in bytes."""
+        sizes: dict[str, int] = {}
+        for files in self.records.values():
+            for name, count in files.items():
+                sizes[name] = count * self.record_bytes
+        return sizes
+
+
+CIFAR_10_RECORDS = {
     "train": {f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
     "test": {"test_batch.bin": 10_000},
 }
-HALVES = {"train": {"train.bin": 50_000}, "test": {"test.bin": 10_000}}
+CIFAR_100_RECORDS = {"train": {"train.bin": 50_000}, "test": {"test.bin": 10_000}}
 LAYOUTS = {  # by the number of classes
-    10: Layout(CIFAR_10, "cifar-10-batches-bin", BATCHES, 0, 1, "batches.meta.txt", tuple(TEN.split())),
-    100: Layout(CIFAR_100, "cifar-100-binary", HALVES, 1, 2, "fine_label_names.txt", tuple(FINE.split())),
-    20: Layout(CIFAR_100, "cifar-100-binary", HALVES, 0, 2, "coarse_label_names.txt", tuple(COARSE.split())),
+    10: Layout(
+        remote=CIFAR_10,
+        folder="cifar-10-batches-bin",
+        records=CIFAR_10_RECORDS,
+        label_byte=0,
+        label_bytes=1,
+        names="batches.meta.txt",
+        classes=tuple(TEN.split()),
+    ),
+    100: Layout(
+        remote=CIFAR_100,
+        folder="cifar-100-binary",
+        records=CIFAR_100_RECORDS,
+        label_byte=1,
+        label_bytes=2,
+        names="fine_label_names.txt",
+        classes=tuple(FINE.split()),
+    ),
+    20: Layout(
+        remote=CIFAR_100,
+        folder="cifar-100-binary",
+        records=CIFAR_100_RECORDS,
+        label_byte=0,
+        label_bytes=2,
+        names="coarse_label_names.txt",
+        classes=tuple(COARSE.split()),
+    ),
 }
 
 
-def about(given: SourceOptions) -> SourceInfo:
-    """Classes, image shape and counts."""
-    layout = choose_layout(given)
-    counts = {part: sum(records.values()) for part, records in layout.records.items()}
+def about(options: SourceOptions) -> SourceInfo:
+    """Returns the classes, the image shape and the counts, which are known without the archive."""
+    layout = choose_layout(options)
+    counts = {part: sum(files.values()) for part, files in layout.records.items()}
     return SourceInfo(layout.classes, len(layout.classes), SHAPE, counts)
 
 
-def load(given: SourceOptions) -> SourceData:
-    """Both parts, in memory, in the order of the batches.
+def load(options: SourceOptions) -> SourceData:
+    """Reads both parts into memory; the examples keep the order of the batches.
 
     Raises:
-        UserError: `data.classes` is none of 10, 20 and 100.
+        UserError: `data.classes` is not 10, 20 or 100, or a path is set.
         SurroundingsError: the archive cannot be had, or is damaged; the sentence says where to put it.
     """
-    layout = choose_layout(given)
+    layout = choose_layout(options)
     path = downloads.fetch(layout.remote)
-    contents = dict(members(path, layout))
-    if lost := [name for name in (layout.names, *record_sizes(layout)) if name not in contents]:
-        raise damaged_error(path, f"lacks {', '.join(lost)} in {layout.folder}")
+    contents = dict(read_members(path, layout))
+    missing = [name for name in (layout.names, *layout.file_sizes()) if name not in contents]
+    if missing:
+        raise damaged_error(path, f"lacks {', '.join(missing)} in {layout.folder}")
     names = tuple(contents[layout.names].decode("utf-8", "replace").split())
     if names != layout.classes:
-        raise damaged_error(
-            path, f"names the classes {' '.join(names)[:200]}, expected {' '.join(layout.classes)[:200]}"
-        )
+        problem = f"names the classes {' '.join(names)[:200]}, expected {' '.join(layout.classes)[:200]}"
+        raise damaged_error(path, problem)
     parts: dict[str, Part] = {}
-    for part, records in layout.records.items():
-        parts[part] = decode_records(path, layout, [contents.pop(name) for name in records])
+    for part, files in layout.records.items():
+        # A file's bytes are given up as its part is made, so that memory holds few of them twice
+        parts[part] = decode_records(path, layout, [contents.pop(name) for name in files])
     return SourceData(layout.classes, parts, facts=file_facts([layout.remote]))
 
 
-def choose_layout(given: SourceOptions) -> Layout:
-    """The layout for a number of classes."""
-    if (given.classes or 10) not in LAYOUTS:
+def choose_layout(options: SourceOptions) -> Layout:
+    """Returns the layout for a number of classes.
+
+    Raises:
+        UserError: there is none for this number, or a path is set.
+    """
+    classes = options.classes or 10
+    if classes not in LAYOUTS:
         raise UserError(
-            f"data.classes is {given.classes}; cifar has 10 (CIFAR-10), 100 (CIFAR-100) or 20 (its coarse labels)"
+            f"data.classes is {options.classes}; cifar has 10 (CIFAR-10), 100 (CIFAR-100) or 20 (its coarse labels)"
         )
-    layout = LAYOUTS[given.classes or 10]
-    without_path("cifar", given, [layout.remote])
+    layout = LAYOUTS[classes]
+    refuse_path_of_published("cifar", options, [layout.remote])
     return layout
 
 
-def record_sizes(layout: Layout) -> dict[str, int]:
-    """Bytes of each file of records."""
-    record = layout.labels + PIXELS
-    return {name: count * record for records in layout.records.values() for name, count in records.items()}
+def read_members(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the content of each file that is read from an archive; nothing is written to the disk.
 
-
-def members(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the files of an archive that are read, once their sizes are right; nothing is unpacked."""
-    expected = record_sizes(layout)
-    wanted = {f"{layout.folder}/{name}": name for name in (*expected, layout.names)}
+    Raises:
+        SurroundingsError: a file has another size than expected, or the archive does not unpack.
+    """
+    expected_sizes = layout.file_sizes()
+    wanted = {f"{layout.folder}/{name}": name for name in (*expected_sizes, layout.names)}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
                 if name is None or not member.isfile():
                     continue
-                size = expected.get(name, min(member.size, MOST))
-                if member.size != size:
-                    raise damaged_error(path, f"has {name} of {member.size:,} bytes, expected {size:,}")
+                # The list of names may have any size that is not absurd
+                expected = expected_sizes.get(name, min(member.size, LONGEST_NAMES))
+                if member.size != expected:
+                    raise damaged_error(path, f"has {name} of {member.size:,} bytes, expected {expected:,}")
                 content = archive.extractfile(member)
                 yield name, content.read() if content else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
@@ -163,11 +206,15 @@ def members(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
 
 
 def decode_records(path: Path, layout: Layout, contents: list[bytes]) -> Part:
-    """A part from the records of its files."""
-    records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, layout.labels + PIXELS)
-    labels = records[:, layout.label]
-    refuse_labels(path, labels, len(layout.classes))
+    """Makes a part of the records of its files.
+
+    Raises:
+        SurroundingsError: a label is not below the number of classes.
+    """
+    records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, layout.record_bytes)
+    labels = records[:, layout.label_byte]
+    refuse_large_labels(path, labels, len(layout.classes))
     pixels = np.empty((len(records), AREA, COLORS), np.uint8)
-    for color, plane in enumerate(np.split(records[:, layout.labels :], COLORS, axis=1)):
+    for color, plane in enumerate(np.split(records[:, layout.label_bytes :], COLORS, axis=1)):
         pixels[:, :, color] = plane  # plane by plane: 7 times as fast as a copy of the transposed array
     return pixel_part(pixels.reshape(-1, *SHAPE), labels)

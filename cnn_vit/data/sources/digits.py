@@ -3,9 +3,9 @@
 From the UCI "Optical recognition of handwritten digits" (Alpaydin and Kaynak 1998), its test half, by 13 writers. Each
 writer is on both sides of the split below, so accuracies say nothing about a new hand.
 
-The split is `splits.stratified_order` of all 1,797: first 360 for test, next 144 for validation, the other 1,293 for train. Their
-indices stand in digits_test.txt and digits_validation.txt beside this file. The rule was not chosen by its accuracy.
-Levels 0 to 16 become round(level * 255 / 16).
+The split is `splits.stratified_order` of all 1,797: first 360 for test, next 144 for validation, the other 1,293 for
+train. Their indices stand in digits_test.txt and digits_validation.txt beside this file. The rule was not chosen by its
+accuracy. Levels 0 to 16 become round(level * 255 / 16).
 """
 
 import importlib.util
@@ -17,42 +17,45 @@ from cnn_vit.data.base.parts import SourceData, SourceInfo, SourceOptions, pixel
 
 CLASSES = tuple("0123456789")
 SHAPE = (8, 8, 1)
-COUNT = 1797
-HELD_OUT = {"test": 360, "validation": 144}
+COUNT = 1797  # images of all parts together
+HELD_OUT = {"test": 360, "validation": 144}  # images that are not trained on
 
 
-def about(given: SourceOptions) -> SourceInfo:
-    """Classes, image shape and counts."""
-    refuse_path("digits", given)
+def about(options: SourceOptions) -> SourceInfo:
+    """Returns the classes, the image shape and the counts; reads no image."""
+    refuse_path("digits", options)
     counts = {"train": COUNT - sum(HELD_OUT.values()), **HELD_OUT}
     return SourceInfo(CLASSES, len(CLASSES), SHAPE, counts)
 
 
-def load(given: SourceOptions) -> SourceData:
-    """The three parts, in memory."""
-    refuse_path("digits", given)
+def load(options: SourceOptions) -> SourceData:
+    """Reads the three parts into memory."""
+    refuse_path("digits", options)
     levels, labels = table()
     pixels = np.rint(levels.reshape(-1, *SHAPE) * 255 / 16).astype(np.uint8)  # (N, 8, 8, 1)
-    return SourceData(CLASSES, {name: pixel_part(pixels[at], labels[at]) for name, at in indices().items()})
+    parts = {part: pixel_part(pixels[rows], labels[rows]) for part, rows in indices().items()}
+    return SourceData(CLASSES, parts)
 
 
 def table() -> tuple[np.ndarray, np.ndarray]:
-    """Levels (N, 64) and labels (N,), of scikit-learn's own file: to import scikit-learn takes 1.5 s longer."""
-    found = importlib.util.find_spec("sklearn")
-    path = Path(found.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if found else Path()
-    if path.is_file():
-        rows = np.loadtxt(path, delimiter=",")
-        return rows[:, :-1], rows[:, -1].astype(np.int32)
+    """Returns the levels (N, 64), 0 to 16, and the labels (N,) of all digits in scikit-learn's order."""
+    # The file is read directly where it is found: importing scikit-learn takes 1.5 s longer
+    package = importlib.util.find_spec("sklearn")
+    if package is not None and package.origin:
+        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            rows = np.loadtxt(path, delimiter=",")
+            return rows[:, :-1], rows[:, -1].astype(np.int32)
     from sklearn.datasets import load_digits
 
     return load_digits(return_X_y=True)
 
 
 def indices() -> dict[str, np.ndarray]:
-    """Rows of each part in scikit-learn's order, ascending."""
-    held = {
-        name: np.array(Path(__file__).with_name(f"digits_{name}.txt").read_text().split(), np.int64)
-        for name in HELD_OUT
-    }
-    rest = np.setdiff1d(np.arange(COUNT), np.concatenate(list(held.values())))
-    return {"train": rest, **held}
+    """Returns the row numbers of each part in scikit-learn's order, ascending."""
+    held_out: dict[str, np.ndarray] = {}
+    for part in HELD_OUT:
+        text = Path(__file__).with_name(f"digits_{part}.txt").read_text()
+        held_out[part] = np.array(text.split(), np.int64)
+    train = np.setdiff1d(np.arange(COUNT), np.concatenate(list(held_out.values())))
+    return {"train": train, **held_out}

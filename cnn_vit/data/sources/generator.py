@@ -5,11 +5,11 @@
             yield image, label
 
 An image is an array of uint8, (H, W), (H, W, 1) or (H, W, 3), or a Pillow image; a label is an integer from 0 or a
-text. All are kept in memory; a split that gives nothing is none. The function must give the same each time: a run that
-is resumed compares.
+text. All are kept in memory; a split for which the function gives nothing does not exist. The function must give the
+same each time: a run that is resumed compares.
 
 The file is run, with all the rights of who runs the command. So it is only run where a recipe or a command line names
-it: the commands that read a run folder refuse this source unless it is said again, --data=my_file.py:my_function.
+it: the commands that read a run folder refuse this source unless it is named again, --data=my_file.py:my_function.
 """
 
 import inspect
@@ -35,47 +35,52 @@ from cnn_vit.errors import UserError
 from cnn_vit.settings import recipes
 
 FORM = "write data.path=FILE.py:FUNCTION"
-MOST = 8 * 2**30  # bytes of pixels of one split
+LARGEST = 8 * 2**30  # bytes of pixels of one split, at most
 CLASSES = 1_000_000  # at most
 Example = tuple[np.ndarray, int | str]
 
 
-def about(given: SourceOptions) -> SourceInfo:
-    """Nothing is known before looking; the path's form is checked and nothing is run.
+def about(options: SourceOptions) -> SourceInfo:
+    """Returns an empty record: nothing is known before the file is run. The form of the path is checked.
 
     Raises:
-        UserError: it is none.
+        UserError: the path does not name a function of a file.
     """
-    split_path(require_path("generator", given))
+    split_path(require_path("generator", options))
     return SourceInfo()
 
 
-def load(given: SourceOptions) -> SourceData:
-    """The parts, in memory. Runs the file.
+def load(options: SourceOptions) -> SourceData:
+    """Runs the file and reads the parts into memory.
 
     Raises:
-        UserError: no such file or function, whatever it raises (with file and line), examples that are none.
+        UserError: there is no such file or function, the function raises something (the sentence has file and line),
+            or what it gives are not examples.
     """
-    text = require_path("generator", given)
+    text = require_path("generator", options)
     path, name = split_path(text)
     if not path.is_file():
         raise UserError(f"{path} is not there; {FORM}")
     function = getattr(recipes.run_file(path, name=str(path)), name, None)
     if not callable(function):
         raise UserError(f"{path} has no function {name!r}; {FORM}")
-    divided = takes_split(function)
-    splits = PARTS if divided else PARTS[:1]
-    examples = {part: take_examples(path, function, part if divided else None) for part in splits}
-    if not examples["train"]:
+    is_divided = takes_split(function)
+    images: dict[str, list[np.ndarray]] = {}
+    raw_labels: dict[str, list[int | str]] = {}
+    for part in PARTS if is_divided else ("train",):
+        examples = read_examples(path, function, part if is_divided else None)
+        if examples:
+            images[part] = [image for image, _ in examples]
+            raw_labels[part] = [label for _, label in examples]
+    if "train" not in images:
         raise UserError(f"{text} gives nothing to train on; yield (image, label)")
-    marks = {part: [label for _, label in found] for part, found in examples.items() if found}
-    classes, labels = number_labels(text, marks, given.classes)
-    parts = {part: part_of([image for image, _ in examples[part]], labels[part], f"{text} {part}") for part in labels}
-    return SourceData(classes, parts, is_undivided=not divided)
+    classes, labels = number_labels(text, raw_labels, options.classes)
+    parts = {part: make_part(images[part], labels[part], f"{text} {part}") for part in images}
+    return SourceData(classes, parts, is_undivided=not is_divided)
 
 
 def split_path(text: str) -> tuple[Path, str]:
-    """File and function of a path."""
+    """Returns the file and the function that a path names, or raises UserError where it has another form."""
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise UserError(f"data.path is {text!r}; data.name=generator runs a function of a Python file: {FORM}")
@@ -83,110 +88,148 @@ def split_path(text: str) -> tuple[Path, str]:
 
 
 def takes_split(function: Callable) -> bool:
-    """Whether a function wants to know the split.
+    """Whether a function takes the name of the split.
 
     Raises:
-        UserError: it wants more.
+        UserError: it needs more than that.
     """
     try:
-        words = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise UserError(f"{function!r} cannot be called here ({error}); make it a plain function of split") from error
-    needed = [word for word in words if word.default is word.empty
-              and word.kind not in (word.VAR_POSITIONAL, word.VAR_KEYWORD)]  # fmt: skip
-    if len(needed) > 1 or any(word.kind is word.KEYWORD_ONLY for word in needed):
-        names = ", ".join(word.name for word in needed)
+    needed: list[inspect.Parameter] = []
+    for parameter in parameters:
+        takes_any_number = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not takes_any_number:
+            needed.append(parameter)
+    # The split is given by position, so that a parameter may have any name
+    if len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed):
+        names = ", ".join(parameter.name for parameter in needed)
         raise UserError(f"{getattr(function, '__name__', function)} needs {names}; it may take one thing, the split")
-    return bool(needed) or any(word.name == "split" for word in words)
+    return bool(needed) or any(parameter.name == "split" for parameter in parameters)
 
 
-def take_examples(path: Path, function: Callable, part: str | None) -> list[Example]:
-    """All examples of one split; what the function raises is told with its line."""
-    name = getattr(function, "__name__", "it")
-    with recipes.recipe_errors(path, name=str(path)):
-        given: Iterable[Any] = function() if part is None else function(part)
-        return list(checked_examples(() if given is None else given, f"{path}:{name}"))
-
-
-def checked_examples(given: Iterable[Any], where: str) -> Iterator[Example]:
-    """Checked examples.
+def read_examples(path: Path, function: Callable, part: str | None) -> list[Example]:
+    """Returns all examples of one split; part is None for a function that does not take the split.
 
     Raises:
-        UserError: one that is none, or more than fit.
+        UserError: the function raises something (the sentence has its line), or gives something else than examples.
     """
-    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
-        raise UserError(f"{where} gives a {type(given).__name__}; make it a generator: yield image, label")
-    weight = 0
-    for place, one in enumerate(given):
-        if not isinstance(one, tuple | list) or len(one) != 2:
-            raise UserError(f"{where}: example {place} is no pair (image, label) but {type(one).__name__}")
-        image, label = to_pixels(one[0], f"{where}: image {place}"), one[1]
-        if isinstance(label, bool | np.bool_) or not isinstance(label, int | np.integer | str) or label == "":
-            raise UserError(f"{where}: label {place} is {label!r:.60}; it is an integer from 0, or a text")
-        weight += image.nbytes
-        if weight > MOST:
-            raise UserError(f"{where} gives more than {MOST:,} bytes of pixels; write them into a folder or an npz")
-        yield image, str(label) if isinstance(label, str) else int(label)
+    name = getattr(function, "__name__", "it")
+    with recipes.recipe_errors(path, name=str(path)):
+        examples = function() if part is None else function(part)
+        if examples is None:  # a function without a yield or a return gives nothing
+            return []
+        return list(check_examples(examples, f"{path}:{name}"))
+
+
+def check_examples(examples: Any, where: str) -> Iterator[Example]:
+    """Yields each example once it is checked: the pixels (H, W, C) and the label.
+
+    Args:
+        examples: what the function gave.
+        where: the file and the function, as an error names them.
+
+    Raises:
+        UserError: one is not an image with a label, or they are more than fit into memory.
+    """
+    # A text, bytes and a dict can be iterated over but are surely not pairs of image and label
+    if isinstance(examples, str | bytes | dict) or not isinstance(examples, Iterable):
+        raise UserError(f"{where} gives a {type(examples).__name__}; make it a generator: yield image, label")
+    total_bytes = 0
+    for index, example in enumerate(examples):
+        if not isinstance(example, tuple | list) or len(example) != 2:
+            raise UserError(f"{where}: example {index} is not a pair (image, label) but {type(example).__name__}")
+        image, label = example
+        pixels = to_pixels(image, f"{where}: image {index}")
+        # bool is a kind of int in Python; it is refused, for 0 and 1 are hardly meant
+        is_number = isinstance(label, int | np.integer) and not isinstance(label, bool)
+        is_text = isinstance(label, str) and label != ""
+        if not is_number and not is_text:
+            raise UserError(f"{where}: label {index} is {label!r:.60}; it must be an integer from 0, or a text")
+        total_bytes += pixels.nbytes
+        if total_bytes > LARGEST:
+            raise UserError(f"{where} gives more than {LARGEST:,} bytes of pixels; write them into a folder or an npz")
+        yield pixels, str(label) if is_text else int(label)
 
 
 def to_pixels(image: Any, where: str) -> np.ndarray:  # -> (H, W, C)
-    """An image as an array of its own.
+    """Returns an image as an array of its own, uint8.
+
+    Args:
+        image: what the function gave: an array, or a Pillow image of any mode.
+        where: which image it is, as an error names it.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not an image.
     """
     if isinstance(image, Image.Image):
         image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    found = np.array(image)
-    if found.dtype != np.uint8:
-        turned = "; for values 0 to 1 give (255 * image).round().astype(numpy.uint8)" * (found.dtype.kind == "f")
-        raise UserError(f"{where} is {found.dtype}, it is an array of uint8, 0 to 255{turned}")
-    found = found[..., None] if found.ndim == 2 else found
-    if found.ndim != 3 or found.shape[-1] not in (1, 3) or not found.size:
-        raise UserError(f"{where} has the shape {np.shape(image)}; it is (H, W), (H, W, 1) or (H, W, 3)")
-    return found
+    pixels = np.array(image)  # a copy, for the function may fill one array again and again
+    if pixels.dtype != np.uint8:
+        is_float = pixels.dtype.kind == "f"
+        remedy = "; for values 0 to 1 give (255 * image).round().astype(numpy.uint8)" if is_float else ""
+        raise UserError(f"{where} is {pixels.dtype}; it must be an array of uint8, 0 to 255{remedy}")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
+        raise UserError(f"{where} has the shape {np.shape(image)}; it must be (H, W), (H, W, 1) or (H, W, 3)")
+    return pixels
 
 
 def number_labels(
-    text: str, labels: dict[str, list[int | str]], asked: int | None
+    text: str, labels: dict[str, list[int | str]], least_classes: int | None
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Classes and labels (N,): texts are numbered in their order; integers stand for themselves.
+    """Returns the classes and the labels (N,) of each part as numbers.
+
+    Texts are numbered in their order; integers stand for themselves.
+
+    Args:
+        text: the path, as an error names it.
+        labels: labels of each part as the function gave them.
+        least_classes: number of classes that there are at least where labels are integers; None: as many as train has.
 
     Raises:
-        UserError: both kinds, a label below 0 or beyond the classes of train.
+        UserError: labels are of both kinds, below 0, or not among the classes of train.
     """
-    kinds = {type(label) for found in labels.values() for label in found}
+    kinds: set[type] = set()
+    for part_labels in labels.values():
+        kinds.update(type(label) for label in part_labels)
     if len(kinds) > 1:
         raise UserError(f"{text} gives texts and integers as labels; give one of the two")
     if kinds == {str}:
         classes = tuple(sorted({str(label) for label in labels["train"]}))
     else:
-        most = max(int(label) for label in labels["train"]) + 1
-        if most > CLASSES:
-            raise UserError(f"{text} gives the label {most - 1:,}; number the classes from 0")
-        classes = tuple(map(str, range(max(most, asked or 0))))
-    numbers = {name: number for number, name in enumerate(classes)}
-    for part, found in labels.items():
-        if other := next((label for label in found if str(label) not in numbers), None):
-            raise UserError(f"{text} gives {other!r} in {part}; train has the classes {', '.join(classes)[:200]}")
-    return classes, {part: np.array([numbers[str(one)] for one in found], np.int32) for part, found in labels.items()}
+        largest = max(int(label) for label in labels["train"])
+        if largest + 1 > CLASSES:  # before a name is made for each class
+            raise UserError(f"{text} gives the label {largest:,}; number the classes from 0")
+        classes = tuple(str(number) for number in range(max(largest + 1, least_classes or 0)))
+    number_of = {name: number for number, name in enumerate(classes)}
+    numbered: dict[str, np.ndarray] = {}
+    for part, part_labels in labels.items():
+        for label in part_labels:
+            if str(label) not in number_of:
+                raise UserError(f"{text} gives {label!r} in {part}; train has the classes {', '.join(classes)[:200]}")
+        numbered[part] = np.array([number_of[str(label)] for label in part_labels], np.int32)
+    return classes, numbered
 
 
-def part_of(images: list[np.ndarray], labels: np.ndarray, where: str) -> Part:
-    """A part: an array where all images have one shape, else files in memory."""
+def make_part(images: list[np.ndarray], labels: np.ndarray, where: str) -> Part:
+    """Returns a part: an array where all images (H, W, C) have one shape, else files in memory."""
     if len({image.shape for image in images}) == 1:
         return pixel_part(np.stack(images), labels)
+    # Files may have different sizes, which the house brings to one; pixels may not
     files = [to_bmp(image) for image in images]
     return EncodedPart(
         labels=labels,
         content=lambda index, most: files[index][:most],
-        sizes=np.array([len(one) for one in files], np.int64),
+        sizes=np.array([len(file) for file in files], np.int64),
         where=lambda index: f"{where}[{index}]",
     )
 
 
 def to_bmp(image: np.ndarray) -> bytes:
-    """Pixels as a BMP, exactly: the fastest format that `images` reads."""
+    """Returns pixels (H, W, C) as a BMP, exactly: the fastest format that `images` reads."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "BMP")
     return buffer.getvalue()

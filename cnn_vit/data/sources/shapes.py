@@ -1,30 +1,34 @@
-"""Drawn shapes whose form, texture, place, size and colors are independent: nothing else tells the class.
+"""Drawn shapes whose form, texture, position, size and colors are independent: nothing else tells the class.
 
-Any size, number and seed; images are made on demand, each a function of (seed, split, index) alone (Philox). All
-shapes have one area and all textures one mean, so that the amount of ink says nothing. With `label="shape"` the class
-is the shape; what is asked beyond the ten of them is the shape with a texture, beyond those with a place as well.
+They come in any size, number and seed. Images are made on demand, each a function of (seed, split, index) alone
+(Philox). All shapes have one area and all textures one mean, so that the amount of ink says nothing about the class.
+
+With `label="shape"` the class is the shape. Where more classes are asked for than there are shapes, the class is the
+shape with a texture; where more than there are such pairs, the shape with a texture and a position.
 """
 
 import math
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from cnn_vit.data.base.parts import PARTS, PixelPart, SourceData, SourceInfo, SourceOptions, refuse_path
-from cnn_vit.data.sources._drawing import LUMA, SHAPES, TEXTURES, Factors, paint
+from cnn_vit.data.sources._drawing import LUMA, SHAPES, TEXTURES, Factors, paint_images
 from cnn_vit.errors import UserError
 
-SIDE = 32  # pixels, where no image size is given
-CELLS = 9  # places that are classes, where nobody says how many
-RADII = (0.2, 0.28)  # of the shorter side
+SIDE = 32  # pixels, where no image size is set
+CELLS = 9  # positions that are classes, where no number of classes is set
+RADII = (0.2, 0.28)  # smallest and largest radius, as a share of the shorter side
 ROOM = (0.36, 0.64)  # where a center may lie, as a share of the sides: no shape is cut
 TILT = math.radians(12)  # at most, either way
 BLOCKS = 6  # Philox blocks of four words for the factors of an image, before those of its noise
-WORDS = 4  # of a block
+WORDS = 4  # of 64 bits in a Philox block
+CHUNK = 64  # images that are drawn at once
 
 
 def about(
-    given: SourceOptions,
+    options: SourceOptions,
     *,
     train_count: int = 10_000,
     validation_count: int = 1_000,
@@ -32,29 +36,29 @@ def about(
     shapes_seed: int = 0,
     label: Literal["shape", "texture", "position"] = "shape",
 ) -> SourceInfo:
-    """Classes, image shape and counts; nothing is drawn.
+    """Returns the classes, the image shape and the counts; draws nothing.
 
     Raises:
-        UserError: a number out of its range.
+        UserError: a number is out of its range.
     """
-    refuse_path("shapes", given)
-    counts = dict(zip(PARTS, (train_count, validation_count, test_count), strict=True))
-    for name, count in counts.items():
-        if not (name == "train") <= count <= 2**31 - 1:
-            raise UserError(f"data.{name}_count is {count}; it takes an int in [{int(name == 'train')}, 2147483647]")
+    refuse_path("shapes", options)
+    counts = {"train": train_count, "validation": validation_count, "test": test_count}
+    for part, count in counts.items():
+        least = 1 if part == "train" else 0
+        if not least <= count <= 2**31 - 1:
+            raise UserError(f"data.{part}_count is {count}; it takes an int in [{least}, {2**31 - 1}]")
     if not 0 <= shapes_seed < 2**63:
         raise UserError(f"data.shapes_seed is {shapes_seed}; it takes an int in [0, {2**63 - 1}]")
-    height, width = given.image_size or (SIDE, SIDE)
+    height, width = options.image_size or (SIDE, SIDE)
     if min(height, width) < 8:
         raise UserError(f"shapes of {height}x{width} pixels cannot be told apart; make data.image_size at least 8")
-    classes = names(label, given.classes or default_classes(label))
-    return SourceInfo(
-        classes, len(classes), (height, width, given.channels or 3), {k: n for k, n in counts.items() if n}
-    )
+    classes = names(label, options.classes or default_classes(label))
+    filled_counts = {part: count for part, count in counts.items() if count}
+    return SourceInfo(classes, len(classes), (height, width, options.channels or 3), filled_counts)
 
 
 def load(
-    given: SourceOptions,
+    options: SourceOptions,
     *,
     train_count: int = 10_000,
     validation_count: int = 1_000,
@@ -62,10 +66,10 @@ def load(
     shapes_seed: int = 0,
     label: Literal["shape", "texture", "position"] = "shape",
 ) -> SourceData:
-    """The parts; an image is drawn when it is read.
+    """Returns the parts, whose images are drawn when they are read.
 
     Args:
-        given: the common settings; `classes` says how many to make.
+        options: the common settings; `classes` says how many to make.
         train_count: images to train on.
         validation_count: images to choose by; 0: a tenth of train is.
         test_count: images to test on; 0: none.
@@ -73,36 +77,42 @@ def load(
         label: what the classes are.
 
     Raises:
-        UserError: a number out of its range.
+        UserError: a number is out of its range.
     """
+    # These keywords enter the data's fingerprint, with the number of classes and the image shape
     keywords = {"train_count": train_count, "validation_count": validation_count, "test_count": test_count,
                 "shapes_seed": shapes_seed, "label": label}  # fmt: skip
-    known = about(given, **keywords)  # type: ignore[arg-type]
-    classes, image_shape = known.classes or (), known.image_shape or (SIDE, SIDE, 3)
-    parts = {}
-    for name, count in known.counts.items():
-        maker = Maker(shapes_seed, PARTS.index(name), label, len(classes), image_shape)
+    info = about(options, **keywords)  # type: ignore[arg-type]
+    classes = info.classes or ()
+    image_shape = info.image_shape or (SIDE, SIDE, 3)
+    parts: dict[str, PixelPart] = {}
+    for part, count in info.counts.items():
+        drawer = Maker(shapes_seed, PARTS.index(part), label, len(classes), image_shape)
         labels = (np.arange(count) % len(classes)).astype(np.int32)
-        parts[name] = PixelPart(labels, image_shape, maker.draw, is_generated=True)
-    return SourceData(
-        classes, parts, generator_settings=keywords | {"classes": len(classes), "image_shape": list(image_shape)}
-    )
+        parts[part] = PixelPart(labels, image_shape, drawer.draw, is_generated=True)
+    generator_settings = keywords | {"classes": len(classes), "image_shape": list(image_shape)}
+    return SourceData(classes, parts, generator_settings=generator_settings)
 
 
 # Classes
 
 
 def default_classes(label: str) -> int:
-    """Number of classes where nobody says."""
+    """Returns the number of classes where none is set."""
     return {"shape": len(SHAPES), "texture": len(TEXTURES), "position": CELLS}[label]
 
 
 def class_factors(label: str, count: int) -> tuple[tuple[str, int], ...]:
-    """Factors that make up a class, the label's own first, with the number of values of each."""
+    """Returns the factors that make up a class, the label itself first, each with the number of its values.
+
+    Args:
+        label: "shape", "texture" or "position".
+        count: number of classes.
+    """
     if label == "position":
         return (("position", count),)
-    pair = [("shape", len(SHAPES)), ("texture", len(TEXTURES))]
-    first, second = pair if label == "shape" else pair[::-1]
+    shape, texture = ("shape", len(SHAPES)), ("texture", len(TEXTURES))
+    first, second = (shape, texture) if label == "shape" else (texture, shape)
     if count <= first[1]:
         return ((first[0], count),)
     if count <= first[1] * second[1]:
@@ -111,43 +121,48 @@ def class_factors(label: str, count: int) -> tuple[tuple[str, int], ...]:
 
 
 def factor_values(label: str, count: int, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Value of each factor that makes up the class: class = first + size of first * second + ..."""
-    found = {}
+    """Returns the value (n,) of each factor that makes up the class of each label (n,).
+
+    A class is numbered value of the first factor + number of its values * value of the second + ...
+    """
+    values: dict[str, np.ndarray] = {}
     rest = labels.astype(np.int64)
     for factor, size in class_factors(label, count):
-        found[factor] = rest % size
+        values[factor] = rest % size
         rest = rest // size
-    return found
+    return values
 
 
 def names(label: str, count: int) -> tuple[str, ...]:
-    """Names of the classes: "disc", "disc-rows", "disc-rows-0x1"."""
-    side = cells_per_side(label, count)
-    written = {"shape": list(SHAPES), "texture": list(TEXTURES)}
-    found = factor_values(label, count, np.arange(count))
-    columns = [
-        [written[factor][one] if factor in written else f"{one // side}x{one % side}" for one in column]
-        for factor, column in found.items()
-    ]
-    return tuple("-".join(parts) for parts in zip(*columns, strict=True))
+    """Returns the names of the classes, such as "disc", "disc-rows" or "disc-rows-0x1"."""
+    columns: list[list[str]] = []  # for each factor, its word in the name of each class
+    for factor, values in factor_values(label, count, np.arange(count)).items():
+        if factor == "position":
+            side = cells_per_side(label, count)
+            columns.append([f"{cell // side}x{cell % side}" for cell in values])
+        else:
+            words = list(SHAPES if factor == "shape" else TEXTURES)
+            columns.append([words[value] for value in values])
+    return tuple("-".join(words) for words in zip(*columns, strict=True))
 
 
 def cells_per_side(label: str, count: int) -> int:
-    """Cells on a side of the square grid of places that are classes; 1: the place is free."""
+    """Returns the cells on a side of the square grid of positions that are classes; 1 where the position is free."""
     return math.ceil(math.sqrt(dict(class_factors(label, count)).get("position", 1)))
 
 
 # Images
 
 
-class Maker(NamedTuple):
+@dataclass(frozen=True)
+class Maker:
     """Draws the images of one part.
 
     Attributes:
         seed: of the images.
-        part: number of the part.
-        label: what the classes are.
-        classes: how many.
+        part: number of the part in PARTS.
+        label: what the classes are: "shape", "texture" or "position".
+        classes: number of classes.
         image_shape: (H, W, C).
     """
 
@@ -158,69 +173,90 @@ class Maker(NamedTuple):
     image_shape: tuple[int, int, int]
 
     def draw(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
-        """Images, uint8."""
-        return np.concatenate([self.chunk(part) for part in np.array_split(indices, -(-len(indices) // 64) or 1)])
+        """Draws the images of these indices, uint8."""
+        chunks = np.array_split(indices, -(-len(indices) // CHUNK) or 1)
+        return np.concatenate([self.draw_chunk(chunk) for chunk in chunks])
 
-    def chunk(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
-        """A few images at once: their planes stay in the processor's cache."""
-        chance, noise = self.chance(indices)
-        return paint(self.chosen(indices, chance), noise, self.image_shape)
+    def draw_chunk(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
+        """Draws a few images at once, so few that their planes stay in the processor's cache."""
+        numbers, noise = self.chance(indices)
+        return paint_images(self.choose_factors(indices, numbers), noise, self.image_shape)
 
     def factors(self, indices: np.ndarray) -> Factors:
-        """What the images are drawn from."""
-        return self.chosen(indices, self.chance(indices)[0])
+        """Returns what the images of these indices are drawn from."""
+        numbers, _ = self.chance(indices)
+        return self.choose_factors(indices, numbers)
 
     def chance(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform numbers in [0, 1) for the factors (n, 24) and bytes for the noise (n, H, W, C), of Philox."""
-        size = math.prod(self.image_shape)
-        blocks = BLOCKS + -(-size // (8 * WORDS))
-        source, at = np.random.Philox(key=np.array([self.seed, self.part], np.uint64)), 0
-        raw = np.empty((len(indices), blocks * WORDS), np.uint64)
-        for row, index in zip(raw, indices.tolist(), strict=True):
-            source.advance((index * blocks - at) % 2**256)
-            row[:] = source.random_raw(blocks * WORDS)
-            at = (index + 1) * blocks
-        uniform = (raw[:, : BLOCKS * WORDS] >> np.uint64(11)) * 2.0**-53
-        noise = raw[:, BLOCKS * WORDS :].astype("<u8").view(np.uint8)[:, :size]
-        return uniform, noise.reshape(-1, *self.image_shape)
+        """Draws the random numbers of some images from Philox.
 
-    def chosen(self, indices: np.ndarray, chance: np.ndarray) -> Factors:
-        """Factors from chance; those that make up the class come from it."""
+        Returns:
+            Uniform numbers in [0, 1) for the factors, (n, 24), and bytes for the noise, (n, H, W, C).
+        """
+        size = math.prod(self.image_shape)
+        blocks = BLOCKS + -(-size // (8 * WORDS))  # of one image: a word gives 8 bytes of noise
+        philox = np.random.Philox(key=np.array([self.seed, self.part], np.uint64))
+        position = 0  # of the generator, in blocks
+        words = np.empty((len(indices), blocks * WORDS), np.uint64)
+        for row, index in zip(words, indices.tolist(), strict=True):
+            # Each image owns the blocks from index * blocks on; going back is going on around the period
+            philox.advance((index * blocks - position) % 2**256)
+            row[:] = philox.random_raw(blocks * WORDS)
+            position = (index + 1) * blocks
+        # The upper 53 bits of a word as a float64, as NumPy's own generators make them
+        numbers = (words[:, : BLOCKS * WORDS] >> np.uint64(11)) * 2.0**-53
+        # Little-endian everywhere, so that the bytes do not depend on the machine
+        noise = words[:, BLOCKS * WORDS :].astype("<u8").view(np.uint8)[:, :size]
+        return numbers, noise.reshape(-1, *self.image_shape)
+
+    def choose_factors(self, indices: np.ndarray, numbers: np.ndarray) -> Factors:
+        """Turns random numbers into factors; those that make up the class come from the class instead.
+
+        Args:
+            indices: (n,) indices of the images.
+            numbers: (n, 24) uniform numbers in [0, 1); which column serves which factor is part of what an image is.
+        """
         labels = np.asarray(indices) % self.classes
-        fixed = factor_values(self.label, self.classes, labels)
-        side = cells_per_side(self.label, self.classes)
+        class_values = factor_values(self.label, self.classes, labels)
         low, high = ROOM
-        row, column = (low + (high - low) * chance[:, at] for at in (2, 3))
+        row = low + (high - low) * numbers[:, 2]
+        column = low + (high - low) * numbers[:, 3]
         shrink = 1.0
-        if "position" in fixed:
-            cell = fixed["position"]
-            row, column = (
-                (place + 0.5 + 0.3 * (chance[:, at] - 0.5)) / side
-                for place, at in ((cell // side, 2), (cell % side, 3))
-            )
+        if "position" in class_values:
+            # The center moves by 0.3 of a cell, and the shape shrinks so that it stays near its cell
+            cell = class_values["position"]
+            side = cells_per_side(self.label, self.classes)
+            row = (cell // side + 0.5 + 0.3 * (numbers[:, 2] - 0.5)) / side
+            column = (cell % side + 0.5 + 0.3 * (numbers[:, 3] - 0.5)) / side
             shrink = min(1.0, 1.4 / side)
-        ground, ink = draw_colors(chance[:, 8:16])
+        ground, ink = choose_colors(numbers[:, 8:16])
         return Factors(
-            shape=fixed.get("shape", (chance[:, 0] * len(SHAPES)).astype(np.int64)),
-            texture=fixed.get("texture", (chance[:, 1] * len(TEXTURES)).astype(np.int64)),
+            shape=class_values.get("shape", (numbers[:, 0] * len(SHAPES)).astype(np.int64)),
+            texture=class_values.get("texture", (numbers[:, 1] * len(TEXTURES)).astype(np.int64)),
             row=row,
             column=column,
-            radius=shrink * (RADII[0] + (RADII[1] - RADII[0]) * chance[:, 4]),
-            tilt=TILT * (2 * chance[:, 5] - 1),
-            period=0.5 + 0.3 * chance[:, 6],
-            phase=chance[:, 7],
+            radius=shrink * (RADII[0] + (RADII[1] - RADII[0]) * numbers[:, 4]),
+            tilt=TILT * (2 * numbers[:, 5] - 1),
+            period=0.5 + 0.3 * numbers[:, 6],
+            phase=numbers[:, 7],
             ground=ground,
             ink=ink,
         )
 
 
-def draw_colors(chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, 8) -> (n, 3), (n, 3)
-    """Two colors whose brightness (luma) is 0.32 to 0.44 apart, either the brighter one; their hues are free."""
-    first = chance[:, 0]
-    apart = 0.4 + 0.15 * chance[:, 1]
-    second = np.where(first < 0.5, first + apart, first - apart)
-    found = []
-    for brightness, hue in ((first, chance[:, 2:5]), (second, chance[:, 5:8])):
-        shift = 0.5 * (hue - hue @ LUMA[:, None])
-        found.append(np.clip(0.1 + 0.8 * brightness[:, None] + shift, 0, 1))
-    return found[0], found[1]
+def choose_colors(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, 8) -> (n, 3), (n, 3)
+    """Returns two colors for each image, RGB in 0 to 1, of the background and of the shape.
+
+    Their brightness (luma) is 0.32 to 0.44 apart, either of them the brighter one; their hues are free.
+    """
+    first = numbers[:, 0]
+    difference = 0.4 + 0.15 * numbers[:, 1]
+    # The second color is brighter than a dark first one and darker than a bright one, so that both have room
+    second = np.where(first < 0.5, first + difference, first - difference)
+    return color_of(first, numbers[:, 2:5]), color_of(second, numbers[:, 5:8])
+
+
+def color_of(brightness: np.ndarray, hue: np.ndarray) -> np.ndarray:  # (n,), (n, 3) -> (n, 3)
+    """Returns RGB colors of a brightness; the hue, uniform numbers, shifts them without changing their luma."""
+    shift = 0.5 * (hue - hue @ LUMA[:, None])
+    return np.clip(0.1 + 0.8 * brightness[:, None] + shift, 0, 1)

@@ -1,4 +1,4 @@
-"""A small data set of the catalogue of TensorFlow Datasets, and two that lack labels; needs the extra tfds."""
+"""A small data set of the catalog of TensorFlow Datasets, and two that lack labels; needs the extra tfds."""
 
 import io
 
@@ -13,11 +13,13 @@ library.disable_progress_bar()
 COUNTS = {"train": 30, "test": 6, "unsupervised": 3}
 
 
-def picture(split, at):
-    return np.random.default_rng([len(split), at]).integers(0, 256, (10 + at % 3, 12, 3), np.uint8)
+def draw_image(split, index):
+    """Returns noise (H, 12, 3), 10 to 12 pixels high, of its own for each split and index."""
+    return np.random.default_rng([len(split), index]).integers(0, 256, (10 + index % 3, 12, 3), np.uint8)
 
 
-def png(pixels):
+def open_png(pixels):
+    """Returns pixels as a PNG file in memory, open at its beginning."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     buffer.seek(0)
@@ -44,23 +46,25 @@ class Tiny(library.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split, count) for split, count in COUNTS.items()}
 
     def _generate_examples(self, split, count):
-        for at in range(count):
-            kind = self.kind(split, at)
-            yield f"{at:03}", {"image": png(picture(split, at)), "label": kind, "group": int(kind == 2)}
+        for index in range(count):
+            kind = self.kind(split, index)
+            image = open_png(draw_image(split, index))
+            yield f"{index:03}", {"image": image, "label": kind, "group": int(kind == 2)}
 
-    def kind(self, split, at):
-        return at % 3
+    def kind(self, split, index):
+        """Returns the label of an example; -1 is the catalog's way to say that there is none."""
+        return index % 3
 
 
 class Unlabeled(Tiny):
-    """The same without the labels of all test images, as the catalogue has it: -1."""
+    """The same without the labels of all test images."""
 
-    def kind(self, split, at):
-        return -1 if split == "test" else at % 3
+    def kind(self, split, index):
+        return -1 if split == "test" else index % 3
 
 
 class Gaps(Tiny):
     """The same without the label of one image to train on."""
 
-    def kind(self, split, at):
-        return -1 if (split, at) == ("train", 17) else at % 3
+    def kind(self, split, index):
+        return -1 if (split, index) == ("train", 17) else index % 3
