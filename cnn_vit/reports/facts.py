@@ -132,6 +132,7 @@ def make_cards(record: RunRecord, tallies: dict[str, SplitTally], layers: table.
         best = journal.best_evaluation(evaluations)
         note = f"step {best['step']:,}, n {best['n']:,}"
         cards.append(Card("best validation so far", percent(best["accuracy"]), note))
+    # A network of another version cannot be described; what the run itself counted still stands in result.json.
     parameters = layers.parameters if layers else record.result.get("parameters")
     if parameters:
         note = f"{layers.macs:,} MACs an image" if layers else ""
@@ -201,10 +202,11 @@ def worst_mistakes(record: RunRecord, tallies: dict[str, SplitTally]) -> list[Mi
         return []
     predictions = record.predictions["validation"]
     probabilities = tallies["validation"].probabilities
+    # Samples and predictions both name an image by its index in the split.
     row_of_index = {int(index): row for row, index in enumerate(predictions["index"])}
     mistakes = []
     for number, index in enumerate(map(int, samples["mistakes_index"])):
-        if index not in row_of_index:
+        if index not in row_of_index:  # samples of another run
             continue
         row = row_of_index[index]
         true, predicted = int(predictions["label"][row]), int(predictions["predicted"][row])
@@ -301,6 +303,7 @@ def patch_sequence(record: RunRecord) -> PatchSequence | None:
     patch, rows, columns = map(int, record.samples["patches"][:3])
     image = record.samples["seen"][0]
     side = patch // int(reduction_factor(record))  # pixels of a patch in the stored image
+    # A reduced image that does not fall into the network's rows and columns would show patches that it never reads.
     if not side or (image.shape[0] // side, image.shape[1] // side) != (rows, columns):
         return None
     patches = input_layer.split_into_patches(image, side)

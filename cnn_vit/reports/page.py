@@ -24,7 +24,7 @@ def template_environment() -> "jinja2.Environment":
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        autoescape=True,
+        autoescape=True,  # names of classes and files may hold anything, also HTML
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,6 +61,7 @@ def percent(value: float | None, digits: int = 2) -> str:
     """Writes 0.98889 as "98.89 %", and a dash where the value is missing or not finite."""
     if value is None or not math.isfinite(value):
         return "\N{EM DASH}"
+    # A space that no line breaks at, so that the sign stays beside its number.
     return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 

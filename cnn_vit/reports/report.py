@@ -5,7 +5,6 @@ made of: the run's files, the package's code, the versions of libraries. `write`
 is.
 """
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -22,7 +21,7 @@ NAME = "report.html"
 MARK = '<meta name="made-of" content="{}">'
 MARK_END = 4096  # bytes from the start of a page, within which its mark stands
 PACKAGE = Path(__file__).parents[1]
-LIBRARIES = ("flax", "jax", "jinja2", "matplotlib", "numpy", "pillow", "scipy")  # that a page's bytes depend on
+LIBRARIES = ("flax", "jax", "jinja2", "matplotlib", "numpy", "pillow", "scipy")  # that pages are made with
 MAX_CLASS_BARS = 30  # of more classes, the training examples are not drawn as bars
 
 
@@ -75,42 +74,19 @@ def has_mark(path: Path, mark: str) -> bool:
 
 @functools.cache
 def hash_makers() -> str:
-    """Returns the versions of the libraries and the hashes of the package's files that a page's bytes depend on."""
-    parts = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
-    for room in find_maker_rooms():
-        parts += [files.sha256(path) for path in list_room_files(room)]
-    return " ".join(parts)
+    """Returns the versions of the libraries and the hashes of the package's files, all that pages are made with.
+
+    Every file of the package counts. A page depends on the code of most rooms, because its table of layers builds the
+    network; to make one anew that did not need it takes a second, and to keep one that did would be wrong.
+    """
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    hashes = [files.sha256(path) for path in list_code_files()]
+    return " ".join(versions + hashes)
 
 
-def find_maker_rooms() -> list[str]:
-    """Returns the package's rooms that make a page: this one, and every room that it imports, directly or not."""
-    rooms: set[str] = set()
-    waiting = {"reports"}
-    while waiting:
-        room = waiting.pop()
-        rooms.add(room)
-        waiting |= find_imported_rooms(room) - rooms
-    return sorted(rooms)
-
-
-def find_imported_rooms(room: str) -> set[str]:
-    """Returns the rooms that the files of a room import; they are read as text, so nothing is imported here."""
-    imported: list[str] = []
-    for path in list_room_files(room):
-        if path.suffix == ".py":
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Import):
-                    imported += [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom):
-                    imported += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in imported if name.startswith("cnn_vit.")}
-
-
-def list_room_files(room: str) -> list[Path]:
-    """Returns the code and the templates of a room, which is a folder of the package or a single file."""
-    if not (PACKAGE / room).is_dir():
-        return [PACKAGE / f"{room}.py"]
-    return sorted(path for path in (PACKAGE / room).rglob("*") if path.suffix in (".py", ".html"))
+def list_code_files() -> list[Path]:
+    """Returns the code and the templates of the whole package, in a fixed order."""
+    return sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".html"))
 
 
 # Plots ----------------------------------------------------------------------------------------------------------------

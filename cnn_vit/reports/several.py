@@ -106,17 +106,18 @@ def read_groups(workdirs: Sequence[str | Path]) -> list[Group]:
         UserError: a folder holds no run, or two folders hold runs of the same settings, data and seed.
     """
     runs_by_key: dict[str, list[RunRecord]] = {}
+    # A folder that is named twice counts once.
     unique_workdirs = dict.fromkeys(Path(workdir).absolute() for workdir in workdirs)
     for workdir in unique_workdirs:
         run = reader.read_run(workdir)
-        group = runs_by_key.setdefault(group_key(run), [])
-        for member in group:
+        members = runs_by_key.setdefault(group_key(run), [])
+        for member in members:
             if member.settings["seed"] == run.settings["seed"]:
                 raise UserError(
                     f"{member.workdir} and {workdir} hold runs of the same settings, data and seed, which would count "
                     "twice; leave one out"
                 )
-        group.append(run)
+        members.append(run)
     return [Group(group_letter(number), runs) for number, runs in enumerate(runs_by_key.values())]
 
 
