@@ -213,7 +213,8 @@ def sort_by_index(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Returns what is not the same in all groups: the name of a setting or fact, and its value in each as text."""
-    first_runs = [group.runs[0] for group in groups]  # the others of a group share its settings
+    # A group's runs share their settings; its environment is taken to be that of its first run.
+    first_runs = [group.runs[0] for group in groups]
     differing = []
     for read_facts in (group_settings, read_environment):
         facts_of_groups = [read_facts(run) for run in first_runs]
