@@ -1,1 +1,1 @@
-"""From run folders to pages: tables, intervals, plots, one HTML file for a run or for several."""
+"""Makes pages of run folders: tables, intervals and plots in one HTML file, for a run or for several."""

@@ -1,18 +1,30 @@
-"""Intervals of 95 %: of a share, of a mean over seeds, and of the difference between two runs or two groups of runs."""
+"""Intervals of 95 %: of a proportion, of a mean over seeds, and of the difference between two runs or groups of runs.
+
+The intervals over seeds are those of scipy.stats, which takes most of a second to import and is therefore imported
+where it is used. The page of a single run needs the interval of a proportion only, up to thousands of times, and does
+not wait for that import: Wilson's formula stands here.
+"""
 
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-Z = 1.959963984540054  # 97.5 % of a normal distribution lies below
-LEVEL = 0.975
+LEVEL = 0.95
+Z = 1.959963984540054  # 97.5 % of a standard normal distribution lies below
 
 
 class Interval(NamedTuple):
-    """A value and where it lies with 95 %; low and high are None where nothing can be said."""
+    """An estimate and the interval that holds the true value with 95 %.
+
+    Attributes:
+        estimate: the value itself; nan where there is none.
+        low: lower end; None where nothing can be said.
+        high: upper end; None where nothing can be said.
+    """
 
     estimate: float
     low: float | None
@@ -20,81 +32,91 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What another has more than one.
+    """How much a second run, or group of runs, has more than a first.
 
     Attributes:
-        interval: of the difference.
-        how: paired over seeds, Welch, or paired over images; "" where nothing can be said.
+        interval: the difference with its interval.
+        method: "paired over seeds", "Welch" or "paired over images"; "" where nothing can be said.
     """
 
     interval: Interval
-    how: str
+    method: str
 
     @property
-    def resolved(self) -> bool:
+    def is_resolved(self) -> bool:
         """Whether the interval leaves out zero."""
         low, high = self.interval.low, self.interval.high
         return low is not None and high is not None and not low <= 0 <= high
 
 
-def wilson(right: int, n: int) -> Interval:
-    """A share of n by the score interval, which stays in 0..1 and holds near its ends.
+def wilson_interval(successes: int, n: int) -> Interval:
+    """Returns the score interval of a proportion, which stays in 0..1 and is accurate near both ends.
 
     Source: Wilson, JASA 22 (1927); recommended by Brown, Cai and DasGupta, Statistical Science 16 (2001).
     """
     if not n:
         return Interval(math.nan, None, None)
-    share = right / n
-    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    low, high = middle - half, middle + half
-    return Interval(share, low if right else 0.0, high if right < n else 1.0)  # exact at the ends, without rounding
+    proportion = successes / n
+    center = (proportion + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(proportion * (1 - proportion) / n + Z * Z / (4 * n * n))
+    # At the ends the formula gives exactly 0 and 1, but its floating-point sum would miss them by a rounding error.
+    low = center - half if successes else 0.0
+    high = center + half if successes < n else 1.0
+    return Interval(proportion, low, high)
 
 
 def student_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of a mean; none of fewer than two values."""
-    middle = statistics.fmean(values)
+    """Returns Student's interval of a mean; fewer than two values have no interval."""
+    mean = statistics.fmean(values)
     if len(values) < 2:
-        return Interval(middle, None, None)
-    half = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(middle, middle - half, middle + half)
+        return Interval(mean, None, None)
+    standard_error = statistics.stdev(values) / math.sqrt(len(values))
+    if not standard_error:
+        return Interval(mean, mean, mean)  # scipy would say nan where all values are equal
+    from scipy import stats
+
+    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=standard_error)
+    return Interval(mean, float(low), float(high))
 
 
-def student_quantile(freedom: float) -> float:
-    """97.5 % of Student's distribution of so many degrees of freedom, which need not be whole, lies below."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, LEVEL))
-
-
-def difference_of_runs(one: dict[int, float], other: dict[int, float]) -> Difference:
-    """Of two groups of runs, each a value by its seed: paired where the seeds are the same, else Welch's.
+def difference_of_runs(first: dict[int, float], second: dict[int, float]) -> Difference:
+    """Compares two groups of runs, each given as a value by seed: paired where the seeds are the same, else by Welch.
 
     Source: Welch, Biometrika 34 (1947), with Satterthwaite's degrees of freedom.
     """
-    if len(one) > 1 and one.keys() == other.keys():
-        return Difference(student_interval([other[seed] - one[seed] for seed in one]), "paired over seeds")
-    first, second = list(one.values()), list(other.values())
-    middle = statistics.fmean(second) - statistics.fmean(first)
+    if len(first) > 1 and first.keys() == second.keys():
+        gains = [second[seed] - first[seed] for seed in first]
+        return Difference(student_interval(gains), "paired over seeds")
+    first_values, second_values = list(first.values()), list(second.values())
+    gain = statistics.fmean(second_values) - statistics.fmean(first_values)
     if min(len(first), len(second)) < 2:
-        return Difference(Interval(middle, None, None), "")
-    parts = [statistics.variance(values) / len(values) for values in (first, second)]
-    total = sum(parts)
-    if not total:
-        return Difference(Interval(middle, middle, middle), "Welch")
-    freedom = total**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
-    half = student_quantile(freedom) * math.sqrt(total)
-    return Difference(Interval(middle, middle - half, middle + half), "Welch")
+        return Difference(Interval(gain, None, None), "")
+    if not statistics.variance(first_values) and not statistics.variance(second_values):
+        return Difference(Interval(gain, gain, gain), "Welch")  # scipy would warn and divide zero by zero
+    from scipy import stats
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns of a group whose values are all equal
+        bounds = stats.ttest_ind(second_values, first_values, equal_var=False).confidence_interval(LEVEL)
+    return Difference(Interval(gain, float(bounds.low), float(bounds.high)), "Welch")
 
 
-def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
-    """Of two runs judged on the same images, which of them each had right: what McNemar's test looks at.
+def difference_of_images(first_correct: np.ndarray, second_correct: np.ndarray) -> Difference:  # (N,), (N,)
+    """Compares two runs that were evaluated on the same images, by the images on which exactly one of them is correct.
 
+    These are the numbers that McNemar's test looks at.
     Source: Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), adjusted Wald interval.
+
+    Args:
+        first_correct: for each image, whether the first run classified it correctly.
+        second_correct: the same of the second run, in the same order.
     """
-    n, gained, lost = len(one), int((other & ~one).sum()), int((one & ~other).sum())
-    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    middle = up - down
-    interval = Interval((gained - lost) / n, max(-1.0, middle - half), min(1.0, middle + half))
+    n = len(first_correct)
+    gained = int((second_correct & ~first_correct).sum())
+    lost = int((first_correct & ~second_correct).sum())
+    # The adjustment: one image is added to both counts and two to the total.
+    gain_rate, loss_rate = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    center = gain_rate - loss_rate
+    half = Z * math.sqrt((gain_rate + loss_rate - center**2) / (n + 2))
+    interval = Interval((gained - lost) / n, max(-1.0, center - half), min(1.0, center + half))
     return Difference(interval, "paired over images")

@@ -1,7 +1,7 @@
-"""The journal of a run, copied to where other programs show it: TensorBoard's event files, or Weights & Biases.
+"""Copies the metrics of a run to where other programs show them: TensorBoard's event files, or Weights & Biases.
 
-`metrics.jsonl` stays the record; what is here is a copy of its lines, made anew each time it is asked for, of a run
-that is finished or under way. The packages are extras.
+`metrics.jsonl` stays the record. A copy of its lines is made anew each time a user asks for one, of a run that is
+finished or under way. The packages of both services are extras.
 """
 
 import importlib
@@ -15,29 +15,32 @@ from cnn_vit.files import cache
 from cnn_vit.runs.reader import RunRecord
 
 FOLDER = "tensorboard"  # in the run folder
-PROJECT = "cnn_vit"
+PROJECT = "cnn_vit"  # of Weights & Biases
 
 
 def journal_scalars(record: RunRecord) -> Iterator[tuple[int, dict[str, float]]]:
-    """Step and numbers of each line, named `train/loss`, `validation/accuracy`; what is not finite is left out."""
+    """Yields the step and the numbers of each line, named such as `train/loss` and `validation/accuracy`.
+
+    A number that is not finite stands in the line as null and is left out.
+    """
     for line in record.metrics:
-        part = "train" if line.get("kind") == "train" else line.get("split", "evaluation")
+        split = "train" if line.get("kind") == "train" else line.get("split", "evaluation")
         numbers = {name: value for name, value in line.items() if isinstance(value, float)}
         if numbers:
-            yield line["step"], {f"{part}/{name}": value for name, value in sorted(numbers.items())}
+            yield line["step"], {f"{split}/{name}": value for name, value in sorted(numbers.items())}
 
 
 def tensorboard(record: RunRecord) -> str:
-    """Writes `RUN/tensorboard` anew; returns the command that shows it.
+    """Writes `RUN/tensorboard` anew and returns the command that shows it.
 
     Raises:
         SurroundingsError: tensorboardX is not installed, or the folder cannot be written.
     """
-    library = import_extra("tensorboardX", "tensorboard")
+    tensorboardx = import_extra("tensorboardX", "tensorboard")
     folder = record.workdir / FOLDER
-    files.remove(folder)
+    files.remove(folder)  # event files of an earlier copy would be shown beside the new ones
     with files.os_errors(folder):
-        writer = library.SummaryWriter(str(folder))
+        writer = tensorboardx.SummaryWriter(str(folder))
         for step, numbers in journal_scalars(record):
             for name, value in numbers.items():
                 writer.add_scalar(name, value, step)
@@ -46,7 +49,9 @@ def tensorboard(record: RunRecord) -> str:
 
 
 def wandb(record: RunRecord) -> str:
-    """Sends the journal and the settings to Weights & Biases, offline where CNN_VIT_OFFLINE says so; returns where to.
+    """Sends metrics and settings to Weights & Biases, and returns their address, or the command that uploads them.
+
+    With CNN_VIT_OFFLINE the copy stays in the run folder until that command.
 
     Raises:
         SurroundingsError: wandb is not installed.
@@ -67,12 +72,12 @@ def wandb(record: RunRecord) -> str:
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """An extra's package."""
+    """Imports a package that an extra of cnn_vit installs; raises SurroundingsError where it is missing."""
     try:
-        found: ModuleType = importlib.import_module(module)
+        package: ModuleType = importlib.import_module(module)
     except ImportError as error:
         raise SurroundingsError(f"{module} is not installed; pip install 'cnn_vit[{extra}]'") from error
-    return found
+    return package
 
 
 SERVICES = {"tensorboard": tensorboard, "wandb": wandb}

@@ -1,75 +1,82 @@
-"""Pages: templates of this folder and what they are written with. All text is escaped; a page needs no script."""
+"""Fills in the HTML templates of this folder and writes numbers in them. All text is escaped; pages have no script."""
 
 import functools
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_vit import plots
 from cnn_vit.reports.intervals import Interval
 
+if TYPE_CHECKING:
+    import jinja2
 
-def render(template: str, facts: Mapping[str, Any]) -> str:
-    """A page: a template of this folder, filled in."""
-    return environment().get_template(template).render(facts)
+
+def render(template: str, **variables: Any) -> str:
+    """Returns a page: a template of this folder, filled in with the variables that it names."""
+    return template_environment().get_template(template).render(variables)
 
 
 @functools.cache
-def environment() -> Any:
-    """Jinja as all pages use it; what a template names and nobody gave is an error."""
+def template_environment() -> "jinja2.Environment":
+    """Jinja as all pages use it. A variable that a template names and `render` does not give is an error."""
     import jinja2
 
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        autoescape=True,
+        autoescape=True,  # names of classes and files may hold anything, also HTML
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
-        "share": percent,
+    environment.filters |= {
+        "percent": percent,
         "interval": interval_text,
-        "plain": as_text,
-        "seconds": duration_text,
+        "text": as_text,
+        "duration": duration_text,
         "number": number_text,
     }
-    made.globals |= {"css": plots.CSS, "plot_css": plots.PLOT, "letters": plots.FONT}
-    return made
+    environment.globals |= {"css": plots.CSS, "plot_css": plots.PLOT, "font": plots.FONT}
+    return environment
 
 
 def as_text(value: Any) -> str:
-    """Anything as one line of text: none for None, a list with commas."""
+    """Writes any value on one line: "none" for None and for an empty list, a list with commas."""
+    if value is None:
+        return "none"
     if isinstance(value, tuple | list):
         return ", ".join(map(as_text, value)) or "none"
-    return "none" if value is None else plots.printable(str(value))
+    return plots.printable(str(value))
 
 
 def number_text(value: float | None, digits: int = 4) -> str:
-    """A number with so many digits behind the point; "none" where it is not finite."""
-    return f"{value:,.{digits}f}" if value is not None and math.isfinite(value) else "none"
+    """Writes a number with this many digits after the point; "none" where it is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return "none"
+    return f"{value:,.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """0.98889 as "98.89 %"."""
-    return (
-        f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%" if value is not None and math.isfinite(value) else "\N{EM DASH}"
-    )
+    """Writes 0.98889 as "98.89 %", and a dash where the value is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return "\N{EM DASH}"
+    # A space that no line breaks at, so that the sign stays beside its number.
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def interval_text(found: Interval, digits: int = 1) -> str:
-    """The bounds of an interval of a share, 97.2 to 99.6 with a dash between; "" where there is none."""
-    if found.low is None or found.high is None:
+def interval_text(interval: Interval, digits: int = 1) -> str:
+    """Writes the ends of a proportion's interval in percent, 97.2 to 99.6 with a dash between; "" where it has none."""
+    if interval.low is None or interval.high is None:
         return ""
-    return f"{100 * found.low:.{digits}f}\N{EN DASH}{100 * found.high:.{digits}f} %"
+    return f"{100 * interval.low:.{digits}f}\N{EN DASH}{100 * interval.high:.{digits}f} %"
 
 
-def duration_text(value: float) -> str:
-    """A duration: "58.3 s", "12 min 5 s", "3 h 20 min"."""
-    if value < 100:
-        return f"{value:.1f} s"
-    whole = round(value)
+def duration_text(seconds: float) -> str:
+    """Writes a duration: "58.3 s", "12 min 5 s", "3 h 20 min"."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
     if whole < 2 * 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole // 60 % 60} min"

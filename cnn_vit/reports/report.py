@@ -1,119 +1,146 @@
-"""One run as one page, made from its folder alone: what was trained on what, how it went, where it errs, what it cost.
+"""Writes the page of one run from its folder alone: what was trained on what, how it went, where it errs, what it cost.
 
-The same folder gives the same bytes with the same versions. `write` leaves a page as it is that was made of the same
-files by the same code.
+The same folder gives the same bytes with the same versions. A page carries a mark, a hash of everything that it was
+made of: the run's files, the package's code, the versions of libraries. `write` leaves a page with the right mark as it
+is.
 """
 
 import functools
 import hashlib
 import importlib.metadata
 from pathlib import Path
-from typing import Any
 
-from cnn_vit import files
-from cnn_vit import plots as pictures
+from cnn_vit import files, plots
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
+from cnn_vit.reports.tallies import SplitTally
 from cnn_vit.runs import reader
 from cnn_vit.runs.reader import RunRecord
 
 NAME = "report.html"
 MARK = '<meta name="made-of" content="{}">'
-HEAD = 4096  # bytes of a page that hold its mark
-MADE_WITH = ("jinja2", "matplotlib", "numpy", "pillow")
-LISTED = 30  # classes, at most, that are drawn as bars
+MARK_END = 4096  # bytes from the start of a page, within which its mark stands
+PACKAGE = Path(__file__).parents[1]
+LIBRARIES = ("flax", "jax", "jinja2", "matplotlib", "numpy", "pillow", "scipy")  # that pages are made with
+MAX_CLASS_BARS = 30  # of more classes, the training examples are not drawn as bars
 
 
 def write(workdir: str | Path, out: str | Path | None = None) -> tuple[RunRecord, Path]:
-    """Writes the page of a run, and its plots beside it where it goes into the run's own folder.
+    """Writes the page of a run, and its plots beside it where the page goes into the run folder.
 
     Args:
         workdir: the run folder, of a run that is finished or not.
-        out: the page; left out, `RUN/report.html`.
+        out: where the page goes; left out, `RUN/report.html`.
 
     Returns:
-        What was read, with its problems, and where the page is.
+        The record that was read, with its problems, and the path of the page.
 
     Raises:
         UserError: the folder holds no run.
-        SurroundingsError: it cannot be read, or the page not written.
+        SurroundingsError: the folder cannot be read, or the page cannot be written.
     """
     record = reader.read_run(workdir)
     path = record.workdir / NAME if out is None else Path(out)
-    mark = MARK.format(hashlib.sha256(f"{record.digest} {makers()}".encode()).hexdigest())
-    if not is_marked(path, mark):
-        tallies = facts.tally_splits(record)
-        drawn = plots(record, tallies)
-        if out is None:
-            for name, plot in (drawn | overview(record, drawn)).items():
-                files.write(record.workdir / "plots" / f"{name}.svg", pictures.standalone(plot))
-        files.write(path, page.render("run.html", facts.page_facts(record, tallies) | {"plots": drawn, "mark": mark}))
+    mark = MARK.format(hashlib.sha256(f"{record.digest} {hash_makers()}".encode()).hexdigest())
+    if has_mark(path, mark):
+        return record, path
+    tallies = facts.tally_splits(record)
+    drawings = draw_plots(record, tallies)
+    if out is None:
+        for name, svg in (drawings | draw_overview(record, drawings)).items():
+            files.write(record.workdir / "plots" / f"{name}.svg", plots.standalone(svg))
+    text = page.render(
+        "run.html",
+        mark=mark,
+        title=f"{record.name}: {record.settings['model.name']}",
+        record=record,
+        page=facts.collect_page(record, tallies),
+        plots=drawings,
+    )
+    files.write(path, text)
     return record, path
 
 
-def is_marked(path: Path, mark: str) -> bool:
-    """Whether a page says that it was made of just this."""
+# Whether a page is new enough -----------------------------------------------------------------------------------------
+
+
+def has_mark(path: Path, mark: str) -> bool:
+    """Whether a page exists and carries exactly this mark."""
     if not path.is_file():
         return False
     with files.os_errors(path), open(path, "rb") as file:
-        return mark.encode() in file.read(HEAD)
+        return mark.encode() in file.read(MARK_END)
 
 
 @functools.cache
-def makers() -> str:
-    """Versions and code that a page's bytes depend on."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in MADE_WITH]
-    rooms = Path(__file__).parent, Path(pictures.__file__).parent
-    own = [files.sha256(path) for room in rooms for path in sorted(room.iterdir()) if path.suffix in (".py", ".html")]
-    return " ".join(versions + own)
+def hash_makers() -> str:
+    """Returns the versions of the libraries and the hashes of the package's files, all that pages are made with.
+
+    Every file of the package counts. A page depends on the code of most rooms, because its table of layers builds the
+    network; to make one anew that did not need it takes a second, and to keep one that did would be wrong.
+    """
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    hashes = [files.sha256(path) for path in list_code_files()]
+    return " ".join(versions + hashes)
+
+
+def list_code_files() -> list[Path]:
+    """Returns the code and the templates of the whole package, in a fixed order."""
+    return sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".html"))
 
 
 # Plots ----------------------------------------------------------------------------------------------------------------
 
 
-def plots(record: RunRecord, tallies: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Every plot there is something for, by name."""
-    found = journal_plots(record)
-    for split, told in tallies.items():
-        found[f"confusion_{split}"] = pictures.matrix(
-            told["counts"], record.classes, title=f"Confusion, {split} (n {told['n']:,})"
-        )
-    shown = next((tallies[split] for split in reader.SPLITS if split in tallies), None)
-    if shown and shown["bins"]:
-        points = [Span(str(one.sure), one.right.estimate, one.right.low, one.right.high) for one in shown["bins"]]
-        found["calibration"] = pictures.reliability(points, title="Calibration")
-    counts = {pictures.printable(name): n for name, n in record.data.get("class_counts", {}).get("train", {}).items()}
-    if counts and len(record.classes) <= LISTED:
-        values = [counts.get(name, 0) for name in record.classes]
-        found["classes"] = pictures.bars(values, record.classes, title="Training examples")
-    return found
+def draw_plots(record: RunRecord, tallies: dict[str, SplitTally]) -> dict[str, str]:
+    """Returns every plot that the run has numbers for, as SVG by name."""
+    drawings = draw_curves(record)
+    for split, tally in tallies.items():
+        title = f"Confusion, {split} (n {tally.n:,})"
+        drawings[f"confusion_{split}"] = plots.matrix(tally.confusion, record.classes, title=title)
+    evaluated = [tallies[split] for split in reader.SPLITS if split in tallies]
+    if evaluated and evaluated[0].bins:  # of validation, or of test where there is no validation
+        points = [Span(str(filled.confidence), *filled.accuracy) for filled in evaluated[0].bins]
+        drawings["calibration"] = plots.reliability(points, title="Calibration")
+    stored_counts = record.data.get("class_counts", {}).get("train", {})
+    if stored_counts and len(record.classes) <= MAX_CLASS_BARS:
+        # The record's names of classes are printable ones; data.json has them as they are.
+        counts = {plots.printable(name): count for name, count in stored_counts.items()}
+        heights = [counts.get(name, 0) for name in record.classes]
+        drawings["classes"] = plots.bars(heights, record.classes, title="Training examples")
+    return drawings
 
 
-def overview(record: RunRecord, drawn: dict[str, str]) -> dict[str, str]:
-    """A run at a glance: accuracy, confusion and what it saw, side by side; none of a run that has not all three."""
-    if not {"accuracy", "confusion_validation"} <= drawn.keys() or "seen" not in record.samples:
-        return {}
-    sheet = pictures.data_uri(pictures.image_grid(record.samples["seen"][:16], columns=4))
-    plots = drawn["accuracy"], drawn["confusion_validation"], pictures.panel(sheet, "What it saw")
-    return {"overview": pictures.side_by_side(plots, record.name)}
-
-
-def journal_plots(record: RunRecord) -> dict[str, str]:
-    """Curves of what the journal tells."""
-    steps, told = [line["step"] for line in record.lines("train")], record.lines("evaluation")
-    found = {}
-    for name, title in (
-        ("loss", "Loss"),
-        ("accuracy", "Accuracy"),
-        ("learning_rate", "Learning rate"),
-        ("gradient_norm", "Norm of the gradient"),
-    ):
-        lines = [Line("train", steps, [line.get(name) for line in record.lines("train")])]
+def draw_curves(record: RunRecord) -> dict[str, str]:
+    """Returns the curves of metrics.jsonl: loss, accuracy, learning rate and gradient norm over the steps."""
+    train, evaluations = record.lines("train"), record.lines("evaluation")
+    train_steps = [line["step"] for line in train]
+    evaluation_steps = [line["step"] for line in evaluations]
+    titles = {
+        "loss": "Loss",
+        "accuracy": "Accuracy",
+        "learning_rate": "Learning rate",
+        "gradient_norm": "Norm of the gradient",
+    }
+    drawings = {}
+    for name, title in titles.items():
+        curves = [Line("train", train_steps, [line.get(name) for line in train])]
         if name in ("loss", "accuracy"):
-            lines.append(Line("validation", [line["step"] for line in told], [line.get(name) for line in told], 1))
-        lines = [line for line in lines if any(value is not None for value in line.y)]
-        if lines:
-            found[name] = pictures.curves(
-                lines, title=title, percent=name == "accuracy", log=name == "gradient_norm" and len(steps) > 1
-            )
-    return found
+            curves.append(Line("validation", evaluation_steps, [line.get(name) for line in evaluations], series=1))
+        curves = [curve for curve in curves if any(value is not None for value in curve.y)]
+        if curves:
+            is_logarithmic = name == "gradient_norm" and len(train_steps) > 1
+            drawings[name] = plots.curves(curves, title=title, percent=name == "accuracy", log=is_logarithmic)
+    return drawings
+
+
+def draw_overview(record: RunRecord, drawings: dict[str, str]) -> dict[str, str]:
+    """Returns one plot of the run at a glance, named "overview": accuracy, confusion and training images side by side.
+
+    A run that has not all three has no overview.
+    """
+    if "accuracy" not in drawings or "confusion_validation" not in drawings or "seen" not in record.samples:
+        return {}
+    sheet = plots.data_uri(plots.image_grid(record.samples["seen"][:16], columns=4))
+    panels = drawings["accuracy"], drawings["confusion_validation"], plots.panel(sheet, "What it saw")
+    return {"overview": plots.side_by_side(panels, record.name)}

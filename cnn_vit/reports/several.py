@@ -1,235 +1,352 @@
 """Several runs as one page: curves over each other, accuracies with their intervals, and what differs in the settings.
 
-Runs of the same data that differ in nothing but the seed are a group. What a group says has an interval over seeds, or
-over images where there is one seed; what two groups differ by is said to be resolved only where its interval leaves
-out zero. Runs that are not finished are drawn and not counted.
+The file has four parts, in the order in which `write` uses them:
+
+1. Groups. Runs of the same data that differ only in the seed form a group, named A, B, ... A group's accuracy has an
+   interval over its seeds, or over the images where it has a single seed.
+2. Comparisons. Every other group is compared with the first one. A difference is resolved only where its interval
+   leaves out zero.
+3. What differs. The settings, the data and the machines that are not the same in all groups.
+4. The page.
+
+Runs that are not finished are drawn as curves and do not count in any accuracy.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit import files, settings
-from cnn_vit import plots as pictures
+from cnn_vit import files, plots, settings
 from cnn_vit.errors import UserError
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
 from cnn_vit.reports.intervals import (
     Difference,
     Interval,
+    difference_of_images,
     difference_of_runs,
-    paired_difference,
     student_interval,
-    wilson,
+    wilson_interval,
 )
 from cnn_vit.runs import reader
-from cnn_vit.runs.reader import SPLITS, RunRecord
+from cnn_vit.runs.reader import RunRecord
 
-DRAWN = 5000  # points of a plot, about, shared by its curves
-NOT_RESOLVED = Difference(Interval(float("nan"), None, None), "")
+SHOWN_SPLITS = ("test", "validation")  # in the order of the tables
+MAX_POINTS = 5000  # of all curves of a plot together, about
+NOT_COMPARABLE = Difference(Interval(float("nan"), None, None), "")
+
+
+# 1. Groups: runs that differ only in the seed -------------------------------------------------------------------------
+
+
+class GroupAccuracy(NamedTuple):
+    """The accuracy of a group on a split.
+
+    Attributes:
+        interval: the mean over the group's seeds.
+        basis: what the interval is over: "3 seeds", or "10,000 images" of a single seed.
+    """
+
+    interval: Interval
+    basis: str
 
 
 class Group(NamedTuple):
     """Runs that differ only in the seed.
 
     Attributes:
-        letter: its name.
-        runs: in the order given.
+        letter: the group's name.
+        runs: its runs, in the order in which the user named them.
     """
 
     letter: str
     runs: list[RunRecord]
 
-    def values(self, split: str) -> dict[int, float]:
-        """Accuracy on a split by seed, of the runs that are finished and judged on it."""
-        found = {run.settings["seed"]: accuracy(run, split) for run in self.runs}
-        return {seed: value for seed, value in found.items() if value is not None}
+    def accuracy_by_seed(self, split: str) -> dict[int, float]:
+        """Returns the accuracy on a split for each seed whose run is finished and was evaluated on it."""
+        accuracies = {}
+        for run in self.runs:
+            accuracy = find_accuracy(run, split)
+            if accuracy is not None:
+                accuracies[run.settings["seed"]] = accuracy
+        return accuracies
 
-    def interval(self, split: str) -> tuple[Interval, str] | None:
-        """The mean accuracy, and what its interval is over; None where no run has one."""
-        values = list(self.values(split).values())
-        if not values:
+    def mean_accuracy(self, split: str) -> GroupAccuracy | None:
+        """Returns the mean accuracy on a split with its interval; None where no run of the group has an accuracy."""
+        accuracies = list(self.accuracy_by_seed(split).values())
+        if not accuracies:
             return None
-        if len(values) > 1:
-            middle, low, high = student_interval(values)  # Student's interval knows nothing of what a share can be
-            return Interval(middle, max(low or 0.0, 0.0), min(high or 1.0, 1.0)), f"{len(values)} seeds"
-        run = next(run for run in self.runs if accuracy(run, split) is not None)
-        n = run.result[split]["n"]
-        return wilson(round(values[0] * n), n), f"{n:,} images"
+        if len(accuracies) == 1:
+            # One seed says nothing of others: the interval is that of a share of the images.
+            n = next(run.result[split]["n"] for run in self.runs if find_accuracy(run, split) is not None)
+            return GroupAccuracy(wilson_interval(round(accuracies[0] * n), n), f"{n:,} images")
+        mean, *bounds = student_interval(accuracies)
+        # Student's interval does not know that an accuracy lies in 0..1.
+        low, high = np.clip(np.array(bounds, np.float64), 0.0, 1.0).tolist()
+        return GroupAccuracy(Interval(mean, low, high), f"{len(accuracies)} seeds")
 
 
-class Comparison(NamedTuple):
-    """Two groups on one split: what the other has more than the first."""
-
-    split: str
-    first: str
-    other: str
-    difference: Difference
-
-
-def accuracy(run: RunRecord, split: str) -> float | None:
-    """Of a finished run on a split."""
-    told = run.result.get(split)
-    value = told.get("accuracy") if isinstance(told, dict) and isinstance(told.get("n"), int) else None
-    return float(value) if isinstance(value, int | float) else None
+def find_accuracy(run: RunRecord, split: str) -> float | None:
+    """Returns the accuracy of a finished run on a split; None of a run that is not finished or not evaluated on it."""
+    evaluation = run.result.get(split)
+    if not isinstance(evaluation, dict) or not isinstance(evaluation.get("n"), int):
+        return None
+    accuracy = evaluation.get("accuracy")
+    return float(accuracy) if isinstance(accuracy, int | float) else None
 
 
 def read_groups(workdirs: Sequence[str | Path]) -> list[Group]:
-    """The runs of some folders in groups, named A, B, ... in the order given.
+    """Reads run folders and returns their runs in groups, named A, B, ... in the order of their first runs.
 
     Raises:
-        UserError: a folder holds no run, or two hold runs of the same settings, data and seed.
+        UserError: a folder holds no run, or two folders hold runs of the same settings, data and seed.
     """
-    found: dict[str, list[RunRecord]] = {}
-    for workdir in dict.fromkeys(Path(one).absolute() for one in workdirs):
+    runs_by_key: dict[str, list[RunRecord]] = {}
+    # A folder that is named twice counts once.
+    unique_workdirs = dict.fromkeys(Path(workdir).absolute() for workdir in workdirs)
+    for workdir in unique_workdirs:
         run = reader.read_run(workdir)
-        alike = found.setdefault(group_key(run), [])
-        if same := next((other for other in alike if other.settings["seed"] == run.settings["seed"]), None):
-            raise UserError(
-                f"{same.workdir} and {workdir} hold runs of the same settings, data and seed, which would count twice; "
-                "leave one out"
-            )
-        alike.append(run)
-    return [Group(group_letter(number), runs) for number, runs in enumerate(found.values())]
-
-
-def group_letter(number: int) -> str:
-    """A to Z, then A2 to Z2 and so on."""
-    return chr(65 + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
-
-
-def deciding_settings(run: RunRecord) -> dict[str, Any]:
-    """What tells groups apart: settings that change results but the seed, and the data."""
-    own = {key: value for key, value in settings.deciding_settings(run.settings).items() if key != "seed"}
-    return own | {"data": str(run.data.get("fingerprint"))[:12]}
+        members = runs_by_key.setdefault(group_key(run), [])
+        for member in members:
+            if member.settings["seed"] == run.settings["seed"]:
+                raise UserError(
+                    f"{member.workdir} and {workdir} hold runs of the same settings, data and seed, which would count "
+                    "twice; leave one out"
+                )
+        members.append(run)
+    return [Group(group_letter(number), runs) for number, runs in enumerate(runs_by_key.values())]
 
 
 def group_key(run: RunRecord) -> str:
-    """That as one text."""
-    return json.dumps(deciding_settings(run), sort_keys=True)
+    """Returns a text that is equal for two runs exactly where they belong to one group: `group_settings` as JSON."""
+    return json.dumps(group_settings(run), sort_keys=True)
+
+
+def group_settings(run: RunRecord) -> dict[str, Any]:
+    """Returns what the runs of a group share: all settings that change results but the seed, and the data."""
+    shared = settings.deciding_settings(run.settings)
+    shared.pop("seed", None)
+    shared["data"] = str(run.data.get("fingerprint"))[:12]
+    return shared
+
+
+def group_letter(number: int) -> str:
+    """Returns the name of a group by its number from 0: A to Z, then A2 to Z2 and so on."""
+    round_of_alphabet, letter = divmod(number, 26)
+    return chr(ord("A") + letter) + (str(round_of_alphabet + 1) if round_of_alphabet else "")
+
+
+# 2. Comparisons: every other group with the first ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups on one split.
+
+    Attributes:
+        split: the split that both were evaluated on.
+        baseline: letter of the first group.
+        letter: letter of the group that is compared with it.
+        difference: how much higher this group's accuracy is than the baseline's.
+    """
+
+    split: str
+    baseline: str
+    letter: str
+    difference: Difference
 
 
 def compare_groups(groups: Sequence[Group]) -> list[Comparison]:
-    """Every other group against the first, on every split that both were judged on."""
-    first = groups[0]
-    return [
-        Comparison(split, first.letter, other.letter, group_difference(first, other, split))
-        for other in groups[1:]
-        for split in reversed(SPLITS)
-        if first.values(split) and other.values(split)
-    ]
+    """Compares every other group with the first one, on every split that both were evaluated on."""
+    baseline = groups[0]
+    comparisons = []
+    for group in groups[1:]:
+        for split in SHOWN_SPLITS:
+            if baseline.accuracy_by_seed(split) and group.accuracy_by_seed(split):
+                difference = compare_pair(baseline, group, split)
+                comparisons.append(Comparison(split, baseline.letter, group.letter, difference))
+    return comparisons
 
 
-def group_difference(one: Group, other: Group, split: str) -> Difference:
-    """The difference of two groups on a split; nothing is said of other data, or of one seed against several."""
-    if one.runs[0].data.get("fingerprint") != other.runs[0].data.get("fingerprint"):
-        return NOT_RESOLVED
-    first, second = one.values(split), other.values(split)
-    if len(first) == len(second) == 1:
-        rows = [run.predictions.get(split) for group in (one, other) for run in group.runs if split in run.predictions]
-        if len(rows) == 2 and rows[0] is not None and rows[1] is not None:
-            return paired_by_image(rows[0], rows[1])
-    return difference_of_runs(first, second)
+def compare_pair(baseline: Group, group: Group, split: str) -> Difference:
+    """Returns the difference of two groups on a split.
+
+    Single runs are compared image by image where both stored their predictions, groups of several seeds by their
+    accuracies. Nothing is said of groups of different data, or of one seed against several.
+    """
+    if baseline.runs[0].data.get("fingerprint") != group.runs[0].data.get("fingerprint"):
+        return NOT_COMPARABLE
+    baseline_accuracies, group_accuracies = baseline.accuracy_by_seed(split), group.accuracy_by_seed(split)
+    if len(baseline_accuracies) == len(group_accuracies) == 1:
+        runs = [*baseline.runs, *group.runs]
+        predictions = [run.predictions[split] for run in runs if split in run.predictions]
+        if len(predictions) == 2:
+            return compare_predictions(*predictions)
+    return difference_of_runs(baseline_accuracies, group_accuracies)
 
 
-def paired_by_image(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Difference:
-    """The difference of two runs that were judged on the same images; nothing is said where they were not."""
-    orders = [np.argsort(rows["index"], kind="stable") for rows in (one, other)]
-    (first, second) = ({name: rows[name][order] for name in ("index", "label", "predicted")}
-                       for rows, order in zip((one, other), orders, strict=True))  # fmt: skip
-    if not all(np.array_equal(first[name], second[name]) for name in ("index", "label")):
-        return NOT_RESOLVED
-    return paired_difference(first["predicted"] == first["label"], second["predicted"] == second["label"])
+def compare_predictions(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> Difference:
+    """Returns the difference of two runs, image by image; nothing is said where their images are not the same.
+
+    Args:
+        first: the first run's predictions: arrays `index`, `label` and `predicted` with a row for each image.
+        second: the second run's predictions.
+    """
+    first, second = sort_by_index(first), sort_by_index(second)
+    if not np.array_equal(first["index"], second["index"]) or not np.array_equal(first["label"], second["label"]):
+        return NOT_COMPARABLE
+    return difference_of_images(first["predicted"] == first["label"], second["predicted"] == second["label"])
+
+
+def sort_by_index(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns index, label and predicted class in the order of the images' indices in the split."""
+    order = np.argsort(predictions["index"], kind="stable")
+    return {name: predictions[name][order] for name in ("index", "label", "predicted")}
+
+
+# 3. What differs between the groups -----------------------------------------------------------------------------------
 
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """What is not the same in all groups: a setting or fact, and its value in each."""
-    found = []
-    for facts_of in (deciding_settings, surroundings):
-        each = [facts_of(group.runs[0]) for group in groups]
-        for key in dict.fromkeys(key for one in each for key in one):
-            if len({repr(one.get(key, ...)) for one in each}) > 1:
-                found.append((key, [page.as_text(one[key]) if key in one else "not set" for one in each]))
-    return found
+    """Returns what is not the same in all groups: the name of a setting or fact, and its value in each as text."""
+    # A group's runs share their settings; its environment is taken to be that of its first run.
+    first_runs = [group.runs[0] for group in groups]
+    differing = []
+    for read_facts in (group_settings, read_environment):
+        facts_of_groups = [read_facts(run) for run in first_runs]
+        names: dict[str, None] = {}  # a dict, because it keeps the order
+        for group_facts in facts_of_groups:
+            names |= dict.fromkeys(group_facts)
+        for name in names:
+            # Compared by repr, so that None and the text "none" differ; Ellipsis stands for a fact that is not set.
+            distinct = {repr(group_facts.get(name, ...)) for group_facts in facts_of_groups}
+            if len(distinct) > 1:
+                cells = [page.as_text(group_facts.get(name, "not set")) for group_facts in facts_of_groups]
+                differing.append((name, cells))
+    return differing
 
 
-def surroundings(run: RunRecord) -> dict[str, Any]:
-    """What bears on bits and times beside the settings."""
-    told = run.environment
-    hashed, _, dirty = str(told.get("commit")).partition("-")
+def read_environment(run: RunRecord) -> dict[str, Any]:
+    """Returns what bears on a run's bits and times beside its settings: the device, cores, jax and the commit."""
+    environment = run.environment
+    # A commit with changes that were not committed is written HASH-dirty.
+    commit_hash, _, dirty = str(environment.get("commit")).partition("-")
     return {
-        "device": told.get("devices", {}).get("kind"),
-        "cores": told.get("cores"),
-        "jax": told.get("versions", {}).get("jax"),
-        "commit": f"{hashed[:10]} {dirty}".strip(),
+        "device": environment.get("devices", {}).get("kind"),
+        "cores": environment.get("cores"),
+        "jax": environment.get("versions", {}).get("jax"),
+        "commit": f"{commit_hash[:10]} {dirty}".strip(),
     }
 
 
-# The page -------------------------------------------------------------------------------------------------------------
+# 4. The page ----------------------------------------------------------------------------------------------------------
 
 
 def write(workdirs: Sequence[str | Path], out: str | Path) -> tuple[list[Group], list[Comparison]]:
-    """Writes the page of several runs; errors as of `read_groups` and of writing."""
+    """Writes the page of several runs.
+
+    Args:
+        workdirs: the run folders.
+        out: where the page goes.
+
+    Returns:
+        The groups that the runs form, and the comparisons of the others with the first.
+
+    Raises:
+        UserError: a folder holds no run, or two folders hold runs of the same settings, data and seed.
+        SurroundingsError: a folder cannot be read, or the page cannot be written.
+    """
     groups = read_groups(workdirs)
-    found = compare_groups(groups)
-    shown = {
-        "mark": "",
-        "title": f"{sum(len(group.runs) for group in groups)} runs",
-        "groups": groups,
-        "splits": [split for split in reversed(SPLITS) if any(group.values(split) for group in groups)],
-        "compared": found,
-        "differing": differing_settings(groups),
-        "plots": plots(groups),
-        "status": facts.status,
-        "speed": facts.speed,
-        "accuracy": accuracy,
-        "color": lambda number: f"var(--series{number % pictures.SERIES})",
-    }
-    files.write(Path(out), page.render("several.html", shown))
-    return groups, found
+    comparisons = compare_groups(groups)
+    text = page.render(
+        "several.html",
+        mark="",  # this page is always made anew
+        title=f"{sum(len(group.runs) for group in groups)} runs",
+        groups=groups,
+        splits=evaluated_splits(groups),
+        comparisons=comparisons,
+        differing=differing_settings(groups),
+        plots=draw_plots(groups),
+        find_accuracy=find_accuracy,
+        status_text=facts.status_text,
+        images_per_second=facts.images_per_second,
+        series_color=series_color,
+    )
+    files.write(Path(out), text)
+    return groups, comparisons
 
 
-def plots(groups: Sequence[Group]) -> list[str]:
-    """Intervals of the accuracies, and curves over each other."""
-    found = []
-    for split in reversed(SPLITS):
-        spans = [
-            Span(group.letter, *told[0], series=number)
-            for number, group in enumerate(groups)
-            if (told := group.interval(split))
-        ]
+def evaluated_splits(groups: Sequence[Group]) -> list[str]:
+    """Returns the splits on which any group has an accuracy, in the order of the tables."""
+    splits = []
+    for split in SHOWN_SPLITS:
+        if any(group.accuracy_by_seed(split) for group in groups):
+            splits.append(split)
+    return splits
+
+
+def series_color(number: int) -> str:
+    """Returns the CSS color of a group by its number from 0, as its curves have it."""
+    return f"var(--series{number % plots.SERIES})"
+
+
+def draw_plots(groups: Sequence[Group]) -> list[str]:
+    """Draws the accuracies with their intervals, and the curves of all runs over each other."""
+    drawings = []
+    for split in SHOWN_SPLITS:
+        spans = []
+        for number, group in enumerate(groups):
+            accuracy = group.mean_accuracy(split)
+            if accuracy is not None:
+                spans.append(Span(group.letter, *accuracy.interval, series=number))
         if spans:
-            found.append(pictures.spans(spans, title=f"{split.capitalize()} accuracy, 95 %"))
-    for kind, name, title in (
+            drawings.append(plots.spans(spans, title=f"{split.capitalize()} accuracy, 95 %"))
+    unit = "epoch" if uses_epochs(groups) else "step"
+    for kind, quantity, title in (
         ("evaluation", "accuracy", "Validation accuracy"),
         ("evaluation", "loss", "Validation loss"),
         ("train", "loss", "Training loss"),
     ):
-        if lines := group_curves(groups, kind, name):
-            points = max(20, DRAWN // len(lines))
-            unit = "epoch" if in_epochs(groups) else "step"
-            found.append(pictures.curves(lines, title=title, x_label=unit, percent=name == "accuracy", points=points))
-    return found
+        curves = collect_curves(groups, kind, quantity)
+        if curves:
+            # With many runs each curve gets fewer points, so that the page stays small.
+            points = max(20, MAX_POINTS // len(curves))
+            is_share = quantity == "accuracy"
+            drawings.append(plots.curves(curves, title=title, x_label=unit, percent=is_share, points=points))
+    return drawings
 
 
-def group_curves(groups: Sequence[Group], kind: str, name: str) -> list[Line]:
-    """A curve of each run; the first of a group carries its letter."""
-    found, epochs = [], in_epochs(groups)
+def collect_curves(groups: Sequence[Group], kind: str, quantity: str) -> list[Line]:
+    """Returns a curve for each run, over steps or epochs.
+
+    Args:
+        groups: the groups.
+        kind: lines of metrics.jsonl that the values come from, "train" or "evaluation".
+        quantity: what is drawn, "loss" or "accuracy".
+    """
+    over_epochs = uses_epochs(groups)
+    curves = []
     for number, group in enumerate(groups):
-        for at, run in enumerate(group.runs):
-            told = run.lines(kind)
-            times = run.batch_size / run.data["counts"]["train"] if epochs else 1
-            steps, values = [times * line["step"] for line in told], [line.get(name) for line in told]
-            if any(value is not None for value in values):
-                found.append(Line("" if at else group.letter, steps, values, number))
-    return found
+        for run in group.runs:
+            lines = run.lines(kind)
+            scale = run.batch_size / run.data["counts"]["train"] if over_epochs else 1
+            steps = [scale * line["step"] for line in lines]
+            heights = [line.get(quantity) for line in lines]
+            # Only the first run of a group carries its letter, so that the legend names each group once.
+            letter = group.letter if run is group.runs[0] else ""
+            if any(height is not None for height in heights):
+                curves.append(Line(letter, steps, heights, number))
+    return curves
 
 
-def in_epochs(groups: Sequence[Group]) -> bool:
-    """Whether steps are not alike: batches or training splits of different sizes, all of them known."""
-    runs = [run for group in groups for run in group.runs]
-    sizes = {(run.batch_size, run.data.get("counts", {}).get("train")) for run in runs}
+def uses_epochs(groups: Sequence[Group]) -> bool:
+    """Whether curves are drawn over epochs: the runs' batches or training splits differ in size, and all are known."""
+    sizes = set()
+    for group in groups:
+        for run in group.runs:
+            sizes.add((run.batch_size, run.data.get("counts", {}).get("train")))
     return len(sizes) > 1 and all(examples for _, examples in sizes)

@@ -1,120 +1,186 @@
-"""What the predictions of a split add up to: a confusion matrix, numbers of each class, how far sureness is earned."""
+"""Counts over the predictions of a split: the confusion matrix, numbers for each class, and the calibration."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from cnn_vit.reports.intervals import Interval, wilson
+from cnn_vit.reports.intervals import Interval, wilson_interval
 
-BINS = 10  # of sureness, equally wide
+BINS = 10  # of the predicted probability, equally wide
 
 
-class ClassTally(NamedTuple):
-    """A class in a split.
+@dataclass(frozen=True)
+class ClassTally:
+    """How well one class is recognized in a split.
 
     Attributes:
-        name: of it.
-        n: examples that are of it.
-        guessed: examples that were taken for it.
-        recall: share of its examples that were found.
-        precision: share right of those taken for it.
+        name: the class's name.
+        n: examples whose label is the class.
+        predicted: examples for which the class is predicted.
+        recall: share of its examples for which it is predicted.
+        precision: share of the predictions of it that are right.
     """
 
     name: str
     n: int
-    guessed: int
+    predicted: int
     recall: Interval
     precision: Interval
 
 
-class Confusion(NamedTuple):
-    """Two classes of which one was taken for the other so many times, of n examples."""
+@dataclass(frozen=True)
+class Confusion:
+    """Two classes, one of which is predicted for examples of the other.
+
+    Attributes:
+        true: the name of the examples' class.
+        predicted: the name of the predicted class.
+        count: examples of the true class for which the other is predicted.
+        n: examples of the true class.
+    """
 
     true: str
     predicted: str
-    times: int
+    count: int
     n: int
 
 
-class Bin(NamedTuple):
-    """Examples of a like sureness: how many, how sure on average, how often right."""
+class CalibrationBin(NamedTuple):
+    """Examples whose predicted class has about the same probability.
+
+    Attributes:
+        n: number of examples.
+        confidence: mean probability of their predicted classes.
+        accuracy: share of them that are predicted rightly.
+    """
 
     n: int
-    sure: float
-    right: Interval
+    confidence: float
+    accuracy: Interval
 
 
-def confusion(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:  # (N,), (N,) -> (K, K)
-    """How often each true class (row) was taken for each class (column)."""
-    flat = np.bincount(label.astype(np.int64) * classes + predicted, minlength=classes * classes)
-    return flat.reshape(classes, classes)
+@dataclass(frozen=True)
+class SplitTally:
+    """All that the page says of one split's predictions.
+
+    Attributes:
+        confusion: counts (K, K), true classes as rows, predicted ones as columns.
+        accuracy: share of right predictions.
+        loss: mean over the examples.
+        n: number of examples.
+        classes: a tally for each class, in the order of the classes.
+        confusions: the most frequent mistakes, most frequent first.
+        probabilities: of every class for each example, (N, K); None where only the best scores were stored.
+        bins: the calibration bins that hold any example; none without probabilities.
+        calibration_error: the expected calibration error; None without probabilities.
+    """
+
+    confusion: np.ndarray
+    accuracy: Interval
+    loss: float
+    n: int
+    classes: list[ClassTally]
+    confusions: list[Confusion]
+    probabilities: np.ndarray | None
+    bins: list[CalibrationBin]
+    calibration_error: float | None
 
 
-def tally_classes(counts: np.ndarray, names: Sequence[str]) -> list[ClassTally]:
-    """Numbers of each class, in the order of the classes."""
-    right, true, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
-    return [
-        ClassTally(
-            name,
-            int(true[k]),
-            int(guessed[k]),
-            wilson(int(right[k]), int(true[k])),
-            wilson(int(right[k]), int(guessed[k])),
-        )
-        for k, name in enumerate(names)
-    ]
+def tally_predictions(predictions: dict[str, np.ndarray], names: Sequence[str], loss: str) -> SplitTally:
+    """Counts the predictions of a split.
+
+    Args:
+        predictions: arrays with a row for each example: label, predicted, loss, scores, and classes where only the best
+            scores are stored.
+        names: names of the classes.
+        loss: name of the loss, which decides how scores become probabilities.
+    """
+    labels, predicted = predictions["label"], predictions["predicted"]
+    correct = labels == predicted
+    confusion = confusion_matrix(labels, predicted, len(names))
+    probabilities = class_probabilities(predictions, loss)
+    bins: list[CalibrationBin] = []
+    error = None
+    if probabilities is not None:
+        confidences = probabilities[np.arange(len(probabilities)), predicted]
+        bins, error = measure_calibration(confidences, correct)
+    return SplitTally(
+        confusion=confusion,
+        accuracy=wilson_interval(int(correct.sum()), len(correct)),
+        loss=float(predictions["loss"].mean(dtype=np.float64)),
+        n=len(correct),
+        classes=tally_classes(confusion, names),
+        confusions=worst_confusions(confusion, names),
+        probabilities=probabilities,
+        bins=bins,
+        calibration_error=error,
+    )
 
 
-def worst_confusions(counts: np.ndarray, names: Sequence[str], most: int = 10) -> list[Confusion]:
-    """The commonest mistakes, most frequent first."""
-    wrong = counts - np.diag(counts.diagonal())
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    places = [divmod(int(place), len(counts)) for place in order]
-    return [Confusion(names[i], names[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in places if wrong[i, j]]
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:  # (N,), (N,) -> (K, K)
+    """Counts how often each true class (row) is predicted as each class (column)."""
+    # Each pair of classes gets one number, so that one call of bincount counts all pairs.
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def probabilities(found: dict[str, np.ndarray], loss: str) -> np.ndarray | None:  # (N, K)
-    """The probability of every class for each example, as the loss reads scores; None where only the best were kept."""
-    if "classes" in found:
+def tally_classes(confusion: np.ndarray, names: Sequence[str]) -> list[ClassTally]:  # (K, K)
+    """Returns the numbers of each class, in the order of the classes."""
+    tallies = []
+    for k, name in enumerate(names):
+        right, n, predicted = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
+        tallies.append(ClassTally(name, n, predicted, wilson_interval(right, n), wilson_interval(right, predicted)))
+    return tallies
+
+
+def worst_confusions(confusion: np.ndarray, names: Sequence[str], most: int = 10) -> list[Confusion]:  # (K, K)
+    """Returns the most frequent mistakes, most frequent first, at most `most`."""
+    mistakes = confusion - np.diag(confusion.diagonal())
+    # A stable order, so that equally frequent mistakes stand in the order of the classes.
+    places = np.argsort(-mistakes, axis=None, kind="stable")[:most]
+    confusions = []
+    for place in places:
+        true, predicted = divmod(int(place), len(confusion))
+        count = int(mistakes[true, predicted])
+        if count:
+            confusions.append(Confusion(names[true], names[predicted], count, int(confusion[true].sum())))
+    return confusions
+
+
+def class_probabilities(predictions: dict[str, np.ndarray], loss: str) -> np.ndarray | None:  # -> (N, K)
+    """Returns the probability of every class for each example, or None where only the best scores were stored.
+
+    With the sigmoid loss each class has its own probability; with any other, the probabilities are a softmax.
+    """
+    if "classes" in predictions:
         return None
-    scores = found["scores"].astype(np.float64)
+    scores = predictions["scores"].astype(np.float64)
     if loss == "sigmoid":
         return np.exp(-np.logaddexp(0, -scores))
-    shares = np.exp(scores - scores.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
+    # Less the largest score of the row, which changes no softmax and keeps exp from overflowing.
+    exponentials = np.exp(scores - scores.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
 
 
-def calibration(sure: np.ndarray, right: np.ndarray) -> tuple[list[Bin], float]:
-    """Bins of sureness with any example in them, and the expected calibration error.
+def measure_calibration(confidences: np.ndarray, correct: np.ndarray) -> tuple[list[CalibrationBin], float]:
+    """Returns the bins that hold any example, and the expected calibration error.
 
-    The error is the mean over examples of how far a bin's sureness is from its share of right ones. Source: Guo et al.,
-    On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, equation 5.
+    The error is the mean over examples of the distance between a bin's mean probability and its share of right
+    predictions. Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, equation 5.
+
+    Args:
+        confidences: probability of the predicted class of each example, (N,).
+        correct: whether the prediction is right, (N,).
     """
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    found = []
+    numbers = np.minimum((confidences * BINS).astype(int), BINS - 1)  # a probability of exactly 1 is in the last bin
+    bins = []
     for number in range(BINS):
-        inside = place == number
-        if n := int(inside.sum()):
-            found.append(Bin(n, float(sure[inside].mean()), wilson(int(right[inside].sum()), n)))
-    return found, sum(one.n * abs(one.sure - one.right.estimate) for one in found) / len(sure)
-
-
-def tally(found: dict[str, np.ndarray], names: Sequence[str], loss: str) -> dict[str, Any]:
-    """All of these numbers of one split's predictions."""
-    counts = confusion(found["label"], found["predicted"], len(names))
-    right = found["label"] == found["predicted"]
-    chances = probabilities(found, loss)
-    sure = None if chances is None else chances[np.arange(len(chances)), found["predicted"]]
-    bins, error = ([], None) if sure is None else calibration(sure, right)
-    return {
-        "counts": counts,
-        "accuracy": wilson(int(right.sum()), len(right)),
-        "loss": float(found["loss"].mean(dtype=np.float64)),
-        "n": len(right),
-        "classes": tally_classes(counts, names),
-        "confused": worst_confusions(counts, names),
-        "chances": chances,
-        "bins": bins,
-        "calibration_error": error,
-    }
+        inside = numbers == number
+        n = int(inside.sum())
+        if n:
+            accuracy = wilson_interval(int(correct[inside].sum()), n)
+            bins.append(CalibrationBin(n, float(confidences[inside].mean()), accuracy))
+    gaps = [filled.n * abs(filled.confidence - filled.accuracy.estimate) for filled in bins]
+    return bins, sum(gaps) / len(confidences)
