@@ -214,7 +214,7 @@ def load_readable(section: Mapping[str, Any]) -> ReadableData:
     source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
     refuse_other_classes(len(source_data.classes), section["classes"])
     if len(source_data.classes) < 2:
-        raise UserError(f"the data has one class, {source_data.classes[0]}; there must be at least two to tell apart")
+        raise UserError(f"the data has one class, {source_data.classes[0]}; there must be two at least to tell apart")
     scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
     skipped: list[UnreadableFile] = []
     if section["on_bad_image"] == "skip":

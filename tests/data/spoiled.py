@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pictures import filled, noise, png
+from image_files import filled, noise, png
 from PIL import Image
 
 KINDS = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import spoiled
 from archives import archive, packed
-from pictures import filled, noise, zipped
+from image_files import filled, noise, zipped
 
 from cnn_vit import data
 from cnn_vit.data.base.parts import SourceOptions

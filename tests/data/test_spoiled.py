@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import spoiled
-from pictures import filled, noise, png, zipped
+from image_files import filled, noise, png, zipped
 from PIL import Image, TiffImagePlugin
 
 from cnn_vit import data

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from pictures import filled, noise, png, zipped
+from image_files import filled, noise, png, zipped
 from PIL import Image
 
 from cnn_vit import data

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import spoiled
-from pictures import filled, noise, png, zipped
+from image_files import filled, noise, png, zipped
 from PIL import Image
 
 from cnn_vit import data

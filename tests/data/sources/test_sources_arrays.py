@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from pictures import noise
+from image_files import noise
 from PIL import Image
 
 from cnn_vit import data

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import filled, noise, png, zipped
+from image_files import filled, noise, png, zipped
 
 from cnn_vit import data
 from cnn_vit.data.decode import images
