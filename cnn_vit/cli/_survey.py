@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
     text = as_table(surveyed, record)
     if args.gallery:
         files.write(Path(args.gallery), draw_gallery(surveyed).encode())
-        record["pictures_in"] = args.gallery
+        record["pictures_in"] = args.gallery  # a key that other programs may read
         text += f"\ngallery  {args.gallery}"
     cli.print_answer(args, record, text, then=next_command(args, surveyed.source))
+    # The last line of stderr is the cause of an exit code other than 0.
     errors = [problem["sentence"] for problem in record["problems"] if problem["level"] == "error"]
     if not errors:
         return 0
@@ -137,6 +138,7 @@ def class_rows(surveyed: "Survey") -> list[tuple[str, ...]]:
         rows.append((shorten(surveyed.classes[label]), *counts))
     if len(labels) > MOST_CLASSES:
         half = MOST_CLASSES // 2
+        # Behind the heading row, one row takes the place of those in the middle.
         rows[1 + half : -half] = [(f"... {len(labels) - MOST_CLASSES} more", *[""] * len(splits))]
     rows.append(("all", *(f"{int(surveyed.counts[split].sum()):,}" for split in splits)))
     return align_counts(rows)

@@ -106,7 +106,7 @@ def check(section: Mapping[str, Any]) -> None:
     refuse_blind_skip(section)
     info = about(section)
     for split in PARTS:
-        if section[split] is not None:
+        if section[split] is not None:  # only its form: whether there are enough examples, only the files tell
             splits.parse_slice(section[split], key=f"data.{split}")
     channels = info.image_shape[2] if info.image_shape else section["channels"]
     for key in ("mean", "std"):
@@ -136,6 +136,7 @@ def about(section: Mapping[str, Any]) -> SourceInfo:
     info = source_module(section["name"]).about(source_options(section), **source_keywords(section))
     refuse_other_classes(info.num_classes, section["classes"])
     height, width, channels = info.image_shape or (None, None, None)
+    # What the settings say comes first; what neither they nor the source says only the files tell.
     image_size = height_and_width(section["image_size"]) or (height, width)
     image_shape = (*image_size, section["channels"] or channels)
     counts = {}
@@ -164,6 +165,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
     part_counts = {name: len(part.labels) for name, part in source_data.parts.items()}
     plan = splits.plan_splits(part_counts, {split: section[split] for split in PARTS})
     split_indices = {}
+    # A plan has positions in the stratified order of a part, which become indices of its examples.
     for split, (part, positions) in plan.positions.items():
         split_indices[split] = (part, splits.example_indices(source_data.parts[part], positions))
     refuse_missing_classes(source_data, split_indices, skipped)
@@ -215,6 +217,7 @@ def load_readable(section: Mapping[str, Any]) -> ReadableData:
     refuse_other_classes(len(source_data.classes), section["classes"])
     if len(source_data.classes) < 2:
         raise UserError(f"the data has one class, {source_data.classes[0]}; there must be two at least to tell apart")
+    # The sources without a path are identified by their name.
     scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
     skipped: list[UnreadableFile] = []
     if section["on_bad_image"] == "skip":
@@ -244,7 +247,7 @@ def section_for_path(
         return {**common, "name": "folder"}
     if ending == ".npz" and os.path.isfile(text):
         return {**common, "name": "arrays"}
-    if text.rpartition(":")[0].endswith(".py"):
+    if text.rpartition(":")[0].endswith(".py"):  # the last colon: a path may have others
         return {**common, "name": "generator"}
     problem = "not data that can be read" if os.path.exists(text) else "not there"
     raise UserError(
@@ -261,7 +264,7 @@ def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     count = min(len(split), MOST_MEASURED)
     rows = np.arange(count, dtype=np.int64) * len(split) // count
     num_channels = split.read(rows[:1]).shape[-1]
-    sums = np.zeros((2, num_channels), np.uint64)  # of the levels, and of their squares
+    sums = np.zeros((2, num_channels), np.uint64)  # of the levels, and of their squares; whole numbers are exact
     pixels = 0
     for batch_rows in np.array_split(rows, -(-count // BATCH_MEASURED)):
         levels = split.read(batch_rows).astype(np.uint64)

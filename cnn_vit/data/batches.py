@@ -89,7 +89,7 @@ def epoch_rows(
     """
     count = len(split)
     total = None if epochs is None else epochs * count
-    rows_per_batch = batch_size if total is None else min(batch_size, total)
+    rows_per_batch = batch_size if total is None else min(batch_size, total)  # no more padding than the last needs
     end = None if total is None else -(-total // rows_per_batch)  # the update before which to end
     if seed is None:
         ordered_rows = rows_in_order(count, rows_per_batch, end)
@@ -191,8 +191,9 @@ def section_of(source: Any) -> dict[str, Any]:
         raise UserError(
             f"{source!r} does not name data; give a path, a data source, a data section, settings or a data set"
         )
-    if source in data.names():
+    if source in data.names():  # before a folder of that name, which is written "./digits"
         return {"name": source}
+    # What is not there and looks like a source is more likely a misspelled name than a lost folder.
     if not os.path.exists(source) and nearest(os.fspath(source), data.names()):
         raise unknown("path or data source", os.fspath(source), data.names())
     return data.section_for_path(source, image_size=None, channels=None, fit="crop")

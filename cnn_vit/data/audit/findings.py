@@ -94,6 +94,7 @@ def report_unlearnable_classes(survey: Survey) -> Iterator[str]:
     """Reports classes that cannot be learned."""
     if len(survey.classes) < 2:
         yield f"there is one class, {printable_name(survey.classes[0])}; there must be two at least to tell apart"
+    # The survey's own counts hold the broken files too.
     readable_counts = Counter((image.split, image.label) for image in survey.images)
     missing = [printable_name(name) for label, name in enumerate(survey.classes) if not readable_counts["train", label]]
     if missing:
@@ -105,6 +106,7 @@ def report_across_splits(survey: Survey) -> Iterator[str]:
     for first, second in combinations(PARTS, 2):
         same = shared_with(survey, survey.duplicates, first, second)
         near = shared_with(survey, survey.near_duplicates, first, second)
+        # Groups of near duplicates hold the exact ones too, which are not counted twice.
         near = {position: match for position, match in near.items() if position not in same}
         if not same and not near:
             continue
@@ -141,6 +143,7 @@ def report_two_labels(survey: Survey) -> Iterator[str]:
             continue
         first = mixed_groups[0][0]
         label = survey.images[first].label
+        # The first image of the group, and the first one of it with another label, are shown.
         match = next(position for position in mixed_groups[0] if survey.images[position].label != label)
         yield (
             f"{count_of(len(mixed_groups))} {'are' if len(mixed_groups) > 1 else 'is'} in two classes, {how} "
@@ -164,7 +167,7 @@ def report_class_counts(survey: Survey) -> Iterator[str]:
     train_counts = survey.counts["train"]
     largest, smallest = int(train_counts.argmax()), int(train_counts.argmin())
     most, least = int(train_counts[largest]), int(train_counts[smallest])
-    if least and most >= UNEVEN * least:
+    if least and most >= UNEVEN * least:  # a class without images is reported as an error
         yield (
             f"train has {most / least:.3g} times as many images of {printable_name(survey.classes[largest])} "
             f"({most:,}) as of {printable_name(survey.classes[smallest])} ({least:,}); give the classes equal weight "

@@ -285,7 +285,7 @@ def scan_image(split: str, part: Part, index: int) -> ComparableImage | BrokenFi
         path = part.where(index) if isinstance(part, EncodedPart) else split
         return BrokenFile(split, label, path, error.bare())  # bare: the traceback would hold the file's bytes
     height, width, _ = pixels.shape
-    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)  # equal bytes in another shape differ
     digest.update(pixels.tobytes())
     is_blank = bool((pixels == pixels[:1, :1]).all())
     image = ScannedImage(split, part, index, label, height, width, format, colored, is_blank)
@@ -313,6 +313,7 @@ def read_any_image(part: Part, index: int) -> DecodedImage:
 def search_file_names(scanned_images: list[ScannedImage], classes: tuple[str, ...]) -> LabelLeaks | None:
     """Returns what the names of the files tell about their classes; None unless every image has a name."""
     file_names = [image.part.names[image.index] for image in scanned_images if image.part.names]
+    # Positions in `file_names` are those in `scanned_images` only where none is missing.
     if not file_names or len(file_names) < len(scanned_images):
         return None
     labels = np.array([image.label for image in scanned_images])
