@@ -155,7 +155,7 @@ def test_a_folder_that_is_gone_is_one_line(tmp_path):
 
 def test_a_run_folder_whose_name_no_checkpoint_takes_is_refused_before_the_first_step(tmp_path):
     code, _, (line,) = run_command(*TRAIN, "--workdir=rüns", cwd=tmp_path, env=ASCII)
-    assert (code, line) == (3, r"r\udcc3\udcbcns is no name in UTF-8; choose another, or set LC_ALL=C.UTF-8")
+    assert (code, line) == (3, r"r\udcc3\udcbcns is not a name in UTF-8; choose another, or set LC_ALL=C.UTF-8")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,13 +1,14 @@
 """Data sets by name: a source's parts become splits of images of one size, uint8, with one list of classes.
 
-names(), keywords(name)     what there is, read without importing it
-check(section)              refuses settings before any device or image is touched
-about(section)              classes, shape, counts, where they are known without the files
-load(section)               the data set
-at(path, ...)               the section that reads a path
+names(), keywords(name)        the sources and their keywords, read without importing them
+check(section)                 refuses settings before any device or image is touched
+about(section)                 classes, shape, counts, where they are known without the files
+load(section)                  the data set
+section_for_path(path, ...)    the section that reads a path
+mean_and_std(split)            mean and standard deviation of each channel
 
-A source is one file of `sources/`, found by its name: `about` and `load` take the common settings as `parts.SourceOptions` and
-the source's own keywords.
+A section is a dict: the settings of the data without `data.`. A source is one file of `sources/`, found by its name;
+its `about` and `load` take the common settings as `parts.SourceOptions`, and the source's own keywords.
 """
 
 import os
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +53,10 @@ __all__ = [
     "section_for_path",
 ]  # fmt: skip
 
-MEASURED = 5_000  # images, at most, for the mean and the deviation
+MOST_MEASURED = 5_000  # images, at most, for the mean and the standard deviation
+BATCH_MEASURED = 256  # of these, how many are read at once
+FLAT = 1e-6  # levels: a standard deviation below it is that of equal pixels
+MOST_NAMED = 5  # classes that an error names
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Dataset:
         image_shape: (H, W, C) of every image.
         splits: train, validation, and test where there is one.
         fingerprint: sha256 of the data, whatever the slices, sizes and seed.
-        facts: for data.json.
+        facts: what data.json records.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +78,20 @@ class Dataset:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+class ReadableData(NamedTuple):
+    """What a source has, after its unreadable files were dropped where the settings say so.
+
+    Attributes:
+        source_data: the parts and classes.
+        skipped: the files that were dropped.
+        scan_cache: what is remembered of all files of the source.
+    """
+
+    source_data: SourceData
+    skipped: Sequence["UnreadableFile"]
+    scan_cache: "ScanCache"
+
+
 def check(section: Mapping[str, Any]) -> None:
     """Refuses settings before any device work; no image is read.
 
@@ -81,197 +99,222 @@ def check(section: Mapping[str, Any]) -> None:
         section: settings of the data without `data.`, the source's keywords among them; what is left out is unset.
 
     Raises:
-        UserError: an unknown source or keyword, a value it does not take, no path where one is read, a slice that is
-            none or overlaps another, an operation that is none, numbers for other channels.
+        UserError: an unknown source or keyword, a value that a key does not take, a missing path, a slice that cannot
+            be read or overlaps another, an unknown operation, a mean or std for another number of channels.
     """
-    final = complete_section(section)
-    refuse_blind_skip(final)
-    known = about(final)
+    section = complete_section(section)
+    refuse_blind_skip(section)
+    info = about(section)
     for split in PARTS:
-        if final[split] is not None:
-            splits.parse_slice(final[split], key=f"data.{split}")
-    channels = known.image_shape[2] if known.image_shape else final["channels"]
+        if section[split] is not None:  # only its form: whether there are enough examples, only the files tell
+            splits.parse_slice(section[split], key=f"data.{split}")
+    channels = info.image_shape[2] if info.image_shape else section["channels"]
     for key in ("mean", "std"):
-        if final[key] is not None and channels is not None and len(final[key]) != channels:
-            raise UserError(f"data.{key} has {len(final[key])} numbers for {channels} channels; give one for each")
-    crop = final["random_crop"]
-    if crop is not None and (len(crop) != 2 or crop[0] > crop[1]):
+        if section[key] is not None and channels is not None and len(section[key]) != channels:
+            raise UserError(f"data.{key} has {len(section[key])} numbers for {channels} channels; give one for each")
+    random_crop = section["random_crop"]
+    if random_crop is not None and (len(random_crop) != 2 or random_crop[0] > random_crop[1]):
         raise UserError(
-            f"data.random_crop is {crop}; it takes the least and the most share of the area, such as (0.08, 1.0)"
+            f"data.random_crop is {random_crop}; it takes the least and the largest share of the area, such as "
+            "(0.08, 1.0)"
         )
-    mixed = final["fit"] == PAD_BATCH
-    if mixed and crop is not None:
+    has_several_sizes = section["fit"] == PAD_BATCH
+    if has_several_sizes and random_crop is not None:
         raise UserError(
             "data.random_crop brings boxes to one size, and data.fit=pad_batch leaves images their own; unset one "
             "(--config.data.random_crop=none), or take resized_crop of data.augment"
         )
-    if final["augment"]:
+    if section["augment"]:
         from cnn_vit.data import augment  # imports jax
 
-        augment.check(final["augment"], masked=mixed)
+        augment.check(section["augment"], masked=has_several_sizes)
 
 
 def about(section: Mapping[str, Any]) -> SourceInfo:
-    """What is known of the data without its files; counts are those of the splits, slices taken."""
-    final = complete_section(section)
-    found = source_module(final["name"]).about(source_options(final), **source_keywords(final))
-    refuse_other_classes(found.num_classes, final["classes"])
-    height, width, channels = found.image_shape or (None, None, None)
-    sides = height_and_width(final["image_size"]) or (height, width)
-    shape = (*sides, final["channels"] or channels)
+    """Returns what is known of the data without its files; the counts are those of the splits, after slicing."""
+    section = complete_section(section)
+    info = source_module(section["name"]).about(source_options(section), **source_keywords(section))
+    refuse_other_classes(info.num_classes, section["classes"])
+    height, width, channels = info.image_shape or (None, None, None)
+    # What the settings say comes first; what neither they nor the source says only the files tell.
+    image_size = height_and_width(section["image_size"]) or (height, width)
+    image_shape = (*image_size, section["channels"] or channels)
     counts = {}
-    if found.counts:
-        laid = splits.plan_splits(found.counts, {split: final[split] for split in PARTS})
-        counts = {split: len(rows) for split, (_, rows) in laid.positions.items()}
-    return found._replace(
-        num_classes=found.num_classes or final["classes"],
-        image_shape=shape if None not in shape else None,  # type: ignore[arg-type]
+    if info.counts:
+        plan = splits.plan_splits(info.counts, {split: section[split] for split in PARTS})
+        counts = {split: len(positions) for split, (_, positions) in plan.positions.items()}
+    return SourceInfo(
+        classes=info.classes,
+        num_classes=info.num_classes or section["classes"],
+        image_shape=image_shape if None not in image_shape else None,
         counts=counts,
     )
 
 
 def load(section: Mapping[str, Any]) -> Dataset:
-    """Reads a data set: every image is decoded, or looked at where they are too many for the memory.
+    """Reads a data set: every image is decoded, or its file scanned where they are too many for the memory.
 
     Raises:
-        UserError: as `check`; files that are missing or no images; classes that do not fit together.
+        UserError: as `check`; files that are missing or cannot be read; classes that do not fit together.
     """
     from cnn_vit.data.reading import fingerprints, materialize
 
-    final = complete_section(section)
-    refuse_blind_skip(final)
-    found, skipped, verdicts = load_readable(final)
-    laid = splits.plan_splits(
-        {part: len(one.labels) for part, one in found.parts.items()}, {split: final[split] for split in PARTS}
+    section = complete_section(section)
+    refuse_blind_skip(section)
+    source_data, skipped, scan_cache = load_readable(section)
+    part_counts = {name: len(part.labels) for name, part in source_data.parts.items()}
+    plan = splits.plan_splits(part_counts, {split: section[split] for split in PARTS})
+    split_indices = {}
+    # A plan has positions in the stratified order of a part, which become indices of its examples.
+    for split, (part, positions) in plan.positions.items():
+        split_indices[split] = (part, splits.example_indices(source_data.parts[part], positions))
+    refuse_missing_classes(source_data, split_indices, skipped)
+    made_splits, image_shape = materialize.make_splits(
+        source_data,
+        split_indices,
+        image_size=height_and_width(section["image_size"]),
+        channels=section["channels"],
+        fit=section["fit"],
+        random_crop=section["random_crop"],
+        check=section["check"],
+        scan_cache=scan_cache,
+        workers=section["workers"],
+        batch_size=section["batch_size"],
     )
-    rows = {
-        split: (part, splits.example_indices(found.parts[part], at)) for split, (part, at) in laid.positions.items()
-    }
-    refuse_missing_classes(found, rows, skipped)
-    ready, shape = materialize.make_splits(
-        found, rows, sides=height_and_width(final["image_size"]), channels=final["channels"], fit=final["fit"],
-        crop=final["random_crop"], check=final["check"], verdicts=verdicts, workers=final["workers"],
-        batch_size=final["batch_size"],
-    )  # fmt: skip
-    fingerprint, how = fingerprints.data_fingerprint(found, workers=final["workers"])
+    fingerprint, fingerprint_of = fingerprints.data_fingerprint(source_data, workers=section["workers"])
+    classes, padded_sizes = source_data.classes, made_splits["train"].padded_sizes
     facts = {
-        "source": final["name"],
-        "path": final["path"],
-        "classes": list(found.classes),
-        "image_shape": list(shape),
-        "counts": {split: len(one) for split, one in ready.items()},
-        "class_counts": {split: count_per_class(one.labels, found.classes) for split, one in ready.items()},
-        "slices": {split: final[split] for split in PARTS},
-        "notes": laid.notes,
-        **(
-            {}
-            if ready["train"].padded_sizes is None
-            else {"sizes": [list(size) for size in ready["train"].padded_sizes.buckets]}
-        ),
-        "fingerprint": fingerprint,
-        "fingerprint_of": how,
-        "skipped": [f"{fault.name}: {fault.error.reason}" for fault in skipped],
-        **found.facts,
+        "source": section["name"],
+        "path": section["path"],
+        "classes": list(classes),
+        "image_shape": list(image_shape),
+        "counts": {name: len(split) for name, split in made_splits.items()},
+        "class_counts": {name: count_per_class(split.labels, classes) for name, split in made_splits.items()},
+        "slices": {name: section[name] for name in PARTS},
+        "notes": plan.notes,
     }
-    return Dataset(found.classes, shape, ready, fingerprint, facts)
+    if padded_sizes is not None:
+        facts["sizes"] = [list(size) for size in padded_sizes.buckets]
+    facts["fingerprint"] = fingerprint
+    facts["fingerprint_of"] = fingerprint_of
+    facts["skipped"] = [f"{file.name}: {file.error.reason}" for file in skipped]
+    facts |= source_data.facts
+    return Dataset(classes, image_shape, made_splits, fingerprint, facts)
 
 
-def load_readable(final: Mapping[str, Any]) -> tuple[SourceData, Sequence["UnreadableFile"], "ScanCache"]:
-    """What a completed section's source has, without the files that are skipped; these; and what is known of them all.
+def load_readable(section: Mapping[str, Any]) -> ReadableData:
+    """Loads what the source of a completed section has, without its unreadable files where these are to be skipped.
+
+    Data without split folders come as three parts.
 
     Raises:
-        UserError: as `load`, for what the source itself finds.
+        UserError: as `load`, for what the source itself refuses; there is only one class.
     """
     from cnn_vit.data.reading import checking, unreadable
     from cnn_vit.data.reading.scan_cache import ScanCache
 
-    found = source_module(final["name"]).load(source_options(final), **source_keywords(final))
-    refuse_other_classes(len(found.classes), final["classes"])
-    if len(found.classes) < 2:
-        raise UserError(f"the data has one class, {found.classes[0]}; there must be two at least to tell apart")
-    verdicts = ScanCache(os.path.abspath(final["path"] or final["name"]))
+    source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
+    refuse_other_classes(len(source_data.classes), section["classes"])
+    if len(source_data.classes) < 2:
+        raise UserError(f"the data has one class, {source_data.classes[0]}; there must be two at least to tell apart")
+    # The sources without a path are identified by their name.
+    scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
     skipped: list[UnreadableFile] = []
-    if final["on_bad_image"] == "skip":
-        found, skipped = checking.without_unreadable(found, final["check"], verdicts, workers=final["workers"])
+    if section["on_bad_image"] == "skip":
+        source_data, skipped = checking.drop_unreadable(
+            source_data, section["check"], scan_cache, workers=section["workers"]
+        )
     if skipped:
         print(f"{len(skipped):,} images are skipped: {unreadable.summarize(skipped)}", file=sys.stderr, flush=True)
-    if found.is_undivided:
-        found = replace(found, parts=splits.split_in_three(found.parts["train"]), is_undivided=False)
-    return found, skipped, verdicts
+    if source_data.is_undivided:
+        parts = splits.split_in_three(source_data.parts["train"])
+        source_data = replace(source_data, parts=parts, is_undivided=False)
+    return ReadableData(source_data, skipped, scan_cache)
 
 
 def section_for_path(
     path: str | os.PathLike, *, image_size: tuple[int, int] | int | None, channels: int | None, fit: str
 ) -> dict[str, Any]:
-    """The section that reads any path: a folder, a zip of one, an npz, or FILE.py:FUNCTION, which runs that file.
+    """Returns the section that reads a path: a folder, a zip of one, an npz, or FILE.py:FUNCTION, which runs that file.
 
     Raises:
-        UserError: it is not there, or something else.
+        UserError: the path is not there, or is something else.
     """
     text = os.fspath(path)
     common = {**DEFAULTS, "path": text, "image_size": image_size, "channels": channels, "fit": fit}
-    kind = Path(text).suffix.lower()
-    if os.path.isdir(text) or (kind == ".zip" and os.path.isfile(text)):
+    ending = Path(text).suffix.lower()
+    if os.path.isdir(text) or (ending == ".zip" and os.path.isfile(text)):
         return {**common, "name": "folder"}
-    if kind == ".npz" and os.path.isfile(text):
+    if ending == ".npz" and os.path.isfile(text):
         return {**common, "name": "arrays"}
-    if text.rpartition(":")[0].endswith(".py"):
+    if text.rpartition(":")[0].endswith(".py"):  # the last colon: a path may have others
         return {**common, "name": "generator"}
-    what = "no data that can be read" if os.path.exists(text) else "not there"
-    raise UserError(f"{text} is {what}; give a folder of images, a zip of one, an npz file or my_file.py:my_function")
+    problem = "not data that can be read" if os.path.exists(text) else "not there"
+    raise UserError(
+        f"{text} is {problem}; give a folder of images, a zip of one, an npz file or my_file.py:my_function"
+    )
 
 
 def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel, pixels taken as 0 to 1.
+    """Returns mean and standard deviation of each channel, with pixels as 0 to 1.
 
-    Over all images, or 5,000 taken evenly. Sums are exact; a deviation of 0, of images all alike, becomes 1/255.
+    They are over all images, or over 5,000 taken evenly. The sums are exact; a standard deviation of 0, of images that
+    are all alike, becomes 1/255.
     """
-    count = min(len(split), MEASURED)
+    count = min(len(split), MOST_MEASURED)
     rows = np.arange(count, dtype=np.int64) * len(split) // count
-    sums = np.zeros((2, split.read(rows[:1]).shape[-1]), np.uint64)  # (2, C): of the levels, of their squares
+    num_channels = split.read(rows[:1]).shape[-1]
+    sums = np.zeros((2, num_channels), np.uint64)  # of the levels, and of their squares; whole numbers are exact
     pixels = 0
-    for some in np.array_split(rows, -(-count // 256)):
-        levels = split.read(some).astype(np.uint64)
+    for batch_rows in np.array_split(rows, -(-count // BATCH_MEASURED)):
+        levels = split.read(batch_rows).astype(np.uint64)
         sums += np.stack([levels.sum(axis=(0, 1, 2)), (levels * levels).sum(axis=(0, 1, 2))])
-        own = (
-            None if split.padded_sizes is None else split.padded_sizes.image_sizes[some].prod(1, dtype=np.int64)
-        )  # what surrounds is 0
-        pixels += levels[..., 0].size if own is None else int(own.sum())
-    mean, square = sums / pixels
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    deviation[deviation < 1e-6] = 1
-    return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
+        if split.padded_sizes is None:
+            pixels += levels[..., 0].size
+        else:  # the black around an image adds 0 to the sums, and must not count as pixels either
+            pixels += int(split.padded_sizes.image_sizes[batch_rows].prod(1, dtype=np.int64).sum())
+    mean, mean_square = sums / pixels
+    std = np.sqrt(np.maximum(mean_square - mean**2, 0))
+    std[std < FLAT] = 1
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
 # Classes
 
 
-def refuse_blind_skip(final: Mapping[str, Any]) -> None:
-    """Refuses to skip what cannot be read without looking for it."""
-    if final["on_bad_image"] == "skip" and final["check"] == "none":
+def refuse_blind_skip(section: Mapping[str, Any]) -> None:
+    """Refuses to skip unreadable files where no file is scanned for being one."""
+    if section["on_bad_image"] == "skip" and section["check"] == "none":
         raise UserError("data.on_bad_image=skip skips what data.check finds, which is none; set it to all or header")
 
 
-def refuse_other_classes(found: int | None, asked: int | None) -> None:
-    """Refuses data of another number of classes than `data.classes` says."""
-    if found is not None and asked is not None and found != asked:
-        raise UserError(f"data.classes is {asked}, but the data has {found} classes; set data.classes={found}")
+def refuse_other_classes(num_classes: int | None, expected: int | None) -> None:
+    """Refuses data whose number of classes is known and is not the one that `data.classes` says."""
+    if num_classes is not None and expected is not None and num_classes != expected:
+        raise UserError(
+            f"data.classes is {expected}, but the data has {num_classes} classes; set data.classes={num_classes}"
+        )
 
 
 def refuse_missing_classes(
-    found: SourceData, rows: Mapping[str, tuple[str, np.ndarray]], skipped: Sequence["UnreadableFile"]
+    source_data: SourceData,
+    split_indices: Mapping[str, tuple[str, np.ndarray]],
+    skipped: Sequence["UnreadableFile"],
 ) -> None:
-    """Refuses a train split without a class of the list: the network could never learn it."""
-    part, at = rows["train"]
-    counts = np.bincount(found.parts[part].labels[at], minlength=len(found.classes))
-    if missing := [name for name, count in zip(found.classes, counts, strict=True) if not count]:
-        without = f" without the {len(skipped):,} images that are skipped" * bool(skipped)
+    """Refuses a train split without a class of the list: the network could never learn that class."""
+    part, indices = split_indices["train"]
+    classes = source_data.classes
+    counts = np.bincount(source_data.parts[part].labels[indices], minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if missing:
+        named = " or ".join(missing[:MOST_NAMED]) + " ..." * (len(missing) > MOST_NAMED)
+        without = f" without the {len(skipped):,} images that are skipped" if skipped else ""
         raise UserError(
-            f"train has no image of {' or '.join(missing[:5])}{' ...' * (len(missing) > 5)}{without}, of "
-            f"{len(found.classes)} classes; add some, or take a larger slice for data.train"
+            f"train has no image of {named}{without}, of {len(classes)} classes; add some, or take a larger slice for "
+            "data.train"
         )
 
 
 def count_per_class(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
-    """Examples of each class."""
+    """Returns the number of examples of each class by its name."""
     return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))

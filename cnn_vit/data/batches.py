@@ -1,6 +1,6 @@
-"""Images and labels from any data, batch after batch, for a loop of one's own.
+"""The public verb `batches`: images and labels from any data, batch after batch, for a loop that you write yourself.
 
-for images, labels in cnn_vit.batches("photos", size=64, augment=("flip",)):
+for images, labels in cnn_vit.batches("photos", image_size=64, augment=("flip",)):
     ...
 """
 
@@ -26,28 +26,28 @@ def batches(
     source: str | os.PathLike | Mapping[str, Any] | Settings | data.Dataset,
     *,
     split: str = "train",
-    size: int | tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     batch_size: int = 32,
     augment: Sequence[str] = (),
     seed: int = 0,
     epochs: int | None = 1,
 ) -> Pairs:
-    """A generator of images and labels.
+    """Returns a generator of images and labels.
 
-    Training examples are shuffled and augmented as in a run of this seed and batch size: batch k is what its update k
-    sees. Other splits come in order. Epochs follow one another without a seam, so that only the very last batch is
-    short; for a seam after each, call once an epoch, with another seed.
+    Training examples are shuffled and augmented as in a run of this seed and batch size: batch k is what the run's
+    update k sees. Other splits come in order. Epochs follow one another without a seam, so that only the very last
+    batch is short; for a seam after each epoch, call this once an epoch, with another seed.
 
     Args:
         source: a folder, zip or npz; the name of a data source such as "digits" (a folder of that name is "./digits");
             a data section, {"name": "folder", "path": ...}; settings, of which the data section is read; a data set.
         split: train, validation or test.
-        size: side of the images in pixels, or (height, width); None: as the source has them.
-        batch_size: B.
+        image_size: side of the images in pixels, or (height, width); None: as the source has them.
+        batch_size: B, images of a batch.
         augment: random changes of the images, in order, such as ("pad_crop(4)", "flip"), computed on the device; those
             that mix labels are refused. What a section or settings say of `augment` is not read.
-        seed: of the order and the changes.
-        epochs: times that each example comes; None: without end.
+        seed: seed of the order and of the changes.
+        epochs: how many times each example comes; None: without end.
 
     Returns:
         A generator of (images (B, H, W, C) float32 in 0..1, not normalized; labels (B,) int32), new NumPy arrays.
@@ -59,10 +59,10 @@ def batches(
     batch_size = check_value("batch_size", KEYS["data.batch_size"], batch_size, where="batches")
     seed = check_value("seed", KEYS["seed"], seed, where="batches")
     operations = check_value("augment", KEYS["data.augment"], augment, where="batches")
-    change = build_changer(operations, seed) if operations else scale_to_unit
+    transform = build_transform(operations, seed) if operations else scale_to_unit
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
         raise UserError(f"epochs is {epochs!r} (batches); it takes an int from 1, or None for no end")
-    splits = open_source(source, size).splits
+    splits = open_source(source, image_size).splits
     if split not in splits:
         raise unknown("split", split, splits)
     if splits[split].padded_sizes is not None:
@@ -70,104 +70,130 @@ def batches(
             "data.fit=pad_batch gives images of several sizes with a mask, `batches` images alone; take crop"
         )
     rows = epoch_rows(splits[split], batch_size, epochs, seed=seed if split == "train" else None)
-    return pairs(splits[split], rows, change)
+    return generate_pairs(splits[split], rows, transform)
 
 
-def pairs(split: data.Split, rows: Iterable[prefetch.BatchRows], change: Callable) -> Pairs:
-    """Images as floats, and labels, of the real rows."""
+def generate_pairs(split: data.Split, rows: Iterable[prefetch.BatchRows], transform: Callable) -> Pairs:
+    """Yields transformed images, and labels, of the rows that are not padding."""
     for update, batch in enumerate(prefetch.prefetch(split, rows, workers=WORKERS)):
-        real = batch["weight"] > 0
-        yield change(batch["image"], update)[real], batch["label"][real]  # copies, also of what a device holds
+        is_real = batch["weight"] > 0
+        yield transform(batch["image"], update)[is_real], batch["label"][is_real]  # copies, also of a device's memory
 
 
 def epoch_rows(
     split: data.Split, batch_size: int, epochs: int | None, *, seed: int | None
 ) -> Iterator[prefetch.BatchRows]:
-    """Rows of the batches of so many epochs, shuffled by a seed, or in order where it is None."""
-    n = len(split)
-    total = None if epochs is None else epochs * n
-    size = batch_size if total is None else min(batch_size, total)
-    last = None if total is None else -(-total // size)
-    updates = itertools.count() if last is None else range(last)
-    in_turn = (prefetch.BatchRows((update * size + np.arange(size)) % n, size) for update in updates)
-    chosen = in_turn if seed is None else stream.training_rows(split, seed, np.arange(size), size, 0, last)
-    for update, rows in enumerate(chosen):
-        real = rows.examples[: None if total is None else total - update * size]
-        yield stream.pad_rows(real, size)._replace(crop_numbers=rows.crop_numbers)
+    """Yields the rows of the batches of some epochs, shuffled by a seed, or in order where the seed is None.
+
+    All batches have the same number of rows: the last is padded where the examples do not suffice.
+    """
+    count = len(split)
+    total = None if epochs is None else epochs * count
+    rows_per_batch = batch_size if total is None else min(batch_size, total)  # no more padding than the last needs
+    end = None if total is None else -(-total // rows_per_batch)  # the update before which to end
+    if seed is None:
+        ordered_rows = rows_in_order(count, rows_per_batch, end)
+    else:
+        ordered_rows = stream.training_rows(split, seed, np.arange(rows_per_batch), rows_per_batch, 0, end)
+    for update, rows in enumerate(ordered_rows):
+        left = None if total is None else total - update * rows_per_batch
+        padded_rows = stream.pad_rows(rows.examples[:left], rows_per_batch)
+        yield prefetch.BatchRows(padded_rows.examples, padded_rows.real_count, rows.crop_numbers)
+
+
+def rows_in_order(count: int, batch_size: int, end: int | None) -> Iterator[prefetch.BatchRows]:
+    """Yields the rows of updates 0 to `end` - 1 over `count` examples in order, again and again; None: without end."""
+    for update in itertools.count() if end is None else range(end):
+        yield prefetch.BatchRows((update * batch_size + np.arange(batch_size)) % count, batch_size)
 
 
 def scale_to_unit(images: np.ndarray, update: int) -> np.ndarray:
-    """Bytes as floats in 0..1."""
+    """Returns bytes as floats in 0..1; `update` is not used, it is there for what augments."""
     return images.astype(np.float32) / np.float32(255)
 
 
-def build_changer(operations: tuple[str, ...], seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
-    """The augmentation of one batch, with the chance of a training run: (images, update) -> images.
+def build_transform(operations: tuple[str, ...], seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Returns the augmentation of one batch, with the random numbers of a training run: (images, update) -> images.
 
     Raises:
-        UserError: what is no operation, or mixes labels.
+        UserError: an unknown operation, or one that mixes labels.
     """
     from cnn_vit.data import augment
 
     names, numbers = augment.operation_names(operations), augment.operation_numbers(operations)
-    if mixing := [name for name in names if augment.OPERATIONS[name].mixes]:
+    mixing_names = [name for name in names if augment.OPERATIONS[name].mixes]
+    if mixing_names:
         raise UserError(
-            f"{mixing[0]} mixes labels, which `batches` gives whole; leave it out, or train with it in a recipe"
+            f"{mixing_names[0]} mixes labels, which `batches` gives whole; leave it out, or train with it in a recipe"
         )
-    key, changed = stream.key(seed), compile_changes(names)
-    return lambda images, update: np.asarray(changed(images, key, update, numbers))
+    key, transform = stream.key(seed), compile_transform(names)
+    return lambda images, update: np.asarray(transform(images, key, update, numbers))
 
 
 @functools.cache
-def compile_changes(names: tuple[str, ...]) -> Callable:
-    """The same for given operations, compiled: (images, key, update, numbers) -> images."""
+def compile_transform(names: tuple[str, ...]) -> Callable:
+    """Returns the compiled augmentation by operations of these names: (images, key, update, numbers) -> images.
+
+    It is cached, and key and numbers are arguments, so that another seed or strength compiles nothing.
+    """
     import jax
     import jax.numpy as jnp
 
     from cnn_vit.data import augment
 
-    augmented = augment.build_augmentation(names, 1)
+    augmentation = augment.build_augmentation(names, 1)  # labels are not mixed, so that one class will do
 
-    def changed(images, key, update, numbers):
+    def transform(images, key, update, numbers):
         rows, mix, _ = jax.random.split(jax.random.fold_in(key, update), 3)
         row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(len(images)))
-        return augmented(images, jnp.zeros(len(images), jnp.int32), row_keys, mix, numbers)[0]
+        return augmentation(images, jnp.zeros(len(images), jnp.int32), row_keys, mix, numbers)[0]
 
-    return jax.jit(changed)
+    return jax.jit(transform)
 
 
-def open_source(source: Any, size: int | tuple[int, int] | None) -> data.Dataset:
-    """The data set that a source means.
+def open_source(source: Any, image_size: int | tuple[int, int] | None) -> data.Dataset:
+    """Returns the data set that a source stands for.
 
     Raises:
-        UserError: it means none, or one of another size.
+        UserError: it stands for none, or for one that is already read at another size.
     """
-    size = check_value("size", KEYS["data.image_size"], size, where="batches")
+    image_size = check_value("image_size", KEYS["data.image_size"], image_size, where="batches")
     if isinstance(source, data.Dataset):
-        sides = source.image_shape[:2]
-        if size is not None and sides != (size if isinstance(size, tuple) else (size, size)):
+        height, width = source.image_shape[:2]
+        wanted = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        if image_size is not None and wanted != (height, width):
             raise UserError(
-                f"size is {size}, but the data set is read as {sides[0]}x{sides[1]}; give its section or path"
+                f"image_size is {image_size}, but the data set is read as {height}x{width}; give its section or path"
             )
         return source
     section = section_of(source)
-    return data.load(section if size is None else {**section, "image_size": size})
+    if image_size is not None:
+        section = {**section, "image_size": image_size}
+    return data.load(section)
 
 
 def section_of(source: Any) -> dict[str, Any]:
-    """The data section that a source means."""
+    """Returns the data section that a source stands for.
+
+    Raises:
+        UserError: it stands for none, or a value in it is wrong.
+    """
     if isinstance(source, Settings):
         return source.section("data")
     if isinstance(source, Mapping):
-        rows = {key: KEYS.get(f"data.{key}") for key in source}
-        return {
-            key: check_value(f"data.{key}", row, source[key], where="batches") if row else source[key]
-            for key, row in rows.items()
-        }
+        section = dict(source)
+        for key in section:
+            row = KEYS.get(f"data.{key}")
+            if row is not None:  # the source's own keywords are checked when it is loaded
+                section[key] = check_value(f"data.{key}", row, section[key], where="batches")
+        return section
     if not isinstance(source, str | os.PathLike):
-        raise UserError(f"{source!r} names no data; give a path, a data source, a data section, settings or a data set")
-    if source in data.names():
+        raise UserError(
+            f"{source!r} does not name data; give a path, a data source, a data section, settings or a data set"
+        )
+    if source in data.names():  # before a folder of that name, which is written "./digits"
         return {"name": source}
+    # What is not there and looks like a source is more likely a misspelled name than a lost folder.
     if not os.path.exists(source) and nearest(os.fspath(source), data.names()):
         raise unknown("path or data source", os.fspath(source), data.names())
     return data.section_for_path(source, image_size=None, channels=None, fit="crop")

@@ -100,7 +100,7 @@ def test_a_wrong_setting_is_refused_before_any_device_is_asked_for(tmp_path, set
 def test_of_a_single_image_that_is_missing_no_count_is_given(run, capsys, tmp_path):
     assert main(["predict", f"--workdir={run}", str(tmp_path / "gone.jpg")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"{tmp_path / 'gone.jpg'} could not be read: not to be had (No such file or directory)")
+    assert line.startswith(f"{tmp_path / 'gone.jpg'} could not be read: not accessible (No such file or directory)")
 
 
 def test_the_next_command_can_be_copied_whatever_the_name_of_the_folder(run, capsys, tmp_path):

@@ -200,7 +200,7 @@ def test_a_bad_image_is_named_before_anything_is_written_or_skipped_where_that_i
         (["single"], "the data has one class, cats; there must be two at least to tell apart"),
         (["few"], "4 images are too few to set a tenth apart; add images, 10 at least"),
         (["texts"], "12 of 12 images cannot be read: texts/a/0.txt (no image of a kind that is read"),
-        (["here.txt"], "here.txt is no data that can be read; give a folder of images, a zip of one, an npz"),
+        (["here.txt"], "here.txt is not data that can be read; give a folder of images, a zip of one, an npz"),
         (["photos", "--model=vti"], "no kind of network 'vti'; did you mean vit?"),
         (["photos", "--minutes=0"], "--minutes=0 is not a length of a run; it takes 0.1 to 10,000 minutes"),
         (["photos", "--minutes=nan"], "--minutes=nan is not a length of a run; it takes 0.1 to 10,000 minutes"),

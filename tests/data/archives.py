@@ -1,4 +1,4 @@
-"""Packed IDX files and packed tars, from their contents."""
+"""Makes compressed IDX files and compressed tars from their contents, for the tests of sources."""
 
 import gzip
 import io
@@ -6,20 +6,20 @@ import tarfile
 
 
 def packed(*numbers, content=b""):
-    """A packed IDX file: big-endian words, then bytes."""
+    """A compressed IDX file: numbers as big-endian words of 32 bits, then bytes."""
     return gzip.compress(b"".join(number.to_bytes(4, "big") for number in numbers) + content, mtime=0)
 
 
 def archive(contents):
-    """A packed tar of files by name."""
+    """A compressed tar of files: name -> content, or None for a folder."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w:gz") as tar:
         for name, content in contents.items():
+            member = tarfile.TarInfo(name)
             if content is None:
-                member, content = tarfile.TarInfo(name), b""
+                content = b""
                 member.type = tarfile.DIRTYPE
             else:
-                member = tarfile.TarInfo(name)
                 member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return raw.getvalue()

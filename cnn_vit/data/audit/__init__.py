@@ -1,1 +1,1 @@
-"""A data set looked at before training: broken files, near duplicates, label leaks, counts; and what they mean."""
+"""Scans a data set before training: unreadable files, near duplicates, label leaks and counts; and what they mean."""

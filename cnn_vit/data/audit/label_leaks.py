@@ -1,74 +1,83 @@
-"""Labels in the names of image files: whoever is shown the names is told the answer.
+"""Finds labels in the names of image files: whoever is shown such names is told the answer.
 
 A name is what follows the class folder, without its ending, in words and numbers: `cats/cat-007.jpg` is "cat", "007".
-Upper and lower case are one, and a plural's s is nothing.
+Upper and lower case are the same, and the s of a plural does not count.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-PLACES = {0: "first", 1: "second", -1: "last"}  # words of a name that may tell the class by themselves
-OFTEN = 4  # times that such a word must come up on average
-LETTERS = 2  # of a class that names are searched for
+WORD_POSITIONS = {0: "first", 1: "second", -1: "last"}  # words of a name that may tell the class by themselves
+LEAST_REPEATS = 4  # times that such a word must occur on average
+LEAST_LETTERS = 2  # letters of a class name that file names are searched for
+
+Words = tuple[str, ...]
 
 
 class LabelLeaks(NamedTuple):
-    """What the names of files tell of their classes.
+    """What the names of files tell about their classes.
 
     Attributes:
-        own: places of those that say their own class.
-        other: places of those that say another class and not their own, with it.
+        own_class: positions of the names that say their own class.
+        other_class: (position, label said) of the names that say another class and not their own.
         word: "first", "second" or "last", where that word of every name belongs to one class alone, else None.
     """
 
-    own: list[int]
-    other: list[tuple[int, int]]
+    own_class: list[int]
+    other_class: list[tuple[int, int]]
     word: str | None
 
 
-def find_labels(names: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> LabelLeaks:
-    """Looks for labels in names `CLASS/x.jpg`, (N,) labels beside them."""
-    split = [path_words(name.partition("/")[2]) for name in names]
-    known = {
-        singular(path_words(name)): at for at, name in enumerate(classes) if sum(map(str.isalpha, name)) >= LETTERS
-    }  # of names alike, the last
-    longest = max(map(len, known), default=0)
-    own: list[int] = []
-    other: list[tuple[int, int]] = []
-    for at, (parts, label) in enumerate(zip(map(singular, split), labels.tolist(), strict=True)):
-        said = {
-            known[some]
-            for start in range(len(parts))
-            for end in range(start + 1, min(start + longest, len(parts)) + 1)
-            if (some := parts[start:end]) in known
-        }
-        if label in said:
-            own.append(at)
-        elif said:
-            other.append((at, min(said)))
-    telling = (word for at, word in PLACES.items() if word_tells_class(split, labels, at))
-    return LabelLeaks(own, other, next(telling, None))
+def find_label_leaks(names: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> LabelLeaks:
+    """Searches the names `CLASS/x.jpg` of files with labels (N,) for the names of classes, and for telling words."""
+    words_of_names = [path_words(name.partition("/")[2]) for name in names]
+    label_by_words: dict[Words, int] = {}
+    for label, class_name in enumerate(classes):
+        if sum(map(str.isalpha, class_name)) >= LEAST_LETTERS:
+            label_by_words[singular(path_words(class_name))] = label  # of class names that look alike, the last
+    longest = max(map(len, label_by_words), default=0)
+    own_class: list[int] = []
+    other_class: list[tuple[int, int]] = []
+    for position, (words, label) in enumerate(zip(words_of_names, labels.tolist(), strict=True)):
+        labels_said = find_labels(singular(words), label_by_words, longest)
+        if label in labels_said:
+            own_class.append(position)
+        elif labels_said:
+            other_class.append((position, min(labels_said)))
+    telling_words = (word for index, word in WORD_POSITIONS.items() if word_tells_class(words_of_names, labels, index))
+    return LabelLeaks(own_class, other_class, next(telling_words, None))
 
 
-def path_words(name: str) -> tuple[str, ...]:
-    """The words and numbers of a path without its ending."""
+def find_labels(words: Words, label_by_words: Mapping[Words, int], longest: int) -> set[int]:
+    """Returns the labels of the classes whose whole names, of at most `longest` words, occur among some words."""
+    labels = set()
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + longest, len(words)) + 1):
+            if words[start:end] in label_by_words:
+                labels.add(label_by_words[words[start:end]])
+    return labels
+
+
+def path_words(name: str) -> Words:
+    """Returns the words and numbers of a path without its ending, in lower case."""
     stem = re.sub(r"\.\w{1,5}$", "", unicodedata.normalize("NFC", name).casefold())
     return tuple(re.findall(r"[^\W\d_]+|\d+", stem))
 
 
-def singular(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Words without the s of a plural."""
-    return tuple(part[:-1] if len(part) > 2 and part.endswith("s") else part for part in parts)
+def singular(words: Words) -> Words:
+    """Returns the words without the s of a plural."""
+    return tuple(word[:-1] if len(word) > 2 and word.endswith("s") else word for word in words)
 
 
-def word_tells_class(split: Sequence[tuple[str, ...]], labels: np.ndarray, at: int) -> bool:
-    """Whether a word at a place is in every name, comes up often, and belongs to one class alone."""
-    of: dict[str, int] = {}
-    for parts, label in zip(split, labels.tolist(), strict=True):
-        if len(parts) < 2 or of.setdefault(parts[at], label) != label:
+def word_tells_class(words_of_names: Sequence[Words], labels: np.ndarray, index: int) -> bool:
+    """Whether each name has a word at `index`, such words occur often, and each belongs to one class alone."""
+    label_by_word: dict[str, int] = {}
+    for words, label in zip(words_of_names, labels.tolist(), strict=True):
+        if len(words) < 2 or label_by_word.setdefault(words[index], label) != label:
             return False
-    return len(split) >= OFTEN * len(of) and len(set(of.values())) > 1
+    # Numbers of images, each of which occurs once, tell nothing; nor does one word for all.
+    return len(words_of_names) >= LEAST_REPEATS * len(label_by_word) and len(set(label_by_word.values())) > 1

@@ -1,14 +1,14 @@
-"""A look at a whole data set before anything is trained on it: every image once, decoded.
+"""Surveys a whole data set before anything is trained on it: every image is decoded once.
 
-What is counted is what training would see: the splits that the settings lay out. What stands in the way of that is told
-instead of raised, but for a folder in which no classes can be found.
+What is counted is what training would see: the splits that the settings lay out. What training would refuse is
+recorded instead of raised, except for a folder in which no classes can be found.
 """
 
 import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,20 +28,24 @@ from cnn_vit.data.reading.unreadable import UnreadableFile
 from cnn_vit.data.sections import complete_section, names, source_keywords, source_module, source_options
 from cnn_vit.errors import UserError, nearest
 
+OnProgress = Callable[[int, int], object]  # (images done, images in all)
+GRAY_PAD = "pad(128)"  # the `fit` of sample images
+
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """An image.
+    """An image that can be read.
 
     Attributes:
-        split: of it.
-        part: that holds it.
-        index: its place there.
-        label: of its class.
-        height, width: pixels, upright.
-        format: of its file, "JPEG"; "pixels" where it is none.
+        split: the split it belongs to.
+        part: the part that holds it.
+        index: its index in the part.
+        label: the number of its class.
+        height: pixels, upright.
+        width: pixels, upright.
+        format: the format of its file, such as "JPEG"; "pixels" where it has no file.
         colored: whether it is stored in color.
-        blank: whether all its pixels are one color.
+        blank: whether all its pixels have one color.
     """
 
     split: str
@@ -56,17 +60,19 @@ class ScannedImage:
 
     @property
     def path(self) -> str:
-        """Of its file; else what it is called."""
+        """The path of its file, or what it is called where it has none."""
         return f"{self.split} image {self.index}" if isinstance(self.part, PixelPart) else self.part.where(self.index)
 
 
-class BrokenFile(NamedTuple):
+@dataclass(frozen=True)
+class BrokenFile:
     """A file that cannot be read.
 
     Attributes:
-        split, label: where it would be.
-        path: of it.
-        error: reason and remedy.
+        split: the split it would belong to.
+        label: the number of the class it would belong to.
+        path: the path of the file.
+        error: the reason and the remedy.
     """
 
     split: str
@@ -77,22 +83,22 @@ class BrokenFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is.
+    """What there is in a data set.
 
     Attributes:
         source: name of the data source.
-        path: that it read.
+        path: the path that it read.
         classes: names in the order of the labels.
-        counts: split -> images of each class (K,), broken ones among them.
+        counts: split -> number of images of each class (K,), broken ones among them.
         images: every image that can be read.
-        broken: every one that cannot, and would stop training.
+        broken: every file that cannot be read and would stop training.
         skipped: files that cannot be read and would be left out, as `data.on_bad_image=skip` asks.
-        duplicates: places in `seen` of images with the same pixels, a list for each group.
-        near_duplicates: likewise of those nearly the same.
-        label_leaks: what the names of the files tell, in places of `seen`; None where there are no names.
-        ignored: files passed over.
-        notes: what training would decide by itself.
-        refused: sentences with which training would refuse these data.
+        duplicates: groups of images with the same pixels, as positions in `images`.
+        near_duplicates: groups of images that are nearly the same, likewise.
+        label_leaks: what the names of the files tell, in positions of `images`; None where there are no names.
+        ignored: number of files that were passed over.
+        notes: what training would decide by itself, a sentence each.
+        refused: the sentences with which training would refuse these data.
     """
 
     source: str
@@ -110,11 +116,53 @@ class Survey:
     refused: list[str]
 
 
-OnProgress = Callable[[int, int], object]
+@dataclass(frozen=True)
+class SplitLayout:
+    """The splits as training would lay them out.
+
+    Attributes:
+        parts: the parts of the source by name.
+        indices: split -> name of its part, and the indices (n,) of its images there.
+        notes: what was decided without a setting, a sentence each.
+        refused: why training would lay out no splits; the parts then stand for them. Empty where it would.
+    """
+
+    parts: Mapping[str, Part]
+    indices: dict[str, tuple[str, np.ndarray]]
+    notes: list[str]
+    refused: list[str]
+
+
+class ComparableImage(NamedTuple):
+    """A scanned image with what duplicates are found by.
+
+    Attributes:
+        image: the image.
+        digest: digest of its size and its pixels in color.
+        thumbnail: (16, 16) uint8.
+    """
+
+    image: ScannedImage
+    digest: bytes
+    thumbnail: np.ndarray
+
+
+class DecodedImage(NamedTuple):
+    """An image as it was decoded.
+
+    Attributes:
+        format: the format of its file, such as "JPEG"; "pixels" where it has no file.
+        colored: whether it is stored in color.
+        pixels: (H, W, 3) uint8.
+    """
+
+    format: str
+    colored: bool
+    pixels: np.ndarray
 
 
 def section_from_text(text: str) -> dict[str, Any]:
-    """The data section of what somebody wrote: a path, or the name of a source that needs none.
+    """Returns the data section for what a user wrote: a path, or the name of a source that needs none.
 
     Raises:
         UserError: it is neither.
@@ -123,165 +171,190 @@ def section_from_text(text: str) -> dict[str, Any]:
         try:
             return data.section_for_path(text, image_size=None, channels=None, fit="crop")
         except UserError as error:
-            near = nearest(text, names())
-            raise UserError(f"{error}; did you mean the source {near[0]}?" if near else str(error)) from error
+            suggestions = nearest(text, names())
+            if not suggestions:
+                raise
+            raise UserError(f"{error}; did you mean the source {suggestions[0]}?") from error
     section = {"name": text}
     try:
         data.about(section)
     except UserError as error:
         raise UserError(
-            f"the source {text} must be told more than its name ({error}); give a path, or a recipe by --config"
+            f"the source {text} needs more than its name ({error}); give a path, or a recipe by --config"
         ) from error
     return section
 
 
-def survey(section: Mapping[str, Any], *, told: OnProgress = lambda done, count: None) -> Survey:
-    """Looks at everything.
+def survey(section: Mapping[str, Any], *, on_progress: OnProgress = lambda done, count: None) -> Survey:
+    """Surveys a data set.
 
     Args:
         section: settings of the data, as for `data.load`.
-        told: given how many images have been looked at, of how many; from several threads.
+        on_progress: called with the number of images scanned and of all images; from several threads.
 
     Raises:
         UserError: no classes can be found, for the reason that `data.load` gives.
     """
-    final = complete_section(section)
-    found = source_module(final["name"]).load(source_options(final), **source_keywords(final))
+    section = complete_section(section)
+    source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
     skipped: list[UnreadableFile] = []
-    if final["on_bad_image"] == "skip":
-        verdicts = ScanCache(os.path.abspath(final["path"] or final["name"]))
-        found, skipped = checking.without_unreadable(found, final["check"], verdicts, workers=final["workers"])
-    parts, rows, notes, refused = lay_out_splits(found, final)
-    seen, broken, digests, thumbnails = scan_images(parts, rows, final["workers"], told)
-    same, near = near_duplicates.duplicate_groups(digests, thumbnails) if seen else ([], [])
-    count = len(found.classes)
+    if section["on_bad_image"] == "skip":
+        scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
+        source_data, skipped = checking.drop_unreadable(
+            source_data, section["check"], scan_cache, workers=section["workers"]
+        )
+    classes = source_data.classes
+    layout = lay_out_splits(source_data, section)
+    scanned, broken = scan_images(layout, section["workers"], on_progress)
+    scanned_images = [comparable.image for comparable in scanned]
+    duplicates: list[list[int]] = []
+    near: list[list[int]] = []
+    if scanned:
+        duplicates, near = near_duplicates.duplicate_groups(
+            [comparable.digest for comparable in scanned], np.array([comparable.thumbnail for comparable in scanned])
+        )
+    counts = {}
+    for split, (part, indices) in layout.indices.items():
+        counts[split] = np.bincount(layout.parts[part].labels[indices], minlength=len(classes))
     return Survey(
-        source=final["name"],
-        path=final["path"],
-        classes=found.classes,
-        counts={split: np.bincount(parts[part].labels[at], minlength=count) for split, (part, at) in rows.items()},
-        images=seen,
+        source=section["name"],
+        path=section["path"],
+        classes=classes,
+        counts=counts,
+        images=scanned_images,
         broken=broken,
         skipped=skipped,
-        duplicates=same,
+        duplicates=duplicates,
         near_duplicates=near,
-        label_leaks=find_label_leaks(seen, found.classes),
-        ignored=found.facts.get("ignored", 0),
-        notes=notes,
-        refused=refused,
+        label_leaks=search_file_names(scanned_images, classes),
+        ignored=source_data.facts.get("ignored", 0),
+        notes=layout.notes,
+        refused=layout.refused,
     )
 
 
-def lay_out_splits(
-    found: SourceData, final: Mapping[str, Any]
-) -> tuple[Mapping[str, Part], dict[str, tuple[str, np.ndarray]], list[str], list[str]]:
-    """Parts, split -> part and indices (n,), notes, and why training would lay out nothing; then the parts are."""
+def lay_out_splits(source_data: SourceData, section: Mapping[str, Any]) -> SplitLayout:
+    """Lays out the splits as training would."""
+    parts = source_data.parts
+    notes: list[str] = []
     try:
-        if found.is_undivided:
-            found = replace(found, parts=splits.split_in_three(found.parts["train"]))
-        counts = {part: len(one.labels) for part, one in found.parts.items()}
-        plan = splits.plan_splits(counts, {split: final[split] for split in PARTS})
-        rows = {
-            split: (part, splits.example_indices(found.parts[part], at)) for split, (part, at) in plan.positions.items()
-        }
-        undivided = "no split folders: a stratified tenth is test, another one validation"
-        return found.parts, rows, [undivided] * found.is_undivided + plan.notes, []
+        if source_data.is_undivided:
+            parts = splits.split_in_three(parts["train"])
+            notes.append("no split folders: a stratified tenth is test, another one validation")
+        part_counts = {name: len(part.labels) for name, part in parts.items()}
+        plan = splits.plan_splits(part_counts, {split: section[split] for split in PARTS})
+        indices = {}
+        for split, (part, positions) in plan.positions.items():
+            indices[split] = (part, splits.example_indices(parts[part], positions))
+        return SplitLayout(parts, indices, notes + plan.notes, [])
     except UserError as error:
-        every = {part: (part, np.arange(len(one.labels))) for part, one in found.parts.items()}
-        return found.parts, every, [], [str(error)]
+        whole_parts = {name: (name, np.arange(len(part.labels))) for name, part in parts.items()}
+        return SplitLayout(parts, whole_parts, [], [str(error)])
 
 
 def scan_images(
-    parts: Mapping[str, Part], rows: Mapping[str, tuple[str, np.ndarray]], workers: int, told: OnProgress
-) -> tuple[list[ScannedImage], list[BrokenFile], list[bytes], np.ndarray]:
-    """Every image that can be read, with the digest of its pixels and its thumbnail, and every one that cannot."""
-    count, done = sum(len(at) for _, at in rows.values()), 0
-    seen: list[ScannedImage] = []
+    layout: SplitLayout, workers: int, on_progress: OnProgress
+) -> tuple[list[ComparableImage], list[BrokenFile]]:
+    """Scans all images of all splits, in threads; returns those that can be read and those that cannot."""
+    count, done = sum(len(indices) for _, indices in layout.indices.values()), 0
+    scanned: list[ComparableImage] = []
     broken: list[BrokenFile] = []
-    digests: list[bytes] = []
-    thumbnails: list[np.ndarray] = []
 
-    def counted(some: range, *, split: str, part: Part, at: np.ndarray) -> list[Any]:
+    def scan_rows(rows: range, *, split: str, part: Part, indices: np.ndarray) -> list[ComparableImage | BrokenFile]:
         nonlocal done
-        found = [scan_image(split, part, int(index)) for index in at[some.start : some.stop]]
-        done += len(found)  # two threads may lose a few; it is only shown
-        told(min(done, count), count)
-        return found
+        outcomes = [scan_image(split, part, int(index)) for index in indices[rows.start : rows.stop]]
+        done += len(outcomes)  # two threads may lose a few; it is only shown
+        on_progress(min(done, count), count)
+        return outcomes
 
-    for split, (name, at) in rows.items():
-        work = functools.partial(counted, split=split, part=parts[name], at=at)
-        for found in map_ranges(work, len(at), workers):
-            for one in found:
-                if isinstance(one, BrokenFile):
-                    broken.append(one)
-                    continue
-                seen.append(one[0])
-                digests.append(one[1])
-                thumbnails.append(one[2])
-    told(count, count)
-    return seen, broken, digests, np.array(thumbnails)
+    for split, (name, indices) in layout.indices.items():
+        scan = functools.partial(scan_rows, split=split, part=layout.parts[name], indices=indices)
+        for outcomes in map_ranges(scan, len(indices), workers):
+            scanned += [outcome for outcome in outcomes if isinstance(outcome, ComparableImage)]
+            broken += [outcome for outcome in outcomes if isinstance(outcome, BrokenFile)]
+    on_progress(count, count)
+    return scanned, broken
 
 
-def scan_image(split: str, part: Part, index: int) -> tuple[ScannedImage, bytes, np.ndarray] | BrokenFile:
-    """One image: what is to be known of it, the digest of its pixels in color, and its thumbnail."""
+def scan_image(split: str, part: Part, index: int) -> ComparableImage | BrokenFile:
+    """Scans one image; returns what is known of it, or why it cannot be read."""
     label = int(part.labels[index])
     try:
-        kind, colored, pixels = read_any_image(part, index)
+        format, colored, pixels = read_any_image(part, index)
     except UnreadableError as error:
-        return BrokenFile(split, label, part.where(index) if isinstance(part, EncodedPart) else split, error.bare())
+        path = part.where(index) if isinstance(part, EncodedPart) else split
+        return BrokenFile(split, label, path, error.bare())  # bare: the traceback would hold the file's bytes
     height, width, _ = pixels.shape
-    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)  # equal bytes in another shape differ
     digest.update(pixels.tobytes())
-    blank = bool((pixels == pixels[:1, :1]).all())
-    one = ScannedImage(split, part, index, label, height, width, kind, colored, blank)
-    return one, digest.digest(), near_duplicates.thumbnail(pixels)
+    is_blank = bool((pixels == pixels[:1, :1]).all())
+    image = ScannedImage(split, part, index, label, height, width, format, colored, is_blank)
+    return ComparableImage(image, digest.digest(), near_duplicates.thumbnail(pixels))
 
 
-def read_any_image(part: Part, index: int) -> tuple[str, bool, np.ndarray]:
-    """Format, whether it is in color, and pixels (H, W, 3) of an image."""
+def read_any_image(part: Part, index: int) -> DecodedImage:
+    """Reads an image in its own size, in color.
+
+    Raises:
+        UnreadableError: it cannot be decoded.
+    """
     if isinstance(part, PixelPart):
         pixels = part.read(np.array([index]))[0]
-        return "pixels", pixels.shape[2] == 3, images.to_channels(pixels, 3)
+        return DecodedImage("pixels", pixels.shape[2] == 3, images.to_channels(pixels, 3))
     with read_whole(part, index) as content:
 
-        def use(image: Image.Image) -> tuple[str, bool, np.ndarray]:
+        def decode(image: Image.Image) -> DecodedImage:
             colored = images.is_colored(image)
-            return str(image.format), colored, images.image_pixels(image, content, 3)
+            return DecodedImage(str(image.format), colored, images.image_pixels(image, content, 3))
 
-        return images.use_image(content, use)
+        return images.use_image(content, decode)
 
 
-def find_label_leaks(seen: list[ScannedImage], classes: tuple[str, ...]) -> LabelLeaks | None:
-    """What the names of the files tell."""
-    given = [one.part.names[one.index] for one in seen if one.part.names]
-    if not given or len(given) < len(seen):
+def search_file_names(scanned_images: list[ScannedImage], classes: tuple[str, ...]) -> LabelLeaks | None:
+    """Returns what the names of the files tell about their classes; None unless every image has a name."""
+    file_names = [image.part.names[image.index] for image in scanned_images if image.part.names]
+    # Positions in `file_names` are those in `scanned_images` only where none is missing.
+    if not file_names or len(file_names) < len(scanned_images):
         return None
-    return label_leaks.find_labels(given, np.array([one.label for one in seen]), classes)
+    labels = np.array([image.label for image in scanned_images])
+    return label_leaks.find_label_leaks(file_names, labels, classes)
+
+
+# Samples to show
 
 
 def sample_images(
-    found: Survey, *, each_class: int, side: int, most: int
+    surveyed: Survey, *, each_class: int, side: int, most: int
 ) -> dict[int, np.ndarray]:  # -> (n, side, side, 3)
-    """Some images of each of the first classes, taken evenly, whole and in their proportions: label -> pixels."""
-    by_class: dict[int, list[ScannedImage]] = {}
-    for one in found.images:
-        by_class.setdefault(one.label, []).append(one)
-    return {
-        label: on_gray_squares(take_evenly(some, each_class), side) for label, some in sorted(by_class.items())[:most]
-    }
+    """Returns label -> some images of the class, taken evenly, whole and in their proportions.
+
+    Args:
+        surveyed: the survey of the data.
+        each_class: images of a class, at most.
+        side: side of the gray squares on which they lie, in pixels.
+        most: classes, at most; the first are taken.
+    """
+    images_by_label: dict[int, list[ScannedImage]] = {}
+    for image in surveyed.images:
+        images_by_label.setdefault(image.label, []).append(image)
+    samples = {}
+    for label, class_images in sorted(images_by_label.items())[:most]:
+        samples[label] = on_gray_squares(take_evenly(class_images, each_class), side)
+    return samples
 
 
-def take_evenly(of: list[ScannedImage], most: int) -> list[ScannedImage]:
-    """At most so many, the first among them."""
-    count = min(len(of), most)
-    return [of[at * len(of) // count] for at in range(count)]
+def take_evenly(scanned_images: list[ScannedImage], most: int) -> list[ScannedImage]:
+    """Returns at most `most` of the images, the first among them."""
+    count = min(len(scanned_images), most)
+    return [scanned_images[number * len(scanned_images) // count] for number in range(count)]
 
 
-def on_gray_squares(some: list[ScannedImage], side: int) -> np.ndarray:  # -> (n, side, side, 3)
-    """Images on gray squares; the pixels of small ones are squares too."""
-    found = []
-    for one in some:
-        _, _, pixels = read_any_image(one.part, one.index)
-        times = max(1, side // max(pixels.shape[:2]))
-        found.append(images.fit_image(pixels.repeat(times, 0).repeat(times, 1), (side, side), "pad(128)"))
-    return np.stack(found)
+def on_gray_squares(scanned_images: list[ScannedImage], side: int) -> np.ndarray:  # -> (n, side, side, 3)
+    """Reads images and lays each on a gray square; small images are enlarged by whole pixels, which stay squares."""
+    squares = []
+    for image in scanned_images:
+        pixels = read_any_image(image.part, image.index).pixels
+        factor = max(1, side // max(pixels.shape[:2]))
+        enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
+        squares.append(images.fit_image(enlarged, (side, side), GRAY_PAD))
+    return np.stack(squares)

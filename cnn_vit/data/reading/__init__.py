@@ -1,1 +1,1 @@
-"""What lies at a path: files are listed, looked at, remembered, decoded. Imports `decode` and `base`."""
+"""Reads what lies at a path: files are listed, scanned, remembered and decoded. Imports `decode` and `base` only."""

@@ -1,9 +1,9 @@
-"""Decoded images kept from start to start: the bytes of a split's array, in the cache's `decoded`.
+"""Keeps decoded images from start to start: the pixels of a split as one file, in the folder `decoded` of the cache.
 
-A file there stands for the marks of all images (path, size, times of change), their size, colors and fit, and the
-versions of what decodes: touch one image and all are decoded again. Its end is a checksum. The oldest go where there
-are more than 2 GB. Where the cache cannot be read or written images are decoded at each start, and nothing else
-changes.
+The name of such a file is a hash of the file versions of all its images (path, size, times of change), of their size,
+colors and fit, and of the versions of the decoders: touch one image and all are decoded again. A file ends with a
+checksum. Together the files take at most 2 GB; the oldest are removed. Where the cache cannot be read or written the
+images are decoded at each start, and nothing else changes.
 """
 
 import contextlib
@@ -22,79 +22,83 @@ from cnn_vit.data.decode import jpeg
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache, stamps
 
-RULES = 1  # raise it when `images` gives other pixels
-LEAST = 2**20  # bytes of files that are worth it: about a tenth of a second
-MOST = 2 * 2**30  # bytes of them all
-SPARED = 4  # times its size must be free on the disk
-CHECK = 4  # bytes of the checksum
+DECODER_VERSION = 1  # to be raised when `images` gives other pixels
+LEAST_ENCODED = 2**20  # bytes of encoded files from which on keeping is worth it: about a tenth of a second
+MOST_KEPT = 2 * 2**30  # bytes of all kept files together
+FREE_FACTOR = 4  # the disk must have this many times the size of a new file free
+CHECKSUM_BYTES = 4
 
 
 class Buffer:
-    """An array for the images of a split, filled where they are known.
+    """An array for the images of a split, filled from the cache where they are there.
 
     Attributes:
-        pixels: (N, H, W, C) uint8.
-        filled: whether it holds the images.
+        path: the file in the cache; None where the images are not worth keeping.
+        bytes: (N H W C + 4,) uint8: the pixels and their checksum, as the file has them.
+        pixels: (N, H, W, C) uint8, a view of `bytes`.
+        is_filled: whether the pixels are those of the images.
     """
 
-    def __init__(self, part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str):
-        self.path = decoded_buffer(part, at, shape, fit)
-        size = len(at) * math.prod(shape)
-        self.bytes = np.empty(size + CHECK, np.uint8)
-        self.pixels = self.bytes[:size].reshape(len(at), *shape)
-        self.filled = self.path is not None and read_exactly(self.path, self.bytes)
+    def __init__(self, part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit: str):
+        self.path = buffer_path(part, indices, shape, fit)
+        size = len(indices) * math.prod(shape)
+        self.bytes = np.empty(size + CHECKSUM_BYTES, np.uint8)
+        self.pixels = self.bytes[:size].reshape(len(indices), *shape)
+        self.is_filled = self.path is not None and read_exactly(self.path, self.bytes)
 
-    def keep(self) -> None:
-        """Writes down what has been filled in, where it is worth it and there is room."""
-        if self.filled or self.path is None:
+    def save(self) -> None:
+        """Writes newly decoded pixels into the cache, where that is worth it and there is room."""
+        if self.is_filled or self.path is None:
             return
-        self.bytes[-CHECK:] = checksum(self.bytes)
-        with contextlib.suppress(UserError, OSError):
+        self.bytes[-CHECKSUM_BYTES:] = compute_checksum(self.bytes)
+        with contextlib.suppress(UserError, OSError):  # without room or rights the next start decodes again
             make_room(self.path.parent, len(self.bytes))
             files.write(self.path, self.bytes.data)
-        self.filled = True
+        self.is_filled = True
 
 
-def decoded_buffer(part: Part, at: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
-    """Where the images of a split are kept; None where that is not worth it, or there is no cache."""
-    if not isinstance(part, EncodedPart) or part.version is None or part.sizes[at].sum() < LEAST:
+def buffer_path(part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
+    """Returns the cache's file for the decoded images of a split; None without a cache or where it is not worth it."""
+    if not isinstance(part, EncodedPart) or part.version is None or part.sizes[indices].sum() < LEAST_ENCODED:
         return None
-    digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{RULES}:{shape}:{fit}".encode())
-    for index in at.tolist():
+    digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{DECODER_VERSION}:{shape}:{fit}".encode())
+    for index in indices.tolist():
+        # Each version is hashed by itself, so that two lists of versions never join to the same bytes.
         digest.update(hashlib.sha256(part.version(index).encode(errors="surrogateescape")).digest())
     with contextlib.suppress(UserError):
         return cache.folder() / "decoded" / digest.hexdigest()[:32]
     return None
 
 
-def read_exactly(path: Path, into: np.ndarray) -> bool:
-    """Reads a file of exactly so many bytes; whether it is whole."""
+def read_exactly(path: Path, buffer: np.ndarray) -> bool:
+    """Reads a file into a buffer of bytes; returns whether it has exactly that size and the right checksum."""
     try:
         with open(path, "rb") as file:
-            whole = file.readinto(into.data) == len(into) and not file.read(1)
+            has_right_size = file.readinto(buffer.data) == len(buffer) and not file.read(1)
     except OSError:
         return False
-    return whole and bool((into[-CHECK:] == checksum(into)).all())
+    return has_right_size and bool((buffer[-CHECKSUM_BYTES:] == compute_checksum(buffer)).all())
 
 
-def checksum(of: np.ndarray) -> np.ndarray:
-    """The CRC-32 of all but the last bytes, as bytes."""
-    return np.frombuffer(zlib.crc32(of[:-CHECK].data).to_bytes(CHECK, "big"), np.uint8)
+def compute_checksum(buffer: np.ndarray) -> np.ndarray:
+    """Returns the CRC-32 of all but the last 4 bytes of a buffer, as 4 bytes."""
+    return np.frombuffer(zlib.crc32(buffer[:-CHECKSUM_BYTES].data).to_bytes(CHECKSUM_BYTES, "big"), np.uint8)
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Removes the oldest until a file of so many bytes may come.
+    """Removes the oldest files of a folder until one of `size` bytes may come.
 
     Raises:
-        OSError: the disk has too little room to be spent on what can be had again.
+        OSError: the disk has too little room to spend it on what can be computed again.
     """
-    kept = stamps.oldest_first(folder)
-    total = sum(bytes for _, bytes in kept)
-    for path, taken in kept:
-        if total + size <= MOST:
+    sizes = stamps.oldest_first(folder)
+    total = sum(file_size for _, file_size in sizes)
+    for path, file_size in sizes:
+        if total + size <= MOST_KEPT:
             break
         files.remove(path)
-        total -= taken
-    there = next(one for one in (folder, *folder.parents) if one.is_dir())
-    if shutil.disk_usage(there).free < SPARED * size:
-        raise OSError(f"{there} is nearly full")
+        total -= file_size
+    # The folder itself need not exist yet.
+    existing_folder = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    if shutil.disk_usage(existing_folder).free < FREE_FACTOR * size:
+        raise OSError(f"{existing_folder} is nearly full")

@@ -1,7 +1,8 @@
-"""One sha256 for a whole data set, whatever the slices, the size of the images, the seed or the container.
+"""Computes one sha256 for a whole data set, whatever the slices, the image size, the seed or the container.
 
-Over (split, class, name, content) of every example, sorted; above 2 GB over (split, class, name, bytes). An example of
-an array is named by its row, its content are shape and pixels. Drawn images are told by their rule and a sample.
+It is over (split, class, name, content) of every example, sorted; above 2 GB over (split, class, name, bytes). The name
+of an array's example is its row, its content are shape and pixels. For drawn images it is over the rule that draws
+them and a sample.
 """
 
 import hashlib
@@ -17,59 +18,67 @@ from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import unreadable
 from cnn_vit.errors import UserError
 
-MOST = 2 * 10**9  # bytes that are read
+MOST = 2 * 10**9  # bytes up to which the contents are read
 SAMPLE = 64  # drawn images of each part
 
 
-def data_fingerprint(found: SourceData, *, workers: int = 0) -> tuple[str, str]:
-    """The fingerprint in hexadecimal, and what it was computed over."""
-    if found.generator_settings is not None:
-        return generated_digest(found), f"the rule of the images and the first {SAMPLE} of each part"
-    whole = sum(map(part_bytes, found.parts.values())) <= MOST
+def data_fingerprint(source_data: SourceData, *, workers: int = 0) -> tuple[str, str]:
+    """Returns the fingerprint of a data set in hexadecimal, and what it was computed over, in words."""
+    if source_data.generator_settings is not None:
+        return generated_digest(source_data), f"the rule of the images and the first {SAMPLE} of each part"
+    reads_content = sum(map(part_bytes, source_data.parts.values())) <= MOST
     digest = hashlib.sha256()
-    for name, part in sorted(found.parts.items()):
-        marks = content_digests(part, workers) if whole else map(str, file_sizes(part))
-        classes = (found.classes[label] for label in part.labels.tolist())
+    for part_name, part in sorted(source_data.parts.items()):
+        contents = content_digests(part, workers) if reads_content else map(str, file_sizes(part))
+        classes = (source_data.classes[label] for label in part.labels.tolist())
         names = part.names or map(str, range(len(part.labels)))
-        for entry in sorted(zip(classes, names, marks, strict=True)):
-            digest.update(length_prefixed(name, *entry))
-    return digest.hexdigest(), "split, class, name and content" if whole else "split, class, name and bytes"
+        # Sorted, so that the order in which a container lists its files does not matter.
+        for class_name, name, content in sorted(zip(classes, names, contents, strict=True)):
+            digest.update(length_prefixed(part_name, class_name, name, content))
+    return digest.hexdigest(), "split, class, name and content" if reads_content else "split, class, name and bytes"
 
 
-def generated_digest(found: SourceData) -> str:
-    """Of images that are drawn: the rule, and enough of them to see another way of drawing."""
-    digest = hashlib.sha256(json.dumps(found.generator_settings, sort_keys=True).encode())
-    for _, part in sorted(found.parts.items()):
+def generated_digest(source_data: SourceData) -> str:
+    """Returns the digest of images that are drawn: of the rule, and of enough of them to notice another drawing."""
+    digest = hashlib.sha256(json.dumps(source_data.generator_settings, sort_keys=True).encode())
+    for _, part in sorted(source_data.parts.items()):
         if isinstance(part, PixelPart):
             digest.update(part.read(np.arange(min(SAMPLE, len(part.labels)))).tobytes())
     return digest.hexdigest()
 
 
 def part_bytes(part: Part) -> int:
-    """Bytes of a part's images."""
+    """Returns the size of all images of a part together, in bytes."""
     return int(np.sum(file_sizes(part), dtype=np.int64))
 
 
 def file_sizes(part: Part) -> np.ndarray:
-    """Bytes of each image (N,)."""
-    return np.full(len(part.labels), math.prod(part.shape)) if isinstance(part, PixelPart) else part.sizes
+    """Returns the size of each image of a part in bytes, (N,): of its file, else of its pixels."""
+    if isinstance(part, PixelPart):
+        return np.full(len(part.labels), math.prod(part.shape))
+    return part.sizes
 
 
 def content_digests(part: Part, workers: int) -> Iterator[str]:
-    """The sha256 of each image's bytes, in hexadecimal."""
+    """Yields the sha256 of each image's content, in hexadecimal and in the order of the part."""
 
-    def some(rows: range) -> list[str]:
+    def digest_rows(rows: range) -> list[str]:
         if isinstance(part, PixelPart):
+            # Equal bytes in another shape are another image.
             shape = length_prefixed(*map(str, part.shape))
             return [hashlib.sha256(shape + pixels.tobytes()).hexdigest() for pixels in part.read(np.array(rows))]
         return [file_digest(part, row) for row in rows]
 
-    for found in map_ranges(some, len(part.labels), workers):
-        yield from found
+    for digests in map_ranges(digest_rows, len(part.labels), workers):
+        yield from digests
 
 
 def file_digest(part: EncodedPart, index: int) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Returns the sha256 of a file, in hexadecimal.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         with read_whole(part, index) as content:
             return hashlib.sha256(content).hexdigest()
@@ -78,5 +87,6 @@ def file_digest(part: EncodedPart, index: int) -> str:
 
 
 def length_prefixed(*texts: str) -> bytes:
-    """Texts one behind the other, each behind its length, so that no two lists give the same bytes."""
-    return b"".join(b"%d:%s" % (len(raw), raw) for raw in (text.encode("utf-8", "surrogateescape") for text in texts))
+    """Joins texts to bytes, each behind its length, so that no two lists of texts give the same bytes."""
+    encoded_texts = [text.encode("utf-8", "surrogateescape") for text in texts]
+    return b"".join(b"%d:%s" % (len(encoded), encoded) for encoded in encoded_texts)

@@ -1,8 +1,8 @@
-"""What lies in a folder or a zip, without opening any of it: regular files by size, and what is none by reason.
+"""Lists a folder or a zip without opening any of its files: regular files with their sizes, the rest with a reason.
 
-Links to files and folders are followed; each linked folder is entered once, so that no circle of links is walked
-forever. Run folders are passed over, for some train where their images are. Nothing is ever unpacked. Reading is safe
-in threads.
+Links to files and folders are followed. Each linked folder is entered once, so that no circle of links is walked
+forever. Run folders are passed over, because some people train where their images are. Nothing is ever unpacked.
+Reading is safe in threads.
 """
 
 import os
@@ -22,21 +22,22 @@ IMAGE_ENDINGS = {
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
     ".heic", ".avif",
 }  # fmt: skip
-DEEPEST = 32  # folders inside folders
-RUN_MARKER = "lock"  # a file of every run folder from its start on
+DEEPEST = 32  # levels of folders inside folders
+RUN_MARKER = "lock"  # a file that every run folder has from its start on
+LONGEST_CAUSE = 120  # characters of zipfile's own words that an error repeats
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, or what stands where one should.
+    """A file, or something else that stands where a file should.
 
     Attributes:
-        name: its own, "a.jpg".
-        path: its whole path, as errors name it.
+        name: the name alone, "a.jpg".
+        path: the whole path, as errors name it.
         size: bytes.
-        problem: why it is not opened, and the remedy; None for a file.
-        member: its record in a zip.
-        stamp: what changes whenever the file, or its zip, does.
+        problem: why it is not opened, and the remedy; None for a file that can be.
+        member: its record in a zip; None in a folder.
+        stamp: a text that changes whenever the file, or its zip, does.
     """
 
     name: str
@@ -48,18 +49,18 @@ class Entry:
 
     @property
     def mark(self) -> str:
-        """What stands for the file as it is now."""
+        """The file version: a text that stands for the file as it is now."""
         return f"{os.path.abspath(self.path)}:{self.stamp}"
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder.
+    """A folder with all that is in it.
 
     Attributes:
-        path: as errors name it.
-        folders: those right here, by name.
-        files: those right here.
+        path: the whole path, as errors name it.
+        folders: the folders directly in it, by name.
+        files: the files directly in it.
     """
 
     path: str
@@ -67,32 +68,33 @@ class Tree:
     files: list[Entry] = field(default_factory=list)
 
     def image_files(self) -> list[Entry]:
-        """Files right here with the name of an image."""
+        """Returns the files directly in the folder that have the name of an image."""
         return [entry for entry in self.files if is_image_name(entry.name)]
 
     def all_files(self) -> Iterator[tuple[str, Entry]]:
-        """All files, of the folders inside as well: path from here, and file."""
+        """Yields all files, those of inner folders too, each with its path relative to this folder."""
         for entry in self.files:
             yield entry.name, entry
         for name, folder in self.folders.items():
-            yield from ((f"{name}/{path}", entry) for path, entry in folder.all_files())
+            for path, entry in folder.all_files():
+                yield f"{name}/{path}", entry
 
     def subfolder(self, parts: Sequence[str]) -> "Tree":
-        """The folder at a path from here, made where there is none."""
-        here = self
+        """Returns the folder at a relative path, given in its parts; makes it where there is none."""
+        folder = self
         for part in parts:
-            here = here.folders.setdefault(part, Tree(f"{here.path}/{part}"))
-        return here
+            folder = folder.folders.setdefault(part, Tree(f"{folder.path}/{part}"))
+        return folder
 
 
 class Listing(NamedTuple):
-    """What was found, and how to read it.
+    """What lies in a folder or a zip, and how to read it.
 
     Attributes:
         tree: the root.
-        ignored: number of hidden files and of those that operating systems leave.
-        read: (entry, most) -> its first `most` bytes, all of them where that is None; `UnreadableError` where they
-            cannot be had.
+        ignored: number of hidden files and of files that operating systems leave, which were passed over.
+        read: (entry, most) -> its first `most` bytes, or all of them where that is None. Raises `UnreadableError`
+            where there are none to be had.
     """
 
     tree: Tree
@@ -101,30 +103,33 @@ class Listing(NamedTuple):
 
 
 def open_listing(path: str) -> Listing:
-    """Lists a folder or a zip; the zip, where a folder holds one and nothing else.
+    """Lists a folder or a zip; where a folder holds one zip and nothing else, that zip.
 
     Raises:
         UserError: there is neither.
     """
     if os.path.isdir(path):
         walk = Walk()
-        tree = walk.folder(path, Tree(path.rstrip("/") or path))
-        alone = len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip")
-        return list_zip(tree.files[0].path) if alone else Listing(tree, walk.ignored, read_file)
+        tree = walk.fill_tree(path, Tree(path.rstrip("/") or path))
+        if len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip"):
+            return list_zip(tree.files[0].path)
+        return Listing(tree, walk.ignored, read_file)
     if not os.path.exists(path):
         raise UserError(f"{path} is not there; data.path is a folder of images or a zip of one")
     if not os.path.isfile(path) or not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no folder and no zip archive; data.path is a folder of images or a zip of one")
+        raise UserError(
+            f"{path} is neither a folder nor a zip archive; data.path is a folder of images or a zip of one"
+        )
     return list_zip(path)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name is an image's."""
+    """Whether a file name ends as those of images do."""
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
 
 
 def is_junk(name: str) -> bool:
-    """Whether a name is hidden or an operating system's."""
+    """Whether a file or folder is hidden, or one of those that operating systems leave."""
     return name.startswith(".") or name.lower() in JUNK
 
 
@@ -132,88 +137,107 @@ def is_junk(name: str) -> bool:
 
 
 class Walk:
-    """One walk through a folder: what it passed over, and the folders that links have led to."""
+    """One walk through a folder.
+
+    Attributes:
+        ignored: number of names that were passed over as junk.
+        runs: number of run folders that were passed over.
+        entered: device and inode of the folders that links have led to.
+    """
 
     def __init__(self) -> None:
         self.ignored = 0
         self.runs = 0
         self.entered: set[tuple[int, int]] = set()
 
-    def folder(self, path: str, tree: Tree, depth: int = 0) -> Tree:
-        """Fills a tree with all that is in a folder, by name."""
+    def fill_tree(self, path: str, tree: Tree, depth: int = 0) -> Tree:
+        """Fills a tree with all that is in the folder at `path`, sorted by name, and returns it."""
         try:
             names = sorted(os.listdir(path))
         except OSError as error:
             problem = f"a folder that cannot be listed ({error.strerror})", "change its rights"
             tree.files.append(Entry(os.path.basename(path), path, 0, problem))
             return tree
-        kept = [name for name in names if not is_junk(name)]
-        if RUN_MARKER in kept and not any(map(is_image_name, kept)):  # who trains among the images leaves a run there
+        visible_names = [name for name in names if not is_junk(name)]
+        # A folder with a lock and no images is a run of somebody who trains among the images.
+        if RUN_MARKER in visible_names and not any(map(is_image_name, visible_names)):
             self.runs += 1
             return tree
-        self.ignored += len(names) - len(kept)
-        for name in kept:
-            place = os.path.join(path, name)
-            entry = self.entry(name, place, depth)
+        self.ignored += len(names) - len(visible_names)
+        for name in visible_names:
+            inner_path = os.path.join(path, name)
+            entry = self.entry(name, inner_path, depth)
             if entry is not None:
                 tree.files.append(entry)
                 continue
-            runs = self.runs
-            inside = self.folder(place, Tree(f"{tree.path}/{name}"), depth + 1)
-            if inside.files or inside.folders or self.runs == runs:  # a folder of runs and nothing else is no class
-                tree.folders[name] = inside
+            runs_before = self.runs
+            inner_tree = self.fill_tree(inner_path, Tree(f"{tree.path}/{name}"), depth + 1)
+            # A folder of runs and nothing else is not a class; an empty folder is one, without images.
+            if inner_tree.files or inner_tree.folders or self.runs == runs_before:
+                tree.folders[name] = inner_tree
         return tree
 
-    def entry(self, name: str, place: str, depth: int) -> Entry | None:
-        """What a name stands for: a file, a problem, or None for a folder to go into."""
+    def entry(self, name: str, path: str, depth: int) -> Entry | None:
+        """Returns the entry for a file or for a problem; None for a folder that is to be entered."""
         try:
-            found = os.stat(place)
+            status = os.stat(path)
         except OSError as error:
-            reason = "a link to nothing" if os.path.islink(place) else f"not to be had ({error.strerror})"
-            return Entry(name, place, 0, (reason, REMEDY_LARGE))
-        if stat.S_ISREG(found.st_mode):
-            return Entry(name, place, found.st_size, too_large(found.st_size), stamp=stamps.stamp(found))
-        if not stat.S_ISDIR(found.st_mode):
-            return Entry(name, place, 0, ("no regular file but a pipe, a socket or a device", REMEDY_LARGE))
+            reason = "a link to nothing" if os.path.islink(path) else f"not accessible ({error.strerror})"
+            return Entry(name, path, 0, (reason, REMEDY_LARGE))
+        if stat.S_ISREG(status.st_mode):
+            return Entry(name, path, status.st_size, too_large(status.st_size), stamp=stamps.stamp(status))
+        if not stat.S_ISDIR(status.st_mode):  # to open a pipe would wait forever, to read a device never end
+            return Entry(name, path, 0, ("not a regular file but a pipe, a socket or a device", REMEDY_LARGE))
         if is_image_name(name):
-            return Entry(name, place, 0, ("a folder with an image's name", "rename it or take it away"))
-        if depth >= DEEPEST or not self.enters(place, (found.st_dev, found.st_ino)):
-            return Entry(name, place, 0, ("a link to a folder that is read already", "take it away"))
+            return Entry(name, path, 0, ("a folder with an image's name", "rename it or take it away"))
+        if depth >= DEEPEST or not self.may_enter(path, (status.st_dev, status.st_ino)):
+            return Entry(name, path, 0, ("a link to a folder that is read already", "take it away"))
         return None
 
-    def enters(self, place: str, identity: tuple[int, int]) -> bool:
-        """Whether to go into a folder: a linked one only once, and never into one above the link."""
-        if not os.path.islink(place):
+    def may_enter(self, path: str, identity: tuple[int, int]) -> bool:
+        """Whether to enter a folder, and notes that a linked one is entered.
+
+        A linked folder is entered only once, and never where it lies above the link.
+        """
+        if not os.path.islink(path):
             return True
-        target = os.path.realpath(place)
-        above = os.path.commonpath([target, os.path.realpath(os.path.dirname(place))]) == target
-        if above or identity in self.entered:
+        target = os.path.realpath(path)
+        is_above_link = os.path.commonpath([target, os.path.realpath(os.path.dirname(path))]) == target
+        if is_above_link or identity in self.entered:
             return False
         self.entered.add(identity)
         return True
 
 
 def too_large(size: int) -> tuple[str, str] | None:
-    """The problem of a file that is too large to be an image."""
+    """Returns the problem and the remedy of a file that is too large to be an image; None for a smaller one."""
     return (f"{size:,} bytes, more than {MOST_BYTES:,}", "make it smaller") if size > MOST_BYTES else None
 
 
 def read_file(entry: Entry, most: int | None) -> bytes:
-    """Reads a file."""
+    """Reads the first `most` bytes of a file, or all of it where that is None.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
     refuse_problem(entry)
     try:
         with open(entry.path, "rb") as file:
-            return file.read(MOST_BYTES if most is None else most)
+            return file.read(MOST_BYTES if most is None else most)  # never more: it may have grown since
     except FileNotFoundError as error:
         raise UnreadableError("gone since it was listed", "put it back") from error
     except PermissionError as error:
         raise UnreadableError("no permission to read it", "change its rights") from error
     except OSError as error:
-        raise UnreadableError(f"not to be read ({error.strerror})") from error
+        raise UnreadableError(f"the system does not read it ({error.strerror})") from error
 
 
 def refuse_problem(entry: Entry) -> None:
-    """Raises the error for what is no file to open."""
+    """Refuses to open what has a problem.
+
+    Raises:
+        UnreadableError: with the entry's reason and remedy.
+    """
     if entry.problem is not None:
         raise UnreadableError(*entry.problem)
 
@@ -222,40 +246,46 @@ def refuse_problem(entry: Entry) -> None:
 
 
 def list_zip(path: str) -> Listing:
-    """Lists a zip; it stays open."""
+    """Lists a zip, which stays open.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
     try:
         stamp = stamps.stamp(os.stat(path))
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UserError(f"{path} cannot be opened as a zip archive ({error}); download it or pack it again") from error
     tree, ignored = Tree(path), 0
-    seen: set[tuple[str, ...]] = set()
+    listed_paths: set[tuple[str, ...]] = set()
     for member in sorted(archive.infolist(), key=lambda member: member.filename):
+        # Nothing is unpacked, so ".." is a folder's name like any other; some programs write backslashes.
         parts = tuple(part for part in member.filename.replace("\\", "/").split("/") if part not in ("", "."))
         if not parts or any(map(is_junk, parts)):
             ignored += 1
         elif member.is_dir():
             tree.subfolder(parts)
         else:
-            twice = ("twice in the archive", "pack it again") if parts in seen else None
-            place = "/".join((path, *parts))
-            entry = Entry(parts[-1], place, member.file_size, too_large(member.file_size) or twice, member, stamp)
+            problem = too_large(member.file_size)
+            if problem is None and parts in listed_paths:
+                problem = ("twice in the archive", "pack it again")
+            entry = Entry(parts[-1], "/".join((path, *parts)), member.file_size, problem, member, stamp)
             tree.subfolder(parts[:-1]).files.append(entry)
-            seen.add(parts)
-    return Listing(tree, ignored, reader_of(archive))
+            listed_paths.add(parts)
+    return Listing(tree, ignored, member_reader(archive))
 
 
-def reader_of(archive: zipfile.ZipFile) -> Callable[[Entry, int | None], bytes]:
-    """Reads members of a zip, one thread at a time: its handle has one position. Decoding goes on beside it."""
-    alone = threading.Lock()
+def member_reader(archive: zipfile.ZipFile) -> Callable[[Entry, int | None], bytes]:
+    """Returns the function that reads members of a zip, as `Listing.read`."""
+    lock = threading.Lock()  # the zip's handle has one position; only decoding goes on in other threads
 
-    def read(entry: Entry, most: int | None) -> bytes:
+    def read_member(entry: Entry, most: int | None) -> bytes:
         refuse_problem(entry)
         try:
-            with alone, archive.open(entry.member) as file:  # type: ignore[arg-type]
+            with lock, archive.open(entry.member) as file:  # type: ignore[arg-type]
                 return file.read(MOST_BYTES if most is None else most)
         except Exception as error:  # zipfile and its decompressors raise eight kinds over damaged bytes
-            said = " ".join(str(error).split())[:120] or type(error).__name__
-            raise UnreadableError(f"damaged in the archive ({said})", "pack it again") from error
+            cause = " ".join(str(error).split())[:LONGEST_CAUSE] or type(error).__name__
+            raise UnreadableError(f"damaged in the archive ({cause})", "pack it again") from error
 
-    return read
+    return read_member

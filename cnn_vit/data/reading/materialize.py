@@ -1,13 +1,15 @@
-"""From the parts of a source to splits that are read: one size, one number of colors, in memory where they fit.
+"""Turns the parts of a source into splits that are read: one size, one number of colors, in memory where they fit.
 
-Where `data.fit` is pad_batch images keep their own sizes (`sizes`), which their headers say before the first is read.
+Where `data.fit` is pad_batch the images keep their own sizes (`padding`), which their headers say before the first
+image is read.
 
-Images that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`); of more, each is
-looked at as closely as `data.check` says, and they are decoded when they are read; so are training images that boxes
-are cut out of (`crops`). What cannot be read is named before the first step; what turns out so later is named then.
+Images that fit in 512 MB are decoded at the start, in threads, and kept in the cache (`decoded`). Of more, each file is
+scanned as closely as `data.check` says, and decoded when it is read; so are training images that random boxes are cut
+out of (`crops`). Files that cannot be read are named before the first step; one that turns out so later is named then.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,35 +30,36 @@ from cnn_vit.errors import UserError
 MEMORY = 512 * 2**20  # bytes of decoded images, of all splits together
 
 Shape = tuple[int, int, int]
-Rows = Mapping[str, tuple[str, np.ndarray]]
+Selection = tuple[Part, np.ndarray]  # a part, and the indices (n,) of some of its images
 
 
 def make_splits(
-    found: SourceData,
-    rows: Rows,
+    source_data: SourceData,
+    split_indices: Mapping[str, tuple[str, np.ndarray]],
     *,
-    sides: tuple[int, int] | None,
+    image_size: Size | None,
     channels: int | None,
     fit: str,
-    crop: tuple[float, float] | None,
+    random_crop: tuple[float, float] | None,
     check: str,
-    verdicts: ScanCache,
+    scan_cache: ScanCache,
     workers: int,
     batch_size: int,
 ) -> tuple[dict[str, Split], Shape]:
-    """Makes the splits.
+    """Makes the splits of a data set.
 
     Args:
-        found: what the source gave.
-        rows: split -> part and indices of its examples.
-        sides: (height, width); None: as the images are.
+        source_data: what the source has.
+        split_indices: split -> name of its part, and the indices (n,) of its examples there.
+        image_size: (height, width) in pixels; None: as the images are.
         channels: 1 or 3; None: as the images are.
         fit: "crop", "stretch", "pad(GRAY)" or "pad_batch".
-        crop: shares of the area, least and most, of the boxes that training images are cut in; None: they are not.
-        check: how closely to look at images that are not decoded at the start: "auto", "all", "header", "none".
-        verdicts: what is known of the files.
-        workers: threads.
-        batch_size: images of a batch, which decides on the sizes of batches.
+        random_crop: least and largest share of the area of the boxes that training images are cut in; None: they are
+            not.
+        check: how closely to scan images that are not decoded at the start: "auto", "all", "header", "none".
+        scan_cache: what earlier scans have found; new outcomes are saved in it.
+        workers: number of threads.
+        batch_size: images of a batch; where images keep their own sizes, it decides on the sizes of batches.
 
     Returns:
         split -> `Split`, and the shape (H, W, C) of all images.
@@ -65,184 +68,230 @@ def make_splits(
         UserError: files that cannot be read, all in one sentence; images of several sizes and no size to bring
             them to.
     """
-    chosen = {split: (found.parts[part], at) for split, (part, at) in rows.items()}
-    count = sum(len(at) for _, at in chosen.values())
-    closely = checking.scan_level(check, count)
-    bad: list[UnreadableFile] = []
-    done = "none"
-    if sides is None or channels is None or fit == PAD_BATCH:
-        heads, bad, done = *scan_headers(chosen, "header", verdicts, workers), "header"
-        sides, channels = settle_size(heads, bad, count, sides, channels, fit)
-    shape = (*sides, channels)
-    later = {split: one for split, one in chosen.items() if crop and split == "train"}
-    kept = {split: one for split, one in chosen.items() if split not in later}
-    if sum(len(at) for _, at in kept.values()) * math.prod(shape) > MEMORY:
-        later, kept = chosen, {}
-    if later and closely not in ("none", done):
-        _, bad = scan_headers(later, closely, verdicts, workers)
-    verdicts.save()
-    now = {split: decoded_split(part, at, shape, fit, workers) for split, (part, at) in kept.items()}
-    wrong = [*bad, *(fault for _, wrong in now.values() for fault in wrong)]
-    unreadable.refuse_unreadable(list({fault.name: fault for fault in wrong}.values()), count)
-    ready = {split: lazy_split(part, at, shape, fit) for split, (part, at) in later.items()}
-    ready |= {split: one for split, (one, _) in now.items()}
-    if crop:
-        ready["train"] = croppable_split(ready["train"], *chosen["train"], shape, crop)
+    selections = {split: (source_data.parts[part], indices) for split, (part, indices) in split_indices.items()}
+    count = count_images(selections)
+    level = checking.scan_level(check, count)
+    scanned_level = "none"
+    unreadable_files: list[UnreadableFile] = []
+    if image_size is None or channels is None or fit == PAD_BATCH:
+        headers, unreadable_files = scan_selections(selections, "header", scan_cache, workers)
+        scanned_level = "header"
+        image_size, channels = settle_size(headers, unreadable_files, count, image_size, channels, fit)
+    shape = (*image_size, channels)
+
+    # Which splits are decoded when they are read, and which now. Boxes are cut out of the file's own pixels each time.
+    lazy = {split: selections[split] for split in selections if random_crop and split == "train"}
+    eager = {split: selections[split] for split in selections if split not in lazy}
+    if count_images(eager) * math.prod(shape) > MEMORY:
+        lazy, eager = selections, {}
+    if lazy and level not in ("none", scanned_level):  # decoding finds the unreadable files of the others
+        _, unreadable_files = scan_selections(lazy, level, scan_cache, workers)
+    scan_cache.save()
+
+    splits = {split: lazy_split(part, indices, shape, fit) for split, (part, indices) in lazy.items()}
+    for split, (part, indices) in eager.items():
+        splits[split], undecodable_files = decoded_split(part, indices, shape, fit, workers)
+        unreadable_files += undecodable_files
+    # A scan and the decoding may both have named a file; it counts once.
+    unreadable.refuse_unreadable(list({file.name: file for file in unreadable_files}.values()), count)
+
+    if random_crop:
+        splits["train"] = croppable_split(splits["train"], *selections["train"], shape, random_crop)
     if fit == PAD_BATCH:
-        own = {split: own_image_sizes(*one, sides, verdicts, workers) for split, one in chosen.items()}
-        sizes = choose_buckets(own["train"], sides, batch_size)
-        ready = {split: replace(one, padded_sizes=PaddedSizes(own[split], sizes)) for split, one in ready.items()}
-    return {split: ready[split] for split in chosen}, shape
+        splits = add_padded_sizes(splits, selections, image_size, scan_cache, workers, batch_size)
+    return {split: splits[split] for split in selections}, shape
 
 
-def lazy_split(part: Part, at: np.ndarray, shape: Shape, fit: str) -> Split:
-    """A split whose images are decoded when they are read."""
+def count_images(selections: Mapping[str, Selection]) -> int:
+    """Returns the number of images of some splits together."""
+    return sum(len(indices) for _, indices in selections.values())
+
+
+def lazy_split(part: Part, indices: np.ndarray, shape: Shape, fit: str) -> Split:
+    """Makes a split whose images are decoded when they are read."""
     if isinstance(part, PixelPart) and part.shape == shape:
-        return Split(part.labels[at], lambda rows: part.read(at[rows]), not part.is_generated)
+        return Split(part.labels[indices], lambda rows: part.read(indices[rows]), not part.is_generated)
 
-    def take(_: int, index: int) -> np.ndarray:
+    def read_one(_: int, index: int) -> np.ndarray:
         return read_image(part, index, shape, fit)
 
-    return Split(part.labels[at], lambda rows: read_images(part, at[rows], shape, take), False, names_of(part, at))
+    def read(rows: np.ndarray) -> np.ndarray:
+        return read_images(part, indices[rows], shape, read_one)
+
+    return Split(part.labels[indices], read, False, names_of(part, indices))
 
 
-def croppable_split(split: Split, part: Part, at: np.ndarray, shape: Shape, crop: tuple[float, float]) -> Split:
-    """The same, with random boxes cut out of its images when they are trained on."""
+def croppable_split(
+    split: Split, part: Part, indices: np.ndarray, shape: Shape, random_crop: tuple[float, float]
+) -> Split:
+    """Returns the same split with `read_crops`, which cuts random boxes out of its images when they are trained on."""
 
-    def cut(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        def take(row: int, index: int) -> np.ndarray:
-            place = functools.partial(crops.crop_box, numbers=numbers[row], min_area=crop[0], max_area=crop[1])
-            return read_crop_of(part, index, shape, place)
+    def read_crops(rows: np.ndarray, crop_numbers: np.ndarray) -> np.ndarray:  # (n,), (n, 4) -> (n, H, W, C)
+        def read_one(row: int, index: int) -> np.ndarray:
+            choose_box = functools.partial(
+                crops.crop_box, numbers=crop_numbers[row], min_area=random_crop[0], max_area=random_crop[1]
+            )
+            return read_crop_of(part, index, shape, choose_box)
 
-        return read_images(part, at[rows], shape, take)
+        return read_images(part, indices[rows], shape, read_one)
 
-    return replace(split, in_memory=False, read_crops=cut)
+    return replace(split, in_memory=False, read_crops=read_crops)
 
 
 def decoded_split(
-    part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
+    part: Part, indices: np.ndarray, shape: Shape, fit: str, workers: int
 ) -> tuple[Split, list[UnreadableFile]]:
-    """A split whose images are decoded now, and those that cannot be."""
+    """Makes a split whose images are decoded now; also returns the files that cannot be decoded."""
     if isinstance(part, PixelPart) and part.shape == shape and not part.is_generated:
-        return lazy_split(part, at, shape, fit), []
-    buffer = decoded.Buffer(part, at, shape, fit)
-    bad = [] if buffer.filled else decode_into(buffer.pixels, part, at, shape, fit, workers)
-    if not bad:
-        buffer.keep()
-    return Split(part.labels[at], buffer.pixels.__getitem__, True, names_of(part, at)), bad
+        return lazy_split(part, indices, shape, fit), []  # its images are pixels in memory already
+    buffer = decoded.Buffer(part, indices, shape, fit)
+    unreadable_files: list[UnreadableFile] = []
+    if not buffer.is_filled:
+        unreadable_files = decode_into(buffer.pixels, part, indices, shape, fit, workers)
+    if not unreadable_files:
+        buffer.save()
+    split = Split(part.labels[indices], buffer.pixels.__getitem__, True, names_of(part, indices))
+    return split, unreadable_files
 
 
 def decode_into(
-    pixels: np.ndarray, part: Part, at: np.ndarray, shape: Shape, fit: str, workers: int
+    pixels: np.ndarray, part: Part, indices: np.ndarray, shape: Shape, fit: str, workers: int
 ) -> list[UnreadableFile]:
-    """Decodes images into an array (N, H, W, C); those that cannot be are named."""
+    """Decodes images into an array (N, H, W, C), in threads; returns the files that cannot be decoded."""
 
-    def fill(some: range) -> list[UnreadableFile]:
+    def decode_rows(rows: range) -> list[UnreadableFile]:
         if isinstance(part, PixelPart) and part.shape == shape:
-            pixels[some.start : some.stop] = part.read(at[some.start : some.stop])
+            pixels[rows.start : rows.stop] = part.read(indices[rows.start : rows.stop])
             return []
-        bad = []
-        for row in some:
-            index = int(at[row])
+        unreadable_files = []
+        for row in rows:
+            index = int(indices[row])
             try:
                 pixels[row] = read_image(part, index, shape, fit)
             except UnreadableError as error:
-                bad.append(UnreadableFile(unreadable.path_of(part, index), index, error.bare()))
-        return bad
+                # Kept bare: the traceback would hold all bytes of the file in memory.
+                unreadable_files.append(UnreadableFile(unreadable.path_of(part, index), index, error.bare()))
+        return unreadable_files
 
-    return [fault for bad in map_ranges(fill, len(at), workers) for fault in bad]
+    return list(itertools.chain.from_iterable(map_ranges(decode_rows, len(indices), workers)))
 
 
-def names_of(part: Part, at: np.ndarray) -> Sequence[str] | None:
-    """Names of some images, where they have any."""
-    return None if part.names is None else [part.names[index] for index in at]
+def names_of(part: Part, indices: np.ndarray) -> Sequence[str] | None:
+    """Returns the names of some images; None where they have none."""
+    return None if part.names is None else [part.names[index] for index in indices]
 
 
 def read_images(
-    part: Part, indices: np.ndarray, shape: Shape, take: Callable[[int, int], np.ndarray]
+    part: Part, indices: np.ndarray, shape: Shape, read_one: Callable[[int, int], np.ndarray]
 ) -> np.ndarray:  # (n,) -> (n, H, W, C)
-    """Images as they are asked for, by (place among them, index) -> pixels."""
+    """Reads some images, each by `read_one(row of indices, index)`.
+
+    Raises:
+        UserError: an image turns out unreadable; it is named.
+    """
     pixels = np.empty((len(indices), *shape), np.uint8)
     for row, index in enumerate(indices.tolist()):
         try:
-            pixels[row] = take(row, index)
+            pixels[row] = read_one(row, index)
         except UnreadableError as error:
             raise UserError(str(UnreadableFile(unreadable.path_of(part, index), index, error))) from error
     return pixels
 
 
 def read_image(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H, W, C)
-    """An image in its final shape."""
+    """Reads an image in its final shape."""
     height, width, channels = shape
     if isinstance(part, PixelPart):
-        raw = images.to_channels(part.read(np.array([index]))[0], channels)
+        pixels = images.to_channels(part.read(np.array([index]))[0], channels)
     else:
         with read_whole(part, index) as content:
-            raw = images.decode(content, channels=channels)
-    return pad_bottom_right(images.fit_image(raw, (height, width), fit), (height, width))
+            pixels = images.decode(content, channels=channels)
+    return pad_bottom_right(images.fit_image(pixels, (height, width), fit), (height, width))
 
 
 def read_crop_of(
-    part: Part, index: int, shape: Shape, place: Callable[[int, int], crops.Box]
+    part: Part, index: int, shape: Shape, choose_box: Callable[[int, int], crops.Box]
 ) -> np.ndarray:  # -> (H, W, C)
-    """A box of an image in the final shape."""
+    """Reads a box of an image in the final shape; `choose_box(height, width)` says where it lies in the image."""
     height, width, channels = shape
     if isinstance(part, PixelPart):
-        raw = images.to_channels(part.read(np.array([index]))[0], channels)
-        return images.resize(raw, (height, width), place(*raw.shape[:2]))
+        pixels = images.to_channels(part.read(np.array([index]))[0], channels)
+        return images.resize(pixels, (height, width), choose_box(*pixels.shape[:2]))
     with read_whole(part, index) as content:
-        return crops.read_crop(content, (height, width), channels=channels, place=place)
+        return crops.read_crop(content, (height, width), channels=channels, place=choose_box)
 
 
-# Headers
+# Sizes from headers
 
 
-def scan_headers(
-    chosen: Mapping[str, tuple[Part, np.ndarray]], level: str, verdicts: ScanCache, workers: int
+def scan_selections(
+    selections: Mapping[str, Selection], level: str, scan_cache: ScanCache, workers: int
 ) -> tuple[set[Header], list[UnreadableFile]]:
-    """All that the headers say, each once, and what cannot be read."""
-    heads, bad = checking.scan_files(chosen.values(), level, verdicts, workers=workers)
-    return heads, [fault for wrong in bad for fault in wrong]
-
-
-def own_image_sizes(
-    part: Part, at: np.ndarray, most: Size, verdicts: ScanCache, workers: int
-) -> np.ndarray:  # (N,) -> (N, 2)
-    """Height and width of images that keep their own sizes, made smaller where they are larger than `most`; int32."""
-    if isinstance(part, PixelPart):
-        return np.tile(np.array(shrink_to_fit(part.shape[:2], most), np.int32), (len(at), 1))
-    looked = map_ranges(functools.partial(checking.scan_range, part, at, "header", verdicts), len(at), workers)
-    heads = [(index, found) for some in looked for index, found, _ in some]
-    right = [head for _, head in heads if isinstance(head, Header)]
-    bad = [
-        UnreadableFile(unreadable.path_of(part, at), at, error) for at, error in heads if not isinstance(error, Header)
-    ]
-    unreadable.refuse_unreadable(bad, len(at))
-    return np.array([shrink_to_fit((one.height, one.width), most) for one in right], np.int32).reshape(-1, 2)
+    """Scans the files of some splits; returns their different headers and the files that cannot be read."""
+    headers, unreadable_by_split = checking.scan_files(selections.values(), level, scan_cache, workers=workers)
+    return headers, list(itertools.chain.from_iterable(unreadable_by_split))
 
 
 def settle_size(
-    heads: set[Header],
-    bad: Sequence[UnreadableFile],
+    headers: set[Header],
+    unreadable_files: Sequence[UnreadableFile],
     count: int,
-    sides: tuple[int, int] | None,
+    image_size: Size | None,
     channels: int | None,
     fit: str,
-) -> tuple[tuple[int, int], int]:
-    """Size and channels, from the headers where they are unset; the size that holds all images that keep their own.
+) -> tuple[Size, int]:
+    """Returns the image size and the number of channels, from the headers where the settings leave them unset.
+
+    Where images keep their own sizes, the image size is the smallest that holds all of them.
 
     Raises:
-        UserError: there are several sizes.
+        UserError: there are several sizes, or there is no readable file among `count` images.
     """
-    if not heads:
-        unreadable.refuse_unreadable(bad, count)
-    sizes = sorted({(one.height, one.width) for one in heads})
-    if sides is None and fit == PAD_BATCH:
-        sides = max(height for height, _ in sizes), max(width for _, width in sizes)
-    if sides is None and len(sizes) > 1:
-        (low, narrow), (high, wide) = (tuple(end(side) for side in zip(*sizes, strict=True)) for end in (min, max))
+    if not headers:
+        unreadable.refuse_unreadable(unreadable_files, count)
+    sizes = sorted({(header.height, header.width) for header in headers})
+    heights, widths = [height for height, _ in sizes], [width for _, width in sizes]
+    if image_size is None and fit == PAD_BATCH:
+        image_size = max(heights), max(widths)
+    if image_size is None and len(sizes) > 1:
         raise UserError(
-            f"images have {len(sizes)} sizes, {low} to {high} pixels high and {narrow} to {wide} wide; set "
-            "data.image_size to the size to bring them to (--config.data.image_size=64)"
+            f"images have {len(sizes)} sizes, {min(heights)} to {max(heights)} pixels high and {min(widths)} to "
+            f"{max(widths)} wide; set data.image_size to the size to bring them to (--config.data.image_size=64)"
         )
-    return sides or sizes[0], channels or (3 if any(one.colored for one in heads) else 1)
+    if channels is None:
+        channels = 3 if any(header.colored for header in headers) else 1
+    return image_size or sizes[0], channels
+
+
+def add_padded_sizes(
+    splits: Mapping[str, Split],
+    selections: Mapping[str, Selection],
+    largest: Size,
+    scan_cache: ScanCache,
+    workers: int,
+    batch_size: int,
+) -> dict[str, Split]:
+    """Returns the splits with the sizes of their images, and with the padded sizes of batches that train chooses."""
+    image_sizes = {}
+    for split, (part, indices) in selections.items():
+        image_sizes[split] = read_image_sizes(part, indices, largest, scan_cache, workers)
+    buckets = choose_buckets(image_sizes["train"], largest, batch_size)
+    return {split: replace(splits[split], padded_sizes=PaddedSizes(image_sizes[split], buckets)) for split in splits}
+
+
+def read_image_sizes(
+    part: Part, indices: np.ndarray, largest: Size, scan_cache: ScanCache, workers: int
+) -> np.ndarray:  # (N,) -> (N, 2)
+    """Returns height and width of images that keep their own sizes, shrunk where larger than `largest`; int32.
+
+    Raises:
+        UserError: files that cannot be read.
+    """
+    if isinstance(part, PixelPart):
+        return np.tile(np.array(shrink_to_fit(part.shape[:2], largest), np.int32), (len(indices), 1))
+    scan = functools.partial(checking.scan_range, part, indices, "header", scan_cache)
+    scanned_files = itertools.chain.from_iterable(map_ranges(scan, len(indices), workers))
+    headers, unreadable_files = checking.remember_scan(part, scanned_files, "header", scan_cache)
+    unreadable.refuse_unreadable(unreadable_files, len(indices))
+    sizes = [shrink_to_fit((header.height, header.width), largest) for header in headers]
+    return np.array(sizes, np.int32).reshape(-1, 2)  # (0, 2) where there are none

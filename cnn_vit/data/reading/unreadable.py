@@ -1,4 +1,4 @@
-"""Files that cannot be read, by name: one sentence about them all, and a line for each."""
+"""Names files that cannot be read in an error: one sentence about all of them, and a line for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.errors import UserError
 
 NAMED = 5  # files that the sentence names
-LONGEST = 200  # characters of a name that an error shows
-AGAIN = "then give the same command again"
+MOST_REMEDIES = 3  # different remedies that the sentence names
+LONGEST_NAME = 200  # characters of a name that an error shows
+THEN_RERUN = "then give the same command again"
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class UnreadableFile:
     """A file that cannot be read.
 
     Attributes:
-        name: what errors call it.
-        index: its place in its part.
-        error: reason and remedy.
+        name: what errors call the file: its path, or "image 7" where it has none.
+        index: its index in its part.
+        error: the reason and the remedy.
     """
 
     name: str
@@ -31,34 +32,46 @@ class UnreadableFile:
 
 
 def path_of(part: Part, index: int) -> str:
-    """What an error calls an image."""
+    """Returns what an error calls an image: its printable path, or "image 7" where it has no file of its own."""
     return printable_name(part.where(index)) if isinstance(part, EncodedPart) else f"image {index}"
 
 
 def printable_name(name: str) -> str:
-    """A name as an error prints it: on one line, escaped, not too long."""
+    """Returns a name as an error prints it: on one line, escaped, and shortened where it is very long."""
     text = name if name.isprintable() else ascii(name)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 3 :]}"
+    if len(text) <= LONGEST_NAME:
+        return text
+    # Both ends tell most: the folder where the file lies, and the file's own name.
+    return f"{text[: LONGEST_NAME // 2]} ... {text[-LONGEST_NAME // 3 :]}"
 
 
-def summarize(faults: Sequence[UnreadableFile]) -> str:
-    """The first few, with reasons, and how many more."""
-    named = ", ".join(f"{fault.name} ({fault.error.reason})" for fault in faults[:NAMED])
-    return named + (f", and {len(faults) - NAMED:,} more" if len(faults) > NAMED else "")
+def summarize(unreadable_files: Sequence[UnreadableFile]) -> str:
+    """Names the first few files with the reasons, and says how many more there are."""
+    summary = ", ".join(f"{file.name} ({file.error.reason})" for file in unreadable_files[:NAMED])
+    if len(unreadable_files) > NAMED:
+        summary += f", and {len(unreadable_files) - NAMED:,} more"
+    return summary
 
 
-def refuse_unreadable(faults: Sequence[UnreadableFile], count: int) -> None:
-    """Names the files that cannot be read, of so many, in one sentence; where it leaves some out, all in its details.
+def refuse_unreadable(unreadable_files: Sequence[UnreadableFile], count: int) -> None:
+    """Refuses data with files that cannot be read.
+
+    One sentence names them. Where it has to leave some out, the error's details have a line for each of them.
+
+    Args:
+        unreadable_files: the files; with none of them nothing happens.
+        count: number of images among which they were found.
 
     Raises:
-        UserError: there are any.
+        UserError: there is at least one such file.
     """
-    if not faults:
+    if not unreadable_files:
         return
-    if len(faults) == 1:
-        raise UserError(f"{faults[0]}, {AGAIN}")
-    remedies = list(dict.fromkeys(fault.error.remedy for fault in faults))
+    if len(unreadable_files) == 1:
+        raise UserError(f"{unreadable_files[0]}, {THEN_RERUN}")
+    remedies = list(dict.fromkeys(file.error.remedy for file in unreadable_files))  # each once, in order
     raise UserError(
-        f"{len(faults):,} of {count:,} images cannot be read: {summarize(faults)}; {' or '.join(remedies[:3])}, {AGAIN}",
-        details=[str(fault) for fault in faults] if len(faults) > NAMED else (),
+        f"{len(unreadable_files):,} of {count:,} images cannot be read: {summarize(unreadable_files)}; "
+        f"{' or '.join(remedies[:MOST_REMEDIES])}, {THEN_RERUN}",
+        details=[str(file) for file in unreadable_files] if len(unreadable_files) > NAMED else (),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import noise, png
+from image_files import noise, png
 from PIL import Image
 
 from cnn_vit import data

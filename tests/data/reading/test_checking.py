@@ -1,10 +1,13 @@
-"""Files looked at before the first step: once each, remembered; and what is skipped is as though it were not there."""
+"""Image files are scanned once before the first step, and what was found is remembered.
+
+An unreadable file that is skipped is as if it were not there.
+"""
 
 import os
 
 import numpy as np
 import pytest
-from pictures import filled, noise, png, zipped
+from image_files import filled, noise, png, zipped
 
 from cnn_vit import data, files, settings
 from cnn_vit.data.decode import images
@@ -15,247 +18,273 @@ from cnn_vit.files import cache
 from cnn_vit.settings.keys import KEYS
 from cnn_vit.training import loop
 
-FOUR = {"train/cats": 6, "train/dogs": 6, "val/cats": 2, "val/dogs": 2}
+FOUR_FOLDERS = {"train/cats": 6, "train/dogs": 6, "val/cats": 2, "val/dogs": 2}
+FILES = 16  # in these folders together
+CUT = 3000  # bytes that are left of a file cut short: its header and some of its pixels
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path):
+def cache_folder(tmp_path):
+    """The folder of a cache of the test's own."""
     cache.configure(folder=tmp_path / "cache")
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The bytes of every image that Pillow is given, header or all."""
-    found, whole = [], images.use_image
-    monkeypatch.setattr(images, "use_image", lambda content, use: found.append(content) or whole(content, use))
-    return found
+    """The bytes of every image that Pillow opens, its header or all of it."""
+    contents, use_image = [], images.use_image
+
+    def record_and_use(content, use):
+        contents.append(content)
+        return use_image(content, use)
+
+    monkeypatch.setattr(images, "use_image", record_and_use)
+    return contents
 
 
-def loaded(path, **changes):
+@pytest.fixture
+def little_memory(monkeypatch):
+    """So little memory that images are decoded when they are read, and only scanned before."""
+    monkeypatch.setattr(materialize, "MEMORY", 100)
+
+
+def load_folder(path, **changes):
     return data.load({"name": "folder", "path": str(path), **changes})
 
 
-def every(dataset):
-    return {
-        f"{split}/{name}": pixels.tobytes()
-        for split, one in dataset.splits.items()
-        for name, pixels in zip(one.names, one.read(np.arange(len(one))), strict=True)
-    }
+def all_images(dataset):
+    """SPLIT/NAME -> the bytes of the pixels, of all images in their order."""
+    pixels_by_name = {}
+    for split_name, split in dataset.splits.items():
+        for name, pixels in zip(split.names, split.read(np.arange(len(split))), strict=True):
+            pixels_by_name[f"{split_name}/{name}"] = pixels.tobytes()
+    return pixels_by_name
 
 
-def spoiled(root, names, content=b"text"):
+def spoil(root, names, content=b"text"):
+    """Overwrites files with something that is not an image."""
     for name in names:
         (root / name).write_bytes(content)
 
 
-# Remembered
+def cut_short(path):
+    """Cuts a file behind its header."""
+    path.write_bytes(path.read_bytes()[:CUT])
 
 
-@pytest.mark.parametrize("packed", [False, True])
+# Scans are remembered
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
 @pytest.mark.parametrize("check", ["all", "header"])
-def test_a_second_start_opens_no_image_again_merely_to_look(tmp_path, monkeypatch, opened, check, packed):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    filled(tmp_path / "root", FOUR)
-    path = zipped(tmp_path / "root", tmp_path / "a.zip") if packed else tmp_path / "root"
-    first = loaded(path, check=check)
-    assert len(opened) == (16 if check == "header" else 32)  # all sizes first, then all of each
+@pytest.mark.usefixtures("little_memory")
+def test_a_second_start_opens_no_image_again_merely_to_scan_it(tmp_path, opened, check, as_zip):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    path = zipped(tmp_path / "root", tmp_path / "a.zip") if as_zip else tmp_path / "root"
+    first = load_folder(path, check=check)
+    assert len(opened) == (FILES if check == "header" else 2 * FILES)  # all sizes first, then all of each
     opened.clear()
-    second = loaded(path, check=check)
+    second = load_folder(path, check=check)
     assert not opened
     assert (second.fingerprint, second.image_shape) == (first.fingerprint, first.image_shape)
-    assert every(second) == every(first)
+    assert all_images(second) == all_images(first)
 
 
-def test_a_file_that_was_changed_is_looked_at_again_and_no_other(tmp_path, monkeypatch, opened):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    filled(tmp_path / "root", FOUR)
-    given = {"image_size": (6, 8), "channels": 3}
-    loaded(tmp_path / "root", **given)
-    changed = tmp_path / "root/val/dogs/001.png"
-    before = os.stat(changed)
-    content = bytearray(changed.read_bytes())
+@pytest.mark.usefixtures("little_memory")
+def test_a_file_that_was_changed_is_scanned_again_and_no_other(tmp_path, opened):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    changes = {"image_size": (6, 8), "channels": 3}
+    load_folder(tmp_path / "root", **changes)
+    changed_file = tmp_path / "root/val/dogs/001.png"
+    before = os.stat(changed_file)
+    content = bytearray(changed_file.read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
-    changed.write_bytes(content)
-    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # as some programs do
+    changed_file.write_bytes(content)
+    os.utime(changed_file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as some programs do
     opened.clear()
-    for again in range(2):
+    for start in range(2):
         with pytest.raises(UserError, match=r"val/dogs/001.png cannot be read: damaged"):
-            loaded(tmp_path / "root", **given)
-        assert opened == [bytes(content)], f"start {again}"  # the second start knows that as well
-    changed.write_bytes(png(noise(6, 8, 3)))
-    loaded(tmp_path / "root", **given)
+            load_folder(tmp_path / "root", **changes)
+        assert opened == [bytes(content)], f"start {start}"  # the second start remembers that as well
+    changed_file.write_bytes(png(noise(6, 8, 3)))
+    load_folder(tmp_path / "root", **changes)
     assert len(opened) == 2
 
 
-def test_a_header_that_was_read_is_no_image_that_was_decoded(tmp_path, monkeypatch, opened):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    filled(tmp_path / "root", FOUR, size=(40, 40))
-    cut = tmp_path / "root/train/cats/002.png"
-    cut.write_bytes(cut.read_bytes()[:3000])
-    assert loaded(tmp_path / "root", check="header").facts["counts"] == {"train": 12, "validation": 4}
+@pytest.mark.usefixtures("little_memory")
+def test_a_header_that_was_read_does_not_count_as_an_image_that_was_decoded(tmp_path, opened):
+    filled(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
+    cut_short(tmp_path / "root/train/cats/002.png")
+    assert load_folder(tmp_path / "root", check="header").facts["counts"] == {"train": 12, "validation": 4}
     with pytest.raises(UserError, match=r"train/cats/002.png cannot be read: damaged"):
-        loaded(tmp_path / "root", check="all")
+        load_folder(tmp_path / "root", check="all")
     opened.clear()
-    assert loaded(tmp_path / "root", check="header").facts["counts"] == {"train": 12, "validation": 4}
+    assert load_folder(tmp_path / "root", check="header").facts["counts"] == {"train": 12, "validation": 4}
     assert not opened
 
 
-def test_another_version_of_pillow_looks_again(tmp_path, monkeypatch, opened):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    filled(tmp_path / "root", FOUR)
-    loaded(tmp_path / "root")
+@pytest.mark.usefixtures("little_memory")
+def test_under_another_version_of_pillow_every_file_is_scanned_again(tmp_path, monkeypatch, opened):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    load_folder(tmp_path / "root")
     opened.clear()
     monkeypatch.setattr(scan_cache.PIL, "__version__", "99.0")
-    loaded(tmp_path / "root")
-    assert len(opened) == 32
+    load_folder(tmp_path / "root")
+    assert len(opened) == 2 * FILES
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4", None])
-def test_a_memory_that_is_none_is_written_anew(tmp_path, place, opened, content):
-    filled(tmp_path / "root", FOUR)
-    loaded(tmp_path / "root")
-    (path,) = (place / "verdicts").iterdir()
-    whole = path.read_bytes()
-    files.write_npz(path, {"key": np.zeros(3, np.uint64)}) if content is None else path.write_bytes(content)
+def test_a_scan_cache_that_cannot_be_read_is_written_anew(tmp_path, cache_folder, opened, content):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    load_folder(tmp_path / "root")
+    (path,) = (cache_folder / "verdicts").iterdir()
+    original = path.read_bytes()
+    if content is None:
+        files.write_npz(path, {"key": np.zeros(3, np.uint64)})
+    else:
+        path.write_bytes(content)
     opened.clear()
-    loaded(tmp_path / "root")
+    load_folder(tmp_path / "root")
     assert opened
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == original
 
 
-@pytest.mark.parametrize("kind", ["a file", "no home"])
-def test_without_a_cache_all_is_the_same(tmp_path, place, monkeypatch, kind):
-    filled(tmp_path / "root", FOUR)
-    monkeypatch.setattr(decoded, "LEAST", 0)
-    expected = loaded(tmp_path / "root")
-    if kind == "a file":
+@pytest.mark.parametrize("obstacle", ["a file", "no home"])
+def test_without_a_cache_all_is_the_same(tmp_path, monkeypatch, obstacle):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    monkeypatch.setattr(decoded, "LEAST_ENCODED", 0)
+    with_cache = load_folder(tmp_path / "root")
+    if obstacle == "a file":
         (tmp_path / "file").write_text("")
         cache.configure(folder=tmp_path / "file" / "deeper")
     else:
         cache.configure()
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    found = loaded(tmp_path / "root")
-    assert every(found) == every(expected)
-    assert found.facts == expected.facts
+    without_cache = load_folder(tmp_path / "root")
+    assert all_images(without_cache) == all_images(with_cache)
+    assert without_cache.facts == with_cache.facts
 
 
-def test_the_newest_are_remembered_where_there_are_too_many(place, monkeypatch):
-    monkeypatch.setattr(scan_cache, "MOST", 3)
-    for some in ("ab", "cd"):
-        memory = scan_cache.ScanCache("set")
-        for mark in some:
-            memory.put(mark, "all", images.Header(1, 2, True))
-        memory.save()
-    memory = scan_cache.ScanCache("set")
-    known = {mark for mark in "abcd" if memory.get(mark, "all")}
-    assert known >= set("cd")
-    assert len(known) == 3
+def test_the_newest_scans_are_remembered_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(scan_cache, "MOST_REMEMBERED", 3)
+    for file_versions in ("ab", "cd"):
+        scans = scan_cache.ScanCache("set")
+        for file_version in file_versions:
+            scans.put(file_version, "all", images.Header(1, 2, True))
+        scans.save()
+    scans = scan_cache.ScanCache("set")
+    remembered = {file_version for file_version in "abcd" if scans.get(file_version, "all")}
+    assert remembered >= set("cd")
+    assert len(remembered) == 3
 
 
-# Decoded images kept
+# Decoded images are kept
 
 
 @pytest.fixture
-def kept(place, monkeypatch):
-    """Keeps decoded images however few; the files it has."""
-    monkeypatch.setattr(decoded, "LEAST", 0)
-    return lambda: sorted((place / "decoded").iterdir())
+def kept_files(cache_folder, monkeypatch):
+    """Lets decoded images be kept however few they are; gives the function that lists their files."""
+    monkeypatch.setattr(decoded, "LEAST_ENCODED", 0)
+    return lambda: sorted((cache_folder / "decoded").iterdir())
 
 
-def test_a_second_start_does_not_decode_again(tmp_path, opened, kept):
-    filled(tmp_path / "root", FOUR)
-    first = loaded(tmp_path / "root", image_size=5)
+def test_a_second_start_does_not_decode_again(tmp_path, opened, kept_files):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    first = load_folder(tmp_path / "root", image_size=5)
     opened.clear()
-    second = loaded(tmp_path / "root", image_size=5)
+    second = load_folder(tmp_path / "root", image_size=5)
     assert not opened
-    assert every(second) == every(first)
-    assert len(kept()) == 2  # of train and of validation
+    assert all_images(second) == all_images(first)
+    assert len(kept_files()) == 2  # of train and of validation
 
 
 @pytest.mark.parametrize("changes", [{"image_size": 4}, {"channels": 1}, {"fit": "stretch"}, {"fit": "pad(3)"}])
-def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, kept, changes):
-    filled(tmp_path / "root", FOUR)
-    given = {"image_size": 5, "channels": 3}
-    loaded(tmp_path / "root", **given)
-    found = every(loaded(tmp_path / "root", **given | changes))
+@pytest.mark.usefixtures("kept_files")
+def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, changes):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    original = {"image_size": 5, "channels": 3}
+    load_folder(tmp_path / "root", **original)
+    changed_images = all_images(load_folder(tmp_path / "root", **original | changes))
     cache.configure(folder=tmp_path / "other")
-    assert found == every(loaded(tmp_path / "root", **given | changes))
+    assert changed_images == all_images(load_folder(tmp_path / "root", **original | changes))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer"])
-def test_kept_images_that_are_damaged_are_decoded_again(tmp_path, kept, opened, damage):
-    filled(tmp_path / "root", FOUR)
-    expected = every(loaded(tmp_path / "root", image_size=5))
-    for path in kept():
-        whole = path.read_bytes()
-        flipped = bytes([whole[0] ^ 1]) + whole[1:]
-        path.write_bytes({"flipped": flipped, "cut": whole[:-1], "longer": whole + b"\0"}[damage])
+def test_kept_images_that_are_damaged_are_decoded_again(tmp_path, kept_files, opened, damage):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    expected = all_images(load_folder(tmp_path / "root", image_size=5))
+    for path in kept_files():
+        content = path.read_bytes()
+        flipped = bytes([content[0] ^ 1]) + content[1:]
+        path.write_bytes({"flipped": flipped, "cut": content[:-1], "longer": content + b"\0"}[damage])
     opened.clear()
-    assert every(loaded(tmp_path / "root", image_size=5)) == expected
-    assert len(opened) == 16
+    assert all_images(load_folder(tmp_path / "root", image_size=5)) == expected
+    assert len(opened) == FILES
 
 
-def test_the_oldest_go_where_kept_images_grow_too_many(tmp_path, kept, monkeypatch):
-    filled(tmp_path / "root", FOUR)
-    loaded(tmp_path / "root", image_size=5)
-    sizes = [path.stat().st_size for path in kept()]
-    assert sum(sizes) == 16 * 75 + 2 * decoded.CHECK
-    oldest = kept()
+def test_the_oldest_are_removed_where_kept_images_grow_too_many(tmp_path, kept_files, monkeypatch):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    load_folder(tmp_path / "root", image_size=5)
+    sizes = [path.stat().st_size for path in kept_files()]
+    assert sum(sizes) == FILES * 75 + 2 * decoded.CHECKSUM_BYTES  # 5 x 5 pixels of three colors
+    oldest = kept_files()
     for path in oldest:
         os.utime(path, (1, 1))
-    monkeypatch.setattr(decoded, "MOST", sum(sizes) + 1)
-    loaded(tmp_path / "root", image_size=5, channels=3, fit="stretch")
-    assert not set(oldest) & set(kept())
-    assert len(kept()) == 2
+    monkeypatch.setattr(decoded, "MOST_KEPT", sum(sizes) + 1)
+    load_folder(tmp_path / "root", image_size=5, channels=3, fit="stretch")
+    assert not set(oldest) & set(kept_files())
+    assert len(kept_files()) == 2
 
 
-def test_nothing_is_kept_where_an_image_cannot_be_read_or_the_disk_is_nearly_full(tmp_path, place, kept, monkeypatch):
-    filled(tmp_path / "root", FOUR)
-    monkeypatch.setattr(decoded, "SPARED", 1e15)
-    loaded(tmp_path / "root", image_size=5)
-    assert not (place / "decoded").exists()
+@pytest.mark.usefixtures("kept_files")
+def test_nothing_is_kept_where_an_image_cannot_be_read_or_the_disk_is_nearly_full(tmp_path, cache_folder, monkeypatch):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    monkeypatch.setattr(decoded, "FREE_FACTOR", 1e15)
+    load_folder(tmp_path / "root", image_size=5)
+    assert not (cache_folder / "decoded").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(decoded, "LEAST", 0)
-    spoiled(tmp_path / "root", ["train/cats/000.png", "val/cats/000.png"])
+    monkeypatch.setattr(decoded, "LEAST_ENCODED", 0)
+    spoil(tmp_path / "root", ["train/cats/000.png", "val/cats/000.png"])
     with pytest.raises(UserError, match="2 of 16"):
-        loaded(tmp_path / "root", image_size=5)
-    assert not (place / "decoded").exists()
+        load_folder(tmp_path / "root", image_size=5)
+    assert not (cache_folder / "decoded").exists()
 
 
-# How closely
+# How closely files are scanned
 
 
-@pytest.mark.parametrize(("check", "few", "found"), [
+@pytest.mark.parametrize(("check", "most_decoded", "named_at"), [
     ("auto", 16, "start"), ("auto", 15, "read"), ("all", 0, "start"), ("header", 99, "read"), ("none", 99, "read"),
 ])  # fmt: skip
-def test_each_image_is_decoded_up_to_so_many_and_more_by_their_headers(tmp_path, monkeypatch, check, few, found):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    monkeypatch.setattr(checking, "FEW", few)
-    filled(tmp_path / "root", FOUR, size=(40, 40))
-    cut = tmp_path / "root/train/cats/002.png"
-    cut.write_bytes(cut.read_bytes()[:3000])
+@pytest.mark.usefixtures("little_memory")
+def test_up_to_some_number_each_image_is_decoded_and_of_more_the_headers_are_read(
+    tmp_path, monkeypatch, check, most_decoded, named_at
+):
+    monkeypatch.setattr(checking, "MOST_DECODED", most_decoded)
+    filled(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
+    cut_short(tmp_path / "root/train/cats/002.png")
     sentence = r"train/cats/002.png cannot be read: damaged \(image file is truncated.*\); replace it or take it away"
-    given = {"image_size": 8, "channels": 3, "check": check}
-    if found == "start":
+    changes = {"image_size": 8, "channels": 3, "check": check}
+    if named_at == "start":
         with pytest.raises(UserError, match=sentence):
-            loaded(tmp_path / "root", **given)
+            load_folder(tmp_path / "root", **changes)
     else:
         with pytest.raises(UserError, match=sentence):
-            loaded(tmp_path / "root", **given).splits["train"].read(np.arange(12))
+            load_folder(tmp_path / "root", **changes).splits["train"].read(np.arange(12))
 
 
-def test_up_to_50_000_images_are_decoded_and_more_are_looked_at_by_their_headers():
-    """The border that the setting's explanation names."""
+def test_up_to_50_000_images_are_decoded_and_of_more_the_headers_are_read():
+    """The limit that the setting's explanation names."""
     assert "all of it up to 50,000 files" in KEYS["data.check"].meaning
-    assert checking.FEW == 50_000
+    assert checking.MOST_DECODED == 50_000
     assert [checking.scan_level("auto", count) for count in (1, 50_000, 50_001)] == ["all", "all", "header"]
 
 
-def test_without_a_check_no_file_is_opened_to_look(tmp_path, monkeypatch, opened):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    filled(tmp_path / "root", FOUR)
-    loaded(tmp_path / "root", image_size=8, channels=3, check="none")
+@pytest.mark.usefixtures("little_memory")
+def test_without_a_check_no_file_is_opened_to_scan_it(tmp_path, opened):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    load_folder(tmp_path / "root", image_size=8, channels=3, check="none")
     assert not opened
 
 
@@ -271,101 +300,107 @@ def test_an_image_that_turns_out_broken_while_training_is_named_and_nothing_save
     """In the third batch, or at the evaluation after the sixth step; a run on mended data begins where that one was."""
     monkeypatch.setattr(materialize, "MEMORY", 0)  # so that images are decoded when they are read
     filled(tmp_path / "root", {"train/cats": 16, "train/dogs": 16, "val/cats": 4, "val/dogs": 4})
-    final = settings.load("configs/digits_mlp.py", [*TINY, f"data.path={tmp_path}/root"])
-    at = int(stream.order(32, final["seed"], np.array([20]))[0])  # of 32, cats first
-    name = f"train/{'dogs' if at >= 16 else 'cats'}/{at % 16:03}.png" if split == "train" else "val/dogs/002.png"
-    whole = (tmp_path / "root" / name).read_bytes()
-    spoiled(tmp_path / "root", [name], whole[: len(whole) // 2])
+    run_settings = settings.load("configs/digits_mlp.py", [*TINY, f"data.path={tmp_path}/root"])
+    index = int(stream.order(32, run_settings["seed"], np.array([20]))[0])  # of 32, cats first
+    name = "val/dogs/002.png"
+    if split == "train":
+        name = f"train/{'dogs' if index >= 16 else 'cats'}/{index % 16:03}.png"
+    content = (tmp_path / "root" / name).read_bytes()
+    spoil(tmp_path / "root", [name], content[: len(content) // 2])
     with pytest.raises(UserError) as caught:
-        loop.train(final, tmp_path / "run")
+        loop.train(run_settings, tmp_path / "run")
     assert type(caught.value) is UserError
     assert str(caught.value).startswith(f"{tmp_path}/root/{name} cannot be read: damaged (")
     assert str(caught.value).endswith("; replace it or take it away")
-    saved = sorted(int(path.name) for path in (tmp_path / "run/checkpoints").iterdir())
-    assert saved == ([1, 2] if split == "train" else [4, 5])
-    spoiled(tmp_path / "root", [name], whole)
-    result = loop.train(final, tmp_path / "mended", fork_from=tmp_path / "run")
-    assert (result["steps"], result["forked_from"]["step"]) == (6, saved[-1])
+    saved_steps = sorted(int(path.name) for path in (tmp_path / "run/checkpoints").iterdir())
+    assert saved_steps == ([1, 2] if split == "train" else [4, 5])
+    spoil(tmp_path / "root", [name], content)
+    summary = loop.train(run_settings, tmp_path / "mended", fork_from=tmp_path / "run")
+    assert (summary["steps"], summary["forked_from"]["step"]) == (6, saved_steps[-1])
 
 
-# Skipped
+# Unreadable files are skipped
 
 
 @pytest.mark.parametrize("memory", [100, 2**29])
 @pytest.mark.parametrize("layout", ["splits", "classes"])
 @pytest.mark.parametrize("workers", [0, 4])
-def test_what_is_skipped_is_as_though_it_were_not_there(tmp_path, monkeypatch, capsys, layout, memory, workers):
+def test_a_file_that_is_skipped_is_as_if_it_were_not_there(tmp_path, monkeypatch, capsys, layout, memory, workers):
     monkeypatch.setattr(materialize, "MEMORY", memory)
-    counts = FOUR if layout == "splits" else {"cats": 90, "dogs": 80}
-    names, first = sorted(filled(tmp_path / "root", counts))[1::3], next(iter(counts))
-    spoiled(tmp_path / "root", names[::2])
-    spoiled(tmp_path / "root", names[1::2], png(noise(6, 8, 3))[:90])
-    os.mkfifo(tmp_path / "root" / first / "pipe.png")
-    found = loaded(tmp_path / "root", on_bad_image="skip", workers=workers)
-    said = capsys.readouterr()
-    for name in (*names, f"{first}/pipe.png"):
+    counts = FOUR_FOLDERS if layout == "splits" else {"cats": 90, "dogs": 80}
+    spoiled_names = sorted(filled(tmp_path / "root", counts))[1::3]
+    first_folder = next(iter(counts))
+    spoil(tmp_path / "root", spoiled_names[::2])
+    spoil(tmp_path / "root", spoiled_names[1::2], png(noise(6, 8, 3))[:90])
+    os.mkfifo(tmp_path / "root" / first_folder / "pipe.png")
+    with_skipped = load_folder(tmp_path / "root", on_bad_image="skip", workers=workers)
+    printed = capsys.readouterr()
+    for name in (*spoiled_names, f"{first_folder}/pipe.png"):
         (tmp_path / "root" / name).unlink()
-    clean = loaded(tmp_path / "root")
-    assert found.fingerprint == clean.fingerprint
-    assert list(every(found).items()) == list(every(clean).items())
-    assert {**found.facts, "skipped": []} == clean.facts
-    assert len(found.facts["skipped"]) == len(names) + 1
-    wrong = {names[0]: "no image of a kind", names[1]: "damaged", f"{first}/pipe.png": "no regular file"}
-    for name, reason in wrong.items():
-        assert any(one.startswith(f"{tmp_path}/root/{name}: {reason}") for one in found.facts["skipped"])
-    assert said.err.startswith(f"{len(names) + 1} images are skipped: {tmp_path}/root/{first}/")
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1
+    without_files = load_folder(tmp_path / "root")
+    assert with_skipped.fingerprint == without_files.fingerprint
+    assert list(all_images(with_skipped).items()) == list(all_images(without_files).items())
+    assert {**with_skipped.facts, "skipped": []} == without_files.facts
+    skipped = with_skipped.facts["skipped"]
+    assert len(skipped) == len(spoiled_names) + 1
+    reasons = {spoiled_names[0]: "no image of a kind", spoiled_names[1]: "damaged"}
+    reasons[f"{first_folder}/pipe.png"] = "not a regular file"
+    for name, reason in reasons.items():
+        assert any(line.startswith(f"{tmp_path}/root/{name}: {reason}") for line in skipped)
+    assert printed.err.startswith(f"{len(spoiled_names) + 1} images are skipped: {tmp_path}/root/{first_folder}/")
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
 
 
-def test_what_is_skipped_depends_on_no_closer_look_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(materialize, "MEMORY", 100)
-    filled(tmp_path / "root", FOUR, size=(40, 40))
-    spoiled(tmp_path / "root", ["train/cats/000.png"])
-    cut = tmp_path / "root/train/cats/002.png"
-    cut.write_bytes(cut.read_bytes()[:3000])
-    seen = [loaded(tmp_path / "root", on_bad_image="skip", check=check) for check in ("header", "all", "header")]
-    assert [len(one.facts["skipped"]) for one in seen] == [1, 2, 1]
-    assert seen[0].fingerprint == seen[2].fingerprint != seen[1].fingerprint
+@pytest.mark.usefixtures("little_memory")
+def test_which_files_are_skipped_does_not_depend_on_a_closer_scan_before(tmp_path):
+    filled(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
+    spoil(tmp_path / "root", ["train/cats/000.png"])
+    cut_short(tmp_path / "root/train/cats/002.png")
+    loaded = []
+    for check in ("header", "all", "header"):
+        loaded.append(load_folder(tmp_path / "root", on_bad_image="skip", check=check))
+    assert [len(dataset.facts["skipped"]) for dataset in loaded] == [1, 2, 1]
+    assert loaded[0].fingerprint == loaded[2].fingerprint != loaded[1].fingerprint
 
 
-def test_whatever_the_slices_the_same_is_skipped(tmp_path):
+def test_whatever_the_slices_the_same_files_are_skipped(tmp_path):
     filled(tmp_path / "root", {"train/cats": 20, "train/dogs": 20})
-    spoiled(tmp_path / "root", ["train/cats/000.png", "train/dogs/003.png"])
-    whole = loaded(tmp_path / "root", on_bad_image="skip")
-    some = loaded(tmp_path / "root", on_bad_image="skip", train="train[:50%]", validation="train[50%:60%]")
-    assert whole.facts["skipped"] == some.facts["skipped"]
-    assert whole.fingerprint == some.fingerprint
-    assert some.facts["counts"] == {"train": 19, "validation": 4}
+    spoil(tmp_path / "root", ["train/cats/000.png", "train/dogs/003.png"])
+    whole = load_folder(tmp_path / "root", on_bad_image="skip")
+    sliced = load_folder(tmp_path / "root", on_bad_image="skip", train="train[:50%]", validation="train[50%:60%]")
+    assert whole.facts["skipped"] == sliced.facts["skipped"]
+    assert whole.fingerprint == sliced.fingerprint
+    assert sliced.facts["counts"] == {"train": 19, "validation": 4}
 
 
 def test_a_class_or_a_split_of_which_nothing_is_left_is_refused(tmp_path):
-    filled(tmp_path / "root", FOUR)
-    spoiled(tmp_path / "root", [f"train/cats/{at:03}.png" for at in range(6)])
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    spoil(tmp_path / "root", [f"train/cats/{number:03}.png" for number in range(6)])
     with pytest.raises(UserError, match="train has no image of cats without the 6 images that are skipped, of 2"):
-        loaded(tmp_path / "root", on_bad_image="skip")
-    spoiled(tmp_path / "root", [f"val/{name}/{at:03}.png" for name in ("cats", "dogs") for at in range(2)])
+        load_folder(tmp_path / "root", on_bad_image="skip")
+    for name in ("cats", "dogs"):
+        spoil(tmp_path / "root", [f"val/{name}/{number:03}.png" for number in range(2)])
     with pytest.raises(UserError, match=r"4 of 4 images cannot be read: .*/val/cats/000.png \(no image of a kind"):
-        loaded(tmp_path / "root", on_bad_image="skip")
+        load_folder(tmp_path / "root", on_bad_image="skip")
 
 
-def test_to_skip_without_looking_is_refused():
+def test_to_skip_without_scanning_is_refused():
     section = {"name": "folder", "path": "x", "on_bad_image": "skip", "check": "none"}
-    for use in (data.check, data.load):
+    for verb in (data.check, data.load):
         with pytest.raises(UserError, match=r"skips what data.check finds, which is none; set it to all or header"):
-            use(section)
+            verb(section)
 
 
-# Listed
+# Unreadable files are listed
 
 
-def test_all_that_cannot_be_read_is_in_the_details_where_the_sentence_leaves_some_out(tmp_path):
-    filled(tmp_path / "root", FOUR)
-    names = [f"train/cats/{at:03}.png" for at in range(6)]
-    spoiled(tmp_path / "root", names)
+def test_every_unreadable_file_is_in_the_details_where_the_sentence_leaves_some_out(tmp_path):
+    filled(tmp_path / "root", FOUR_FOLDERS)
+    names = [f"train/cats/{number:03}.png" for number in range(6)]
+    spoil(tmp_path / "root", names)
     with pytest.raises(UserError, match=r"6 of 16 images cannot be read: .*, and 1 more; replace it") as caught:
-        loaded(tmp_path / "root")
-    assert [line.partition(" cannot be read: ")[0] for line in caught.value.details] == [
-        f"{tmp_path}/root/{name}" for name in names
-    ]
+        load_folder(tmp_path / "root")
+    named = [line.partition(" cannot be read: ")[0] for line in caught.value.details]
+    assert named == [f"{tmp_path}/root/{name}" for name in names]
     assert all(line.endswith("; replace it or take it away") for line in caught.value.details)

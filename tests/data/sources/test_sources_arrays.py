@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import noise
+from image_files import noise
 from PIL import Image
 
 from cnn_vit import data

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import filled, noise, png, zipped
+from image_files import filled, noise, png, zipped
 
 from cnn_vit import data
 from cnn_vit.data.decode import images
@@ -355,9 +355,9 @@ def test_an_entry_that_is_not_a_regular_file_is_named_and_never_opened(tmp_path,
         load_dataset(tmp_path)
     for words in (
         "8 of 16 images cannot be read",
-        "fifo.png (no regular file but a pipe, a socket or a device)",
-        "zero.png (no regular file but",
-        "socket.png (no regular file but",
+        "fifo.png (not a regular file but a pipe, a socket or a device)",
+        "zero.png (not a regular file but",
+        "socket.png (not a regular file but",
         "dangling.png (a link to nothing)",
         "circle.png (a link to nothing)",
         "up (a link to a folder that is read already)",
@@ -433,7 +433,8 @@ def test_a_path_that_is_neither_folder_nor_zip_is_refused(tmp_path):
     check_refused(tmp_path / "a", "a is not there; data.path is a folder of images or a zip of one")
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 cut")
     check_refused(
-        tmp_path / "a.zip", "a.zip is no folder and no zip archive; data.path is a folder of images or a zip of one"
+        tmp_path / "a.zip",
+        "a.zip is neither a folder nor a zip archive; data.path is a folder of images or a zip of one",
     )
 
 
