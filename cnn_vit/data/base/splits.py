@@ -157,8 +157,8 @@ def stratified_order(labels: np.ndarray, names: Sequence[str] | None = None) -> 
     class_starts = np.cumsum(class_sizes) - class_sizes
     sorted_labels = labels[by_class]
     rank = np.arange(len(labels)) - class_starts[sorted_labels]  # inside the class
-    # Example `rank` of n in its class stands at the fraction (rank + 1/2) / n of the whole order. As one division of whole
-    # numbers, equal fractions are equal floats, so that ties go to the smaller label on every machine.
+    # Example `rank` of n in its class stands at the fraction (rank + 1/2) / n of the whole order. As one division of
+    # whole numbers, equal fractions are equal floats, so that ties go to the smaller label on every machine.
     place = (2 * rank + 1) / (2 * class_sizes[sorted_labels])
     return by_class[np.lexsort((sorted_labels, place))]
 
