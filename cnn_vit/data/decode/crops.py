@@ -83,9 +83,8 @@ def read_crop(
             reduction = next((factor for factor in REDUCTIONS if factor <= spare), 1)
         down, across = reduced_origin(header, reduction, orientation.exif_orientation(image))
         pixels = images.image_pixels(image, content, channels, reduction)
-        reduced_box = (left / reduction + across, top / reduction + down,
-                       right / reduction + across, bottom / reduction + down)  # fmt: skip
-        return images.resize(pixels, size, reduced_box)
+        part = left / reduction + across, top / reduction + down, right / reduction + across, bottom / reduction + down
+        return images.resize(pixels, size, part)
 
     return images.use_image(content, cut_box)
 

@@ -223,7 +223,7 @@ def is_colored(image: Image.Image) -> bool:
         return image.mode not in GRAY_MODES
     kind, raw = image.palette.getdata()
     levels = np.frombuffer(raw, np.uint8)
-    # RGB;L is all reds, all greens, all blues; RGB, BGRX ... are the colors one after the other, a letter for each byte.
+    # RGB;L is all reds, all greens, all blues; RGB, BGRX ... are the colors one after the other, a letter for a byte.
     colors = levels.reshape(3, -1).T if kind == "RGB;L" else levels.reshape(-1, len(kind))[:, :3]
     return bool((colors != colors[:, :1]).any())
 
