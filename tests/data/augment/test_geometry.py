@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from augmenting import MANY, changed, moments, noise
+from augmenting import MANY, augmented, mean_and_variance, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,7 +90,7 @@ def displacement(images):
 
 
 def test_pad_crop_reaches_every_whole_pixel_alike():
-    out, _ = changed(("pad_crop(1)",), dot(5))
+    out, _ = augmented(("pad_crop(1)",), dot(5))
     found, counts = np.unique(displacement(out), axis=0, return_counts=True)
     assert found.tolist() == [[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
     assert np.abs(counts - MANY / 9).max() < 5 * np.sqrt(MANY / 9)
@@ -98,11 +98,11 @@ def test_pad_crop_reaches_every_whole_pixel_alike():
 
 @pytest.mark.parametrize("text", ["shift(1.5)", "affine(0, 1.5, 0)"])
 def test_shifts_are_even_up_to_their_pixels_along_each_axis(text):
-    out, _ = changed((text,), dot(7))
+    out, _ = augmented((text,), dot(7))
     for moves in displacement(out).T:
         assert np.abs(moves).max() < 1.5 + 1e-4
         assert np.sum(np.abs(moves - np.round(moves)) > 0.1) > MANY / 2  # fractions of a pixel
-        np.testing.assert_allclose(moments(moves), (0, 1.5**2 / 3), atol=0.15)
+        np.testing.assert_allclose(mean_and_variance(moves), (0, 1.5**2 / 3), atol=0.15)
 
 
 def slopes():
@@ -120,36 +120,36 @@ def gradients(images):
 
 @pytest.mark.parametrize("text", ["rotate(30)", "affine(30, 0, 0)"])
 def test_turns_are_even_up_to_their_degrees_either_way(text):
-    out, _ = changed((text,), slopes())
+    out, _ = augmented((text,), slopes())
     along_y = gradients(out)[:, 0]
     np.testing.assert_allclose(np.linalg.norm(along_y, axis=1), 1, atol=1e-3)
     angles = np.rad2deg(np.arctan2(-along_y[:, 1], along_y[:, 0]))
     assert np.abs(angles).max() < 30 + 0.1
-    np.testing.assert_allclose(np.array(moments(angles)) / (30, 300), (0, 1), atol=0.1)
+    np.testing.assert_allclose(np.array(mean_and_variance(angles)) / (30, 300), (0, 1), atol=0.1)
 
 
 def test_sizes_change_by_a_factor_and_its_inverse_alike():
-    out, _ = changed(("affine(0, 0, scale=0.5)",), slopes())
+    out, _ = augmented(("affine(0, 0, scale=0.5)",), slopes())
     logs = -np.log(gradients(out)[:, 0, 0])
     assert np.abs(logs).max() < np.log(1.5) + 1e-3
-    np.testing.assert_allclose(moments(logs / np.log(1.5)), (0, 1 / 3), atol=0.07)
+    np.testing.assert_allclose(mean_and_variance(logs / np.log(1.5)), (0, 1 / 3), atol=0.07)
 
 
 def test_half_of_the_images_are_mirrored_and_mirrored_again_are_themselves():
     images = noise(MANY, 2, 5, 1)
-    out, _ = changed(("flip",), images)
+    out, _ = augmented(("flip",), images)
     mirrored = (np.round(out * 255) == images[:, :, ::-1]).all((1, 2, 3))
     same = (np.round(out * 255) == images).all((1, 2, 3))
     assert (mirrored ^ same).all()
     assert abs(mirrored.mean() - 0.5) < 0.1
-    again, _ = changed(("flip",), np.round(out * 255).astype(np.uint8))
+    again, _ = augmented(("flip",), np.round(out * 255).astype(np.uint8))
     np.testing.assert_allclose(again, images / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["resized_crop", "resized_crop(0.3, 0.5)"])
 def test_a_crop_has_the_area_the_ratio_and_the_place_it_says(text):
     (low, high), (height, width) = augment.operation_numbers((text,))[0], (16, 12)
-    out, _ = changed((text,), slopes())
+    out, _ = augmented((text,), slopes())
     steps = gradients(out)
     tall, wide = steps[:, 0, 0] * height, steps[:, 1, 1] * width  # of the box, in pixels
     area, ratio = tall * wide / (height * width), wide / tall
@@ -164,10 +164,10 @@ def test_a_crop_has_the_area_the_ratio_and_the_place_it_says(text):
 
 
 def test_a_crop_of_one_color_is_that_color():
-    out, _ = changed(("resized_crop",), np.full((8, 16, 12, 3), 77, np.uint8))
+    out, _ = augmented(("resized_crop",), np.full((8, 16, 12, 3), 77, np.uint8))
     np.testing.assert_allclose(out, 77 / 255, atol=1e-6)
 
 
 def test_a_crop_of_a_long_image_stays_inside_it():
-    out, _ = changed(("resized_crop(1, 1)",), np.full((4, 4, 20, 1), 255, np.uint8))
+    out, _ = augmented(("resized_crop(1, 1)",), np.full((4, 4, 20, 1), 255, np.uint8))
     np.testing.assert_allclose(out, 1, atol=1e-6)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from augmenting import MANY, changed, moments
+from augmenting import MANY, augmented, mean_and_variance
 
 from cnn_vit.data.augment import mix
 
@@ -31,7 +31,7 @@ def test_mixup_of_weight_one_is_the_identity_and_of_weight_zero_the_partner():
 @pytest.mark.parametrize("text", ["mixup(1)", "cutmix(1)"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_soft_labels_carry_exactly_the_pixels_share(text, seed):
-    out, target = changed((text,), leveled(), seed=seed)
+    out, target = augmented((text,), leveled(), seed=seed)
     np.testing.assert_allclose(out.mean((1, 2, 3)), target @ (25 * np.arange(10) / 255), atol=1e-6)
     np.testing.assert_allclose(target.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(target.sum(0), 1, atol=1e-6)  # a permutation: every image goes once as partner
@@ -41,7 +41,7 @@ def test_soft_labels_carry_exactly_the_pixels_share(text, seed):
 
 
 def test_cutmix_pastes_one_rectangle_whole_pixels_of_the_partner():
-    out, target = changed(("cutmix(1)",), leveled(), seed=1)
+    out, target = augmented(("cutmix(1)",), leveled(), seed=1)
     grays = np.round(out[..., 0] * 255 / 25)
     np.testing.assert_allclose(out[..., 0] * 255 / 25, grays, atol=1e-4)
     foreign = grays != np.arange(10)[:, None, None]
@@ -73,7 +73,7 @@ def weights(alpha):
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
 def test_weights_have_the_moments_of_the_beta_distribution(alpha):
-    np.testing.assert_allclose(moments(weights(alpha)), (0.5, 1 / (4 * (2 * alpha + 1))), atol=0.03)
+    np.testing.assert_allclose(mean_and_variance(weights(alpha)), (0.5, 1 / (4 * (2 * alpha + 1))), atol=0.03)
 
 
 def test_the_smallest_strengths_give_a_number():

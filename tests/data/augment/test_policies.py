@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from augmenting import MANY, changed, noise
+from augmenting import MANY, augmented, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
@@ -192,7 +192,7 @@ def test_both_lists_are_the_fourteen_of_the_papers():
 def test_each_operation_comes_as_often_as_any():
     """An image on which the fourteen differ: each row's result is that of exactly one of them."""
     image = picture(3, seed=4)
-    out, _ = changed(("randaugment(1, 9)",), np.repeat(image[None], MANY, 0))
+    out, _ = augmented(("randaugment(1, 9)",), np.repeat(image[None], MANY, 0))
     results = {
         (name, sign): one(name, image, sign * 0.9)
         for name in policies.CHANGES
@@ -211,7 +211,7 @@ def test_each_operation_comes_as_often_as_any():
 
 def test_trivialaugment_draws_any_of_31_strengths():
     image = np.full((3, 3, 1), 100, np.uint8)
-    out, _ = changed(("trivialaugment",), np.repeat(image[None], 3 * MANY, 0))
+    out, _ = augmented(("trivialaugment",), np.repeat(image[None], 3 * MANY, 0))
     bright = {round(float(v), 2) for v in 255 * out[:, 1, 1, 0]}
     steps = {round(100 * (1 + sign * 0.99 * step / 30), 2) for step in range(31) for sign in (-1, 1)}
     seen = {value for value in bright if any(abs(value - step) < 0.02 for step in steps)}
