@@ -1,4 +1,6 @@
-"""Where each random change puts the pixels, against NumPy or hand arithmetic."""
+"""Where each operation puts the pixels, against NumPy or hand arithmetic."""
+
+import itertools
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ def _strict():
         yield
 
 
-def displaced(image, down, right):
+def roll_with_zeros(image, down, right):
     """np.roll, with zeros where pixels came around."""
     height, width, _ = image.shape
     out = np.roll(image, (down, right), (0, 1))
@@ -31,18 +33,17 @@ def displaced(image, down, right):
 @given(down=st.integers(-8, 8), right=st.integers(-8, 8))
 def test_a_move_by_whole_pixels_is_numpys_roll_with_zeros(down, right):
     image = np.float32(noise(5, 7, 2)) / np.float32(255)
-    np.testing.assert_array_equal(jax.jit(geometry.roll)(image, down, right), displaced(image, down, right))
+    np.testing.assert_array_equal(jax.jit(geometry.roll)(image, down, right), roll_with_zeros(image, down, right))
     moved = jax.jit(geometry.transform)(image, down=float(down), right=float(right))
-    np.testing.assert_allclose(moved, displaced(image, down, right), atol=1e-6)
+    np.testing.assert_allclose(moved, roll_with_zeros(image, down, right), atol=1e-6)
 
 
 def tent_products(image, y, x):
     """The same reading as two products with tent weights, in float64: (Y, X, H) by (H, W, C) by (Y, X, W)."""
-    rows, columns = (
-        np.maximum(0, 1 - np.abs(place[..., None] - np.arange(size)))
-        for place, size in zip((y, x), image.shape, strict=False)
-    )
-    return np.einsum("yxi,ijc,yxj->yxc", rows, np.float64(image), columns)
+    height, width, _ = image.shape
+    row_weights = np.maximum(0, 1 - np.abs(y[..., None] - np.arange(height)))
+    column_weights = np.maximum(0, 1 - np.abs(x[..., None] - np.arange(width)))
+    return np.einsum("yxi,ijc,yxj->yxc", row_weights, np.float64(image), column_weights)
 
 
 @few
@@ -52,7 +53,7 @@ def tent_products(image, y, x):
     down=st.floats(-3, 3),
     right=st.floats(-3, 3),
 )
-def test_a_warp_is_two_products_with_tent_weights(angle, scale, down, right):
+def test_a_transform_is_two_products_with_tent_weights(angle, scale, down, right):
     image = np.float32(noise(6, 9, 3)) / np.float32(255)
     center = np.array([2.5, 4.0])
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # (y, x), y downwards
@@ -64,9 +65,9 @@ def test_a_warp_is_two_products_with_tent_weights(angle, scale, down, right):
 
 def test_a_quarter_turn_is_rot90_and_a_half_turn_reverses_both_axes():
     square, oblong = np.float32(noise(6, 6, 3)) / 255, np.float32(noise(4, 7, 1)) / 255
-    turned = jax.jit(geometry.transform)
-    np.testing.assert_allclose(turned(square, angle=np.pi / 2), np.rot90(square), atol=1e-5)
-    np.testing.assert_allclose(turned(oblong, angle=np.pi), oblong[::-1, ::-1], atol=1e-5)
+    transform = jax.jit(geometry.transform)
+    np.testing.assert_allclose(transform(square, angle=np.pi / 2), np.rot90(square), atol=1e-5)
+    np.testing.assert_allclose(transform(oblong, angle=np.pi), oblong[::-1, ::-1], atol=1e-5)
 
 
 def test_an_image_enlarged_by_two_shows_every_pixel_half_a_pixel_nearer():
@@ -83,7 +84,7 @@ def dot(size):
 
 
 def displacement(images):
-    """Center of mass against the middle pixel, in pixels, (B, 2). Bilinear reading moves it exactly."""
+    """Center of mass (y, x) from the middle pixel, in pixels, (B, 2). Bilinear reading moves it exactly."""
     places = np.arange(images.shape[1]) - images.shape[1] // 2
     mass = images[..., 0].sum((1, 2))
     return np.stack([(images[..., 0].sum(axis) * places).sum(1) / mass for axis in (2, 1)], 1)
@@ -91,8 +92,8 @@ def displacement(images):
 
 def test_pad_crop_reaches_every_whole_pixel_alike():
     out, _ = augmented(("pad_crop(1)",), dot(5))
-    found, counts = np.unique(displacement(out), axis=0, return_counts=True)
-    assert found.tolist() == [[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    moves, counts = np.unique(displacement(out), axis=0, return_counts=True)
+    assert moves.tolist() == [list(move) for move in itertools.product((-1, 0, 1), repeat=2)]
     assert np.abs(counts - MANY / 9).max() < 5 * np.sqrt(MANY / 9)
 
 
@@ -112,7 +113,7 @@ def slopes():
 
 
 def gradients(images):
-    """Rows and columns of the source per pixel, at the middle: [d row, d column] along y, then along x; (B, 2, 2)."""
+    """Steps in the source for each pixel, at the middle: [d row, d column] along y, then along x; (B, 2, 2)."""
     places = images * 255 / 8
     middle = places[:, 7:9, 5:7]
     return np.stack([middle[:, 1, 0] - middle[:, 0, 0], middle[:, 0, 1] - middle[:, 0, 0]], 1)
@@ -151,16 +152,17 @@ def test_a_crop_has_the_area_the_ratio_and_the_place_it_says(text):
     (low, high), (height, width) = augment.operation_numbers((text,))[0], (16, 12)
     out, _ = augmented((text,), slopes())
     steps = gradients(out)
-    tall, wide = steps[:, 0, 0] * height, steps[:, 1, 1] * width  # of the box, in pixels
-    area, ratio = tall * wide / (height * width), wide / tall
+    box_height, box_width = steps[:, 0, 0] * height, steps[:, 1, 1] * width  # in pixels
+    area, ratio = box_height * box_width / (height * width), box_width / box_height
     assert low - 1e-3 < area.min() < low + 0.1
     assert high - 0.1 < area.max() < high + 1e-3
     np.testing.assert_allclose(area.mean(), (low + high) / 2, atol=0.05)
     assert 3 / 4 - 2e-3 < ratio.min() < 0.85
     assert 1.1 < ratio.max() < 4 / 3 + 2e-3
     middle = (out[:, 7:9, 5:7] * 255 / 8).mean((1, 2)) + 0.5  # of the box, from the image's edge
-    assert (middle - np.stack([tall, wide], 1) / 2).min() > -2e-2
-    assert (middle + np.stack([tall, wide], 1) / 2 - [height, width]).max() < 2e-2
+    half = np.stack([box_height, box_width], 1) / 2
+    assert (middle - half).min() > -2e-2
+    assert (middle + half - [height, width]).max() < 2e-2
 
 
 def test_a_crop_of_one_color_is_that_color():
