@@ -137,6 +137,7 @@ def build_augmentation(operations: Sequence[str], num_classes: int) -> Callable:
     chosen = [OPERATIONS[name] for name in operation_names(operations)]
 
     def augment(images, labels, row_keys, mix_key, numbers, mask=None):
+        # Floats from here to the end: operations that follow one another do not round in between.
         images = images.astype(jnp.float32) / 255
         target = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
         for place, (operation, strengths) in enumerate(zip(chosen, numbers, strict=True)):
@@ -219,6 +220,7 @@ def parse_operation(text: str) -> tuple[str, list[float]]:
     name, in_brackets = match[1], match[2] or ""
     if name not in OPERATIONS:
         raise unknown("operation of data.augment", name, OPERATIONS)
+    # In the order of the signature, which writing over defaults does not change.
     values = {number.name: float(number.default) for number in OPERATIONS[name].numbers}
     if in_brackets.strip():
         values |= parse_numbers(text, name, in_brackets.split(","))

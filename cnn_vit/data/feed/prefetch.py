@@ -112,6 +112,7 @@ class Batch:
     def assemble(self) -> dict[str, np.ndarray]:
         """Puts the parts together and adds labels, weights and indices."""
         index = self.rows.examples
+        # A single part is not copied: `read` gave an array that nobody else holds.
         image = self.images[0] if len(self.images) == 1 else np.concatenate(self.images)
         missing = len(index) - len(image)
         if missing:

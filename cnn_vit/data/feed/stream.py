@@ -66,6 +66,7 @@ def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
     low += low % 2  # shifting an even number of values is an odd permutation: else all would be even
     high = -(-n // low)
     digits = np.uint64(high), np.uint64(low)
+    # The network permutes high * low values, a few more than n: walking on from those outside stays a permutation.
     examples = feistel_pass((positions.ravel() % n).astype(np.uint64), keys, *digits)
     outside = np.flatnonzero(examples >= np.uint64(n))
     while len(outside):
@@ -151,6 +152,7 @@ def training_rows(
     of all hosts decide on the size of the batch.
     """
     padded_sizes = split.padded_sizes
+    # All rows of the global batch are looked up only where the images of other hosts matter.
     looked_up = row_numbers if padded_sizes is None else np.arange(batch_size)
     orders = update_orders(len(split), seed, looked_up, batch_size, first, last)
     for update, examples in enumerate(orders, first):
