@@ -1,1 +1,1 @@
-"""What all rooms of `data` share: parts, splits, padding, threads. It imports none of the others."""
+"""What all rooms of `data` share: parts, splits, padded sizes, threads. It imports none of the other rooms."""

@@ -1,9 +1,11 @@
-"""Images of several sizes in one data set, none cropped, and the few sizes that their batches have (`pad_batch`).
+"""Images of several sizes in one data set, none of them cropped: the padded sizes that their batches have.
 
-An image lies in the top left corner of black and a mask says which pixels are its own. Each batch has the smallest, of
-at most eight sizes fixed at the start, that holds all its images; a size that comes up compiles the step once more.
-The largest is the image size and holds every image, as larger ones are made smaller. The others are chosen for what
-batches of this size need: of 128 photos, upright and not, nearly all need the largest.
+This file serves `data.fit=pad_batch`. Each image has its own size and stands in the top left corner of a larger canvas,
+which is black elsewhere; a mask says which pixels of the canvas belong to the image. A bucket is one padded size. Each
+batch has the smallest bucket that holds all its images; there are at most eight, fixed when the data is read, and the
+first batch of each compiles the step once more. The largest bucket is the image size and holds every image, because
+larger images are shrunk. The others are chosen for what batches of this size need: of 128 photos, some upright and some
+not, nearly every batch needs the largest.
 """
 
 from collections.abc import Sequence
@@ -11,100 +13,114 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PAD_BATCH = "pad_batch"  # the `data.fit` that leaves images their own sizes
-MOST = 8  # sizes
-STEP = 8  # pixels: sides of all but the largest are multiples
-DRAWN = 256  # batches that are looked at for what they need
-FEW = 1024  # images by themselves, and most of a batch, that are looked at
-JUDGED = 1 / 30  # an image judged against one learned from: a tenth as many, and without the way back
-WORTH = 0.01  # share of all padded pixels that a further size must save, for its compilation
+PAD_BATCH = "pad_batch"  # the value of `data.fit` that leaves images their own sizes
+MOST_BUCKETS = 8
+BUCKET_STEP = 8  # pixels; the sides of every bucket but the largest are multiples of it
+SAMPLED_BATCHES = 256  # batches drawn to see which sizes they need
+MOST_SAMPLED = 1024  # single images looked at, and images drawn for one sampled batch, at most
+EVALUATION_COST = 1 / 30  # of an image, over that of training on one: a tenth as many images, no backward pass
+LEAST_SAVING = 0.01  # share of all padded pixels that a further bucket must save to be worth its compilation
 
 Size = tuple[int, int]  # (height, width) in pixels
 
 
 @dataclass(frozen=True)
 class PaddedSizes:
-    """What of the images of a split is image.
+    """The sizes of a split's images, and the padded sizes that its batches may have.
 
     Attributes:
-        image_sizes: (N, 2) int32, height and width of each image, in the top left corner of what is read.
-        buckets: of batches, by their area; the last holds every image.
+        image_sizes: (N, 2) int32, height and width of each image, which stands in the top left corner of what is read.
+        buckets: the padded sizes of batches, ordered by their area; the last one holds every image.
     """
 
     image_sizes: np.ndarray
     buckets: tuple[Size, ...]
 
     def bucket_for(self, examples: np.ndarray) -> Size:
-        """The smallest size that holds all these images, (n,) indices."""
-        return self.buckets[int(first_bucket_that_fits(self.buckets, self.image_sizes[examples].max(0)[None])[0])]
+        """Returns the smallest bucket that holds all images of these examples, (n,) indices."""
+        largest_sides = self.image_sizes[examples].max(axis=0, keepdims=True)  # (1, 2)
+        (bucket,) = first_bucket_that_fits(self.buckets, largest_sides)
+        return self.buckets[bucket]
 
     def mask(self, examples: np.ndarray, size: Size) -> np.ndarray:  # (n,) -> (n, H, W)
-        """True on the pixels of each image in an image of a size."""
-        rows, columns = (np.arange(side) < self.image_sizes[examples, axis, None] for axis, side in enumerate(size))
+        """Returns a mask that is True on each image's own pixels in a canvas of this (height, width)."""
+        heights = self.image_sizes[examples, 0]
+        widths = self.image_sizes[examples, 1]
+        rows = np.arange(size[0]) < heights[:, None]  # (n, H)
+        columns = np.arange(size[1]) < widths[:, None]  # (n, W)
         return rows[:, :, None] & columns[:, None, :]
 
     def small_first_order(self) -> np.ndarray:
-        """All examples (N,) int64, those of small sizes first: batches in this order have little padding."""
+        """Returns all examples, (N,) int64, those of small buckets first: batches in this order have little padding."""
         return np.argsort(first_bucket_that_fits(self.buckets, self.image_sizes), kind="stable")
 
     def select(self, positions: np.ndarray) -> "PaddedSizes":
-        """Of the examples at these positions."""
+        """Returns the sizes of the examples at these positions, with the same buckets."""
         return PaddedSizes(self.image_sizes[positions], self.buckets)
 
 
-def shrink_to_fit(own: Size, most: Size) -> Size:
-    """(height, width) of an image that is made smaller, in its proportions, where it is larger than `most`."""
-    scale = min(1, most[0] / own[0], most[1] / own[1])
-    return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
+def shrink_to_fit(image_size: Size, largest: Size) -> Size:
+    """Returns the (height, width) of an image after it is shrunk in proportion to fit `largest`; it never grows."""
+    scale = min(1, largest[0] / image_size[0], largest[1] / image_size[1])
+    return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
 
 
 def pad_bottom_right(pixels: np.ndarray, size: Size) -> np.ndarray:  # (h, w, C) -> (height, width, C)
-    """An image in the top left corner of black."""
+    """Puts an image into the top left corner of a black canvas of this (height, width)."""
     if pixels.shape[:2] == size:
         return pixels
-    found = np.zeros((*size, pixels.shape[-1]), pixels.dtype)
-    found[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return found
+    canvas = np.zeros((*size, pixels.shape[-1]), pixels.dtype)
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return canvas
 
 
-def first_bucket_that_fits(sizes: Sequence[Size], sides: np.ndarray) -> np.ndarray:  # (n, 2) -> (n,)
-    """Which is the first size that holds each of these sides; some size does."""
-    holds = np.all(np.asarray(sizes)[None] >= sides[:, None], axis=-1)  # (n, sizes)
-    return holds.argmax(1)
+def first_bucket_that_fits(buckets: Sequence[Size], image_sizes: np.ndarray) -> np.ndarray:  # (n, 2) -> (n,)
+    """Returns, for each image size, the index of the first bucket that holds it; some bucket must."""
+    fits = np.all(np.asarray(buckets)[None] >= image_sizes[:, None], axis=-1)  # (n, buckets)
+    return fits.argmax(1)  # of booleans: the first True
 
 
-def choose_buckets(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, ...]:
-    """The sizes for batches of images, one after the other the one that saves the most padding.
+def choose_buckets(image_sizes: np.ndarray, largest: Size, batch_size: int) -> tuple[Size, ...]:
+    """Chooses the padded sizes of batches greedily: in each turn the one that saves the most padded pixels.
 
     Args:
-        sides: (N, 2), height and width of each image trained on.
-        largest: the size that holds everything.
-        batch_size: images of a batch; which, is drawn here, always alike.
+        image_sizes: (N, 2), height and width of each training image.
+        largest: the (height, width) that holds every image.
+        batch_size: images of a batch; which images those are is drawn here, always the same.
 
     Returns:
-        At most eight sizes by their area, the last of which is `largest`.
+        At most eight buckets ordered by their area, the last of which is `largest`.
     """
-    needs, weights = candidate_sizes(sides, largest, batch_size)
-    found, holds = [largest], np.all(needs[:, None] >= needs[None], axis=-1)  # (candidates, needs)
+    needs, weights = candidate_sizes(image_sizes, largest, batch_size)
+    # Any needed size may become a bucket: holds[i, j] says whether size i as a bucket would hold size j as a need.
+    holds = np.all(needs[:, None] >= needs[None], axis=-1)  # (candidates, needs)
     areas = needs.prod(1, dtype=np.int64)
-    taken = np.full(len(needs), largest[0] * largest[1], np.int64)
-    while len(found) < MOST:
-        saved = (np.where(holds, np.maximum(taken - areas[:, None], 0), 0) * weights).sum(1)
+    buckets = [largest]
+    padded_areas = np.full(len(needs), largest[0] * largest[1], np.int64)  # of each need in its smallest bucket so far
+    while len(buckets) < MOST_BUCKETS:
+        savings = np.where(holds, np.maximum(padded_areas - areas[:, None], 0), 0)  # (candidates, needs)
+        saved = (savings * weights).sum(1)
         best = int(saved.argmax())
-        if saved[best] < WORTH * (taken * weights).sum():
+        if saved[best] < LEAST_SAVING * (padded_areas * weights).sum():
             break
-        found.append((int(needs[best, 0]), int(needs[best, 1])))
-        taken = np.where(holds[best], np.minimum(taken, areas[best]), taken)
-    return tuple(sorted(found, key=lambda size: (size[0] * size[1], size)))
+        buckets.append((int(needs[best, 0]), int(needs[best, 1])))
+        padded_areas = np.where(holds[best], np.minimum(padded_areas, areas[best]), padded_areas)
+    return tuple(sorted(buckets, key=lambda size: (size[0] * size[1], size)))
 
 
-def candidate_sizes(sides: np.ndarray, largest: Size, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sizes (n, 2) that batches and images by themselves need, in whole steps, and how much each weighs (n,)."""
-    chance = np.random.Generator(np.random.Philox(0)).random((DRAWN, min(batch_size, FEW)))
-    batches = sides[(chance * len(sides)).astype(np.int64)].max(1)  # (DRAWN, 2)
-    singles = sides[np.arange(min(len(sides), FEW)) * len(sides) // min(len(sides), FEW)]
-    both = np.concatenate([batches, singles]).astype(np.int64)
-    weights = np.repeat([1 / len(batches), JUDGED / len(singles)], [len(batches), len(singles)])
-    stepped = np.minimum(-(-both // STEP) * STEP, largest)
-    needs, which = np.unique(stepped, axis=0, return_inverse=True)
-    return needs, np.bincount(which.ravel(), weights)
+def candidate_sizes(image_sizes: np.ndarray, largest: Size, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sizes, (n, 2), that batches and single images need, in whole steps, and the weight of each, (n,).
+
+    Training reads batches of drawn images; evaluation reads images of like size together, so that each counts alone.
+    """
+    # A generator of its own with a fixed key: the buckets depend on the data and the batch size, never on the seed.
+    draws = np.random.Generator(np.random.Philox(0)).random((SAMPLED_BATCHES, min(batch_size, MOST_SAMPLED)))
+    examples = (draws * len(image_sizes)).astype(np.int64)
+    batch_needs = image_sizes[examples].max(1)  # (SAMPLED_BATCHES, 2)
+    single_count = min(len(image_sizes), MOST_SAMPLED)
+    single_needs = image_sizes[np.arange(single_count) * len(image_sizes) // single_count]  # taken evenly
+    all_needs = np.concatenate([batch_needs, single_needs]).astype(np.int64)
+    weights = np.repeat([1 / len(batch_needs), EVALUATION_COST / single_count], [len(batch_needs), single_count])
+    rounded_up = np.minimum(-(-all_needs // BUCKET_STEP) * BUCKET_STEP, largest)
+    needs, which_need = np.unique(rounded_up, axis=0, return_inverse=True)
+    return needs, np.bincount(which_need.ravel(), weights)

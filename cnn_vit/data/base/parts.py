@@ -1,4 +1,4 @@
-"""What a source hands to the room: the parts a data set comes in, before slices, sizes and colors are settled."""
+"""What a source hands to the rest of `data`: the parts of a data set, before slices, sizes and colors are settled."""
 
 import contextlib
 import threading
@@ -14,14 +14,15 @@ from cnn_vit.errors import UserError
 PARTS = ("train", "validation", "test")
 
 
-class SourceOptions(NamedTuple):
-    """Common settings that a source may look at.
+@dataclass(frozen=True)
+class SourceOptions:
+    """The common settings that a source may look at.
 
     Attributes:
-        path: file or folder.
+        path: the file or folder to read.
         image_size: (height, width) in pixels; None: as the data is.
         channels: 1 or 3; None: as the data is.
-        classes: number of classes that the data must have; None: as found.
+        classes: the number of classes that the data must have; None: any.
     """
 
     path: str | None = None
@@ -31,13 +32,13 @@ class SourceOptions(NamedTuple):
 
 
 class SourceInfo(NamedTuple):
-    """What is known of a data set without its files.
+    """What is known of a data set before any of its files is read.
 
     Attributes:
-        classes: names in the order of the labels.
-        num_classes: how many.
+        classes: class names in the order of the labels.
+        num_classes: how many classes there are.
         image_shape: (H, W, C).
-        counts: examples of each split; of each part, where a source says it.
+        counts: the number of examples of each split; where a source says it, of each part.
     """
 
     classes: tuple[str, ...] | None = None
@@ -53,8 +54,8 @@ class PixelPart:
     Attributes:
         labels: (N,) int32.
         shape: (H, W, C).
-        read: indices (n,) -> (n, H, W, C) uint8; safe in threads.
-        is_generated: whether `read` computes the images, instead of looking them up.
+        read: indices (n,) -> images (n, H, W, C) uint8; may be called by several threads at once.
+        is_generated: whether `read` computes the images instead of looking them up.
     """
 
     labels: np.ndarray
@@ -64,7 +65,7 @@ class PixelPart:
     names: None = None
 
     def select_rows(self, rows: np.ndarray) -> "PixelPart":
-        """Some of the images, (n,) indices, as a part."""
+        """Returns the images with these indices, (n,), as a part."""
         return PixelPart(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.is_generated)
 
 
@@ -74,13 +75,13 @@ class EncodedPart:
 
     Attributes:
         labels: (N,) int32.
-        content: (index, most) -> the first `most` bytes of a file, all of them where `most` is None; safe in threads;
-            `images.UnreadableError` where there are none to be had.
-        sizes: (N,) int64, bytes of each.
-        where: index -> what an error calls it: its path.
-        names: of the files, `CLASS/x.jpg`; None where they have none.
-        version: index -> a text that changes whenever the file does, without reading it: path, size, times of change; None
-            where there is no such text.
+        content: (index, most) -> the first `most` bytes of a file, or all of them where `most` is None; may be called
+            by several threads at once; raises `images.UnreadableError` where the bytes cannot be had.
+        sizes: (N,) int64, the size of each file in bytes.
+        where: index -> what an error message calls the file: its path.
+        names: the names of the files, `CLASS/x.jpg`; None where they have none.
+        version: index -> a text that changes whenever the file does and that is known without reading it (path, size,
+            times of change); None where there is no such text.
     """
 
     labels: np.ndarray
@@ -91,46 +92,48 @@ class EncodedPart:
     version: Callable[[int], str] | None = None
 
     def select_rows(self, rows: np.ndarray) -> "EncodedPart":
-        """Some of the files, (n,) indices, as a part."""
-        at = np.asarray(rows, np.int64).tolist()
-        mark = self.version
+        """Returns the files with these indices, (n,), as a part."""
+        indices = np.asarray(rows, np.int64).tolist()
+        version = self.version
         return EncodedPart(
             labels=self.labels[rows],
-            content=lambda index, most: self.content(at[index], most),
+            content=lambda row, most: self.content(indices[row], most),
             sizes=self.sizes[rows],
-            where=lambda index: self.where(at[index]),
-            names=None if self.names is None else [self.names[row] for row in at],
-            version=None if mark is None else lambda index: mark(at[index]),
+            where=lambda row: self.where(indices[row]),
+            names=None if self.names is None else [self.names[index] for index in indices],
+            version=None if version is None else lambda row: version(indices[row]),
         )
 
 
 Part = PixelPart | EncodedPart
 
-LARGE_FILE = 2**24  # bytes of a file of which one at a time is held
-_alone = threading.Lock()
+LARGE_FILE = 2**24  # bytes; of files larger than this only one at a time is held in memory
+_large_file_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def read_whole(part: EncodedPart, index: int) -> Iterator[bytes]:
-    """All bytes of a file while they are looked at: of large ones one at a time, however many threads there are.
+    """Gives all bytes of a file while the context is open; of large files, one at a time for all threads together.
 
     Raises:
-        UnreadableError: there are none to be had.
+        UnreadableError: the bytes cannot be had.
     """
-    with _alone if part.sizes[index] > LARGE_FILE else contextlib.nullcontext():
+    is_large = part.sizes[index] > LARGE_FILE
+    with _large_file_lock if is_large else contextlib.nullcontext():
         yield part.content(index, None)
 
 
 @dataclass(frozen=True)
 class SourceData:
-    """What a source found.
+    """What a source has read.
 
     Attributes:
-        classes: names in the order of the labels.
-        parts: "train", and "validation" and "test" where there are such.
-        generator_settings: keywords that images are drawn from, for their fingerprint; None where the data are data.
-        facts: for data.json.
-        is_undivided: whether train is all there is, to be cut in three.
+        classes: class names in the order of the labels.
+        parts: "train", and "validation" and "test" where the source has them.
+        generator_settings: the keywords that images are drawn from, which stand for them in the fingerprint; None where
+            the images are not drawn.
+        facts: what the source adds to data.json.
+        is_undivided: whether train is the whole data, still to be cut into train, validation and test.
     """
 
     classes: tuple[str, ...]
@@ -140,23 +143,31 @@ class SourceData:
     is_undivided: bool = False
 
 
-def require_path(name: str, given: SourceOptions) -> str:
-    """The path that a source reads, or an error that says how to give one."""
-    if given.path is None:
+def require_path(name: str, options: SourceOptions) -> str:
+    """Returns the path that a source reads.
+
+    Raises:
+        UserError: there is none; the message shows how to give one.
+    """
+    if options.path is None:
         raise UserError(f"data.name={name} needs a path; add --config.data.path=PATH")
-    return given.path
+    return options.path
 
 
-def refuse_path(name: str, given: SourceOptions) -> None:
-    """Refuses a path that a source would not read."""
-    if given.path is not None:
+def refuse_path(name: str, options: SourceOptions) -> None:
+    """Refuses a path that a source would not read.
+
+    Raises:
+        UserError: there is a path.
+    """
+    if options.path is not None:
         raise UserError(
-            f"data.name={name} reads no file, data.path is {given.path!r}; unset it (--config.data.path=none), "
+            f"data.name={name} reads no file, data.path is {options.path!r}; unset it (--config.data.path=none), "
             "or choose data.name=folder or data.name=arrays"
         )
 
 
 def pixel_part(pixels: np.ndarray, labels: np.ndarray) -> PixelPart:
-    """A part of arrays: pixels (N, H, W, C) uint8, labels (N,)."""
+    """Makes a part of arrays: pixels (N, H, W, C) uint8 and labels (N,)."""
     _, height, width, channels = pixels.shape
     return PixelPart(labels.astype(np.int32), (height, width, channels), pixels.__getitem__)

@@ -1,17 +1,17 @@
-"""Work on many images at once: threads, as decoders and the operating system work without Python's lock."""
+"""Work on many images in threads, which helps because decoders and the operating system release Python's lock."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-AT_ONCE = 64  # images that a thread takes
+IMAGES_PER_TASK = 64  # images that a thread takes at a time
 
 T = TypeVar("T")
 
 
 def map_ranges(work: Callable[[range], T], count: int, workers: int) -> Iterable[T]:
-    """Does the work for ranges that cover `count`, in threads; results in order."""
-    ranges = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
+    """Calls `work` on ranges that together cover `count` images, in threads; returns its answers in order."""
+    ranges = [range(start, min(start + IMAGES_PER_TASK, count)) for start in range(0, count, IMAGES_PER_TASK)]
     if workers < 2 or len(ranges) < 2:
         return map(work, ranges)
     with ThreadPoolExecutor(workers) as threads:

@@ -1,1 +1,1 @@
-"""From the bytes of an image file to pixels. Imports `data.base` and nothing else of `data`."""
+"""From the bytes of an image file to its pixels. Imports `data.base` and nothing else of `data`."""

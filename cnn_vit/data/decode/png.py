@@ -1,35 +1,68 @@
 """PNG files whose packed rows end early, which Pillow decodes without a word."""
 
 import zlib
+from dataclasses import dataclass
 
 from PIL import Image
 
+# Places of the header's fields in a file, in bytes; ISO/IEC 15948, 5.2 and 11.2.2.
+WIDTH, HEIGHT, BIT_DEPTH, COLOR_TYPE, INTERLACED = slice(16, 20), slice(20, 24), 24, 25, 28
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel by color type
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Which pixels one pass over an image stores.
+
+    Attributes:
+        top: its first row.
+        down: rows from one of its rows to the next.
+        left: its first column.
+        across: columns from one of its columns to the next.
+    """
+
+    top: int
+    down: int
+    left: int
+    across: int
+
+
 ADAM7 = (
-    (0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1),
-)  # fmt: skip  # first row, step, first column, step of each pass of an interlaced PNG; ISO/IEC 15948, 8.2
+    Pass(0, 8, 0, 8), Pass(0, 8, 4, 8), Pass(4, 8, 0, 4), Pass(0, 4, 2, 4), Pass(2, 4, 0, 2), Pass(0, 2, 1, 2),
+    Pass(1, 2, 0, 1),
+)  # fmt: skip  # the passes of an interlaced PNG; ISO/IEC 15948, 8.2
+ONE_PASS = (Pass(0, 1, 0, 1),)  # of any other
 
 
 def lacks_rows(image: Image.Image, content: bytes) -> bool:
-    """Whether the packed rows of a decoded PNG end early: Pillow leaves the others black. Light at the end is whole."""
-    if not (content[28] or image.crop((0, image.height - 1, *image.size)).getbbox() is None):
-        return False
-    unpacking, at, left = zlib.decompressobj(), 8, unpack_rows(content)
-    while left > 0 and at < len(content):
-        size = int.from_bytes(content[at : at + 4], "big")
-        packed = content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
-        while packed and left > 0:
-            left -= len(unpacking.decompress(packed, 2**20))
-            packed = unpacking.unconsumed_tail
-        at += size + 12
-    return left > len(unpacking.flush())
+    """Returns whether the packed rows of a decoded PNG end early: Pillow leaves the missing rows black."""
+    if not content[INTERLACED]:
+        last_row = image.crop((0, image.height - 1, *image.size))
+        if last_row.getbbox() is not None:
+            return False  # light in the last row: nothing is missing before it
+    unpacker = zlib.decompressobj()
+    missing = count_row_bytes(content)
+    start = 8  # of a chunk: length, name, data and checksum; the first one follows the signature
+    while missing > 0 and start < len(content):
+        size = int.from_bytes(content[start : start + 4], "big")
+        packed = b""
+        if content[start + 4 : start + 8] == b"IDAT":
+            packed = content[start + 8 : start + 8 + size]
+        while packed and missing > 0:
+            missing -= len(unpacker.decompress(packed, 2**20))  # a mebibyte at a time, whatever a file unpacks to
+            packed = unpacker.unconsumed_tail
+        start += size + 12
+    return missing > len(unpacker.flush())
 
 
-def unpack_rows(content: bytes) -> int:
-    """Bytes of the rows of a PNG, each behind the byte of its filter, by its header; of seven passes if interlaced."""
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    bits = content[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[content[25]]
+def count_row_bytes(content: bytes) -> int:
+    """Returns the bytes that a PNG's rows unpack to, by its header: each row has a byte for its filter before it."""
+    width, height = int.from_bytes(content[WIDTH], "big"), int.from_bytes(content[HEIGHT], "big")
+    bits_per_pixel = content[BIT_DEPTH] * SAMPLES[content[COLOR_TYPE]]
     total = 0
-    for top, down, left, across in ADAM7 if content[28] else ((0, 1, 0, 1),):
-        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
-        total += rows * (1 + -(-columns * bits // 8)) if rows > 0 and columns > 0 else 0
+    for one_pass in ADAM7 if content[INTERLACED] else ONE_PASS:
+        rows = -(-(height - one_pass.top) // one_pass.down)
+        columns = -(-(width - one_pass.left) // one_pass.across)
+        if rows > 0 and columns > 0:
+            total += rows * (1 + -(-columns * bits_per_pixel // 8))
     return total

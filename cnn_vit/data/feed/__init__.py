@@ -1,1 +1,1 @@
-"""The order of examples and their batches, made ahead of their use. Imports `decode` and `base`."""
+"""The order of the examples, and their batches, made before they are asked for. Imports `decode` and `base`."""

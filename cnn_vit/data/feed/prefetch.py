@@ -1,4 +1,4 @@
-"""Batches made ahead of their use: which examples make one, and the threads, or the caller, that read them."""
+"""Batches made before they are asked for: which examples make up a batch, and who reads them, threads or the caller."""
 
 import threading
 from collections import deque
@@ -10,17 +10,17 @@ import numpy as np
 
 from cnn_vit.data.base.splits import Split
 
-ROWS_PER_PART = 16  # most images that a thread reads before it looks whether it should stop
+ROWS_PER_PART = 16  # images, at most, that a thread reads before it looks whether it should stop
 
 
 class BatchRows(NamedTuple):
-    """Which examples make a batch.
+    """Which examples make up a batch.
 
     Attributes:
-        examples: (rows,) their indices; 0 where it is padding.
-        real_count: rows before the padding.
-        crop_numbers: (rows, 4) numbers for the boxes that are cut out of them; None where they are read whole.
-        size: (height, width) that holds all images of the global batch; None where all have one size.
+        examples: (rows,) their indices; 0 where a row is padding.
+        real_count: the number of rows before the padding.
+        crop_numbers: (rows, 4) numbers that decide on the boxes cut out of the images; None where they are read whole.
+        size: (height, width) that holds all images of the global batch; None where all images have one size.
     """
 
     examples: np.ndarray
@@ -39,64 +39,85 @@ def prefetch(
     rows: Iterable[BatchRows],
     *,
     workers: int = 0,
-    prefetch: int = 2,
+    batches_ahead: int = 2,
     place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
 ) -> Generator[Any, None, None]:
-    """Makes and places the batches of `rows` ahead of their use and gives them in order.
+    """Makes and places the batches of `rows` before they are asked for, and yields them in order.
 
     The thread that finishes a batch places it, so that the way to the device overlaps both decoding and the step. Each
     batch is made of new arrays that nobody writes to afterwards: on a CPU, JAX takes their memory for its own. Where
-    there are no threads, or the split is in memory, the caller makes each batch, `prefetch` before it asks for it.
+    there are no threads, or the split is in memory, the caller makes each batch, `batches_ahead` before it asks for it.
+
+    Args:
+        split: what is read.
+        rows: the rows of each batch.
+        workers: threads that read; 0: the caller reads.
+        batches_ahead: batches made and placed beyond the one that is asked for.
+        place: puts a batch on the devices.
+
+    Yields:
+        What `place` returned.
     """
     threads = 0 if split.in_memory else workers
     pool = ThreadPoolExecutor(threads, "decode") if threads else InlineExecutor()
     waiting: deque[list[Future]] = deque()
     try:
-        for chosen in rows:
-            waiting.append(Batch(split, chosen, place).begin(pool, threads))
-            if len(waiting) > prefetch:
+        for batch_rows in rows:
+            waiting.append(Batch(split, batch_rows, place).begin(pool, threads))
+            if len(waiting) > batches_ahead:
                 yield wait_for_batch(waiting.popleft())
         while waiting:
             yield wait_for_batch(waiting.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)  # who stops asking waits for at most PART images of each thread
+        # Whoever stops asking waits here for the parts being read, at most ROWS_PER_PART images of each thread.
+        pool.shutdown(cancel_futures=True)
 
 
 class Batch:
-    """A batch on its way. Its parts are read by any thread; the one that reads the last part places the whole."""
+    """A batch in the making. Any thread reads its parts; the one that reads the last part places the whole."""
 
     def __init__(self, split: Split, rows: BatchRows, place: Callable[[dict[str, np.ndarray]], Any]):
-        self.split, self.rows, self.path = split, rows, place
-        self.images: list[np.ndarray] = []
-        self.left = 0
+        self.split, self.rows, self.place = split, rows, place
+        self.images: list[np.ndarray] = []  # of each part
+        self.unread_parts = 0
         self.lock = threading.Lock()
 
     def begin(self, pool: Executor, threads: int) -> list[Future]:
-        """Hands out the parts: the real rows and one of the padding."""
-        wanted = min(self.rows.real_count + 1, len(self.rows.examples))
-        size = min(ROWS_PER_PART, -(-wanted // threads)) if threads else wanted
-        parts = [slice(start, min(start + size, wanted)) for start in range(0, wanted, size)]
-        self.images, self.left = [self.rows.examples] * len(parts), len(parts)  # images take the place of indices
-        return [pool.submit(self.read, number, part) for number, part in enumerate(parts)]
+        """Hands the parts of the batch to the pool."""
+        # All padding rows show the same image, so that one of them is read and `assemble` repeats it.
+        count = min(self.rows.real_count + 1, len(self.rows.examples))
+        part_size = min(ROWS_PER_PART, -(-count // threads)) if threads else count
+        parts = [slice(start, min(start + part_size, count)) for start in range(0, count, part_size)]
+        self.images = [np.empty(0)] * len(parts)  # a place for each part, filled when the part is read
+        self.unread_parts = len(parts)
+        return [pool.submit(self.read_part, number, part) for number, part in enumerate(parts)]
 
-    def read(self, number: int, part: slice) -> tuple[Any] | None:
-        """Reads a part; gives the batch as placed where no other part is missing."""
-        examples, chance = self.rows.examples[part], self.rows.crop_numbers
-        cut, size = self.split.read_crops, self.rows.size
-        images = self.split.read(examples) if cut is None or chance is None else cut(examples, chance[part])
-        self.images[number] = images if size is None else np.ascontiguousarray(images[:, : size[0], : size[1]])
+    def read_part(self, number: int, part: slice) -> tuple[Any] | None:
+        """Reads a part; returns the placed batch, in a tuple, where it was the last part, else None."""
+        examples, crop_numbers, size = self.rows.examples[part], self.rows.crop_numbers, self.rows.size
+        read_crops = self.split.read_crops
+        if read_crops is None or crop_numbers is None:
+            images = self.split.read(examples)
+        else:
+            images = read_crops(examples, crop_numbers[part])
+        if size is not None:
+            # Images of several sizes are read in the largest canvas: cut off what all images of the batch leave black.
+            images = np.ascontiguousarray(images[:, : size[0], : size[1]])
+        self.images[number] = images
         with self.lock:
-            self.left -= 1
-            last = self.left == 0
-        return (self.path(self.whole()),) if last else None
+            self.unread_parts -= 1
+            is_last = self.unread_parts == 0
+        return (self.place(self.assemble()),) if is_last else None
 
-    def whole(self) -> dict[str, np.ndarray]:
-        """The batch of all parts."""
-        index, real = self.rows.examples, self.rows.real_count
+    def assemble(self) -> dict[str, np.ndarray]:
+        """Puts the parts together and adds labels, weights and indices."""
+        index = self.rows.examples
+        # A single part is not copied: `read` gave an array that nobody else holds.
         image = self.images[0] if len(self.images) == 1 else np.concatenate(self.images)
-        if missing := len(index) - len(image):
+        missing = len(index) - len(image)
+        if missing:
             image = np.concatenate([image, np.repeat(image[-1:], missing, axis=0)])
-        weight = (np.arange(len(index)) < real).astype(np.float32)
+        weight = (np.arange(len(index)) < self.rows.real_count).astype(np.float32)
         label = np.where(weight > 0, self.split.labels[index], 0).astype(np.int32)
         batch = dict(image=image, label=label, weight=weight, index=index.astype(np.int32))
         if self.split.padded_sizes is not None and self.rows.size is not None:
@@ -105,18 +126,19 @@ class Batch:
 
 
 def wait_for_batch(parts: list[Future]) -> Any:
-    """Waits for a batch; the first error of its parts as it was raised."""
-    return next(found[0] for found in [part.result() for part in parts] if found)
+    """Waits for all parts of a batch and returns the placed batch; raises the first part's error as it was raised."""
+    answers = [part.result() for part in parts]
+    return next(answer[0] for answer in answers if answer)  # whichever part was read last
 
 
 class InlineExecutor(Executor):
-    """Does what it is given at once, in the caller's thread; an error waits until the result is asked for."""
+    """Does its work at once, in the caller's thread; an error waits until the result is asked for."""
 
-    def submit(self, function: Callable, /, *given: Any, **named: Any) -> Future:
-        """The finished future."""
+    def submit(self, function: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        """Calls the function and returns the finished future."""
         future: Future = Future()
         try:
-            future.set_result(function(*given, **named))
+            future.set_result(function(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
         return future

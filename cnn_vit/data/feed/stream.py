@@ -1,11 +1,12 @@
 """The order of the examples, the batches made in it, and the one random key: all functions of (seed, step) alone.
 
-The order is an endless concatenation of epochs, each a keyed permutation that answers any position without a list. So
-nothing depends on the number of threads, on how far ahead they work, on the number of hosts, or on having been stopped.
+The order is an endless concatenation of epochs, each a keyed permutation that answers for any position without a list.
+So nothing depends on the number of threads, on how many batches are made ahead, on the number of hosts, or on having
+been stopped.
 
 A batch is a dict of NumPy arrays: image (B, H, W, C) uint8, label (B,) int32, weight (B,) float32 in {0, 1}, index (B,)
-int32; of images of several sizes also mask (B, H, W) bool, True on each image's own pixels, and H and W change from
-batch to batch. Of several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
+int32; for images of several sizes also mask (B, H, W) bool, True on each image's own pixels, and H and W change from
+batch to batch. With several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
 """
 
 import functools
@@ -20,7 +21,8 @@ import numpy as np
 
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.decode import crops
-from cnn_vit.data.feed import prefetch as ahead
+from cnn_vit.data.feed import prefetch as prefetching
+from cnn_vit.data.feed.prefetch import BatchRows, keep_on_host
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,21 +30,21 @@ if TYPE_CHECKING:
 
 MOST_EXAMPLES = 2**31 - 1  # examples of a split: an index is an int32
 ROUNDS = 16  # of the permutation: with 8, some orders of 5 to 10 examples were visibly rarer than others
-BLOCK = 4096  # positions looked up at once, about: 0.3 instead of 2 us each
+POSITIONS_PER_LOOKUP = 4096  # about so many are looked up at once: 0.3 instead of 2 us each
 
 
-# Chance ---------------------------------------------------------------------------------------------------------------
+# Random order ---------------------------------------------------------------------------------------------------------
 
 
 def key(seed: int) -> "jax.Array":
-    """The key that every random number on the device follows from."""
+    """Returns the key that every random number on the device follows from."""
     import jax
 
     return jax.random.key(seed)
 
 
 def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
-    """Examples at positions of the endless concatenation of permutations of n examples, one for each epoch.
+    """Returns the examples at positions of an endless concatenation of permutations of n examples, one for each epoch.
 
     A position is two digits of about sqrt(n) values. In turn each is shifted by a keyed hash of the other: a Feistel
     network, which permutes slightly more than n positions; one that lands at n or above walks on until it lands below
@@ -57,37 +59,41 @@ def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
         int64 in [0, n), of the shape of `positions`.
     """
     positions = np.asarray(positions, np.int64)
-    epochs, which = np.unique(positions // n, return_inverse=True)
+    epochs, which_epoch = np.unique(positions // n, return_inverse=True)
     keys = np.array([epoch_keys(seed, int(epoch)) for epoch in epochs], np.uint64).reshape(-1, ROUNDS)
-    keys = np.take(keys.T, which.ravel(), axis=1)  # (ROUNDS, positions)
+    keys = np.take(keys.T, which_epoch.ravel(), axis=1)  # (ROUNDS, positions)
     low = math.isqrt(n - 1) + 1
     low += low % 2  # shifting an even number of values is an odd permutation: else all would be even
-    size, digits = np.uint64(n), (np.uint64(-(-n // low)), np.uint64(low))
-    found = feistel_pass((positions.ravel() % n).astype(np.uint64), keys, *digits)
-    while len(outside := np.flatnonzero(found >= size)):
-        found[outside] = feistel_pass(found[outside], keys[:, outside], *digits)
-    return found.astype(np.int64).reshape(positions.shape)
+    high = -(-n // low)
+    digits = np.uint64(high), np.uint64(low)
+    # The network permutes high * low values, a few more than n: walking on from those outside stays a permutation.
+    examples = feistel_pass((positions.ravel() % n).astype(np.uint64), keys, *digits)
+    outside = np.flatnonzero(examples >= np.uint64(n))
+    while len(outside):
+        examples[outside] = feistel_pass(examples[outside], keys[:, outside], *digits)
+        outside = np.flatnonzero(examples >= np.uint64(n))
+    return examples.astype(np.int64).reshape(positions.shape)
 
 
 def feistel_pass(values: np.ndarray, keys: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
-    """One pass of the network over values in [0, high * low), uint64, each with its own keys (ROUNDS, values)."""
+    """Sends values in [0, high * low), uint64, once through the network, each with its own keys (ROUNDS, values)."""
     left, right = np.divmod(values, low)
-    for first, second in zip(keys[::2], keys[1::2], strict=True):
-        left = (left + hash_uint64(right + first)) % high
-        right = (right + hash_uint64(left + second)) % low
+    for left_keys, right_keys in zip(keys[::2], keys[1::2], strict=True):
+        left = (left + hash_uint64(right + left_keys)) % high
+        right = (right + hash_uint64(left + right_keys)) % low
     return left * low + right
 
 
 def hash_uint64(x: np.ndarray) -> np.ndarray:
-    """63 even bits of 64, as uint64: the output function of SplitMix64, Steele et al., OOPSLA 2014."""
+    """Returns 63 evenly distributed bits as uint64: the output function of SplitMix64, Steele et al., OOPSLA 2014."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))) >> np.uint64(1)
+    return (x ^ (x >> np.uint64(31))) >> np.uint64(1)  # one bit less, so that adding a digit cannot overflow
 
 
 @functools.lru_cache(maxsize=4096)
 def epoch_keys(seed: int, epoch: int) -> np.ndarray:
-    """The keys (ROUNDS,) uint64 of one epoch's permutation."""
+    """Returns the keys (ROUNDS,) uint64 of one epoch's permutation."""
     digest = hashlib.shake_256(f"order {operator.index(seed)} {epoch}".encode()).digest(8 * ROUNDS)
     return np.frombuffer(digest, "<u8").astype(np.uint64)
 
@@ -104,14 +110,14 @@ def batches(
     last: int | None = None,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = ahead.keep_on_host,
+    place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
-    """The batches of updates `first` to `last` - 1 (None: without end): update k has positions k B to (k + 1) B - 1.
+    """Yields the batches of updates `first` to `last` - 1 (None: without end).
 
-    No example is dropped and a batch may span epochs; every weight is 1. (That the rows of several hosts add up to the
-    global batch is tested in one process.)
+    Update k has the positions k B to (k + 1) B - 1 of the order. No example is dropped and a batch may span
+    epochs; every weight is 1. (That the rows of several hosts add up to the global batch is tested in one process.)
 
     Args:
         split: what is read.
@@ -119,51 +125,58 @@ def batches(
         seed: of the order.
         first: first update, from 0.
         last: the update before which to end.
-        workers: threads that decode; 0, and always where the split is in memory: the caller's.
+        workers: threads that decode; 0, and always where the split is in memory: the caller decodes.
         prefetch: batches made and placed ahead of the one asked for.
         place: puts a batch on the devices; called by the thread that finished it, several batches at once.
-        host: this process.
+        host: the number of this process, from 0.
         hosts: number of processes; only this one's rows are read.
 
     Returns:
-        A generator of what `place` gave, in order. `close` ends its threads. An error comes up at its own batch.
+        A generator of what `place` returned, in order. `close` ends its threads. An error comes up at its own batch.
 
     Raises:
-        UserError: no example, more than 2**31 - 1, or a batch that does not divide by the hosts.
+        UserError: the split is empty or has more than 2**31 - 1 examples, or the hosts cannot share a batch equally.
     """
-    share = rows_per_host(split, batch_size, hosts)
-    mine = np.arange(host * share, (host + 1) * share)
-    rows = training_rows(split, seed, mine, batch_size, first, last)
-    return ahead.prefetch(split, rows, workers=workers, prefetch=prefetch, place=place)
+    host_rows = rows_per_host(split, batch_size, hosts)
+    row_numbers = np.arange(host * host_rows, (host + 1) * host_rows)
+    rows = training_rows(split, seed, row_numbers, batch_size, first, last)
+    return prefetching.prefetch(split, rows, workers=workers, batches_ahead=prefetch, place=place)
 
 
 def training_rows(
-    split: Split, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
-) -> Iterator[ahead.BatchRows]:
-    """The rows `mine` of each update's batch, with their chance where the images are cut.
+    split: Split, seed: int, row_numbers: np.ndarray, batch_size: int, first: int, last: int | None
+) -> Iterator[BatchRows]:
+    """Yields the rows with these numbers of each update's global batch.
 
-    Where sizes are mixed, the images of all hosts decide on the size of the batch.
+    They come with their crop numbers where boxes are cut out of the images. Where images have several sizes, the images
+    of all hosts decide on the size of the batch.
     """
-    looked_up = mine if split.padded_sizes is None else np.arange(batch_size)
-    for update, index in enumerate(update_orders(len(split), seed, looked_up, batch_size, first, last), first):
-        if split.padded_sizes is not None:
-            yield ahead.BatchRows(index[mine], len(mine), size=split.padded_sizes.bucket_for(index))
-            continue
-        yield ahead.BatchRows(
-            index, len(mine), crops.crop_numbers(seed, update, batch_size)[mine] if split.read_crops else None
-        )
+    padded_sizes = split.padded_sizes
+    # All rows of the global batch are looked up only where the images of other hosts matter.
+    looked_up = row_numbers if padded_sizes is None else np.arange(batch_size)
+    orders = update_orders(len(split), seed, looked_up, batch_size, first, last)
+    for update, examples in enumerate(orders, first):
+        if padded_sizes is not None:
+            yield BatchRows(examples[row_numbers], len(row_numbers), size=padded_sizes.bucket_for(examples))
+        elif split.read_crops:
+            crop_numbers = crops.crop_numbers(seed, update, batch_size)[row_numbers]
+            yield BatchRows(examples, len(row_numbers), crop_numbers)
+        else:
+            yield BatchRows(examples, len(row_numbers))
 
 
 def update_orders(
-    n: int, seed: int, mine: np.ndarray, batch_size: int, first: int, last: int | None
+    n: int, seed: int, row_numbers: np.ndarray, batch_size: int, first: int, last: int | None
 ) -> Iterator[np.ndarray]:
-    """The examples at positions k B + `mine` for each update k, looked up for a few thousand positions at a time."""
-    step = max(1, BLOCK // len(mine))
-    for start in itertools.count(first, step):
-        end = start + step if last is None else min(start + step, last)
+    """Yields the examples at positions k B + `row_numbers` for each update k, looked up for many updates at a time."""
+    updates_per_lookup = max(1, POSITIONS_PER_LOOKUP // len(row_numbers))
+    for start in itertools.count(first, updates_per_lookup):
+        end = start + updates_per_lookup
+        if last is not None:
+            end = min(end, last)
         if start >= end:
             return
-        yield from order(n, seed, np.arange(start, end)[:, None] * batch_size + mine)
+        yield from order(n, seed, np.arange(start, end)[:, None] * batch_size + row_numbers)
 
 
 def ordered_batches(
@@ -172,31 +185,39 @@ def ordered_batches(
     batch_size: int,
     workers: int = 0,
     prefetch: int = 2,
-    place: Callable[[dict[str, np.ndarray]], Any] = ahead.keep_on_host,
+    place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
-    """Every example once, in order, or the small ones first where sizes are mixed; arguments and errors as `batches`.
+    """Yields every example once: in order, or the small ones first where images have several sizes.
 
-    The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0.
+    The last batch is filled up with rows of weight 0, index 0, label 0 and the pixels of example 0. Arguments and
+    errors are those of `batches`.
     """
-    share, mixed = rows_per_host(split, batch_size, hosts), split.padded_sizes
-    order = np.arange(len(split)) if mixed is None else mixed.small_first_order()
-    wholes = (order[start : start + batch_size] for start in range(0, len(split), batch_size))
-    rows = (
-        pad_rows(whole[host * share :][:share], share)._replace(size=None if mixed is None else mixed.bucket_for(whole))
-        for whole in wholes
-    )
-    return ahead.prefetch(split, rows, workers=workers, prefetch=prefetch, place=place)
+    host_rows = rows_per_host(split, batch_size, hosts)
+    rows = evaluation_rows(split, batch_size, host * host_rows, host_rows)
+    return prefetching.prefetch(split, rows, workers=workers, batches_ahead=prefetch, place=place)
 
 
-def pad_rows(index: np.ndarray, size: int) -> ahead.BatchRows:
-    """Rows filled up to a size."""
-    return ahead.BatchRows(np.pad(index, (0, size - len(index))), len(index))
+def evaluation_rows(split: Split, batch_size: int, first_row: int, host_rows: int) -> Iterator[BatchRows]:
+    """Yields the `host_rows` rows from `first_row` of each global batch of `ordered_batches`."""
+    padded_sizes = split.padded_sizes
+    examples = np.arange(len(split)) if padded_sizes is None else padded_sizes.small_first_order()
+    for start in range(0, len(split), batch_size):
+        global_batch = examples[start : start + batch_size]
+        rows = pad_rows(global_batch[first_row:][:host_rows], host_rows)
+        if padded_sizes is not None:
+            rows = rows._replace(size=padded_sizes.bucket_for(global_batch))
+        yield rows
+
+
+def pad_rows(examples: np.ndarray, size: int) -> BatchRows:
+    """Returns rows of these examples, filled up to `size` rows with padding."""
+    return BatchRows(np.pad(examples, (0, size - len(examples))), len(examples))
 
 
 def rows_per_host(split: Split, batch_size: int, hosts: int) -> int:
-    """Rows of a host.
+    """Returns how many rows of a batch each host reads.
 
     Raises:
         UserError: as `batches`.

@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: each operation against Pillow or NumPy, and what is drawn for whom."""
+"""RandAugment and TrivialAugment: each operation against Pillow or NumPy, and what is drawn for which image."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from augmenting import MANY, changed, noise
+from augmenting import MANY, augmented, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
@@ -28,26 +28,26 @@ def _strict():
         yield
 
 
-def one(name, image, signed=0.0, ranges=policies.NARROW):
-    """An operation on an image of bytes, in levels."""
-    return 255 * np.asarray(compiled_alone(name, ranges)(image / np.float32(255), np.float32(signed)))
-
-
 @functools.cache
 def compiled_alone(name, ranges):
     return jax.jit(functools.partial(policies.CHANGES[name], ranges=ranges))
 
 
-def picture(channels=3, seed=0):
+def apply(name, image, signed=0.0, ranges=policies.NARROW):
+    """What an operation makes of an image of bytes, in levels."""
+    return 255 * np.asarray(compiled_alone(name, ranges)(image / np.float32(255), np.float32(signed)))
+
+
+def random_image(channels=3, seed=0):
     """Levels from 40 to 209, so that there is something to stretch; less of the later colors, so that none is gray."""
     return (40 + noise(*SIDES, channels, seed=seed) // 1.5 / np.arange(1, channels + 1)).astype(np.uint8)
 
 
-def pillow(image):
+def to_pillow(image):
     return Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
 
 
-def array(image):
+def from_pillow(image):
     return np.asarray(image).reshape(*image.size[::-1], -1).astype(int)
 
 
@@ -56,30 +56,30 @@ def array(image):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_autocontrast_is_pillows(channels):
-    image = picture(channels)
-    out = one("autocontrast", image)
-    assert np.abs(out - array(ImageOps.autocontrast(pillow(image)))).max() <= 1  # Pillow cuts to whole levels
+    image = random_image(channels)
+    out = apply("autocontrast", image)
+    assert np.abs(out - from_pillow(ImageOps.autocontrast(to_pillow(image)))).max() <= 1  # Pillow cuts to whole levels
     assert (out.min(), out.max()) == (0, pytest.approx(255, abs=1e-3))
 
 
 def test_autocontrast_leaves_a_channel_of_one_level():
     image = np.full((4, 5, 3), 77, np.uint8)
-    np.testing.assert_allclose(one("autocontrast", image), 77, atol=1e-4)
+    np.testing.assert_allclose(apply("autocontrast", image), 77, atol=1e-4)
 
 
 @few
 @given(seed=st.integers(0, 1000), top=st.sampled_from([1, 2, 3, 90, 255]), channels=st.sampled_from([1, 3]))
 def test_equalize_is_pillows_to_the_level(seed, top, channels):
     image = (noise(40, 30, channels, seed=seed).astype(int) % (top + 1)).astype(np.uint8)
-    np.testing.assert_allclose(one("equalize", image), array(ImageOps.equalize(pillow(image))), atol=1e-3)
+    np.testing.assert_allclose(apply("equalize", image), from_pillow(ImageOps.equalize(to_pillow(image))), atol=1e-3)
 
 
 def test_equalize_begins_where_255_pixels_lie_below_the_brightest():
     image = noise(16, 16, 1) // 2
     image[3, 4] = 255
-    expected = array(ImageOps.equalize(pillow(image)))
+    expected = from_pillow(ImageOps.equalize(to_pillow(image)))
     assert (expected != image).any()
-    np.testing.assert_allclose(one("equalize", image), expected, atol=1e-3)
+    np.testing.assert_allclose(apply("equalize", image), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_equalize_begins_where_255_pixels_lie_below_the_brightest():
 )  # fmt: skip
 def test_posterize_keeps_so_many_bits(strength, ranges, bits):
     image = noise(*SIDES, 3)
-    expected = array(ImageOps.posterize(pillow(image), bits))
-    np.testing.assert_allclose(one("posterize", image, strength, ranges), expected, atol=1e-3)
+    expected = from_pillow(ImageOps.posterize(to_pillow(image), bits))
+    np.testing.assert_allclose(apply("posterize", image, strength, ranges), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(("strength", "threshold"), [(0.0, 256), (0.25, 192), (-0.5, 128), (1.0, 0), (3.0, 0)])
 def test_solarize_turns_what_is_bright(strength, threshold):
     image = noise(*SIDES, 3)
-    expected = array(ImageOps.solarize(pillow(image), threshold))
-    np.testing.assert_allclose(one("solarize", image, strength), expected, atol=1e-3)
+    expected = from_pillow(ImageOps.solarize(to_pillow(image), threshold))
+    np.testing.assert_allclose(apply("solarize", image, strength), expected, atol=1e-3)
 
 
 ENHANCED = {"color": ImageEnhance.Color, "contrast": ImageEnhance.Contrast, "brightness": ImageEnhance.Brightness,
@@ -109,62 +109,72 @@ ENHANCED = {"color": ImageEnhance.Color, "contrast": ImageEnhance.Contrast, "bri
 @few
 @given(signed=strengths)
 def test_a_factor_is_pillows(name, ranges, signed):
-    image = picture()
+    image = random_image()
     factor = 1 + signed * (0.9 if ranges is policies.NARROW else 0.99)
-    expected = array(ENHANCED[name](pillow(image)).enhance(factor))
-    assert np.abs(one(name, image, signed, ranges) - expected).max() <= 2  # Pillow rounds gray, mean and sum
+    expected = from_pillow(ENHANCED[name](to_pillow(image)).enhance(factor))
+    assert np.abs(apply(name, image, signed, ranges) - expected).max() <= 2  # Pillow rounds gray, mean and sum
 
 
 @pytest.mark.parametrize("name", ["color", "contrast", "brightness"])
 def test_no_factor_is_below_zero(name):
-    np.testing.assert_allclose(one(name, picture(), -3.0), one(name, picture(), -1 / 0.9), atol=1e-3)
+    np.testing.assert_allclose(apply(name, random_image(), -3.0), apply(name, random_image(), -1 / 0.9), atol=1e-3)
 
 
 def test_gray_has_no_color_to_change():
-    np.testing.assert_allclose(one("color", picture(1), 0.7), picture(1), atol=1e-3)
+    np.testing.assert_allclose(apply("color", random_image(1), 0.7), random_image(1), atol=1e-3)
 
 
 # --- places
 
 
-def warped(image, signed, name):
-    """Pillow's transform, and where it read inside the image."""
+def transform_with_pillow(image, signed, name):
+    """Pillow's transform of an image, and a mask of the pixels that it read inside the image."""
     height, width = SIDES
-    shift = {"move_x": (2, -signed * 150 / 331 * width), "move_y": (5, -signed * 150 / 331 * height),
-             "shear_x": (1, signed * 0.3), "shear_y": (3, signed * 0.3)}  # fmt: skip
-    read = [1.0, 0, 0, 0, 1, 0]  # across, down and constant of the column, then of the row, that a pixel is read at
-    place, read[place] = shift[name]
-    found, inside = (
-        pillow(one).transform((width, height), Image.Transform.AFFINE, tuple(read), Image.Resampling.BILINEAR)
-        for one in (image, np.full((*SIDES, 1), 255, np.uint8))
-    )
-    return array(found), array(inside)[..., 0] > 0
+    changed_number = {
+        "move_x": (2, -signed * 150 / 331 * width),
+        "move_y": (5, -signed * 150 / 331 * height),
+        "shear_x": (1, signed * 0.3),
+        "shear_y": (3, signed * 0.3),
+    }
+    # Across, down and constant of the column that a pixel is read at, then of the row.
+    matrix = [1.0, 0, 0, 0, 1, 0]
+    place, number = changed_number[name]
+    matrix[place] = number
+
+    def transform(pixels):
+        pillow_image = to_pillow(pixels)
+        return from_pillow(
+            pillow_image.transform((width, height), Image.Transform.AFFINE, tuple(matrix), Image.Resampling.BILINEAR)
+        )
+
+    white = np.full((*SIDES, 1), 255, np.uint8)
+    return transform(image), transform(white)[..., 0] > 0
 
 
-def deeply(there):
-    """Pixels all of whose neighbors are there, none at the edge: Pillow repeats it, we blend it with gray."""
-    found = there.copy()
+def shrink_mask(mask):
+    """Pixels of a mask whose four neighbors are in it, none at the edge: Pillow repeats it, we blend it with gray."""
+    inner = mask.copy()
     for axis in (0, 1):
-        found &= np.roll(there, 1, axis) & np.roll(there, -1, axis)
-    found[[0, -1]] = found[:, [0, -1]] = False
-    return found
+        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+    inner[[0, -1]] = inner[:, [0, -1]] = False
+    return inner
 
 
 @pytest.mark.parametrize("name", ["move_x", "move_y", "shear_x", "shear_y"])
 @pytest.mark.parametrize("signed", [-1.0, -0.3, 0.4, 0.9])
 def test_a_move_or_shear_is_pillows_transform_with_gray_outside(name, signed):
-    image = picture()
-    expected, inside = warped(image, signed, name)
-    out = one(name, image, signed)
-    deep, far = deeply(inside), deeply(~inside)
-    assert deep.sum() > 20
-    assert np.abs(out - expected)[deep].max() <= 1.5
-    np.testing.assert_allclose(out[far], 128, atol=1e-3)
+    image = random_image()
+    expected, inside = transform_with_pillow(image, signed, name)
+    out = apply(name, image, signed)
+    well_inside, well_outside = shrink_mask(inside), shrink_mask(~inside)
+    assert well_inside.sum() > 20
+    assert np.abs(out - expected)[well_inside].max() <= 1.5
+    np.testing.assert_allclose(out[well_outside], 128, atol=1e-3)
 
 
 def test_moves_of_the_wide_ranges_are_32_pixels():
     image = noise(40, 40, 1)
-    out = one("move_x", image, 1.0, policies.WIDE)
+    out = apply("move_x", image, 1.0, policies.WIDE)
     np.testing.assert_allclose(out[:, 32:], image[:, :8], atol=1e-2)
     np.testing.assert_allclose(out[:, :32], 128, atol=1e-3)
 
@@ -172,14 +182,14 @@ def test_moves_of_the_wide_ranges_are_32_pixels():
 @pytest.mark.parametrize(("signed", "ranges", "degrees"), [(1.0, policies.NARROW, 30), (-0.5, policies.WIDE, -67.5)])
 def test_a_turn_is_pillows_rotation(signed, ranges, degrees):
     image = np.asarray(Image.fromarray(noise(6, 6, 3)).resize((31, 31), Image.Resampling.BICUBIC))
-    expected = array(pillow(image).rotate(degrees, Image.Resampling.BILINEAR))
+    expected = from_pillow(to_pillow(image).rotate(degrees, Image.Resampling.BILINEAR))
     inner = (slice(8, -8), slice(8, -8))
-    assert np.abs(one("rotate", image, signed, ranges)[inner] - expected[inner]).max() <= 2
+    assert np.abs(apply("rotate", image, signed, ranges)[inner] - expected[inner]).max() <= 2
 
 
 @pytest.mark.parametrize("name", sorted(set(policies.CHANGES) - {"autocontrast", "equalize"}))
 def test_strength_zero_changes_nothing(name):
-    np.testing.assert_allclose(one(name, picture()), picture(), atol=1e-3)
+    np.testing.assert_allclose(apply(name, random_image()), random_image(), atol=1e-3)
 
 
 # --- what is drawn
@@ -189,69 +199,89 @@ def test_both_lists_are_the_fourteen_of_the_papers():
     assert len(policies.CHANGES) == 14
 
 
+UNSIGNED = ("identity", "autocontrast", "equalize", "posterize", "solarize")  # the same for either sign
+
+
 def test_each_operation_comes_as_often_as_any():
     """An image on which the fourteen differ: each row's result is that of exactly one of them."""
-    image = picture(3, seed=4)
-    out, _ = changed(("randaugment(1, 9)",), np.repeat(image[None], MANY, 0))
-    results = {
-        (name, sign): one(name, image, sign * 0.9)
-        for name in policies.CHANGES
-        for sign in ((-1, 1) if name not in ("identity", "autocontrast", "equalize", "posterize", "solarize") else (1,))
-    }
-    found = dict.fromkeys(results, 0)
+    image = random_image(3, seed=4)
+    out, _ = augmented(("randaugment(1, 9)",), np.repeat(image[None], MANY, 0))
+    results = {}
+    for name in policies.CHANGES:
+        for sign in (1,) if name in UNSIGNED else (-1, 1):
+            results[name, sign] = apply(name, image, sign * 0.9)
+    counts = dict.fromkeys(results, 0)
     for row in 255 * out:
-        (hit,) = [key for key, expected in results.items() if np.abs(row - expected).max() < 0.05]
-        found[hit] += 1
-    per_kind = {name: sum(n for (kind, _), n in found.items() if kind == name) for name in policies.CHANGES}
+        (match,) = [key for key, expected in results.items() if np.abs(row - expected).max() < 0.05]
+        counts[match] += 1
+    counts_by_name = dict.fromkeys(policies.CHANGES, 0)
+    counts_by_sign = {-1: 0, 1: 0}
+    for (name, sign), count in counts.items():
+        counts_by_name[name] += count
+        if name not in UNSIGNED:
+            counts_by_sign[sign] += count
     expected = MANY / 14
-    assert sum((n - expected) ** 2 / expected for n in per_kind.values()) < 34.5  # chi squared, 13 degrees, p = 0.001
-    minus, plus = (sum(n for (kind, sign), n in found.items() if sign == s and (kind, -1) in found) for s in (-1, 1))
+    chi_squared = sum((count - expected) ** 2 / expected for count in counts_by_name.values())
+    assert chi_squared < 34.5  # 13 degrees of freedom, p = 0.001
+    minus, plus = counts_by_sign[-1], counts_by_sign[1]
     assert abs(minus - plus) < 3.3 * np.sqrt(minus + plus)
 
 
 def test_trivialaugment_draws_any_of_31_strengths():
     image = np.full((3, 3, 1), 100, np.uint8)
-    out, _ = changed(("trivialaugment",), np.repeat(image[None], 3 * MANY, 0))
-    bright = {round(float(v), 2) for v in 255 * out[:, 1, 1, 0]}
-    steps = {round(100 * (1 + sign * 0.99 * step / 30), 2) for step in range(31) for sign in (-1, 1)}
-    seen = {value for value in bright if any(abs(value - step) < 0.02 for step in steps)}
-    assert len(seen) > 45  # of 61; moves and turns give gray or leave it, solarize gives 155
-    assert min(bright) < 5
-    assert max(v for v in seen) > 195
+    out, _ = augmented(("trivialaugment",), np.repeat(image[None], 3 * MANY, 0))
+    levels = {round(float(level), 2) for level in 255 * out[:, 1, 1, 0]}
+    signed_steps = np.arange(-30, 31)
+    blended = np.round(100 * (1 + 0.99 * signed_steps / 30), 2)  # what a factor makes of level 100
+    drawn = {level for level in levels if np.abs(level - blended).min() < 0.02}
+    assert len(drawn) > 45  # of 61; moves and turns give gray or leave it, solarize gives 155
+    assert min(levels) < 5
+    assert max(drawn) > 195
 
 
 @functools.cache
-def rows():
-    """Images, their keys, and both functions compiled for so many."""
-    images, keys = noise(ROWS, *SIDES, 3) / np.float32(255), jax.random.split(jax.random.key(1), ROWS)
-    three = jax.jit(policies.randaugment).lower(images, keys, np.float32(3), np.float32(7)).compile()
-    return images, keys, three, jax.jit(policies.trivialaugment).lower(images, keys).compile()
+def images_and_keys():
+    return noise(ROWS, *SIDES, 3) / np.float32(255), jax.random.split(jax.random.key(1), ROWS)
+
+
+@functools.cache
+def compiled_randaugment():
+    images, keys = images_and_keys()
+    return jax.jit(policies.randaugment).lower(images, keys, np.float32(3), np.float32(7)).compile()
+
+
+@functools.cache
+def compiled_trivialaugment():
+    images, keys = images_and_keys()
+    return jax.jit(policies.trivialaugment).lower(images, keys).compile()
 
 
 def test_count_zero_changes_nothing():
-    images, keys, randaugment, _ = rows()
-    np.testing.assert_array_equal(randaugment(images, keys, np.float32(0), np.float32(9)), images)
+    images, keys = images_and_keys()
+    np.testing.assert_array_equal(compiled_randaugment()(images, keys, np.float32(0), np.float32(9)), images)
 
 
 def test_operations_of_one_image_follow_one_another():
-    images, keys, randaugment, _ = rows()
-    alone = jax.jit(functools.partial(policies.apply_random_operation, ranges=policies.NARROW))
+    images, keys = images_and_keys()
+    apply_random = jax.jit(functools.partial(policies.apply_random_operation, ranges=policies.NARROW))
     expected = list(images)
     for row, key in enumerate(keys):
-        for at in range(3):
-            expected[row] = alone(expected[row], jax.random.fold_in(key, at), np.float32(0.7))
-    np.testing.assert_allclose(randaugment(images, keys, np.float32(3), np.float32(7)), expected, atol=1e-5)
+        for turn in range(3):
+            expected[row] = apply_random(expected[row], jax.random.fold_in(key, turn), np.float32(0.7))
+    out = compiled_randaugment()(images, keys, np.float32(3), np.float32(7))
+    np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
 def test_a_rows_draw_depends_on_no_neighbor_and_stays_in_range(name):
-    images, keys, randaugment, trivialaugment = rows()
-    given = (np.float32(2), np.float32(9)) if name == "randaugment" else ()
-    function = randaugment if given else trivialaugment
-    whole = np.asarray(function(images, keys, *given))
+    images, keys = images_and_keys()
+    policy, numbers = compiled_trivialaugment, ()
+    if name == "randaugment":
+        policy, numbers = compiled_randaugment, (np.float32(2), np.float32(9))
+    whole = np.asarray(policy()(images, keys, *numbers))
     order = np.array([4, 0, 5, 2, 2, 1])
-    moved = function(np.concatenate([images[order[:5]], 1 - images[:1]]), keys[order], *given)
-    np.testing.assert_array_equal(moved[:5], whole[order[:5]])
+    reordered = policy()(np.concatenate([images[order[:5]], 1 - images[:1]]), keys[order], *numbers)
+    np.testing.assert_array_equal(reordered[:5], whole[order[:5]])
     assert len({row.tobytes() for row in whole}) == ROWS
     assert (whole.shape, whole.dtype) == (images.shape, np.float32)
     assert whole.min() >= 0
@@ -260,15 +290,16 @@ def test_a_rows_draw_depends_on_no_neighbor_and_stays_in_range(name):
 
 def test_rows_in_turn_are_rows_at_once(monkeypatch):
     """The form of a CPU and the form of other platforms, both run here."""
-    images, keys, randaugment, _ = rows()
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, cpu, default: default(*given))
+    images, keys = images_and_keys()
+    in_turn = compiled_randaugment()(images, keys, np.float32(2), np.float32(7))
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     at_once = jax.jit(policies.randaugment)(images, keys, np.float32(2), np.float32(7))
-    np.testing.assert_allclose(at_once, randaugment(images, keys, np.float32(2), np.float32(7)), atol=1e-5)
+    np.testing.assert_allclose(at_once, in_turn, atol=1e-5)
 
 
 def test_a_row_runs_its_own_operation_only():
     """On a CPU the compiled program branches fourteen ways, once; it does not compute all and choose."""
-    for function in rows()[2:]:
+    for function in (compiled_randaugment(), compiled_trivialaugment()):
         (branches,) = re.findall(r" conditional\(.*branch_computations=\{([^}]*)\}", function.as_text())
         assert branches.count(",") == 13
 

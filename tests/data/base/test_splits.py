@@ -1,4 +1,4 @@
-"""Slices: from a fixed stratified order, apart from each other, refused in one sentence where they make no sense."""
+"""Slices: taken from a fixed stratified order, disjoint, and refused in one sentence where they make no sense."""
 
 import hashlib
 from fractions import Fraction
@@ -13,34 +13,36 @@ from cnn_vit.errors import UserError
 
 few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 class_sizes = st.lists(st.integers(1, 60), min_size=1, max_size=6)
-NOTHING = dict.fromkeys(("train", "validation", "test"))
+UNSET = dict.fromkeys(("train", "validation", "test"))
 
 
-def by_hand(labels):
+def order_by_hand(labels):
     """The rule of the order, one example after the other: its place is (rank + 1/2) / size of its class."""
 
-    def key(index):
+    def shuffle_key(index):
         return hashlib.blake2b(str(index).encode(), digest_size=8, person=b"cnn_vit").digest()
 
     places = []
     for label in set(labels):
-        mine = sorted((index for index, other in enumerate(labels) if other == label), key=key)
-        places += [(Fraction(2 * rank + 1, 2 * len(mine)), label, index) for rank, index in enumerate(mine)]
+        members = [index for index, label_of_index in enumerate(labels) if label_of_index == label]
+        for rank, index in enumerate(sorted(members, key=shuffle_key)):
+            places.append((Fraction(2 * rank + 1, 2 * len(members)), label, index))
     return [index for _, _, index in sorted(places)]
 
 
-def laid(counts, **written):
-    """Positions of each split."""
-    plan = splits.plan_splits(counts, {**NOTHING, **written})
-    return {split: (part, positions.tolist()) for split, (part, positions) in plan.positions.items()}, plan.notes
+def plan(counts, **slices):
+    """The part and the positions of each split, and the notes."""
+    split_plan = splits.plan_splits(counts, {**UNSET, **slices})
+    positions = {split: (part, rows.tolist()) for split, (part, rows) in split_plan.positions.items()}
+    return positions, split_plan.notes
 
 
 @few
 @given(sizes=class_sizes, shuffle=st.randoms(use_true_random=False))
 def test_the_order_is_the_rule_applied_one_by_one(sizes, shuffle):
-    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    labels = np.repeat(np.arange(len(sizes)), sizes).tolist()
     shuffle.shuffle(labels)
-    assert splits.stratified_order(np.array(labels)).tolist() == by_hand(labels)
+    assert splits.stratified_order(np.array(labels)).tolist() == order_by_hand(labels)
 
 
 @few
@@ -50,28 +52,35 @@ def test_any_prefix_holds_each_class_in_its_proportion(sizes, share):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     length = int(share * len(labels))
     counts = np.bincount(labels[splits.stratified_order(labels)[:length]], minlength=len(sizes))
-    even = length * np.array(sizes) / len(labels)
-    assert (abs(counts - even) <= 0.5 + np.array(sizes) / len(labels) * len(sizes) / 2 + 1e-9).all()
+    shares = np.array(sizes) / len(labels)
+    even_counts = length * np.array(sizes) / len(labels)
+    assert (abs(counts - even_counts) <= 0.5 + shares * len(sizes) / 2 + 1e-9).all()
 
 
 def test_the_order_does_not_follow_the_file():
     labels = np.repeat([0, 1], 500)
     order = splits.stratified_order(labels)
-    halves = [(order[order // 500 == label] % 500) for label in (0, 1)]
-    assert all(abs(np.corrcoef(half, np.arange(500))[0, 1]) < 0.15 for half in halves)
-    assert (halves[0] != halves[1]).any()
+    ranks_in_file = [order[order // 500 == label] % 500 for label in (0, 1)]  # of each class, in the order
+    for ranks in ranks_in_file:
+        assert abs(np.corrcoef(ranks, np.arange(500))[0, 1]) < 0.15
+    assert (ranks_in_file[0] != ranks_in_file[1]).any()
+
+
+def ordered_names(names):
+    """Names like c1/07.jpg, whose second letter is the label, in stratified order."""
+    labels = np.array([int(name[1]) for name in names])
+    return [names[index] for index in splits.stratified_order(labels, names)]
 
 
 def test_another_image_leaves_the_order_of_the_others():
-    names = [f"c{at // 20}/{at:02}.jpg" for at in range(40)]
-    more = [*names[:5], "c0/04b.jpg", *names[5:]]
-    before, after = (
-        [names[at] for at in splits.stratified_order(np.array([name[1] == "1" for name in names]), names)]
-        for names in (names, more)
-    )
-    for label in ("c0", "c1"):
-        kept = [name for name in after if name.startswith(label) and name != "c0/04b.jpg"]
-        assert kept == [name for name in before if name.startswith(label)]
+    names = [f"c{index // 20}/{index:02}.jpg" for index in range(40)]
+    before = ordered_names(names)
+    after = ordered_names([*names[:5], "c0/04b.jpg", *names[5:]])
+    after.remove("c0/04b.jpg")
+    for class_name in ("c0", "c1"):
+        assert [name for name in after if name.startswith(class_name)] == [
+            name for name in before if name.startswith(class_name)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -86,59 +95,58 @@ def test_another_image_leaves_the_order_of_the_others():
     ],
 )
 def test_a_slice_is_read_as_it_is_written(text, expected):
-    found = splits.parse_slice(text, key="data.train")
-    assert range(*found.bounds(1000, key="data.train")) == expected
+    parsed = splits.parse_slice(text, key="data.train")
+    assert range(*parsed.bounds(1000, key="data.train")) == expected
 
 
 @few
 @given(count=st.integers(100, 2000), cuts=st.lists(st.integers(1, 99), min_size=2, max_size=2, unique=True))
 def test_neighboring_slices_are_disjoint_and_cover_everything(count, cuts):
     low, high = sorted(cuts)
-    found, _ = laid(
+    positions_of_splits, _ = plan(
         {"train": count},
         train=f"train[:{low}%]",
         validation=f"train[{low}%:{high}%]",
         test=f"train[{high}%:]",
     )
-    together = [at for _, positions in found.values() for at in positions]
-    assert sorted(together) == list(range(count))
+    all_positions = []
+    for _, positions in positions_of_splits.values():
+        all_positions += positions
+    assert sorted(all_positions) == list(range(count))
 
 
 def test_unset_splits_are_the_parts():
-    found, notes = laid({"train": 100, "validation": 10, "test": 20})
-    assert {split: (part, len(at)) for split, (part, at) in found.items()} == {
-        "train": ("train", 100),
-        "validation": ("validation", 10),
-        "test": ("test", 20),
-    }
+    positions_of_splits, notes = plan({"train": 100, "validation": 10, "test": 20})
+    sizes = {split: (part, len(positions)) for split, (part, positions) in positions_of_splits.items()}
+    assert sizes == {"train": ("train", 100), "validation": ("validation", 10), "test": ("test", 20)}
     assert notes == []
 
 
 def test_without_a_validation_part_a_tenth_of_train_is_taken_from_it():
-    found, notes = laid({"train": 100, "test": 20})
-    assert found["validation"] == ("train", list(range(10)))
-    assert found["train"] == ("train", list(range(10, 100)))
+    positions, notes = plan({"train": 100, "test": 20})
+    assert positions["validation"] == ("train", list(range(10)))
+    assert positions["train"] == ("train", list(range(10, 100)))
     assert notes == ["validation is a stratified tenth of train: 10 of 100"]
 
 
 def test_the_tenth_comes_out_of_the_slice_that_train_is():
-    found, _ = laid({"train": 100}, train="train[50%:]")
-    assert (found["validation"][1], found["train"][1]) == (list(range(50, 55)), list(range(55, 100)))
+    positions, _ = plan({"train": 100}, train="train[50%:]")
+    assert (positions["validation"][1], positions["train"][1]) == (list(range(50, 55)), list(range(55, 100)))
 
 
-def test_an_unset_train_loses_what_validation_says_it_takes():
-    found, notes = laid({"train": 100}, validation="train[90:]")
-    assert found["train"] == ("train", list(range(90)))
+def test_an_unset_train_loses_what_the_slice_of_validation_takes():
+    positions, notes = plan({"train": 100}, validation="train[90:]")
+    assert positions["train"] == ("train", list(range(90)))
     assert notes == ["train is what other slices leave of it: 90 of 100"]
 
 
 @pytest.mark.parametrize(
-    ("written", "sentence"),
+    ("slices", "sentence"),
     [
         ({"train": "trian[:10]"}, r"data.train is 'trian\[:10\]'; write train, train\[:45000\], train\[90%:\]"),
         ({"train": "train[10]"}, r"data.train is 'train\[10\]'; write train"),
         ({"train": "train[-10:]"}, r"data.train is 'train\[-10:\]'; write train"),
-        ({"train": "train[:1.5]"}, "1.5 is no number of examples"),
+        ({"train": "train[:1.5]"}, "1.5 is not a number of examples"),
         ({"train": "train[:101%]"}, "101% is more than 100%"),
         ({"train": "train[20%:10%]"}, r"'train\[20%:10%\]', which holds nothing"),
         ({"train": "train[:101]"}, r"data.train is 'train\[:101\]', but train has 100 examples; ask for no more"),
@@ -149,17 +157,18 @@ def test_an_unset_train_loses_what_validation_says_it_takes():
             r"data.train=train\[:60\] and data.validation=train\[50:\] share 10 examples; write slices apart",
         ),
         ({"validation": "test[:5]", "test": "test"}, r"data.validation=test\[:5\] and data.test=test share 5 examples"),
-        ({"validation": "test"}, "the slices that are said leave nothing of test; say data.test too"),
+        ({"validation": "test"}, "the slices that are set leave nothing of test; set data.test too"),
     ],
 )
-def test_what_makes_no_sense_is_refused(written, sentence):
+def test_slices_that_make_no_sense_are_refused(slices, sentence):
     with pytest.raises(UserError, match=sentence):
-        laid({"train": 100, "test": 20}, **written)
+        plan({"train": 100, "test": 20}, **slices)
 
 
 def test_a_selection_reads_the_images_at_its_positions():
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    whole = splits.Split(np.arange(10, dtype=np.int32), pixels.__getitem__, names=[f"{at}.png" for at in range(10)])
-    chosen = whole.select(np.array([7, 2, 5])).select(np.array([2, 0]))
-    assert (chosen.labels.tolist(), chosen.names, len(chosen)) == ([5, 7], ["5.png", "7.png"], 2)
-    assert chosen.read(np.array([1, 0, 1])).ravel().tolist() == [7, 5, 7]
+    names = [f"{index}.png" for index in range(10)]
+    whole = splits.Split(np.arange(10, dtype=np.int32), pixels.__getitem__, names=names)
+    selection = whole.select(np.array([7, 2, 5])).select(np.array([2, 0]))
+    assert (selection.labels.tolist(), selection.names, len(selection)) == ([5, 7], ["5.png", "7.png"], 2)
+    assert selection.read(np.array([1, 0, 1])).ravel().tolist() == [7, 5, 7]

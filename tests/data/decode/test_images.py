@@ -1,5 +1,6 @@
-"""Decoding: the same pixels in any container are the same array; what is no image is one sentence with a remedy."""
+"""Decoding: the same pixels in any container are the same array; any other file is refused in one sentence."""
 
+import functools
 import io
 import struct
 import zlib
@@ -13,7 +14,7 @@ from PIL import Image, ImageFile
 from cnn_vit.data.decode import images
 
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-EXACT = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}}
+EXACT = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}}  # lossless formats and their options
 
 
 def noise(*shape, seed=0):
@@ -21,21 +22,23 @@ def noise(*shape, seed=0):
 
 
 def encoded(image, kind="PNG", **options):
-    """A file's bytes."""
+    """The bytes of an image file."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     buffer = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def chunk(name, data):
-    """A piece of a PNG."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def png_chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png_header(width, height):
-    """A PNG that says it is large and holds nothing."""
+def empty_png(width, height):
+    """A PNG whose header states a size and that has no pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 # The same pixels, the same array
@@ -44,24 +47,23 @@ def png_header(width, height):
 @pytest.mark.parametrize("kind", EXACT)
 def test_colors_survive_every_exact_container(kind):
     pixels = noise(9, 7, 3)
-    found = images.decode(encoded(pixels, kind, **EXACT[kind]), channels=3)
-    np.testing.assert_array_equal(found, pixels)
-    assert found.dtype == np.uint8
+    decoded = images.decode(encoded(pixels, kind, **EXACT[kind]), channels=3)
+    np.testing.assert_array_equal(decoded, pixels)
+    assert decoded.dtype == np.uint8
 
 
 def test_a_jpeg_is_what_pillow_decodes():
     content = encoded(noise(16, 24, 3), "JPEG", quality=90)
-    np.testing.assert_array_equal(
-        images.decode(content, channels=3), np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    )
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    np.testing.assert_array_equal(images.decode(content, channels=3), expected)
 
 
-def grays(levels):
-    """One gray image (H, W) in every mode that can hold it exactly."""
+def gray_files(levels):
+    """Files of one gray image (H, W) in every mode that can hold it exactly."""
     image = Image.fromarray(levels)
     opaque = Image.new("L", image.size, 255)
     palette = Image.fromarray(levels)  # each level is the place of its own color
-    palette.putpalette([level for level in range(256) for _ in range(3)])
+    palette.putpalette(np.repeat(np.arange(256), 3).tolist())
     return {
         "L": encoded(image),
         "LA": encoded(Image.merge("LA", (image, opaque))),
@@ -79,14 +81,14 @@ def grays(levels):
 def test_gray_is_the_same_in_every_mode(mode, channels):
     levels = noise(8, 11)
     expected = np.repeat(levels[..., None], channels, axis=-1)
-    np.testing.assert_array_equal(images.decode(grays(levels)[mode], channels=channels), expected)
+    np.testing.assert_array_equal(images.decode(gray_files(levels)[mode], channels=channels), expected)
 
 
 def test_one_bit_is_black_and_white():
     bits = noise(9, 10) > 127
     for kind in ("PNG", "TIFF", "PPM"):
-        found = images.decode(encoded(Image.fromarray(bits), kind), channels=1)
-        np.testing.assert_array_equal(found[..., 0], 255 * bits)
+        decoded = images.decode(encoded(Image.fromarray(bits), kind), channels=1)
+        np.testing.assert_array_equal(decoded[..., 0], 255 * bits)
 
 
 def test_sixteen_bits_are_scaled_and_rounded_not_clipped():
@@ -101,7 +103,7 @@ def test_gray_of_colors_is_itu_601_luma():
     np.testing.assert_array_equal(images.to_channels(colors, 1)[..., 0], expected)
 
 
-def test_what_is_transparent_lies_on_white():
+def test_transparent_pixels_lie_on_white():
     pixels = np.array([[[0, 0, 0, 0], [200, 100, 0, 255], [0, 0, 0, 51]]], np.uint8)  # 51 / 255 of black: 204
     assert images.decode(encoded(pixels), channels=3).tolist() == [[[255] * 3, [200, 100, 0], [204] * 3]]
 
@@ -109,14 +111,12 @@ def test_what_is_transparent_lies_on_white():
 def test_cmyk_is_decoded_to_its_colors():
     colors = np.zeros((16, 16, 3), np.uint8) + np.array([200, 40, 90], np.uint8)
     content = encoded(Image.fromarray(colors).convert("CMYK"), "JPEG", quality=95)
-    assert abs(images.decode(content, channels=3).astype(int) - colors).max() <= 4  # of JPEG
+    assert abs(images.decode(content, channels=3).astype(int) - colors).max() <= 4  # what JPEG changes
 
 
 def test_an_animation_gives_its_first_frame():
     first, second = noise(8, 8), noise(8, 8, seed=1)
-    content = encoded(
-        Image.fromarray(first), "GIF", save_all=True, append_images=[Image.fromarray(second)], duration=100
-    )
+    content = encoded(first, "GIF", save_all=True, append_images=[Image.fromarray(second)], duration=100)
     np.testing.assert_array_equal(images.decode(content, channels=1)[..., 0], first)
 
 
@@ -142,12 +142,12 @@ def test_every_exif_orientation_gives_the_upright_image(orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_damaged_note_on_orientation_leaves_the_image_readable():
+def test_a_damaged_orientation_leaves_the_image_readable():
     content = encoded(noise(16, 16, 3), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     assert images.decode(content, channels=3).shape == (16, 16, 3)
 
 
-def test_junk_behind_the_end_and_a_wrong_name_change_nothing():
+def test_junk_behind_the_end_changes_nothing():
     pixels = noise(8, 8, 3)
     np.testing.assert_array_equal(images.decode(encoded(pixels) + b"junk" * 100, channels=3), pixels)
 
@@ -164,9 +164,13 @@ def test_junk_behind_the_end_and_a_wrong_name_change_nothing():
         (Image.fromarray(noise(4, 5)).convert("P"), False),
     ],
 )
-def test_a_header_says_size_and_color(image, colored):
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    for kind in ("PNG", "TIFF") if image.mode == "LA" or image.mode == "I;16" else ("PNG", "TIFF", "BMP"):
+def test_a_header_states_size_and_color(image, colored):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    kinds = ["PNG", "TIFF"]
+    if image.mode not in ("LA", "I;16"):
+        kinds.append("BMP")  # which cannot hold those
+    for kind in kinds:
         assert images.read_header(encoded(image, kind)) == (4, 5, colored)
 
 
@@ -181,62 +185,62 @@ def test_a_header_is_read_from_the_beginning_and_nothing_is_decoded(kind, monkey
     assert not loads
 
 
-# What is no image
+# Files that are not images
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "empty, 0 bytes; replace it or take it away"),
-        (b"hello", "no image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is "
-         "damaged; replace it or take it away"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of git-lfs, not the image; run git "
+        (b"", "empty, 0 bytes; replace it or remove it"),
+        (b"hello", "not an image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is "
+         "damaged; replace it or remove it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer, not the image; run git "
          "lfs pull"),
-        (b"\n <!DOCTYPE html><html>", "a page of HTML, perhaps what a server answered instead; download it again"),
+        (b"\n <!DOCTYPE html><html>", "an HTML page, perhaps what a server answered instead; download it again"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript; export it as PNG or JPEG"),
         (b"%PDF-1.7", "a PDF; export its pages as PNG or JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a drawing of vectors (SVG); export it as PNG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, AVIF or a film; convert it to JPEG or PNG"),
-        (png_header(40_000, 40_000), "40,000 x 40,000 pixels, more than 50,000,000; make it smaller"),
-        (png_header(8_000, 8_000), "8,000 x 8,000 pixels, more than 50,000,000; make it smaller"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a vector drawing (SVG); export it as PNG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, AVIF or a video; convert it to JPEG or PNG"),
+        (empty_png(40_000, 40_000), "40,000 x 40,000 pixels, more than 50,000,000; make it smaller"),
+        (empty_png(8_000, 8_000), "8,000 x 8,000 pixels, more than 50,000,000; make it smaller"),
     ],
 )  # fmt: skip
-def test_what_is_no_image_is_said_with_a_remedy(content, sentence):
-    for use in (images.read_header, lambda content: images.decode(content, channels=3)):
+def test_a_file_that_is_not_an_image_is_refused_with_a_remedy(content, sentence):
+    for read in (images.read_header, functools.partial(images.decode, channels=3)):
         with pytest.raises(images.UnreadableError) as caught:
-            use(content)
-        assert str(caught.value).replace(
+            read(content)
+        # Pillow itself refuses the larger of the two headers, and its error does not state the size.
+        message = str(caught.value).replace(
             "more than 50,000,000 pixels", "40,000 x 40,000 pixels, more than 50,000,000"
-        ) == (sentence)
+        )
+        assert message == sentence
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"])
 def test_a_cut_file_is_damaged(kind):
-    whole = encoded(noise(32, 32, 3), kind)
+    content = encoded(noise(32, 32, 3), kind)
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(images.UnreadableError):
-            images.decode(whole[: int(share * len(whole))], channels=3)
+            images.decode(content[: int(share * len(content))], channels=3)
 
 
 def test_a_wrong_checksum_is_damage():
-    whole = bytearray(encoded(noise(32, 32, 3)))
-    whole[whole.index(b"IDAT") + 40] ^= 1
+    content = bytearray(encoded(noise(32, 32, 3)))
+    content[content.index(b"IDAT") + 40] ^= 1
     with pytest.raises(images.UnreadableError, match="damaged"):
-        images.decode(bytes(whole), channels=3)
+        images.decode(bytes(content), channels=3)
 
 
-def test_a_note_that_unpacks_to_too_much_is_damage():
-    whole = encoded(noise(4, 4, 3))
-    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 80_000_000))
-    at = whole.index(b"IDAT") - 4
+def test_a_comment_that_unpacks_to_too_much_is_damage():
+    content = encoded(noise(4, 4, 3))
+    bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 80_000_000))
+    pixels_start = content.index(b"IDAT") - 4
     with pytest.raises(images.UnreadableError, match=r"damaged \(Decompressed data too large"):
-        images.decode(whole[:at] + bomb + whole[at:], channels=3)
+        images.decode(content[:pixels_start] + bomb + content[pixels_start:], channels=3)
 
 
 def test_floating_point_pixels_are_refused():
-    with pytest.raises(
-        images.UnreadableError, match="floating-point pixels, whose range nobody states; save it with 8"
-    ):
+    with pytest.raises(images.UnreadableError, match="floating-point pixels of unknown range; save it with 8"):
         images.decode(encoded(Image.fromarray(np.float32(noise(4, 4))), "TIFF"), channels=1)
 
 
@@ -244,15 +248,15 @@ def test_floating_point_pixels_are_refused():
 @given(data=st.data())
 def test_no_damage_raises_anything_but_ours(data):
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"]))
-    whole = bytearray(encoded(noise(12, 12, 3), kind))
+    content = bytearray(encoded(noise(12, 12, 3), kind))
     for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = images.decode(bytes(whole), channels=3)
+        decoded = images.decode(bytes(content), channels=3)
     except images.UnreadableError:
         return
-    assert found.dtype == np.uint8
-    assert found.shape[2:] == (3,)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape[2:] == (3,)
 
 
 # Sizes
@@ -261,34 +265,37 @@ def test_no_damage_raises_anything_but_ours(data):
 def tents(pixels, size, *, box):
     """Antialiased bilinear resizing as two products: a tent over the source, as wide as the reduction."""
 
-    def weights(length, count, low, high):
+    def weights(source_length, count, low, high):
         scale = (high - low) / count
         reach = max(scale, 1)
         centers = low + (np.arange(count)[:, None] + 0.5) * scale
-        tent = np.maximum(1 - abs(np.arange(length) + 0.5 - centers) / reach, 0)
+        tent = np.maximum(1 - abs(np.arange(source_length) + 0.5 - centers) / reach, 0)
         return tent / tent.sum(axis=1, keepdims=True)
 
     (top, left, bottom, right), (height, width) = box, size
-    down, across = weights(pixels.shape[0], height, top, bottom), weights(pixels.shape[1], width, left, right)
-    return np.einsum("yh,hwc,xw->yxc", down, pixels.astype(float), across)
+    row_weights = weights(pixels.shape[0], height, top, bottom)
+    column_weights = weights(pixels.shape[1], width, left, right)
+    return np.einsum("yh,hwc,xw->yxc", row_weights, pixels.astype(float), column_weights)
 
 
 @few
 @given(
     sides=st.tuples(*[st.integers(2, 24)] * 4),
     channels=st.sampled_from([1, 3]),
-    how=st.sampled_from(["crop", "stretch"]),
+    fit=st.sampled_from(["crop", "stretch"]),
 )
-def test_resizing_is_the_product_of_two_tents(sides, channels, how):
+def test_resizing_is_the_product_of_two_tents(sides, channels, fit):
     height, width, *size = sides
     pixels = noise(height, width, channels)
-    scale = min(height / size[0], width / size[1])
-    kept = (scale * size[0], scale * size[1]) if how == "crop" else (height, width)
-    top, left = ((side - part) // 2 for side, part in zip((height, width), kept, strict=True))
-    box = top, left, min(top + kept[0], height), min(left + kept[1], width)
-    found = images.fit_image(pixels, tuple(size), how)
-    assert found.shape == (*size, channels)
-    assert abs(found - tents(pixels, size, box=box)).max() <= 2  # Pillow rounds between its two passes
+    part_height, part_width = height, width
+    if fit == "crop":
+        scale = min(height / size[0], width / size[1])
+        part_height, part_width = scale * size[0], scale * size[1]
+    top, left = (height - part_height) // 2, (width - part_width) // 2
+    box = top, left, min(top + part_height, height), min(left + part_width, width)
+    resized = images.fit_image(pixels, tuple(size), fit)
+    assert resized.shape == (*size, channels)
+    assert abs(resized - tents(pixels, size, box=box)).max() <= 2  # Pillow rounds between its two passes
 
 
 def test_the_same_size_keeps_the_bits_and_a_mere_crop_too():
@@ -312,38 +319,45 @@ def test_gray_becomes_three_equal_colors():
 @given(
     sides=st.tuples(*[st.integers(1, 24)] * 4), channels=st.sampled_from([1, 3]), gray=st.sampled_from([0, 127, 255])
 )
-def test_padding_keeps_all_of_the_image_in_its_proportions_in_the_middle(sides, channels, gray):
-    height, width, high, wide = sides
+def test_padding_puts_the_whole_image_in_its_proportions_in_the_middle(sides, channels, gray):
+    height, width, canvas_height, canvas_width = sides
     pixels = noise(height, width, channels)
-    found = images.fit_image(pixels, (high, wide), f"pad({gray})")
-    if (height, width) == (high, wide):
-        np.testing.assert_array_equal(found, pixels)
+    padded = images.fit_image(pixels, (canvas_height, canvas_width), f"pad({gray})")
+    if (height, width) == (canvas_height, canvas_width):
+        np.testing.assert_array_equal(padded, pixels)
         return
-    limited = high * width <= wide * height  # by its height
-    inner = (high, max(1, round(high * width / height))) if limited else (max(1, round(wide * height / width)), wide)
-    above, left = (high - inner[0]) // 2, (wide - inner[1]) // 2
-    here = np.s_[above : above + inner[0], left : left + inner[1]]
-    np.testing.assert_array_equal(found[here], images.fit_image(pixels, inner, "stretch"))
-    outside = np.ones((high, wide), bool)
-    outside[here] = False
-    assert (found[outside] == gray).all()
-    assert outside.sum() == high * wide - inner[0] * inner[1]
+    if canvas_height * width <= canvas_width * height:  # the height limits the image
+        inner = canvas_height, max(1, round(canvas_height * width / height))
+    else:
+        inner = max(1, round(canvas_width * height / width)), canvas_width
+    top, left = (canvas_height - inner[0]) // 2, (canvas_width - inner[1]) // 2
+    inside = np.s_[top : top + inner[0], left : left + inner[1]]
+    np.testing.assert_array_equal(padded[inside], images.fit_image(pixels, inner, "stretch"))
+    outside = np.ones((canvas_height, canvas_width), bool)
+    outside[inside] = False
+    assert (padded[outside] == gray).all()
+    assert outside.sum() == canvas_height * canvas_width - inner[0] * inner[1]
 
 
 def test_padding_alone_changes_no_pixel():
     pixels = noise(5, 10, 3)
-    found = images.fit_image(pixels, (8, 10), "pad(127)")
-    np.testing.assert_array_equal(found[1:6], pixels)
-    assert (found[[0, 6, 7]] == 127).all()
+    padded = images.fit_image(pixels, (8, 10), "pad(127)")
+    np.testing.assert_array_equal(padded[1:6], pixels)
+    assert (padded[[0, 6, 7]] == 127).all()
     assert images.fit_image(noise(40, 1, 1), (4, 4), "pad(0)").shape == (4, 4, 1)  # 0.1 pixels wide becomes one
 
 
 def test_a_bitmap_of_run_lengths_is_read_however_many_reads_it_takes():
     """Pillow reads these byte by byte: 1.3 MB here."""
     side, pixels = 800, noise(800, 800)
-    runs = b"".join(b"".join(b"\x01" + bytes([level]) for level in row) + b"\0\0" for row in pixels[::-1].tolist())
+    runs = b""
+    for row in pixels[::-1]:  # from the last row to the first
+        runs += b"".join(b"\x01" + bytes([level]) for level in row)  # each run is one pixel
+        runs += b"\0\0"  # end of the row
+    runs += b"\0\1"  # end of the image
     palette = b"".join(bytes([level, level, level, 0]) for level in range(256))
-    start, runs = 14 + 40 + len(palette), runs + b"\0\1"
-    file = struct.pack("<2sIII", b"BM", start + len(runs), 0, start)
-    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0)
-    np.testing.assert_array_equal(images.decode(file + head + palette + runs, channels=1)[..., 0], pixels)
+    pixels_start = 14 + 40 + len(palette)
+    file_header = struct.pack("<2sIII", b"BM", pixels_start + len(runs), 0, pixels_start)
+    image_header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    content = file_header + image_header + palette + runs
+    np.testing.assert_array_equal(images.decode(content, channels=1)[..., 0], pixels)
