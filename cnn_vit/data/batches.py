@@ -144,9 +144,10 @@ def compile_transform(names: tuple[str, ...]) -> Callable:
     augmentation = augment.build_augmentation(names, 1)  # labels are not mixed, so that one class will do
 
     def transform(images, key, update, numbers):
-        rows, mix, _ = jax.random.split(jax.random.fold_in(key, update), 3)
-        row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(len(images)))
-        return augmentation(images, jnp.zeros(len(images), jnp.int32), row_keys, mix, numbers)[0]
+        keys = augment.split_step_key(key, update, len(images))
+        labels = jnp.zeros(len(images), jnp.int32)
+        augmented, _ = augmentation(images, labels, keys.row_keys, keys.mix_key, numbers)
+        return augmented
 
     return jax.jit(transform)
 

@@ -267,13 +267,12 @@ def augment_batch(
     Returns:
         images (B, H, W, C) float32 in 0..1, target (B, K) float32, and the key of the step's dropout.
     """
-    rows, mix, drop = jax.random.split(jax.random.fold_in(hyperparameters["key"], step), 3)
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(rows, jnp.arange(batch["label"].shape[0]))
+    keys = augment.split_step_key(hyperparameters["key"], step, len(batch["label"]))
     change = augment.build_augmentation(spec.augment, spec.network.num_classes)
     images, target = change(
-        batch["image"], batch["label"], row_keys, mix, hyperparameters["augment"], batch.get("mask")
+        batch["image"], batch["label"], keys.row_keys, keys.mix_key, hyperparameters["augment"], batch.get("mask")
     )
-    return images, target, drop
+    return images, target, keys.dropout_key
 
 
 def restrict_to(whole: dict, part: dict) -> dict:
