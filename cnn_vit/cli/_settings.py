@@ -85,11 +85,12 @@ def list_help_rows(settings: Settings) -> list[HelpRow]:
     """Returns the help row of every setting; keywords that are not set follow the name of the source or the model."""
     keyword_rows = read_keyword_rows(settings)
     rows = []
-    for key, value, _, meaning in explain(settings):
+    for setting in explain(settings):
+        key, value = setting.key, command_line_value(setting.value)
         if key in keyword_rows:
-            rows.append(replace(keyword_rows[key], value=command_line_value(value)))
+            rows.append(replace(keyword_rows[key], value=value))
         else:
-            rows.append(HelpRow(f"--config.{key}", command_line_value(value), describe_accepted(key), meaning))
+            rows.append(HelpRow(f"--config.{key}", value, describe_accepted(key), setting.meaning))
         if key in ("data.name", "model.name"):
             section = key.removesuffix("name")
             for keyword, row in keyword_rows.items():
@@ -100,7 +101,7 @@ def list_help_rows(settings: Settings) -> list[HelpRow]:
 
 def settings_table(settings: Settings) -> str:
     """Returns a table of every setting: its key, its value, and where that comes from, such as "command line"."""
-    return table([(key, repr(value), origin) for key, value, origin, _ in explain(settings)])
+    return table([(setting.key, repr(setting.value), setting.origin) for setting in explain(settings)])
 
 
 def refuse_unknown_keywords(settings: Settings) -> None:
@@ -125,14 +126,17 @@ def read_keyword_rows(settings: Settings) -> dict[str, HelpRow]:
 
     Keywords of a model that follow from the data, such as its number of classes, cannot be set and are left out.
     """
-    keywords = {f"data.{name}": keyword for name, keyword in data.keywords(settings["data.name"]).items()}
-    for name, keyword in models.keyword_table(settings["model.name"]).items():
+    keywords = {f"data.{name}": keyword for name, keyword in data.read_keywords(settings["data.name"]).items()}
+    for name, keyword in models.read_keywords(settings["model.name"]).items():
         if name not in models.KEYWORDS_FROM_DATA:
             keywords[f"model.{name}"] = keyword
     rows = {}
-    for key, (default, annotation, meaning) in keywords.items():
+    for key, keyword in keywords.items():
         rows[key] = HelpRow(
-            f"--config.{key}", command_line_value(default), type_in_words(annotation), meaning.rstrip(".")
+            f"--config.{key}",
+            command_line_value(keyword.default),
+            type_in_words(keyword.annotation),
+            keyword.meaning.rstrip("."),
         )
     return rows
 

@@ -1,6 +1,6 @@
 """Data sets by name: a source's parts become splits of images of one size, uint8, with one list of classes.
 
-names(), keywords(name)        the sources and their keywords, read without importing them
+names(), read_keywords(name)   the sources and their keywords, read without importing them
 check(section)                 refuses settings before any device or image is touched
 about(section)                 classes, shape, counts, where they are known without the files
 load(section)                  the data set
@@ -28,8 +28,8 @@ from cnn_vit.data.sections import (
     DEFAULTS,
     complete_section,
     height_and_width,
-    keywords,
     names,
+    read_keywords,
     source_keywords,
     source_module,
     source_options,
@@ -46,10 +46,10 @@ __all__ = [
     "Split",
     "about",
     "check",
-    "keywords",
     "load",
     "mean_and_std",
     "names",
+    "read_keywords",
     "section_for_path",
 ]  # fmt: skip
 

@@ -40,13 +40,6 @@ def read_keywords(source: str) -> dict[str, Keyword]:
     return signatures.read_keywords(signatures.parse_file(SOURCES / f"{source}.py"), "load")
 
 
-def keywords(source: str) -> dict[str, tuple[Any, str, str]]:
-    """Returns what `read_keywords` reads as (default, type as written, meaning from the docstring)."""
-    return {
-        name: (keyword.default, keyword.annotation, keyword.meaning) for name, keyword in read_keywords(source).items()
-    }
-
-
 def complete_section(section: Mapping[str, Any]) -> dict[str, Any]:
     """Completes a section of data settings: every common key and every keyword of the source, each of its type.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.models._names import families, keyword_table, names, read_keywords, resolve, variants_of
+from cnn_vit.models._names import families, names, read_keywords, resolve, variants_of
 
 if TYPE_CHECKING:
     import jax
@@ -31,7 +31,6 @@ __all__ = [
     "families",
     "feature_map_size",
     "height_and_width",
-    "keyword_table",
     "keywords",
     "names",
     "read_keywords",

@@ -185,8 +185,3 @@ def read_keywords(name: str) -> dict[str, Keyword]:
     for key in keywords.keys() & defaults.keys():
         keywords[key] = replace(keywords[key], default=defaults[key])
     return keywords
-
-
-def keyword_table(name: str) -> dict[str, tuple[Any, str, str]]:
-    """Returns what `read_keywords` reads as (default, type as written, meaning from the docstring)."""
-    return {key: (keyword.default, keyword.annotation, keyword.meaning) for key, keyword in read_keywords(name).items()}

@@ -4,7 +4,7 @@
 bottom: each block's dataclass, then the function that makes it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from cnn_vit import models, plots, settings
@@ -14,6 +14,7 @@ from cnn_vit.reports.page import duration_text, interval_text, percent
 from cnn_vit.reports.tallies import SplitTally, tally_predictions
 from cnn_vit.runs import journal
 from cnn_vit.runs.reader import SPLITS, RunRecord
+from cnn_vit.settings.record import ExplainedSetting
 
 MAX_SINGLE_PATCHES = 64  # of more patches, only the whole sequence is shown
 SMALL = 48  # pixels a side; of images up to this size each pixel is shown as a square
@@ -58,7 +59,7 @@ class RunPage:
     positions: "PositionSimilarity | None"
     layers: table.Description | None
     why_no_layers: str
-    settings: list["ExplainedSetting"]
+    settings: list[ExplainedSetting]
     command: str | None
     environment: list[tuple[str, Any]]
 
@@ -397,33 +398,16 @@ def describe_layers(record: RunRecord) -> tuple[table.Description | None, str]:
 # Settings, and how to repeat the run ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ExplainedSetting:
-    """A setting of the run.
-
-    Attributes:
-        key: its name, "optimizer.learning_rate".
-        value: its value.
-        origin: where the value comes from: "default", "recipe", "word 56" or "command line".
-        meaning: what it does.
-    """
-
-    key: str
-    value: Any
-    origin: str
-    meaning: str
-
-
 def explain_settings(record: RunRecord) -> list[ExplainedSetting]:
     """Returns every setting; a keyword of the network has its meaning from the docstring of the network's class."""
     try:
-        keywords = models.keyword_table(record.settings["model.name"])
+        keywords = models.read_keywords(record.settings["model.name"])
     except UserError:  # a run of another version, whose network this one does not have
         keywords = {}
-    meanings = {f"model.{name}": meaning.rstrip(".") for name, (_, _, meaning) in keywords.items()}
+    meanings = {f"model.{name}": keyword.meaning.rstrip(".") for name, keyword in keywords.items()}
     explained = []
-    for key, value, origin, meaning in settings.explain(record.settings):
-        explained.append(ExplainedSetting(key, value, origin, meaning or meanings.get(key, "")))
+    for setting in settings.explain(record.settings):
+        explained.append(replace(setting, meaning=setting.meaning or meanings.get(setting.key, "")))
     return explained
 
 

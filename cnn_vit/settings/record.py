@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from cnn_vit.errors import UserError
 from cnn_vit.settings.keys import KEYS, is_keyword
@@ -101,7 +102,8 @@ def quoted_setting(settings: Settings, key: str) -> str:
     return quote_value(settings[key]) if key in settings.values else "not set"
 
 
-class ExplainedSetting(NamedTuple):
+@dataclass(frozen=True)
+class ExplainedSetting:
     """A setting as `explain` lists it.
 
     Attributes:

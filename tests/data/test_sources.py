@@ -36,11 +36,13 @@ def test_every_source_says_what_it_is_and_what_its_keywords_mean():
     assert data.names().keys() >= {"digits", "shapes", "folder", "arrays"}
     for name, meaning in data.names().items():
         assert meaning
-        for key, (default, kind, explanation) in data.keywords(name).items():
-            assert kind, key
-            assert explanation, key
-            assert default is not None
-    assert data.keywords("shapes")["train_count"] == (10_000, "int", "images to train on.")
+        for key, keyword in data.read_keywords(name).items():
+            assert keyword.annotation, key
+            assert keyword.meaning, key
+            assert keyword.default is not None
+    train_count = data.read_keywords("shapes")["train_count"]
+    assert (train_count.default, train_count.annotation) == (10_000, "int")
+    assert train_count.meaning == "images to train on."
 
 
 @pytest.mark.parametrize(
