@@ -94,6 +94,7 @@ def field_growth(before: Field | None, after: Field | None, window: Window | Non
     if before == after:
         stride = "" if after.stride is None else f", stride {after.stride}"
         return f"{size}{stride}, the same as its input"
+    # Behind a global sum, as of attention or an average over all pixels, no index moves the field any more.
     if after.stride is None:
         return f"{size}: each output sums over all positions of the image, or reads one that did"
     if window is None or before is None or before.size is None or before.stride is None:
@@ -111,7 +112,7 @@ def explain_window(calculation: Calculation) -> Lines:
     """Explains a calculation: output size, what is read at the borders, and what SAME, VALID and the textbook say."""
     n, k, s, d = calculation.n, calculation.k, calculation.s, calculation.d
     before, after = calculation.padding
-    room = n + before + after - calculation.span
+    room = n + before + after - calculation.span  # the pixels by which the window can move from its first position
     formula = output_size_formula(Window(n, k, s, d, before, after))
     setting = f"n = {n} pixels, k = {k} taps, stride {s}, dilation {d}, padding {before} before, {after} after"
     lines = [
@@ -169,7 +170,7 @@ def same_text(calculation: Calculation) -> str:
         return f"{text}; the same values as here, for no window reads the padding that differs"
     shift = calculation.padding[0] - before
     distance = f"{abs(shift)} {'pixel' if abs(shift) == 1 else 'pixels'} further {'right' if shift > 0 else 'left'}"
-    return f"{text}; as many outputs as here, but each reads {distance}: other values"
+    return f"{text}; as many outputs as here, but each reads {distance}, so their values differ"
 
 
 def valid_text(calculation: Calculation) -> str:

@@ -64,6 +64,7 @@ def check_parameters(description: Description) -> int:
         paths = [path for path in unclaimed if path == row.path or path.startswith(f"{row.path}/")]
         in_arrays = sum(unclaimed.pop(path) for path in paths)
         compare(row.path, "parameters", flops.compute_formula(row.parameters), in_arrays, "its arrays")
+    # What is left has no row, so by the table it has no parameters.
     for path, size in unclaimed.items():
         compare(path, "parameters", 0, size, "an array that no row holds")
     return len(description.rows)
@@ -74,6 +75,7 @@ def check_macs(description: Description) -> int:
     counted = flops.count_program_macs(description.program)
     rows = {row.call: row for row in description.rows if row.call is not None}
     for i, call in enumerate(description.program.calls):
+        # A module without a row of its own has layers inside, and no product may stand between them.
         by_formula = flops.compute_formula(rows[i].macs) if i in rows else 0
         compare(call.path or call.kind, "MACs", by_formula, counted[i], "its program")
     compare(description.model, "MACs outside its layers", 0, counted[None], "the program")
@@ -99,6 +101,7 @@ def check_fields(description: Description) -> int:
         has_gradient = np.asarray(find_pixels_with_gradient(i))  # (2, H, W)
         for last in (0, 1):
             for side in (0, 1):
+                # A row of the image is seen if any of its columns is, and the other way round.
                 by_gradient = extent(has_gradient[last].any(axis=1 - side))
                 check_side(description, row, last=bool(last), side=side, by_gradient=by_gradient)
     return len(rows)
@@ -191,7 +194,7 @@ def gradient_function(description: Description, rows: list[Row]) -> Callable[[in
 
     def compute_outputs(images: jax.Array) -> list[jax.Array]:
         live = nnx.merge(graph, params, stats)
-        outputs: list[Any] = [None] * len(rows)
+        outputs: list[Any] = [None] * len(rows)  # in the order of the rows, whatever the order of the calls
 
         def run_stand_in(call: Call, run: RunLayer) -> Any:
             stand_in = STAND_INS.get(flops.layer_key(call), run_unchanged)
@@ -207,7 +210,9 @@ def gradient_function(description: Description, rows: list[Row]) -> Callable[[in
     @jax.jit
     def find_pixels_with_gradient(position: jax.Array) -> jax.Array:
         # The position is an argument, so that one compilation serves all rows.
-        outputs, pull_back = jax.vjp(compute_outputs, jnp.ones((2, *description.image_shape), jnp.float32))
+        images = jnp.ones((2, *description.image_shape), jnp.float32)
+        outputs, pull_back = jax.vjp(compute_outputs, images)
+        # A cotangent of 0 switches the outputs of all other rows off.
         cotangents = [
             select_first_and_last(output) * (position == i).astype(output.dtype) for i, output in enumerate(outputs)
         ]

@@ -65,7 +65,7 @@ def layer_key(call: Call) -> Any:
 def parameter_formula(call: Call) -> Formula:
     """The formula for the parameters of a layer; without terms where PARAMETERS does not know the layer."""
     rule = PARAMETERS.get(layer_key(call))
-    return () if rule is None else rule(call)
+    return () if rule is None else rule(call)  # `find_uncounted_parameters` of the table counts what is left
 
 
 def mac_formula(call: Call) -> Formula:
@@ -221,6 +221,7 @@ def count_jaxpr_macs(jaxpr: core.Jaxpr, owner: int | None) -> Counter[int | None
         if name == "cond":
             # One branch runs. Branches are either forms of one computation or a branch that is not taken.
             inner_macs = [max(inner_macs, key=Counter.total)]
+        # A scan holds its body once and runs it `length` times.
         repeats = equation.params["length"] if name == "scan" else 1
         for counted in inner_macs:
             macs.update({inner_call: repeats * count for inner_call, count in counted.items()})
@@ -231,6 +232,7 @@ def count_jaxpr_macs(jaxpr: core.Jaxpr, owner: int | None) -> Counter[int | None
 def count_equation_macs(equation: Any) -> int:
     """Counts the MACs of one matrix product or convolution: elements of its output times products summed for each."""
     if equation.primitive.name == "dot_general":
+        # The contracted axes of the left input are those that each element of the output sums over.
         (contracted, _), _ = equation.params["dimension_numbers"]
         left_shape = equation.invars[0].aval.shape
         return math.prod(equation.outvars[0].aval.shape) * math.prod(left_shape[axis] for axis in contracted)

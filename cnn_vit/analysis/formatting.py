@@ -98,6 +98,7 @@ def group_by_block(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     last_block = ""
     for row in rows:
         parts = row["layer"].split("/")
+        # Blocks are the numbered entries of lists: of "stages/1/blocks/0/conv2" the block is "stages/1/blocks/0".
         numbers = [i for i, part in enumerate(parts[:-1]) if part.isdigit()]
         block = "/".join(parts[: numbers[-1] + 1]) if numbers else ""
         if block and block != last_block:
@@ -113,6 +114,7 @@ def align_columns(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> lis
     """Returns the lines of a table, its head first. A row of a single cell is a line of its own, of any length."""
     head = dict(zip(columns, columns, strict=True))
     full_rows = [row for row in (head, *rows) if len(row) > 1]
+    # A row may lack some columns, as the totals do; its cells there are empty.
     widths = {name: max(len(row.get(name, "")) for row in full_rows) for name in columns}
     lines = []
     for row in (head, *rows):

@@ -51,9 +51,7 @@ class Call:
 
 
 RunLayer = Callable[[dict[str, Any]], Any]  # takes inputs by name and returns the outputs that the layer computes
-Interceptor = Callable[
-    [Call, RunLayer], Any
-]  # stands in for a call and returns the outputs that the network goes on with
+Interceptor = Callable[[Call, RunLayer], Any]  # stands in for a call; the network goes on with what it returns
 
 
 @contextlib.contextmanager

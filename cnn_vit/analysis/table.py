@@ -161,6 +161,7 @@ def describe(
     image_size = keywords["image_size"].default if image_size is None else image_size
     channels = keywords["channels"].default if channels is None else channels
     if num_classes is None:
+        # The size that the network is usually built for decides, not the size that is asked for.
         usual_size = models.height_and_width(keywords["image_size"].default)
         num_classes = 10 if max(usual_size) <= SMALL else 1000
     built = models.build(network, num_classes, image_size=image_size, channels=channels, **changes)
@@ -199,7 +200,7 @@ def describe_traced(network: nnx.Module, name: str, image_shape: tuple[int, int,
         parameters = () if "#" in call.path else flops.parameter_formula(call)
         parameters += tuple(term for _, term in uncounted_here)
         if i in program.idle_calls and not parameters:
-            continue
+            continue  # dropout, say
         height, width, _ = image_shape
         rows_reach, columns_reach = reaches[i].outputs
         output = call.outputs.shape[1:]
@@ -239,7 +240,7 @@ def find_uncounted_parameters(program: Program) -> dict[int, list[tuple[str, Ter
     """
     number_of_path: dict[str, int] = {}
     for i, call in enumerate(program.calls):
-        if not inspect.isroutine(call.layer):
+        if not inspect.isroutine(call.layer):  # a function holds no parameters
             number_of_path.setdefault(call.path, i)
     uncounted: dict[int, list[tuple[str, Term]]] = {}
     for keys, shape in shapes_by_path(program.params).items():
@@ -248,7 +249,7 @@ def find_uncounted_parameters(program: Program) -> dict[int, list[tuple[str, Ter
         holder_path = next(above for above in reversed(paths_above(path)) if above in number_of_path)
         holder = number_of_path[holder_path]
         if flops.layer_key(program.calls[holder]) in flops.PARAMETERS:
-            continue
+            continue  # the layer's formula counts it
         factors = tuple(Factor(size, f"axis {axis}") for axis, size in enumerate(shape))
         uncounted.setdefault(holder, []).append((path, factors or (Factor(1, "number"),)))
     return uncounted
