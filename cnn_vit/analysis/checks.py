@@ -125,7 +125,7 @@ def check_side(description: Description, row: Row, *, last: bool, side: int, by_
     if pixels_seen is None:
         raise DisagreementError(f"{row.path}: the {where} are not known; gradients reach {by_gradient}")
     picked = pick_element(pixels_seen, row, last=last)
-    if not agree(picked, by_gradient, moves=any(pixel_range.digits for pixel_range in pixels_seen)):
+    if not fields_agree(picked, by_gradient, moves=any(pixel_range.digits for pixel_range in pixels_seen)):
         raise DisagreementError(
             f"{row.path}: the {where} see pixels {picked.extent} by the table, {by_gradient} by gradients"
         )
@@ -150,19 +150,19 @@ def pick_element(pixels_seen: Reach, row: Row, *, last: bool) -> ElementField:
     # Axis 0 is the batch and the last axis the features; in between are positions, of which one is picked.
     positions = dict(enumerate((row.output or ())[:-1], start=1))
     indices = {axis: size - 1 if last else 0 for axis, size in positions.items()}
-    still: list[PixelRange] = []
+    ranges: list[PixelRange] = []
     for pixel_range in pixels_seen or ():
         picked = reach.pick_indices(pixel_range, indices)
-        still += reach.sum_over_axes(picked, range(5)) or ()  # no output has more than 5 axes
-    if not still:
+        ranges += reach.sum_over_axes(picked, range(5)) or ()  # no output has more than 5 axes
+    if not ranges:
         return ElementField(0, 0, (0, 0))
-    start = min(pixel_range.start for pixel_range in still)
-    end = max(pixel_range.start + pixel_range.size for pixel_range in still)
-    extents = [pixel_range.extent for pixel_range in still]
+    start = min(pixel_range.start for pixel_range in ranges)
+    end = max(pixel_range.start + pixel_range.size for pixel_range in ranges)
+    extents = [pixel_range.extent for pixel_range in ranges]
     return ElementField(start, end, (min(first for first, _ in extents), max(end for _, end in extents)))
 
 
-def agree(by_table: ElementField, by_gradient: Extent, *, moves: bool) -> bool:
+def fields_agree(by_table: ElementField, by_gradient: Extent, *, moves: bool) -> bool:
     """Whether the table and the gradients see the same pixels.
 
     Where a range reaches over the border of the image, its first or last pixels may be read through the padding of some

@@ -265,8 +265,8 @@ def follow_matrix_product(equation: Any, inputs: list[Reach]) -> Reach:
     right_free = free_axes(equation.invars[1], (*right_contracted, *right_batch))
     left_axes = {axis: new_axis for new_axis, axis in enumerate([*left_batch, *left_free])}
     right_axes = {axis: new_axis for new_axis, axis in enumerate(right_batch)}
-    first_right = len(left_batch) + len(left_free)
-    right_axes |= {axis: first_right + position for position, axis in enumerate(right_free)}
+    right_offset = len(left_batch) + len(left_free)
+    right_axes |= {axis: right_offset + position for position, axis in enumerate(right_free)}
     left = reach.move_axes(reach.sum_over_axes(inputs[0], left_contracted), left_axes)
     right = reach.move_axes(reach.sum_over_axes(inputs[1], right_contracted), right_axes)
     return reach.join_reaches([left, right])

@@ -6,7 +6,7 @@ cnn-vit describe --config=configs/cifar_resnet.py:56    the model, size and clas
 cnn-vit describe resnet/50 --layer=stages/1/blocks/0/conv2       one row's arithmetic written out
 cnn-vit describe --diff resnet/50 resnet/50-v1          what differs between two networks
 cnn-vit describe resnet/50 --diff 224 288               or between two image sizes
-cnn-vit describe resnet/18 --check                      every number again in a second way
+cnn-vit describe resnet/18 --check                      every number checked in a second way
 cnn-vit describe conv --n=32 --k=3 --s=2 --padding=1    one side of a convolution, or of a pool
 """
 
@@ -39,20 +39,22 @@ DEFAULT_COLUMNS = 200  # where no terminal says how many it has
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("what", nargs="*", metavar="MODEL", help="family/variant, such as resnet/50; or conv, or pool")
-    parser.add_argument("--config", help="recipe whose model, image size and classes are taken")
-    parser.add_argument("--workdir", metavar="RUN", help="run folder whose network is taken")
+    parser.add_argument("--config", help="recipe that gives the model, image size and classes")
+    parser.add_argument("--workdir", metavar="RUN", help="run folder whose network is described")
     parser.add_argument("--classes", type=int, metavar="K", help="classes (default: 10 for small images, else 1000)")
     parser.add_argument("--image", metavar="SIZE", help="side in pixels, or HEIGHTxWIDTH (default: the model's own)")
     parser.add_argument("--channels", type=int, metavar="C", help="colors (default: the model's own)")
-    parser.add_argument("--layer", metavar="PATH", help="write the arithmetic of one row out")
+    parser.add_argument("--layer", metavar="PATH", help="write out the arithmetic of one row")
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="two models, or two sizes of MODEL")
-    parser.add_argument("--check", action="store_true", help="every number in a second way; minutes for large networks")
+    parser.add_argument(
+        "--check", action="store_true", help="check every number in a second way; takes minutes for large networks"
+    )
     for name, meaning in WINDOW_FLAGS.items():
         parser.add_argument(f"--{name}", type=str if name == "padding" else int, help=f"of conv and pool: {meaning}")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Finds out which of the answers is asked for, and prints it."""
+    """Prints the answer that the words of the command ask for."""
     if len(args.what) > 1:
         raise UserError(f"{' '.join(args.what)}: one model at a time; two are compared by --diff A B")
     if args.what and args.what[0] in WINDOWS:
