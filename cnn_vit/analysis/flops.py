@@ -1,11 +1,16 @@
-"""Parameters and multiply-accumulates (MACs) of each layer in closed form, and the products that a program makes.
+"""Counts parameters and multiply-accumulates (MACs): of each layer by a formula, and of a traced program one by one.
 
-The convention of published tables, whose "GFLOPs" are billions of MACs: one image, evaluation, the products of
-convolutions, matrices and attention; what padding's zeros are multiplied with counts, norms, activations, pooling and
-sums do not. A training step is 3 times as many, its FLOPs 6 times. XLA's `cost_analysis` is another thing: it leaves
-out padded taps and counts what is elementwise.
+The convention is that of published tables, whose "GFLOPs" are billions of MACs. They count one image in evaluation, and
+of it the products of convolutions, matrix products and attention. Products with the zeros of padding count; norms,
+activations, pooling and sums do not. A training step costs 3 times as many MACs, and 6 times as many FLOPs. XLA's
+`cost_analysis` counts something else: it leaves out padded taps and counts elementwise operations.
 
-A formula is a sum of products whose factors carry their meaning, so that the number and its words cannot differ.
+A formula is a sum of products whose factors carry their meaning, so that the number and its words cannot differ. A
+convolution with 3x3 kernels, 128 channels and 128 filters, whose output has 28x28 pixels, has one product for each
+weight at each pixel of the output:
+
+    parameters    3 (kernel rows) * 3 (kernel columns) * 128 (channels) * 128 (filters) = 147,456
+    MACs          28 (output rows) * 28 (output columns) * 3 * 3 * 128 * 128            = 115,605,504
 """
 
 import inspect
@@ -16,7 +21,7 @@ from typing import Any, NamedTuple
 
 from jax.extend import core
 
-from cnn_vit.analysis.program import Program, inner, number
+from cnn_vit.analysis.program import Program, call_number, inner_jaxprs
 from cnn_vit.analysis.record import Call
 from cnn_vit.nn.attention import attend
 from cnn_vit.nn.conv import Conv
@@ -27,157 +32,214 @@ from cnn_vit.nn.position import LearnedPositions
 
 
 class Factor(NamedTuple):
-    """A number and what it is a number of."""
+    """A number with what it is a number of, such as 64 filters."""
 
     number: int
     meaning: str
 
 
-Formula = tuple[tuple[Factor, ...], ...]
+Term = tuple[Factor, ...]  # factors that are multiplied
+Formula = tuple[Term, ...]  # terms that are added
 
 
-def value(formula: Formula) -> int:
-    """The number that a formula gives; 0 where it has no term."""
+def compute_formula(formula: Formula) -> int:
+    """Computes the number that a formula stands for; 0 where it has no term."""
     return sum(math.prod(factor.number for factor in term) for term in formula)
 
 
-def written(formula: Formula) -> str:
+def formula_text(formula: Formula) -> str:
     """A formula in words and numbers: `3 (rows) * 64 (filters) + 64 (biases) = 256`; "none" where it has no term."""
-    terms = (" * ".join(f"{number:,} ({meaning})" for number, meaning in term) for term in formula)
-    return f"{' + '.join(terms)} = {value(formula):,}" if formula else "none"
+    if not formula:
+        return "none"
+    terms = []
+    for term in formula:
+        terms.append(" * ".join(f"{factor.number:,} ({factor.meaning})" for factor in term))
+    return f"{' + '.join(terms)} = {compute_formula(formula):,}"
 
 
-def key(call: Call) -> Any:
-    """What the tables below know a layer by: its class, or the function."""
+def layer_key(call: Call) -> Any:
+    """The key of a layer in the tables of rules: its class, or the function without its mark as a layer."""
     return inspect.unwrap(call.layer) if inspect.isroutine(call.layer) else type(call.layer)
 
 
-def parameters(call: Call) -> Formula:
-    """Parameters of a layer that the table knows, from what it takes and gives."""
-    return PARAMETERS[key(call)](call) if key(call) in PARAMETERS else ()
+def parameter_formula(call: Call) -> Formula:
+    """The formula for the parameters of a layer; without terms where PARAMETERS does not know the layer."""
+    rule = PARAMETERS.get(layer_key(call))
+    return () if rule is None else rule(call)  # `find_uncounted_parameters` of the table counts what is left
 
 
-def macs(call: Call) -> Formula:
-    """Products of a layer, one image."""
-    return MACS[key(call)](call) if key(call) in MACS else ()
+def mac_formula(call: Call) -> Formula:
+    """The formula for the MACs of a layer on one image; without terms where MACS does not know the layer."""
+    rule = MACS.get(layer_key(call))
+    return () if rule is None else rule(call)
 
 
-def shape(call: Call, name: str = "x") -> tuple[int, ...]:
-    """Shape of an argument without the batch."""
+# Rules: each takes a call and reads the shapes that its formula needs
+
+
+def input_shape(call: Call, name: str = "x") -> tuple[int, ...]:
+    """The shape of an argument without the batch axis."""
     return call.inputs[name].shape[1:]
 
 
-def filters(call: Call) -> tuple[Factor, ...]:
-    """What a convolution has a weight for."""
+def conv_weights(call: Call) -> Term:
+    """A convolution has a weight for each tap of its kernel, channel that a filter reads, and filter."""
     rows, columns = call.layer.kernel.shape[:2]
-    read = shape(call)[-1] // call.layer.groups
-    given = Factor(call.outputs.shape[-1], "filters")
-    return Factor(rows, "kernel rows"), Factor(columns, "kernel columns"), Factor(read, "channels each reads"), given
+    return (
+        Factor(rows, "kernel rows"),
+        Factor(columns, "kernel columns"),
+        Factor(input_shape(call)[-1] // call.layer.groups, "channels that each filter reads"),
+        Factor(call.outputs.shape[-1], "filters"),
+    )
 
 
 def biases(call: Call) -> Formula:
-    """One for each feature given, where the layer has any."""
+    """A layer that has biases has one for each feature of its output."""
     return () if call.layer.bias is None else ((Factor(call.outputs.shape[-1], "biases"),),)
 
 
+def conv_parameters(call: Call) -> Formula:
+    """A convolution's parameters are its weights and biases."""
+    return (conv_weights(call), *biases(call))
+
+
 def conv_macs(call: Call) -> Formula:
-    """A product for each weight at each place."""
+    """A convolution multiplies each weight once for each pixel of its output."""
     height, width = call.outputs.shape[1:3]
-    return ((Factor(height, "rows given"), Factor(width, "columns given"), *filters(call)),)
+    return ((Factor(height, "output rows"), Factor(width, "output columns"), *conv_weights(call)),)
 
 
-def matrix(call: Call) -> tuple[Factor, ...]:
-    """What a dense layer has a weight for."""
-    return Factor(shape(call)[-1], "inputs"), Factor(call.outputs.shape[-1], "outputs")
+def dense_weights(call: Call) -> Term:
+    """A dense layer has a weight for each pair of an input feature and an output feature."""
+    return Factor(input_shape(call)[-1], "inputs"), Factor(call.outputs.shape[-1], "outputs")
+
+
+def dense_parameters(call: Call) -> Formula:
+    """A dense layer's parameters are its weights and biases."""
+    return (dense_weights(call), *biases(call))
 
 
 def dense_macs(call: Call) -> Formula:
-    """A product for each weight and token; an image's features are one token."""
-    tokens = math.prod(shape(call)[:-1])
-    return ((Factor(tokens, "tokens"), *matrix(call)),) if len(shape(call)) > 1 else (matrix(call),)
+    """A dense layer multiplies each weight once for each token, or once where its input is one vector for the image."""
+    token_shape = input_shape(call)[:-1]
+    if not token_shape:
+        return (dense_weights(call),)
+    return ((Factor(math.prod(token_shape), "tokens"), *dense_weights(call)),)
 
 
-def patch(call: Call) -> tuple[Factor, ...]:
-    """What a patch embedding has a weight for."""
+def patch_weights(call: Call) -> Term:
+    """A patch embedding has a weight for each number of a patch and each feature of a token."""
     side = call.layer.patch
-    channels = Factor(shape(call)[-1], "channels")
-    return Factor(side, "patch rows"), Factor(side, "patch columns"), channels, Factor(call.outputs.shape[-1], "width")
+    return (
+        Factor(side, "patch rows"),
+        Factor(side, "patch columns"),
+        Factor(input_shape(call)[-1], "channels"),
+        Factor(call.outputs.shape[-1], "width"),
+    )
 
 
-def norm(call: Call) -> Formula:
-    """A scale and a bias for each channel; running statistics are no parameters."""
-    return ((Factor(2, "scale and bias"), Factor(shape(call)[-1], "channels")),)
+def patch_parameters(call: Call) -> Formula:
+    """A patch embedding's parameters are its weights and biases."""
+    return (patch_weights(call), *biases(call))
 
 
-def positions(call: Call) -> Formula:
-    """A row for each token."""
-    tokens, width = shape(call)
+def patch_macs(call: Call) -> Formula:
+    """A patch embedding multiplies each weight once for each patch."""
+    return ((Factor(call.outputs.shape[1], "patches"), *patch_weights(call)),)
+
+
+def norm_parameters(call: Call) -> Formula:
+    """A norm has a scale and a bias for each channel; running statistics are not parameters."""
+    return ((Factor(2, "scale and bias"), Factor(input_shape(call)[-1], "channels")),)
+
+
+def position_parameters(call: Call) -> Formula:
+    """Learned positions are a table with a row for each token."""
+    tokens, width = input_shape(call)
     return ((Factor(tokens, "tokens"), Factor(width, "width")),)
 
 
 def attend_macs(call: Call) -> Formula:
-    """Each head scores every pair of a token that reads and one that is read, and sums the values by the scores."""
-    readers, heads, width = shape(call, "q")
-    pairs = Factor(heads, "heads"), Factor(readers, "tokens that read"), Factor(shape(call, "k")[0], "tokens read")
-    return (*pairs, Factor(width, "width of a score's sum")), (*pairs, Factor(width, "values each"))
+    """Each head scores every pair of a query and a key, then sums the values weighted by these scores."""
+    queries, heads, head_width = input_shape(call, "q")
+    keys = input_shape(call, "k")[0]
+    pairs = Factor(heads, "heads"), Factor(queries, "query tokens"), Factor(keys, "key tokens")
+    scores = (*pairs, Factor(head_width, "head width, for the scores"))
+    weighted_values = (*pairs, Factor(head_width, "head width, for the values"))
+    return scores, weighted_values
 
 
 PARAMETERS: dict[Any, Callable[[Call], Formula]] = {
-    Conv: lambda call: (filters(call), *biases(call)),
-    Dense: lambda call: (matrix(call), *biases(call)),
-    PatchEmbed: lambda call: (patch(call), *biases(call)),
-    BatchNorm: norm,
-    GroupNorm: norm,
-    LayerNorm: norm,
-    LearnedPositions: positions,
+    Conv: conv_parameters,
+    Dense: dense_parameters,
+    PatchEmbed: patch_parameters,
+    BatchNorm: norm_parameters,
+    GroupNorm: norm_parameters,
+    LayerNorm: norm_parameters,
+    LearnedPositions: position_parameters,
 }
 MACS: dict[Any, Callable[[Call], Formula]] = {
     Conv: conv_macs,
     Dense: dense_macs,
-    PatchEmbed: lambda call: ((Factor(call.outputs.shape[1], "patches"), *patch(call)),),
+    PatchEmbed: patch_macs,
     inspect.unwrap(attend): attend_macs,
 }
 
 
-# The second way: what the program does
+# The second way: count the products of the traced program
 
-HIDING = ("while", "pallas_call", "ffi_call", "ragged_dot_general")  # products that a walk cannot count
-
-
-def products(program: Program) -> Counter[int | None]:
-    """Products of each call's own equations, those of the layers inside it left to them; None holds any outside all."""
-    return walked(program.jaxpr, None)
+UNCOUNTABLE = ("while", "pallas_call", "ffi_call", "ragged_dot_general")  # equations whose products no walk can count
 
 
-def walked(jaxpr: core.Jaxpr, owner: int | None) -> Counter[int | None]:
-    """Products of a program by the call they belong to.
+def count_program_macs(program: Program) -> Counter[int | None]:
+    """Counts the MACs of each call's own equations, without those of the layers inside it; None holds any outside all.
 
     Raises:
-        ValueError: an equation that may hide products.
+        ValueError: an equation may hide products.
     """
-    found: Counter[int | None] = Counter()
+    return count_jaxpr_macs(program.jaxpr, None)
+
+
+def count_jaxpr_macs(jaxpr: core.Jaxpr, owner: int | None) -> Counter[int | None]:
+    """Counts the MACs of a program by the number of the call that they belong to.
+
+    Args:
+        jaxpr: the program.
+        owner: the innermost call around the program; None where there is none.
+
+    Raises:
+        ValueError: an equation may hide products.
+    """
+    macs: Counter[int | None] = Counter()
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        call = number(equation)
-        parts = [walked(one, owner if call is None else call) for _, one in inner(equation)]
-        if name in HIDING:
+        call = call_number(equation)
+        inner_owner = owner if call is None else call
+        inner_macs = [count_jaxpr_macs(inner, inner_owner) for _, inner in inner_jaxprs(equation)]
+        if name in UNCOUNTABLE:
             raise ValueError(f"the products inside {name!r} cannot be counted")
-        if name == "cond":  # forms of one thing, or a branch not taken: the dearest
-            parts = [max(parts, key=Counter.total)]
-        times = equation.params["length"] if name == "scan" else 1
-        for part in parts:
-            found.update({one: times * count for one, count in part.items()})
-        found[owner] += own_products(equation)
-    return found
+        if name == "cond":
+            # One branch runs. Branches are either forms of one computation or a branch that is not taken.
+            inner_macs = [max(inner_macs, key=Counter.total)]
+        # A scan holds its body once and runs it `length` times.
+        repeats = equation.params["length"] if name == "scan" else 1
+        for counted in inner_macs:
+            macs.update({inner_call: repeats * count for inner_call, count in counted.items()})
+        macs[owner] += count_equation_macs(equation)
+    return macs
 
 
-def own_products(equation: Any) -> int:
-    """Products of a matrix product or convolution: numbers given times numbers summed for each."""
-    given = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+def count_equation_macs(equation: Any) -> int:
+    """Counts the MACs of one matrix product or convolution: elements of its output times products summed for each."""
     if equation.primitive.name == "dot_general":
+        # The contracted axes of the left input are those that each element of the output sums over.
         (contracted, _), _ = equation.params["dimension_numbers"]
-        return given * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        left_shape = equation.invars[0].aval.shape
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(left_shape[axis] for axis in contracted)
     if equation.primitive.name == "conv_general_dilated":
-        kernel, (outputs, *_) = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
-        return given * math.prod(kernel) // kernel[outputs]
+        kernel_shape = equation.invars[1].aval.shape
+        filter_axis = equation.params["dimension_numbers"].rhs_spec[0]
+        # A kernel holds the weights of all filters; an element of the output comes of one filter.
+        weights_of_a_filter = math.prod(kernel_shape) // kernel_shape[filter_axis]
+        return math.prod(equation.outvars[0].aval.shape) * weights_of_a_filter
     return 0

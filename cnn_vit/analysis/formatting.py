@@ -1,146 +1,168 @@
-"""Descriptions as text: a table that fits a terminal, and what differs between two."""
+"""Formats descriptions as text: a table that fits a terminal, and a table of what differs between two networks."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from cnn_vit.analysis import flops
 from cnn_vit.analysis.receptive import Field
-from cnn_vit.analysis.table import Description, Row, size_of
-from cnn_vit.analysis.windows import window
+from cnn_vit.analysis.table import Description, Row, field_size
+from cnn_vit.analysis.windows import find_windows
 
 NOTES = {
-    "MACs": "products of convolutions, matrices and attention; padding's count too",
-    "bytes": "of the outputs, one image in evaluation",
-    "field": "side of what a number can see, in pixels, were the image large enough",
+    "MACs": "multiply-accumulates of convolutions, matrices, attention; padding counts",
+    "bytes": "size of the outputs, for one image in evaluation",
+    "field": "side of the receptive field in pixels, in an image that is large enough",
 }
-FULL = ("layer", "kind", "output", "parameters", "MACs", "bytes", "field", "stride")
-RIGHT = {"parameters", "MACs", "bytes", "field", "stride", "A", "B"}  # columns written to the right
-SPARE = ("bytes", "kind")  # columns that go first where there is no room
+COLUMNS = ("layer", "kind", "output", "parameters", "MACs", "bytes", "field", "stride")
+RIGHT_ALIGNED = {"parameters", "MACs", "bytes", "field", "stride", "A", "B"}
+DROPPED_FIRST = ("bytes", "kind")  # columns that a narrow terminal goes without, in this order
 GAP = "  "
 
 
-def format_table(found: Description, *, width: int) -> str:
-    """A description as a table that fits in so many columns, as far as it can.
+def format_table(description: Description, *, width: int) -> str:
+    """Returns a description as a table that fits into `width` columns of a terminal, as far as it can.
 
-    Where the full paths do not fit, layers stand under the path of the block they share.
+    Where the full paths do not fit, layers stand under the path of the block that they share; where that is still too
+    wide, columns are dropped.
     """
-    rows = [columns(row, found) for row in found.rows]
+    rows = [row_cells(row, description) for row in description.rows]
     total = {
         "layer": "total",
         "kind": "",
-        "parameters": f"{found.parameters:,}",
-        "MACs": f"{found.macs:,}",
-        "bytes": f"{found.activation_bytes:,}",
+        "parameters": f"{description.parameters:,}",
+        "MACs": f"{description.macs:,}",
+        "bytes": f"{description.activation_bytes:,}",
     }
-    shown = list(FULL)
-    text = align_columns([*rows, total], shown)
-    for spare in ("", *SPARE):
-        if max(map(len, text)) <= width:
+    columns = list(COLUMNS)
+    lines = align_columns([*rows, total], columns)
+    for dropped in ("", *DROPPED_FIRST):  # "" drops none: the shorter paths may be enough
+        if max(map(len, lines)) <= width:
             break
-        shown = [name for name in shown if name != spare]
-        text = align_columns([*group_by_block(rows), total], shown)
-    notes = [f"{name:<7}{note}" for name, note in NOTES.items() if name in shown]
-    return "\n".join([title(found), "", *text, "", *notes])
+        columns = [name for name in columns if name != dropped]
+        lines = align_columns([*group_by_block(rows), total], columns)
+    notes = [f"{name:<7}{note}" for name, note in NOTES.items() if name in columns]
+    return "\n".join([title(description), "", *lines, "", *notes])
 
 
-def title(found: Description) -> str:
-    """What was described."""
-    return f"{found.model}: {found.num_classes} classes, image {shape_text(found.image_shape)}, {found.dtype}"
+def title(description: Description) -> str:
+    """The network, its classes, and the images and dtype that it is described for, on one line."""
+    image = shape_text(description.image_shape)
+    return f"{description.model}: {description.num_classes} classes, image {image}, {description.dtype}"
 
 
-def shape_text(sides: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
     """A shape as `224x224x3`."""
-    return "x".join(map(str, sides))
+    return "x".join(map(str, shape))
 
 
-def columns(row: Row, found: Description) -> dict[str, str]:
-    """A row as text by column."""
+def row_cells(row: Row, description: Description) -> dict[str, str]:
+    """Returns the cells of a row as text, by column."""
     strides = ["" if field is None or field.stride is None else str(field.stride) for field in row.field]
     return {
         "layer": row.path,
-        "kind": label(row, found),
+        "kind": layer_label(row, description),
         "output": shape_text(row.output or ()),
-        "parameters": f"{flops.value(row.parameters):,}",
-        "MACs": f"{flops.value(row.macs):,}",
+        "parameters": f"{flops.compute_formula(row.parameters):,}",
+        "MACs": f"{flops.compute_formula(row.macs):,}",
         "bytes": f"{row.activation_bytes:,}" if row.output else "",
-        "field": pair([field_in_words(field) for field in row.field]),
-        "stride": pair(strides),
+        "field": join_sides([field_text(field) for field in row.field]),
+        "stride": join_sides(strides),
     }
 
 
-def label(row: Row, found: Description) -> str:
-    """A layer's kind, with side and stride of its window if it has one: "Conv 3x3/2"."""
-    sides = None if row.call is None else window(found.program.calls[row.call])
-    if sides is None:
+def layer_label(row: Row, description: Description) -> str:
+    """A layer's kind, with the size and stride of its window if it has one: "Conv 3x3/2"."""
+    windows = None if row.call is None else find_windows(description.program.calls[row.call])
+    if windows is None:
         return row.kind
-    return f"{row.kind} {shape_text([side['k'] for side in sides])}/{pair([str(side['s']) for side in sides])}"
+    size = shape_text([window.k for window in windows])
+    return f"{row.kind} {size}/{join_sides([str(window.s) for window in windows])}"
 
 
-def field_in_words(field: Field | None) -> str:
-    """A field's size in words."""
-    size = size_of(field)
-    return "?" if size is None else "none" if size == 0 else str(size)
+def field_text(field: Field | None) -> str:
+    """The size of a receptive field for a cell: its pixels, "all", "none", or "?" where it is not known."""
+    size = field_size(field)
+    if size is None:
+        return "?"
+    return "none" if size == 0 else str(size)
 
 
-def pair(sides: Sequence[str]) -> str:
-    """Rows and columns, as one where they are the same."""
+def join_sides(sides: Sequence[str]) -> str:
+    """Joins the texts for rows and columns as "3x5"; one stands for both where they are equal."""
     return "x".join(sides) if len(set(sides)) > 1 else "".join(sides[:1])
 
 
 def group_by_block(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows under a line for the block they share: the path up to its last number."""
-    found: list[dict[str, str]] = []
-    last = ""
+    """Puts rows under a line for the block that they share: the path up to its last number."""
+    grouped: list[dict[str, str]] = []
+    last_block = ""
     for row in rows:
         parts = row["layer"].split("/")
-        numbers = [place for place, part in enumerate(parts[:-1]) if part.isdigit()]
+        # Blocks are the numbered entries of lists: of "stages/1/blocks/0/conv2" the block is "stages/1/blocks/0".
+        numbers = [i for i, part in enumerate(parts[:-1]) if part.isdigit()]
         block = "/".join(parts[: numbers[-1] + 1]) if numbers else ""
-        if block and block != last:
-            found.append({"layer": block})
-        last = block
-        found.append({**row, "layer": f"  {row['layer'].removeprefix(f'{block}/')}"} if block else row)
-    return found
+        if block and block != last_block:
+            grouped.append({"layer": block})
+        if block:
+            row = {**row, "layer": f"  {row['layer'].removeprefix(f'{block}/')}"}
+        grouped.append(row)
+        last_block = block
+    return grouped
 
 
-def align_columns(rows: Sequence[dict[str, str]], shown: Sequence[str]) -> list[str]:
-    """Lines of a table with its head; a row of one cell is a line by itself, as long as it likes."""
-    full = [dict(zip(shown, shown, strict=True)), *rows]
-    widths = {name: max(len(row.get(name, "")) for row in full if len(row) > 1) for name in shown}
+def align_columns(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> list[str]:
+    """Returns the lines of a table, its head first. A row of a single cell is a line of its own, of any length."""
+    head = dict(zip(columns, columns, strict=True))
+    full_rows = [row for row in (head, *rows) if len(row) > 1]
+    # A row may lack some columns, as the totals do; its cells there are empty.
+    widths = {name: max(len(row.get(name, "")) for row in full_rows) for name in columns}
+    lines = []
+    for row in (head, *rows):
+        if len(row) == 1:
+            lines.append("".join(row.values()))
+            continue
+        cells = []
+        for name in columns:
+            cell = row.get(name, "")
+            cells.append(cell.rjust(widths[name]) if name in RIGHT_ALIGNED else cell.ljust(widths[name]))
+        lines.append(GAP.join(cells).rstrip())
+    return lines
 
-    def line(row: dict[str, str]) -> str:
-        cells = [(name, row.get(name, "")) for name in shown]
-        return GAP.join(cell.rjust(widths[name]) if name in RIGHT else cell.ljust(widths[name]) for name, cell in cells)
 
-    return [line(row).rstrip() if len(row) > 1 else "".join(row.values()) for row in full]
-
-
-def format_differences(found: dict[str, Any]) -> str:
-    """What `table.differences` found: totals, then under each layer the quantities that differ."""
+def format_differences(differences: dict[str, Any]) -> str:
+    """Returns what `table.find_differences` found as text: totals, then the quantities that differ in each layer."""
+    networks = zip("AB", differences["models"], differences["classes"], differences["images"], strict=True)
     heads = [
-        f"{letter}: {model}, {classes} classes, image {shape_text(image)}"
-        for letter, model, classes, image in zip("AB", found["models"], found["classes"], found["images"], strict=True)
+        f"{letter}: {model}, {num_classes} classes, image {shape_text(image)}"
+        for letter, model, num_classes, image in networks
     ]
-    totals = {key: found[key] for key in ("parameters", "macs", "activation_bytes")}
-    rows = [{"layer": "total"}, *quantities(totals)]
-    for layer in found["layers"]:
-        one, other = layer["in"]
-        only = "" if one and other else f"  only in {'A' if one else 'B'}"
-        rows += [{"layer": f"{layer['path']}{only}"}, *quantities(layer["differs"])]
+    totals = {key: differences[key] for key in ("parameters", "macs", "activation_bytes")}
+    rows = [{"layer": "total"}, *quantity_rows(totals)]
+    for layer in differences["layers"]:
+        in_first, in_second = layer["in"]
+        only = "" if in_first and in_second else f"  only in {'A' if in_first else 'B'}"
+        rows += [{"layer": f"{layer['path']}{only}"}, *quantity_rows(layer["differs"])]
     lines = align_columns(rows, ("layer", "A", "B"))
-    return "\n".join([*heads, "", *lines, *(() if found["layers"] else ["", "no layer differs"])])
+    if not differences["layers"]:
+        lines += ["", "no layer differs"]
+    return "\n".join([*heads, "", *lines])
 
 
-def quantities(differs: dict[str, Any]) -> list[dict[str, str]]:
-    """A row for each quantity: its values in A and B."""
+def quantity_rows(quantities: dict[str, list[Any]]) -> list[dict[str, str]]:
+    """Returns a row for each quantity, with its values in A and B."""
     return [
-        {"layer": f"  {key.replace('_', ' ')}", "A": json_cell(values[0]), "B": json_cell(values[1])}
-        for key, values in differs.items()
+        {"layer": f"  {key.replace('_', ' ')}", "A": json_cell(first), "B": json_cell(second)}
+        for key, (first, second) in quantities.items()
     ]
 
 
 def json_cell(value: Any) -> str:
-    """A value of JSON as a cell."""
+    """A value of JSON as the text of a cell: lists as `3x5`, or once where both of two are equal, and null as "-"."""
     if isinstance(value, list):
-        texts = [json_cell(one) for one in value]
-        return texts[0] if len(texts) == 2 and texts[0] == texts[1] else "x".join(texts)
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+        texts = [json_cell(entry) for entry in value]
+        if len(texts) == 2 and texts[0] == texts[1]:
+            return texts[0]
+        return "x".join(texts)
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else str(value)

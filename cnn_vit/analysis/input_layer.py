@@ -1,7 +1,7 @@
-"""Where pixels enter a network: its first convolution or patch embedding, and the positions given to its patches.
+"""Shows where pixels enter a network: its first convolution or patch embedding, and the positions of its patches.
 
-What is here can be looked at with the eye: filters as small images, an image as the sequence of its patches, and how
-alike the positions of two patches are. Filters of other layers read features, not colors.
+What is here can be looked at by eye: filters as small images, an image as the sequence of its patches, and how similar
+the positions of two patches are. Filters of later layers read features, not colors, and are not images.
 """
 
 import math
@@ -12,23 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_vit.analysis import record
+from cnn_vit.analysis.record import Call, RunLayer, intercept_calls
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions
 
-FILTERS = 64  # of a layer, at most, that are looked at
-NUMBERS = 50_000  # of all those filters together, at most
-QUERIES = 14  # patches a side, at most, whose likeness to all others is taken
+MAX_FILTERS = 64  # of a layer, which are shown
+MAX_NUMBERS = 50_000  # in all those filters together
+MAX_MAPS = 14  # patches along a side whose similarity to all others is mapped
 
 
 class InputLayer(NamedTuple):
     """The first layer that reads pixels.
 
     Attributes:
-        path: of its kernel in the tree of parameters, ("patches", "kernel").
-        patch: side of a patch in pixels; None of a convolution.
-        grid: patches (down, right); None of a convolution.
+        path: the path of its kernel in the tree of parameters, ("patches", "kernel").
+        patch: the side of a patch in pixels; None for a convolution.
+        grid: how many patches there are (down, right); None for a convolution.
     """
 
     path: tuple
@@ -36,91 +36,110 @@ class InputLayer(NamedTuple):
     grid: tuple[int, int] | None
 
 
-class FoundError(Exception):
-    """Ends the trace at the layer looked for; never leaves this file."""
+class InputLayerFoundError(Exception):
+    """Ends the trace at the layer that was looked for, and carries it; never leaves this file."""
 
-    def __init__(self, entrance: InputLayer):
-        self.entrance = entrance
+    def __init__(self, input_layer: InputLayer):
+        self.input_layer = input_layer
 
 
 def find_input_layer(network: nnx.Module, image_shape: tuple[int, int, int]) -> InputLayer | None:
-    """The first convolution or patch embedding that a network calls; None where there is none, as in an MLP.
+    """Finds the first convolution or patch embedding that a network calls; None where there is none, as in an MLP.
 
     Args:
-        network: declared, without values.
-        image_shape: (H, W, C).
+        network: the network, declared without values.
+        image_shape: the shape (H, W, C) of an image.
     """
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
 
-    def run(params: dict, stats: dict, images: jax.Array) -> None:
+    def run_network(params: dict, stats: dict, images: jax.Array) -> None:
         live = nnx.merge(graph, params, stats)
-        with record.watching(live, stop_at_pixels):
+        with intercept_calls(live, stop_at_pixels):
             live(images)
 
     try:
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        jax.eval_shape(run, *(nnx.to_pure_dict(state) for state in states), images)
-    except FoundError as found:
-        return found.entrance
+        jax.eval_shape(run_network, *(nnx.to_pure_dict(state) for state in states), images)
+    except InputLayerFoundError as found:
+        # The rest of the network need not be traced, so an exception ends it here.
+        return found.input_layer
     return None
 
 
-def stop_at_pixels(call: record.Call, run: record.Run) -> Any:
-    """An `around` that ends the trace at the first layer that reads pixels."""
+def stop_at_pixels(call: Call, run: RunLayer) -> Any:
+    """An interceptor that ends the trace at the first layer that reads pixels."""
     if not isinstance(call.layer, Conv | PatchEmbed):
         return run(call.inputs)
     path = (*path_keys(call.path), "kernel")
     if isinstance(call.layer, Conv):
-        raise FoundError(InputLayer(path, None, None))
-    side, shape = call.layer.patch, call.inputs["x"].shape
-    raise FoundError(InputLayer(path, side, (shape[1] // side, shape[2] // side)))
+        raise InputLayerFoundError(InputLayer(path, None, None))
+    side = call.layer.patch
+    _, height, width, _ = call.inputs["x"].shape
+    raise InputLayerFoundError(InputLayer(path, side, (height // side, width // side)))
 
 
 def path_keys(path: str) -> tuple:
-    """A written path as the keys of a tree; those of an `nnx.List` are integers."""
+    """The keys of a tree on a written path; those of an `nnx.List` are integers."""
     return tuple(int(part) if part.isdecimal() else part for part in path.split("/"))
 
 
 def leaf_at(tree: dict, path: tuple) -> Any:
-    """The leaf at a path of keys."""
+    """Returns the leaf at a path of keys."""
     for key in path:
         tree = tree[key]
     return tree
 
 
 def filter_images(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, U, C)
-    """The first filters of a kernel, at most FILTERS, and fewer where they are large; each an image."""
-    each = math.prod(kernel.shape[:-1])
-    most = max(1, min(FILTERS, NUMBERS // each))
-    return np.moveaxis(np.asarray(kernel, np.float32)[..., :most], -1, 0)
+    """Returns the first filters of a kernel, each as an image: at most MAX_FILTERS, and fewer where they are large."""
+    numbers_per_filter = math.prod(kernel.shape[:-1])
+    count = max(1, min(MAX_FILTERS, MAX_NUMBERS // numbers_per_filter))
+    return np.moveaxis(np.asarray(kernel, np.float32)[..., :count], -1, 0)
 
 
 def split_into_patches(image: np.ndarray, side: int) -> np.ndarray:  # (H, W, C) -> (N, P, P, C)
-    """An image as the sequence of patches that a patch embedding reads: row by row, each from left to right.
+    """Splits an image into the sequence of patches that a patch embedding reads: row by row, each from left to right.
 
     Pixels at the right and bottom that fill no patch are left out.
     """
     rows, columns = image.shape[0] // side, image.shape[1] // side
-    corners = [(side * row, side * column) for row in range(rows) for column in range(columns)]
-    return np.stack([image[top : top + side, left : left + side] for top, left in corners])
+    patches = []
+    for top in range(0, rows * side, side):
+        for left in range(0, columns * side, side):
+            patches.append(image[top : top + side, left : left + side])
+    return np.stack(patches)
 
 
 def find_pos_embed(network: nnx.Module, patches: int) -> tuple | None:
-    """The path of the table of learned positions with a row for each of so many patches; None where there is none."""
-    found = [(*path, "embedding") for path, module in nnx.iter_modules(network)
-             if isinstance(module, LearnedPositions) and module.embedding.shape[0] >= patches]  # fmt: skip
-    return min(found, key=lambda path: (len(path), str(path))) if found else None
+    """Finds the table of learned positions that has at least a row for each patch.
+
+    Args:
+        network: the network, declared without values.
+        patches: how many patches there are.
+
+    Returns:
+        The path of the table in the tree of parameters, the shortest where there are several; None where there is none.
+    """
+    paths = []
+    for path, module in nnx.iter_modules(network):
+        if isinstance(module, LearnedPositions) and module.embedding.shape[0] >= patches:
+            paths.append((*path, "embedding"))
+    return min(paths, key=lambda path: (len(path), str(path)), default=None)
 
 
 def position_similarities(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:  # (T, D) -> (R', C', R, C)
-    """The cosine between the positions of patches: for every patch, or every few, a map of its likeness to all.
+    """Returns for patches a map of the cosine similarity between their position and those of all patches.
 
-    Rows of the table before those of the patches (a class token's) are left out. At most QUERIES patches a side have a
-    map, evenly spaced. As in Figure 7 of Dosovitskiy et al., arXiv:2010.11929.
+    As in Figure 7 of Dosovitskiy et al., arXiv:2010.11929.
+
+    Args:
+        table: the learned positions. Rows before those of the patches (a class token's) are left out.
+        grid: how many patches there are (down, right). At most MAX_MAPS of them along a side have a map, evenly spaced.
     """
     rows, columns = grid
-    own = np.asarray(table, np.float64)[len(table) - rows * columns :]
-    own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    step = max(1, -(-max(grid) // QUERIES))
-    maps = (own @ own.T).reshape(rows, columns, rows, columns)
+    positions = np.asarray(table, np.float64)[len(table) - rows * columns :]
+    # A position of zeros has no direction; the tiny number keeps its similarities at 0.
+    positions = positions / np.maximum(np.linalg.norm(positions, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    step = max(1, -(-max(grid) // MAX_MAPS))
+    maps = (positions @ positions.T).reshape(rows, columns, rows, columns)
     return maps[::step, ::step].astype(np.float32)

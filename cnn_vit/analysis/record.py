@@ -1,9 +1,15 @@
-"""Every call of a layer while a network runs: who was called, with what, and what came of it.
+"""Records every call of a layer while a network runs: which layer, with which inputs, and what it returned.
 
-A layer is a module of the network, or a function that `nn/calls` marks as one (pooling, attention). While `watching` is
-open the classes of the network's modules call back here, and are put back as they were when it closes; another network
-of the same classes runs as ever. What runs may be arrays or the shapes of `jax.eval_shape`: a call is Python, seen
-while a program is traced.
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")
+    for call in record_calls(build("cnn/test", 3, image_size=8), images):
+        call.path, call.outputs.shape       "stages/0/convolutions/0", (2, 8, 8, 8)
+
+A layer is a module of the network, or a function that `nn/calls` marks as a layer (pooling, attention).
+
+While `intercept_calls` is open, the classes of the network's modules have a stand-in for their `__call__`, which comes
+here first. When it closes, the methods are put back as they were. The stand-in knows the modules of its network, so
+another network of the same classes runs as ever. The network may run on arrays or on the shapes of `jax.eval_shape`:
+a call is Python code, and is seen while a program is traced.
 """
 
 import contextlib
@@ -12,7 +18,8 @@ import inspect
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 from flax import nnx
@@ -20,19 +27,20 @@ from flax import nnx
 from cnn_vit.nn.calls import WATCHER
 from cnn_vit.trees import differences
 
-ONE_AT_A_TIME = threading.RLock()  # two threads that patch one class would not put it back
+PATCH_LOCK = threading.RLock()  # two threads that patch one class would each put back the other's stand-in
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """One call of a layer.
 
     Attributes:
-        path: of the module, "stages/0/blocks/0/conv1", "" for the network itself; of a function, its name behind the
-            path of the module that calls it, "blocks/0/attention/attend". A second call has "#2" behind it.
-        kind: name of its class, or of the function.
+        path: the module's path, "stages/0/blocks/0/conv1", and "" for the network itself. A function has its name
+            behind the path of the module that calls it, "blocks/0/attention/attend". A second call has "#2" behind it.
+        kind: the name of the layer's class, or of the function.
         layer: the module or function.
-        inputs: arguments by name, defaults filled in; arrays and settings alike.
-        outputs: what it gave; None until then.
+        inputs: the arguments by name with defaults filled in, arrays and settings alike.
+        outputs: what the layer returned; None until it has returned.
     """
 
     path: str
@@ -42,74 +50,86 @@ class Call(NamedTuple):
     outputs: Any = None
 
 
-Run = Callable[[dict[str, Any]], Any]  # inputs by name -> outputs, as the layer makes them
-Around = Callable[[Call, Run], Any]
+RunLayer = Callable[[dict[str, Any]], Any]  # takes inputs by name and returns the outputs that the layer computes
+Interceptor = Callable[[Call, RunLayer], Any]  # stands in for a call; the network goes on with what it returns
 
 
 @contextlib.contextmanager
-def watching(network: nnx.Module, around: Around) -> Iterator[None]:
-    """While open, `around(call, run)` stands in for each call of a layer of the network, and answers for it.
+def intercept_calls(network: nnx.Module, interceptor: Interceptor) -> Iterator[None]:
+    """While open, calls `interceptor(call, run)` in place of each layer of the network and uses what it returns.
 
-    `run(call.inputs)` is the layer itself; other inputs may be handed to it, and another answer given.
+    `run(call.inputs)` runs the layer itself. An interceptor may run it on other inputs, and may return other outputs.
     """
-    watch = Watch(network, around)
-    with ONE_AT_A_TIME:
-        token = WATCHER.set(watch.function(WATCHER.get()))
+    interception = Interception(network, interceptor)
+    with PATCH_LOCK:
+        token = WATCHER.set(interception.stand_in_for_functions(WATCHER.get()))
         try:
-            for kind in watch.classes:
-                watch.before[kind] = kind.__dict__["__call__"]
-                kind.__call__ = watch.method(kind.__dict__["__call__"])
+            for kind in interception.classes:
+                original = kind.__dict__["__call__"]
+                interception.originals[kind] = original
+                kind.__call__ = interception.stand_in_for_method(original)
             yield
         finally:
             WATCHER.reset(token)
-            for kind, method in watch.before.items():
-                kind.__call__ = method
+            for kind, original in interception.originals.items():
+                kind.__call__ = original
 
 
-def record(network: nnx.Module, images: Any, params: dict | None = None, stats: dict | None = None) -> list[Call]:
-    """The calls of one evaluation, in the order in which they began.
+def record_calls(network: nnx.Module, images: Any, params: dict | None = None, stats: dict | None = None) -> list[Call]:
+    """Returns the calls of one evaluation, in the order in which they began.
 
     Args:
-        network: declared, without values.
+        network: the network, declared without values.
         images: (B, H, W, C), or their shape and dtype as a `jax.ShapeDtypeStruct`.
-        params, stats: its values as plain dicts. Where they are left out nothing is computed, and calls hold shapes.
+        params: the parameters as plain dicts. Where they are left out nothing is computed, and calls hold shapes.
+        stats: the running statistics as plain dicts.
+
+    Raises:
+        ValueError: the values belong to another network.
     """
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
-    declared = [nnx.to_pure_dict(state) for state in states]
+    declared_params, declared_stats = (nnx.to_pure_dict(state) for state in states)
 
-    def calls(params: dict, stats: dict, images: Any) -> list[Call]:
-        found: list[Call] = []
+    def run_network(params: dict, stats: dict, images: Any) -> list[Call]:
+        calls: list[Call] = []
         live = nnx.merge(graph, params, stats)
-        with watching(live, functools.partial(listing, found)):
+        with intercept_calls(live, functools.partial(append_call, calls)):
             live(images)
-        return found
+        return calls
 
     if params is None:
-        found: list[Call] = []
-        jax.eval_shape(lambda *given: found.extend(map(outline, calls(*given))), *declared, images)
-        return found
-    given = dict(params=params, stats=stats or {})
-    if wrong := differences(given, dict(zip(given, declared, strict=True))):
+        calls_as_shapes: list[Call] = []
+
+        def record_shapes(params: dict, stats: dict, images: Any) -> None:
+            # Tracers must not leave `eval_shape`, so the calls give up their arrays before it ends.
+            calls_as_shapes.extend(map(drop_arrays, run_network(params, stats, images)))
+
+        jax.eval_shape(record_shapes, declared_params, declared_stats, images)
+        return calls_as_shapes
+    stats = stats or {}
+    # `nnx.merge` would accept values of other shapes without a word.
+    wrong = differences(dict(params=params, stats=stats), dict(params=declared_params, stats=declared_stats))
+    if wrong:
         raise ValueError("these values belong to another network: " + "; ".join(sorted(wrong)[:5]))
-    return calls(params, stats or {}, images)
+    return run_network(params, stats, images)
 
 
-def listing(found: list[Call], call: Call, run: Run) -> Any:
-    """An `around` that changes nothing and notes each call."""
-    place = len(found)
-    found.append(call)
+def append_call(calls: list[Call], call: Call, run: RunLayer) -> Any:
+    """An interceptor (with `calls` bound) that changes nothing and appends each call to a list."""
+    position = len(calls)
+    calls.append(call)  # before the layer runs, so that a module stands before the layers inside it
     outputs = run(call.inputs)
-    found[place] = call._replace(outputs=outputs)
+    calls[position] = replace(call, outputs=outputs)
     return outputs
 
 
-def outline(call: Call) -> Call:
-    """A call with shapes for arrays."""
-    return call._replace(inputs=shapes(call.inputs), outputs=shapes(call.outputs))
+def drop_arrays(call: Call) -> Call:
+    """Returns a call with shapes in place of its arrays."""
+    return replace(call, inputs=arrays_to_shapes(call.inputs), outputs=arrays_to_shapes(call.outputs))
 
 
-def shapes(tree: Any) -> Any:
-    """A tree with the shape and dtype of each array."""
+def arrays_to_shapes(tree: Any) -> Any:
+    """Returns a tree with the shape and dtype of each array in its place; other leaves stay."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf, tree)
 
 
@@ -118,72 +138,88 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
 
 
-class Watch:
-    """One look at one network.
+class Interception:
+    """The stand-ins for the layers of one network, and what they must remember while it runs.
 
     Attributes:
-        paths: of each module, by identity.
-        classes: those that define a `__call__` some module of the network runs.
-        before: what stood in the classes.
+        paths: the path of each module, by the module's identity.
+        classes: those classes that define a `__call__` which some module of the network runs.
+        originals: the `__call__` of each class before it was replaced.
+        interceptor: what is called in place of each layer.
+        stack: the calls under way, outermost first, as (identity of the layer, its path). The path is None where the
+            layer belongs to another network.
+        call_counts: how often each path has been called.
     """
 
-    def __init__(self, network: nnx.Module, around: Around):
+    def __init__(self, network: nnx.Module, interceptor: Interceptor):
         modules = list(nnx.iter_modules(network))
         self.paths = {id(module): "/".join(map(str, path)) for path, module in modules}
-        inherited = [base for _, module in modules for base in type(module).__mro__ if "__call__" in base.__dict__]
-        self.classes: list[Any] = [kind for kind in dict.fromkeys(inherited) if issubclass(kind, nnx.Module)]
-        self.before: dict[Any, Any] = {}
-        self.around = around
-        self.inside: list[tuple[int, str | None]] = []  # calls under way: identity, path; None for another network's
-        self.times: Counter[str] = Counter()
+        # A module may inherit its `__call__`, so the class to patch may be any of its bases.
+        classes: dict[Any, None] = {}
+        for _, module in modules:
+            for base in type(module).__mro__:
+                if "__call__" in base.__dict__ and issubclass(base, nnx.Module):
+                    classes[base] = None
+        self.classes: list[Any] = list(classes)
+        self.originals: dict[Any, Any] = {}
+        self.interceptor = interceptor
+        self.stack: list[tuple[int, str | None]] = []
+        self.call_counts: Counter[str] = Counter()
 
-    def method(self, original: Callable) -> Callable:
-        """Stands in for a class's `__call__`."""
+    def stand_in_for_method(self, original: Callable) -> Callable:
+        """Returns a function that stands in for the `__call__` of a class."""
 
         @functools.wraps(original)
-        def called(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            path, own = self.paths.get(id(module)), functools.partial(original, module)
-            if self.inside and self.inside[-1][0] == id(module):  # a subclass calls its parent's
-                return own(*args, **kwargs)
+        def stand_in(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            run = functools.partial(original, module)
+            # A subclass that calls its parent's method is still the same call.
+            if self.stack and self.stack[-1][0] == id(module):
+                return run(*args, **kwargs)
+            path = self.paths.get(id(module))
             if path is None:
                 with self.within(module, None):
-                    return own(*args, **kwargs)
-            return self.seen(path, type(module).__name__, module, own, args, kwargs)
+                    return run(*args, **kwargs)
+            return self.intercept(path, type(module).__name__, module, run, args, kwargs)
 
-        return called
+        return stand_in
 
-    def function(self, outer: Callable | None) -> Callable:
-        """Stands in for functions; `outer` is what watched them before."""
+    def stand_in_for_functions(self, outer: Callable | None) -> Callable:
+        """Returns a watcher for `nn/calls`; `outer` is the watcher before it, which must still hear of each call."""
 
-        def called(function: Callable, args: tuple, kwargs: dict) -> Any:
-            onward = function if outer is None else functools.wraps(function)(lambda *a, **k: outer(function, a, k))
-            above = self.inside[-1][1] if self.inside else ""
-            if above is None:
-                return onward(*args, **kwargs)
+        def stand_in(function: Callable, args: tuple, kwargs: dict) -> Any:
+            @functools.wraps(function)  # `inspect.signature` must still find the names of the arguments
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return function(*args, **kwargs) if outer is None else outer(function, args, kwargs)
+
+            caller_path = self.stack[-1][1] if self.stack else ""
+            if caller_path is None:
+                return run(*args, **kwargs)
             name = function.__name__
-            return self.seen(f"{above}/{name}" if above else name, name, function, onward, args, kwargs)
+            path = f"{caller_path}/{name}" if caller_path else name
+            return self.intercept(path, name, function, run, args, kwargs)
 
-        return called
+        return stand_in
 
-    def seen(self, path: str, kind: str, layer: Any, function: Callable, args: tuple, kwargs: dict) -> Any:
-        """Names a call and hands it to `around`."""
-        bound = inspect.signature(function).bind(*args, **kwargs)
-        bound.apply_defaults()
-        self.times[path] += 1
-        path += f"#{self.times[path]}" if self.times[path] > 1 else ""
+    def intercept(self, path: str, kind: str, layer: Any, function: Callable, args: tuple, kwargs: dict) -> Any:
+        """Hands one call to the interceptor, with its arguments by name and its number behind the path."""
+        arguments = inspect.signature(function).bind(*args, **kwargs)
+        arguments.apply_defaults()
+        self.call_counts[path] += 1
+        if self.call_counts[path] > 1:
+            path = f"{path}#{self.call_counts[path]}"
 
         def run(inputs: dict[str, Any]) -> Any:
-            bound.arguments.update(inputs)
-            return function(*bound.args, **bound.kwargs)
+            arguments.arguments.update(inputs)
+            return function(*arguments.args, **arguments.kwargs)
 
         with self.within(layer, path):
-            return self.around(Call(path, kind, layer, dict(bound.arguments)), run)
+            return self.interceptor(Call(path, kind, layer, dict(arguments.arguments)), run)
 
     @contextlib.contextmanager
     def within(self, layer: Any, path: str | None) -> Iterator[None]:
-        """While open, what is called is called by this layer."""
-        self.inside.append((id(layer), path))
+        """While open, every call that begins is one that this layer makes."""
+        self.stack.append((id(layer), path))
         try:
             yield
         finally:
-            self.inside.pop()
+            self.stack.pop()

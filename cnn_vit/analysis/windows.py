@@ -1,21 +1,45 @@
-"""The window of a convolution or pooling call: its numbers, side by side of the image."""
+"""Finds the sliding window of a call of a convolution or pooling: its size, stride, dilation and padding."""
+
+from dataclasses import dataclass
 
 from cnn_vit.analysis.record import Call
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.windows import height_and_width, normalize_padding
 
 
-def window(call: Call) -> list[dict[str, int]] | None:
-    """Of rows, of columns: pixels n, taps k, stride s, dilation d, padding before and after; None without a window."""
+@dataclass(frozen=True)
+class Window:
+    """A window that slides along one side of an image.
+
+    Attributes:
+        n: pixels of the side.
+        k: taps of the window.
+        s: stride, the pixels between two positions of the window.
+        d: dilation, the pixels between two taps.
+        before: pixels of padding before the first pixel.
+        after: pixels of padding after the last pixel.
+    """
+
+    n: int
+    k: int
+    s: int
+    d: int
+    before: int
+    after: int
+
+
+def find_windows(call: Call) -> tuple[Window, Window] | None:
+    """Returns a call's window along the rows and along the columns; None where the layer has no window."""
     if isinstance(call.layer, Conv):
         layer = call.layer
-        taps, steps, spread, edges = layer.kernel.shape[:2], layer.stride, layer.dilation, layer.padding
+        taps, strides, dilations, padding = layer.kernel.shape[:2], layer.stride, layer.dilation, layer.padding
     elif {"size", "stride", "padding"} <= call.inputs.keys():
-        taps, steps = (height_and_width(call.inputs[name], name) for name in ("size", "stride"))
-        spread, edges = (1, 1), normalize_padding(call.inputs["padding"])
+        taps = height_and_width(call.inputs["size"], "size")
+        strides = height_and_width(call.inputs["stride"], "stride")
+        dilations, padding = (1, 1), normalize_padding(call.inputs["padding"])  # a pooling's window has no holes
     else:
         return None
-    pixels = call.inputs["x"].shape[1:3]
-    return [
-        dict(n=pixels[i], k=taps[i], s=steps[i], d=spread[i], before=edges[i][0], after=edges[i][1]) for i in (0, 1)
-    ]
+    height, width = call.inputs["x"].shape[1:3]
+    rows = Window(height, taps[0], strides[0], dilations[0], *padding[0])
+    columns = Window(width, taps[1], strides[1], dilations[1], *padding[1])
+    return rows, columns

@@ -1,4 +1,4 @@
-"""Receptive fields are those published, and those of brute force for any chain of operations."""
+"""Receptive fields agree with published ones, and with brute force for any chain of operations."""
 
 import inspect
 from functools import partial
@@ -10,19 +10,19 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import checks, described
+from published import describe_once, expected_by_check
 
 from cnn_vit import models
-from cnn_vit.analysis import checks as second
-from cnn_vit.analysis import flops, reach, receptive
+from cnn_vit.analysis import checks, flops, reach, receptive
 from cnn_vit.analysis.checks import DisagreementError, check
-from cnn_vit.analysis.program import traced
+from cnn_vit.analysis.program import trace_network
+from cnn_vit.analysis.reach import SlidingWindow
 from cnn_vit.analysis.receptive import Field
 from cnn_vit.analysis.table import describe
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.pool import max_pool
 
-LAST = {  # id of the published figure: network, image side, last layer of feature maps
+LAST_LAYERS = {  # id of the published figure: network, image side, last layer of feature maps
     "rf-ResNet-18": ("resnet/18", "stages/3/blocks/1/norm2"),
     "rf-ResNet-50_v1.5_(stride_on_3x3)": ("resnet/50", "stages/3/blocks/2/norm3"),
     "rf-ResNet-50_v1_(stride_on_first_1x1)": ("resnet/50-v1", "stages/3/blocks/2/norm3"),
@@ -33,7 +33,7 @@ LAST = {  # id of the published figure: network, image side, last layer of featu
     "rf-CIFAR_ResNet-56": ("cifar_resnet/56", "stages/2/blocks/8/norm2"),
     "rf-CIFAR_ResNet-110": ("cifar_resnet/110", "stages/2/blocks/17/norm2"),
 }
-FAMILY = {
+FAMILIES_THAT_WE_LACK = {
     "AlexNet_torchvision_(pool5)": "alexnet",
     "All-CNN-C_(conv9)": "all_cnn",
     "ConvNeXt-B": "convnext",
@@ -44,74 +44,80 @@ FAMILY = {
 }
 
 
-@pytest.mark.parametrize(
-    "figure", [pytest.param(key, marks=pytest.mark.slow if "152_v1_" in key or "110" in key else ()) for key in LAST]
-)
+def figure_case(figure):
+    """Returns a published figure as a test case, which is slow for the largest networks."""
+    is_slow = "152_v1_" in figure or "110" in figure
+    return pytest.param(figure, marks=pytest.mark.slow if is_slow else ())
+
+
+@pytest.mark.parametrize("figure", [figure_case(figure) for figure in LAST_LAYERS])
 def test_fields_and_strides_are_those_published(figure):
-    name, path = LAST[figure]
-    size, stride = map(int, checks("receptive field")[figure].split(" / "))
-    assert described(name).row(path).field == (Field(size, stride),) * 2
+    name, path = LAST_LAYERS[figure]
+    size, stride = map(int, expected_by_check("receptive field")[figure].split(" / "))
+    assert describe_once(name).row(path).field == (Field(size, stride),) * 2
 
 
-def test_every_published_figure_is_checked_or_of_a_family_not_yet_here():
-    later = {f"rf-{name}": family for name, family in FAMILY.items()}
-    assert checks("receptive field").keys() == LAST.keys() | later.keys() | {"rf-LeNet-5_(C5_unit)"}
-    assert not set(later.values()) & set(models.families()), "check the figures of this family"
+def test_every_published_figure_is_checked_or_of_a_family_that_we_lack():
+    unchecked = {f"rf-{name}": family for name, family in FAMILIES_THAT_WE_LACK.items()}
+    figures = LAST_LAYERS.keys() | unchecked.keys() | {"rf-LeNet-5_(C5_unit)"}
+    assert expected_by_check("receptive field").keys() == figures
+    assert not set(unchecked.values()) & set(models.families()), "check the figures of this family"
 
 
 def test_lenets_c5_sees_its_whole_image_of_32_pixels():
     """Published as 32 / 4: the pooling's 16 pixels and 4 strides of 4 more, here written as a dense layer."""
-    found = described("lenet/5")
-    assert checks("receptive field")["rf-LeNet-5_(C5_unit)"] == "32 / 4"
-    assert [found.row(path).field[0] for path in ("conv1", "average_pool", "conv2", "average_pool#2")] == [
-        Field(5, 1), Field(6, 2), Field(14, 2), Field(16, 4),
-    ]  # fmt: skip
-    assert found.row("hidden/layers/0").field == (Field(None, None),) * 2
+    description = describe_once("lenet/5")
+    assert expected_by_check("receptive field")["rf-LeNet-5_(C5_unit)"] == "32 / 4"
+    fields = [description.row(path).field[0] for path in ("conv1", "average_pool", "conv2", "average_pool#2")]
+    assert fields == [Field(5, 1), Field(6, 2), Field(14, 2), Field(16, 4)]
+    assert description.row("hidden/layers/0").field == (Field(None, None),) * 2
 
 
-def test_what_is_global_sees_all_and_what_stands_before_it_its_patch():
-    found = described("vit/B16", depth=2)
-    fields = {row.path: row.field for row in found.rows if row.call is not None}
-    patch, everything = (Field(16, 16),) * 2, (Field(None, None),) * 2
-    before = [
+def test_attention_sees_the_whole_image_and_layers_before_it_their_patch():
+    description = describe_once("vit/B16", depth=2)
+    fields = {row.path: row.field for row in description.rows if row.call is not None}
+    patch, whole_image = (Field(16, 16),) * 2, (Field(None, None),) * 2
+    layers_before = [
         "patches",
         "pos_embed",
         "blocks/0/norm1",
-        *(f"blocks/0/attention/{name}" for name in ("query", "key", "value")),
+        "blocks/0/attention/query",
+        "blocks/0/attention/key",
+        "blocks/0/attention/value",
     ]
-    assert [fields.pop(path) for path in before] == [patch] * 6
-    assert set(fields.values()) == {everything}
+    assert [fields.pop(path) for path in layers_before] == [patch] * 6
+    assert set(fields.values()) == {whole_image}
 
 
 def test_a_learned_query_sees_no_pixel():
-    found = describe("vit/mu16-map")
-    assert found.row("map_head/attention/query").field == (Field(0, None),) * 2
-    assert found.row("map_head/attention/attend").field == (Field(None, None),) * 2
+    description = describe("vit/mu16-map")
+    assert description.row("map_head/attention/query").field == (Field(0, None),) * 2
+    assert description.row("map_head/attention/attend").field == (Field(None, None),) * 2
 
 
 def test_pixels_that_fill_no_patch_are_seen_by_none():
     """H14 at 384 pixels reads 27 patches a side."""
-    found = describe("vit/H14", 384, depth=1)
-    assert found.row("head").field == (Field(378, None),) * 2
+    description = describe("vit/H14", 384, depth=1)
+    assert description.row("head").field == (Field(378, None),) * 2
 
 
-def test_sides_are_followed_apart():
-    found = describe("vit/mu8", (16, 40))
-    assert found.row("blocks/0/norm1").field == (Field(8, 8),) * 2
-    assert found.row("blocks/0/attention/attend").field == (Field(None, None),) * 2
+def test_rows_and_columns_are_followed_separately():
+    description = describe("vit/mu8", (16, 40))
+    assert description.row("blocks/0/norm1").field == (Field(8, 8),) * 2
+    assert description.row("blocks/0/attention/attend").field == (Field(None, None),) * 2
 
-    class Wide(nnx.Module):
+    class WideConv(nnx.Module):
         def __init__(self):
             self.conv = Conv(3, 4, (1, 5), padding=((0, 0), (2, 2)), stride=(1, 2), dilation=(1, 3))
 
         def __call__(self, x):
             return self.conv(x).mean((1, 2))
 
-    assert describe(Wide(), 32).row("conv").field == (Field(1, 1), Field(13, 2))
+    assert describe(WideConv(), 32).row("conv").field == (Field(1, 1), Field(13, 2))
 
 
-def test_an_operation_that_no_rule_knows_is_not_guessed_at():
-    class Sorted(nnx.Module):
+def test_the_field_behind_an_operation_without_a_rule_is_not_known():
+    class ConvAroundSort(nnx.Module):
         def __init__(self):
             self.conv = Conv(3, 4, 3, padding=1)
             self.after = Conv(4, 4, 3, padding=1)
@@ -119,63 +125,69 @@ def test_an_operation_that_no_rule_knows_is_not_guessed_at():
         def __call__(self, x):
             return self.after(jnp.sort(self.conv(x), axis=1)).mean((1, 2))
 
-    found = describe(Sorted(), 16)
-    assert found.row("conv").field == (Field(3, 1),) * 2
-    assert found.row("after").field == (None, None)
+    description = describe(ConvAroundSort(), 16)
+    assert description.row("conv").field == (Field(3, 1),) * 2
+    assert description.row("after").field == (None, None)
     with pytest.raises(DisagreementError, match=r"after: .* not known"):
-        check(found)
+        check(description)
 
 
-# Any chain of operations, against which inputs change the output when they are counted by NumPy
+# Any chain of operations: NumPy counts which inputs each output adds up, and the ranges must agree
 
 
-def summed_windows(x, taps, step, spread, before, after):
-    """Row i of the output: the sum of `taps` rows, `spread` apart, of the padded input."""
+def sum_windows(x, taps, stride, dilation, before, after):
+    """Row i of the output is the sum of `taps` rows of the padded input that are `dilation` rows apart."""
     padded = np.pad(x, ((before, after), (0, 0), (0, 0)))
-    places = (len(padded) - spread * (taps - 1) - 1) // step + 1
-    return sum(padded[t * spread : t * spread + (places - 1) * step + 1 : step] for t in range(taps))
+    output_size = (len(padded) - dilation * (taps - 1) - 1) // stride + 1
+    rows_of_taps = []
+    for tap in range(taps):
+        first = tap * dilation
+        rows_of_taps.append(padded[first : first + (output_size - 1) * stride + 1 : stride])
+    return sum(rows_of_taps)
 
 
-def convolution(x, taps, step, spread, before, after):
+def convolve(x, taps, stride, dilation, before, after):
     kernel = jnp.ones((taps, 1, 1, 1))
     return jax.lax.conv_general_dilated(
-        x[None, :, :, None], kernel, (step, 1), ((before, after), (0, 0)), rhs_dilation=(spread, 1),
+        x[None, :, :, None], kernel, (stride, 1), ((before, after), (0, 0)), rhs_dilation=(dilation, 1),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )[0, :, :, 0]  # fmt: skip
 
 
-def pooling(x, taps, step, before, after):
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (taps, 1), (step, 1), ((before, after), (0, 0)))
+def pool(x, taps, stride, before, after):
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (taps, 1), (stride, 1), ((before, after), (0, 0)))
 
 
-def step(name, *ranges):
-    """An operation with its numbers."""
+def operation(name, *ranges):
+    """A strategy that draws the numbers of an operation from ranges."""
     return st.tuples(st.just(name), *(st.integers(low, high) for low, high in ranges))
 
 
-STEPS = st.one_of(
-    step("conv", (1, 3), (1, 3), (1, 2), (0, 2), (0, 2)),  # taps, step, spread, padding before and after
-    step("pool", (2, 3), (1, 2), (0, 1), (0, 1)),  # taps, step, padding before and after
-    step("slice", (0, 2), (1, 2)),  # first, step
-    step("pad", (0, 2), (0, 2)),  # before, after
-    step("patch", (2, 3)),  # side
-    step("skip"),
+OPERATIONS = st.one_of(
+    operation("conv", (1, 3), (1, 3), (1, 2), (0, 2), (0, 2)),  # taps, stride, dilation, padding before and after
+    operation("pool", (2, 3), (1, 2), (0, 1), (0, 1)),  # taps, stride, padding before and after
+    operation("slice", (0, 2), (1, 2)),  # first, step
+    operation("pad", (0, 2), (0, 2)),  # before, after
+    operation("patch", (2, 3)),  # side
+    operation("skip"),
 )
 
 
-def traceable(steps, x):
-    """A chain on rows (H, W); W stands for features, and takes what patches leave over."""
-    for name, *numbers in steps:
+def run_in_jax(operations, x):
+    """Runs a chain on rows (H, W); W stands for features, and patches put into it what they take from H."""
+    for name, *numbers in operations:
         if name == "conv":
-            x = convolution(x, *numbers)
+            x = convolve(x, *numbers)
         elif name == "pool":
-            x = pooling(x, *numbers)
+            x = pool(x, *numbers)
         elif name == "slice":
-            x = x[numbers[0] :: numbers[1]]
+            first, step = numbers
+            x = x[first::step]
         elif name == "pad":
-            x = jnp.concatenate([jnp.zeros((numbers[0], x.shape[1])), x, jnp.zeros((numbers[1], x.shape[1]))])
+            before, after = numbers
+            x = jnp.concatenate([jnp.zeros((before, x.shape[1])), x, jnp.zeros((after, x.shape[1]))])
         elif name == "patch":
-            side = numbers[0]
+            (side,) = numbers
             x = x[: len(x) // side * side].reshape(-1, side, x.shape[1]).swapaxes(1, 2).reshape(-1, side * x.shape[1])
             x = x @ jnp.ones((x.shape[1], 2))
         else:
@@ -183,81 +195,104 @@ def traceable(steps, x):
     return x
 
 
-def counted(steps, x):
-    """The same chain in NumPy on (H, W, inputs): how often each output counts each input."""
-    for name, *numbers in steps:
+def count_in_numpy(operations, x):
+    """Runs the same chain in NumPy on (H, W, inputs): how often each output counts each input."""
+    for name, *numbers in operations:
         if name == "conv":
-            x = summed_windows(x, *numbers)
+            x = sum_windows(x, *numbers)
         elif name == "pool":
-            x = summed_windows(x, numbers[0], numbers[1], 1, numbers[2], numbers[3])
+            taps, stride, before, after = numbers
+            x = sum_windows(x, taps, stride, 1, before, after)
         elif name == "slice":
-            x = x[numbers[0] :: numbers[1]]
+            first, step = numbers
+            x = x[first::step]
         elif name == "pad":
-            x = np.pad(x, ((numbers[0], numbers[1]), (0, 0), (0, 0)))
+            before, after = numbers
+            x = np.pad(x, ((before, after), (0, 0), (0, 0)))
         elif name == "patch":
-            whole = x[: len(x) // numbers[0] * numbers[0]]
-            one = whole.reshape(-1, numbers[0], *x.shape[1:]).sum((1, 2))
-            x = np.stack([one, one], axis=1)
+            (side,) = numbers
+            whole = x[: len(x) // side * side]
+            feature = whole.reshape(-1, side, *x.shape[1:]).sum((1, 2))
+            x = np.stack([feature, feature], axis=1)
     return x
 
 
 @settings(deadline=None, derandomize=True, database=None, max_examples=150)
-@given(st.integers(6, 24), st.lists(STEPS, min_size=1, max_size=5))
-def test_windows_of_any_chain_hold_what_brute_force_finds(side, steps):
-    """Where no border of image or padding cuts a window it is exact; where one does, it holds all that is seen."""
-    truth = np.stack([np.eye(side)] * 2, axis=1)  # (H, W, inputs)
+@given(st.integers(6, 24), st.lists(OPERATIONS, min_size=1, max_size=5))
+def test_ranges_of_any_chain_hold_what_brute_force_finds(side, operations):
+    """Where no border of image or padding cuts a range it is exact; where one does, it holds all that is seen."""
     try:
-        program = jax.make_jaxpr(partial(traceable, steps))(jax.ShapeDtypeStruct((side, 2), jnp.float32))
+        program = jax.make_jaxpr(partial(run_in_jax, operations))(jax.ShapeDtypeStruct((side, 2), jnp.float32))
     except (TypeError, ValueError, ZeroDivisionError):
         return  # nothing was left of the image
     if 0 in program.out_avals[0].shape:
         return
-    truth = counted(steps, truth).any(1)  # (places, inputs)
-    (found,) = receptive.follow(program.jaxpr, [reach.image(0, side)], {})
-    assert found is not None
-    for place, row in enumerate(truth):
-        seen = second.extent(row)
-        windows = [one for window in found for one in reach.at(window, {0: place}) or ()]
-        if seen == (0, 0):
+    inputs = np.stack([np.eye(side)] * 2, axis=1)  # (H, W, inputs)
+    counts_input = count_in_numpy(operations, inputs).any(1)  # (outputs, inputs)
+    (output_reach,) = receptive.follow_jaxpr(program.jaxpr, [reach.image_reach(0, side)], {})
+    assert output_reach is not None
+    has_padding = any(name == "pad" for name, *_ in operations)
+    for index, row in enumerate(counts_input):
+        first, end = checks.extent(row)
+        ranges = []
+        for moving in output_reach:
+            ranges += reach.pick_indices(moving, {0: index}) or ()
+        if (first, end) == (0, 0):
             continue
-        (window,) = windows
-        low, high = window.extent
-        assert low <= seen[0] < seen[1] <= high
-        if window.start >= window.low and not any(name == "pad" for name, *_ in steps):
-            assert seen[0] == window.start
-        if window.start + window.size <= window.high and not any(name == "pad" for name, *_ in steps):
-            assert seen[1] == window.start + window.size
+        (pixel_range,) = ranges
+        low, high = pixel_range.extent
+        assert low <= first < end <= high
+        if pixel_range.start >= pixel_range.low and not has_padding:
+            assert first == pixel_range.start
+        if pixel_range.start + pixel_range.size <= pixel_range.high and not has_padding:
+            assert end == pixel_range.start + pixel_range.size
+
+
+def test_the_worked_example_of_reach_is_true():
+    image = reach.image_reach(0, 32)
+    first = reach.slide_window(image, 0, SlidingWindow(32, output_size=16, taps=3, stride=2, before=1))
+    second = reach.slide_window(first, 0, SlidingWindow(16, output_size=8, taps=3, stride=2, before=1))
+    mean = reach.sum_over_axes(second, [0])
+    ranges = [(pixel_range.start, pixel_range.size) for (pixel_range,) in (image, first, second, mean)]
+    assert ranges == [(0, 1), (-1, 3), (-3, 7), (-3, 35)]
+    strides = [pixel_range.digits[0].stride for (pixel_range,) in (image, first, second)]
+    assert strides == [1, 2, 4]
+    assert mean[0].extent == (0, 32)
 
 
 def test_digits_follow_an_index_through_reshapes():
-    """Patches as tokens behind a class token, in heads: which token sees which rows and columns."""
+    """Patches become tokens behind a class token, in heads: each token still sees its rows and columns."""
 
     def tokens(x):  # (12, 8) -> (1 + 4 * 2, 2, 6): 4 times 2 patches of 3 rows and 4 columns, a token before them
         x = x.reshape(4, 3, 2, 4).swapaxes(1, 2).reshape(8, 12) @ jnp.ones((12, 12))
         return jnp.concatenate([jnp.zeros((1, 12)), x]).reshape(9, 2, 6)
 
     program = jax.make_jaxpr(tokens)(jnp.zeros((12, 8)))
-    rows = receptive.follow(program.jaxpr, [reach.image(0, 12)], {})[0]
-    columns = receptive.follow(program.jaxpr, [reach.image(1, 8)], {})[0]
-    whole = [reach.summed(seen, [1, 2]) for seen in (rows, columns)]
+    (rows_reach,) = receptive.follow_jaxpr(program.jaxpr, [reach.image_reach(0, 12)], {})
+    (columns_reach,) = receptive.follow_jaxpr(program.jaxpr, [reach.image_reach(1, 8)], {})
+    rows_of_token = reach.sum_over_axes(rows_reach, [1, 2])[0]
+    columns_of_token = reach.sum_over_axes(columns_reach, [1, 2])[0]
     for token in range(1, 9):
-        found = [reach.at(seen[0], {0: token})[0].extent for seen in whole]
+        (row_range,) = reach.pick_indices(rows_of_token, {0: token})
+        (column_range,) = reach.pick_indices(columns_of_token, {0: token})
         row, column = divmod(token - 1, 2)
-        assert found == [(3 * row, 3 * row + 3), (4 * column, 4 * column + 4)]
-    assert reach.at(whole[0][0], {0: 0}) == ()
+        assert row_range.extent == (3 * row, 3 * row + 3)
+        assert column_range.extent == (4 * column, 4 * column + 4)
+    assert reach.pick_indices(rows_of_token, {0: 0}) == ()
 
 
 # The second way
 
 
-SHAPES = {"lenet": (17, 22), "cnn": (12, 17), "vit": (8, 16), "mlp": (5, 7)}  # sides differ, odd where they may
+IMAGE_SIZES = {"lenet": (17, 22), "cnn": (12, 17), "vit": (8, 16), "mlp": (5, 7)}  # sides differ, odd where they may
 
 
 @pytest.mark.parametrize("family", models.families())
-def test_every_familys_numbers_are_found_again_in_a_second_way(family):
-    found = describe(f"{family}/test", SHAPES.get(family, (16, 24)), num_classes=5)
-    assert None not in [field for row in found.rows if row.call is not None for field in row.field]
-    assert check(found)["receptive_field"] >= 2
+def test_every_familys_numbers_pass_the_check_in_a_second_way(family):
+    description = describe(f"{family}/test", IMAGE_SIZES.get(family, (16, 24)), num_classes=5)
+    for row in description.rows:
+        assert row.call is None or None not in row.field
+    assert check(description)["receptive_field"] >= 2
 
 
 @pytest.mark.parametrize(
@@ -281,25 +316,28 @@ def test_every_familys_numbers_are_found_again_in_a_second_way(family):
         pytest.param("vit/B16-map", 64, {"depth": 2}, marks=pytest.mark.slow),
     ],
 )
-def test_numbers_of_other_forms_are_found_again(name, image_size, changes):
+def test_numbers_of_networks_with_unusual_settings_pass_the_check(name, image_size, changes):
     """Images of the larger ones are wider than the field, so that both its borders show."""
     check(describe(name, image_size, num_classes=3, **changes))
 
 
-def test_a_false_window_is_caught(monkeypatch):
-    honest = receptive.RULES["reduce_window_max"]
-    monkeypatch.setitem(
-        receptive.RULES,
-        "reduce_window_max",
-        lambda equation, taken: reach.joined([honest(equation, taken), *taken[:1]]),
-    )
-    found = describe("resnet/test", (32, 48), num_classes=3)
+def test_a_false_rule_for_pooling_is_caught(monkeypatch):
+    true_rule = receptive.RULES["reduce_window_max"]
+
+    def false_rule(equation, inputs):
+        return reach.join_reaches([true_rule(equation, inputs), inputs[0]])
+
+    monkeypatch.setitem(receptive.RULES, "reduce_window_max", false_rule)
+    description = describe("resnet/test", (32, 48), num_classes=3)
     with pytest.raises(DisagreementError, match=r"^max_pool: .* by the table, .* by gradients"):
-        check(found)
+        check(description)
 
 
 def test_a_window_that_is_too_narrow_is_caught(monkeypatch):
-    monkeypatch.setattr(receptive, "Slide", lambda *a, **k: reach.Slide(*a, **k | {"taps": min(2, k.get("taps", 1))}))
+    def narrow_window(*args, taps=1, **kwargs):
+        return SlidingWindow(*args, taps=min(2, taps), **kwargs)
+
+    monkeypatch.setattr(receptive, "SlidingWindow", narrow_window)
     with pytest.raises(DisagreementError, match=r"^stem: "):
         check(describe("cifar_resnet/test", 12, num_classes=3))
 
@@ -309,12 +347,12 @@ def test_a_false_formula_is_caught(monkeypatch):
     with pytest.raises(DisagreementError, match=r"^stages/0/convolutions/0: MACs are 0 by the table's formula, \d+ by"):
         check(describe("cnn/test", 8, num_classes=3))
     monkeypatch.undo()
-    monkeypatch.setitem(flops.PARAMETERS, Conv, lambda call: (flops.filters(call),))
+    monkeypatch.setitem(flops.PARAMETERS, Conv, lambda call: (flops.conv_weights(call),))
     with pytest.raises(DisagreementError, match=r"^stages/0/convolutions/0: parameters are 216 .* 224 by its arrays"):
         check(describe("cnn/test", 8, num_classes=3, batch_norm=False))
 
 
-def test_products_outside_every_layer_are_caught():
+def test_macs_outside_every_layer_are_caught():
     class Loose(nnx.Module):
         def __init__(self):
             self.conv = Conv(3, 4, 3, padding=1)
@@ -327,14 +365,18 @@ def test_products_outside_every_layer_are_caught():
         check(describe(Loose(), 8))
 
 
-def test_pooling_is_read_as_a_mean_and_norms_as_nothing():
+def test_maxima_and_norms_have_stand_ins_in_the_second_way():
     """A maximum would pass its gradient to one pixel of the window alone."""
-    assert inspect.unwrap(max_pool) in second.READ
-    assert [kind.__name__ for kind in second.READ if inspect.isclass(kind)] == ["BatchNorm", "LayerNorm", "GroupNorm"]
+    assert inspect.unwrap(max_pool) in checks.STAND_INS
+    assert [kind.__name__ for kind in checks.STAND_INS if inspect.isclass(kind)] == [
+        "BatchNorm",
+        "LayerNorm",
+        "GroupNorm",
+    ]
 
 
 def test_a_program_names_every_call():
     network = models.build("cnn/test", 3, image_size=8)
-    program = traced(network, (8, 8, 3))
-    assert sorted(receptive.seen(program)) == list(range(len(program.calls)))
-    assert {program.calls[i].path for i in program.idle} == {"dropout", "hidden"}
+    program = trace_network(network, (8, 8, 3))
+    assert sorted(receptive.follow_program(program)) == list(range(len(program.calls)))
+    assert {program.calls[i].path for i in program.idle_calls} == {"dropout", "hidden"}

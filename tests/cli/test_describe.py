@@ -12,15 +12,16 @@ from cnn_vit.analysis import flops
 from cnn_vit.nn.conv import Conv
 
 
-def answered(capsys, *words):
-    """The object of --json, and the last line of stderr."""
+def json_answer(capsys, *words):
+    """Runs the command with --json; returns the object that it prints, and the last line of stderr."""
     assert main(["describe", *words, "--json"]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
     return json.loads(out), err.splitlines()[-1]
 
 
-def printed(capsys, *words):
+def text_answer(capsys, *words):
+    """Runs the command; returns the text that it prints."""
     assert main(["describe", *words]) == 0
     return capsys.readouterr().out
 
@@ -31,98 +32,95 @@ def _terminal(monkeypatch):
 
 
 def test_the_json_holds_what_is_agreed(capsys):
-    found, then = answered(capsys, "cifar_resnet/20")
-    assert (found["model"], found["parameters"], found["macs"]) == ("cifar_resnet/20", 269_722, 40_551_040)
-    assert found["layers"][0] == {
+    answer, next_command = json_answer(capsys, "cifar_resnet/20")
+    assert (answer["model"], answer["parameters"], answer["macs"]) == ("cifar_resnet/20", 269_722, 40_551_040)
+    assert answer["layers"][0] == {
         "path": "stem", "kind": "Conv", "output": [32, 32, 16], "parameters": 432, "macs": 442_368,
         "activation_bytes": 65_536, "receptive_field": [3, 3], "stride": [1, 1],
     }  # fmt: skip
-    assert then.startswith("next: cnn-vit describe cifar_resnet/20 --layer=stages/")
+    assert next_command.startswith("next: cnn-vit describe cifar_resnet/20 --layer=stages/")
 
 
 def test_classes_size_and_channels_are_taken(capsys):
-    found, _ = answered(capsys, "vit/Ti16", "--classes=10", "--image=32x64", "--channels=1")
-    assert (found["classes"], found["image"], found["layers"][1]["output"]) == (10, [32, 64, 1], [8, 192])
+    answer, _ = json_answer(capsys, "vit/Ti16", "--classes=10", "--image=32x64", "--channels=1")
+    assert (answer["classes"], answer["image"], answer["layers"][1]["output"]) == (10, [32, 64, 1], [8, 192])
 
 
 def test_the_table_fits_the_terminal(capsys, monkeypatch):
-    narrow = printed(capsys, "resnet/18")
+    narrow = text_answer(capsys, "resnet/18")
     assert max(map(len, narrow.splitlines()[:-1])) <= 80
     assert narrow.startswith("resnet/18: 1000 classes, image 224x224x3, float32\n")
     assert "11,689,512  1,814,073,344" in narrow
     monkeypatch.setenv("COLUMNS", "200")
-    assert re.search(r"^stages/0/blocks/0/conv1 +Conv 3x3/1 ", printed(capsys, "resnet/18"), re.M)
+    assert re.search(r"^stages/0/blocks/0/conv1 +Conv 3x3/1 ", text_answer(capsys, "resnet/18"), re.M)
 
 
 def test_a_recipe_says_model_size_and_classes(capsys):
-    found, then = answered(capsys, "--config=configs/cifar_resnet.py:56", "--config.model.filters=8")
-    assert (found["model"], found["classes"], found["image"]) == ("cifar_resnet/56", 10, [32, 32, 3])
-    assert found["layers"][0]["output"] == [32, 32, 8]
-    assert "describe --config=configs/cifar_resnet.py:56 --config.model.filters=8 --layer=" in then
-    found, _ = answered(capsys, "--config=configs/digits_vit.py")  # the source knows what the recipe leaves out
-    assert (found["classes"], found["image"]) == (10, [8, 8, 1])
-    found, _ = answered(capsys, "--config=configs/folder_vit.py", "--classes=7", "--config.dtype=bfloat16")
-    assert (found["model"], found["classes"], found["dtype"]) == ("vit/Ti8-gap", 7, "bfloat16")
+    answer, next_command = json_answer(capsys, "--config=configs/cifar_resnet.py:56", "--config.model.filters=8")
+    assert (answer["model"], answer["classes"], answer["image"]) == ("cifar_resnet/56", 10, [32, 32, 3])
+    assert answer["layers"][0]["output"] == [32, 32, 8]
+    assert "describe --config=configs/cifar_resnet.py:56 --config.model.filters=8 --layer=" in next_command
+    answer, _ = json_answer(
+        capsys, "--config=configs/digits_vit.py"
+    )  # the data source knows what the recipe leaves out
+    assert (answer["classes"], answer["image"]) == (10, [8, 8, 1])
+    answer, _ = json_answer(capsys, "--config=configs/folder_vit.py", "--classes=7", "--config.dtype=bfloat16")
+    assert (answer["model"], answer["classes"], answer["dtype"]) == ("vit/Ti8-gap", 7, "bfloat16")
 
 
 def test_a_run_says_what_it_was_trained_with(capsys, tmp_path):
     final = settings.load("configs/digits_cnn.py:smoke", ["model.filters=(4,4)"])
-    for name, value in (
-        ("config", settings.to_json(final)),
-        ("classes", ["a", "b", "c"]),
-        (
-            "preprocessing",
-            {"image_size": [8, 10], "channels": 3, "fit": "crop", "mean": [0.5] * 3, "std": [1] * 3},
-        ),
-    ):
-        (tmp_path / f"{name}.json").write_text(json.dumps(value))
-    found, _ = answered(capsys, f"--workdir={tmp_path}")
-    assert (found["model"], found["classes"], found["image"]) == ("cnn/test", 3, [8, 10, 3])
-    assert found["layers"][0]["output"] == [8, 10, 4]
+    preprocessing = {"image_size": [8, 10], "channels": 3, "fit": "crop", "mean": [0.5] * 3, "std": [1] * 3}
+    (tmp_path / "config.json").write_text(json.dumps(settings.to_json(final)))
+    (tmp_path / "classes.json").write_text(json.dumps(["a", "b", "c"]))
+    (tmp_path / "preprocessing.json").write_text(json.dumps(preprocessing))
+    answer, _ = json_answer(capsys, f"--workdir={tmp_path}")
+    assert (answer["model"], answer["classes"], answer["image"]) == ("cnn/test", 3, [8, 10, 3])
+    assert answer["layers"][0]["output"] == [8, 10, 4]
 
 
 def test_one_row_is_written_out(capsys):
-    text = printed(capsys, "resnet/50", "--layer=stages/1/blocks/0/conv2")
+    text = text_answer(capsys, "resnet/50", "--layer=stages/1/blocks/0/conv2")
     assert "field       35 + (3 - 1) * 1 * 4 = 43 pixels, stride 4 * 2 = 8\n" in text
     assert max(map(len, text.splitlines())) <= 80
-    found, _ = answered(capsys, "lenet/5", "--layer=head")
-    assert [row["path"] for row in found["layers"]] == ["head"]
-    assert found["arithmetic"]["parameters"] == "84 (inputs) * 10 (outputs) + 10 (biases) = 850"
+    answer, _ = json_answer(capsys, "lenet/5", "--layer=head")
+    assert [row["path"] for row in answer["layers"]] == ["head"]
+    assert answer["arithmetic"]["parameters"] == "84 (inputs) * 10 (outputs) + 10 (biases) = 850"
 
 
 def test_two_models_and_two_sizes_are_compared(capsys):
-    found, _ = answered(capsys, "--diff", "lenet/5", "lenet/5-valid")
-    assert found["parameters"] == [61_706, 44_426]
-    assert found["layers"][0]["differs"]["output"] == [[28, 28, 6], [24, 24, 6]]
-    found, _ = answered(capsys, "cifar_resnet/20", "--diff", "32", "64")
-    assert found["parameters"] == [269_722] * 2
-    assert found["macs"] == [40_551_040, 4 * (40_551_040 - 640) + 640]  # all but the head is done at each place
-    text = printed(capsys, "--diff", "lenet/5", "lenet/5-valid")
+    answer, _ = json_answer(capsys, "--diff", "lenet/5", "lenet/5-valid")
+    assert answer["parameters"] == [61_706, 44_426]
+    assert answer["layers"][0]["differs"]["output"] == [[28, 28, 6], [24, 24, 6]]
+    answer, _ = json_answer(capsys, "cifar_resnet/20", "--diff", "32", "64")
+    assert answer["parameters"] == [269_722] * 2
+    assert answer["macs"] == [40_551_040, 4 * (40_551_040 - 640) + 640]  # all layers but the head run at each position
+    text = text_answer(capsys, "--diff", "lenet/5", "lenet/5-valid")
     assert text.startswith("A: lenet/5, 10 classes, image 32x32x1\nB: lenet/5-valid, 10 classes, image 28x28x1\n")
 
 
-def test_a_check_says_what_it_found_again(capsys):
-    found, _ = answered(capsys, "mlp/test", "--image=4", "--check")
-    assert found["checked"] == {"parameters": 2, "macs": 5, "receptive_field": 2}
-    assert "found again in a second way: parameters of 2 rows" in printed(capsys, "mlp/test", "--image=4", "--check")
+def test_a_check_says_what_it_checked(capsys):
+    answer, _ = json_answer(capsys, "mlp/test", "--image=4", "--check")
+    assert answer["checked"] == {"parameters": 2, "macs": 5, "receptive_field": 2}
+    assert "checked in a second way: parameters of 2 rows" in text_answer(capsys, "mlp/test", "--image=4", "--check")
 
 
 def test_a_disagreement_is_a_fault_that_names_the_row(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setitem(flops.MACS, Conv, lambda call: ())
     assert main(["describe", "lenet/test", "--image=16", "--check"]) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "DisagreementError: conv1: MACs are 0 by the table's formula, " in last
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert "DisagreementError: conv1: MACs are 0 by the table's formula, " in last_line
 
 
 def test_windows_are_calculated(capsys):
-    text = printed(capsys, "conv", "--n=32", "--k=3", "--s=2", "--padding=1")
+    text = text_answer(capsys, "conv", "--n=32", "--k=3", "--s=2", "--padding=1")
     assert "floor((32 + 1 + 1 - 1 * (3 - 1) - 1) / 2) + 1 = floor(31 / 2) + 1 = 16" in text
     assert "padding is -1 (1 of 3)" in text
-    found, _ = answered(capsys, "conv", "--n=33", "--k=3", "--s=1", "--padding=0,2", "--d=2")
-    assert (found["output"], found["padding"], found["same"]["padding"]) == (31, [0, 2], [2, 2])
-    found, _ = answered(capsys, "pool", "--n=31", "--k=2", "--s=2", "--padding=0")
-    assert (found["output"], found["unread"], found["ceil_mode"]) == (15, [30], {"output": 16, "padding": [0, 1]})
+    answer, _ = json_answer(capsys, "conv", "--n=33", "--k=3", "--s=1", "--padding=0,2", "--d=2")
+    assert (answer["output"], answer["padding"], answer["same"]["padding"]) == (31, [0, 2], [2, 2])
+    answer, _ = json_answer(capsys, "pool", "--n=31", "--k=2", "--s=2", "--padding=0")
+    assert (answer["output"], answer["unread"], answer["ceil_mode"]) == (15, [30], {"output": 16, "padding": [0, 1]})
 
 
 @pytest.mark.parametrize(
@@ -134,9 +132,12 @@ def test_windows_are_calculated(capsys):
         (["resnet/51"], "resnet has no '51'; it has test, 18, 26, 34, 50, 101, 152"),
         (["resnet/18", "vit/B16"], "resnet/18 vit/B16: one model at a time; two are compared by --diff A B"),
         (["vit/B16", "--image=100"], "100x100 pixels are not whole 16-pixel patches; "),
-        (["resnet/18", "--image=0"], "an image of 0 pixels is not from 1 to 8,192 a side"),
-        (["resnet/18", "--image=99999"], "an image of 99999 pixels is not from 1 to 8,192 a side"),
-        (["resnet/18", "--image=big"], "--image=big is no size; write pixels, 224, or HEIGHTxWIDTH, 224x160"),
+        (["resnet/18", "--image=0"], "an image of 0 pixels is refused; each side must be from 1 to 8,192 pixels"),
+        (
+            ["resnet/18", "--image=99999"],
+            "an image of 99999 pixels is refused; each side must be from 1 to 8,192 pixels",
+        ),
+        (["resnet/18", "--image=big"], "--image=big is not an image size; write pixels, 224, or HEIGHTxWIDTH, 224x160"),
         (["resnet/18", "--classes=0"], "the number of classes=0 must be at least 1"),
         (["--config=configs/cifar_resnet.py", "--classes=0"], "the number of classes=0 must be at least 1"),
         (["resnet/18", "--classes=x"], "cnn-vit describe: argument --classes: 'x' is no whole number; "),
