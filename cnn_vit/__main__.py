@@ -243,7 +243,7 @@ def build_parser(name: str, module: ModuleType) -> Parser:
     """
     parser = Parser(
         prog=f"cnn-vit {name}",
-        description=cli.wrap(module.__doc__ or "", cli.terminal_width()),
+        description=cli.wrap_paragraphs(module.__doc__ or "", cli.terminal_width()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         conflict_handler="resolve",
@@ -292,8 +292,8 @@ def program_help() -> str:
     """Returns the help of the whole program: the docstring of this file, and a line for each command."""
     width = cli.terminal_width()
     rows = [(name, cli.read_summary(path)) for name, path in cli.find_commands().items()]
-    description = cli.wrap(__doc__ or "", width)
-    commands = cli.table(rows, indent="  ", width=width)
+    description = cli.wrap_paragraphs(__doc__ or "", width)
+    commands = cli.format_table(rows, indent="  ", width=width)
     return f"{description}\n\nusage: cnn-vit COMMAND ...\n\n{commands}\n\nnext: cnn-vit COMMAND --help"
 
 
@@ -331,14 +331,14 @@ def report_failure(error: BaseException, args: argparse.Namespace) -> int:
         traceback.print_exception(error)
     if isinstance(error, UserError | StoppedError):
         for line in error.details:
-            cli.print_note(cli.one_line(line))
-        cli.print_note(cli.one_line(str(error)))
+            cli.print_note(cli.as_one_line(line))
+        cli.print_note(cli.as_one_line(str(error)))
         return error.code
     # This is how jax says that the machine has none of the devices that JAX_PLATFORMS asks for.
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
-        cli.print_note(cli.one_line(process.no_device_sentence(str(error)), most=400))
+        cli.print_note(cli.as_one_line(process.no_device_sentence(str(error)), most=400))
         return SurroundingsError.code
-    cause = cli.one_line(f"{type(error).__name__}: {error}", most=300)
+    cause = cli.as_one_line(f"{type(error).__name__}: {error}", most=300)
     cli.print_note(f"this is a bug in cnn-vit, {cause}; {save_traceback(error, args)}")
     return BUG
 

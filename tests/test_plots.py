@@ -18,14 +18,14 @@ SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = ["<b>&'\"", "a$b$ \\frac{1}{2}", "語", "plain"]
 COUNTS = np.array([[3, 0, 7, 0], [0, 5, 0, 0], [0, 0, 6, 0], [0, 2, 0, 0]])
 PLOTS = {
-    "curves": lambda: plots.curves([Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"),
-    "log": lambda: plots.curves([Line("a", [1, 2, 3], [0.001, 1.0, 100.0])], title="Norm", log=True),
-    "matrix": lambda: plots.matrix(COUNTS, HOSTILE, title="<i>Confusion</i>"),
-    "large matrix": lambda: plots.matrix(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
-    "spans": lambda: plots.spans([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
-    "bars": lambda: plots.bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
-    "beside": lambda: plots.side_by_side([PLOTS["bars"](), plots.panel("data:image/png;base64,", "<b>")], "<b>"),
-    "reliability": lambda: plots.reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
+    "curves": lambda: plots.draw_curves([Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"),
+    "log": lambda: plots.draw_curves([Line("a", [1, 2, 3], [0.001, 1.0, 100.0])], title="Norm", log=True),
+    "matrix": lambda: plots.draw_confusion(COUNTS, HOSTILE, title="<i>Confusion</i>"),
+    "large matrix": lambda: plots.draw_confusion(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
+    "spans": lambda: plots.draw_intervals([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
+    "bars": lambda: plots.draw_bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
+    "beside": lambda: plots.side_by_side([PLOTS["bars"](), plots.draw_panel("data:image/png;base64,", "<b>")], "<b>"),
+    "reliability": lambda: plots.draw_reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
 }  # fmt: skip
 every_plot = pytest.mark.parametrize("name", PLOTS)
 

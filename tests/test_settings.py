@@ -14,6 +14,7 @@ from cnn_vit.settings import (
     KEYS,
     Every,
     Settings,
+    count_steps,
     deciding_settings,
     describe_recipe,
     differences,
@@ -22,7 +23,6 @@ from cnn_vit.settings import (
     from_json,
     load,
     recipe_names,
-    steps,
     to_json,
     values,
 )
@@ -414,12 +414,12 @@ def test_words_are_read_without_running_the_recipe(recipe, tmp_path):
     ],
 )
 def test_a_duration_is_rounded_up_to_whole_steps(amount, expected):
-    assert steps(amount, examples=1000, batch=128, key="duration") == expected
+    assert count_steps(amount, examples=1000, batch=128, key="duration") == expected
 
 
 def test_a_duration_of_more_steps_than_an_int32_is_refused():
     with pytest.raises(UserError, match=r"duration of 1e9 epochs is \d+ steps; 2147483647 are the most"):
-        steps("1e9 epochs", examples=50_000, batch=1, key="duration")
+        count_steps("1e9 epochs", examples=50_000, batch=1, key="duration")
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_durations_agree_with_exact_fractions(number, unit, examples, batch):
     steps_in_one = {"steps": Fraction(1), "epochs": Fraction(examples, batch), "examples": Fraction(1, batch)}
     exact = Fraction(number) * steps_in_one[unit]
     amount = f"{number} {unit}"
-    assert steps(amount, examples=examples, batch=batch, key="duration") == math.ceil(exact)
+    assert count_steps(amount, examples=examples, batch=batch, key="duration") == math.ceil(exact)
     every = Every(amount, examples=examples, batch=batch, key="duration")
     expected = set(range(1, 61))  # where the interval is below one step, each step has a multiple
     if exact >= 1:

@@ -69,7 +69,7 @@ def read_literal_keys(path: Path, name: str) -> list[str]:
 # Text for the terminal ------------------------------------------------------------------------------------------------
 
 
-def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None = None) -> str:
+def format_table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None = None) -> str:
     """Formats rows of cells as text, in columns that are aligned at the left and stand two blanks apart.
 
     Args:
@@ -83,7 +83,7 @@ def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None 
     """
     texts = []
     for row in rows:
-        texts.append([one_line(str(cell)) for cell in row])
+        texts.append([as_one_line(str(cell)) for cell in row])
     column_widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = []
     for row in texts:
@@ -106,7 +106,7 @@ def table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int | None 
     return "\n".join(folded_lines)
 
 
-def wrap(text: str, width: int | None) -> str:
+def wrap_paragraphs(text: str, width: int | None) -> str:
     """Folds the paragraphs of a text to a width; lines that begin with a blank, such as examples, stay as they are.
 
     Args:
@@ -139,7 +139,7 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def one_line(text: str, *, most: int = 4000) -> str:
+def as_one_line(text: str, *, most: int = 4000) -> str:
     r"""Writes a text on one line that does nothing to a terminal.
 
     Line breaks, escapes and all else that cannot be printed are written out, such as \n and \x1b. What is longer than
@@ -164,7 +164,7 @@ def shell_quote(word: str) -> str:
 # Printing -------------------------------------------------------------------------------------------------------------
 
 
-def print_answer(args: argparse.Namespace, record: dict[str, Any], text: str, *, then: str) -> None:
+def print_answer(args: argparse.Namespace, record: dict[str, Any], text: str, *, next_command: str) -> None:
     """Prints the answer of a command to stdout: the text, or with --json the record as one JSON object on one line.
 
     The next sensible command follows as "next: COMMAND": on stdout below the text, but on stderr beside JSON, so that
@@ -174,17 +174,17 @@ def print_answer(args: argparse.Namespace, record: dict[str, Any], text: str, *,
         args: the parsed words of the command; `args.json` chooses.
         record: the answer for programs. It holds no nan and no infinity, which are not JSON.
         text: the answer for people.
-        then: the next command, as it is typed.
+        next_command: the next command, as it is typed.
 
     Raises:
         SurroundingsError: stdout cannot be written.
     """
     if args.json:
         print_line(json.dumps(record, allow_nan=False))
-        print_note(f"next: {then}")
+        print_note(f"next: {next_command}")
     else:
         print_line(text)
-        print_line(f"next: {then}")
+        print_line(f"next: {next_command}")
 
 
 def print_line(text: str) -> None:

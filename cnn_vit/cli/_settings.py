@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, models
-from cnn_vit.cli import FOLDER, read_literal_keys, table, terminal_width, wrap
+from cnn_vit.cli import FOLDER, format_table, read_literal_keys, terminal_width, wrap_paragraphs
 from cnn_vit.errors import nearest, unknown
 from cnn_vit.settings import (
     KEYS,
@@ -74,10 +74,10 @@ def settings_help(recipe: str, overrides: Sequence[str]) -> str:
         for row in rows:
             cells.append((row.flag, row.value, f"{row.meaning}; {row.takes}" if row.meaning else row.takes))
     return (
-        f"{wrap(f'settings of {recipe} (--config.key=value; {order}):', width)}\n"
-        f"{table(cells, indent='  ', width=width)}\n\n"
-        f"{wrap(f'words of {path} (--config={path}:word,word):', width)}\n"
-        f"{table(words.items(), indent='  ', width=width)}"
+        f"{wrap_paragraphs(f'settings of {recipe} (--config.key=value; {order}):', width)}\n"
+        f"{format_table(cells, indent='  ', width=width)}\n\n"
+        f"{wrap_paragraphs(f'words of {path} (--config={path}:word,word):', width)}\n"
+        f"{format_table(words.items(), indent='  ', width=width)}"
     )
 
 
@@ -101,7 +101,7 @@ def list_help_rows(settings: Settings) -> list[HelpRow]:
 
 def settings_table(settings: Settings) -> str:
     """Returns a table of every setting: its key, its value, and where that comes from, such as "command line"."""
-    return table([(setting.key, repr(setting.value), setting.origin) for setting in explain(settings)])
+    return format_table([(setting.key, repr(setting.value), setting.origin) for setting in explain(settings)])
 
 
 def refuse_unknown_keywords(settings: Settings) -> None:

@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
         files.write(Path(args.gallery), draw_gallery(surveyed).encode())
         record["pictures_in"] = args.gallery  # a key that other programs may read
         text += f"\ngallery  {args.gallery}"
-    cli.print_answer(args, record, text, then=next_command(args, surveyed.source))
+    cli.print_answer(args, record, text, next_command=next_command(args, surveyed.source))
     # The last line of stderr is the cause of an exit code other than 0.
     errors = [problem["sentence"] for problem in record["problems"] if problem["level"] == "error"]
     if not errors:
         return 0
     prefix = f"{len(errors)} errors, the first: " if len(errors) > 1 else ""
-    cli.print_note(cli.one_line(prefix + errors[0]))
+    cli.print_note(cli.as_one_line(prefix + errors[0]))
     return EXIT_WITH_ERRORS
 
 
@@ -106,7 +106,7 @@ def show_progress() -> Iterator[Callable[[int, int], object]]:
 def as_table(surveyed: "Survey", record: dict[str, Any]) -> str:
     """Returns a survey as text, one block below the other."""
     width = cli.terminal_width()
-    name = cli.one_line(surveyed.path or surveyed.source)
+    name = cli.as_one_line(surveyed.path or surveyed.source)
     summary = f"{name}: {record['images']:,} images, {len(surveyed.classes):,} classes"
     facts = [
         ("sizes", describe_sizes(record["sizes"])),
@@ -117,11 +117,15 @@ def as_table(surveyed: "Survey", record: dict[str, Any]) -> str:
         facts.append(("ignored", f"{surveyed.ignored:,} hidden files and files of operating systems"))
     facts.append(("repeated", describe_duplicates(surveyed)))
     facts += [("note", note) for note in surveyed.notes]
-    blocks = [cli.wrap(summary, width), cli.table(class_rows(surveyed), indent="  "), cli.table(facts, width=width)]
+    blocks = [
+        cli.wrap_paragraphs(summary, width),
+        cli.format_table(class_rows(surveyed), indent="  "),
+        cli.format_table(facts, width=width),
+    ]
     if surveyed.broken:
-        blocks.append(f"cannot be read\n{cli.table(broken_rows(surveyed), indent='  ', width=width)}")
+        blocks.append(f"cannot be read\n{cli.format_table(broken_rows(surveyed), indent='  ', width=width)}")
     problems = [(problem["level"], problem["sentence"]) for problem in record["problems"]]
-    blocks.append(f"problems\n{cli.table(problems or [('none', '')], indent='  ', width=width)}")
+    blocks.append(f"problems\n{cli.format_table(problems or [('none', '')], indent='  ', width=width)}")
     return "\n\n".join(blocks)
 
 
@@ -155,7 +159,7 @@ def align_counts(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 def shorten(name: str, longest: int = LONGEST_NAME) -> str:
     """Returns a name on one line and, with an ellipsis, of at most `longest` characters."""
-    text = cli.one_line(name)
+    text = cli.as_one_line(name)
     return text if len(text) <= longest else f"{text[: longest - 4]} ..."
 
 

@@ -86,7 +86,7 @@ def describe_table(args: argparse.Namespace) -> None:
             f"MACs of {checked['macs']} modules, receptive fields of {checked['receptive_field']} rows"
         )
     costliest = max(record["layers"], key=lambda row: row["macs"])["path"]
-    cli.print_answer(args, record, text, then=f"cnn-vit describe {network_words(args)} --layer={costliest}")
+    cli.print_answer(args, record, text, next_command=f"cnn-vit describe {network_words(args)} --layer={costliest}")
 
 
 def describe_layer(args: argparse.Namespace) -> None:
@@ -99,7 +99,7 @@ def describe_layer(args: argparse.Namespace) -> None:
     lines = arithmetic.explain_row(description, row)
     record = {**description.to_json(), "layers": [as_json(row)], "arithmetic": dict(lines)}
     text = arithmetic.definition_list(lines, width=terminal_columns())
-    cli.print_answer(args, record, text, then=f"cnn-vit describe {network_words(args)}")
+    cli.print_answer(args, record, text, next_command=f"cnn-vit describe {network_words(args)}")
 
 
 def describe_differences(args: argparse.Namespace) -> None:
@@ -127,7 +127,7 @@ def describe_differences(args: argparse.Namespace) -> None:
             descriptions.append(describe_requested(args_of_model, parse_side(args.image)))
     record = table.find_differences(*descriptions)
     text = formatting.format_differences(record)
-    cli.print_answer(args, record, text, then=f"cnn-vit describe {network_words(args) or args.diff[0]}")
+    cli.print_answer(args, record, text, next_command=f"cnn-vit describe {network_words(args) or args.diff[0]}")
 
 
 def describe_window(args: argparse.Namespace) -> None:
@@ -146,7 +146,7 @@ def describe_window(args: argparse.Namespace) -> None:
     padding = parse_padding(args.padding)
     calculation = calculator.calculate(kind, n=args.n, k=args.k, s=args.s, d=dilation, padding=padding)
     text = arithmetic.definition_list(arithmetic.explain_window(calculation), width=terminal_columns())
-    cli.print_answer(args, calculation.to_json(), text, then="cnn-vit describe cnn/lecture")
+    cli.print_answer(args, calculation.to_json(), text, next_command="cnn-vit describe cnn/lecture")
 
 
 def parse_padding(text: str) -> tuple[int, int]:

@@ -81,11 +81,13 @@ def run(args: argparse.Namespace) -> int:
         "cache": measure_cache(),
         "settings": collect_process_settings(prepared),
     }
-    sections = [f"{TITLES.get(name, name)}\n{cli.table(facts.items(), indent='  ')}" for name, facts in record.items()]
+    sections = [
+        f"{TITLES.get(name, name)}\n{cli.format_table(facts.items(), indent='  ')}" for name, facts in record.items()
+    ]
     problems = find_problems(record, prepared)
     record["problems"] = problems
     lines = [f"  {problem}" for problem in problems or ["none"]]
-    cli.print_answer(args, record, "\n".join([*sections, "problems", *lines]), then="cnn-vit train")
+    cli.print_answer(args, record, "\n".join([*sections, "problems", *lines]), next_command="cnn-vit train")
     return 0
 
 
@@ -168,7 +170,7 @@ def list_devices() -> dict[str, str]:
     try:
         devices = jax.devices()
     except RuntimeError as error:
-        return {"none": cli.one_line(str(error), most=300)}
+        return {"none": cli.as_one_line(str(error), most=300)}
     return {str(device): f"{device.platform} {device.device_kind}" for device in devices}
 
 

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     metrics = evaluation.evaluate(network, section, args.split, batch_size=args.batch_size)
     del metrics["rows"]  # arrays with a row for each example, which are too long to print
     workdir = cli.shell_quote(f"--workdir={args.workdir}")
-    cli.print_answer(args, metrics, as_table(metrics), then=f"cnn-vit predict {workdir} IMAGE ...")
+    cli.print_answer(args, metrics, as_table(metrics), next_command=f"cnn-vit predict {workdir} IMAGE ...")
 
 
 def as_table(metrics: dict[str, Any]) -> str:
@@ -49,4 +49,4 @@ def as_table(metrics: dict[str, Any]) -> str:
         rows.append(("near ties", ", ".join(map(str, metrics["near_ties"][:MAX_NEAR_TIES]))))
     if metrics["layout"]:
         rows.append(("layout", metrics["layout"]))
-    return f"{metrics['split']}\n{cli.table(rows, indent='  ')}"
+    return f"{metrics['split']}\n{cli.format_table(rows, indent='  ')}"

@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> None:
     width = cli.terminal_width()
     tables = []
     for kind, entries in entries_by_kind.items():
-        tables.append(f"{kind}\n{cli.table(map(entry_row, entries), indent='  ', width=width)}")
+        tables.append(f"{kind}\n{cli.format_table(map(entry_row, entries), indent='  ', width=width)}")
     next_command = "cnn-vit train --config=configs/digits_resnet.py --help"
-    cli.print_answer(args, entries_by_kind, "\n\n".join(tables), then=next_command)
+    cli.print_answer(args, entries_by_kind, "\n\n".join(tables), next_command=next_command)
 
 
 def entry_row(entry: dict[str, Any]) -> tuple[str, str, str]:

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     files.write(path, starting.recipe_text(draft))
     answer = as_json(draft, starting.draft_notes(draft))
     next_command = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
-    cli.print_answer(args, answer, as_text(draft, answer), then=next_command)
+    cli.print_answer(args, answer, as_text(draft, answer), next_command=next_command)
 
 
 def check_request(args: argparse.Namespace, path: Path) -> None:
@@ -170,11 +170,11 @@ def as_text(draft: "Draft", answer: dict[str, Any]) -> str:
         ("recipe", answer["recipe"]),
     ]
     width_of_line = cli.terminal_width()
-    lines = [cli.table(rows, width=width_of_line)]
+    lines = [cli.format_table(rows, width=width_of_line)]
     if answer["notes"]:
         lines.append("")
     for sentence in answer["notes"]:
-        lines.append(cli.wrap(f"note: {sentence}", width_of_line))
+        lines.append(cli.wrap_paragraphs(f"note: {sentence}", width_of_line))
     return "\n".join(lines)
 
 

@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
     images = prediction.read_images(network, args.paths)
     entries = list(prediction.top_classes(network, images, args.top))
     next_command = f"cnn-vit evaluate {cli.shell_quote(f'--workdir={args.workdir}')} --data=FOLDER_OF_CLASSES"
-    cli.print_answer(args, {"images": entries}, cli.table(map(image_row, entries)), then=next_command)
+    cli.print_answer(args, {"images": entries}, cli.format_table(map(image_row, entries)), next_command=next_command)
     broken = [entry for entry in entries if "error" in entry]
     if not broken:
         return 0
-    cli.print_note(cli.one_line(unreadable_sentence(broken, len(entries))))
+    cli.print_note(cli.as_one_line(unreadable_sentence(broken, len(entries))))
     return UNREADABLE
 
 

@@ -62,7 +62,7 @@ def report_one(args: argparse.Namespace) -> int:
             rows.append((f"{split} accuracy", f"{accuracy:.2f} %  ({low:.1f} to {high:.1f})"))
     rows += [("test reads", answer["test_reads"]), ("page", path)]
     next_command = f"cnn-vit report {cli.shell_quote(args.runs[0])} ANOTHER_RUN ..."
-    cli.print_answer(args, answer, cli.table(rows), then=next_command)
+    cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command)
     return report_problems(record.problems)
 
 
@@ -120,8 +120,8 @@ def report_several(args: argparse.Namespace) -> int:
     }
     splits = several.evaluated_splits(groups) or ["validation"]
     tables = [differing_rows(groups, differing), accuracy_rows(groups, splits), comparison_rows(comparisons)]
-    texts = [cli.table(rows, width=cli.terminal_width()) for rows in tables if rows]
-    cli.print_answer(args, answer, "\n\n".join([*texts, f"page  {path}"]), then="cnn-vit report RUN")
+    texts = [cli.format_table(rows, width=cli.terminal_width()) for rows in tables if rows]
+    cli.print_answer(args, answer, "\n\n".join([*texts, f"page  {path}"]), next_command="cnn-vit report RUN")
     return report_problems(problems)
 
 
@@ -222,12 +222,12 @@ def copy_to_service(args: argparse.Namespace) -> int:
     copies = [(run, copy_run(reader.read_run(run))) for run in args.runs]
     answer = {"copied": [{"run": run, "to": destination} for run, destination in copies]}
     last_destination = copies[-1][1]
-    cli.print_answer(args, answer, cli.table(copies), then=last_destination)
+    cli.print_answer(args, answer, cli.format_table(copies), next_command=last_destination)
     return 0
 
 
 def report_problems(problems: Sequence[str]) -> int:
     """Prints to stderr what could not be read, and returns the exit code."""
     for problem in problems:
-        cli.print_note(cli.one_line(problem))
+        cli.print_note(cli.as_one_line(problem))
     return SurroundingsError.code if problems else 0

@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     finally:
         # The run is finished, so its result is printed even where making the report is interrupted.
         next_command = f"cnn-vit predict {cli.shell_quote(f'--workdir={args.workdir}')} IMAGE ..."
-        cli.print_answer(args, result, as_table(result, Path(args.workdir)), then=next_command)
+        cli.print_answer(args, result, as_table(result, Path(args.workdir)), next_command=next_command)
     for sentence in problems:
-        cli.print_note(cli.one_line(sentence))
+        cli.print_note(cli.as_one_line(sentence))
     return SurroundingsError.code if problems else 0
 
 
@@ -92,7 +92,7 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown_keywords(settings)
-    cli.print_answer(args, to_json(settings), _settings.settings_table(settings), then=train_command(args))
+    cli.print_answer(args, to_json(settings), _settings.settings_table(settings), next_command=train_command(args))
 
 
 def as_table(result: dict[str, Any], workdir: Path) -> str:
@@ -114,7 +114,7 @@ def as_table(result: dict[str, Any], workdir: Path) -> str:
     report = workdir / folder.REPORT
     if report.exists():
         facts.append(("report", report))
-    return f"{cli.table(rows)}\n\n{cli.table(facts)}" if rows else cli.table(facts)
+    return f"{cli.format_table(rows)}\n\n{cli.format_table(facts)}" if rows else cli.format_table(facts)
 
 
 def list_timings(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ def stamp(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
-def oldest_first(folder: Path) -> list[tuple[Path, int]]:
+def list_oldest_first(folder: Path) -> list[tuple[Path, int]]:
     """Lists the files of a folder with their sizes in bytes, by the time of writing; none where there is no folder."""
     files = []
     try:

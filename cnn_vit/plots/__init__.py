@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn_vit.plots.gallery import Row, gallery
+from cnn_vit.plots.gallery import Row, draw_gallery
 from cnn_vit.plots.images import data_uri, filter_images, heatmap, image_grid
 from cnn_vit.plots.style import (
     COLORS,
@@ -33,8 +33,8 @@ from cnn_vit.plots.style import (
     color,
     compact_label,
     downsample,
+    draw_panel,
     new_figure,
-    panel,
     percent_label,
     printable,
     rgb,
@@ -58,19 +58,19 @@ __all__ = [
     "Line",
     "Row",
     "Span",
-    "bars",
-    "curves",
     "data_uri",
+    "draw_bars",
+    "draw_confusion",
+    "draw_curves",
+    "draw_intervals",
+    "draw_panel",
+    "draw_reliability",
     "filter_images",
     "gallery",
     "heatmap",
     "image_grid",
-    "matrix",
-    "panel",
     "printable",
-    "reliability",
     "side_by_side",
-    "spans",
     "standalone",
 ]  # fmt: skip
 
@@ -115,7 +115,7 @@ class Span:
     series: int = 0
 
 
-def curves(
+def draw_curves(
     lines: Sequence[Line],
     *,
     title: str,
@@ -180,7 +180,7 @@ def draw_line(axes: "Axes", line: Line, points: int) -> None:
     )
 
 
-def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
+def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
     """Returns a plot of a confusion matrix: right predictions in one color, wrong ones in another.
 
     A cell is as dark as its share of the true class; of more than NUMBERED classes as the cube root of that, so that
@@ -241,7 +241,7 @@ def shade_levels(shares: np.ndarray) -> np.ndarray:  # (K, K) -> (K, K, 4)
     return np.concatenate([colors, shares[..., None]], -1)
 
 
-def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
+def draw_intervals(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
     """Returns a plot of values with their intervals, one below the other under their names.
 
     Args:
@@ -265,7 +265,7 @@ def spans(rows: Sequence[Span], *, title: str, percent: bool = True) -> str:
         return to_svg(figure, title)
 
 
-def bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
+def draw_bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
     """Returns a plot of counts as bars with their numbers, one below the other under their names."""
     with new_figure(height=60 + 17 * len(values)) as figure:
         axes = figure.add_subplot()
@@ -284,7 +284,7 @@ def bars(values: Sequence[float], names: Sequence[str], *, title: str) -> str:
         return to_svg(figure, title)
 
 
-def reliability(points: Sequence[Span], *, title: str) -> str:
+def draw_reliability(points: Sequence[Span], *, title: str) -> str:
     """Returns a plot of how often predictions are right against how sure they are.
 
     Args:

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     images: np.ndarray
 
 
-def gallery(rows: Sequence[Row], *, title: str) -> str:
+def draw_gallery(rows: Sequence[Row], *, title: str) -> str:
     """Returns the rows one below the other as SVG, each as wide as its photographs, which all have one side."""
     side = rows[0].images.shape[1] if rows else 0
     widths = [len(row.images) * (side + IMAGE_GAP) for row in rows]

@@ -161,7 +161,7 @@ def standalone(text: str) -> str:
     return re.sub(r"(<svg [^>]*>)", lambda match: f"{match[1]}\n{style}", sized, count=1) + "\n"
 
 
-def panel(address: str, title: str) -> str:
+def draw_panel(address: str, title: str) -> str:
     """Returns an image, by its data address, as a plot as high as the others, under its title."""
     top = 24  # pixels of the title
     head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {HEIGHT} {HEIGHT + top}"'

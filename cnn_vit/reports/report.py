@@ -97,17 +97,17 @@ def draw_plots(record: RunRecord, tallies: dict[str, SplitTally]) -> dict[str, s
     drawings = draw_curves(record)
     for split, tally in tallies.items():
         title = f"Confusion, {split} (n {tally.n:,})"
-        drawings[f"confusion_{split}"] = plots.matrix(tally.confusion, record.classes, title=title)
+        drawings[f"confusion_{split}"] = plots.draw_confusion(tally.confusion, record.classes, title=title)
     evaluated = [tallies[split] for split in reader.SPLITS if split in tallies]
     if evaluated and evaluated[0].bins:  # of validation, or of test where there is no validation
         points = [Span(str(filled.confidence), *filled.accuracy) for filled in evaluated[0].bins]
-        drawings["calibration"] = plots.reliability(points, title="Calibration")
+        drawings["calibration"] = plots.draw_reliability(points, title="Calibration")
     stored_counts = record.data.get("class_counts", {}).get("train", {})
     if stored_counts and len(record.classes) <= MAX_CLASS_BARS:
         # The record's names of classes are printable ones; data.json has them as they are.
         counts = {plots.printable(name): count for name, count in stored_counts.items()}
         heights = [counts.get(name, 0) for name in record.classes]
-        drawings["classes"] = plots.bars(heights, record.classes, title="Training examples")
+        drawings["classes"] = plots.draw_bars(heights, record.classes, title="Training examples")
     return drawings
 
 
@@ -130,7 +130,7 @@ def draw_curves(record: RunRecord) -> dict[str, str]:
         curves = [curve for curve in curves if any(value is not None for value in curve.y)]
         if curves:
             is_logarithmic = name == "gradient_norm" and len(train_steps) > 1
-            drawings[name] = plots.curves(curves, title=title, percent=name == "accuracy", log=is_logarithmic)
+            drawings[name] = plots.draw_curves(curves, title=title, percent=name == "accuracy", log=is_logarithmic)
     return drawings
 
 
@@ -142,5 +142,5 @@ def draw_overview(record: RunRecord, drawings: dict[str, str]) -> dict[str, str]
     if "accuracy" not in drawings or "confusion_validation" not in drawings or "seen" not in record.samples:
         return {}
     sheet = plots.data_uri(plots.image_grid(record.samples["seen"][:16], columns=4))
-    panels = drawings["accuracy"], drawings["confusion_validation"], plots.panel(sheet, "What it saw")
+    panels = drawings["accuracy"], drawings["confusion_validation"], plots.draw_panel(sheet, "What it saw")
     return {"overview": plots.side_by_side(panels, record.name)}

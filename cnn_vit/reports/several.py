@@ -304,7 +304,7 @@ def draw_plots(groups: Sequence[Group]) -> list[str]:
             if accuracy is not None:
                 spans.append(Span(group.letter, *accuracy.interval, series=number))
         if spans:
-            drawings.append(plots.spans(spans, title=f"{split.capitalize()} accuracy, 95 %"))
+            drawings.append(plots.draw_intervals(spans, title=f"{split.capitalize()} accuracy, 95 %"))
     unit = "epoch" if uses_epochs(groups) else "step"
     for kind, quantity, title in (
         ("evaluation", "accuracy", "Validation accuracy"),
@@ -316,7 +316,7 @@ def draw_plots(groups: Sequence[Group]) -> list[str]:
             # With many runs each curve gets fewer points, so that the page stays small.
             points = max(20, MAX_POINTS // len(curves))
             is_share = quantity == "accuracy"
-            drawings.append(plots.curves(curves, title=title, x_label=unit, percent=is_share, points=points))
+            drawings.append(plots.draw_curves(curves, title=title, x_label=unit, percent=is_share, points=points))
     return drawings
 
 

@@ -233,7 +233,9 @@ class RunRecord:
         examples = self.data.get("counts", {}).get("train")
         if not examples:
             return None
-        steps = settings.steps(self.settings["duration"], examples=examples, batch=self.batch_size, key="duration")
+        steps = settings.count_steps(
+            self.settings["duration"], examples=examples, batch=self.batch_size, key="duration"
+        )
         return max(1, steps)
 
     @property

@@ -7,7 +7,7 @@ to_json, from_json                                a run folder's config.json
 signatures.read_keywords(module, name)            what a function or a class takes, read from the text of its file
 """
 
-from cnn_vit.settings.durations import Every, steps
+from cnn_vit.settings.durations import Every, count_steps
 from cnn_vit.settings.keys import KEYS, Key, is_keyword
 from cnn_vit.settings.load import Settings, load
 from cnn_vit.settings.recipes import describe_recipe, recipe_names
@@ -20,6 +20,7 @@ __all__ = [
     "Key",
     "Settings",
     "accepted_values",
+    "count_steps",
     "deciding_settings",
     "describe_recipe",
     "differences",
@@ -30,6 +31,5 @@ __all__ = [
     "load",
     "quote_value",
     "recipe_names",
-    "steps",
     "to_json",
 ]  # fmt: skip

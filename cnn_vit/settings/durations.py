@@ -59,7 +59,7 @@ def exact_steps(amount: str | int | float, *, examples: int, batch: int) -> Frac
     return number * steps_in_one[unit]
 
 
-def steps(amount: str | int | float, *, examples: int, batch: int, key: str) -> int:
+def count_steps(amount: str | int | float, *, examples: int, batch: int, key: str) -> int:
     """Returns the whole steps that a duration takes: ceil(amount * examples / batch).
 
     Args:

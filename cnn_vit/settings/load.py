@@ -131,7 +131,7 @@ def smoke_assignments(assignments: dict[str, Any]) -> dict[str, Any]:
         image_size = min(SMOKE_SIDE, image_size)
     classes = assignments.get("data.classes") or SMOKE_CLASSES
     train_count = max(SMOKE_EXAMPLES["train_count"], classes)  # a class without an image would be an error
-    warmup = durations.steps(
+    warmup = durations.count_steps(
         assignments.get("schedule.warmup", 0), examples=train_count, batch=SMOKE_BATCH, key="schedule.warmup"
     )
     family = (assignments.get("model.name") or "").partition("/")[0]

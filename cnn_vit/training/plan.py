@@ -16,7 +16,7 @@ from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.settings import Every, Settings, steps
+from cnn_vit.settings import Every, Settings, count_steps
 from cnn_vit.training import losses, optimizers, schedules
 from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.step import ScheduleSpec, StepSpec
@@ -130,7 +130,7 @@ def run_times(settings: Settings, *, examples: int) -> RunTimes:
     """The durations of a run, in steps, for so many training examples."""
     size = {"examples": examples, "batch": settings["data.batch_size"]}
     return RunTimes(
-        total=max(1, steps(settings["duration"], key="duration", **size)),
+        total=max(1, count_steps(settings["duration"], key="duration", **size)),
         log=Every(settings["log_every"], key="log_every", **size),
         evaluate=Every(settings["evaluate_every"], key="evaluate_every", **size),
         checkpoint=Every(settings["checkpoint_every"], key="checkpoint_every", **size),
@@ -141,7 +141,7 @@ def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> Ste
     """Everything that shapes the compiled step, for so many training examples."""
 
     def in_steps(key: str, amount: Any) -> int:
-        return steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
+        return count_steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
 
     schedule = ScheduleSpec(
         name=settings["schedule.name"],

@@ -90,7 +90,7 @@ def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterato
             try:
                 yield InputImage(name, read_pixels(network, read()))
             except decoding.UnreadableError as error:
-                yield InputImage(name, None, error.bare())
+                yield InputImage(name, None, error.without_traceback())
             except UserError as error:
                 yield InputImage(name, None, error)
 
@@ -113,7 +113,7 @@ def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
             if listing.is_image_name(entry.name):
                 yield entry.path, functools.partial(contents.read, entry, None)
         return
-    file = listing.Walk().entry(os.path.basename(path), path, 0)
+    file = listing.FolderWalk().make_entry(os.path.basename(path), path, 0)
     if file:
         yield path, functools.partial(listing.read_file, file, None)
 

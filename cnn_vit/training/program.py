@@ -100,7 +100,7 @@ class Program:
             first=first,
             last=last,
             workers=self.settings["data.workers"] if workers is None else workers,
-            prefetch=self.settings["data.prefetch"],
+            batches_ahead=self.settings["data.prefetch"],
             place=self.place_batch,
         )
 

@@ -109,7 +109,7 @@ def of_files(settings: Settings, seconds: float) -> dict[str, dict[str, float]]:
         at = turn % len(some)
         return crops.read_crop(
             contents[at], size, channels=channels,
-            place=lambda height, width: crops.crop_box(height, width, numbers[at], min_area=low, max_area=high),
+            choose_box=lambda height, width: crops.crop_box(height, width, numbers[at], min_area=low, max_area=high),
         )  # fmt: skip
 
     return {
@@ -150,7 +150,7 @@ def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = pref
         seed=run.settings["seed"],
         first=0,
         workers=workers,
-        prefetch=run.settings["data.prefetch"],
+        batches_ahead=run.settings["data.prefetch"],
         place=place,
     )
     with contextlib.closing(found):

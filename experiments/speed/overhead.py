@@ -69,7 +69,7 @@ def the_call_alone(settings: Settings, workdir: Path) -> float:
 def host_batches(run: Run) -> Iterator[dict[str, np.ndarray]]:
     """The run's batches, on the host."""
     seed = run.settings["seed"]
-    return stream.batches(run.dataset.splits["train"], batch_size=run.batch_size, seed=seed, first=0, prefetch=0)
+    return stream.batches(run.dataset.splits["train"], batch_size=run.batch_size, seed=seed, first=0, batches_ahead=0)
 
 
 def measured(given: argparse.Namespace) -> dict[str, list[float]]:

@@ -71,7 +71,7 @@ def test_errors_end_with_2_and_the_first_of_them_is_last_on_stderr(photos, capsy
     shutil.copy(photos / "train/cats/000.png", photos / "test/cats/again.png")
     assert main(["doctor", f"--data={photos}"]) == 2
     printed = capsys.readouterr()
-    assert "train/cats/bad.jpg  empty, 0 bytes; replace it or take it away" in printed.out
+    assert "train/cats/bad.jpg  empty, 0 bytes; replace it or remove it" in printed.out
     assert "repeated  1 group of 2 images with the same pixels" in printed.out
     problem_lines = printed.out.partition("problems\n")[2].splitlines()
     assert [line.split()[0] for line in problem_lines] == ["error", "error", "next:"]

@@ -69,11 +69,11 @@ def test_on_a_terminal_no_sentence_is_cut_by_its_edge(words, width, capsys, monk
 def test_a_column_of_sentences_is_folded_under_itself_or_without_room_under_its_row():
     rows = [("name", "a b c", "one two three four five six seven eight nine"), ("other", "", "ten")]
     # Without a width, each row is one line.
-    assert cli.table(rows) == ("name   a b c  one two three four five six seven eight nine\nother         ten")
-    assert cli.table(rows, width=55) == (
+    assert cli.format_table(rows) == ("name   a b c  one two three four five six seven eight nine\nother         ten")
+    assert cli.format_table(rows, width=55) == (
         "name   a b c  one two three four five six seven eight\n              nine\nother         ten"
     )
-    assert cli.table(rows, indent="  ", width=50) == (
+    assert cli.format_table(rows, indent="  ", width=50) == (
         "  name   a b c\n      one two three four five six seven eight nine\n  other\n      ten"
     )
 
@@ -81,8 +81,8 @@ def test_a_column_of_sentences_is_folded_under_itself_or_without_room_under_its_
 def test_paragraphs_are_folded_and_commands_are_not():
     command = "    cnn-vit a very long command that nobody may break in two"
     text = f"One two three four five six seven eight\nnine ten.\n\n{command}\n\nEnd."
-    assert cli.wrap(text, None) == text
-    assert cli.wrap(text, 40) == text  # as it is written, no line is longer than 40
+    assert cli.wrap_paragraphs(text, None) == text
+    assert cli.wrap_paragraphs(text, 40) == text  # as it is written, no line is longer than 40
     unfolded = f"One two three four five six seven eight nine ten.\n\n{command}\n\nEnd."
-    assert cli.wrap(text, 50) == unfolded
-    assert cli.wrap(unfolded, 40) == text
+    assert cli.wrap_paragraphs(text, 50) == unfolded
+    assert cli.wrap_paragraphs(unfolded, 40) == text

@@ -199,7 +199,7 @@ def test_a_bad_image_is_named_before_anything_is_written_or_skipped_where_that_i
         (["flat"], "flat has 1 images right in it, there are no classes; put each class's images in a folder"),
         (["single"], "the data has one class, cats; there must be two at least to tell apart"),
         (["few"], "4 images are too few to set a tenth apart; add images, 10 at least"),
-        (["texts"], "12 of 12 images cannot be read: texts/a/0.txt (no image of a kind that is read"),
+        (["texts"], "12 of 12 images cannot be read: texts/a/0.txt (not an image of a kind that is read"),
         (["here.txt"], "here.txt is not data that can be read; give a folder of images, a zip of one, an npz"),
         (["photos", "--model=vti"], "no kind of network 'vti'; did you mean vit?"),
         (["photos", "--minutes=0"], "--minutes=0 is not a length of a run; it takes 0.1 to 10,000 minutes"),

@@ -5,12 +5,12 @@ import io
 import tarfile
 
 
-def packed(*numbers, content=b""):
+def compress_idx(*numbers, content=b""):
     """A compressed IDX file: numbers as big-endian words of 32 bits, then bytes."""
     return gzip.compress(b"".join(number.to_bytes(4, "big") for number in numbers) + content, mtime=0)
 
 
-def archive(contents):
+def compress_tar(contents):
     """A compressed tar of files: name -> content, or None for a folder."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w:gz") as tar:

@@ -12,14 +12,14 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def png(pixels):
+def encode_png(pixels):
     """The bytes of a PNG file of some pixels."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def filled(root, counts, *, size=(6, 8)):
+def write_images(root, counts, *, size=(6, 8)):
     """Writes different PNG files into folders under a root.
 
     Args:
@@ -36,11 +36,11 @@ def filled(root, counts, *, size=(6, 8)):
         for number in range(count):
             path = f"{folder}/{number:03}.png"
             pixels_by_path[path] = noise(*size, 3, seed=len(pixels_by_path) + 1)
-            (root / path).write_bytes(png(pixels_by_path[path]))
+            (root / path).write_bytes(encode_png(pixels_by_path[path]))
     return pixels_by_path
 
 
-def zipped(root, path, *, inside=""):
+def write_zip(root, path, *, inside=""):
     """Writes a zip of all files in a folder, and of the folders themselves as zip programs do; returns its path.
 
     Args:

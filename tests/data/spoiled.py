@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from image_files import filled, noise, png
+from image_files import encode_png, noise, write_images
 from PIL import Image
 
 KINDS = {
@@ -36,8 +36,8 @@ FOREIGN = {
     "ICO": "RGB", "PCX": "RGB", "TGA": "RGB", "SGI": "RGB", "XBM": "1", "DDS": "RGB", "IM": "RGB", "MSP": "1",
     "QOI": "RGB", "ICNS": "RGB", "SPIDER": "F",
 }  # fmt: skip  # formats that Pillow could read and we do not, and a mode that it writes
-NO_IMAGE = "no image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is damaged"
-REPLACE = "replace it or take it away"
+NO_IMAGE = "not an image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is damaged"
+REPLACE = "replace it or remove it"
 SMALLER = "make it smaller"
 
 
@@ -171,7 +171,7 @@ def files_cut_short():
 
 def files_of_other_kinds():
     """Files that are not images and have an image's name, and beginnings of files that could be."""
-    page = "a page of HTML, perhaps what a server answered instead"
+    page = "an HTML page, perhaps what a server answered instead"
     files = [
         SpoiledFile("empty.jpg", b"", "empty, 0 bytes"),
         SpoiledFile("text.png", b"a cat on a mat\n", NO_IMAGE),
@@ -181,19 +181,19 @@ def files_of_other_kinds():
         SpoiledFile("page.jpg", b"<!DOCTYPE html>\n<html><body>404</body></html>", page, "download it again"),
         SpoiledFile("page.png", b"\r\n <HTML><head>", page, "download it again"),
         SpoiledFile("lfs.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-                    "a pointer of git-lfs, not the image", "run git lfs pull"),
-        SpoiledFile("xml.png", b'<?xml version="1.0"?><svg/>', "XML, perhaps a drawing of vectors (SVG)",
+                    "a Git LFS pointer, not the image", "run git lfs pull"),
+        SpoiledFile("xml.png", b'<?xml version="1.0"?><svg/>', "XML, perhaps a vector drawing (SVG)",
                     "export it as PNG"),
         SpoiledFile("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
-                    "a drawing of vectors (SVG)", "export it as PNG"),
+                    "a vector drawing (SVG)", "export it as PNG"),
         SpoiledFile("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/x) (w) file\n", "PostScript",
                     "export it as PNG or JPEG"),
         SpoiledFile("pdf.png", b"%PDF-1.7\n1 0 obj\n", "a PDF", "export its pages as PNG or JPEG"),
         SpoiledFile("pickle.png", pickle.dumps({"a": Path("/")}), NO_IMAGE),
         SpoiledFile("zip.jpg", b"PK\3\4\x14\0", "a zip archive", "unpack it"),
         SpoiledFile("photoshop.jpg", b"8BPS\0\1", "a Photoshop file", "export it as PNG or JPEG"),
-        SpoiledFile("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, AVIF or a film", "convert it to JPEG or PNG"),
-        SpoiledFile("film.jpg", b"\0\0\0\x18ftypmp42\0\0\0\0", "HEIC, AVIF or a film", "convert it to JPEG or PNG"),
+        SpoiledFile("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, AVIF or a video", "convert it to JPEG or PNG"),
+        SpoiledFile("film.jpg", b"\0\0\0\x18ftypmp42\0\0\0\0", "HEIC, AVIF or a video", "convert it to JPEG or PNG"),
     ]  # fmt: skip
     signatures = (("jpg", 3), ("png", 8), ("gif", 6), ("bmp", 2), ("webp", 12), ("tif", 8), ("ppm", 2))
     for ending, length in signatures:
@@ -233,9 +233,9 @@ def inconsistent_files():
         SpoiledFile("beyond.tif", b"II*\0\xff\xff\xff\0", "damaged"),
         SpoiledFile("compression.tif", change_bytes("tif", b"\x03\x01\x03\0", 8, b"\x77\x77"), "damaged"),
         SpoiledFile("float.tif", encode(np.float32(noise(4, 4)), "TIFF"),
-                    "floating-point pixels, whose range nobody states", "save it with 8 bits"),
+                    "floating-point pixels of unknown range", "save it with 8 bits"),
         SpoiledFile("deep.tif", encode(np.int32(noise(4, 4)) * 10**6, "TIFF"),
-                    "pixels of 32 bits, whose range nobody states", "save it with 8 or 16 bits"),
+                    "32-bit pixels of unknown range", "save it with 8 or 16 bits"),
         SpoiledFile("maximum.ppm", b"P6 4 4 0\n" + bytes(48), "damaged"),
         SpoiledFile("letters.ppm", b"P6 4 four 255\n" + bytes(48), "damaged"),
         SpoiledFile("words.ppm", b"P3 2 2 255\n1 2 three 4 5 6 7 8 9 10 11 12\n", "damaged ("),
@@ -254,7 +254,7 @@ def images_of_other_formats():
         content = encode(Image.fromarray(noise(32, 32)).convert(mode), format)
         files.append(SpoiledFile(f"{format.lower()}.png", content, NO_IMAGE))
     avif = b"\0\0\0\x1cftypavif\0\0\0\0"
-    return [*files, SpoiledFile("avif.png", avif, "HEIC, AVIF or a film", "convert it to JPEG or PNG")]
+    return [*files, SpoiledFile("avif.png", avif, "HEIC, AVIF or a video", "convert it to JPEG or PNG")]
 
 
 # What stands where a file should
@@ -345,7 +345,7 @@ def fill_with(counts, add=lambda root: None):
     """The function that fills a root with small images, and then adds something to it."""
 
     def fill(root):
-        filled(root, counts, size=(4, 4))
+        write_images(root, counts, size=(4, 4))
         add(root)
 
     return fill
@@ -359,8 +359,8 @@ def replace_by_file(root):
 
 def fill_with_linked_class(root):
     """Makes one class in the root, and another one elsewhere to which the root links."""
-    filled(root.parent / "away", {"cats": 20}, size=(4, 4))
-    filled(root, {"dogs": 20}, size=(4, 4))
+    write_images(root.parent / "away", {"cats": 20}, size=(4, 4))
+    write_images(root, {"dogs": 20}, size=(4, 4))
     (root / "cats").symlink_to(root.parent / "away" / "cats")
 
 
@@ -407,7 +407,7 @@ def folders():
         FolderCase("notes beside the classes",
                    fill_with(pair, lambda root: (root / "a.txt").write_text("x")), None, 32),
         FolderCase("a note in a class", fill_with(pair, lambda root: (root / "cats/a.txt").write_text("x")),
-                   "cats/a.txt cannot be read: no image of a kind"),
+                   "cats/a.txt cannot be read: not an image of a kind"),
         FolderCase("a linked class", fill_with_linked_class, None, 32),
         FolderCase("nested in a class", fill_with({"cats/a/b/c": 20, "dogs": 20}), None, 32),
         FolderCase("wrapped", fill_with({"x/y/cats": 20, "x/y/dogs": 20}), None, 32),
@@ -420,7 +420,7 @@ def add_junk(root):
     """Adds what operating systems leave in folders."""
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.png", "__MACOSX/a.png", "@eaDir/a.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png(noise(2, 2, 3)))
+        (root / name).write_bytes(encode_png(noise(2, 2, 3)))
 
 
 ODD_NAMES = (

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spoiled
-from archives import archive, packed
-from image_files import filled, noise, zipped
+from archives import compress_idx, compress_tar
+from image_files import noise, write_images, write_zip
 
 from cnn_vit import data
 from cnn_vit.data.base.parts import SourceOptions
@@ -126,8 +126,8 @@ def arrays(folder, patch):
 
 def zips(folder, patch):
     """A folder of images in a zip."""
-    filled(folder / "zipped", {"cats": 6, "dogs": 6})
-    path = zipped(folder / "zipped", folder / "a.zip")
+    write_images(folder / "zipped", {"cats": 6, "dogs": 6})
+    path = write_zip(folder / "zipped", folder / "a.zip")
     yield path.read_bytes(), read_through_file(path, lambda: load_labels("folder", path))
 
 
@@ -139,8 +139,8 @@ def idx_files(folder, patch):
     patch.setattr(mnist, "COUNTS", {"train": 300, "test": 200})
     for part, count in mnist.COUNTS.items():
         images_remote, labels_remote = mnist.FILES[part]
-        paths[images_remote].write_bytes(packed(2051, count, 2, 2, content=bytes(4 * count)))
-        paths[labels_remote].write_bytes(packed(2049, count, content=b"\x09" * count))
+        paths[images_remote].write_bytes(compress_idx(2051, count, 2, 2, content=bytes(4 * count)))
+        paths[labels_remote].write_bytes(compress_idx(2049, count, content=b"\x09" * count))
     for path in paths.values():
         yield from compressed_and_inside(path, lambda: labels_of_parts(mnist.load(SourceOptions())))
 
@@ -158,7 +158,7 @@ def tars(folder, patch):
         for name in batch_names:
             contents[f"{layout.folder}/{name}"] = 40 * (b"\x09" + bytes(12))
     contents[f"{layout.folder}/{layout.names}"] = cifar.TEN.encode()
-    path.write_bytes(archive(contents))
+    path.write_bytes(compress_tar(contents))
     yield from compressed_and_inside(path, lambda: labels_of_parts(cifar.load(SourceOptions())))
 
 

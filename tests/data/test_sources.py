@@ -194,7 +194,7 @@ def test_many_images_are_measured_on_5000_taken_evenly():
 
 def test_the_committed_indices_follow_the_rule():
     order = splits.stratified_order(load_digits().target)
-    indices = digits.indices()
+    indices = digits.read_part_indices()
     assert sorted(order[:360]) == indices["test"].tolist()
     assert sorted(order[360:504]) == indices["validation"].tolist()
     assert sorted(order[504:]) == indices["train"].tolist()
@@ -203,7 +203,7 @@ def test_the_committed_indices_follow_the_rule():
 def test_digits_are_those_of_scikit_learn():
     images, labels = load_digits(return_X_y=True)
     dataset = data.load({"name": "digits"})
-    for name, rows in digits.indices().items():
+    for name, rows in digits.read_part_indices().items():
         split = dataset.splits[name]
         np.testing.assert_array_equal(split.labels, labels[rows])
         levels = split.read(np.arange(len(rows)))[..., 0].reshape(-1, 64)
@@ -211,9 +211,9 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_digits_are_read_without_importing_scikit_learn_and_fall_back_on_it(monkeypatch):
-    read_from_file = digits.table()
+    read_from_file = digits.read_table()
     monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
-    for array, imported_array in zip(read_from_file, digits.table(), strict=True):
+    for array, imported_array in zip(read_from_file, digits.read_table(), strict=True):
         np.testing.assert_array_equal(array, imported_array)
 
 
@@ -221,7 +221,7 @@ def test_digits_are_read_without_importing_scikit_learn_and_fall_back_on_it(monk
 
 
 def make_drawer(*, label="shape", classes=10, side=32, seed=0, part=0, channels=3):
-    return shapes.Maker(seed, part, label, classes, (side, side, channels))
+    return shapes.ImageDrawer(seed, part, label, classes, (side, side, channels))
 
 
 def test_an_image_depends_on_seed_split_and_index_alone():
@@ -237,7 +237,7 @@ def test_an_image_depends_on_seed_split_and_index_alone():
 
 
 def test_the_drawn_numbers_are_those_of_numpys_philox():
-    uniform, noise = make_drawer(seed=7, part=2, side=8, channels=1).chance(np.array([5]))
+    uniform, noise = make_drawer(seed=7, part=2, side=8, channels=1).draw_numbers(np.array([5]))
     blocks = 6 + 2  # 24 factors, 64 bytes of noise; a block is four words
     raw = np.random.Philox(key=[7, 2]).random_raw(4 * 100)[5 * 4 * blocks : 6 * 4 * blocks]
     np.testing.assert_array_equal(uniform[0], (raw[:24] >> np.uint64(11)) / 2**53)
@@ -255,7 +255,7 @@ def are_independent(first, second):
 def test_nothing_but_the_label_tells_the_label(label):
     classes = shapes.default_classes(label)
     rows = np.arange(6000)
-    factors = make_drawer(label=label, classes=classes).factors(rows)
+    factors = make_drawer(label=label, classes=classes).draw_factors(rows)
     labels = rows % classes
     low, high = shapes.ROOM
     columns = {  # each factor in a few levels; ranks of 6000 numbers by 1500 are quarters
@@ -287,7 +287,7 @@ def test_every_shape_covers_the_same_area_and_stays_inside(name):
 def test_every_texture_lets_half_of_the_shape_through_on_average():
     rows = np.arange(1200)
     drawer = make_drawer(label="texture", classes=len(shapes.TEXTURES))
-    images, factors = drawer.draw(rows) / 255, drawer.factors(rows)
+    images, factors = drawer.draw(rows) / 255, drawer.draw_factors(rows)
     ground_luma = factors.ground @ _drawing.LUMA
     contrast = (factors.ink - factors.ground) @ _drawing.LUMA
     ink_area = ((images @ _drawing.LUMA) - ground_luma[:, None, None]).sum(axis=(1, 2)) / contrast
@@ -299,9 +299,9 @@ def test_every_texture_lets_half_of_the_shape_through_on_average():
 @pytest.mark.parametrize("label", ["shape", "texture", "position"])
 @pytest.mark.parametrize("classes", [2, 7, 60, 100, 1000])
 def test_there_are_as_many_classes_as_asked_each_with_its_own_look(label, classes):
-    names = shapes.names(label, classes)
+    names = shapes.class_names(label, classes)
     assert len(set(names)) == len(names) == classes
-    factors = make_drawer(label=label, classes=classes).factors(np.arange(2 * classes))
+    factors = make_drawer(label=label, classes=classes).draw_factors(np.arange(2 * classes))
     if label == "shape":
         expected_shapes = [list(shapes.SHAPES)[number] for number in factors.shape[:classes]]
         assert [name.split("-")[0] for name in names] == expected_shapes
@@ -314,9 +314,9 @@ def test_there_are_as_many_classes_as_asked_each_with_its_own_look(label, classe
 
 @pytest.mark.parametrize(("size", "channels"), [((8, 8), 1), ((8, 64), 3), ((64, 64), 3), ((33, 20), 1)])
 def test_any_size_has_a_shape_in_sight(size, channels):
-    drawer = shapes.Maker(0, 0, "shape", 10, (*size, channels))
+    drawer = shapes.ImageDrawer(0, 0, "shape", 10, (*size, channels))
     rows = np.arange(40)
-    images, ground = drawer.draw(rows).astype(float), drawer.factors(rows).ground * 255
+    images, ground = drawer.draw(rows).astype(float), drawer.draw_factors(rows).ground * 255
     if channels == 1:
         ground = ground @ _drawing.LUMA[:, None]
     difference = abs(images - ground[:, None, None]).max(axis=-1)  # (n, H, W)

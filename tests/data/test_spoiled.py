@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import spoiled
-from image_files import filled, noise, png, zipped
+from image_files import encode_png, noise, write_images, write_zip
 from PIL import Image, TiffImagePlugin
 
 from cnn_vit import data
@@ -67,9 +67,9 @@ def refused_with(path, **changes):
 @pytest.mark.parametrize("file", [*spoiled.unreadable_files(), *spoiled.bombs()], **by_name)
 @pytest.mark.parametrize("as_zip", [False, True], ids=["folder", "zip"])
 def test_an_unreadable_file_is_named_with_reason_and_remedy_and_can_be_skipped(tmp_path, file, as_zip):
-    filled(tmp_path / "root", COUNTS)
+    write_images(tmp_path / "root", COUNTS)
     (tmp_path / "root/train/cats" / file.name).write_bytes(file.content)
-    path = zipped(tmp_path / "root", tmp_path / "a.zip") if as_zip else tmp_path / "root"
+    path = write_zip(tmp_path / "root", tmp_path / "a.zip") if as_zip else tmp_path / "root"
     sentence = str(refused_with(path))
     assert sentence.startswith(f"{path}/train/cats/{file.name} cannot be read: ")
     assert file.reason in sentence
@@ -83,7 +83,7 @@ def test_an_unreadable_file_is_named_with_reason_and_remedy_and_can_be_skipped(t
 
 @pytest.mark.parametrize("obstacle", spoiled.obstacles(), **by_name)
 def test_an_obstacle_where_a_file_should_be_is_named_and_never_opened(tmp_path, obstacle):
-    filled(tmp_path, COUNTS)
+    write_images(tmp_path, COUNTS)
     obstacle.make(tmp_path / "train/cats" / obstacle.name)
     sentence = str(refused_with(tmp_path))
     assert sentence.startswith(f"{tmp_path}/train/cats/{obstacle.name} cannot be read: {obstacle.reason}")
@@ -93,7 +93,7 @@ def test_an_obstacle_where_a_file_should_be_is_named_and_never_opened(tmp_path, 
 
 @pytest.mark.parametrize("workers", [0, 4])
 def test_all_unreadable_files_are_listed_together(tmp_path, workers):
-    filled(tmp_path, COUNTS)
+    write_images(tmp_path, COUNTS)
     cases = [*spoiled.unreadable_files(), *spoiled.bombs(), *spoiled.obstacles()]
     paths = []
     for case in cases:
@@ -115,7 +115,7 @@ def test_all_unreadable_files_are_listed_together(tmp_path, workers):
 
 
 def test_a_command_names_every_file_before_the_first_step_and_ends_with_2(tmp_path, capfd):
-    filled(tmp_path / "root", {"cats": 20, "dogs": 20})
+    write_images(tmp_path / "root", {"cats": 20, "dogs": 20})
     files = spoiled.unreadable_files()[::9]
     for file in files:
         (tmp_path / "root/cats" / file.name).write_bytes(file.content)
@@ -159,7 +159,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 def measure_megabytes(tmp_path, *paths):
     """How much more memory scanning data sets takes than scanning a good one, and how many files were unreadable."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-    filled(tmp_path / "good", COUNTS)
+    write_images(tmp_path / "good", COUNTS)
     words = [sys.executable, "-c", MEASURE_MEMORY, str(tmp_path / "cache"), str(tmp_path / "good"), *map(str, paths)]
     process = subprocess.run(words, capture_output=True, text=True, timeout=5 * LONGEST, check=True)
     *unreadable_counts, megabytes = map(int, process.stdout.split())
@@ -167,7 +167,7 @@ def measure_megabytes(tmp_path, *paths):
 
 
 def test_bombs_take_less_than_200_megabytes(tmp_path):
-    filled(tmp_path / "bombs", COUNTS)
+    write_images(tmp_path / "bombs", COUNTS)
     bombs = spoiled.bombs()
     for bomb in bombs:
         (tmp_path / "bombs/train/cats" / bomb.name).write_bytes(bomb.content)
@@ -178,14 +178,14 @@ def test_bombs_take_less_than_200_megabytes(tmp_path):
 
 def test_many_large_files_take_the_memory_of_one(tmp_path):
     """Seven of nearly the largest size, which were once all kept with the errors about them, or read side by side."""
-    filled(tmp_path / "files", COUNTS)
+    write_images(tmp_path / "files", COUNTS)
     beginnings = (b"", b"RIFF\0\0\0\0WEBPVP8 ", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"P3 9 9 255 #", b"BM", b"II*\0")
     for number, beginning in enumerate(beginnings):
         with open(tmp_path / f"files/train/cats/large{number}.png", "wb") as file:
             file.write(beginning)
             file.truncate(90_000_000)
-    filled(tmp_path / "zipped", COUNTS)
-    zip_path = zipped(tmp_path / "zipped", tmp_path / "a.zip")
+    write_images(tmp_path / "zipped", COUNTS)
+    zip_path = write_zip(tmp_path / "zipped", tmp_path / "a.zip")
     with zipfile.ZipFile(zip_path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for number in range(3):
             archive.writestr(f"train/cats/large{number}.png", bytes(90_000_000))
@@ -199,10 +199,10 @@ def test_many_large_files_take_the_memory_of_one(tmp_path):
 
 @pytest.mark.parametrize("name", spoiled.ODD_NAMES, ids=ascii)
 def test_odd_names_are_read_and_of_unreadable_files_are_printed_escaped(tmp_path, name, capfd):
-    filled(tmp_path, COUNTS)
+    write_images(tmp_path, COUNTS)
     path = os.path.join(os.fsencode(tmp_path), b"train/cats", name.encode(errors="surrogateescape"))
     with open(path, "wb") as file:
-        file.write(png(noise(6, 8, 3)))
+        file.write(encode_png(noise(6, 8, 3)))
     assert f"cats/{name}" in load_folder(tmp_path).splits["train"].names
     with open(path, "wb") as file:
         file.write(b"text")
@@ -358,7 +358,7 @@ def test_training_and_evaluation_see_what_prediction_sees(tmp_path, network):
     counts = {}
     for split in ("train", "val", "test"):
         counts |= {f"{split}/{name}": 3 for name in "abc"}
-    filled(tmp_path, counts, size=(9, 14))
+    write_images(tmp_path, counts, size=(9, 14))
     per_example = evaluation.evaluate(network, str(tmp_path))["rows"]
     paths = []
     for name in "abc":
@@ -393,7 +393,7 @@ def test_other_classes_than_the_network_was_trained_on_are_refused_with_both_lis
     counts = {}
     for split in ("train", "val", "test"):
         counts |= {f"{split}/{name}": 2 for name in names}
-    filled(tmp_path, counts)
+    write_images(tmp_path, counts)
     with pytest.raises(UserError) as caught:
         evaluation.evaluate(network, str(tmp_path))
     assert "a, b, c" in str(caught.value)

@@ -168,7 +168,7 @@ def test_micro_batches_take_their_masks_along():
         ("vit", ("model.name=resnet/18",), r"resnet/18 takes no mask, and data\.fit=pad_batch gives one"),
         ("cnn", ("model.batch_norm=true",), r"set model\.batch_norm=false to train with a mask"),
         ("cnn", ("model.head=dense",), r"set model\.head=average for a mask"),
-        ("vit", ("data.augment=('flip', 'mixup(0.2)')",), "mixup takes no images of several sizes"),
+        ("vit", ("data.augment=('flip', 'mixup(0.2)')",), "mixup cannot change images of several sizes"),
         ("vit", ("data.image_size=30",), "30x30 pixels are not whole 4-pixel patches"),
     ],
 )

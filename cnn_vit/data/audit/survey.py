@@ -61,7 +61,7 @@ class ScannedImage:
     @property
     def path(self) -> str:
         """The path of its file, or what it is called where it has none."""
-        return f"{self.split} image {self.index}" if isinstance(self.part, PixelPart) else self.part.where(self.index)
+        return f"{self.split} image {self.index}" if isinstance(self.part, PixelPart) else self.part.path_of(self.index)
 
 
 @dataclass(frozen=True)
@@ -282,8 +282,10 @@ def scan_image(split: str, part: Part, index: int) -> ComparableImage | BrokenFi
     try:
         format, colored, pixels = read_any_image(part, index)
     except UnreadableError as error:
-        path = part.where(index) if isinstance(part, EncodedPart) else split
-        return BrokenFile(split, label, path, error.bare())  # bare: the traceback would hold the file's bytes
+        path = part.path_of(index) if isinstance(part, EncodedPart) else split
+        return BrokenFile(
+            split, label, path, error.without_traceback()
+        )  # bare: the traceback would hold the file's bytes
     height, width, _ = pixels.shape
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)  # equal bytes in another shape differ
     digest.update(pixels.tobytes())

@@ -64,7 +64,7 @@ class PixelPart:
     is_generated: bool = False
     names: None = None
 
-    def select_rows(self, rows: np.ndarray) -> "PixelPart":
+    def select(self, rows: np.ndarray) -> "PixelPart":
         """Returns the images with these indices, (n,), as a part."""
         return PixelPart(self.labels[rows], self.shape, lambda indices: self.read(rows[indices]), self.is_generated)
 
@@ -78,7 +78,7 @@ class EncodedPart:
         content: (index, most) -> the first `most` bytes of a file, or all of them where `most` is None; may be called
             by several threads at once; raises `images.UnreadableError` where the bytes cannot be had.
         sizes: (N,) int64, the size of each file in bytes.
-        where: index -> what an error message calls the file: its path.
+        path_of: index -> what an error message calls the file: its path.
         names: the names of the files, `CLASS/x.jpg`; None where they have none.
         version: index -> a text that changes whenever the file does and that is known without reading it (path, size,
             times of change); None where there is no such text.
@@ -87,11 +87,11 @@ class EncodedPart:
     labels: np.ndarray
     content: Callable[[int, int | None], bytes]
     sizes: np.ndarray
-    where: Callable[[int], str]
+    path_of: Callable[[int], str]
     names: Sequence[str] | None = None
     version: Callable[[int], str] | None = None
 
-    def select_rows(self, rows: np.ndarray) -> "EncodedPart":
+    def select(self, rows: np.ndarray) -> "EncodedPart":
         """Returns the files with these indices, (n,), as a part."""
         indices = np.asarray(rows, np.int64).tolist()
         version = self.version
@@ -99,7 +99,7 @@ class EncodedPart:
             labels=self.labels[rows],
             content=lambda row, most: self.content(indices[row], most),
             sizes=self.sizes[rows],
-            where=lambda row: self.where(indices[row]),
+            path_of=lambda row: self.path_of(indices[row]),
             names=None if self.names is None else [self.names[index] for index in indices],
             version=None if version is None else lambda row: version(indices[row]),
         )

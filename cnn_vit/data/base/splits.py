@@ -251,7 +251,7 @@ def split_in_three(part: Part) -> dict[str, Part]:
     if tenth < 1:
         raise UserError(f"{len(order)} images are too few to set a tenth apart; add images, 10 at least")
     slices = {"train": order[2 * tenth :], "validation": order[tenth : 2 * tenth], "test": order[:tenth]}
-    return {split: part.select_rows(np.sort(indices)) for split, indices in slices.items()}
+    return {split: part.select(np.sort(indices)) for split, indices in slices.items()}
 
 
 def example_indices(part: Part, positions: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def crop_box(height: int, width: int, numbers: np.ndarray, *, min_area: float, m
 
 
 def read_crop(
-    content: bytes, size: tuple[int, int], *, channels: int, place: Callable[[int, int], Box]
+    content: bytes, size: tuple[int, int], *, channels: int, choose_box: Callable[[int, int], Box]
 ) -> np.ndarray:  # -> (height, width, C)
     """Reads a box of an image file and brings it to a size.
 
@@ -68,7 +68,7 @@ def read_crop(
         content: all bytes of the file.
         size: (height, width) of what is returned.
         channels: 1 or 3.
-        place: (height, width) of the upright image -> the box in it.
+        choose_box: (height, width) of the upright image -> the box in it.
 
     Raises:
         UnreadableError: as `images.decode`.
@@ -76,7 +76,7 @@ def read_crop(
 
     def cut_box(image: Image.Image) -> np.ndarray:
         header = images.header_of_image(image)
-        left, top, right, bottom = place(header.height, header.width)
+        left, top, right, bottom = choose_box(header.height, header.width)
         reduction = 1
         if image.format == "JPEG":
             spare = min((bottom - top) / size[0], (right - left) / size[1])

@@ -26,7 +26,7 @@ SLOW_CODECS = {"ppm_plain": "pixels as text", "bmp_rle": "run lengths"}  # of Pi
 MOST_SLOW_BYTES = 10_000_000  # of a file that such a codec reads
 MOST_READS = 500_000  # that Pillow may make of a file; a whole file takes a few thousand
 GRAY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
-REMEDY_LARGE = "replace it or remove it"
+DEFAULT_REMEDY = "replace it or remove it"
 
 
 class ForeignFormat(NamedTuple):
@@ -63,12 +63,12 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata; da
 class UnreadableError(UserError):
     """A file that is not an image that can be read: the reason, and the remedy."""
 
-    def __init__(self, reason: str, remedy: str = REMEDY_LARGE):
+    def __init__(self, reason: str, remedy: str = DEFAULT_REMEDY):
         super().__init__(f"{reason}; {remedy}")
         self.reason = reason
         self.remedy = remedy
 
-    def bare(self) -> "UnreadableError":
+    def without_traceback(self) -> "UnreadableError":
         """Returns the same error without its traceback, which holds all bytes of the file, to be stored."""
         return UnreadableError(self.reason, self.remedy)
 

@@ -109,7 +109,7 @@ def batches(
     first: int,
     last: int | None = None,
     workers: int = 0,
-    prefetch: int = 2,
+    batches_ahead: int = 2,
     place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
     host: int = 0,
     hosts: int = 1,
@@ -126,7 +126,7 @@ def batches(
         first: first update, from 0.
         last: the update before which to end.
         workers: threads that decode; 0, and always where the split is in memory: the caller decodes.
-        prefetch: batches made and placed ahead of the one asked for.
+        batches_ahead: batches made and placed ahead of the one asked for.
         place: puts a batch on the devices; called by the thread that finished it, several batches at once.
         host: the number of this process, from 0.
         hosts: number of processes; only this one's rows are read.
@@ -140,7 +140,7 @@ def batches(
     host_rows = rows_per_host(split, batch_size, hosts)
     row_numbers = np.arange(host * host_rows, (host + 1) * host_rows)
     rows = training_rows(split, seed, row_numbers, batch_size, first, last)
-    return prefetching.prefetch(split, rows, workers=workers, batches_ahead=prefetch, place=place)
+    return prefetching.prefetch(split, rows, workers=workers, batches_ahead=batches_ahead, place=place)
 
 
 def training_rows(
@@ -184,7 +184,7 @@ def ordered_batches(
     *,
     batch_size: int,
     workers: int = 0,
-    prefetch: int = 2,
+    batches_ahead: int = 2,
     place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
     host: int = 0,
     hosts: int = 1,
@@ -196,7 +196,7 @@ def ordered_batches(
     """
     host_rows = rows_per_host(split, batch_size, hosts)
     rows = evaluation_rows(split, batch_size, host * host_rows, host_rows)
-    return prefetching.prefetch(split, rows, workers=workers, batches_ahead=prefetch, place=place)
+    return prefetching.prefetch(split, rows, workers=workers, batches_ahead=batches_ahead, place=place)
 
 
 def evaluation_rows(split: Split, batch_size: int, first_row: int, host_rows: int) -> Iterator[BatchRows]:

@@ -123,7 +123,7 @@ def scan_file(part: EncodedPart, index: int, level: str) -> tuple[Header | Unrea
             return header, True
     except UnreadableError as error:
         # Kept bare: the traceback would hold all bytes of the file in memory.
-        return error.bare(), has_content and not isinstance(error.__cause__, MemoryError)
+        return error.without_traceback(), has_content and not isinstance(error.__cause__, MemoryError)
 
 
 def file_version(part: EncodedPart, index: int) -> str | None:
@@ -159,7 +159,7 @@ def drop_unreadable(
         readable = np.setdiff1d(indices, [file.index for file in unreadable_files])
         if not len(readable):
             unreadable.refuse_unreadable(unreadable_files, len(unreadable_files))
-        parts[name] = part.select_rows(readable) if unreadable_files else part
+        parts[name] = part.select(readable) if unreadable_files else part
     return replace(source_data, parts=parts), list(itertools.chain.from_iterable(unreadable_by_part))
 
 

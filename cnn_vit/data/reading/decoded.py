@@ -91,7 +91,7 @@ def make_room(folder: Path, size: int) -> None:
     Raises:
         OSError: the disk has too little room to spend it on what can be computed again.
     """
-    sizes = stamps.oldest_first(folder)
+    sizes = stamps.list_oldest_first(folder)
     total = sum(file_size for _, file_size in sizes)
     for path, file_size in sizes:
         if total + size <= MOST_KEPT:

@@ -18,7 +18,7 @@ from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import unreadable
 from cnn_vit.errors import UserError
 
-MOST = 2 * 10**9  # bytes up to which the contents are read
+MOST_READ = 2 * 10**9  # bytes up to which the contents are read
 SAMPLE = 64  # drawn images of each part
 
 
@@ -26,7 +26,7 @@ def data_fingerprint(source_data: SourceData, *, workers: int = 0) -> tuple[str,
     """Returns the fingerprint of a data set in hexadecimal, and what it was computed over, in words."""
     if source_data.generator_settings is not None:
         return generated_digest(source_data), f"the rule of the images and the first {SAMPLE} of each part"
-    reads_content = sum(map(part_bytes, source_data.parts.values())) <= MOST
+    reads_content = sum(map(part_bytes, source_data.parts.values())) <= MOST_READ
     digest = hashlib.sha256()
     for part_name, part in sorted(source_data.parts.items()):
         contents = content_digests(part, workers) if reads_content else map(str, file_sizes(part))

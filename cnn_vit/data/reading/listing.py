@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cnn_vit.data.decode.images import MOST_BYTES, REMEDY_LARGE, UnreadableError
+from cnn_vit.data.decode.images import DEFAULT_REMEDY, MOST_BYTES, UnreadableError
 from cnn_vit.errors import UserError
 from cnn_vit.files import stamps
 
@@ -48,7 +48,7 @@ class Entry:
     stamp: str = ""
 
     @property
-    def mark(self) -> str:
+    def file_version(self) -> str:
         """The file version: a text that stands for the file as it is now."""
         return f"{os.path.abspath(self.path)}:{self.stamp}"
 
@@ -109,7 +109,7 @@ def open_listing(path: str) -> Listing:
         UserError: there is neither.
     """
     if os.path.isdir(path):
-        walk = Walk()
+        walk = FolderWalk()
         tree = walk.fill_tree(path, Tree(path.rstrip("/") or path))
         if len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip"):
             return list_zip(tree.files[0].path)
@@ -136,7 +136,7 @@ def is_junk(name: str) -> bool:
 # Folders
 
 
-class Walk:
+class FolderWalk:
     """One walk through a folder.
 
     Attributes:
@@ -166,7 +166,7 @@ class Walk:
         self.ignored += len(names) - len(visible_names)
         for name in visible_names:
             inner_path = os.path.join(path, name)
-            entry = self.entry(name, inner_path, depth)
+            entry = self.make_entry(name, inner_path, depth)
             if entry is not None:
                 tree.files.append(entry)
                 continue
@@ -177,17 +177,17 @@ class Walk:
                 tree.folders[name] = inner_tree
         return tree
 
-    def entry(self, name: str, path: str, depth: int) -> Entry | None:
+    def make_entry(self, name: str, path: str, depth: int) -> Entry | None:
         """Returns the entry for a file or for a problem; None for a folder that is to be entered."""
         try:
             status = os.stat(path)
         except OSError as error:
             reason = "a link to nothing" if os.path.islink(path) else f"not accessible ({error.strerror})"
-            return Entry(name, path, 0, (reason, REMEDY_LARGE))
+            return Entry(name, path, 0, (reason, DEFAULT_REMEDY))
         if stat.S_ISREG(status.st_mode):
             return Entry(name, path, status.st_size, too_large(status.st_size), stamp=stamps.stamp(status))
         if not stat.S_ISDIR(status.st_mode):  # to open a pipe would wait forever, to read a device never end
-            return Entry(name, path, 0, ("not a regular file but a pipe, a socket or a device", REMEDY_LARGE))
+            return Entry(name, path, 0, ("not a regular file but a pipe, a socket or a device", DEFAULT_REMEDY))
         if is_image_name(name):
             return Entry(name, path, 0, ("a folder with an image's name", "rename it or take it away"))
         if depth >= DEEPEST or not self.may_enter(path, (status.st_dev, status.st_ino)):

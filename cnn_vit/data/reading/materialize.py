@@ -170,7 +170,9 @@ def decode_into(
                 pixels[row] = read_image(part, index, shape, fit)
             except UnreadableError as error:
                 # Kept bare: the traceback would hold all bytes of the file in memory.
-                unreadable_files.append(UnreadableFile(unreadable.path_of(part, index), index, error.bare()))
+                unreadable_files.append(
+                    UnreadableFile(unreadable.path_of(part, index), index, error.without_traceback())
+                )
         return unreadable_files
 
     return list(itertools.chain.from_iterable(map_ranges(decode_rows, len(indices), workers)))
@@ -218,7 +220,7 @@ def read_crop_of(
         pixels = images.to_channels(part.read(np.array([index]))[0], channels)
         return images.resize(pixels, (height, width), choose_box(*pixels.shape[:2]))
     with read_whole(part, index) as content:
-        return crops.read_crop(content, (height, width), channels=channels, place=choose_box)
+        return crops.read_crop(content, (height, width), channels=channels, choose_box=choose_box)
 
 
 # Sizes from headers

@@ -7,7 +7,7 @@ from cnn_vit.data.base.parts import EncodedPart, Part
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.errors import UserError
 
-NAMED = 5  # files that the sentence names
+MOST_NAMED = 5  # files that the sentence names
 MOST_REMEDIES = 3  # different remedies that the sentence names
 LONGEST_NAME = 200  # characters of a name that an error shows
 THEN_RERUN = "then give the same command again"
@@ -33,7 +33,7 @@ class UnreadableFile:
 
 def path_of(part: Part, index: int) -> str:
     """Returns what an error calls an image: its printable path, or "image 7" where it has no file of its own."""
-    return printable_name(part.where(index)) if isinstance(part, EncodedPart) else f"image {index}"
+    return printable_name(part.path_of(index)) if isinstance(part, EncodedPart) else f"image {index}"
 
 
 def printable_name(name: str) -> str:
@@ -47,9 +47,9 @@ def printable_name(name: str) -> str:
 
 def summarize(unreadable_files: Sequence[UnreadableFile]) -> str:
     """Names the first few files with the reasons, and says how many more there are."""
-    summary = ", ".join(f"{file.name} ({file.error.reason})" for file in unreadable_files[:NAMED])
-    if len(unreadable_files) > NAMED:
-        summary += f", and {len(unreadable_files) - NAMED:,} more"
+    summary = ", ".join(f"{file.name} ({file.error.reason})" for file in unreadable_files[:MOST_NAMED])
+    if len(unreadable_files) > MOST_NAMED:
+        summary += f", and {len(unreadable_files) - MOST_NAMED:,} more"
     return summary
 
 
@@ -73,5 +73,5 @@ def refuse_unreadable(unreadable_files: Sequence[UnreadableFile], count: int) ->
     raise UserError(
         f"{len(unreadable_files):,} of {count:,} images cannot be read: {summarize(unreadable_files)}; "
         f"{' or '.join(remedies[:MOST_REMEDIES])}, {THEN_RERUN}",
-        details=[str(file) for file in unreadable_files] if len(unreadable_files) > NAMED else (),
+        details=[str(file) for file in unreadable_files] if len(unreadable_files) > MOST_NAMED else (),
     )

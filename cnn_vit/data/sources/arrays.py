@@ -345,7 +345,7 @@ class Arrays:
             labels=labels.astype(np.int32),
             content=content,
             sizes=np.diff(offsets),
-            where=lambda index: f"{self.path}: {name}[{index}]",
+            path_of=lambda index: f"{self.path}: {name}[{index}]",
             version=lambda index: f"{version_prefix}[{index}]",
         )
 

@@ -72,7 +72,7 @@ class Layout:
         records: part -> file -> number of records in it, in the order in which they are read.
         label_byte: which byte of a record is the label.
         label_bytes: how many bytes of labels a record begins with.
-        names: file with the names of the classes.
+        names_file: file with the names of the classes.
         classes: the names that it must hold.
     """
 
@@ -81,7 +81,7 @@ class Layout:
     records: Mapping[str, Mapping[str, int]]
     label_byte: int
     label_bytes: int
-    names: str
+    names_file: str
     classes: tuple[str, ...]
 
     @property
@@ -151,10 +151,10 @@ def load(options: SourceOptions) -> SourceData:
     layout = choose_layout(options)
     path = downloads.fetch(layout.remote)
     contents = dict(read_members(path, layout))
-    missing = [name for name in (layout.names, *layout.file_sizes()) if name not in contents]
+    missing = [name for name in (layout.names_file, *layout.file_sizes()) if name not in contents]
     if missing:
         raise damaged_error(path, f"lacks {', '.join(missing)} in {layout.folder}")
-    names = tuple(contents[layout.names].decode("utf-8", "replace").split())
+    names = tuple(contents[layout.names_file].decode("utf-8", "replace").split())
     if names != layout.classes:
         problem = f"names the classes {' '.join(names)[:200]}, expected {' '.join(layout.classes)[:200]}"
         raise damaged_error(path, problem)
@@ -188,7 +188,7 @@ def read_members(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
         SurroundingsError: a file has another size than expected, or the archive does not unpack.
     """
     expected_sizes = layout.file_sizes()
-    wanted = {f"{layout.folder}/{name}": name for name in (*expected_sizes, layout.names)}
+    wanted = {f"{layout.folder}/{name}": name for name in (*expected_sizes, layout.names_file)}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:

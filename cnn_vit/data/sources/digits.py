@@ -31,13 +31,13 @@ def about(options: SourceOptions) -> SourceInfo:
 def load(options: SourceOptions) -> SourceData:
     """Reads the three parts into memory."""
     refuse_path("digits", options)
-    levels, labels = table()
+    levels, labels = read_table()
     pixels = np.rint(levels.reshape(-1, *SHAPE) * 255 / 16).astype(np.uint8)  # (N, 8, 8, 1)
-    parts = {part: pixel_part(pixels[rows], labels[rows]) for part, rows in indices().items()}
+    parts = {part: pixel_part(pixels[rows], labels[rows]) for part, rows in read_part_indices().items()}
     return SourceData(CLASSES, parts)
 
 
-def table() -> tuple[np.ndarray, np.ndarray]:
+def read_table() -> tuple[np.ndarray, np.ndarray]:
     """Returns the levels (N, 64), 0 to 16, and the labels (N,) of all digits in scikit-learn's order."""
     # The file is read directly where it is found: importing scikit-learn takes 1.5 s longer
     package = importlib.util.find_spec("sklearn")
@@ -51,7 +51,7 @@ def table() -> tuple[np.ndarray, np.ndarray]:
     return load_digits(return_X_y=True)
 
 
-def indices() -> dict[str, np.ndarray]:
+def read_part_indices() -> dict[str, np.ndarray]:
     """Returns the row numbers of each part in scikit-learn's order, ascending."""
     held_out: dict[str, np.ndarray] = {}
     for part in HELD_OUT:

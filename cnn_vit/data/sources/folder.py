@@ -202,7 +202,7 @@ def make_part(listing: Listing, class_files: ClassFiles, classes: tuple[str, ...
         labels=np.repeat(np.arange(len(classes), dtype=np.int32), counts),
         content=lambda index, most: listing.read(entries[index], most),
         sizes=np.array([entry.size for entry in entries], np.int64),
-        where=lambda index: entries[index].path,
+        path_of=lambda index: entries[index].path,
         names=names,
-        version=lambda index: entries[index].mark,
+        version=lambda index: entries[index].file_version,
     )

@@ -224,7 +224,7 @@ def make_part(images: list[np.ndarray], labels: np.ndarray, where: str) -> Part:
         labels=labels,
         content=lambda index, most: files[index][:most],
         sizes=np.array([len(file) for file in files], np.int64),
-        where=lambda index: f"{where}[{index}]",
+        path_of=lambda index: f"{where}[{index}]",
     )
 
 

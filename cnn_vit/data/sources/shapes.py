@@ -52,7 +52,7 @@ def about(
     height, width = options.image_size or (SIDE, SIDE)
     if min(height, width) < 8:
         raise UserError(f"shapes of {height}x{width} pixels cannot be told apart; make data.image_size at least 8")
-    classes = names(label, options.classes or default_classes(label))
+    classes = class_names(label, options.classes or default_classes(label))
     filled_counts = {part: count for part, count in counts.items() if count}
     return SourceInfo(classes, len(classes), (height, width, options.channels or 3), filled_counts)
 
@@ -87,7 +87,7 @@ def load(
     image_shape = info.image_shape or (SIDE, SIDE, 3)
     parts: dict[str, PixelPart] = {}
     for part, count in info.counts.items():
-        drawer = Maker(shapes_seed, PARTS.index(part), label, len(classes), image_shape)
+        drawer = ImageDrawer(shapes_seed, PARTS.index(part), label, len(classes), image_shape)
         labels = (np.arange(count) % len(classes)).astype(np.int32)
         parts[part] = PixelPart(labels, image_shape, drawer.draw, is_generated=True)
     generator_settings = keywords | {"classes": len(classes), "image_shape": list(image_shape)}
@@ -133,7 +133,7 @@ def factor_values(label: str, count: int, labels: np.ndarray) -> dict[str, np.nd
     return values
 
 
-def names(label: str, count: int) -> tuple[str, ...]:
+def class_names(label: str, count: int) -> tuple[str, ...]:
     """Returns the names of the classes, such as "disc", "disc-rows" or "disc-rows-0x1"."""
     columns: list[list[str]] = []  # for each factor, its word in the name of each class
     for factor, values in factor_values(label, count, np.arange(count)).items():
@@ -155,7 +155,7 @@ def cells_per_side(label: str, count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Maker:
+class ImageDrawer:
     """Draws the images of one part.
 
     Attributes:
@@ -179,15 +179,15 @@ class Maker:
 
     def draw_chunk(self, indices: np.ndarray) -> np.ndarray:  # (n,) -> (n, H, W, C)
         """Draws a few images at once, so few that their planes stay in the processor's cache."""
-        numbers, noise = self.chance(indices)
+        numbers, noise = self.draw_numbers(indices)
         return paint_images(self.choose_factors(indices, numbers), noise, self.image_shape)
 
-    def factors(self, indices: np.ndarray) -> Factors:
+    def draw_factors(self, indices: np.ndarray) -> Factors:
         """Returns what the images of these indices are drawn from."""
-        numbers, _ = self.chance(indices)
+        numbers, _ = self.draw_numbers(indices)
         return self.choose_factors(indices, numbers)
 
-    def chance(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw_numbers(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draws the random numbers of some images from Philox.
 
         Returns:

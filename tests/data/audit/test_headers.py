@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from image_files import filled, noise, png, zipped
+from image_files import encode_png, noise, write_images, write_zip
 from PIL import Image
 
 from cnn_vit import data
@@ -21,9 +21,9 @@ def section(path, **changes):
 
 
 def test_counts_sizes_and_colors_are_those_of_all_parts_together(tmp_path):
-    filled(tmp_path, {"train/a": 3, "train/b": 2, "val/a": 1, "val/b": 1}, size=(6, 8))
-    filled(tmp_path, {"train/c": 2}, size=(9, 5))
-    for path in [tmp_path, zipped(tmp_path, tmp_path.parent / "all.zip")]:
+    write_images(tmp_path, {"train/a": 3, "train/b": 2, "val/a": 1, "val/b": 1}, size=(6, 8))
+    write_images(tmp_path, {"train/c": 2}, size=(9, 5))
+    for path in [tmp_path, write_zip(tmp_path, tmp_path.parent / "all.zip")]:
         summary = summarize_headers(section(path))
         assert summary.classes == ("a", "b", "c")
         assert summary.counts.tolist() == [4, 3, 2]
@@ -32,7 +32,7 @@ def test_counts_sizes_and_colors_are_those_of_all_parts_together(tmp_path):
 
 
 def test_a_turned_image_is_measured_upright_and_nothing_is_decoded(tmp_path, monkeypatch):
-    filled(tmp_path, {"a": 6, "b": 6}, size=(6, 8))
+    write_images(tmp_path, {"a": 6, "b": 6}, size=(6, 8))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     buffer = io.BytesIO()
@@ -46,15 +46,15 @@ def test_images_without_color_are_gray(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for number in range(6):
-            (tmp_path / name / f"{number}.png").write_bytes(png(noise(5, 5, seed=number)))
+            (tmp_path / name / f"{number}.png").write_bytes(encode_png(noise(5, 5, seed=number)))
     assert not summarize_headers(section(tmp_path)).colored
-    (tmp_path / "b" / "5.png").write_bytes(png(noise(5, 5, 3)))
+    (tmp_path / "b" / "5.png").write_bytes(encode_png(noise(5, 5, 3)))
     assert summarize_headers(section(tmp_path)).colored
 
 
 def test_of_many_images_the_headers_of_some_taken_evenly_are_read(tmp_path, monkeypatch):
-    for number, name in enumerate(filled(tmp_path, {"a": 8, "b": 8})):
-        (tmp_path / name).write_bytes(png(noise(number + 1, 5)))
+    for number, name in enumerate(write_images(tmp_path, {"a": 8, "b": 8})):
+        (tmp_path / name).write_bytes(encode_png(noise(number + 1, 5)))
     monkeypatch.setattr(headers, "MOST_READ", 4)
     summary = summarize_headers(section(tmp_path))
     assert summary.counts.tolist() == [8, 8]
@@ -71,7 +71,7 @@ def test_arrays_are_of_one_size(tmp_path):
 
 
 def test_files_that_cannot_be_read_are_skipped_where_the_settings_say_so(tmp_path):
-    filled(tmp_path, {"a": 10, "b": 10})
+    write_images(tmp_path, {"a": 10, "b": 10})
     (tmp_path / "a" / "bad.png").write_bytes(b"bad")
     assert summarize_headers(section(tmp_path)).counts.tolist() == [11, 10]  # loading names it
     summary = summarize_headers(section(tmp_path, on_bad_image="skip"))

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import spoiled
-from image_files import filled, noise, png, zipped
+from image_files import encode_png, noise, write_images, write_zip
 from PIL import Image
 
 from cnn_vit import data
@@ -48,8 +48,8 @@ def copy_image(root, source, target, change=lambda image: image, **options):
 def photos(tmp_path):
     """A folder of two classes in three splits, with nothing wrong."""
     root = tmp_path / "photos"
-    for seed, path in enumerate(filled(root, COUNTS)):
-        (root / path).write_bytes(png(smooth(seed)))
+    for seed, path in enumerate(write_images(root, COUNTS)):
+        (root / path).write_bytes(encode_png(smooth(seed)))
     return root
 
 
@@ -58,7 +58,7 @@ def photos(tmp_path):
 
 @pytest.mark.parametrize("as_zip", [False, True])
 def test_counts_are_those_of_training_and_there_is_no_problem(photos, tmp_path, as_zip):
-    path = zipped(photos, tmp_path / "a.zip") if as_zip else photos
+    path = write_zip(photos, tmp_path / "a.zip") if as_zip else photos
     record = record_of(path)
     loaded = data.load({"name": "folder", "path": str(path)})
     assert record["splits"] == loaded.facts["class_counts"]
@@ -71,7 +71,7 @@ def test_counts_are_those_of_training_and_there_is_no_problem(photos, tmp_path, 
 @pytest.mark.parametrize("counts", [{"cats": 40, "dogs": 25}, {"train/cats": 30, "train/dogs": 30}, COUNTS])
 @pytest.mark.parametrize("slices", [{}, {"train": "train[:50%]", "validation": "train[50%:75%]"}])
 def test_whatever_the_layout_and_the_slices_counts_are_those_of_training(tmp_path, counts, slices):
-    filled(tmp_path / "root", counts)
+    write_images(tmp_path / "root", counts)
     loaded = data.load({"name": "folder", "path": f"{tmp_path}/root", **slices})
     assert record_of(tmp_path / "root", **slices)["splits"] == loaded.facts["class_counts"]
 
@@ -104,14 +104,14 @@ def test_sizes_formats_and_colors_are_those_of_the_upright_images(photos):
 def test_the_smallest_and_the_largest_are_sizes_of_real_images(tmp_path):
     """By area; the least of each side would be 8x5, which no image has."""
     for size in ((8, 90), (60, 5), (30, 30)):
-        filled(tmp_path / "root", {f"{name}/{size[0]}": 4 for name in ("cats", "dogs")}, size=size)
+        write_images(tmp_path / "root", {f"{name}/{size[0]}": 4 for name in ("cats", "dogs")}, size=size)
     sizes = record_of(tmp_path / "root")["sizes"]
     assert (sizes["smallest"], sizes["largest"]) == ([60, 5], [30, 30])
 
 
 @pytest.mark.parametrize("workers", [0, 4])
 def test_threads_change_nothing_and_progress_is_reported(tmp_path, workers):
-    filled(tmp_path / "root", {"cats": 90, "dogs": 80})
+    write_images(tmp_path / "root", {"cats": 90, "dogs": 80})
     progress = []
     section = {"name": "folder", "path": f"{tmp_path}/root"}
     surveyed = survey.survey(
@@ -173,7 +173,7 @@ def test_images_on_both_sides_of_a_split_are_an_error(photos):
 
 
 def test_a_folder_without_splits_is_surveyed_as_training_would_split_it(tmp_path):
-    filled(tmp_path / "root", {"cats": 30, "dogs": 30})
+    write_images(tmp_path / "root", {"cats": 30, "dogs": 30})
     splits = data.load({"name": "folder", "path": f"{tmp_path}/root"}).splits
     test_name, train_name = splits["test"].names[0], splits["train"].names[0]
     (tmp_path / "root" / train_name).write_bytes((tmp_path / "root" / test_name).read_bytes())
@@ -222,7 +222,7 @@ def test_images_that_differ_in_one_pixel_are_not_the_same(photos):
 
 
 def test_uneven_classes_are_reported_with_the_setting_that_evens_them(tmp_path):
-    filled(tmp_path / "root", {"train/cats": 36, "train/dogs": 12, "val/cats": 1, "val/dogs": 1})
+    write_images(tmp_path / "root", {"train/cats": 36, "train/dogs": 12, "val/cats": 1, "val/dogs": 1})
     (warning,) = sentences(tmp_path / "root")
     assert warning.startswith("train has 3 times as many images of cats (36) as of dogs (12); ")
     assert "--config.loss.class_weight=balanced" in warning
@@ -231,7 +231,7 @@ def test_uneven_classes_are_reported_with_the_setting_that_evens_them(tmp_path):
 
 
 def test_classes_with_few_images_or_none_are_reported(tmp_path):
-    filled(tmp_path / "root", {"train/cats": 12, "train/dogs": 9, "train/emus": 12, "val/cats": 2, "val/dogs": 1})
+    write_images(tmp_path / "root", {"train/cats": 12, "train/dogs": 9, "train/emus": 12, "val/cats": 2, "val/dogs": 1})
     for number in range(12):
         (tmp_path / f"root/train/emus/{number:03}.png").write_bytes(b"text")
     errors, warnings = (sentences(tmp_path / "root", level) for level in ("error", "warning"))
@@ -247,7 +247,7 @@ def test_classes_with_few_images_or_none_are_reported(tmp_path):
     ({"cats": 20}, "there is one class, cats; there must be two at least to tell apart"),
 ])  # fmt: skip
 def test_what_training_refuses_is_reported_and_the_rest_surveyed(tmp_path, counts, sentence):
-    filled(tmp_path / "root", counts)
+    write_images(tmp_path / "root", counts)
     assert any(error.startswith(sentence) for error in sentences(tmp_path / "root", "error"))
     assert len(survey_folder(tmp_path / "root").images) == sum(counts.values())
 
@@ -271,7 +271,7 @@ def test_labels_in_file_names_are_reported(photos):
 
 
 def test_names_that_steer_a_terminal_are_escaped(tmp_path):
-    filled(tmp_path / "root", {"train/a\x1b[31m": 12, "train/b\nc": 12, "val/a\x1b[31m": 2, "val/b\nc": 2})
+    write_images(tmp_path / "root", {"train/a\x1b[31m": 12, "train/b\nc": 12, "val/a\x1b[31m": 2, "val/b\nc": 2})
     (tmp_path / "root/train/b\nc/\u202ex\n.png").write_bytes(b"text")
     (tmp_path / "root/train/a\x1b[31m/copy.png").write_bytes((tmp_path / "root/val/b\nc/000.png").read_bytes())
     problems = sentences(tmp_path / "root")
@@ -295,7 +295,7 @@ def test_a_text_that_is_neither_a_path_nor_a_source_is_refused(tmp_path, monkeyp
 
 def test_a_folder_with_the_name_of_a_source_is_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    filled(tmp_path / "digits", {"cats": 20, "dogs": 20})
+    write_images(tmp_path / "digits", {"cats": 20, "dogs": 20})
     assert survey.section_from_text("digits")["name"] == "folder"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import noise, png
+from image_files import encode_png, noise
 from PIL import Image
 
 from cnn_vit import data
@@ -110,7 +110,7 @@ def folder(tmp_path):
             images_by_path[f"{part}/{class_name}/0.png"] = noise(9, 11, 3, seed=len(images_by_path))
     for path, pixels in images_by_path.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(png(pixels))
+        (tmp_path / path).write_bytes(encode_png(pixels))
     pixels_by_name = {
         path.removeprefix("train/"): pixels for path, pixels in images_by_path.items() if path.startswith("train")
     }
@@ -203,7 +203,7 @@ def test_an_orientation_behind_the_pixels_of_a_png_turns_nothing(folder):
 
 def test_a_file_that_cannot_be_read_is_named(folder):
     path, _ = folder
-    (path / "train/a/bad.png").write_bytes(png(noise(9, 9, 3))[:60])
+    (path / "train/a/bad.png").write_bytes(encode_png(noise(9, 9, 3))[:60])
     with pytest.raises(UserError, match=r"bad\.png cannot be read"):
         data.load(section(path))
 
@@ -250,7 +250,7 @@ def training_batches(split, *, first=0, last=25, workers=0, batches_ahead=2, hos
             first=first,
             last=last,
             workers=workers,
-            prefetch=batches_ahead,
+            batches_ahead=batches_ahead,
             host=host,
             hosts=hosts,
         )

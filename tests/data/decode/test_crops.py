@@ -134,7 +134,7 @@ def test_a_box_of_whole_pixels_at_its_own_size_keeps_the_bits(channels):
     pixels = noise(20, 30, 3)
     content = encoded(pixels, "PNG")
     expected = images.decode(content, channels=channels)[3:11, 5:17]
-    crop = crops.read_crop(content, (8, 12), channels=channels, place=lambda *_: (5, 3, 17, 11))
+    crop = crops.read_crop(content, (8, 12), channels=channels, choose_box=lambda *_: (5, 3, 17, 11))
     np.testing.assert_array_equal(crop, expected)
 
 
@@ -149,7 +149,7 @@ def test_the_box_is_one_of_the_image_as_it_stands_upright(orientation):
         return 3.5, 2.25, 30.75, 37
 
     expected = np.asarray(upright.resize((20, 18), Image.Resampling.BILINEAR, box=(3.5, 2.25, 30.75, 37)))
-    np.testing.assert_array_equal(crops.read_crop(content, (18, 20), channels=3, place=place), expected)
+    np.testing.assert_array_equal(crops.read_crop(content, (18, 20), channels=3, choose_box=place), expected)
     assert sizes == [(40, 56) if orientation < 5 else (56, 40)]
 
 
@@ -170,7 +170,7 @@ def test_of_a_large_box_every_eighth_fourth_or_second_pixel_is_decoded(box, redu
 
     monkeypatch.setattr(images, "resize", recording_resize)
     content = encoded(pixels, quality=95, subsampling=0)
-    crop = crops.read_crop(content, (16, 24), channels=3, place=lambda *_: box)
+    crop = crops.read_crop(content, (16, 24), channels=3, choose_box=lambda *_: box)
     assert decoded_shapes == [(-(-201 // reduction), -(-333 // reduction), 3)]
     exact = np.asarray(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BILINEAR, box=box)).astype(int)
     assert np.abs(crop - exact).mean() < 1.5
@@ -190,7 +190,7 @@ def test_a_reduced_box_lies_where_the_whole_one_does_however_the_camera_was_held
     pixels = np.stack([4 * down + 10, 2 * across + 20, 120 + 0 * down], axis=-1).astype(np.uint8)  # tell their place
     stored = np.ascontiguousarray(STORED[orientation](pixels))
     content = encoded(stored, quality=98, subsampling=0, exif=exif_of(orientation))
-    crop = crops.read_crop(content, (6, 10), channels=3, place=lambda *_: (8.0, 4.0, 88.0, 52.0))
+    crop = crops.read_crop(content, (6, 10), channels=3, choose_box=lambda *_: (8.0, 4.0, 88.0, 52.0))
     rows, columns = np.mgrid[:6, :10]
     expected = np.stack([4 * (4 + 8 * (rows + 0.5) - 0.5) + 10, 2 * (8 + 8 * (columns + 0.5) - 0.5) + 20], axis=-1)
     assert np.abs(crop[..., :2] - expected).max() < 3  # 32 levels a row, 16 a column
@@ -200,7 +200,7 @@ def test_only_a_jpeg_is_reduced_while_it_is_decoded():
     pixels = smooth(64, 64)
     expected = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
     for kind in ("PNG", "BMP"):
-        crop = crops.read_crop(encoded(pixels, kind), (8, 8), channels=3, place=whole_image)
+        crop = crops.read_crop(encoded(pixels, kind), (8, 8), channels=3, choose_box=whole_image)
         np.testing.assert_array_equal(crop, expected)
 
 
@@ -223,7 +223,7 @@ def test_both_decoders_give_the_same_pixels(quality, progressive, subsampling, m
         for content in contents:
             decoded += [images.decode(content, channels=channels) for channels in (1, 3)]
             for side in (5, 20, 50):
-                decoded.append(crops.read_crop(content, (side, side), channels=3, place=whole_image))
+                decoded.append(crops.read_crop(content, (side, side), channels=3, choose_box=whole_image))
         return decoded
 
     by_simplejpeg = decode_all()
@@ -309,7 +309,7 @@ def training_batches(split, *, first=0, last=12, workers=0, batches_ahead=2, hos
         first=first,
         last=last,
         workers=workers,
-        prefetch=batches_ahead,
+        batches_ahead=batches_ahead,
         host=host,
         hosts=hosts,
     )

@@ -196,7 +196,7 @@ def test_workers_batches_ahead_and_a_later_start_change_no_bit(workers, batches_
     split = make_split(70, read=read_late)
     for first in (0, 1, 5):
         batches = stream.batches(
-            split, batch_size=40, seed=1, first=first, last=9, workers=workers, prefetch=batches_ahead
+            split, batch_size=40, seed=1, first=first, last=9, workers=workers, batches_ahead=batches_ahead
         )
         assert are_same_batches(batches, expected[first:])
 
@@ -294,7 +294,7 @@ def test_just_so_many_batches_are_read_and_placed_ahead_of_the_one_asked_for(wor
         seed=0,
         first=0,
         workers=workers,
-        prefetch=batches_ahead,
+        batches_ahead=batches_ahead,
         place=place,
     )
     assert wait_until(counts, (0, 0)) == (0, 0)  # nothing before the first is asked for
@@ -314,7 +314,7 @@ def test_as_many_threads_as_workers_decode_at_once(batches_ahead):
         return pixels_of(index)
 
     split = make_split(64, read=read)
-    batches = stream.batches(split, batch_size=8, seed=0, first=0, last=6, workers=4, prefetch=batches_ahead)
+    batches = stream.batches(split, batch_size=8, seed=0, first=0, last=6, workers=4, batches_ahead=batches_ahead)
     assert len(list(batches)) == 6
 
 
@@ -353,7 +353,7 @@ def test_an_error_comes_up_as_it_is_at_its_own_batch(workers, batches_ahead, fai
         return batch
 
     split = make_split(24, read=read)
-    batches = stream.ordered_batches(split, batch_size=4, workers=workers, prefetch=batches_ahead, place=place)
+    batches = stream.ordered_batches(split, batch_size=4, workers=workers, batches_ahead=batches_ahead, place=place)
     assert [next(batches)["index"][0] for _ in range(2)] == [0, 4]
     with pytest.raises(OSError, match="the disk is gone") as caught:
         next(batches)
@@ -387,7 +387,7 @@ def test_closing_waits_for_no_more_than_the_parts_being_read():
         return pixels_of(index)
 
     split = make_split(5000, read=read)
-    batches = stream.batches(split, batch_size=128, seed=0, first=0, workers=2, prefetch=8)
+    batches = stream.batches(split, batch_size=128, seed=0, first=0, workers=2, batches_ahead=8)
     next(batches)
     parts_before = len(part_sizes)
     start = time.monotonic()
@@ -435,7 +435,7 @@ def test_no_buffer_is_used_again_after_placing(workers, in_memory):
         copies.append({key: array.copy() for key, array in batch.items()})
         return batch
 
-    list(stream.batches(split, batch_size=8, seed=0, first=0, last=12, workers=workers, prefetch=3, place=place))
+    list(stream.batches(split, batch_size=8, seed=0, first=0, last=12, workers=workers, batches_ahead=3, place=place))
     assert are_same_batches(placed, copies)
     arrays = [pixels, split.labels]
     for batch in placed:

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from image_files import filled, noise, png, zipped
+from image_files import encode_png, noise, write_images, write_zip
 
 from cnn_vit import data, files, settings
 from cnn_vit.data.decode import images
@@ -80,8 +80,8 @@ def cut_short(path):
 @pytest.mark.parametrize("check", ["all", "header"])
 @pytest.mark.usefixtures("little_memory")
 def test_a_second_start_opens_no_image_again_merely_to_scan_it(tmp_path, opened, check, as_zip):
-    filled(tmp_path / "root", FOUR_FOLDERS)
-    path = zipped(tmp_path / "root", tmp_path / "a.zip") if as_zip else tmp_path / "root"
+    write_images(tmp_path / "root", FOUR_FOLDERS)
+    path = write_zip(tmp_path / "root", tmp_path / "a.zip") if as_zip else tmp_path / "root"
     first = load_folder(path, check=check)
     assert len(opened) == (FILES if check == "header" else 2 * FILES)  # all sizes first, then all of each
     opened.clear()
@@ -93,7 +93,7 @@ def test_a_second_start_opens_no_image_again_merely_to_scan_it(tmp_path, opened,
 
 @pytest.mark.usefixtures("little_memory")
 def test_a_file_that_was_changed_is_scanned_again_and_no_other(tmp_path, opened):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     changes = {"image_size": (6, 8), "channels": 3}
     load_folder(tmp_path / "root", **changes)
     changed_file = tmp_path / "root/val/dogs/001.png"
@@ -107,14 +107,14 @@ def test_a_file_that_was_changed_is_scanned_again_and_no_other(tmp_path, opened)
         with pytest.raises(UserError, match=r"val/dogs/001.png cannot be read: damaged"):
             load_folder(tmp_path / "root", **changes)
         assert opened == [bytes(content)], f"start {start}"  # the second start remembers that as well
-    changed_file.write_bytes(png(noise(6, 8, 3)))
+    changed_file.write_bytes(encode_png(noise(6, 8, 3)))
     load_folder(tmp_path / "root", **changes)
     assert len(opened) == 2
 
 
 @pytest.mark.usefixtures("little_memory")
 def test_a_header_that_was_read_does_not_count_as_an_image_that_was_decoded(tmp_path, opened):
-    filled(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
+    write_images(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
     cut_short(tmp_path / "root/train/cats/002.png")
     assert load_folder(tmp_path / "root", check="header").facts["counts"] == {"train": 12, "validation": 4}
     with pytest.raises(UserError, match=r"train/cats/002.png cannot be read: damaged"):
@@ -126,7 +126,7 @@ def test_a_header_that_was_read_does_not_count_as_an_image_that_was_decoded(tmp_
 
 @pytest.mark.usefixtures("little_memory")
 def test_under_another_version_of_pillow_every_file_is_scanned_again(tmp_path, monkeypatch, opened):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     load_folder(tmp_path / "root")
     opened.clear()
     monkeypatch.setattr(scan_cache.PIL, "__version__", "99.0")
@@ -136,7 +136,7 @@ def test_under_another_version_of_pillow_every_file_is_scanned_again(tmp_path, m
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4", None])
 def test_a_scan_cache_that_cannot_be_read_is_written_anew(tmp_path, cache_folder, opened, content):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     load_folder(tmp_path / "root")
     (path,) = (cache_folder / "verdicts").iterdir()
     original = path.read_bytes()
@@ -152,7 +152,7 @@ def test_a_scan_cache_that_cannot_be_read_is_written_anew(tmp_path, cache_folder
 
 @pytest.mark.parametrize("obstacle", ["a file", "no home"])
 def test_without_a_cache_all_is_the_same(tmp_path, monkeypatch, obstacle):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     monkeypatch.setattr(decoded, "LEAST_ENCODED", 0)
     with_cache = load_folder(tmp_path / "root")
     if obstacle == "a file":
@@ -190,7 +190,7 @@ def kept_files(cache_folder, monkeypatch):
 
 
 def test_a_second_start_does_not_decode_again(tmp_path, opened, kept_files):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     first = load_folder(tmp_path / "root", image_size=5)
     opened.clear()
     second = load_folder(tmp_path / "root", image_size=5)
@@ -202,7 +202,7 @@ def test_a_second_start_does_not_decode_again(tmp_path, opened, kept_files):
 @pytest.mark.parametrize("changes", [{"image_size": 4}, {"channels": 1}, {"fit": "stretch"}, {"fit": "pad(3)"}])
 @pytest.mark.usefixtures("kept_files")
 def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, changes):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     original = {"image_size": 5, "channels": 3}
     load_folder(tmp_path / "root", **original)
     changed_images = all_images(load_folder(tmp_path / "root", **original | changes))
@@ -212,7 +212,7 @@ def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, changes):
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer"])
 def test_kept_images_that_are_damaged_are_decoded_again(tmp_path, kept_files, opened, damage):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     expected = all_images(load_folder(tmp_path / "root", image_size=5))
     for path in kept_files():
         content = path.read_bytes()
@@ -224,7 +224,7 @@ def test_kept_images_that_are_damaged_are_decoded_again(tmp_path, kept_files, op
 
 
 def test_the_oldest_are_removed_where_kept_images_grow_too_many(tmp_path, kept_files, monkeypatch):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     load_folder(tmp_path / "root", image_size=5)
     sizes = [path.stat().st_size for path in kept_files()]
     assert sum(sizes) == FILES * 75 + 2 * decoded.CHECKSUM_BYTES  # 5 x 5 pixels of three colors
@@ -239,7 +239,7 @@ def test_the_oldest_are_removed_where_kept_images_grow_too_many(tmp_path, kept_f
 
 @pytest.mark.usefixtures("kept_files")
 def test_nothing_is_kept_where_an_image_cannot_be_read_or_the_disk_is_nearly_full(tmp_path, cache_folder, monkeypatch):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     monkeypatch.setattr(decoded, "FREE_FACTOR", 1e15)
     load_folder(tmp_path / "root", image_size=5)
     assert not (cache_folder / "decoded").exists()
@@ -262,9 +262,9 @@ def test_up_to_some_number_each_image_is_decoded_and_of_more_the_headers_are_rea
     tmp_path, monkeypatch, check, most_decoded, named_at
 ):
     monkeypatch.setattr(checking, "MOST_DECODED", most_decoded)
-    filled(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
+    write_images(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
     cut_short(tmp_path / "root/train/cats/002.png")
-    sentence = r"train/cats/002.png cannot be read: damaged \(image file is truncated.*\); replace it or take it away"
+    sentence = r"train/cats/002.png cannot be read: damaged \(image file is truncated.*\); replace it or remove it"
     changes = {"image_size": 8, "channels": 3, "check": check}
     if named_at == "start":
         with pytest.raises(UserError, match=sentence):
@@ -283,7 +283,7 @@ def test_up_to_50_000_images_are_decoded_and_of_more_the_headers_are_read():
 
 @pytest.mark.usefixtures("little_memory")
 def test_without_a_check_no_file_is_opened_to_scan_it(tmp_path, opened):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     load_folder(tmp_path / "root", image_size=8, channels=3, check="none")
     assert not opened
 
@@ -299,7 +299,7 @@ TINY = (
 def test_an_image_that_turns_out_broken_while_training_is_named_and_nothing_saved_is_lost(tmp_path, monkeypatch, split):
     """In the third batch, or at the evaluation after the sixth step; a run on mended data begins where that one was."""
     monkeypatch.setattr(materialize, "MEMORY", 0)  # so that images are decoded when they are read
-    filled(tmp_path / "root", {"train/cats": 16, "train/dogs": 16, "val/cats": 4, "val/dogs": 4})
+    write_images(tmp_path / "root", {"train/cats": 16, "train/dogs": 16, "val/cats": 4, "val/dogs": 4})
     run_settings = settings.load("configs/digits_mlp.py", [*TINY, f"data.path={tmp_path}/root"])
     index = int(stream.order(32, run_settings["seed"], np.array([20]))[0])  # of 32, cats first
     name = "val/dogs/002.png"
@@ -311,7 +311,7 @@ def test_an_image_that_turns_out_broken_while_training_is_named_and_nothing_save
         loop.train(run_settings, tmp_path / "run")
     assert type(caught.value) is UserError
     assert str(caught.value).startswith(f"{tmp_path}/root/{name} cannot be read: damaged (")
-    assert str(caught.value).endswith("; replace it or take it away")
+    assert str(caught.value).endswith("; replace it or remove it")
     saved_steps = sorted(int(path.name) for path in (tmp_path / "run/checkpoints").iterdir())
     assert saved_steps == ([1, 2] if split == "train" else [4, 5])
     spoil(tmp_path / "root", [name], content)
@@ -328,10 +328,10 @@ def test_an_image_that_turns_out_broken_while_training_is_named_and_nothing_save
 def test_a_file_that_is_skipped_is_as_if_it_were_not_there(tmp_path, monkeypatch, capsys, layout, memory, workers):
     monkeypatch.setattr(materialize, "MEMORY", memory)
     counts = FOUR_FOLDERS if layout == "splits" else {"cats": 90, "dogs": 80}
-    spoiled_names = sorted(filled(tmp_path / "root", counts))[1::3]
+    spoiled_names = sorted(write_images(tmp_path / "root", counts))[1::3]
     first_folder = next(iter(counts))
     spoil(tmp_path / "root", spoiled_names[::2])
-    spoil(tmp_path / "root", spoiled_names[1::2], png(noise(6, 8, 3))[:90])
+    spoil(tmp_path / "root", spoiled_names[1::2], encode_png(noise(6, 8, 3))[:90])
     os.mkfifo(tmp_path / "root" / first_folder / "pipe.png")
     with_skipped = load_folder(tmp_path / "root", on_bad_image="skip", workers=workers)
     printed = capsys.readouterr()
@@ -343,7 +343,7 @@ def test_a_file_that_is_skipped_is_as_if_it_were_not_there(tmp_path, monkeypatch
     assert {**with_skipped.facts, "skipped": []} == without_files.facts
     skipped = with_skipped.facts["skipped"]
     assert len(skipped) == len(spoiled_names) + 1
-    reasons = {spoiled_names[0]: "no image of a kind", spoiled_names[1]: "damaged"}
+    reasons = {spoiled_names[0]: "not an image of a kind", spoiled_names[1]: "damaged"}
     reasons[f"{first_folder}/pipe.png"] = "not a regular file"
     for name, reason in reasons.items():
         assert any(line.startswith(f"{tmp_path}/root/{name}: {reason}") for line in skipped)
@@ -354,7 +354,7 @@ def test_a_file_that_is_skipped_is_as_if_it_were_not_there(tmp_path, monkeypatch
 
 @pytest.mark.usefixtures("little_memory")
 def test_which_files_are_skipped_does_not_depend_on_a_closer_scan_before(tmp_path):
-    filled(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
+    write_images(tmp_path / "root", FOUR_FOLDERS, size=(40, 40))
     spoil(tmp_path / "root", ["train/cats/000.png"])
     cut_short(tmp_path / "root/train/cats/002.png")
     loaded = []
@@ -365,7 +365,7 @@ def test_which_files_are_skipped_does_not_depend_on_a_closer_scan_before(tmp_pat
 
 
 def test_whatever_the_slices_the_same_files_are_skipped(tmp_path):
-    filled(tmp_path / "root", {"train/cats": 20, "train/dogs": 20})
+    write_images(tmp_path / "root", {"train/cats": 20, "train/dogs": 20})
     spoil(tmp_path / "root", ["train/cats/000.png", "train/dogs/003.png"])
     whole = load_folder(tmp_path / "root", on_bad_image="skip")
     sliced = load_folder(tmp_path / "root", on_bad_image="skip", train="train[:50%]", validation="train[50%:60%]")
@@ -375,13 +375,13 @@ def test_whatever_the_slices_the_same_files_are_skipped(tmp_path):
 
 
 def test_a_class_or_a_split_of_which_nothing_is_left_is_refused(tmp_path):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     spoil(tmp_path / "root", [f"train/cats/{number:03}.png" for number in range(6)])
     with pytest.raises(UserError, match="train has no image of cats without the 6 images that are skipped, of 2"):
         load_folder(tmp_path / "root", on_bad_image="skip")
     for name in ("cats", "dogs"):
         spoil(tmp_path / "root", [f"val/{name}/{number:03}.png" for number in range(2)])
-    with pytest.raises(UserError, match=r"4 of 4 images cannot be read: .*/val/cats/000.png \(no image of a kind"):
+    with pytest.raises(UserError, match=r"4 of 4 images cannot be read: .*/val/cats/000.png \(not an image of a kind"):
         load_folder(tmp_path / "root", on_bad_image="skip")
 
 
@@ -396,11 +396,11 @@ def test_to_skip_without_scanning_is_refused():
 
 
 def test_every_unreadable_file_is_in_the_details_where_the_sentence_leaves_some_out(tmp_path):
-    filled(tmp_path / "root", FOUR_FOLDERS)
+    write_images(tmp_path / "root", FOUR_FOLDERS)
     names = [f"train/cats/{number:03}.png" for number in range(6)]
     spoil(tmp_path / "root", names)
     with pytest.raises(UserError, match=r"6 of 16 images cannot be read: .*, and 1 more; replace it") as caught:
         load_folder(tmp_path / "root")
     named = [line.partition(" cannot be read: ")[0] for line in caught.value.details]
     assert named == [f"{tmp_path}/root/{name}" for name in names]
-    assert all(line.endswith("; replace it or take it away") for line in caught.value.details)
+    assert all(line.endswith("; replace it or remove it") for line in caught.value.details)

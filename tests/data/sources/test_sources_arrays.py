@@ -187,7 +187,7 @@ def test_jpeg_streams_are_decoded_in_memory(tmp_path, workers):
 
 def test_a_file_in_a_stream_that_cannot_be_read_is_named_by_its_index(tmp_path):
     _, path = save_streams(tmp_path, bad=[7])
-    with pytest.raises(UserError, match=r"a.npz: train_jpeg\[7\] cannot be read: no image of a kind that is read"):
+    with pytest.raises(UserError, match=r"a.npz: train_jpeg\[7\] cannot be read: not an image of a kind that is read"):
         load_dataset(path)
 
 

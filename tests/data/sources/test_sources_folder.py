@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import filled, noise, png, zipped
+from image_files import encode_png, noise, write_images, write_zip
 
 from cnn_vit import data
 from cnn_vit.data.decode import images
@@ -49,7 +49,7 @@ def check_refused(path, sentence, **changes):
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val"])
 def test_split_folders_are_the_splits(tmp_path, validation):
-    pixels = filled(tmp_path, {key.replace("val", validation): count for key, count in THREE_SPLITS.items()})
+    pixels = write_images(tmp_path, {key.replace("val", validation): count for key, count in THREE_SPLITS.items()})
     dataset = load_dataset(tmp_path)
     assert dataset.classes == ("cats", "dogs")
     assert dataset.image_shape == (6, 8, 3)
@@ -60,7 +60,7 @@ def test_split_folders_are_the_splits(tmp_path, validation):
 
 
 def test_classes_alone_are_split_in_strata(tmp_path):
-    pixels = filled(tmp_path, TWO_CLASSES)
+    pixels = write_images(tmp_path, TWO_CLASSES)
     dataset = load_dataset(tmp_path)
     class_counts = {name: np.bincount(split.labels).tolist() for name, split in dataset.splits.items()}
     assert class_counts == {"train": [16, 24], "validation": [2, 3], "test": [2, 3]}
@@ -75,22 +75,22 @@ def test_classes_alone_are_split_in_strata(tmp_path):
 
 
 def test_without_a_test_folder_there_is_no_test_split(tmp_path):
-    filled(tmp_path, {"train/a": 10, "train/b": 10, "val/a": 1, "val/b": 1})
+    write_images(tmp_path, {"train/a": 10, "train/b": 10, "val/a": 1, "val/b": 1})
     assert load_dataset(tmp_path).facts["counts"] == {"train": 20, "validation": 2}
 
 
 def test_train_alone_gives_a_tenth_to_validation(tmp_path):
-    filled(tmp_path, {"train/a": 10, "train/b": 10})
+    write_images(tmp_path, {"train/a": 10, "train/b": 10})
     assert load_dataset(tmp_path).facts["counts"] == {"train": 18, "validation": 2}
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    filled(tmp_path, {"train": 10, "bus": 10})
+    write_images(tmp_path, {"train": 10, "bus": 10})
     assert load_dataset(tmp_path).classes == ("bus", "train")
 
 
 def test_images_deeper_in_a_class_belong_to_it(tmp_path):
-    filled(tmp_path, {"cats/indoors/kitchen": 10, "cats": 5, "dogs": 10})
+    write_images(tmp_path, {"cats/indoors/kitchen": 10, "cats": 5, "dogs": 10})
     dataset = load_dataset(tmp_path)
     assert sum(np.sum(split.labels == 0) for split in dataset.splits.values()) == 15
     assert any(name.endswith("cats/indoors/kitchen/000.png") for name in images_by_name(dataset))
@@ -98,20 +98,20 @@ def test_images_deeper_in_a_class_belong_to_it(tmp_path):
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "zip in a folder"])
 def test_folders_around_all_others_are_looked_into(tmp_path, kind):
-    filled(tmp_path / "root" / "photos" / "best", TWO_CLASSES)
+    write_images(tmp_path / "root" / "photos" / "best", TWO_CLASSES)
     path = tmp_path / "root"
     if kind != "folder":
         (tmp_path / "box").mkdir()
-        path = zipped(tmp_path / "root", tmp_path / "box" / "a.zip")
+        path = write_zip(tmp_path / "root", tmp_path / "box" / "a.zip")
     assert load_dataset(path.parent if kind == "zip in a folder" else path).classes == ("cats", "dogs")
 
 
 @pytest.mark.parametrize("counts", [TWO_CLASSES, THREE_SPLITS])
 def test_a_zip_is_the_folder_it_was_made_from(tmp_path, counts):
-    filled(tmp_path / "root", counts)
+    write_images(tmp_path / "root", counts)
     unpacked = load_dataset(tmp_path / "root", workers=0)
     for inside, workers in (("", 0), ("wrapped/", 4)):
-        packed = load_dataset(zipped(tmp_path / "root", tmp_path / "a.zip", inside=inside), workers=workers)
+        packed = load_dataset(write_zip(tmp_path / "root", tmp_path / "a.zip", inside=inside), workers=workers)
         assert packed.fingerprint == unpacked.fingerprint
         assert packed.facts["counts"] == unpacked.facts["counts"]
         for name, pixels in images_by_name(packed).items():
@@ -120,11 +120,11 @@ def test_a_zip_is_the_folder_it_was_made_from(tmp_path, counts):
 
 
 def test_the_fingerprint_sees_content_name_class_and_split(tmp_path):
-    filled(tmp_path, THREE_SPLITS)
+    write_images(tmp_path, THREE_SPLITS)
     fingerprints = [load_dataset(tmp_path).fingerprint]
     image = tmp_path / "train/cats/000.png"
     content = image.read_bytes()
-    image.write_bytes(png(noise(6, 8, 3, seed=99)))
+    image.write_bytes(encode_png(noise(6, 8, 3, seed=99)))
     fingerprints.append(load_dataset(tmp_path).fingerprint)
     image.write_bytes(content)
     assert load_dataset(tmp_path).fingerprint == fingerprints[0]
@@ -136,7 +136,7 @@ def test_the_fingerprint_sees_content_name_class_and_split(tmp_path):
 
 def test_the_fingerprint_sees_on_which_side_of_a_border_an_image_lies(tmp_path):
     """The last of train becomes the first of validation: the same images, names and classes in the same order."""
-    filled(tmp_path, {"train/a": 5, "train/b": 5, "val/b": 1})
+    write_images(tmp_path, {"train/a": 5, "train/b": 5, "val/b": 1})
     (tmp_path / "val/b/000.png").rename(tmp_path / "val/b/zzz.png")
     before = load_dataset(tmp_path)
     (tmp_path / "train/b/004.png").rename(tmp_path / "val/b/004.png")
@@ -149,8 +149,8 @@ def test_the_fingerprint_sees_on_which_side_of_a_border_an_image_lies(tmp_path):
 
 def test_a_zip_is_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
     """zipfile promises nothing to threads that share a handle."""
-    filled(tmp_path / "root", {"cats": 90, "dogs": 90})
-    path = zipped(tmp_path / "root", tmp_path / "a.zip")
+    write_images(tmp_path / "root", {"cats": 90, "dogs": 90})
+    path = write_zip(tmp_path / "root", tmp_path / "a.zip")
     threads_inside, counts = [], []
     zipfile_open = zipfile.ZipFile.open
 
@@ -167,9 +167,9 @@ def test_a_zip_is_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
 
 
 def test_above_two_gigabytes_the_fingerprint_is_of_names_and_sizes(tmp_path, monkeypatch):
-    filled(tmp_path, TWO_CLASSES)
+    write_images(tmp_path, TWO_CLASSES)
     of_content = load_dataset(tmp_path)
-    monkeypatch.setattr("cnn_vit.data.reading.fingerprints.MOST", 100)
+    monkeypatch.setattr("cnn_vit.data.reading.fingerprints.MOST_READ", 100)
     of_sizes = load_dataset(tmp_path)
     assert of_content.facts["fingerprint_of"] == "split, class, name and content"
     assert of_sizes.facts["fingerprint_of"] == "split, class, name and bytes"
@@ -177,19 +177,19 @@ def test_above_two_gigabytes_the_fingerprint_is_of_names_and_sizes(tmp_path, mon
 
 
 def test_what_operating_systems_leave_is_passed_over(tmp_path):
-    filled(tmp_path, TWO_CLASSES)
+    write_images(tmp_path, TWO_CLASSES)
     clean = load_dataset(tmp_path)
     for name in (".DS_Store", "cats/._000.png", "cats/Thumbs.db", "dogs/desktop.ini", "dogs/.hidden.png"):
         (tmp_path / name).write_bytes(b"junk")
-    filled(tmp_path, {"__MACOSX/cats": 2, ".git/cats": 1})
+    write_images(tmp_path, {"__MACOSX/cats": 2, ".git/cats": 1})
     dataset = load_dataset(tmp_path)
     assert (dataset.fingerprint, dataset.facts["ignored"]) == (clean.fingerprint, 7)
-    assert load_dataset(zipped(tmp_path, tmp_path.parent / "junk.zip")).fingerprint == clean.fingerprint
+    assert load_dataset(write_zip(tmp_path, tmp_path.parent / "junk.zip")).fingerprint == clean.fingerprint
     (tmp_path.parent / "junk.zip").unlink()
 
 
 def test_notes_beside_the_class_folders_do_no_harm(tmp_path):
-    filled(tmp_path, TWO_CLASSES)
+    write_images(tmp_path, TWO_CLASSES)
     (tmp_path / "README.txt").write_text("my images")
     assert load_dataset(tmp_path).classes == ("cats", "dogs")
 
@@ -197,7 +197,7 @@ def test_notes_beside_the_class_folders_do_no_harm(tmp_path):
 @pytest.mark.parametrize("root", ["", "all"], ids=["classes", "a folder around them"])
 def test_runs_among_the_images_are_passed_over(tmp_path, root):
     """Training from inside the images' folder leaves runs/NAME there; a file called lock makes no run of a class."""
-    filled(tmp_path / root, TWO_CLASSES)
+    write_images(tmp_path / root, TWO_CLASSES)
     clean = load_dataset(tmp_path)
     for run in ("runs/first", "runs/second", "alone"):
         (tmp_path / run / "plots").mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_runs_among_the_images_are_passed_over(tmp_path, root):
 
 
 def test_an_empty_folder_is_still_refused_as_a_class(tmp_path):
-    filled(tmp_path, TWO_CLASSES)
+    write_images(tmp_path, TWO_CLASSES)
     (tmp_path / "birds").mkdir()
     check_refused(tmp_path, "birds holds no images; fill it or remove it")
 
@@ -219,8 +219,8 @@ def test_an_empty_folder_is_still_refused_as_a_class(tmp_path):
     "name", ["a b.png", "-rf.png", "ü\N{COMBINING DIAERESIS}.png", "line\nbreak.png", 'quo"te.png', "x" * 240 + ".png"]
 )
 def test_odd_names_are_names(tmp_path, name):
-    filled(tmp_path, {"train/cats": 9, "train/dogs": 9})
-    (tmp_path / "train/cats" / name).write_bytes(png(noise(6, 8, 3)))
+    write_images(tmp_path, {"train/cats": 9, "train/dogs": 9})
+    (tmp_path / "train/cats" / name).write_bytes(encode_png(noise(6, 8, 3)))
     splits = load_dataset(tmp_path).splits
     assert f"cats/{name}" in [*splits["train"].names, *splits["validation"].names]
     (tmp_path / "train/cats" / name).write_bytes(b"")
@@ -229,14 +229,14 @@ def test_odd_names_are_names(tmp_path, name):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes UTF-8 only")
 def test_names_that_are_not_utf8_are_read_and_printed_escaped(tmp_path):
-    filled(tmp_path, {"train/cats": 9, "train/dogs": 9})
+    write_images(tmp_path, {"train/cats": 9, "train/dogs": 9})
     path = os.path.join(os.fsencode(tmp_path), b"train", b"cats", b"\xff\xfe.png")
     with open(path, "wb") as file:
-        file.write(png(noise(6, 8, 3)))
+        file.write(encode_png(noise(6, 8, 3)))
     assert load_dataset(tmp_path).fingerprint
     with open(path, "wb") as file:
         file.write(b"text")
-    check_refused(tmp_path, r"\\udcff\\udcfe.png' cannot be read: no image of a kind that is read")
+    check_refused(tmp_path, r"\\udcff\\udcfe.png' cannot be read: not an image of a kind that is read")
 
 
 # Size and color
@@ -244,8 +244,8 @@ def test_names_that_are_not_utf8_are_read_and_printed_escaped(tmp_path):
 
 @pytest.mark.parametrize("fit", ["stretch", "pad(99)"])
 def test_size_and_color_are_brought_to_what_is_asked(tmp_path, fit):
-    filled(tmp_path, {"cats": 10}, size=(6, 8))
-    filled(tmp_path, {"dogs": 10}, size=(9, 5))
+    write_images(tmp_path, {"cats": 10}, size=(6, 8))
+    write_images(tmp_path, {"dogs": 10}, size=(9, 5))
     dataset = load_dataset(tmp_path, image_size=(4, 5), channels=1, fit=fit)
     for split in dataset.splits.values():
         for name, pixels in zip(split.names, split.read(np.arange(len(split))), strict=True):
@@ -255,8 +255,8 @@ def test_size_and_color_are_brought_to_what_is_asked(tmp_path, fit):
 
 
 def test_images_of_several_sizes_need_an_image_size(tmp_path):
-    filled(tmp_path, {"cats": 10}, size=(6, 8))
-    filled(tmp_path, {"dogs": 10}, size=(9, 5))
+    write_images(tmp_path, {"cats": 10}, size=(6, 8))
+    write_images(tmp_path, {"dogs": 10}, size=(9, 5))
     check_refused(
         tmp_path, "images have 2 sizes, 6 to 9 pixels high and 5 to 8 wide; set data.image_size to the size to"
     )
@@ -264,16 +264,16 @@ def test_images_of_several_sizes_need_an_image_size(tmp_path):
 
 @pytest.mark.parametrize(("gray", "channels"), [(19, 3), (20, 1)])
 def test_unset_channels_are_three_where_any_image_has_color(tmp_path, gray, channels):
-    filled(tmp_path, {"cats": 10, "dogs": 10})
+    write_images(tmp_path, {"cats": 10, "dogs": 10})
     for index in range(gray):
         class_folder = tmp_path / ("cats" if index < 10 else "dogs")
-        (class_folder / f"{index % 10:03}.png").write_bytes(png(noise(6, 8)))
+        (class_folder / f"{index % 10:03}.png").write_bytes(encode_png(noise(6, 8)))
     assert load_dataset(tmp_path).image_shape == (6, 8, channels)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_workers_and_memory_change_no_bit(tmp_path, monkeypatch, workers):
-    filled(tmp_path, {"cats": 90, "dogs": 90})
+    write_images(tmp_path, {"cats": 90, "dogs": 90})
     in_memory = load_dataset(tmp_path, image_size=5, workers=0)
     monkeypatch.setattr(materialize, "MEMORY", 100)
     when_read = load_dataset(tmp_path, image_size=5, workers=workers)
@@ -288,7 +288,7 @@ def test_workers_and_memory_change_no_bit(tmp_path, monkeypatch, workers):
 
 
 def test_all_that_cannot_be_read_is_named_before_anything_starts(tmp_path):
-    filled(tmp_path, {"cats": 10, "dogs": 10})
+    write_images(tmp_path, {"cats": 10, "dogs": 10})
     for index in range(7):
         (tmp_path / f"cats/{index:03}.png").write_bytes([b"", b"text", b"<html>"][index % 3])
     with pytest.raises(UserError) as caught:
@@ -297,38 +297,34 @@ def test_all_that_cannot_be_read_is_named_before_anything_starts(tmp_path):
     assert sentence.startswith("7 of 20 images cannot be read: ")
     assert sentence.count("/cats/00") == 5
     assert "(empty, 0 bytes)" in sentence
-    assert "(a page of HTML, perhaps what a server answered instead)" in sentence
+    assert "(an HTML page, perhaps what a server answered instead)" in sentence
     assert sentence.endswith(
-        ", and 2 more; replace it or take it away or download it again, then give the same command again"
+        ", and 2 more; replace it or remove it or download it again, then give the same command again"
     )
     for index in range(1, 7):
-        (tmp_path / f"cats/{index:03}.png").write_bytes(png(noise(6, 8, 3)))
-    check_refused(
-        tmp_path, r"cats/000.png cannot be read: empty, 0 bytes; replace it or take it away, then give the same"
-    )
+        (tmp_path / f"cats/{index:03}.png").write_bytes(encode_png(noise(6, 8, 3)))
+    check_refused(tmp_path, r"cats/000.png cannot be read: empty, 0 bytes; replace it or remove it, then give the same")
 
 
 def test_a_cut_image_is_found_by_decoding_and_after_headers_alone_when_it_is_read(tmp_path, monkeypatch):
-    filled(tmp_path, {"train/cats": 3, "train/dogs": 3, "val/cats": 1, "val/dogs": 1}, size=(40, 40))
+    write_images(tmp_path, {"train/cats": 3, "train/dogs": 3, "val/cats": 1, "val/dogs": 1}, size=(40, 40))
     path = tmp_path / "train/cats/001.png"
     path.write_bytes(path.read_bytes()[:3000])
-    check_refused(tmp_path, r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away")
+    check_refused(tmp_path, r"cats/001.png cannot be read: damaged \(.*\); replace it or remove it")
     monkeypatch.setattr(materialize, "MEMORY", 100)
-    check_refused(
-        tmp_path, r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away, then give the same"
-    )
+    check_refused(tmp_path, r"cats/001.png cannot be read: damaged \(.*\); replace it or remove it, then give the same")
     train = load_dataset(tmp_path, check="header").splits["train"]
     index = train.names.index("cats/001.png")
-    with pytest.raises(UserError, match=r"cats/001.png cannot be read: damaged \(.*\); replace it or take it away"):
+    with pytest.raises(UserError, match=r"cats/001.png cannot be read: damaged \(.*\); replace it or remove it"):
         train.read(np.array([0, index]))
     for name in ("000", "002"):
         (tmp_path / f"train/cats/{name}.png").write_bytes(b"text")
-    sentence = r"2 of 8 .*cats/000.png \(no image of a kind.*cats/002.png \(no image of a kind"
+    sentence = r"2 of 8 .*cats/000.png \(not an image of a kind.*cats/002.png \(not an image of a kind"
     check_refused(tmp_path, sentence, check="header")
 
 
 def test_an_image_deleted_meanwhile_is_named_when_it_is_read(tmp_path, monkeypatch):
-    filled(tmp_path, TWO_CLASSES)
+    write_images(tmp_path, TWO_CLASSES)
     monkeypatch.setattr(materialize, "MEMORY", 100)
     train = load_dataset(tmp_path).splits["train"]
     (tmp_path / train.names[0]).unlink()
@@ -337,7 +333,7 @@ def test_an_image_deleted_meanwhile_is_named_when_it_is_read(tmp_path, monkeypat
 
 
 def test_an_entry_that_is_not_a_regular_file_is_named_and_never_opened(tmp_path, monkeypatch):
-    filled(tmp_path, {"train/cats": 3, "train/dogs": 3, "val/cats": 1, "val/dogs": 1})
+    write_images(tmp_path, {"train/cats": 3, "train/dogs": 3, "val/cats": 1, "val/dogs": 1})
     cats = tmp_path / "train/cats"
     os.mkfifo(cats / "fifo.png")
     (cats / "zero.png").symlink_to("/dev/zero")
@@ -350,7 +346,7 @@ def test_an_entry_that_is_not_a_regular_file_is_named_and_never_opened(tmp_path,
     monkeypatch.chdir(cats)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.png")
-    monkeypatch.setattr(unreadable, "NAMED", 20)
+    monkeypatch.setattr(unreadable, "MOST_NAMED", 20)
     with pytest.raises(UserError) as caught:
         load_dataset(tmp_path)
     for words in (
@@ -368,7 +364,7 @@ def test_an_entry_that_is_not_a_regular_file_is_named_and_never_opened(tmp_path,
 
 
 def test_links_to_images_and_classes_are_followed(tmp_path):
-    filled(tmp_path / "elsewhere", TWO_CLASSES)
+    write_images(tmp_path / "elsewhere", TWO_CLASSES)
     (tmp_path / "root").mkdir()
     (tmp_path / "root/dogs").symlink_to(tmp_path / "elsewhere/dogs")
     (tmp_path / "root/cats").mkdir()
@@ -378,8 +374,8 @@ def test_links_to_images_and_classes_are_followed(tmp_path):
 
 
 def test_a_damaged_member_of_a_zip_is_named(tmp_path):
-    filled(tmp_path / "root", TWO_CLASSES)
-    path = zipped(tmp_path / "root", tmp_path / "a.zip")
+    write_images(tmp_path / "root", TWO_CLASSES)
+    path = write_zip(tmp_path / "root", tmp_path / "a.zip")
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
     path.write_bytes(content)
@@ -387,10 +383,10 @@ def test_a_damaged_member_of_a_zip_is_named(tmp_path):
 
 
 def test_a_member_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
-    filled(tmp_path / "root", TWO_CLASSES)
+    write_images(tmp_path / "root", TWO_CLASSES)
     monkeypatch.setattr(listing, "MOST_BYTES", 1000)
     (tmp_path / "root/cats/bomb.png").write_bytes(b"\0" * 1001)
-    path = zipped(tmp_path / "root", tmp_path / "a.zip")
+    path = write_zip(tmp_path / "root", tmp_path / "a.zip")
     check_refused(path, "bomb.png cannot be read: 1,001 bytes, more than 1,000; make")
 
 
@@ -425,7 +421,7 @@ def test_a_member_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused_by_name(tmp_path, counts, sentence):
-    filled(tmp_path, {folder: int(count) for folder, count in counts.items()})
+    write_images(tmp_path, {folder: int(count) for folder, count in counts.items()})
     check_refused(tmp_path, sentence)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import archive, packed
+from archives import compress_idx, compress_tar
 
 from cnn_vit import data
 from cnn_vit.data.base.parts import SourceOptions
@@ -64,8 +64,8 @@ def publish_small_idx(module, mirror, monkeypatch, **replaced):
     files = {}
     for part, (images_remote, labels_remote) in module.FILES.items():
         count = len(labels[part])
-        images_file = packed(2051, count, 28, 28, content=images[part].tobytes())
-        labels_file = packed(2049, count, content=labels[part])
+        images_file = compress_idx(2051, count, 28, 28, content=images[part].tobytes())
+        labels_file = compress_idx(2049, count, content=labels[part])
         files[part] = (
             publish(mirror, images_remote, replaced.get(f"{part}_images", images_file)),
             publish(mirror, labels_remote, replaced.get(f"{part}_labels", labels_file)),
@@ -95,24 +95,40 @@ HEADER = (2051, 5, 28, 28)  # of IDX images, five of 28x28 pixels
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("train_images", packed(*HEADER, content=bytes(3920))[:-20], "does not unpack (Compressed file ended before"),
-        ("train_images", packed(*HEADER, content=bytes(3920))[:-8] + bytes(8), "does not unpack (CRC check failed"),
+        (
+            "train_images",
+            compress_idx(*HEADER, content=bytes(3920))[:-20],
+            "does not unpack (Compressed file ended before",
+        ),
+        (
+            "train_images",
+            compress_idx(*HEADER, content=bytes(3920))[:-8] + bytes(8),
+            "does not unpack (CRC check failed",
+        ),
         ("train_images", b"<html>no such page</html>", "does not unpack (Not a gzipped file (b'<h'))"),
         ("train_images", b"\x1f\x8b\x08\0\0\0\0\0\0\0\xff\xff", "does not unpack ("),
-        ("train_images", packed(2049, 5, content=bytes(5)), "begins with 0x00000801, expected 0x00000803 (IDX, bytes"),
+        (
+            "train_images",
+            compress_idx(2049, 5, content=bytes(5)),
+            "begins with 0x00000801, expected 0x00000803 (IDX, bytes",
+        ),
         (
             "train_labels",
-            packed(*HEADER, content=bytes(3920)),
+            compress_idx(*HEADER, content=bytes(3920)),
             "begins with 0x00000803, expected 0x00000801 (IDX, bytes",
         ),
-        ("train_images", packed(), "is empty, expected 0x00000803"),
-        ("train_images", packed(2051, 5), "holds 5 bytes, expected 5x28x28"),
-        ("train_images", packed(2051, 6, 28, 28, content=bytes(4704)), "holds 6x28x28 bytes, expected 5x28x28"),
-        ("train_images", packed(2051, 5, 32, 32, content=bytes(5120)), "holds 5x32x32 bytes, expected 5x28x28"),
-        ("test_labels", packed(2049, 5, content=bytes(5)), "holds 5 bytes, expected 3"),
-        ("train_images", packed(*HEADER, content=bytes(3919)), "unpacks to 3,935 bytes, expected 3,936"),
-        ("train_images", packed(*HEADER, content=bytes(9999)), "unpacks to more than 3,936 bytes, expected 3,936"),
-        ("test_labels", packed(2049, 3, content=bytes([0, 10, 1])), "has the label 10, expected 0 to 9"),
+        ("train_images", compress_idx(), "is empty, expected 0x00000803"),
+        ("train_images", compress_idx(2051, 5), "holds 5 bytes, expected 5x28x28"),
+        ("train_images", compress_idx(2051, 6, 28, 28, content=bytes(4704)), "holds 6x28x28 bytes, expected 5x28x28"),
+        ("train_images", compress_idx(2051, 5, 32, 32, content=bytes(5120)), "holds 5x32x32 bytes, expected 5x28x28"),
+        ("test_labels", compress_idx(2049, 5, content=bytes(5)), "holds 5 bytes, expected 3"),
+        ("train_images", compress_idx(*HEADER, content=bytes(3919)), "unpacks to 3,935 bytes, expected 3,936"),
+        (
+            "train_images",
+            compress_idx(*HEADER, content=bytes(9999)),
+            "unpacks to more than 3,936 bytes, expected 3,936",
+        ),
+        ("test_labels", compress_idx(2049, 3, content=bytes([0, 10, 1])), "has the label 10, expected 0 to 9"),
     ],
 )
 def test_a_damaged_idx_file_is_one_sentence(mirror, monkeypatch, name, content, problem):
@@ -179,7 +195,7 @@ def publish_small_cifar(mirror, monkeypatch, classes, content):
     if classes == 10:
         batches = {f"data_batch_{number}.bin": 2 for number in range(1, 6)}
         records = {"train": batches, "test": {"test_batch.bin": 2}}
-    remote = publish(mirror, layout.remote, content if isinstance(content, bytes) else archive(content))
+    remote = publish(mirror, layout.remote, content if isinstance(content, bytes) else compress_tar(content))
     monkeypatch.setitem(cifar.LAYOUTS, classes, dataclasses.replace(layout, remote=remote, records=records))
     return mirror_path(mirror, layout.remote)
 
@@ -214,7 +230,7 @@ def test_cifar_100_has_fine_and_coarse_labels(mirror, monkeypatch, classes, trai
 
 def cifar_10_archive(**replaced):
     """Returns CIFAR-10's small archive, packed, with some files replaced as in `cifar_10_files`."""
-    return archive(cifar_10_files(**replaced))
+    return compress_tar(cifar_10_files(**replaced))
 
 
 BATCH = make_record(6, seed=0) + make_record(9, seed=1)
@@ -228,7 +244,7 @@ BATCH = make_record(6, seed=0) + make_record(9, seed=1)
         (b"<html>no such page</html>", "does not unpack (not a gzip file)"),
         (gzip.compress(b"no tar at all"), "does not unpack ("),
         (cifar_10_archive(data_batch_3_dot_bin=False), "lacks data_batch_3.bin in cifar-10-batches-bin"),
-        (archive({"other/test_batch.bin": b""}), "lacks batches.meta.txt, data_batch_1.bin, data_batch_2.bin, "),
+        (compress_tar({"other/test_batch.bin": b""}), "lacks batches.meta.txt, data_batch_1.bin, data_batch_2.bin, "),
         (cifar_10_archive(data_batch_3_dot_bin=BATCH[:-1]), "has data_batch_3.bin of 6,145 bytes, expected 6,146"),
         (cifar_10_archive(data_batch_3_dot_bin=BATCH * 2), "has data_batch_3.bin of 12,292 bytes, expected 6,146"),
         (cifar_10_archive(data_batch_3_dot_bin=b"\x0a" + BATCH[1:]), "has the label 10, expected 0 to 9"),
@@ -318,8 +334,8 @@ def test_the_parts_of_a_source_become_the_splits_of_a_data_set(mirror, monkeypat
         mnist,
         mirror,
         monkeypatch,
-        train_labels=packed(2049, 20, content=bytes(range(10)) * 2),
-        train_images=packed(2051, 20, 28, 28, content=bytes(20 * 784)),
+        train_labels=compress_idx(2049, 20, content=bytes(range(10)) * 2),
+        train_images=compress_idx(2051, 20, 28, 28, content=bytes(20 * 784)),
     )
     monkeypatch.setattr(mnist, "COUNTS", {"train": 20, "test": 3})
     dataset = data.load({"name": "mnist", "train": "train[:10]", "validation": "train[10:]"})
