@@ -231,4 +231,4 @@ def draw_gallery(surveyed: "Survey") -> str:
             pixels = survey.on_gray_squares(group_images[:GALLERY_COLUMNS], GALLERY_SIDE)
             rows.append(plots.Row(kind, ", ".join(places), pixels))
     name = shorten(surveyed.path or surveyed.source, LONGEST_TITLE)
-    return plots.standalone(plots.gallery(rows, title=f"Images of {name}"))
+    return plots.standalone(plots.draw_gallery(rows, title=f"Images of {name}"))

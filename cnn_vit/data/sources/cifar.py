@@ -110,7 +110,7 @@ LAYOUTS = {  # by the number of classes
         records=CIFAR_10_RECORDS,
         label_byte=0,
         label_bytes=1,
-        names="batches.meta.txt",
+        names_file="batches.meta.txt",
         classes=tuple(TEN.split()),
     ),
     100: Layout(
@@ -119,7 +119,7 @@ LAYOUTS = {  # by the number of classes
         records=CIFAR_100_RECORDS,
         label_byte=1,
         label_bytes=2,
-        names="fine_label_names.txt",
+        names_file="fine_label_names.txt",
         classes=tuple(FINE.split()),
     ),
     20: Layout(
@@ -128,7 +128,7 @@ LAYOUTS = {  # by the number of classes
         records=CIFAR_100_RECORDS,
         label_byte=0,
         label_bytes=2,
-        names="coarse_label_names.txt",
+        names_file="coarse_label_names.txt",
         classes=tuple(COARSE.split()),
     ),
 }
