@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class SourceOptions:
     classes: int | None = None
 
 
-class SourceInfo(NamedTuple):
+@dataclass(frozen=True)
+class SourceInfo:
     """What is known of a data set before any of its files is read.
 
     Attributes:

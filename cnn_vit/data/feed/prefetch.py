@@ -4,7 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from cnn_vit.data.base.splits import Split
 ROWS_PER_PART = 16  # images, at most, that a thread reads before it looks whether it should stop
 
 
-class BatchRows(NamedTuple):
+@dataclass(frozen=True)
+class BatchRows:
     """Which examples make up a batch.
 
     Attributes:

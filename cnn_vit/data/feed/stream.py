@@ -15,6 +15,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def evaluation_rows(split: Split, batch_size: int, first_row: int, host_rows: in
         global_batch = examples[start : start + batch_size]
         rows = pad_rows(global_batch[first_row:][:host_rows], host_rows)
         if padded_sizes is not None:
-            rows = rows._replace(size=padded_sizes.bucket_for(global_batch))
+            rows = replace(rows, size=padded_sizes.bucket_for(global_batch))
         yield rows
 
 
