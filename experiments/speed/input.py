@@ -137,10 +137,10 @@ def measure_file_stages(settings: Settings, seconds: float) -> dict[str, dict[st
     def cut(call: int) -> np.ndarray:
         numbers = crop_numbers[call % count]
 
-        def place(height: int, width: int) -> crops.Box:
+        def choose_box(height: int, width: int) -> crops.Box:
             return crops.crop_box(height, width, numbers, min_area=min_area, max_area=max_area)
 
-        return crops.read_crop(contents[call % count], size, channels=channels, place=place)
+        return crops.read_crop(contents[call % count], size, channels=channels, place=choose_box)
 
     stages = {"read": read, "decode": decode, "fit": fit, "cut": cut}
     return {name: measure_rate(stage, 1, seconds) for name, stage in stages.items()}
