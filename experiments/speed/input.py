@@ -1,22 +1,27 @@
-"""From file to step: images a second of each stage, and the share of a step that is spent waiting for data.
+"""Does a step wait for its data? Images a second of each stage, and the share of a step spent waiting for data.
 
     python experiments/speed/input.py digits [--rounds=5] [--seconds=2] [--threads=0,2] [--json]
     python experiments/speed/input.py digits mnist cifar --mnist=mnist.npz --cifar=cifar.npz
     python experiments/speed/input.py folder --folder=photos/ --over=data.batch_size=16 --seconds=20
 
-Stages are timed one after the other on the same batches, alone, in CPU time of one core: read (the file's bytes),
-decode, fit (center and size), cut (decode and a random box instead of both), gather (a batch from memory), augment
-(compiled, all cores), copy (to the device), step (the compiled step on batches that lie on the device; augmentation is
-within). A stage that a data set does not have is left out. simplejpeg decodes where it is installed, unless `--pillow`.
+Stages are timed one after the other on the same batches, each alone, in CPU time of one core: read (the bytes of a
+file), decode, fit (center and resize), cut (decode and a random box, in place of both), gather (a batch from memory),
+augment (compiled, all cores), copy (to the device), step (the compiled step on batches that lie on the device;
+augmentation is part of it). A stage that a data set does not have is left out. simplejpeg decodes where it is
+installed, unless there is `--pillow`.
 
-Waiting is measured in rounds with the arms in turn, so that a busy machine troubles all of them. `at the door` is the
-loop's time inside `next(batches)` over all of its time; most of it passes while the device still computes, for the host
-is some steps ahead. `waiting` counts of it only the turns after which the device had nothing left to do: it may have
-waited for the batch, at most that long. `CPU there` is the time at the door in CPU time, of this thread over all.
-`lost` is how much less a step takes when its batches lie on the device (1 - fed / resident), in CPU and in wall time;
-on a CPU it holds what decoding threads take from the step as well. A turn should last many steps: the first few find
-batches that were made before. Where a file is not given, shapes of the set's size and colors, drawn before and kept in
-memory, stand for it.
+Waiting is measured in rounds, with the arms in turn, so that a busy machine troubles all of them:
+
+    at the door   time of the loop inside `next(batches)` over all of its time. Most of it passes while the device still
+                  computes, because the host is some steps ahead.
+    waiting       the same, but only of the steps before which the device had nothing left to do: it may have waited for
+                  the batch, at most that long.
+    CPU there     the time at the door in CPU time, of this thread over all threads.
+    lost          how much less a step takes when its batches lie on the device (1 - fed / resident), in CPU time and in
+                  wall time. On a CPU it includes what decoding threads take away from the step.
+
+A turn of an arm should last many steps, because the first few find batches that were made before. A data set whose file
+is not given is replaced by `shapes` of the same size and colors, which are drawn beforehand and held in memory.
 """
 
 import argparse
@@ -25,10 +30,9 @@ import itertools
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from cnn_vit import process
@@ -42,15 +46,19 @@ from cnn_vit import data  # noqa: E402
 from cnn_vit.data import sections  # noqa: E402
 from cnn_vit.data.base.parts import EncodedPart  # noqa: E402
 from cnn_vit.data.decode import crops, images, jpeg  # noqa: E402
-from cnn_vit.data.feed import prefetch, stream  # noqa: E402
+from cnn_vit.data.feed import stream  # noqa: E402
+from cnn_vit.runs.description import make_preprocessing  # noqa: E402
 from cnn_vit.settings import Settings, load  # noqa: E402
 from cnn_vit.training import devices, plan, step  # noqa: E402
-from cnn_vit.training.run import STEPS_AHEAD, Run  # noqa: E402
+from cnn_vit.training.program import Program  # noqa: E402
+from cnn_vit.training.run import STEPS_AHEAD  # noqa: E402
 
-WARM = 4  # steps before the clock starts: compilation, first batches
-RESIDENT = 4  # batches that lie on the device
-MOST = 256  # files that the stages read
+WARM_STEPS = 4  # before the clock starts: compilation and the first batches
+RESIDENT_BATCHES = 4  # that lie on the device
+MOST_FILES = 256  # that the stages read
+DEFAULT_CROP = (0.08, 1.0)  # shares of an image's area, for the stage `cut` where the recipe does not cut
 
+# The recipe of each data set, and settings over the recipe's.
 RECIPES = {
     "digits": ("configs/digits_resnet.py", ()),
     "mnist": ("configs/mnist_lenet.py", ("data.image_size=28", "data.channels=1")),
@@ -60,223 +68,301 @@ RECIPES = {
 STAND_IN = ("data.name=shapes", "data.path=none", "data.train=none", "data.validation=none", "data.classes=10")
 
 
-class Clock(NamedTuple):
-    """Seconds of wall, and of CPU in all threads of this process."""
+class Seconds(NamedTuple):
+    """Seconds of wall time, and of CPU time in all threads of this process."""
 
     wall: float
     cpu: float
 
 
-def now() -> Clock:
-    """Both clocks."""
-    return Clock(time.perf_counter(), time.process_time())
+def read_clocks() -> Seconds:
+    """Reads both clocks."""
+    return Seconds(time.perf_counter(), time.process_time())
 
 
-def since(began: Clock) -> Clock:
-    """Seconds on both."""
-    ended = now()
-    return Clock(ended.wall - began.wall, ended.cpu - began.cpu)
+def seconds_since(began: Seconds) -> Seconds:
+    """Returns the seconds that have passed on both clocks."""
+    ended = read_clocks()
+    return Seconds(ended.wall - began.wall, ended.cpu - began.cpu)
 
 
-def pace(work: Callable[[int], object], images_each: int, seconds: float) -> dict[str, float]:
-    """Images a second of something done again and again, once unclocked: by wall, and for each CPU-second."""
+def measure_rate(work: Callable[[int], object], images_per_call: int, seconds: float) -> dict[str, float]:
+    """Calls a function again and again for so many seconds of wall time, after one call that is not timed.
+
+    Args:
+        work: takes the number of the call, from 0.
+        images_per_call: how many images it works on.
+        seconds: after which the last call is made.
+
+    Returns:
+        Images a second of wall time and images a CPU-second: {"wall": ..., "cpu": ...}.
+    """
     jax.block_until_ready(work(0))
-    began, turns = now(), 0
-    while since(began).wall < seconds:
-        jax.block_until_ready(work(turns))
-        turns += 1
-    taken = since(began)
-    return {"wall": turns * images_each / taken.wall, "cpu": turns * images_each / max(taken.cpu, 1e-9)}
+    calls = 0
+    began = read_clocks()
+    while seconds_since(began).wall < seconds:
+        jax.block_until_ready(work(calls))
+        calls += 1
+    passed = seconds_since(began)
+    count = calls * images_per_call
+    return {"wall": count / passed.wall, "cpu": count / max(passed.cpu, 1e-9)}
 
 
-# Stages
+# Stages ---------------------------------------------------------------------------------------------------------------
 
 
-def of_files(settings: Settings, seconds: float) -> dict[str, dict[str, float]]:
-    """read, decode, fit and cut of training files, in one thread; nothing where the data are no files."""
-    found, _, _ = data.load_readable(sections.complete_section(settings.section("data")))
-    part = found.parts["train"]
+def measure_file_stages(settings: Settings, seconds: float) -> dict[str, dict[str, float]]:
+    """Measures read, decode, fit and cut of training files in one thread; {} where the data are not files."""
+    source_data, _, _ = data.load_readable(sections.complete_section(settings.section("data")))
+    part = source_data.parts["train"]
     if not isinstance(part, EncodedPart):
         return {}
     size, channels = sections.height_and_width(settings["data.image_size"]), settings["data.channels"]
-    low, high = settings["data.random_crop"] or (0.08, 1.0)
-    some = np.arange(min(MOST, len(part.labels))) * len(part.labels) // min(MOST, len(part.labels))
-    contents = [part.content(int(index), None) for index in some]
+    min_area, max_area = settings["data.random_crop"] or DEFAULT_CROP
+    count = min(MOST_FILES, len(part.labels))
+    indices = np.arange(count) * len(part.labels) // count  # evenly spread: a folder is sorted by class
+    contents = [part.content(int(index), None) for index in indices]
     pixels = [images.decode(content, channels=channels) for content in contents]
-    numbers = crops.crop_numbers(0, 0, len(some))
+    crop_numbers = crops.crop_numbers(0, 0, count)
 
-    def cut(turn: int) -> np.ndarray:
-        at = turn % len(some)
-        return crops.read_crop(
-            contents[at], size, channels=channels,
-            choose_box=lambda height, width: crops.crop_box(height, width, numbers[at], min_area=low, max_area=high),
-        )  # fmt: skip
+    def read(call: int) -> bytes:
+        return part.content(int(indices[call % count]), None)
 
-    return {
-        "read": pace(lambda turn: part.content(int(some[turn % len(some)]), None), 1, seconds),
-        "decode": pace(lambda turn: images.decode(contents[turn % len(some)], channels=channels), 1, seconds),
-        "fit": pace(lambda turn: images.fit_image(pixels[turn % len(some)], size, settings["data.fit"]), 1, seconds),
-        "cut": pace(cut, 1, seconds),
-    }
+    def decode(call: int) -> np.ndarray:
+        return images.decode(contents[call % count], channels=channels)
 
+    def fit(call: int) -> np.ndarray:
+        return images.fit_image(pixels[call % count], size, settings["data.fit"])
 
-def of_batches(run: Run, seconds: float) -> dict[str, dict[str, float]]:
-    """gather, augment and copy of whole batches."""
-    size, split = run.batch_size, run.dataset.splits["train"]
-    some = list(itertools.islice(host_batches(run), RESIDENT))
-    resident = [on_device(batch, run) for batch in some]
-    augment = jax.jit(lambda batch, numbers, at: step.augment_batch(run.spec, at, batch, numbers)[:2])
-    batches = host_batches(run)
-    return {
-        **({"gather": pace(lambda _: next(batches)["label"], size, seconds)} if split.in_memory else {}),
-        "augment": pace(lambda turn: augment(resident[turn % RESIDENT], run.hyperparameters, turn), size, seconds),
-        "copy": pace(lambda turn: on_device(some[turn % RESIDENT], run), size, seconds),
-    }
+    def cut(call: int) -> np.ndarray:
+        numbers = crop_numbers[call % count]
+
+        def choose_box(height: int, width: int) -> crops.Box:
+            return crops.crop_box(height, width, numbers, min_area=min_area, max_area=max_area)
+
+        return crops.read_crop(contents[call % count], size, channels=channels, choose_box=choose_box)
+
+    stages = {"read": read, "decode": decode, "fit": fit, "cut": cut}
+    return {name: measure_rate(stage, 1, seconds) for name, stage in stages.items()}
 
 
-def on_device(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
-    """A batch on the devices, of a CPU too, where the loop leaves it to the compiled call."""
-    return jax.device_put(batch, devices.batch_sharding(run.mesh))
+def measure_batch_stages(program: Program, seconds: float) -> dict[str, dict[str, float]]:
+    """Measures gather (only of a split in memory), augment and copy of whole batches."""
+    on_host = list(itertools.islice(host_batches(program), RESIDENT_BATCHES))
+    on_devices = [put_on_devices(batch, program) for batch in on_host]
+    batches = host_batches(program)
+
+    @jax.jit
+    def augment_batch(batch, hyperparameters, number):
+        images, target, _ = step.augment_batch(program.spec, number, batch, hyperparameters)
+        return images, target
+
+    def gather(call: int) -> np.ndarray:
+        return next(batches)["label"]
+
+    def augment(call: int) -> tuple[jax.Array, jax.Array]:
+        return augment_batch(on_devices[call % RESIDENT_BATCHES], program.hyperparameters, call)
+
+    def copy(call: int) -> dict[str, jax.Array]:
+        return put_on_devices(on_host[call % RESIDENT_BATCHES], program)
+
+    stages = {"gather": gather, "augment": augment, "copy": copy}
+    if not program.dataset.splits["train"].in_memory:
+        del stages["gather"]
+    return {name: measure_rate(stage, program.batch_size, seconds) for name, stage in stages.items()}
 
 
-# Arms
-
-
-def host_batches(run: Run, workers: int = 0, place: Callable[[dict], Any] = prefetch.keep_on_host) -> Iterator[Any]:
-    """The run's batches from the first one, as the loop has them."""
-    found = stream.batches(
-        run.dataset.splits["train"],
-        batch_size=run.batch_size,
-        seed=run.settings["seed"],
+def host_batches(program: Program) -> Iterator[dict[str, np.ndarray]]:
+    """The run's training batches from the first one on, without end, read by this thread and left on the host."""
+    batches = stream.batches(
+        program.dataset.splits["train"],
+        batch_size=program.batch_size,
+        seed=program.settings["seed"],
         first=0,
-        workers=workers,
-        batches_ahead=run.settings["data.prefetch"],
-        place=place,
+        batches_ahead=program.settings["data.prefetch"],
     )
-    with contextlib.closing(found):
-        yield from found
+    with contextlib.closing(batches):
+        yield from batches
 
 
-def trained(run: Run, batches: Iterator[Any], seconds: float) -> dict[str, float]:
-    """Images a second of the loop over batches, and the shares of its time inside `next` and waiting there."""
-    state, ahead = run.initial_state(), []
-    for batch in itertools.islice(batches, WARM):
-        state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
+def put_on_devices(batch: dict[str, np.ndarray], program: Program) -> dict[str, jax.Array]:
+    """Copies a batch to the devices, also to a CPU, where the loop leaves this to the compiled call."""
+    return jax.device_put(batch, devices.batch_sharding(program.mesh))
+
+
+# Arms -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of an arm measured: training over its batches for some seconds.
+
+    Attributes:
+        wall: images a second of wall time.
+        cpu: images a CPU-second, of all threads.
+        waited: share of the wall time inside `next(batches)` while the device had nothing left to do.
+        door: share of the wall time inside `next(batches)`.
+        busy: share of the CPU time of all threads that this thread spent inside `next(batches)`.
+    """
+
+    wall: float
+    cpu: float
+    waited: float
+    door: float
+    busy: float
+
+
+def train_turn(program: Program, batches: Iterator[Any], seconds: float) -> Turn:
+    """Trains from the initial values over some batches, as the loop of a run does, and measures its pace."""
+    state = program.initial_state()
+    for batch in itertools.islice(batches, WARM_STEPS):
+        state, measures = program.learn(state, batch)
     jax.block_until_ready(measures)
-    began, steps, inside, busy, waited = now(), 0, 0.0, 0.0, 0.0
-    while since(began).wall < seconds:
-        asked, used = time.perf_counter(), time.thread_time()
+    steps = 0
+    queued = []
+    wall_at_door, cpu_at_door, waited = 0.0, 0.0, 0.0
+    began = read_clocks()
+    while seconds_since(began).wall < seconds:
+        asked_wall, asked_cpu = time.perf_counter(), time.thread_time()
         batch = next(batches)
-        there, busy = time.perf_counter() - asked, busy + time.thread_time() - used
-        inside, waited = inside + there, waited + there * measures["finite"].is_ready()
-        state, measures = run.step.learn(state, run.frozen, batch, run.hyperparameters)
+        passed = time.perf_counter() - asked_wall
+        cpu_at_door += time.thread_time() - asked_cpu
+        wall_at_door += passed
+        if measures["finite"].is_ready():  # the device has finished the step before: it may have waited for the batch
+            waited += passed
+        state, measures = program.learn(state, batch)
         steps += 1
-        ahead.append(measures["finite"])
-        if len(ahead) > STEPS_AHEAD:  # the host of a run is no further ahead of the device
-            jax.block_until_ready(ahead.pop(0))
+        queued.append(measures["finite"])
+        if len(queued) > STEPS_AHEAD:  # the host of a run is no further ahead of the device
+            jax.block_until_ready(queued.pop(0))
     jax.block_until_ready(measures)
-    taken = since(began)
-    count = steps * run.batch_size
-    shares = {"waited": waited / taken.wall, "door": inside / taken.wall, "busy": busy / taken.cpu}
-    return {"wall": count / taken.wall, "cpu": count / taken.cpu, **shares}
+    total = seconds_since(began)
+    count = steps * program.batch_size
+    return Turn(
+        wall=count / total.wall,
+        cpu=count / total.cpu,
+        waited=waited / total.wall,
+        door=wall_at_door / total.wall,
+        busy=cpu_at_door / total.cpu,
+    )
 
 
-def arms(run: Run, threads: list[int], rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
-    """The loop fed by so many threads, and on batches that lie on the device; round by round, in turn."""
-    resident = [on_device(batch, run) for batch in itertools.islice(host_batches(run), RESIDENT)]
-    if run.dataset.splits["train"].in_memory:
-        threads = threads[:1]  # no thread is started for them
-    found: dict[str, list[dict[str, float]]] = {}
+def measure_arms(program: Program, thread_counts: list[int], rounds: int, seconds: float) -> dict[str, list[Turn]]:
+    """Trains fed by each number of threads, and on batches that lie on the device; round by round, in turn."""
+    on_devices = [put_on_devices(batch, program) for batch in itertools.islice(host_batches(program), RESIDENT_BATCHES)]
+    if program.dataset.splits["train"].in_memory:
+        thread_counts = thread_counts[:1]  # no thread is started for images in memory: the arms would be the same
+    arms: dict[str, list[Turn]] = {f"fed, {workers} threads": [] for workers in thread_counts}
+    arms["resident"] = []
     for _ in range(rounds):
-        for workers in threads:
-            batches = host_batches(run, workers, lambda batch: devices.place_batch(batch, run.mesh))
-            with contextlib.closing(batches):
-                found.setdefault(f"fed, {workers} threads", []).append(trained(run, batches, seconds))
-        found.setdefault("resident", []).append(trained(run, itertools.cycle(resident), seconds))
-    return found
+        for workers in thread_counts:
+            with contextlib.closing(program.batches(0, workers=workers)) as batches:
+                arms[f"fed, {workers} threads"].append(train_turn(program, batches, seconds))
+        arms["resident"].append(train_turn(program, itertools.cycle(on_devices), seconds))
+    return arms
 
 
-# All of it
-
-
-def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Everything of one data set."""
-    path = getattr(given, name, None)
-    recipe, words = RECIPES[name]
-    if path:
-        words = (*words, f"data.path={path}", *(["data.name=arrays"] if path.endswith(".npz") else []))
-    elif name != "digits":
-        words = (*words, *STAND_IN)
-    settings = load(recipe, [*words, *given.over])
-    plan.check(settings)
-    with tempfile.TemporaryDirectory() as away, Run(settings, Path(away), data.load(settings.section("data"))) as run:
-        stages = {**of_files(settings, given.seconds), **of_batches(run, given.seconds)}
-        rounds = arms(run, given.threads, given.rounds, given.seconds)
-        found = {"path": path or ("" if name == "digits" else "shapes"), "batch_size": run.batch_size}
-        found |= {"image_shape": run.dataset.image_shape, "model": settings["model.name"]}
-    stages["step"] = {key: statistics.median(one[key] for one in rounds["resident"]) for key in ("wall", "cpu")}
-    return {**found, "images_a_second": stages, "arms": rounds, "waiting": waiting(rounds)}
-
-
-def waiting(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
-    """Of each fed arm: the shares waiting, at the door and lost, round by round."""
+def compare_with_resident(arms: dict[str, list[Turn]]) -> dict[str, dict[str, list[float]]]:
+    """Returns for each fed arm the shares that the docstring of this file explains, round by round."""
+    resident_turns = arms["resident"]
     shares = {}
-    for name, fed in rounds.items():
-        if name != "resident":
-            pairs = list(zip(fed, rounds["resident"], strict=True))
-            shares[name] = {
-                "waiting": [one["waited"] for one in fed],
-                "at the door": [one["door"] for one in fed],
-                "CPU there": [one["busy"] for one in fed],
-                "lost, CPU": [1 - one["cpu"] / other["cpu"] for one, other in pairs],
-                "lost, wall": [1 - one["wall"] / other["wall"] for one, other in pairs],
-            }
+    for name, turns in arms.items():
+        if name == "resident":
+            continue
+        pairs = list(zip(turns, resident_turns, strict=True))
+        shares[name] = {
+            "waiting": [turn.waited for turn in turns],
+            "at the door": [turn.door for turn in turns],
+            "CPU there": [turn.busy for turn in turns],
+            "lost, CPU": [1 - turn.cpu / resident.cpu for turn, resident in pairs],
+            "lost, wall": [1 - turn.wall / resident.wall for turn, resident in pairs],
+        }
     return shares
 
 
-def printed(name: str, found: dict[str, Any]) -> None:
-    """The figures of one data set."""
-    shape = "x".join(map(str, found["image_shape"]))
-    print(f"{name} ({found['path'] or 'packaged'}), {shape}, batches of {found['batch_size']}, {found['model']}")
-    for stage, rate in found["images_a_second"].items():
+# All of it ------------------------------------------------------------------------------------------------------------
+
+
+def measure_data_set(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measures stages and arms of one data set, a key of RECIPES, as the command line asks for."""
+    path = getattr(args, name, None)
+    recipe, recipe_overrides = RECIPES[name]
+    overrides = list(recipe_overrides)
+    if path:
+        overrides.append(f"data.path={path}")
+        if path.endswith(".npz"):
+            overrides.append("data.name=arrays")
+    elif name != "digits":
+        overrides += STAND_IN
+        path = "shapes"
+    settings = load(recipe, [*overrides, *args.over])
+    plan.check(settings)
+    dataset = data.load(settings.section("data"))
+    program = Program(settings, dataset, make_preprocessing(settings, dataset))
+    stages = measure_file_stages(settings, args.seconds) | measure_batch_stages(program, args.seconds)
+    arms = measure_arms(program, args.threads, args.rounds, args.seconds)
+    stages["step"] = {
+        "wall": statistics.median(turn.wall for turn in arms["resident"]),
+        "cpu": statistics.median(turn.cpu for turn in arms["resident"]),
+    }
+    return {
+        "path": path or "",
+        "batch_size": program.batch_size,
+        "image_shape": dataset.image_shape,
+        "model": settings["model.name"],
+        "images_a_second": stages,
+        "arms": {arm: [asdict(turn) for turn in turns] for arm, turns in arms.items()},
+        "waiting": compare_with_resident(arms),
+    }
+
+
+def print_data_set(name: str, figures: dict[str, Any]) -> None:
+    """Prints the figures of one data set, as `measure_data_set` gives them."""
+    shape = "x".join(map(str, figures["image_shape"]))
+    path = figures["path"] or "packaged"
+    print(f"{name} ({path}), {shape}, batches of {figures['batch_size']}, {figures['model']}")
+    for stage, rate in figures["images_a_second"].items():
         print(f"  {stage:8} {rate['cpu']:12,.0f} images a CPU-second  {rate['wall']:12,.0f} a second of wall")
-    for arm, shares in found["waiting"].items():
-        texts = (
-            f"{kind} {100 * statistics.median(share):.2f} % ({100 * min(share):.2f} to {100 * max(share):.2f})"
-            for kind, share in shares.items()
-        )
+    for arm, shares in figures["waiting"].items():
+        texts = []
+        for kind, by_round in shares.items():
+            spread = f"{100 * min(by_round):.2f} to {100 * max(by_round):.2f}"
+            texts.append(f"{kind} {100 * statistics.median(by_round):.2f} % ({spread})")
         print(f"  {arm}: {'; '.join(texts)}")
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures the data sets of the command line and prints their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)} (default: all)")
     for name in ("mnist", "cifar", "folder"):
         parser.add_argument(f"--{name}", help="its file or folder (default: shapes of the same size)")
-    parser.add_argument("--rounds", type=int, default=5, help="of each arm, in turn (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each arm (default: 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each stage and each turn (default: 2)")
-    parser.add_argument("--threads", default="0,2", help="that decode, each an arm (default: 0,2)")
-    parser.add_argument("--over", action="append", default=[], metavar="KEY=VALUE", help="over the recipe's settings")
+    parser.add_argument("--threads", default="0,2", help="numbers of decoding threads, each an arm (default: 0,2)")
+    parser.add_argument("--over", action="append", default=[], metavar="KEY=VALUE", help="setting over the recipe's")
     parser.add_argument("--pillow", action="store_true", help="decode without simplejpeg")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args()
-    given.threads = [int(count) for count in given.threads.split(",")]
-    if given.rounds < 1 or set(given.sets) - set(RECIPES):
+    args = parser.parse_args()
+    args.threads = [int(count) for count in args.threads.split(",")]
+    if args.rounds < 1 or set(args.sets) - set(RECIPES):
         parser.error(f"--rounds must be at least 1, and sets are {', '.join(RECIPES)}")
-    if given.pillow:
-        jpeg.simplejpeg = None
-    decoder = f"simplejpeg {jpeg.simplejpeg.__version__}" if jpeg.simplejpeg else "Pillow"
-    facts = {"device": jax.devices()[0].device_kind, "cores": len(os.sched_getaffinity(0)), "decoder": decoder}
-    facts["load"] = [os.getloadavg()[0]]
-    sets = {}
-    for name in given.sets:
-        sets[name] = measured(name, given)
-        facts["load"].append(os.getloadavg()[0])
-        if not given.json:
-            printed(name, sets[name])
-    if given.json:
-        print(json.dumps({"sets": sets, **facts}))
+    decoder = jpeg.use_decoder("pillow" if args.pillow else "fastest")
+    load_averages = [os.getloadavg()[0]]  # before the first data set and after each: how busy the machine was
+    figures = {}
+    for name in args.sets:
+        figures[name] = measure_data_set(name, args)
+        load_averages.append(os.getloadavg()[0])
+        if not args.json:
+            print_data_set(name, figures[name])
+    facts = {
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "decoder": decoder,
+        "load": load_averages,
+    }
+    if args.json:
+        print(json.dumps({"sets": figures, **facts}))
         return
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
 

@@ -1,9 +1,10 @@
-"""From command to the first step: wall seconds of `cnn-vit train`, and where they go.
+"""How long from the command to the first step? Wall seconds of `cnn-vit train`, and where they go.
 
-    python experiments/speed/startup.py [--config=configs/digits_resnet.py] [--runs=3] [--json]
+    python experiments/speed/startup.py [--config=configs/digits_resnet.py] [--runs=3] [--profile] [--json]
 
-Each run starts a new run folder and is stopped as soon as the line of its first step is in metrics.jsonl. The first one
-compiles into a fresh cache, the others find it. `--profile` prints what the imports take (python -X importtime).
+Each start makes a new run folder and is stopped as soon as the line of its first step is in metrics.jsonl. The first
+one compiles into a fresh compilation cache, and the later ones find the compiled programs there. `--profile` also
+prints how long the imports take (python -X importtime).
 """
 
 import argparse
@@ -18,53 +19,75 @@ import tempfile
 import time
 from pathlib import Path
 
+LONGEST_IMPORTS = 12  # that `--profile` prints
 
-def first_step(config: str, workdir: Path, environment: dict[str, str]) -> float:
-    """Wall seconds from the start of the process to the first line of its metrics."""
+
+def time_first_step(config: str, workdir: Path, environment: dict[str, str]) -> float:
+    """Starts a run, stops it after its first step, and returns the wall seconds from one to the other.
+
+    Args:
+        config: the recipe.
+        workdir: a new run folder.
+        environment: the environment variables of the process.
+
+    Raises:
+        SystemExit: the run ended before its first step; the message is what it wrote on stderr.
+    """
     words = ["-m", "cnn_vit", "train", f"--config={config}", f"--workdir={workdir}", "--config.log_every=1"]
+    metrics = workdir / "metrics.jsonl"
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *words], env=environment, stderr=subprocess.PIPE, text=True)
-    metrics = workdir / "metrics.jsonl"
     while not (metrics.exists() and metrics.stat().st_size):
         if process.poll() is not None:
-            raise SystemExit(process.stderr.read() if process.stderr else "the run ended before its first step")
+            message = process.stderr.read() if process.stderr else ""
+            raise SystemExit(message or "the run ended before its first step")
         time.sleep(0.002)
-    taken = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     process.send_signal(signal.SIGTERM)
     process.communicate()
-    return taken
+    return seconds
 
 
-def imports(environment: dict[str, str]) -> list[tuple[str, float]]:
-    """The packages that take longest to import, in seconds, each with what it imports first."""
+def profile_imports(environment: dict[str, str]) -> list[tuple[str, float]]:
+    """Returns the packages that take longest to import, the longest first, and their seconds.
+
+    The seconds of a package include what it imports itself. Modules deeper than PACKAGE.MODULE are left out.
+    """
     words = [sys.executable, "-X", "importtime", "-c", "import cnn_vit.training.loop"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    rows = re.findall(r"import time: +\d+ \| +(\d+) \| ( *)([\w.]+)", done.stderr)
-    found = {name: int(total) / 1e6 for total, _, name in rows if name.count(".") <= 1}
-    return sorted(found.items(), key=lambda pair: -pair[1])[:12]
+    process = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    lines = re.findall(r"import time: +\d+ \| +(\d+) \| +([\w.]+)", process.stderr)
+    seconds_by_name = {name: int(microseconds) / 1e6 for microseconds, name in lines if name.count(".") <= 1}
+    longest_first = sorted(seconds_by_name.items(), key=lambda pair: -pair[1])
+    return longest_first[:LONGEST_IMPORTS]
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Times the first start and the later ones, and prints both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/digits_resnet.py")
+    parser.add_argument("--config", default="configs/digits_resnet.py", help="recipe to start (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="starts that find the cache (default: 3)")
     parser.add_argument("--profile", action="store_true", help="print the longest imports too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as away:
-        environment = {**os.environ, "CNN_VIT_CACHE": f"{away}/cache"}
-        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        times = [first_step(given.config, Path(away, str(run)), environment) for run in range(given.runs + 1)]
-        found = {"first": times[0], "later": times[1:], "later_median": statistics.median(times[1:])}
-        if given.profile:
-            found["imports"] = imports(environment)
-    if given.json:
-        print(json.dumps(found))
+    args = parser.parse_args()
+    imports = []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "CNN_VIT_CACHE": f"{folder}/cache"}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would win over the fresh cache
+        first, *later = [
+            time_first_step(args.config, Path(folder, str(start)), environment) for start in range(args.runs + 1)
+        ]
+        if args.profile:
+            imports = profile_imports(environment)
+    later_median = statistics.median(later)
+    if args.json:
+        answer = {"first": first, "later": later, "later_median": later_median}
+        if args.profile:
+            answer["imports"] = imports
+        print(json.dumps(answer))
         return
-    print(f"{given.config}: {times[0]:.2f} s to the first step with an empty compilation cache")
-    print(f"then {statistics.median(times[1:]):.2f} s (median of {given.runs}; least {min(times[1:]):.2f} s)")
-    for name, seconds in found.get("imports", ()):
+    print(f"{args.config}: {first:.2f} s to the first step with an empty compilation cache")
+    print(f"then {later_median:.2f} s (median of {args.runs}; least {min(later):.2f} s)")
+    for name, seconds in imports:
         print(f"  {seconds:6.2f} s  import {name}")
 
 

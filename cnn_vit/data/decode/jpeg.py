@@ -9,6 +9,8 @@ with and without simplejpeg.
 import numpy as np
 from PIL import Image
 
+from cnn_vit.errors import unknown
+
 try:
     import simplejpeg
 except ImportError:
@@ -40,3 +42,33 @@ def decode_jpeg(content: bytes, image: Image.Image, whole: tuple[int, int]) -> n
     except Exception:  # Pillow says what is wrong, if anything is
         return None
     return pixels if pixels.shape[1::-1] == image.size else None  # a reduction that Pillow rounds otherwise
+
+
+DECODERS = ("fastest", "pillow")
+INSTALLED = simplejpeg  # None where simplejpeg is not installed
+
+
+def use_decoder(name: str) -> str:
+    """Chooses what decodes plain JPEG files in this process from now on. Without a call it is the fastest decoder.
+
+    Choose before data are loaded: what is decoded already stays. `VERSION` changes too, so that the decoded images
+    that are kept on disk come from the decoder in use.
+
+    Args:
+        name: "fastest" for simplejpeg where it is installed, else Pillow; "pillow" for Pillow in any case.
+
+    Returns:
+        The decoder in use, such as "simplejpeg 1.8.2" or "Pillow".
+
+    Raises:
+        UserError: there is no such name.
+    """
+    global simplejpeg, VERSION
+    if name not in DECODERS:
+        raise unknown("JPEG decoder", name, DECODERS)
+    simplejpeg = INSTALLED if name == "fastest" else None
+    if simplejpeg is None:
+        VERSION = ""
+        return "Pillow"
+    VERSION = f"+{simplejpeg.__version__}"
+    return f"simplejpeg {simplejpeg.__version__}"
