@@ -1,4 +1,4 @@
-"""Names, keywords and settings of networks: what is taken, and one sentence for what is not."""
+"""Names, keywords and settings of networks: which are accepted, and the one sentence that refuses any other."""
 
 import inspect
 import subprocess
@@ -20,13 +20,13 @@ ALL = [
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_text_of_a_family_says_what_its_signature_says(name):
+def test_the_text_of_a_family_agrees_with_its_signature(name):
     module = sys.modules[models.variant(name).func.__module__]
-    real, read = models.keywords(name), models.keyword_table(name)
-    assert list(real) == list(read)
-    for key, (default, kind, meaning) in read.items():
-        assert default == real[key].default
-        assert eval(kind, vars(module)) == real[key].annotation
+    signature, table = models.keywords(name), models.keyword_table(name)
+    assert list(signature) == list(table)
+    for key, (default, kind, meaning) in table.items():
+        assert default == signature[key].default
+        assert eval(kind, vars(module)) == signature[key].annotation
         assert len(meaning.split()) >= 1
         assert not meaning.endswith(":")
 
@@ -35,22 +35,22 @@ def test_the_text_of_a_family_says_what_its_signature_says(name):
 def test_every_keyword_is_named_and_typed_and_every_variant_takes_colors_and_size(name):
     parameters = inspect.signature(models.variant(name).func.__init__).parameters.values()
     assert not [p for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    found = models.keywords(name)
-    assert {"channels", "image_size"} <= found.keys()
-    assert "num_classes" not in found
-    assert not [key for key, parameter in found.items() if parameter.default is parameter.empty]
+    keywords = models.keywords(name)
+    assert {"channels", "image_size"} <= keywords.keys()
+    assert "num_classes" not in keywords
+    assert not [key for key, parameter in keywords.items() if parameter.default is parameter.empty]
 
 
 def test_every_family_has_a_test_variant():
-    found = models.names()
-    assert found.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "resnet", "vit"}
-    assert all("test" in variants for variants in found.values())
-    assert {"B16", "So400m14", "H14"} <= set(found["vit"])
+    names = models.names()
+    assert names.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "resnet", "vit"}
+    assert all("test" in variants for variants in names.values())
+    assert {"B16", "So400m14", "H14"} <= set(names["vit"])
 
 
 def test_names_and_meanings_are_read_without_jax():
     program = (
-        "import sys; from cnn_vit import models; models.names(); models.described('vit/B16-gap'); "
+        "import sys; from cnn_vit import models; models.names(); models.keyword_table('vit/B16-gap'); "
         "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -64,12 +64,10 @@ def test_a_patch_side_stands_behind_the_size():
 
 
 def test_suffixes_chain():
-    found = models.keywords("vit/B16-tok-pre_logits")
-    assert (found["pool"].default, found["token_position"].default, found["pre_logits"].default) == (
-        "token",
-        False,
-        True,
-    )
+    keywords = models.keywords("vit/B16-tok-pre_logits")
+    assert keywords["pool"].default == "token"
+    assert keywords["token_position"].default is False
+    assert keywords["pre_logits"].default is True
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,7 @@ def test_suffixes_chain():
         ("resnet/18-32x4d", "belong to bottlenecks"),
     ],
 )
-def test_an_unknown_name_is_one_sentence(name, sentence):
+def test_an_unknown_name_is_refused_in_one_sentence(name, sentence):
     with pytest.raises(UserError, match=sentence):
         models.build(name, 10)
 
@@ -114,8 +112,8 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("mlp/small", {"hidden": (4, 0)}, "model.hidden=.* must be at least 1"),
         ("resnet/50", {"blocks": ()}, r"model.blocks=\(\) names no stage"),
         ("resnet/50", {"filters": 4, "group_width": 4}, "no channel is left"),
-        ("vit/Ti16", {"heads": 5}, "model.width=192 is no multiple of model.heads=5"),
-        ("vit/Ti16", {"width": 6, "positions": "sincos"}, "model.width=6 is no multiple of 4"),
+        ("vit/Ti16", {"heads": 5}, "model.width=192 is not a multiple of model.heads=5"),
+        ("vit/Ti16", {"width": 6, "positions": "sincos"}, "model.width=6 is not a multiple of 4"),
         ("vit/Ti16", {"stochastic_depth": -0.1}, "model.stochastic_depth=-0.1 must be at least 0"),
         (
             "vit/Ti16",
@@ -131,7 +129,7 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("cnn/lecture", {"padding": 0, "image_size": 17}, "17x17 pixels leave nothing .*data.image_size at least 18"),
     ],
 )
-def test_a_wrong_keyword_is_one_sentence(name, changes, sentence):
+def test_a_wrong_keyword_is_refused_in_one_sentence(name, changes, sentence):
     with pytest.raises(UserError, match=sentence):
         models.build(name, 10, **changes)
 
@@ -154,7 +152,7 @@ DATA = {"num_classes": 10, "channels": 3, "image_size": 32}
         ({"filters": "16"}, "model.filters='16' is not a whole number"),
     ],
 )
-def test_the_check_refuses_what_is_no_setting_of_the_model(settings, sentence):
+def test_the_check_refuses_what_is_not_a_setting_of_the_model(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         models.check("cifar_resnet/20", settings, **DATA)
 
