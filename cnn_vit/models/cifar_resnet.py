@@ -51,6 +51,7 @@ class ResNet(nnx.Module):
     ):
         require_at_least(1, blocks=blocks, filters=filters)
         height_and_width(image_size)  # only checked: no parameter depends on it
+        # No convolution here has a bias: the batch norm behind it subtracts the mean, and adds a bias of its own.
         self.stem = Conv(channels, filters, 3, padding=1, bias=False)
         self.stem_norm = BatchNorm(filters)
         widths = [filters, filters, 2 * filters, 4 * filters]  # of the stem and the three stages
@@ -109,12 +110,13 @@ class Block(nnx.Module):
             shortcut = self.pad_channels(x, filters=y.shape[-1])
         else:
             shortcut = self.projection(x, train=train)
-        return jax.nn.relu(y + shortcut)
+        return jax.nn.relu(y + shortcut)  # rectified behind the addition, as in the paper
 
     def pad_channels(self, x: jax.Array, *, filters: int) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         """Brings the input to the output's shape: one pixel per stride, zeros for the channels that it lacks."""
-        missing = filters - x.shape[-1]
+        missing = filters - x.shape[-1]  # 0 where the number of filters stays
         x = x[:, :: self.stride, :: self.stride]
+        # Half of the zeros stand before the channels and half behind: the paper leaves their place open.
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
 
 

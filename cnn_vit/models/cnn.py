@@ -81,6 +81,7 @@ class CNN(nnx.Module):
         stages = []
         in_channels = channels
         for i, out_channels in enumerate(filters):
+            # Pooling stands between stages; behind the last one only where it is asked for.
             is_last = i == len(filters) - 1
             is_pooled = pooling != "none" and (pool_last or not is_last)
             pool = pool_size if is_pooled else 1
@@ -117,6 +118,7 @@ class CNN(nnx.Module):
         x = images
         for stage in self.stages:
             x = stage(x, pooling=self.pooling, train=train, mask=mask)
+            # The next stage's pixels are fewer, and so are those of each image.
             if mask is not None:
                 mask = stage.output_mask(mask)
         if mask is not None:
@@ -139,7 +141,7 @@ class CNN(nnx.Module):
 
     @property
     def least_side(self) -> int:
-        """The smallest side in pixels, of an image in a mask, of which the stages leave something."""
+        """The smallest side in pixels, of an image with a mask, of which the stages leave something."""
         return next(side for side in range(1, max(self.image_size) + 1) if self.output_side(side) >= 1)
 
     def output_side(self, side: int) -> int:
@@ -180,6 +182,7 @@ class Stage(nnx.Module):
         self.padding = padding
         self.pool = pool
         layers = []
+        # Batch norm subtracts the mean, so a bias before it would be lost.
         for step in self.strides:
             layers.append(Conv(in_channels, filters, kernel_size, stride=step, padding=padding, bias=not batch_norm))
             in_channels = filters
@@ -191,6 +194,7 @@ class Stage(nnx.Module):
     ) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         for i, convolution in enumerate(self.convolutions):
             if mask is not None:
+                # What norms and earlier filters left around an image must be the zeros of its padding again.
                 x = apply_mask(x, mask)
                 mask = self.convolve_mask(i, mask)
             x = convolution(x)

@@ -60,6 +60,7 @@ class LeNet(nnx.Module):
         self.image_size = height_and_width(image_size)
         pad_down, pad_across = (pad_to_field(side, field) for side in self.image_size)
         map_height, map_width = feature_map_size(self.image_size, partial(output_side, field=field))
+        # He's values make up for the half that a rectifier sets to zero; tanh keeps both halves.
         initializer = "lecun_normal" if activation == "tanh" else "he_normal"
         self.conv1 = Conv(channels, filters[0], 5, padding=(pad_down, pad_across), initializer=initializer)
         self.conv2 = Conv(filters[0], filters[1], 5, padding=0, initializer=initializer)
@@ -79,8 +80,9 @@ class LeNet(nnx.Module):
         """Returns what the head sees: the last hidden layer (F6), in the dtype of the images."""
         refuse_size(images, self.image_size)
         activate = ACTIVATIONS[self.activation]
-        x = self.pool(activate(self.conv1(images)))
-        x = self.pool(activate(self.conv2(x)))
+        # The paper's names, and the pixels a side of its 32: a filter of 5 takes 4 pixels, a pooling half.
+        x = self.pool(activate(self.conv1(images)))  # C1: 28, S2: 14
+        x = self.pool(activate(self.conv2(x)))  # C3: 10, S4: 5
         x = x.reshape(len(x), -1)
         return self.hidden(x, train=train, rngs=rngs)
 

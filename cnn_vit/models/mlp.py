@@ -69,6 +69,7 @@ class MLP(nnx.Module):
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
         """Returns what the head sees: the last hidden layer, in the dtype of the images."""
         refuse_size(images, self.image_size)
+        # Rows of pixels end to end: from here on nothing tells which pixels were neighbors.
         x = images.reshape(len(images), -1)  # (B, H*W*C)
         return self.hidden(x, train=train, rngs=rngs)
 

@@ -77,6 +77,7 @@ class ResNet(nnx.Module):
         else:
             expansion = 1
             block = partial(Basic, zero_last=zero_last)
+        # No convolution here has a bias: the batch norm behind it subtracts the mean, and adds a bias of its own.
         self.stem = Conv(channels, filters, 7, stride=2, padding=3, bias=False)
         self.stem_norm = BatchNorm(filters)
         stages = []
@@ -153,7 +154,8 @@ class Bottleneck(nnx.Module):
         group_width: int,
         version: str,
     ):
-        inner = out_channels // 4 * group_width // 64 * groups  # 64 is the first stage's filters in the papers
+        # The width of all groups together; a stage of 64 filters, the first in the papers, has groups of `group_width`.
+        inner = out_channels // 4 * group_width // 64 * groups
         stride1, stride2 = (stride, 1) if version == "v1" else (1, stride)
         self.conv1 = Conv(in_channels, inner, 1, stride=stride1, padding=0, bias=False)
         self.norm1 = BatchNorm(inner)

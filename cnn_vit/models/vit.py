@@ -62,7 +62,7 @@ class ViT(nnx.Module):
         dropout: share of the values that is dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
-            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); an image in a mask is never refused.
+            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); with a mask no size is refused for it.
         fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
         channels: colors of an image.
         image_size: side in pixels, or (height, width), each a multiple of the patch side (see leftover); fixed.
@@ -107,8 +107,10 @@ class ViT(nnx.Module):
         self.dropout = Dropout(dropout)
         make_attention = partial(Attention, width, heads, fused=fused)
         make_block = partial(Block, width, hidden, make_attention, post=norm == "post", gelu=gelu, dropout=dropout)
+        # 0 in the first block, rising linearly to `stochastic_depth` in the last; a network of one block never skips.
         skip_rates = [stochastic_depth * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nnx.List([make_block(stochastic_depth=rate) for rate in skip_rates])
+        # Pre-norm blocks add to x without normalizing the sum, so it is normalized once at the end.
         self.norm = LayerNorm(width, epsilon=EPSILON) if norm == "pre" else None
         self.map_head = MAPHead(width, hidden, make_attention, gelu=gelu) if pool == "attention" else None
         self.pre_logits = Dense(width, width) if pre_logits else None
@@ -129,7 +131,7 @@ class ViT(nnx.Module):
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
         """Returns what the head sees: one token, or all of them pooled, in the dtype of the images."""
-        grid, token_mask = None, None
+        grid, token_mask = None, None  # only images of several sizes need them
         if mask is None:
             refuse_size(images, self.image_size)
             images = images[:, : self.covered_size[0], : self.covered_size[1]]  # (B, Y, X, C)
@@ -159,6 +161,7 @@ class ViT(nnx.Module):
         """
         if self.cls_token is None:
             return self.add_patch_positions(patches, grid)
+        # All images of the batch begin with the same learned token.
         cls_token = self.cls_token[...].astype(patches.dtype)  # (1, D)
         cls_token = jnp.broadcast_to(cls_token, (len(patches), 1, patches.shape[-1]))  # (B, 1, D)
         if self.pos_embed is not None and self.token_has_row:
@@ -184,12 +187,12 @@ class ViT(nnx.Module):
         if self.map_head is not None:
             return self.map_head(x, mask=mask)
         if self.cls_token is not None:
-            return x[:, 0]
+            return x[:, 0]  # the class token, which has read from all others in every block
         if mask is None:
             return x.mean(1)
         return masked_mean(x, mask)
 
-    # What only images in a mask need
+    # What only images with a mask need
 
     def fit_to_whole_patches(self, images: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
         """Crops images to whole patches where leftover pixels are dropped, else pads them with zeros to whole patches.
@@ -203,6 +206,7 @@ class ViT(nnx.Module):
             refuse_size(images, self.image_size)
         if self.drop_leftover:
             return images[:, : height // side * side, : width // side * side]
+        # -height % side is what is missing to the next multiple of the patch side.
         return jnp.pad(images, ((0, 0), (0, -height % side), (0, -width % side), (0, 0)))
 
     def count_rows_and_columns(self, images: jax.Array) -> tuple[int, int]:  # (B, Y, X, C)
@@ -225,13 +229,14 @@ class ViT(nnx.Module):
         """Returns the rows of the learned table for a grid in its top left part, (N,) or (T,); None for all rows."""
         if grid is None:
             return None
+        # Patches are numbered row by row, so a step down passes a whole row of the table's grid, not of this one.
         table_columns = self.grid[1]
         rows = np.add.outer(np.arange(grid[0]) * table_columns, np.arange(grid[1])).ravel()
         return np.append(0, rows + 1) if self.token_has_row else rows
 
     @property
     def least_side(self) -> int:
-        """The smallest side in pixels, of an image in a mask, that has a patch."""
+        """The smallest side in pixels, of an image with a mask, that has a patch."""
         return self.patches.patch if self.drop_leftover else 1
 
 
@@ -272,8 +277,10 @@ class Block(nnx.Module):
     ) -> jax.Array:  # (B, T, D) -> (B, T, D)
         """Runs both parts; `mask` (B, T) is True on the tokens that are read."""
         if self.post:
+            # The sum itself is normalized: gradients pass a norm between any two blocks.
             x = self.norm1(x + self.mix_tokens(x, mask=mask, train=train, rngs=rngs))
             return self.norm2(x + self.transform_tokens(x, train=train, rngs=rngs))
+        # The sum is never normalized: gradients pass from the last block to the first unchanged.
         x = x + self.mix_tokens(self.norm1(x), mask=mask, train=train, rngs=rngs)
         return x + self.transform_tokens(self.norm2(x), train=train, rngs=rngs)
 
@@ -297,6 +304,7 @@ class MLP(nnx.Module):
     """Two dense layers on each token alone, GELU between them."""
 
     def __init__(self, width: int, hidden: int, *, gelu: str, dropout: float):
+        # Google's code starts the biases not at 0 but near it.
         dense = partial(Dense, initializer="xavier_uniform", bias_initializer="normal(1e-6)")
         self.dense1 = dense(width, hidden)
         self.dense2 = dense(hidden, width)
@@ -319,6 +327,7 @@ class MAPHead(nnx.Module):
         self.mlp = MLP(width, hidden, gelu=gelu, dropout=0.0)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
+        """Lets one learned query, the same for all images, read the tokens that the mask (B, T) keeps."""
         query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), 1, x.shape[-1]))  # (B, 1, D)
         y = self.attention(query, x, mask=mask)  # (B, 1, D)
         y = y + self.mlp(self.norm(y), train=False, rngs=None)

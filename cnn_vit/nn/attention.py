@@ -63,6 +63,7 @@ def plain_attention(
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
     """Computes attention step by step, with all N times M weights of a head in memory; the arguments are `attend`'s."""
     scores = jnp.einsum("bnae,bmae->banm", q, k, preferred_element_type=jnp.float32)  # (B, A, N, M)
+    # Sums of E products grow with sqrt(E); undivided, the softmax of a wide head would see little but its best token.
     scores = scores / math.sqrt(q.shape[-1])
     if mask is not None:
         # The lowest finite number, not -inf: the softmax of a row without any True would be NaN.

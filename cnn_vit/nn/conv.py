@@ -85,7 +85,7 @@ class Conv(nnx.Module):
             padding=self.padding,
             rhs_dilation=self.dilation,
             feature_group_count=self.groups,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),  # of images, kernel and output: channels last
         )
         if self.bias is None:
             return y

@@ -36,7 +36,7 @@ def max_pool(
         UserError: if a window is larger than the padded image, or could see nothing but padding.
     """
     plan = plan_windows(x.shape[1:3], size, stride, padding)
-    lowest = np.array(-np.inf, x.dtype)
+    lowest = np.array(-np.inf, x.dtype)  # fills the padding: anything in the image is larger
     return jax.lax.reduce_window(x, lowest, jax.lax.max, plan.window, plan.strides, plan.padding)
 
 

@@ -47,7 +47,7 @@ def sincos_positions(
     The features are four quarters: sine and cosine of the column, then sine and cosine of the row, each times
     temperature ** -(i / (features / 4 - 1)) for i from 0 to features / 4 - 1, so that the slowest wave is
     1 / temperature (a single one is 1). This is the layout of big_vision's `posemb_sincos_2d` (Simple ViT,
-    arXiv:2205.01580), which follows MoCo v3 (arXiv:2104.02057) but for two things: MoCo v3 divides i by features / 4,
+    arXiv:2205.01580). It follows MoCo v3 (arXiv:2104.02057) except for two things: MoCo v3 divides i by features / 4,
     and its tokens run down the columns.
 
     Raises:
@@ -58,6 +58,7 @@ def sincos_positions(
             f"{features} features are not a multiple of 4; sin-cos positions are sines and cosines of two axes"
         )
     quarter = features // 4
+    # A single wave would divide 0 by 0; its exponent is 0.
     frequencies = temperature ** -(np.arange(quarter) / max(quarter - 1, 1))
     rows, columns = np.divmod(np.arange(height * width), width)
     row_angles = np.outer(rows, frequencies)

@@ -62,12 +62,13 @@ def declare(kind: type[nnx.Variable], shape: tuple[int, ...], initializer: str) 
     Raises:
         UserError: if there is no such distribution, or if it takes other numbers.
     """
-    parse_initializer(initializer)
+    parse_initializer(initializer)  # only checked here: nothing is drawn before `initial_values`
     return kind(DeclaredValue(shape, jnp.float32), initializer=initializer)
 
 
 def functional(model: nnx.Module) -> Network:
     """Splits a network into plain dicts and a pure function over them."""
+    # `graph` is the network's structure without values; `nnx.merge` puts values back into it.
     graph, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     initializers = {}
     for state in states:
