@@ -1,4 +1,4 @@
-"""Every recipe loads, passes both checks, and reads like a lab note."""
+"""Every recipe loads, passes the checks of data and model, and reads like a lab note."""
 
 from pathlib import Path
 
@@ -12,14 +12,25 @@ from cnn_vit.settings import describe_recipe, load
 from cnn_vit.training import devices, plan, step
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-MODES = [
-    f"configs/{path.name}" + (f":{','.join(words)}" if words else "")
-    for path in RECIPES
-    for own in [[word for word in describe_recipe(path)[1] if word != "smoke"]]
-    for words in [[], *([word] for word in own), [*own[:1], "smoke"]]
-]
 PUBLISHED = {"mnist_lenet", "cifar_resnet", "cifar_vit"}
 NEEDS_PATH = {"folder_resnet", "folder_vit"}
+
+
+def list_modes(path):
+    """Names of a recipe: without a word, with each of its words, and as a smoke test with the first of them."""
+    _, meanings = describe_recipe(path)
+    words = [word for word in meanings if word != "smoke"]
+    name = f"configs/{path.name}"
+    smoke = ",".join([*words[:1], "smoke"])
+    return [name, *(f"{name}:{word}" for word in words), f"{name}:{smoke}"]
+
+
+MODES = [mode for path in RECIPES for mode in list_modes(path)]
+
+
+def lacks_path(settings):
+    """Whether a recipe still needs the path of a folder; its smoke test draws its own images."""
+    return settings.recipe in NEEDS_PATH and "smoke" not in settings.words
 
 
 def test_the_recipes_are_these():
@@ -29,62 +40,68 @@ def test_the_recipes_are_these():
 
 @pytest.mark.parametrize("recipe", MODES)
 def test_it_loads_and_passes_both_checks(recipe):
-    final = load(recipe)
-    section = final.section("data")
-    if section["path"] is None and final.recipe in NEEDS_PATH and "smoke" not in final.words:
+    settings = load(recipe)
+    section = settings.section("data")
+    if lacks_path(settings):
         with pytest.raises(UserError, match=r"--config\.data\.path="):
             data.check(section)
+        image_size, channels, classes = (section["image_size"],) * 2, section["channels"], section["classes"] or 5
     else:
         data.check(section)
-    about = data.about(section) if "smoke" in final.words or final.recipe not in NEEDS_PATH else None
-    height, width, channels = about.image_shape if about else (section["image_size"],) * 2 + (section["channels"],)
-    keywords = {key: value for key, value in final.section("model").items() if key != "name"}
-    classes = (about and about.num_classes) or section["classes"] or 5
-    models.check(final["model.name"], keywords, num_classes=classes, channels=channels, image_size=(height, width))
+        source_info = data.about(section)
+        *image_size, channels = source_info.image_shape
+        classes = source_info.num_classes or section["classes"] or 5
+    keywords = {key: value for key, value in settings.section("model").items() if key != "name"}
+    name = settings["model.name"]
+    models.check(name, keywords, num_classes=classes, channels=channels, image_size=tuple(image_size))
 
 
 @pytest.mark.parametrize("recipe", MODES)
 def test_its_step_of_learning_is_traced_without_computing(recipe):
     """The whole of `learn`: augmentation, network, loss, gradient and update, for shapes alone."""
-    final = load(recipe)
-    section = final.section("data")
-    needs_path = final.recipe in NEEDS_PATH and "smoke" not in final.words
-    about = data.about(section | {"path": "somewhere"} if needs_path else section)
-    side, classes = section["image_size"], about.num_classes or section["classes"] or 5
-    shape = about.image_shape or (side, side, section["channels"])
-    plan.check_model(final, classes=classes, image_shape=shape)
-    form = plan.network_spec(final, classes=classes, image_shape=shape)
-    built = step.build_step(plan.step_spec(final, form, examples=20_000), devices.mesh())
-    state = jax.eval_shape(built.start, built.network.params, built.network.stats)
-    size = section["batch_size"]
+    settings = load(recipe)
+    section = settings.section("data")
+    source_info = data.about(section | {"path": "somewhere"} if lacks_path(settings) else section)
+    side, classes = section["image_size"], source_info.num_classes or section["classes"] or 5
+    image_shape = source_info.image_shape or (side, side, section["channels"])
+    plan.check_model(settings, classes=classes, image_shape=image_shape)
+    network_spec = plan.network_spec(settings, classes=classes, image_shape=image_shape)
+    built = step.build_step(plan.step_spec(settings, network_spec, examples=20_000), devices.mesh())
+    state = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
+    batch_size = section["batch_size"]
     batch = {
-        "image": jax.ShapeDtypeStruct((size, *shape), np.uint8),
-        "label": jax.ShapeDtypeStruct((size,), np.int32),
-        "weight": jax.ShapeDtypeStruct((size,), np.float32),
-        "index": jax.ShapeDtypeStruct((size,), np.int32),
+        "image": jax.ShapeDtypeStruct((batch_size, *image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
+        "weight": jax.ShapeDtypeStruct((batch_size,), np.float32),
+        "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
     }
-    seen = {"mean": [0.5] * shape[-1], "std": [0.25] * shape[-1]}
-    numbers = plan.hyperparameters(final, seen, labels=np.arange(classes), classes=classes)
-    after, measures = jax.eval_shape(built.learn, state, {"params": {}, "stats": {}}, batch, numbers)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), state
-    )
+    channels = image_shape[-1]
+    mean_and_std = {"mean": [0.5] * channels, "std": [0.25] * channels}
+    hyperparameters = plan.hyperparameters(settings, mean_and_std, labels=np.arange(classes), classes=classes)
+    frozen = {"params": {}, "stats": {}}
+    new_state, measures = jax.eval_shape(built.learn, state, frozen, batch, hyperparameters)
+    assert shapes_and_dtypes(new_state) == shapes_and_dtypes(state)
     assert measures["loss"].dtype == np.float32
 
 
+def shapes_and_dtypes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
 @pytest.mark.parametrize("recipe", sorted(PUBLISHED))
-def test_a_published_set_is_known_without_a_file_and_may_come_from_ones_own(recipe, tmp_path):
-    published, own = load(f"configs/{recipe}.py"), tmp_path / "own.npz"
-    pixels, labels = np.zeros((40, *data.about(published.section("data")).image_shape), np.uint8), np.arange(40) % 10
-    np.savez(own, train_x=pixels, train_y=labels, test_x=pixels, test_y=labels)
+def test_a_published_set_is_known_without_a_file_and_may_come_from_a_users_own(recipe, tmp_path):
+    published = data.about(load(f"configs/{recipe}.py").section("data"))
+    path = tmp_path / "own.npz"
+    pixels, labels = np.zeros((40, *published.image_shape), np.uint8), np.arange(40) % 10
+    np.savez(path, train_x=pixels, train_y=labels, test_x=pixels, test_y=labels)
     with pytest.raises(UserError, match=r"takes no path.*data\.name=arrays"):
-        data.check(load(f"configs/{recipe}.py", [f"data.path={own}"]).section("data"))
+        data.check(load(f"configs/{recipe}.py", [f"data.path={path}"]).section("data"))
     slices = ["data.train=train[:20]", "data.validation=train[20:]"]
-    final = load(f"configs/{recipe}.py", ["data.name=arrays", f"data.path={own}", *slices])
-    plan.check(final)
-    dataset = data.load(final.section("data"))
+    settings = load(f"configs/{recipe}.py", ["data.name=arrays", f"data.path={path}", *slices])
+    plan.check(settings)
+    dataset = data.load(settings.section("data"))
     assert (len(dataset.classes), dataset.image_shape) == (10, pixels.shape[1:])
-    assert (dataset.image_shape, 10) == data.about(published.section("data"))[2:0:-1]
+    assert (dataset.image_shape, 10) == (published.image_shape, published.num_classes)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -103,14 +120,26 @@ def test_it_is_a_lab_note(path):
 )
 def test_cifar_resnet_is_the_papers_recipe(depth, boundaries, warmup):
     """He et al. 2015, section 4.2: SGD 0.9, 0.1 divided by ten at 32k and 48k of 64k steps of 128, decay 1e-4."""
-    final = load(f"configs/cifar_resnet.py:{depth}")
-    assert (final["optimizer.name"], final["optimizer.momentum"], final["optimizer.learning_rate"]) == ("sgd", 0.9, 0.1)
-    assert (final["schedule.name"], final["schedule.boundaries"], final["schedule.factor"]) == ("step", boundaries, 0.1)
-    assert (final["duration"], final["data.batch_size"], final["optimizer.weight_decay"]) == ("64000 steps", 128, 1e-4)
-    assert (final["data.train"], final["data.augment"]) == ("train[:45000]", ("pad_crop(4)", "flip"))
-    assert final["schedule.warmup"] == warmup
+    settings = load(f"configs/cifar_resnet.py:{depth}")
+    expected = {
+        "optimizer.name": "sgd",
+        "optimizer.momentum": 0.9,
+        "optimizer.learning_rate": 0.1,
+        "optimizer.weight_decay": 1e-4,
+        "schedule.name": "step",
+        "schedule.boundaries": boundaries,
+        "schedule.factor": 0.1,
+        "schedule.warmup": warmup,
+        "duration": "64000 steps",
+        "data.batch_size": 128,
+        "data.train": "train[:45000]",
+        "data.augment": ("pad_crop(4)", "flip"),
+    }
+    assert {key: settings[key] for key in expected} == expected
 
 
 def test_two_depths_are_refused():
-    with pytest.raises(UserError, match=r"configs/cifar_resnet.py:\d+: ValueError: one depth, not 20,56"):
+    with pytest.raises(
+        UserError, match=r"configs/cifar_resnet.py:\d+: ValueError: the word must be one depth, not 20,56"
+    ):
         load("configs/cifar_resnet.py:20,56")

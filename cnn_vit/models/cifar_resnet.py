@@ -1,4 +1,4 @@
-"""ResNet for small images: a stem, three stages of residual blocks, an average, a head.
+"""ResNet for small images: a stem, three stages of residual blocks, global average pooling, a head.
 
 A block learns what to add to its input. Where a stage halves the image it doubles the filters, so the work per layer
 stays level.
@@ -6,11 +6,11 @@ stays level.
 Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 4.2.
 Departs from it: nothing; the shortcut is its option A (subsample, pad the filters with zeros), `-b` its option B (a 1x1
 convolution and batch norm where the shape changes). The paper leaves open the momentum of batch norm (here 0.9) and the
-head's first values (here LeCun's normal). "8", one block a stage, is ours, for images of 8 pixels and the like.
+head's initial values (here LeCun's normal). "8", one block a stage, is our own, for images of 8 pixels and the like.
 
 Axes:
-    B batch    H, W image sides in pixels    C colors    S filters of the stem
-    I, O channels into and out of a block    D features    K classes
+    B batch    H, W image height and width in pixels    C colors    S filters of the stem
+    I, O channels into and out of a block    Y, X height and width behind it    D features    K classes
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ class ResNet(nnx.Module):
         filters: filters of the stem and of the first stage.
         shortcut: what takes the input past a block that changes its shape; pad is option A, projection option B.
         channels: colors of an image.
-        image_size: side in pixels, or (height, width); any, the average does not mind.
+        image_size: side in pixels, or (height, width); any will do, since the last stage is averaged.
     """
 
     def __init__(
@@ -50,24 +50,25 @@ class ResNet(nnx.Module):
         image_size: int | tuple[int, int] = 32,
     ):
         require_at_least(1, blocks=blocks, filters=filters)
-        height_and_width(image_size)
-        widths = [filters, filters, 2 * filters, 4 * filters]
+        height_and_width(image_size)  # only checked: no parameter depends on it
+        # No convolution here has a bias: the batch norm behind it subtracts the mean, and adds a bias of its own.
         self.stem = Conv(channels, filters, 3, padding=1, bias=False)
         self.stem_norm = BatchNorm(filters)
+        widths = [filters, filters, 2 * filters, 4 * filters]  # of the stem and the three stages
         self.stages = nnx.List([Stage(narrow, wide, blocks, shortcut=shortcut) for narrow, wide in pairwise(widths)])
         self.head = Dense(4 * filters, num_classes)
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class."""
+        """Maps images, scaled by their data set's mean and standard deviation, to a float32 score for each class."""
         x = self.features(images, train=train, rngs=rngs)  # (B, D)
         return self.head(x).astype(jnp.float32)
 
     def features(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
-        """What the head sees: the average over the last stage's pixels, in the dtype of the images."""
+        """Returns what the head sees: the average over the last stage's pixels, in the dtype of the images."""
         x = self.stem(images)  # (B, H, W, S)
         x = jax.nn.relu(self.stem_norm(x, train=train))
         for stage in self.stages:
@@ -76,10 +77,11 @@ class ResNet(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Blocks of one width; the first halves the image where the width changes."""
+    """Blocks with the same number of filters; the first halves the image where that number changes."""
 
     def __init__(self, in_channels: int, filters: int, blocks: int, *, shortcut: str):
-        first = Block(in_channels, filters, stride=1 if in_channels == filters else 2, shortcut=shortcut)
+        first_stride = 1 if in_channels == filters else 2
+        first = Block(in_channels, filters, stride=first_stride, shortcut=shortcut)
         rest = [Block(filters, filters, stride=1, shortcut=shortcut) for _ in range(blocks - 1)]
         self.blocks = nnx.List([first, *rest])
 
@@ -90,7 +92,7 @@ class Stage(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions, added to what they were given."""
+    """Two 3x3 convolutions, whose output is added to their input."""
 
     def __init__(self, in_channels: int, filters: int, *, stride: int, shortcut: str):
         self.conv1 = Conv(in_channels, filters, 3, stride=stride, padding=1, bias=False)
@@ -98,24 +100,28 @@ class Block(nnx.Module):
         self.conv2 = Conv(filters, filters, 3, padding=1, bias=False)
         self.norm2 = BatchNorm(filters)
         self.stride = stride
-        projected = shortcut == "projection" and in_channels != filters
-        self.projection = Projection(in_channels, filters, stride=stride) if projected else None
+        needs_projection = shortcut == "projection" and in_channels != filters
+        self.projection = Projection(in_channels, filters, stride=stride) if needs_projection else None
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         y = jax.nn.relu(self.norm1(self.conv1(x), train=train))
         y = self.norm2(self.conv2(y), train=train)
-        past = self.padded(x, filters=y.shape[-1]) if self.projection is None else self.projection(x, train=train)
-        return jax.nn.relu(y + past)
+        if self.projection is None:
+            shortcut = self.pad_channels(x, filters=y.shape[-1])
+        else:
+            shortcut = self.projection(x, train=train)
+        return jax.nn.relu(y + shortcut)  # rectified behind the addition, as in the paper
 
-    def padded(self, x: jax.Array, *, filters: int) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
-        """The input at the output's shape: a pixel per stride, zeros for the channels it lacks."""
-        missing = filters - x.shape[-1]
+    def pad_channels(self, x: jax.Array, *, filters: int) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+        """Brings the input to the output's shape: one pixel per stride, zeros for the channels that it lacks."""
+        missing = filters - x.shape[-1]  # 0 where the number of filters stays
         x = x[:, :: self.stride, :: self.stride]
+        # Half of the zeros stand before the channels and half behind: the paper leaves their place open.
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
 
 
 class Projection(nnx.Module):
-    """Option B: a 1x1 convolution with the stride, and batch norm."""
+    """The shortcut of option B: a 1x1 convolution with the block's stride, and batch norm."""
 
     def __init__(self, in_channels: int, filters: int, *, stride: int):
         self.conv = Conv(in_channels, filters, 1, stride=stride, padding=0, bias=False)

@@ -5,12 +5,13 @@ Every dimension is a keyword, so that each claim about filters, strides, padding
 Source: the common pattern since LeCun et al. 1998; batch norm of arXiv:1502.03167, the average of arXiv:1312.4400.
 An output side is floor((side + 2 * padding - kernel_size) / stride) + 1 behind a convolution and
 floor((side - pool_size) / pool_size) + 1 behind a pooling: windows do not overlap, and the odd pixels at the right and
-bottom, which fill no window, are left out. First values are He's normal; the head's are LeCun's.
-With a mask each image gets the scores that it would get alone: it cuts before each convolution, and the average.
+bottom, which fill no window, are left out. Initial values are He's normal; the head's are LeCun's.
+With a mask, images of several sizes share a batch, and each gets the scores that it would get alone: what lies outside
+an image is set to 0 before each convolution, and left out of the average.
 
 Axes:
-    B batch    H, W image sides in pixels    C colors    I, O channels into and out of a stage
-    D features    K classes
+    B batch    H, W image height and width in pixels    C colors    I, O channels into and out of a stage
+    Y, X height and width behind it    D features    K classes
 """
 
 from functools import partial
@@ -39,7 +40,8 @@ class CNN(nnx.Module):
         filters: filters of each stage, first to last.
         convolutions: convolutions of a stage; one number for all stages, or one each.
         kernel_size: side of a filter in pixels; for all stages, or one each.
-        stride: pixels between two places of a stage's first convolution (its others have 1); for all, or one each.
+        stride: pixels from one position of a stage's first convolution to the next (its others have 1); for all stages,
+            or one each.
         padding: zeros on each side of a convolution's input in pixels; for all stages, or one each.
         pooling: what stands between two stages.
         pool_size: side of a pooling window in pixels, and its stride.
@@ -47,9 +49,9 @@ class CNN(nnx.Module):
         batch_norm: whether each convolution is normalized over the batch (and then has no bias of its own).
         head: dense flattens the last stage, average takes the mean over its pixels.
         hidden: units of each dense layer between that and the scores; () for none.
-        dropout: share of the values dropped in training before each dense layer, the head's too.
+        dropout: share of the values that is dropped in training before each dense layer, the head's too.
         channels: colors of an image.
-        image_size: side in pixels, or (height, width). Fixed where the head is dense; the average minds no larger one.
+        image_size: side in pixels, or (height, width). Fixed where the head is dense; an average takes any larger one.
     """
 
     def __init__(
@@ -73,20 +75,24 @@ class CNN(nnx.Module):
     ):
         require_at_least(1, filters=filters, pool_size=pool_size)
         require_rates(dropout=dropout)
-        plan = per_stage(
+        stage_keywords = split_by_stage(
             len(filters), convolutions=convolutions, kernel_size=kernel_size, stride=stride, padding=padding
         )
-        pooled = [pooling != "none" and (pool_last or i < len(filters) - 1) for i in range(len(filters))]
-        taken = (channels, *filters[:-1])
-        self.stages = nnx.List(
-            [
-                Stage(taken[i], filters[i], **plan[i], batch_norm=batch_norm, pool=pool_size if pooled[i] else 1)
-                for i in range(len(filters))
-            ]
-        )
-        self.pooling, self.average, self.image_size = pooling, head == "average", height_and_width(image_size)
-        height, width = feature_map_size(self.image_size, self.side_after)
-        features = filters[-1] * (1 if self.average else height * width)
+        stages = []
+        in_channels = channels
+        for i, out_channels in enumerate(filters):
+            # Pooling stands between stages; behind the last one only where it is asked for.
+            is_last = i == len(filters) - 1
+            is_pooled = pooling != "none" and (pool_last or not is_last)
+            pool = pool_size if is_pooled else 1
+            stages.append(Stage(in_channels, out_channels, **stage_keywords[i], batch_norm=batch_norm, pool=pool))
+            in_channels = out_channels
+        self.stages = nnx.List(stages)
+        self.pooling = pooling
+        self.average = head == "average"
+        self.image_size = height_and_width(image_size)
+        map_height, map_width = feature_map_size(self.image_size, self.output_side)
+        features = filters[-1] if self.average else filters[-1] * map_height * map_width
         self.dropout = Dropout(dropout)
         self.hidden = Hidden(features, hidden, activation="relu", dropout=dropout)
         self.head = Dense(self.hidden.features, num_classes)
@@ -94,7 +100,7 @@ class CNN(nnx.Module):
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class.
+        """Maps images, scaled by their data set's mean and standard deviation, to a float32 score for each class.
 
         `mask` (B, H, W) is True on the pixels of each image, a rectangle from the top left corner on.
         """
@@ -104,7 +110,7 @@ class CNN(nnx.Module):
     def features(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
-        """What the head sees: the last hidden layer, or the stages' pixels where there is none."""
+        """Returns what the head sees: the last hidden layer, or the stages' pixels where there is none."""
         if mask is not None:
             self.refuse_mask(train=train)
         elif not self.average:
@@ -112,7 +118,9 @@ class CNN(nnx.Module):
         x = images
         for stage in self.stages:
             x = stage(x, pooling=self.pooling, train=train, mask=mask)
-            mask = None if mask is None else stage.mask_after(mask)
+            # The next stage's pixels are fewer, and so are those of each image.
+            if mask is not None:
+                mask = stage.output_mask(mask)
         if mask is not None:
             x = masked_mean(x, mask)
         elif self.average:
@@ -123,7 +131,7 @@ class CNN(nnx.Module):
         return self.hidden(x, train=train, rngs=rngs)
 
     def refuse_mask(self, *, train: bool) -> None:
-        """Raises UserError where images of several sizes cannot be told from what surrounds them."""
+        """Raises UserError where the network would not tell the pixels of an image from what surrounds them."""
         if not self.average:
             raise UserError("a dense head has a weight for each pixel of one size; set model.head=average for a mask")
         if train and self.stages[0].norms:
@@ -133,13 +141,13 @@ class CNN(nnx.Module):
 
     @property
     def least_side(self) -> int:
-        """The smallest side in pixels, of an image in a mask, that the stages leave something of."""
-        return next(side for side in range(1, max(self.image_size) + 1) if self.side_after(side) >= 1)
+        """The smallest side in pixels, of an image with a mask, of which the stages leave something."""
+        return next(side for side in range(1, max(self.image_size) + 1) if self.output_side(side) >= 1)
 
-    def side_after(self, side: int) -> int:
-        """Side in pixels that the stages leave of an image's; below 1 where they leave nothing."""
+    def output_side(self, side: int) -> int:
+        """Returns the side in pixels that the stages leave of an image's; below 1 where they leave nothing."""
         for stage in self.stages:
-            side = stage.side_after(side)
+            side = stage.output_side(side)
         return side
 
 
@@ -147,8 +155,8 @@ class Stage(nnx.Module):
     """Convolutions of one width, each followed by batch norm (if any) and a rectifier; then a pooling (if any).
 
     Args:
-        in_channels: channels taken.
-        filters: channels given.
+        in_channels: channels of the input.
+        filters: channels of the output.
         convolutions: how many; the first has the stride, the others 1.
         kernel_size: side of a filter in pixels.
         stride: of the first convolution, in pixels.
@@ -169,27 +177,26 @@ class Stage(nnx.Module):
         batch_norm: bool,
         pool: int,
     ):
-        layers = [
-            Conv(
-                in_channels if i == 0 else filters,
-                filters,
-                kernel_size,
-                stride=stride if i == 0 else 1,
-                padding=padding,
-                bias=not batch_norm,
-            )
-            for i in range(convolutions)
-        ]
+        self.kernel_size = kernel_size
+        self.strides = (stride, *[1] * (convolutions - 1))
+        self.padding = padding
+        self.pool = pool
+        layers = []
+        # Batch norm subtracts the mean, so a bias before it would be lost.
+        for step in self.strides:
+            layers.append(Conv(in_channels, filters, kernel_size, stride=step, padding=padding, bias=not batch_norm))
+            in_channels = filters
         self.convolutions = nnx.List(layers)
         self.norms = nnx.List([BatchNorm(filters) for _ in range(convolutions if batch_norm else 0)])
-        self.kernel_size, self.stride, self.padding, self.pool = kernel_size, stride, padding, pool
 
     def __call__(
         self, x: jax.Array, *, pooling: str, train: bool, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         for i, convolution in enumerate(self.convolutions):
             if mask is not None:
-                x, mask = apply_mask(x, mask), self.inside(i, mask)
+                # What norms and earlier filters left around an image must be the zeros of its padding again.
+                x = apply_mask(x, mask)
+                mask = self.convolve_mask(i, mask)
             x = convolution(x)
             if self.norms:
                 x = self.norms[i](x, train=train)
@@ -200,36 +207,44 @@ class Stage(nnx.Module):
             return max_pool(x, self.pool, stride=self.pool, padding=0)
         return average_pool(x, self.pool, stride=self.pool, padding=0, count_padding=False)
 
-    def inside(self, i: int, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
-        """The pixels that convolution i leaves of each image."""
-        return slide_mask(mask, self.kernel_size, stride=self.stride if i == 0 else 1, padding=self.padding)
-
-    def mask_after(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
-        """The pixels that the stage leaves of each image."""
+    def output_mask(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
+        """Returns the mask of the pixels that the stage leaves of each image."""
         for i in range(len(self.convolutions)):
-            mask = self.inside(i, mask)
-        return mask if self.pool == 1 else slide_mask(mask, self.pool, stride=self.pool, padding=0)
+            mask = self.convolve_mask(i, mask)
+        if self.pool == 1:
+            return mask
+        return slide_mask(mask, self.pool, stride=self.pool, padding=0)
 
-    def side_after(self, side: int) -> int:
-        """Side in pixels that the stage leaves of a side."""
-        for i in range(len(self.convolutions)):
-            if side < 1:  # padding alone makes no image
+    def convolve_mask(self, i: int, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
+        """Returns the mask of the pixels that convolution i leaves of each image."""
+        return slide_mask(mask, self.kernel_size, stride=self.strides[i], padding=self.padding)
+
+    def output_side(self, side: int) -> int:
+        """Returns the side in pixels that the stage leaves of a side."""
+        for stride in self.strides:
+            if side < 1:  # nothing is left; a later padding would make an image of zeros of it
                 return 0
-            side = (side + 2 * self.padding - self.kernel_size) // (self.stride if i == 0 else 1) + 1
+            side = (side + 2 * self.padding - self.kernel_size) // stride + 1
         return side // self.pool
 
 
-def per_stage(stages: int, **keywords: int | tuple[int, ...]) -> list[dict[str, int]]:
-    """The keywords of each stage, of numbers said once for all stages or one for each."""
+def split_by_stage(stages: int, **keywords: int | tuple[int, ...]) -> list[dict[str, int]]:
+    """Gives each stage its keywords, from numbers written once for all stages or as one for each stage.
+
+    Raises:
+        UserError: if there is no stage, if a number is too small, or if a tuple has not one number for each stage.
+    """
     if stages == 0:
         raise UserError("model.filters=() names no stage; give one number per stage")
+    by_stage: list[dict[str, int]] = [{} for _ in range(stages)]
     for key, value in keywords.items():
         require_at_least(0 if key == "padding" else 1, **{key: value})
-        if isinstance(value, tuple) and len(value) != stages:
-            raise UserError(f"model.{key}={value} has {len(value)} numbers for {stages} stages; give one for each")
-    return [
-        {key: value[i] if isinstance(value, tuple) else value for key, value in keywords.items()} for i in range(stages)
-    ]
+        numbers = value if isinstance(value, tuple) else (value,) * stages
+        if len(numbers) != stages:
+            raise UserError(f"model.{key}={value} has {len(numbers)} numbers for {stages} stages; give one for each")
+        for stage_keywords, number in zip(by_stage, numbers, strict=True):
+            stage_keywords[key] = number
+    return by_stage
 
 
 VARIANTS = {

@@ -3,13 +3,14 @@
 Paper: LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 86, 1998,
 section II.B. This is the network that is called LeNet-5 today, 61,706 parameters, not the paper's 60,000.
 Departs from it: C3 reads all six maps of S2 instead of the paper's table; the pooling learns nothing; the hyperbolic
-tangent is not stretched; the last layer is dense, not a distance to fixed bitmaps; first values are LeCun's normal
+tangent is not stretched; the last layer is dense, not a distance to fixed bitmaps; initial values are LeCun's normal
 (He's where the activation is relu), not uniform. C5, a convolution of 5x5 over 5x5 pixels, is written as the dense
 layer that it is.
 "5" works on 32 pixels a side, as the paper does: MNIST's 28 get 2 zeros on each side. "5-valid" pads nothing.
 
 Axes:
-    B batch    H, W image sides in pixels    C colors    O filters    D features    K classes
+    B batch    H, W image height and width in pixels    C colors    O filters    D features    K classes
+    Y, X height and width behind a pooling
 """
 
 from functools import partial
@@ -37,7 +38,7 @@ class LeNet(nnx.Module):
         activation: what follows each convolution and each hidden dense layer.
         pooling: what a 2x2 window of pixels becomes.
         channels: colors of an image.
-        image_size: side in pixels, or (height, width); 16 at least behind the zeros, and fixed.
+        image_size: side in pixels, or (height, width); at least 16 with the zeros, and fixed.
     """
 
     def __init__(
@@ -54,38 +55,54 @@ class LeNet(nnx.Module):
     ):
         require_at_least(1, filters=filters)
         require_at_least(0, field=field)
-        self.image_size, self.activation, self.pooling = height_and_width(image_size), activation, pooling
-        height, width = feature_map_size(self.image_size, lambda side: ((max(side, field) - 4) // 2 - 4) // 2)
-        around = [(max(field - side, 0) // 2, max(field - side + 1, 0) // 2) for side in self.image_size]
-        first = "lecun_normal" if activation == "tanh" else "he_normal"
-        self.conv1 = Conv(channels, filters[0], 5, padding=(around[0], around[1]), initializer=first)
-        self.conv2 = Conv(filters[0], filters[1], 5, padding=0, initializer=first)
-        self.hidden = Hidden(height * width * filters[1], hidden, activation=activation, dropout=0.0)
+        self.activation = activation
+        self.pooling = pooling
+        self.image_size = height_and_width(image_size)
+        pad_down, pad_across = (pad_to_field(side, field) for side in self.image_size)
+        map_height, map_width = feature_map_size(self.image_size, partial(output_side, field=field))
+        # He's values make up for the half that a rectifier sets to zero; tanh keeps both halves.
+        initializer = "lecun_normal" if activation == "tanh" else "he_normal"
+        self.conv1 = Conv(channels, filters[0], 5, padding=(pad_down, pad_across), initializer=initializer)
+        self.conv2 = Conv(filters[0], filters[1], 5, padding=0, initializer=initializer)
+        self.hidden = Hidden(map_height * map_width * filters[1], hidden, activation=activation, dropout=0.0)
         self.head = Dense(self.hidden.features, num_classes)
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class."""
+        """Maps images, scaled by their data set's mean and standard deviation, to a float32 score for each class."""
         x = self.features(images, train=train, rngs=rngs)  # (B, D)
         return self.head(x).astype(jnp.float32)
 
     def features(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
-        """What the head sees: the last hidden layer (F6), in the dtype of the images."""
+        """Returns what the head sees: the last hidden layer (F6), in the dtype of the images."""
         refuse_size(images, self.image_size)
-        x = images
-        for convolution in (self.conv1, self.conv2):
-            x = self.pool(ACTIVATIONS[self.activation](convolution(x)))
+        activate = ACTIVATIONS[self.activation]
+        # The paper's names, and the pixels a side of its 32: a filter of 5 takes 4 pixels, a pooling half.
+        x = self.pool(activate(self.conv1(images)))  # C1: 28, S2: 14
+        x = self.pool(activate(self.conv2(x)))  # C3: 10, S4: 5
         x = x.reshape(len(x), -1)
         return self.hidden(x, train=train, rngs=rngs)
 
     def pool(self, x: jax.Array) -> jax.Array:  # (B, H, W, O) -> (B, Y, X, O)
-        """Each 2x2 window of pixels as one; an odd last row or column is left out."""
+        """Makes one pixel of each 2x2 window; an odd last row or column is left out."""
         if self.pooling == "max":
             return max_pool(x, 2, stride=2, padding=0)
         return average_pool(x, 2, stride=2, padding=0, count_padding=False)
+
+
+def pad_to_field(side: int, field: int) -> tuple[int, int]:
+    """Returns the zeros before and after a side that bring it to `field` pixels; the odd one stands behind."""
+    missing = max(field - side, 0)
+    return missing // 2, missing - missing // 2
+
+
+def output_side(side: int, *, field: int) -> int:
+    """Returns the side in pixels behind the second pooling; each 5x5 convolution takes 4 pixels, each pooling half."""
+    side = (max(side, field) - 4) // 2
+    return (side - 4) // 2
 
 
 VARIANTS = {

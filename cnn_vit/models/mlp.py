@@ -4,11 +4,11 @@ It has no notion of which pixels are neighbors: shuffle the pixels of all images
 it the baseline that a convolution must beat.
 
 Source: Rumelhart, Hinton, Williams, Learning representations by back-propagating errors, Nature 323, 1986.
-Departs from it: rectified units with He's first values (arXiv:1502.01852), dropout (Srivastava et al., JMLR 15, 2014);
-the head starts with LeCun's normal, which keeps the first scores near deviation 1.
+Departs from it: rectified units with He's initial values (arXiv:1502.01852), dropout (Srivastava et al., JMLR 15,
+2014); the head starts with LeCun's normal, which keeps the initial scores near standard deviation 1.
 
 Axes:
-    B batch    H, W image sides in pixels    C colors    I values taken    D features    K classes
+    B batch    H, W image height and width in pixels    C colors    I input values    D features    K classes
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class MLP(nnx.Module):
         num_classes: classes.
         hidden: units of each hidden layer, first to last.
         activation: what a hidden unit does with its sum; gelu is the exact one (erf).
-        dropout: share of the values dropped in training before each layer but the first.
+        dropout: share of the values that is dropped in training before each layer except the first.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); any, but fixed: the first layer has a weight for each pixel.
     """
@@ -53,46 +53,49 @@ class MLP(nnx.Module):
         image_size: int | tuple[int, int] = 32,
     ):
         self.image_size = height_and_width(image_size)
-        pixels = self.image_size[0] * self.image_size[1]
-        self.hidden = Hidden(pixels * channels, hidden, activation=activation, dropout=dropout)
+        height, width = self.image_size
+        self.hidden = Hidden(height * width * channels, hidden, activation=activation, dropout=dropout)
         self.head = Dense(self.hidden.features, num_classes)
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class."""
+        """Maps images, scaled by their data set's mean and standard deviation, to a float32 score for each class."""
         x = self.features(images, train=train, rngs=rngs)  # (B, D)
         return self.head(x).astype(jnp.float32)
 
     def features(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
-        """What the head sees: the last hidden layer, in the dtype of the images."""
+        """Returns what the head sees: the last hidden layer, in the dtype of the images."""
         refuse_size(images, self.image_size)
+        # Rows of pixels end to end: from here on nothing tells which pixels were neighbors.
         x = images.reshape(len(images), -1)  # (B, H*W*C)
         return self.hidden(x, train=train, rngs=rngs)
 
 
 class Hidden(nnx.Module):
-    """Dense layers, each followed by its activation and dropout; none at all hands its input on.
+    """Dense layers, each followed by its activation and dropout; without any layer the input is the output.
 
     Attributes:
-        features: values given per example.
+        features: output values per example.
 
     Args:
-        in_features: values taken per example.
+        in_features: input values per example.
         hidden: units of each layer.
         activation: a key of ACTIVATIONS.
-        dropout: share of each layer's values dropped in training.
+        dropout: share of each layer's values that is dropped in training.
     """
 
     def __init__(self, in_features: int, hidden: tuple[int, ...], *, activation: str, dropout: float):
         require_at_least(1, hidden=hidden)
         require_rates(dropout=dropout)
-        widths = (in_features, *hidden)
+        # He's values make up for the half that a rectifier sets to zero; tanh keeps both halves.
         initializer = "lecun_normal" if activation == "tanh" else "he_normal"
+        widths = (in_features, *hidden)
         self.layers = nnx.List([Dense(widths[i], widths[i + 1], initializer=initializer) for i in range(len(hidden))])
-        self.activation, self.dropout = activation, Dropout(dropout)
+        self.activation = activation
+        self.dropout = Dropout(dropout)
         self.features = widths[-1]
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:  # (B, I) -> (B, D)

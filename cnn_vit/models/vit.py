@@ -1,21 +1,24 @@
 """Vision Transformer: an image as a sequence of patches, a stack of attention and MLP blocks, one token or an average.
 
+`ViT.features` shows the way of an image: patches -> class token and positions -> blocks -> norm -> pooling -> head.
+
 Paper: Dosovitskiy et al., An Image Is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929; sizes beyond it from
 arXiv:2106.04560 (Ti to G), arXiv:2305.13035 (So400m), arXiv:2209.06794 (e) and big_vision (mu).
-Numbers and first values follow Google's code (google-research/vision_transformer; big_vision for `-tok` and `-map`):
+Numbers and initial values follow Google's code (google-research/vision_transformer; big_vision for `-tok` and `-map`):
 LayerNorm's epsilon 1e-6; MLP and attention start with Xavier's uniform values, positions with normal(0.02), class token
-and head at 0, so that the first scores are 0. GELU is its tanh form there; timm and torchvision use erf (`gelu="erf"`;
-up to 5e-4 apart).
-Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block. With a mask
-each image gets the scores that it would get alone: its patches read one another only, and have the positions of the
-top left part of the table, those of their pixels (absolute positions in NaViT's words, arXiv:2307.06304).
+and head at 0, so that the initial scores are 0. GELU is its tanh form there; timm and torchvision use erf
+(`gelu="erf"`; up to 5e-4 apart).
+Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block. With a mask,
+images of several sizes share a batch, and each gets the scores that it would get alone: its patches read one another
+only, and have the positions of the top left part of the table, those of their pixels (absolute positions in NaViT's
+words, arXiv:2307.06304).
 
 A patch side stands behind the size, "B16"; `-gap` averages the tokens, `-map` reads them by one query of attention,
 `-tok` has its class token outside the table of positions, `-pre_logits` puts a dense layer and tanh before the head.
 
 Axes:
-    B batch    H, W image sides in pixels    C colors    N patches    T tokens (patches, and the class token if any)
-    D width    F hidden width    K classes
+    B batch    H, W image height and width in pixels    Y, X height and width of whole patches    C colors
+    N patches    T tokens (patches, and the class token if any)    D width    F hidden width    K classes
 """
 
 from functools import partial
@@ -53,13 +56,13 @@ class ViT(nnx.Module):
         pool: what the head sees; a class token, the average of the tokens, or one learned query's attention to them.
         token_position: whether the class token has its own row in the table of learned positions.
         pre_logits: whether a dense layer and tanh stand before the head.
-        positions: what is added to the patches to tell their places; sincos is fixed, in two dimensions.
-        norm: pre normalizes what each part of a block takes, and the end; post what it gives, as in arXiv:1706.03762.
+        positions: what is added to the patches to tell where they are; sincos is fixed, in two dimensions.
+        norm: pre normalizes the input of each part of a block, and the end; post its output, as in arXiv:1706.03762.
         gelu: tanh is the approximation of Google's code, erf the exact one of timm and torchvision.
-        dropout: share of the values dropped in training behind positions, attention, and both layers of an MLP.
+        dropout: share of the values that is dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
-            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); an image in a mask is never refused.
+            dropped as upstream does (H14 at 384 pixels reads 27 patches a side); with a mask no size is refused for it.
         fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
         channels: colors of an image.
         image_size: side in pixels, or (height, width), each a multiple of the patch side (see leftover); fixed.
@@ -91,28 +94,32 @@ class ViT(nnx.Module):
         require_rates(dropout=dropout, stochastic_depth=stochastic_depth)
         self.image_size = height_and_width(image_size)
         self.drop_leftover = leftover == "drop"
-        self.grid = whole_patches(self.image_size, patch, drop=self.drop_leftover)
-        self.read = self.grid[0] * patch, self.grid[1] * patch
+        self.grid = count_patches(self.image_size, patch, drop_leftover=self.drop_leftover)
         refuse_width(width, heads=heads, positions=positions)
+        rows, columns = self.grid
+        self.covered_size = (rows * patch, columns * patch)  # the pixels that the patches cover
         self.patches = PatchEmbed(patch, channels, width)
         self.cls_token = declare(nnx.Param, (1, width), "zeros") if pool == "token" else None
-        self.token_position = token_position
-        rows = self.grid[0] * self.grid[1] + (pool == "token" and token_position)
-        self.pos_embed = LearnedPositions(rows, width) if positions == "learned" else None
-        self.positions, self.dropout = positions, Dropout(dropout)
-        mixer = partial(Attention, width, heads, fused=fused)
-        block = partial(Block, width, hidden, mixer, post=norm == "post", gelu=gelu, dropout=dropout)
-        rates = [stochastic_depth * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nnx.List([block(stochastic_depth=rate) for rate in rates])
+        self.token_has_row = pool == "token" and token_position
+        table_rows = rows * columns + (1 if self.token_has_row else 0)
+        self.pos_embed = LearnedPositions(table_rows, width) if positions == "learned" else None
+        self.positions = positions
+        self.dropout = Dropout(dropout)
+        make_attention = partial(Attention, width, heads, fused=fused)
+        make_block = partial(Block, width, hidden, make_attention, post=norm == "post", gelu=gelu, dropout=dropout)
+        # 0 in the first block, rising linearly to `stochastic_depth` in the last; a network of one block never skips.
+        skip_rates = [stochastic_depth * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nnx.List([make_block(stochastic_depth=rate) for rate in skip_rates])
+        # Pre-norm blocks add to x without normalizing the sum, so it is normalized once at the end.
         self.norm = LayerNorm(width, epsilon=EPSILON) if norm == "pre" else None
-        self.map_head = MAPHead(width, hidden, mixer, gelu=gelu) if pool == "attention" else None
+        self.map_head = MAPHead(width, hidden, make_attention, gelu=gelu) if pool == "attention" else None
         self.pre_logits = Dense(width, width) if pre_logits else None
         self.head = Dense(width, num_classes, initializer="zeros")
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, K)
-        """Maps images, scaled by their data set's mean and standard deviation, to one unnormalized float32 score per class.
+        """Maps images, scaled by their data set's mean and standard deviation, to a float32 score for each class.
 
         `mask` (B, H, W) is True on the pixels of each image, a rectangle from the top left corner on; with it images
         may be smaller than `image_size`.
@@ -123,123 +130,186 @@ class ViT(nnx.Module):
     def features(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
-        """What the head sees: one token, or all of them pooled, in the dtype of the images."""
-        grid, tokens = None, None
+        """Returns what the head sees: one token, or all of them pooled, in the dtype of the images."""
+        grid, token_mask = None, None  # only images of several sizes need them
         if mask is None:
             refuse_size(images, self.image_size)
-            images = images[:, : self.read[0], : self.read[1]]
+            images = images[:, : self.covered_size[0], : self.covered_size[1]]  # (B, Y, X, C)
         else:
-            images, grid = self.whole(apply_mask(images, mask))
-            tokens = self.tokens(mask)  # (B, T)
+            images = self.fit_to_whole_patches(apply_mask(images, mask))  # (B, Y, X, C)
+            grid = self.count_rows_and_columns(images)
+            token_mask = self.make_token_mask(mask)  # (B, T)
         x = self.patches(images)  # (B, N, D)
-        x = self.dropout(self.placed(x, grid), train=train, rngs=rngs)
+        x = self.add_positions(x, grid)  # (B, T, D)
+        x = self.dropout(x, train=train, rngs=rngs)
         for block in self.blocks:
-            x = block(x, train=train, rngs=rngs, mask=tokens)
+            x = block(x, train=train, rngs=rngs, mask=token_mask)
         if self.norm is not None:
             x = self.norm(x)
-        x = self.pooled(x, mask=tokens)
-        return x if self.pre_logits is None else jnp.tanh(self.pre_logits(x))
+        x = self.pool_tokens(x, mask=token_mask)  # (B, D)
+        if self.pre_logits is None:
+            return x
+        return jnp.tanh(self.pre_logits(x))
 
-    def whole(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:  # (B, H, W, C) -> (B, Y, X, C), ()
-        """Images as whole patches, what fills none dropped or filled up with zeros, and rows and columns of them."""
-        side, (height, width) = self.patches.patch, images.shape[1:3]
-        if height > self.image_size[0] or width > self.image_size[1]:
-            refuse_size(images, self.image_size)
-        if self.drop_leftover:
-            rows, columns = height // side, width // side
-            return images[:, : rows * side, : columns * side], (rows, columns)
-        images = jnp.pad(images, ((0, 0), (0, -height % side), (0, -width % side), (0, 0)))
-        return images, (images.shape[1] // side, images.shape[2] // side)
+    def add_positions(
+        self, patches: jax.Array, grid: tuple[int, int] | None = None
+    ) -> jax.Array:  # (B, N, D) -> (B, T, D)
+        """Puts the class token (if any) before the patches, and adds a position to each token that has one.
 
-    def tokens(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, T)
-        """The tokens of each image: the class token if any, and patches that it fills or, unless dropped, touches."""
-        side = self.patches.patch
-        first = side - 1 if self.drop_leftover else 0
-        mask = mask[:, first::side, first::side].reshape(len(mask), -1)  # (B, N)
-        return mask if self.cls_token is None else jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-
-    @property
-    def least_side(self) -> int:
-        """The smallest side in pixels, of an image in a mask, that has a patch."""
-        return self.patches.patch if self.drop_leftover else 1
-
-    def placed(self, patches: jax.Array, grid: tuple[int, int] | None = None) -> jax.Array:  # (B, N, D) -> (B, T, D)
-        """The class token (if any) before the patches, and positions added to all that have one.
-
-        Of a smaller grid than the network's own, those of its top left part.
+        `grid`, rows and columns of the patches, is given where they are fewer than those of `image_size`; they get the
+        positions of its top left part.
         """
-        cls_token, rows = None, None
-        if self.cls_token is not None:
-            cls_token = self.cls_token[...].astype(patches.dtype)  # (1, D)
-            cls_token = jnp.broadcast_to(cls_token, (len(patches), 1, patches.shape[-1]))
-        if grid is not None:
-            rows = np.add.outer(np.arange(grid[0]) * self.grid[1], np.arange(grid[1])).ravel()
-        if self.pos_embed is None:
-            x = patches
-            if self.positions == "sincos":
-                x = x + jnp.asarray(sincos_positions(*(grid or self.grid), x.shape[-1]), x.dtype)
-        elif cls_token is not None and self.token_position:
-            rows = rows if rows is None else np.append(0, rows + 1)
-            return self.pos_embed(jnp.concatenate([cls_token, patches], axis=1), rows)
-        else:
-            x = self.pos_embed(patches, rows)
-        return x if cls_token is None else jnp.concatenate([cls_token, x], axis=1)
+        if self.cls_token is None:
+            return self.add_patch_positions(patches, grid)
+        # All images of the batch begin with the same learned token.
+        cls_token = self.cls_token[...].astype(patches.dtype)  # (1, D)
+        cls_token = jnp.broadcast_to(cls_token, (len(patches), 1, patches.shape[-1]))  # (B, 1, D)
+        if self.pos_embed is not None and self.token_has_row:
+            # The first row of the table is the class token's, so it joins the patches before they get their rows.
+            x = jnp.concatenate([cls_token, patches], axis=1)  # (B, T, D)
+            return self.pos_embed(x, self.find_table_rows(grid))
+        x = self.add_patch_positions(patches, grid)
+        return jnp.concatenate([cls_token, x], axis=1)
 
-    def pooled(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
-        """One vector for all tokens that the mask (B, T) keeps."""
+    def add_patch_positions(
+        self, x: jax.Array, grid: tuple[int, int] | None = None
+    ) -> jax.Array:  # (B, N, D) -> (B, N, D)
+        """Adds a position to each patch: learned, fixed, or none."""
+        if self.pos_embed is not None:
+            return self.pos_embed(x, self.find_table_rows(grid))
+        if self.positions == "sincos":
+            rows, columns = self.grid if grid is None else grid
+            return x + jnp.asarray(sincos_positions(rows, columns, x.shape[-1]), x.dtype)
+        return x
+
+    def pool_tokens(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
+        """Makes one vector of all tokens that the mask (B, T) keeps."""
         if self.map_head is not None:
             return self.map_head(x, mask=mask)
         if self.cls_token is not None:
-            return x[:, 0]
-        return x.mean(1) if mask is None else masked_mean(x, mask)
+            return x[:, 0]  # the class token, which has read from all others in every block
+        if mask is None:
+            return x.mean(1)
+        return masked_mean(x, mask)
+
+    # What only images with a mask need
+
+    def fit_to_whole_patches(self, images: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
+        """Crops images to whole patches where leftover pixels are dropped, else pads them with zeros to whole patches.
+
+        Raises:
+            UserError: if the images are larger than `image_size`, so that there are no positions for them.
+        """
+        side = self.patches.patch
+        height, width = images.shape[1:3]
+        if height > self.image_size[0] or width > self.image_size[1]:
+            refuse_size(images, self.image_size)
+        if self.drop_leftover:
+            return images[:, : height // side * side, : width // side * side]
+        # -height % side is what is missing to the next multiple of the patch side.
+        return jnp.pad(images, ((0, 0), (0, -height % side), (0, -width % side), (0, 0)))
+
+    def count_rows_and_columns(self, images: jax.Array) -> tuple[int, int]:  # (B, Y, X, C)
+        """Counts the rows and columns of patches in images that are whole patches."""
+        height, width = images.shape[1:3]
+        return height // self.patches.patch, width // self.patches.patch
+
+    def make_token_mask(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, T)
+        """Marks the tokens of each image: the class token if any, and the patches of its pixels."""
+        side = self.patches.patch
+        # An image begins in the top left corner: it touches a patch whose first pixel it has, and fills a patch whose
+        # last pixel it has. Where leftover pixels are dropped, only filled patches count.
+        offset = side - 1 if self.drop_leftover else 0
+        patch_mask = mask[:, offset::side, offset::side].reshape(len(mask), -1)  # (B, N)
+        if self.cls_token is None:
+            return patch_mask
+        return jnp.pad(patch_mask, ((0, 0), (1, 0)), constant_values=True)
+
+    def find_table_rows(self, grid: tuple[int, int] | None) -> np.ndarray | None:
+        """Returns the rows of the learned table for a grid in its top left part, (N,) or (T,); None for all rows."""
+        if grid is None:
+            return None
+        # Patches are numbered row by row, so a step down passes a whole row of the table's grid, not of this one.
+        table_columns = self.grid[1]
+        rows = np.add.outer(np.arange(grid[0]) * table_columns, np.arange(grid[1])).ravel()
+        return np.append(0, rows + 1) if self.token_has_row else rows
+
+    @property
+    def least_side(self) -> int:
+        """The smallest side in pixels, of an image with a mask, that has a patch."""
+        return self.patches.patch if self.drop_leftover else 1
 
 
 class Block(nnx.Module):
-    """Attention among the tokens, then an MLP on each; each is added to what it was given.
+    """Attention among the tokens, then an MLP on each of them; the output of each part is added to its input.
 
     Args:
         width: numbers per token.
         hidden: units in the middle of the MLP.
-        mixer: makes the attention.
+        make_attention: makes the attention.
         post: normalize after each addition instead of before each part.
         gelu: tanh or erf.
-        dropout: share of the values dropped in training.
+        dropout: share of the values that is dropped in training.
         stochastic_depth: share of the examples for which a part is skipped in training.
     """
 
     def __init__(
-        self, width: int, hidden: int, mixer: partial, *, post: bool, gelu: str, dropout: float, stochastic_depth: float
+        self,
+        width: int,
+        hidden: int,
+        make_attention: partial,
+        *,
+        post: bool,
+        gelu: str,
+        dropout: float,
+        stochastic_depth: float,
     ):
         self.norm1 = LayerNorm(width, epsilon=EPSILON)
-        self.attention = mixer()
+        self.attention = make_attention()
         self.norm2 = LayerNorm(width, epsilon=EPSILON)
         self.mlp = MLP(width, hidden, gelu=gelu, dropout=dropout)
-        self.dropout, self.skip, self.post = Dropout(dropout), StochasticDepth(stochastic_depth), post
+        self.dropout = Dropout(dropout)
+        self.skip = StochasticDepth(stochastic_depth)
+        self.post = post
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None, mask: jax.Array | None = None
     ) -> jax.Array:  # (B, T, D) -> (B, T, D)
-        """`mask` (B, T) is True on the tokens that are read."""
-        for norm, part in ((self.norm1, partial(self.mix, mask=mask)), (self.norm2, self.mlp)):
-            y = part(x if self.post else norm(x), train=train, rngs=rngs)  # (B, T, D)
-            x = x + self.skip(y, train=train, rngs=rngs)
-            x = norm(x) if self.post else x
-        return x
+        """Runs both parts; `mask` (B, T) is True on the tokens that are read."""
+        if self.post:
+            # The sum itself is normalized: gradients pass a norm between any two blocks.
+            x = self.norm1(x + self.mix_tokens(x, mask=mask, train=train, rngs=rngs))
+            return self.norm2(x + self.transform_tokens(x, train=train, rngs=rngs))
+        # The sum is never normalized: gradients pass from the last block to the first unchanged.
+        x = x + self.mix_tokens(self.norm1(x), mask=mask, train=train, rngs=rngs)
+        return x + self.transform_tokens(self.norm2(x), train=train, rngs=rngs)
 
-    def mix(
-        self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None, mask: jax.Array | None = None
+    def mix_tokens(
+        self, x: jax.Array, *, mask: jax.Array | None, train: bool, rngs: nnx.Rngs | None
     ) -> jax.Array:  # (B, T, D) -> (B, T, D)
-        """Attention, and dropout of what it gives; none of its weights, as in the paper."""
-        return self.dropout(self.attention(x, mask=mask, train=train, rngs=rngs), train=train, rngs=rngs)
+        """Lets the tokens read one another. Dropout falls on the output, not on the weights, as in the paper."""
+        x = self.attention(x, mask=mask, train=train, rngs=rngs)
+        x = self.dropout(x, train=train, rngs=rngs)
+        return self.skip(x, train=train, rngs=rngs)
+
+    def transform_tokens(
+        self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None
+    ) -> jax.Array:  # (B, T, D) -> (B, T, D)
+        """Applies the MLP to each token alone."""
+        x = self.mlp(x, train=train, rngs=rngs)
+        return self.skip(x, train=train, rngs=rngs)
 
 
 class MLP(nnx.Module):
     """Two dense layers on each token alone, GELU between them."""
 
     def __init__(self, width: int, hidden: int, *, gelu: str, dropout: float):
+        # Google's code starts the biases not at 0 but near it.
         dense = partial(Dense, initializer="xavier_uniform", bias_initializer="normal(1e-6)")
-        self.dense1, self.dense2 = dense(width, hidden), dense(hidden, width)
-        self.approximate, self.dropout = gelu == "tanh", Dropout(dropout)
+        self.dense1 = dense(width, hidden)
+        self.dense2 = dense(hidden, width)
+        self.approximate = gelu == "tanh"
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:  # (B, T, D) -> (B, T, D)
         x = jax.nn.gelu(self.dense1(x), approximate=self.approximate)  # (B, T, F)
@@ -250,23 +320,29 @@ class MLP(nnx.Module):
 class MAPHead(nnx.Module):
     """Attention pooling (arXiv:1810.00825, as in arXiv:2106.04560): a learned query reads the tokens, then an MLP."""
 
-    def __init__(self, width: int, hidden: int, mixer: partial, *, gelu: str):
+    def __init__(self, width: int, hidden: int, make_attention: partial, *, gelu: str):
         self.query = declare(nnx.Param, (1, width), "xavier_uniform")
-        self.attention = mixer()
+        self.attention = make_attention()
         self.norm = LayerNorm(width, epsilon=EPSILON)
         self.mlp = MLP(width, hidden, gelu=gelu, dropout=0.0)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
+        """Lets one learned query, the same for all images, read the tokens that the mask (B, T) keeps."""
         query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), 1, x.shape[-1]))  # (B, 1, D)
         y = self.attention(query, x, mask=mask)  # (B, 1, D)
         y = y + self.mlp(self.norm(y), train=False, rngs=None)
         return y[:, 0]
 
 
-def whole_patches(image_size: tuple[int, int], patch: int, *, drop: bool) -> tuple[int, int]:
-    """Rows and columns of patches; raises UserError where an image is no whole number of them, or with `drop` none."""
+def count_patches(image_size: tuple[int, int], patch: int, *, drop_leftover: bool) -> tuple[int, int]:
+    """Counts the rows and columns of patches in an image.
+
+    Raises:
+        UserError: if the image has not one whole patch, or, unless `drop_leftover`, is not whole patches only.
+    """
     height, width = image_size
-    if min(height, width) < patch or (not drop and (height % patch or width % patch)):
+    has_leftover = height % patch != 0 or width % patch != 0
+    if min(height, width) < patch or (has_leftover and not drop_leftover):
         raise UserError(
             f"{height}x{width} pixels are not whole {patch}-pixel patches; make data.image_size a multiple of {patch}"
         )
@@ -276,9 +352,9 @@ def whole_patches(image_size: tuple[int, int], patch: int, *, drop: bool) -> tup
 def refuse_width(width: int, *, heads: int, positions: str) -> None:
     """Raises UserError for a width that heads cannot share, or that sin-cos positions cannot fill by quarters."""
     if width % heads:
-        raise UserError(f"model.width={width} is no multiple of model.heads={heads}; the heads share it evenly")
+        raise UserError(f"model.width={width} is not a multiple of model.heads={heads}; the heads share it evenly")
     if positions == "sincos" and width % 4:
-        raise UserError(f"model.width={width} is no multiple of 4; sincos positions need a sine and cosine per axis")
+        raise UserError(f"model.width={width} is not a multiple of 4; sincos positions need a sine and cosine per axis")
 
 
 VARIANTS = {"test": partial(ViT, patch=4, width=8, depth=1, heads=2, hidden=16, image_size=16)}

@@ -1,4 +1,4 @@
-"""Attention: each token reads from all tokens, by how well its query fits their keys.
+"""Attention: each token reads from all tokens, weighted by how well its query matches their keys.
 
 Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762, section 3.2.
 Scores and softmax are float32 whatever the input is; the weights are rounded to the input's dtype before they are
@@ -32,44 +32,50 @@ def attend(
     drop: Callable | None = None,
     fused: bool = False,
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
-    """softmax(q k' / sqrt(E)) v, in each head by itself.
+    """Computes softmax(q k' / sqrt(E)) v in each head by itself.
 
     Args:
         q: queries.
         k: keys.
         v: values.
-        mask: what may be read, True: (B, M) says which tokens, the same for every reader; (B, 1, N, M) for each reader
-            by itself. A token that may read nothing gets zeros, and sends no gradient back.
-        drop: applied to the weights (B, A, N, M) before they read; the plain form only.
-        fused: leave the whole to `jax.nn.dot_product_attention`: the same numbers up to rounding.
+        mask: which tokens may be read, True: (B, M) says it for all readers alike, (B, 1, N, M) for each reader by
+            itself. A reader that may read nothing gets zeros, and sends no gradient back.
+        drop: applied to the weights (B, A, N, M) before they weigh the values; only where `fused` is False.
+        fused: whether `jax.nn.dot_product_attention` computes it: the same numbers up to rounding.
     """
     if mask is not None and mask.ndim == 2:
         mask = mask[:, None, None, :]  # (B, 1, 1, M)
     if fused:
-        with jax.numpy_dtype_promotion("standard"):  # JAX's own body adds bfloat16 to float32
+        # JAX's own function adds bfloat16 to float32 inside, which the tests' strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
             y = jax.nn.dot_product_attention(q, k, v, mask=mask)
     else:
         y = plain_attention(q, k, v, mask=mask, drop=drop)
     if mask is None:
         return y
-    reads = mask.any(-1).swapaxes(1, 2)  # whether each reader reads anything; one for all if the mask has one
-    return jnp.where(reads[..., None], y, 0)
+    # The softmax of a row without any True is made of nothing but the fill value, so its answer is replaced by zeros.
+    reads_something = mask.any(-1).swapaxes(1, 2)  # its N is 1 where the mask is the same for all readers
+    return jnp.where(reads_something[..., None], y, 0)
 
 
 def plain_attention(
     q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array | None, drop: Callable | None
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
-    """Attention written out, with all N times M weights of a head in memory."""
+    """Computes attention step by step, with all N times M weights of a head in memory; the arguments are `attend`'s."""
     scores = jnp.einsum("bnae,bmae->banm", q, k, preferred_element_type=jnp.float32)  # (B, A, N, M)
+    # Sums of E products grow with sqrt(E); undivided, the softmax of a wide head would see little but its best token.
     scores = scores / math.sqrt(q.shape[-1])
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)  # finite: a row without any True stays a number
+        # The lowest finite number, not -inf: the softmax of a row without any True would be NaN.
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # (B, A, N, M)
-    return jnp.einsum("banm,bmae->bnae", weights if drop is None else drop(weights), v)
+    if drop is not None:
+        weights = drop(weights)
+    return jnp.einsum("banm,bmae->bnae", weights, v)
 
 
 class Attention(nnx.Module):
-    """Attention in several heads, each with its own learned queries, keys and values; a dense layer joins them.
+    """Attention in several heads, each with learned queries, keys and values of its own; a dense layer joins them.
 
     Attributes:
         query, key, value, out: dense layers of (width, width), with bias. Head a owns features a * E to (a + 1) * E - 1
@@ -78,14 +84,14 @@ class Attention(nnx.Module):
     Args:
         width: numbers per token.
         heads: attention heads; they share the width evenly.
-        dropout: share of the attention weights dropped in training, each by itself (Flax's default drops the same ones
-            in the whole batch).
-        fused: whether `jax.nn.dot_product_attention` does it: the same numbers up to rounding.
-        initializer: distribution of the kernels' first values; Xavier's is that of Google's ViT, its limit
+        dropout: share of the attention weights that is dropped in training. Each weight is drawn by itself (Flax's
+            default drops the same weights in the whole batch).
+        fused: whether `jax.nn.dot_product_attention` computes it: the same numbers up to rounding.
+        initializer: distribution of the kernels' initial values; Xavier's is that of Google's ViT, its limit
             sqrt(3 / width) in each of the four.
 
     Raises:
-        UserError: heads that do not divide the width; dropout of weights that the fused form does not show.
+        UserError: if the heads do not divide the width, or if weights are to be dropped that the fused form hides.
     """
 
     def __init__(
@@ -100,10 +106,15 @@ class Attention(nnx.Module):
         if heads < 1 or width % heads:
             raise UserError(f"{heads} heads do not share a width of {width} evenly")
         if fused and dropout:
-            raise UserError(f"fused attention has no weights to drop; make dropout={dropout} 0 or fused False")
+            raise UserError(f"fused attention hides the weights to drop; set dropout={dropout} to 0, or fused to False")
         dense = partial(Dense, width, width, initializer=initializer)
-        self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense()
-        self.drop, self.heads, self.fused = Dropout(dropout), heads, fused
+        self.query = dense()
+        self.key = dense()
+        self.value = dense()
+        self.out = dense()
+        self.drop = Dropout(dropout)
+        self.heads = heads
+        self.fused = fused
 
     def __call__(
         self,
@@ -114,14 +125,15 @@ class Attention(nnx.Module):
         train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:  # (B, N, D), (B, M, D) -> (B, N, D)
-        """Tokens of x read from those of the context, or from one another; `mask` as in `attend`, True = read."""
-        source = x if context is None else context  # (B, M, D)
-        q = self.apart(self.query(x))  # (B, N, A, E)
-        k, v = self.apart(self.key(source)), self.apart(self.value(source))
+        """Lets the tokens of x read from those of the context, or from one another; `mask` is that of `attend`."""
+        context = x if context is None else context  # (B, M, D)
+        q = self.split_heads(self.query(x))  # (B, N, A, E)
+        k = self.split_heads(self.key(context))  # (B, M, A, E)
+        v = self.split_heads(self.value(context))  # (B, M, A, E)
         drop = None if self.fused else partial(self.drop, train=train, rngs=rngs)
         y = attend(q, k, v, mask=mask, drop=drop, fused=self.fused)  # (B, N, A, E)
         return self.out(y.reshape(x.shape))
 
-    def apart(self, x: jax.Array) -> jax.Array:  # (B, N, D) -> (B, N, A, D/A)
-        """The share of each head."""
+    def split_heads(self, x: jax.Array) -> jax.Array:  # (B, N, D) -> (B, N, A, D/A)
+        """Gives each head its share of the features, in their order."""
         return x.reshape(*x.shape[:-1], self.heads, -1)

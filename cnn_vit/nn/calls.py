@@ -1,4 +1,7 @@
-"""Layers that are functions, such as a pooling: whoever watches is told of each call, as modules' are seen by class."""
+"""Layers that are plain functions, such as a pooling: a mark by which their calls can be observed.
+
+Calls of modules are observed through their class (`analysis/record` does so); a function has no class to go by.
+"""
 
 import functools
 from collections.abc import Callable
@@ -6,19 +9,22 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 Params = ParamSpec("Params")
-Result = TypeVar("Result")
+Output = TypeVar("Output")
 WATCHER: ContextVar[Callable[..., Any] | None] = ContextVar("WATCHER", default=None)
 
 
-def layer(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Marks a function as a layer: where `WATCHER` holds a function, that is called with (layer, args, kwargs) instead.
+def layer(function: Callable[Params, Output]) -> Callable[Params, Output]:
+    """Marks a function as a layer: where `WATCHER` holds a function, `watcher(function, args, kwargs)` answers instead.
 
-    Nothing watches but while `analysis/record` looks at a network; a call costs one look-up then, at tracing alone.
+    `WATCHER` is empty except while `analysis/record` observes a network. A call then costs one look-up more, and only
+    while a program is traced.
     """
 
     @functools.wraps(function)
-    def called(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+    def call_layer(*args: Params.args, **kwargs: Params.kwargs) -> Output:
         watcher = WATCHER.get()
-        return function(*args, **kwargs) if watcher is None else watcher(function, args, kwargs)
+        if watcher is None:
+            return function(*args, **kwargs)
+        return watcher(function, args, kwargs)
 
-    return called
+    return call_layer

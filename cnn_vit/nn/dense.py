@@ -1,4 +1,4 @@
-"""Dense layer."""
+"""The dense layer: one learned matrix, and a bias."""
 
 import jax
 from flax import nnx
@@ -7,7 +7,7 @@ from cnn_vit.nn.values import declare
 
 
 class Dense(nnx.Module):
-    """Maps the last axis by a learned matrix, and adds a learned bias.
+    """Multiplies the last axis by a learned matrix, and adds a learned bias.
 
     Attributes:
         kernel: (in_features, features) weights.
@@ -17,8 +17,8 @@ class Dense(nnx.Module):
         in_features: size of the last axis of the input.
         features: size of the last axis of the output.
         bias: whether a learned number is added to each output.
-        initializer: distribution of the kernel's first values; LeCun's normal is not cut off here, as Flax's is.
-        bias_initializer: distribution of the bias's first values.
+        initializer: distribution of the kernel's initial values; LeCun's normal is not cut off here, as Flax's is.
+        bias_initializer: distribution of the bias's initial values.
     """
 
     def __init__(
@@ -35,4 +35,6 @@ class Dense(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (..., I) -> (..., O)
         y = x @ self.kernel[...].astype(x.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        if self.bias is None:
+            return y
+        return y + self.bias[...].astype(x.dtype)

@@ -14,19 +14,20 @@ from cnn_vit.nn.values import declare
 
 
 def normalize(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:  # (...) -> (...)
-    """(x - mean) / sqrt(var + epsilon), mean and variance over some axes, in float32."""
+    """Computes (x - mean) / sqrt(var + epsilon) for a float32 x, with mean and variance over the given axes."""
     return (x - x.mean(axes, keepdims=True)) * jax.lax.rsqrt(x.var(axes, keepdims=True) + epsilon)
 
 
 class BatchNorm(nnx.Module):
-    """Gives each channel mean 0 and deviation 1 over batch and pixels, then a learned scale and bias.
+    """Gives each channel mean 0 and standard deviation 1 over batch and pixels, then a learned scale and bias.
 
-    In training the batch's own statistics are used and the running ones follow them; else the running ones are used.
-    The running variance is the biased one, as in Flax; PyTorch keeps the unbiased one (n / (n - 1) times it).
+    A call in training uses the batch's own statistics, and moves the running ones towards them; any other call uses the
+    running ones. The running variance is the biased one, as in Flax; PyTorch keeps the unbiased one (n / (n - 1) times
+    it).
 
     Attributes:
         scale, bias: (channels,) parameters.
-        mean, var: (channels,) running statistics, at first 0 and 1.
+        mean, var: (channels,) running statistics, initially 0 and 1.
 
     Args:
         channels: channels of the input.
@@ -34,7 +35,7 @@ class BatchNorm(nnx.Module):
             writes as 0.1; Flax's is 0.99.
         epsilon: added to the variance; 1e-5 in Flax and PyTorch, 1e-3 in TensorFlow.
         fixed: use the running statistics in training too, and leave them as they are.
-        initializer: distribution of the scale's first values; "zeros" for the last norm of a residual branch.
+        initializer: distribution of the scale's initial values; "zeros" for the last norm of a residual branch.
     """
 
     def __init__(
@@ -50,24 +51,27 @@ class BatchNorm(nnx.Module):
         self.bias = declare(nnx.Param, (channels,), "zeros")
         self.mean = declare(nnx.BatchStat, (channels,), "zeros")
         self.var = declare(nnx.BatchStat, (channels,), "ones")
-        self.momentum, self.epsilon, self.fixed = momentum, epsilon, fixed
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.fixed = fixed
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
         x32 = x.astype(jnp.float32)
         mean, var = self.mean[...], self.var[...]
         if train and not self.fixed:
             mean, var = x32.mean((0, 1, 2)), x32.var((0, 1, 2))
-            self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)  # [...] = would write
-            self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)  # into a caller's NumPy array
+            # `set_value` replaces the array; assigning to `self.mean[...]` would write into a caller's NumPy array.
+            self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
+            self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)  # (C,)
         return ((x32 - mean) * scale + self.bias[...]).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
-    """Gives the features of each token mean 0 and deviation 1, then a learned scale and bias.
+    """Gives the features of each token mean 0 and standard deviation 1, then a learned scale and bias.
 
     Attributes:
-        scale, bias: (features,) parameters, at first 1 and 0.
+        scale, bias: (features,) parameters, initially 1 and 0.
 
     Args:
         features: size of the last axis.
@@ -85,10 +89,12 @@ class LayerNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Gives each group of channels of an image mean 0 and deviation 1 over its pixels, then a scale and bias a channel.
+    """Gives each group of channels of an image mean 0 and standard deviation 1 over its pixels.
+
+    Each channel then gets a learned scale and bias.
 
     Attributes:
-        scale, bias: (channels,) parameters, at first 1 and 0.
+        scale, bias: (channels,) parameters, initially 1 and 0.
 
     Args:
         channels: channels of the input.
@@ -96,7 +102,7 @@ class GroupNorm(nnx.Module):
         epsilon: added to the variance; 1e-6 in Flax, 1e-5 in PyTorch and BiT.
 
     Raises:
-        UserError: groups that do not divide the channels.
+        UserError: if the groups do not divide the channels.
     """
 
     def __init__(self, channels: int, *, groups: int, epsilon: float):
@@ -104,9 +110,11 @@ class GroupNorm(nnx.Module):
             raise UserError(f"{groups} groups do not divide {channels} channels evenly")
         self.scale = declare(nnx.Param, (channels,), "ones")
         self.bias = declare(nnx.Param, (channels,), "zeros")
-        self.groups, self.epsilon = groups, epsilon
+        self.groups = groups
+        self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
         grouped = x.astype(jnp.float32).reshape(*x.shape[:3], self.groups, -1)  # (B, H, W, G, C/G)
+        # Both pixel axes and the channels of one group are averaged over; batch and groups stay apart.
         y = normalize(grouped, (1, 2, 4), self.epsilon).reshape(x.shape)  # (B, H, W, C)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)

@@ -1,4 +1,8 @@
-"""Patch embedding: an image as a sequence of patches, each mapped by the same dense layer."""
+"""Patch embedding: an image becomes a sequence of patches, each mapped by the same dense layer.
+
+Axes:
+    B batch    H, W image height and width    C colors    P side of a patch in pixels    N patches    D width
+"""
 
 import jax
 from flax import nnx
@@ -21,10 +25,10 @@ class PatchEmbed(nnx.Module):
         patch: side of a patch in pixels.
         channels: colors of an image.
         width: numbers per token.
-        initializer: distribution of the kernel's first values; LeCun's normal is not cut off here, as Flax's is.
+        initializer: distribution of the kernel's initial values; LeCun's normal is not cut off here, as Flax's is.
 
     Raises:
-        UserError: an image whose sides are not multiples of the patch's.
+        UserError: if the sides of an image are not multiples of the patch's.
     """
 
     def __init__(self, patch: int, channels: int, width: int, *, initializer: str = "lecun_normal"):
@@ -40,7 +44,8 @@ class PatchEmbed(nnx.Module):
                 f"{height}x{width} pixels are not whole {side}-pixel patches; make data.image_size a multiple of {side}"
             )
         rows, columns = height // side, width // side
-        cut = x.reshape(batch, rows, side, columns, side, channels)  # (B, H/P, P, W/P, P, C)
-        patches = cut.swapaxes(2, 3).reshape(batch, rows * columns, -1)  # (B, N, P*P*C)
+        grid = x.reshape(batch, rows, side, columns, side, channels)  # (B, H/P, P, W/P, P, C)
+        # The two axes inside a patch must lie side by side before a patch can be flattened.
+        patches = grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)  # (B, N, P*P*C)
         kernel = self.kernel[...].astype(x.dtype).reshape(-1, self.kernel.shape[-1])  # (P*P*C, D)
         return patches @ kernel + self.bias[...].astype(x.dtype)

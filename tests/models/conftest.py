@@ -1,4 +1,4 @@
-"""Networks with values, and strict dtype promotion: no sum of bfloat16 and float32 goes unseen."""
+"""Networks with values, and strict dtype promotion: a sum of bfloat16 and float32 is an error."""
 
 from functools import cache, partial
 
@@ -19,8 +19,8 @@ def strict_promotion():
         yield
 
 
-class Valued:
-    """A network with its first values, each kind of call compiled once."""
+class NetworkWithValues:
+    """A network with its initial values; each kind of call is compiled once."""
 
     def __init__(self, name: str, num_classes: int = 3, **changes):
         self.graph, *_ = nnx.split(build(name, num_classes, **changes), nnx.Param, nnx.BatchStat)
@@ -30,26 +30,27 @@ class Valued:
     @cache  # noqa: B019, a network lives as long as its test
     def compiled(self, method, train):
         def call(params, stats, images, key):
-            live = nnx.merge(self.graph, params, stats)
+            network = nnx.merge(self.graph, params, stats)
             rngs = None if key is None else nnx.Rngs(dropout=key)
-            return getattr(live, method)(images, train=train, rngs=rngs)
+            return getattr(network, method)(images, train=train, rngs=rngs)
 
         return jax.jit(call, compiler_options=QUICK)
 
     def run(self, images, *, method="__call__", train=False, key=None):
-        """What a method of the network answers to images."""
+        """Runs a method of the network on images."""
         return self.compiled(method, train)(self.params, self.stats, images, key)
 
-    def features(self, images, **how):
-        return self.run(images, method="features", **how)
+    def features(self, images, **keywords):
+        return self.run(images, method="features", **keywords)
 
 
 @pytest.fixture
-def valued():
-    return Valued
+def make_network():
+    """Makes a network with values: `make_network(name, num_classes, **keywords)`."""
+    return NetworkWithValues
 
 
 @pytest.fixture
 def images():
-    """Random images of any shape (B, H, W, C), about 0 and 1 in deviation."""
+    """Makes random images of any shape (B, H, W, C), of mean 0 and standard deviation 1."""
     return partial(jax.random.normal, jax.random.key(0), dtype=jnp.float32)

@@ -6,56 +6,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from cnn_vit.models.mlp import ACTIVATIONS
+from cnn_vit.models.resnet import Basic, Bottleneck
+from cnn_vit.nn.values import functional, initial_values
 
 
 @pytest.mark.parametrize("name", ["cnn/test", "cifar_resnet/test", "resnet/test"])
-def test_an_average_does_not_mind_the_size(name, valued, images):
-    how = {"head": "average"} if name == "cnn/test" else {}
-    small, large = (valued(name, image_size=size, **how) for size in (8, (16, 12)))
+def test_an_average_takes_any_size(name, make_network, images):
+    keywords = {"head": "average"} if name == "cnn/test" else {}
+    small = make_network(name, image_size=8, **keywords)
+    large = make_network(name, image_size=(16, 12), **keywords)
     assert jax.tree.map(np.shape, small.params) == jax.tree.map(np.shape, large.params)
     batch = images((2, 16, 12, 3))
     np.testing.assert_array_equal(small.run(batch), large.run(batch))
 
 
-def test_an_average_of_equal_pixels_is_the_pixel(valued):
-    """Without padding every place of a flat image sees the same, so a larger flat image scores the same."""
-    network = valued("cnn/test", head="average", padding=0, image_size=8)
-    flat = lambda side: jnp.full((1, side, side, 3), 0.7)  # noqa: E731
-    np.testing.assert_allclose(network.run(flat(8)), network.run(flat(14)), rtol=1e-5)
+def test_an_average_of_equal_pixels_is_the_pixel(make_network):
+    """Without padding every window of a flat image sees the same, so a larger flat image scores the same."""
+    network = make_network("cnn/test", head="average", padding=0, image_size=8)
+    small, large = jnp.full((1, 8, 8, 3), 0.7), jnp.full((1, 14, 14, 3), 0.7)
+    np.testing.assert_allclose(network.run(small), network.run(large), rtol=1e-5)
 
 
 def convolve(x, kernel, *, stride, padding):
-    """Cross-correlation of one image (H, W, C) by loops over the filter's pixels."""
+    """Cross-correlates one image (H, W, C) with a kernel by loops over the filter's pixels."""
     x = np.pad(x, (padding, padding, (0, 0)))
-    k = kernel.shape[0]
-    height, width = ((side - k) // stride + 1 for side in x.shape[:2])
-    return sum(
-        x[i : i + stride * height : stride, j : j + stride * width : stride][:height, :width] @ kernel[i, j]
-        for i in range(k)
-        for j in range(k)
-    )
+    size = kernel.shape[0]
+    height, width = ((side - size) // stride + 1 for side in x.shape[:2])
+    y = np.float32(0)
+    for i in range(size):
+        for j in range(size):
+            pixels = x[i : i + stride * height : stride, j : j + stride * width : stride]
+            y = y + pixels[:height, :width] @ kernel[i, j]
+    return y
 
 
-def pooled(x, how):
-    """2x2 windows; an odd last row or column is left out."""
+def pool_pairs(x, reduce):
+    """Reduces 2x2 windows of one image (H, W, C) to a pixel each; an odd last row or column is left out."""
     height, width = x.shape[0] // 2, x.shape[1] // 2
-    return how(x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1), (1, 3))
+    windows = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
+    return reduce(windows, (1, 3))
 
 
-@pytest.mark.parametrize(("pooling", "how"), [("average", np.mean), ("max", np.max)])
-@pytest.mark.parametrize(("size", "around"), [((28, 28), (2, 2)), ((32, 32), (0, 0)), ((27, 32), (2, 3))])
-def test_lenet_equals_its_description(pooling, how, size, around, valued, images):
-    network = valued("lenet/5", image_size=size, pooling=pooling)
+@pytest.mark.parametrize(("pooling", "reduce"), [("average", np.mean), ("max", np.max)])
+@pytest.mark.parametrize(("size", "pad_down"), [((28, 28), (2, 2)), ((32, 32), (0, 0)), ((27, 32), (2, 3))])
+def test_lenet_equals_its_description(pooling, reduce, size, pad_down, make_network, images):
+    network = make_network("lenet/5", image_size=size, pooling=pooling)
     batch = images((1, *size, 1))
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network.params)
-    x = np.asarray(batch[0], np.float64)
-    across = (0, 0) if size[1] == 32 else around
-    for layer, padding in (("conv1", (around, across)), ("conv2", ((0, 0), (0, 0)))):
-        x = np.pad(x, (*padding, (0, 0)))
+    pad_across = (0, 0) if size[1] == 32 else pad_down
+    x = np.pad(np.asarray(batch[0], np.float64), (pad_down, pad_across, (0, 0)))
+    for layer in ("conv1", "conv2"):
         x = convolve(x, p[layer]["kernel"], stride=1, padding=(0, 0)) + p[layer]["bias"]
-        x = pooled(np.tanh(x), how)
+        x = pool_pairs(np.tanh(x), reduce)
     x = x.reshape(-1)
     assert x.size == 400
     for layer in p["hidden"]["layers"].values():
@@ -64,110 +69,117 @@ def test_lenet_equals_its_description(pooling, how, size, around, valued, images
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_lenet_valid_pads_nothing(valued):
-    assert valued("lenet/5-valid").params["hidden"]["layers"][0]["kernel"].shape == (4 * 4 * 16, 120)
-    assert valued("lenet/5", image_size=28).params["hidden"]["layers"][0]["kernel"].shape == (5 * 5 * 16, 120)
+def test_lenet_valid_pads_nothing(make_network):
+    assert make_network("lenet/5-valid").params["hidden"]["layers"][0]["kernel"].shape == (4 * 4 * 16, 120)
+    assert make_network("lenet/5", image_size=28).params["hidden"]["layers"][0]["kernel"].shape == (5 * 5 * 16, 120)
 
 
 def relu(x):
     return np.maximum(x, 0)
 
 
-@pytest.mark.parametrize(("pooling", "how"), [("average", np.mean), ("max", np.max), ("none", None)])
-def test_cnn_equals_its_description(pooling, how, valued, images):
+@pytest.mark.parametrize(("pooling", "reduce"), [("average", np.mean), ("max", np.max), ("none", None)])
+def test_cnn_equals_its_description(pooling, reduce, make_network, images):
     changes = {"filters": (4, 5), "convolutions": (2, 1), "kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)}
-    network = valued("cnn/test", image_size=(9, 12), pooling=pooling, batch_norm=False, hidden=(6,), **changes)
+    network = make_network("cnn/test", image_size=(9, 12), pooling=pooling, batch_norm=False, hidden=(6,), **changes)
     p, batch = network.params, images((1, 9, 12, 3))
     x = np.asarray(batch[0])
-    layers = [(stage, i) for stage in (0, 1) for i in range((2, 1)[stage])]
-    for stage, i in layers:
+    for stage, i in ((0, 0), (0, 1), (1, 0)):
         layer = p["stages"][stage]["convolutions"][i]
         padding = (changes["padding"][stage],) * 2
         stride = changes["stride"][stage] if i == 0 else 1
         x = relu(convolve(x, layer["kernel"], stride=stride, padding=padding) + layer["bias"])
-        if (stage, i) == (0, 1) and how:
-            x = pooled(x, how)
+        if (stage, i) == (0, 1) and reduce:
+            x = pool_pairs(x, reduce)
     x = relu(x.reshape(-1) @ p["hidden"]["layers"][0]["kernel"] + p["hidden"]["layers"][0]["bias"])
     expected = x @ p["head"]["kernel"] + p["head"]["bias"]
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def normalized(x, p, s):
+def normalize(x, p, s):
+    """Batch norm outside training, with parameters p and statistics s."""
     return (x - s["mean"]) / np.sqrt(s["var"] + 1e-5) * p["scale"] + p["bias"]
 
 
 def bottleneck(x, p, s, *, stride, version):
     """One block of He et al. from its values; v1 strides in the first 1x1, v1.5 in the 3x3."""
-    first, second = (stride, 1) if version == "v1" else (1, stride)
-    y = relu(normalized(convolve(x, p["conv1"]["kernel"], stride=first, padding=(0, 0)), p["norm1"], s["norm1"]))
-    y = relu(normalized(convolve(y, p["conv2"]["kernel"], stride=second, padding=(1, 1)), p["norm2"], s["norm2"]))
-    y = normalized(convolve(y, p["conv3"]["kernel"], stride=1, padding=(0, 0)), p["norm3"], s["norm3"])
+    stride1, stride2 = (stride, 1) if version == "v1" else (1, stride)
+    y = convolve(x, p["conv1"]["kernel"], stride=stride1, padding=(0, 0))
+    y = relu(normalize(y, p["norm1"], s["norm1"]))
+    y = convolve(y, p["conv2"]["kernel"], stride=stride2, padding=(1, 1))
+    y = relu(normalize(y, p["norm2"], s["norm2"]))
+    y = convolve(y, p["conv3"]["kernel"], stride=1, padding=(0, 0))
+    y = normalize(y, p["norm3"], s["norm3"])
     if "shortcut" in p:
-        short = convolve(x, p["shortcut"]["conv"]["kernel"], stride=stride, padding=(0, 0))
-        x = normalized(short, p["shortcut"]["norm"], s["shortcut"]["norm"])
+        projected = convolve(x, p["shortcut"]["conv"]["kernel"], stride=stride, padding=(0, 0))
+        x = normalize(projected, p["shortcut"]["norm"], s["shortcut"]["norm"])
     return relu(x + y)
 
 
+def max_pool(x):
+    """The largest pixel of 3x3 windows with stride 2 and padding 1, of one image (H, W, C)."""
+    x = np.pad(x, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    height, width = ((side - 3) // 2 + 1 for side in x.shape[:2])
+    shifted = [x[i:, j:][: 2 * height : 2, : 2 * width : 2] for i in range(3) for j in range(3)]
+    return np.max(shifted, axis=0)
+
+
 @pytest.mark.parametrize("version", ["v1.5", "v1"])
-def test_resnet_of_bottlenecks_equals_its_description(version, valued, images):
-    network = valued("resnet/test", bottleneck=True, blocks=(2, 1), filters=4, version=version, image_size=(13, 16))
+def test_resnet_of_bottlenecks_equals_its_description(version, make_network, images):
+    keywords = {"bottleneck": True, "blocks": (2, 1), "filters": 4}
+    network = make_network("resnet/test", version=version, image_size=(13, 16), **keywords)
     rng = np.random.default_rng(0)
     network.stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), network.stats)
     p, s, batch = network.params, network.stats, images((1, 13, 16, 3))
     x = convolve(np.asarray(batch[0]), p["stem"]["kernel"], stride=2, padding=(3, 3))
-    x = np.pad(relu(normalized(x, p["stem_norm"], s["stem_norm"])), ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
-    height, width = ((side - 3) // 2 + 1 for side in x.shape[:2])
-    x = np.max([x[i:, j:][: 2 * height : 2, : 2 * width : 2] for i in range(3) for j in range(3)], axis=0)
+    x = max_pool(relu(normalize(x, p["stem_norm"], s["stem_norm"])))
     for stage, block, stride in ((0, 0, 1), (0, 1, 1), (1, 0, 2)):
-        parts = (tree["stages"][stage]["blocks"][block] for tree in (p, s))
-        x = bottleneck(x, *parts, stride=stride, version=version)
+        block_params, block_stats = p["stages"][stage]["blocks"][block], s["stages"][stage]["blocks"][block]
+        x = bottleneck(x, block_params, block_stats, stride=stride, version=version)
     expected = x.mean((0, 1)) @ p["head"]["kernel"] + p["head"]["bias"]
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_block_whose_last_scale_starts_at_zero_hands_its_input_on(valued):
-    from flax import nnx
-
-    from cnn_vit.models.resnet import Basic, Bottleneck
-    from cnn_vit.nn.values import functional, initial_values
-
+def test_a_block_whose_last_scale_starts_at_zero_hands_its_input_on():
     x = jnp.linspace(0, 1, 2 * 4 * 4 * 8).reshape(2, 4, 4, 8)
-    extra = {"groups": 1, "group_width": 64, "version": "v1.5"}
-    for block in (Basic(8, 8, stride=1, zero_last=True), Bottleneck(8, 8, stride=1, zero_last=True, **extra)):
+    keywords = {"groups": 1, "group_width": 64, "version": "v1.5"}
+    for block in (Basic(8, 8, stride=1, zero_last=True), Bottleneck(8, 8, stride=1, zero_last=True, **keywords)):
         graph, *_ = nnx.split(block, nnx.Param, nnx.BatchStat)
-        live = nnx.merge(graph, *initial_values(functional(block), seed=0))
-        np.testing.assert_array_equal(live(x, train=False), x)
+        block_with_values = nnx.merge(graph, *initial_values(functional(block), seed=0))
+        np.testing.assert_array_equal(block_with_values(x, train=False), x)
 
 
 @pytest.mark.parametrize("shortcut", ["pad", "projection"])
-def test_the_shortcut_of_a_small_resnet_is_what_its_option_says(shortcut, valued, images):
+def test_the_shortcut_of_a_small_resnet_does_what_its_option_names(shortcut, make_network, images):
     """With the last norm of each block silenced a block gives its shortcut: option A keeps every second pixel."""
-    network = valued("cifar_resnet/test", shortcut=shortcut, image_size=8)
+    network = make_network("cifar_resnet/test", shortcut=shortcut, image_size=8)
     for stage in network.params["stages"].values():
-        stage["blocks"][0]["norm2"]["scale"] = np.zeros_like(stage["blocks"][0]["norm2"]["scale"])
+        last_norm = stage["blocks"][0]["norm2"]
+        last_norm["scale"] = np.zeros_like(last_norm["scale"])
     p, batch = network.params, images((1, 8, 8, 3))
-    unit = {"mean": 0.0, "var": 1.0}
+    initial_stats = {"mean": 0.0, "var": 1.0}
     x = convolve(np.asarray(batch[0]), p["stem"]["kernel"], stride=1, padding=(1, 1))
-    x = relu(normalized(x, p["stem_norm"], unit))
+    x = relu(normalize(x, p["stem_norm"], initial_stats))
     for stage in (1, 2):
         if shortcut == "pad":
-            side = x.shape[-1] // 2
-            x = np.pad(x[::2, ::2], ((0, 0), (0, 0), (side, side)))
+            missing = x.shape[-1] // 2  # channels on each side
+            x = np.pad(x[::2, ::2], ((0, 0), (0, 0), (missing, missing)))
         else:
-            part = p["stages"][stage]["blocks"][0]["projection"]
-            x = relu(normalized(convolve(x, part["conv"]["kernel"], stride=2, padding=(0, 0)), part["norm"], unit))
+            projection = p["stages"][stage]["blocks"][0]["projection"]
+            x = convolve(x, projection["conv"]["kernel"], stride=2, padding=(0, 0))
+            x = relu(normalize(x, projection["norm"], initial_stats))
     np.testing.assert_allclose(network.features(batch)[0], x.mean((0, 1)), rtol=1e-4, atol=1e-5)
 
 
-def test_an_mlp_sees_a_shuffled_image_as_well(valued, images):
+def test_an_mlp_sees_a_shuffled_image_as_well(make_network, images):
     """Pixels and rows of the first kernel moved alike give the same scores: no notion of neighbors."""
-    network, batch = valued("mlp/test", image_size=(4, 6), channels=1), images((2, 4, 6, 1))
+    network, batch = make_network("mlp/test", image_size=(4, 6), channels=1), images((2, 4, 6, 1))
     order = np.random.default_rng(0).permutation(24)
     before = network.run(batch)
     layer = network.params["hidden"]["layers"][0]
     layer["kernel"] = layer["kernel"][order]
-    moved = np.asarray(batch).reshape(2, 24)[:, order].reshape(batch.shape)
-    np.testing.assert_allclose(network.run(jnp.asarray(moved)), before, rtol=1e-5, atol=1e-6)
+    shuffled = np.asarray(batch).reshape(2, 24)[:, order].reshape(batch.shape)
+    np.testing.assert_allclose(network.run(jnp.asarray(shuffled)), before, rtol=1e-5, atol=1e-6)
 
 
 def exact_gelu(x):
@@ -175,13 +187,14 @@ def exact_gelu(x):
 
 
 @pytest.mark.parametrize(("activation", "function"), [("relu", relu), ("tanh", np.tanh), ("gelu", exact_gelu)])
-def test_an_mlp_equals_its_description(activation, function, valued, images):
-    network, batch = valued("mlp/test", image_size=4, hidden=(5, 7), activation=activation), images((2, 4, 4, 3))
-    p = network.params
+def test_an_mlp_equals_its_description(activation, function, make_network, images):
+    network = make_network("mlp/test", image_size=4, hidden=(5, 7), activation=activation)
+    p, batch = network.params, images((2, 4, 4, 3))
     x = np.asarray(batch).reshape(2, -1)
     for layer in p["hidden"]["layers"].values():
         x = function(x @ layer["kernel"] + layer["bias"])
-    np.testing.assert_allclose(network.run(batch), x @ p["head"]["kernel"] + p["head"]["bias"], rtol=1e-4, atol=1e-5)
+    expected = x @ p["head"]["kernel"] + p["head"]["bias"]
+    np.testing.assert_allclose(network.run(batch), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gelu_is_the_exact_one_where_jaxs_default_is_not():

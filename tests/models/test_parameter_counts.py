@@ -1,4 +1,4 @@
-"""Networks are their papers' networks: parameters and products as published, counted without drawing a value."""
+"""Networks are their papers' networks: parameters and MACs as published, counted without drawing a value."""
 
 import csv
 import math
@@ -28,24 +28,25 @@ FAST = {
 }
 
 
-def at(row) -> dict:
-    """Image of a row: its colors are 1 for digits, 3 otherwise."""
+def image_keywords(row) -> dict:
+    """Size and colors of a row's images: 1 color for digits, 3 otherwise."""
     return {"image_size": int(row["image_size"]), "channels": 1 if row["name"].startswith("lenet/") else 3}
 
 
-def parameters(name, num_classes, **changes) -> int:
+def count_parameters(name, num_classes, **changes) -> int:
     return count(functional(build(name, num_classes, **changes)).params)
 
 
-def case(row):
-    fast = (row["name"], int(row["num_classes"])) in FAST and row["image_size"] in ("28", "32", "224")
+def as_case(row):
+    """A row as a case of a test, marked slow where it is."""
+    is_fast = (row["name"], int(row["num_classes"])) in FAST and row["image_size"] in ("28", "32", "224")
     name = f"{row['name']}@{row['image_size']}x{row['num_classes']}"
-    return pytest.param(row, id=name, marks=() if fast else pytest.mark.slow)
+    return pytest.param(row, id=name, marks=() if is_fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("row", [case(row) for row in ROWS])
+@pytest.mark.parametrize("row", [as_case(row) for row in ROWS])
 def test_parameters_are_those_of_the_table(row):
-    assert parameters(row["name"], int(row["num_classes"]), **at(row)) == int(row["params"])
+    assert count_parameters(row["name"], int(row["num_classes"]), **image_keywords(row)) == int(row["params"])
 
 
 def test_the_table_holds_every_published_row_of_these_families():
@@ -54,27 +55,37 @@ def test_the_table_holds_every_published_row_of_these_families():
 
 
 def closed_form(name, num_classes, image_size) -> int:
-    """Parameters of a ViT by hand: patches, token, positions, blocks, last norm, reader, two dense layers."""
-    v = variant(name).keywords
-    d, m, p = v["width"], v["hidden"], v["patch"]
-    tokens = (image_size // p) ** 2
-    pool = v.get("pool", "token")
-    attention, mlp, norm = 4 * (d * d + d), 2 * d * m + m + d, 2 * d
-    total = (3 * p * p + 1) * d + tokens * d + v["depth"] * (attention + mlp + 2 * norm) + norm + (d + 1) * num_classes
+    """Parameters of a ViT by hand: patches, token, positions, blocks, last norm, MAP head, two dense layers."""
+    keywords = variant(name).keywords
+    width, hidden, patch = keywords["width"], keywords["hidden"], keywords["patch"]
+    pool = keywords.get("pool", "token")
+    patches = (image_size // patch) ** 2
+    attention = 4 * (width * width + width)
+    mlp = 2 * width * hidden + hidden + width
+    norm = 2 * width
+    total = (3 * patch * patch + 1) * width  # embedding of the patches
+    total += patches * width  # positions
+    total += keywords["depth"] * (attention + mlp + 2 * norm) + norm
+    total += (width + 1) * num_classes  # head
     if pool == "token":
-        total += d + (d if v.get("token_position", True) else 0)
+        total += width
+        if keywords.get("token_position", True):
+            total += width
     if pool == "attention":
-        total += d + attention + norm + mlp
-    return total + (d * d + d if v.get("pre_logits") else 0)
+        total += width + attention + norm + mlp
+    if keywords.get("pre_logits"):
+        total += width * width + width
+    return total
 
 
 @pytest.mark.parametrize("name", ["Ti16", "S7-gap", "mu16-map", "M32-tok-pre_logits", "B8-gap-pre_logits"])
 def test_a_vit_follows_the_closed_form(name):
-    assert parameters(f"vit/{name}", 7, image_size=224) == closed_form(f"vit/{name}", 7, 224)
+    assert count_parameters(f"vit/{name}", 7, image_size=224) == closed_form(f"vit/{name}", 7, 224)
 
 
 def test_the_position_table_of_a_vit_covers_unequal_sides():
-    large, small = (parameters("vit/Ti16-gap", 10, image_size=size) for size in ((32, 64), (16, 32)))
+    large = count_parameters("vit/Ti16-gap", 10, image_size=(32, 64))
+    small = count_parameters("vit/Ti16-gap", 10, image_size=(16, 32))
     assert large - small == (2 * 4 - 1 * 2) * 192
 
 
@@ -86,7 +97,7 @@ def test_the_test_variant_of_resnet_has_one_block_a_stage():
         4608 + 9216 + 2 * 64 + 512 + 64,
         18432 + 36864 + 2 * 128 + 2048 + 128,
     ]
-    assert parameters("resnet/test", 10) == stem + sum(stages) + 64 * 10 + 10
+    assert count_parameters("resnet/test", 10) == stem + sum(stages) + 64 * 10 + 10
 
 
 GRAY = {"channels": 1, "image_size": 28}
@@ -97,7 +108,7 @@ TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden"
     ("name", "changes", "expected"),
     [
         # conv 32-64-128 of 3x3 with batch norm on 32x32x3 and 10 classes, by pooling, padding and head: checks of the
-        # cost table; conv alone 93,472, average head 1,290, dense head of 128 units 1,418 + 128 per value taken
+        # cost table; conv alone 93,472, average head 1,290, dense head of 128 units 1,418 + 128 per input value
         ("cnn/lecture", {"head": "average", "hidden": ()}, 94_762),
         ("cnn/lecture", {"head": "average", "hidden": (), "pooling": "none"}, 94_762),
         ("cnn/lecture", {"head": "average", "hidden": (), "padding": 0, "pooling": "average"}, 94_762),
@@ -120,22 +131,26 @@ TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden"
     ],
 )
 def test_parameters_are_those_of_hand_arithmetic(name, changes, expected):
-    assert parameters(name, 10, **changes) == expected
+    assert count_parameters(name, 10, **changes) == expected
 
 
-def products(jaxpr) -> int:
-    """Multiplications that matrix products and convolutions of a program make, padding's zeros counted."""
+def count_macs(jaxpr) -> int:
+    """Counts the multiply-accumulates that matrix products and convolutions of a program make, padding's zeros too."""
     total = 0
     for equation in jaxpr.eqns:
-        out = equation.outvars[0].aval
+        output = equation.outvars[0].aval
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            total += math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            left = equation.invars[0].aval
+            total += math.prod(output.shape) * math.prod(left.shape[axis] for axis in contracted)
         elif equation.primitive.name == "conv_general_dilated":
-            total += math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:-1])
+            kernel = equation.invars[1].aval
+            total += math.prod(output.shape) * math.prod(kernel.shape[:-1])
+        # Programs inside this one, such as that of a jitted function, are among its parameters.
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
-            total += products(inner) if hasattr(inner, "eqns") else 0
+            if hasattr(inner, "eqns"):
+                total += count_macs(inner)
     return total
 
 
@@ -158,11 +173,16 @@ def products(jaxpr) -> int:
         "vit/mu16-map",
     ],
 )
-def test_products_are_those_of_the_table(name):
-    """Strides, versions and pooling show here, which parameters do not see."""
+def test_macs_are_those_of_the_table(name):
+    """Strides, versions and pooling show here, which the count of parameters does not see."""
     row = next(row for row in ROWS if row["name"] == name)
-    network = functional(build(name, int(row["num_classes"]), **at(row)))
-    image = jnp.zeros((1, at(row)["image_size"], at(row)["image_size"], at(row)["channels"]))
-    scores = lambda params, stats: network.apply(params, stats, image)[0]  # noqa: E731
-    program = jax.make_jaxpr(scores)(network.params, network.stats)
-    assert products(program.jaxpr) == int(row["macs"])
+    keywords = image_keywords(row)
+    network = functional(build(name, int(row["num_classes"]), **keywords))
+    image = jnp.zeros((1, keywords["image_size"], keywords["image_size"], keywords["channels"]))
+
+    def score(params, stats):
+        scores, _ = network.apply(params, stats, image)
+        return scores
+
+    program = jax.make_jaxpr(score)(network.params, network.stats)
+    assert count_macs(program.jaxpr) == int(row["macs"])

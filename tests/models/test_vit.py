@@ -1,4 +1,4 @@
-"""What makes a Vision Transformer one: places, tokens, pools, norms; against a NumPy one written from the paper."""
+"""What makes a Vision Transformer one: positions, tokens, pools, norms; compared with one in NumPy from the paper."""
 
 import math
 from functools import partial
@@ -20,33 +20,34 @@ def batch(images):
     return images((2, 8, 12, 1))
 
 
-def randomized(network, seed=0):
-    """Every parameter random, so that none hides behind a first value of 0."""
+def randomize(network, seed=0):
+    """Draws every parameter at random, so that none hides behind an initial value of 0."""
     rng = np.random.default_rng(seed)
     network.params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), network.params)
     return network
 
 
-def shuffled(batch, order):
-    """The images with their 4-pixel patches in another order."""
+def shuffle_patches(batch, order):
+    """Puts the 4-pixel patches of the images into another order."""
     rows, columns = batch.shape[1] // 4, batch.shape[2] // 4
-    cut = np.asarray(batch).reshape(-1, rows, 4, columns, 4, batch.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
-    moved = cut.reshape(len(batch), rows * columns, 4, 4, -1)[:, order].reshape(cut.shape)
-    return jnp.asarray(moved.transpose(0, 1, 3, 2, 4, 5).reshape(batch.shape))
+    grid = np.asarray(batch).reshape(-1, rows, 4, columns, 4, batch.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
+    patches = grid.reshape(len(batch), rows * columns, 4, 4, -1)
+    shuffled_grid = patches[:, order].reshape(grid.shape)
+    return jnp.asarray(shuffled_grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch.shape))
 
 
 @pytest.mark.parametrize("pool", ["average", "attention", "token"])
-def test_without_positions_the_order_of_patches_does_not_matter(pool, valued, batch):
-    network = randomized(valued("vit/test", positions="none", pool=pool, **SMALL))
-    moved = shuffled(batch, [3, 1, 5, 0, 4, 2])
-    assert np.abs(moved - batch).max() > 0.1
-    np.testing.assert_allclose(network.run(moved), network.run(batch), rtol=1e-5, atol=1e-5)
+def test_without_positions_the_order_of_patches_does_not_matter(pool, make_network, batch):
+    network = randomize(make_network("vit/test", positions="none", pool=pool, **SMALL))
+    shuffled = shuffle_patches(batch, [3, 1, 5, 0, 4, 2])
+    assert np.abs(shuffled - batch).max() > 0.1
+    np.testing.assert_allclose(network.run(shuffled), network.run(batch), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
-def test_with_positions_the_order_of_patches_matters(positions, valued, batch):
-    network = randomized(valued("vit/test-gap", positions=positions, **SMALL))
-    assert np.abs(network.run(shuffled(batch, [3, 1, 5, 0, 4, 2])) - network.run(batch)).max() > 1e-2
+def test_with_positions_the_order_of_patches_matters(positions, make_network, batch):
+    network = randomize(make_network("vit/test-gap", positions=positions, **SMALL))
+    assert np.abs(network.run(shuffle_patches(batch, [3, 1, 5, 0, 4, 2])) - network.run(batch)).max() > 1e-2
 
 
 def layer_norm(x, p):
@@ -69,27 +70,48 @@ def mlp(x, p, kind):
 
 
 def attention(x, context, p, heads=2):
-    split = lambda y: y.reshape(*y.shape[:2], heads, -1)  # noqa: E731
-    q, k, v = split(dense(x, p["query"])), split(dense(context, p["key"])), split(dense(context, p["value"]))
+    def split_heads(y):
+        return y.reshape(*y.shape[:2], heads, -1)
+
+    q = split_heads(dense(x, p["query"]))
+    k = split_heads(dense(context, p["key"]))
+    v = split_heads(dense(context, p["value"]))
     weights = np.einsum("bnae,bmae->banm", q, k) / math.sqrt(q.shape[-1])
     weights = np.exp(weights - weights.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return dense(np.einsum("banm,bmae->bnae", weights, v).reshape(x.shape), p["out"])
 
 
-def reference(p, images, *, pool="token", token_position=True, pre_logits=False, norm="pre", kind="tanh"):
-    """Scores of the paper's network in float64, equations 1 to 4; post-norm as in arXiv:1706.03762."""
-    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
+def embed(p, images, *, pool, token_position):
+    """Patches with class token and positions: equation 1."""
     b, h, w, c = images.shape
     patches = np.asarray(images, np.float64).reshape(b, h // 4, 4, w // 4, 4, c).transpose(0, 1, 3, 2, 4, 5)
     x = patches.reshape(b, -1, 16 * c) @ p["patches"]["kernel"].reshape(16 * c, -1) + p["patches"]["bias"]
     (table,) = jax.tree.leaves(p["pos_embed"])
-    if pool == "token" and token_position:
-        x = np.concatenate([np.broadcast_to(p["cls_token"], (b, 1, x.shape[-1])), x], 1) + table
-    elif pool == "token":
-        x = np.concatenate([np.broadcast_to(p["cls_token"], (b, 1, x.shape[-1])), x + table], 1)
-    else:
-        x = x + table
+    if pool != "token":
+        return x + table
+    cls_token = np.broadcast_to(p["cls_token"], (b, 1, x.shape[-1]))
+    if token_position:
+        return np.concatenate([cls_token, x], 1) + table
+    return np.concatenate([cls_token, x + table], 1)
+
+
+def pool_tokens(p, x, *, pool, kind):
+    """The class token, the average of the tokens, or what a learned query reads of them."""
+    if pool == "token":
+        return x[:, 0]
+    if pool == "average":
+        return x.mean(1)
+    map_head = p["map_head"]
+    query = np.broadcast_to(map_head["query"], (len(x), 1, x.shape[-1]))
+    y = attention(query, x, map_head["attention"])
+    return (y + mlp(layer_norm(y, map_head["norm"]), map_head["mlp"], kind))[:, 0]
+
+
+def reference(p, images, *, pool="token", token_position=True, pre_logits=False, norm="pre", kind="tanh"):
+    """Scores of the paper's network in float64, equations 1 to 4; post-norm as in arXiv:1706.03762."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
+    x = embed(p, images, pool=pool, token_position=token_position)
     for block in p["blocks"].values():
         if norm == "pre":
             y = layer_norm(x, block["norm1"])
@@ -98,19 +120,16 @@ def reference(p, images, *, pool="token", token_position=True, pre_logits=False,
         else:
             x = layer_norm(x + attention(x, x, block["attention"]), block["norm1"])
             x = layer_norm(x + mlp(x, block["mlp"], kind), block["norm2"])
-    x = layer_norm(x, p["norm"]) if norm == "pre" else x
-    if pool == "attention":
-        reader = p["map_head"]
-        y = attention(np.broadcast_to(reader["query"], (b, 1, x.shape[-1])), x, reader["attention"])
-        x = (y + mlp(layer_norm(y, reader["norm"]), reader["mlp"], kind))[:, 0]
-    else:
-        x = x[:, 0] if pool == "token" else x.mean(1)
-    x = np.tanh(dense(x, p["pre_logits"])) if pre_logits else x
+    if norm == "pre":
+        x = layer_norm(x, p["norm"])
+    x = pool_tokens(p, x, pool=pool, kind=kind)
+    if pre_logits:
+        x = np.tanh(dense(x, p["pre_logits"]))
     return dense(x, p["head"])
 
 
 @pytest.mark.parametrize(
-    ("suffix", "changes", "how"),
+    ("suffix", "changes", "of_reference"),
     [
         ("", {}, {}),
         ("", {"gelu": "erf"}, {"kind": "erf"}),
@@ -122,58 +141,62 @@ def reference(p, images, *, pool="token", token_position=True, pre_logits=False,
         ("", {"fused": True}, {}),
     ],
 )
-def test_scores_equal_the_papers_equations(suffix, changes, how, valued, batch):
-    network = randomized(valued(f"vit/test{suffix}", **SMALL, **changes))
+def test_scores_equal_the_papers_equations(suffix, changes, of_reference, make_network, batch):
+    network = randomize(make_network(f"vit/test{suffix}", **SMALL, **changes))
     with jax.default_matmul_precision("highest"):
-        found = network.run(batch)
-    np.testing.assert_allclose(found, reference(network.params, batch, **how), rtol=1e-4, atol=1e-4)
+        scores = network.run(batch)
+    np.testing.assert_allclose(scores, reference(network.params, batch, **of_reference), rtol=1e-4, atol=1e-4)
 
 
-def test_post_norm_has_no_norm_at_its_end_and_gives_other_scores(valued, batch):
-    pre, post = (randomized(valued("vit/test", norm=norm, **SMALL)) for norm in ("pre", "post"))
+def test_post_norm_has_no_norm_at_its_end(make_network):
+    pre, post = (randomize(make_network("vit/test", norm=norm, **SMALL)) for norm in ("pre", "post"))
     assert pre.params.keys() - post.params.keys() == {"norm"}
     del pre.params["norm"]
     assert jax.tree.structure(pre.params) == jax.tree.structure(post.params)
 
 
-def test_sincos_positions_are_no_parameters_and_leave_the_token_alone(valued, batch):
-    fixed, learned = valued("vit/test", positions="sincos", **SMALL), valued("vit/test", **SMALL)
+def test_sincos_positions_are_no_parameters_and_leave_the_token_alone(make_network, batch):
+    fixed, learned = make_network("vit/test", positions="sincos", **SMALL), make_network("vit/test", **SMALL)
     assert "pos_embed" not in fixed.params
     assert "pos_embed" in learned.params
-    assert network_tokens(fixed, batch)[:, 0].tolist() == fixed.params["cls_token"].repeat(2, 0).tolist()
+    cls_tokens = tokens_before_blocks(fixed, batch)[:, 0]
+    assert cls_tokens.tolist() == fixed.params["cls_token"].repeat(2, 0).tolist()
 
 
-def network_tokens(network, batch):
-    """Tokens before the first block."""
-    live = nnx.merge(network.graph, network.params, network.stats)
-    return live.placed(live.patches(batch))
+def tokens_before_blocks(network, batch):
+    """Tokens with their positions, before the first block."""
+    vit = nnx.merge(network.graph, network.params, network.stats)
+    return vit.add_positions(vit.patches(batch))
 
 
-def test_a_stochastic_depth_rises_from_none_in_the_first_block(valued, batch):
+def test_stochastic_depth_rises_from_none_in_the_first_block(make_network, batch):
     """Of two blocks with rate 0.9 the first never skips: with the second block's parts silenced nothing is random."""
-    network = randomized(valued("vit/test", stochastic_depth=0.9, **SMALL))
-    run = lambda seed: np.asarray(network.features(batch, train=True, key=jax.random.key(seed)))  # noqa: E731
+    network = randomize(make_network("vit/test", stochastic_depth=0.9, **SMALL))
+
+    def run(seed):
+        return np.asarray(network.features(batch, train=True, key=jax.random.key(seed)))
+
     assert any(not np.allclose(run(0), run(seed)) for seed in (1, 2, 3))
+    second = network.params["blocks"][1]
     for part in ("attention", "mlp"):
-        second = network.params["blocks"][1]
         second[part] = jax.tree.map(np.zeros_like, second[part])
     for seed in (1, 2, 3):
         np.testing.assert_allclose(run(seed), run(0), rtol=1e-6)
     np.testing.assert_allclose(run(0), network.features(batch), rtol=1e-5, atol=1e-6)
 
 
-def test_leftover_pixels_at_right_and_bottom_are_not_read(valued, batch):
-    whole = randomized(valued("vit/test", **SMALL))
-    cut = randomized(valued("vit/test", **SMALL | {"image_size": (11, 13)}, leftover="drop"))
+def test_leftover_pixels_at_right_and_bottom_are_not_read(make_network, batch):
+    whole_patches = randomize(make_network("vit/test", **SMALL))
+    with_leftover = randomize(make_network("vit/test", **SMALL | {"image_size": (11, 13)}, leftover="drop"))
     framed = jnp.pad(batch, ((0, 0), (0, 3), (0, 1), (0, 0)), constant_values=9.0)
-    np.testing.assert_array_equal(cut.run(framed), whole.run(batch))
+    np.testing.assert_array_equal(with_leftover.run(framed), whole_patches.run(batch))
 
 
-def test_first_scores_are_zero(valued, batch):
-    assert not np.any(valued("vit/test", **SMALL).run(batch))
+def test_initial_scores_are_zero(make_network, batch):
+    assert not np.any(make_network("vit/test", **SMALL).run(batch))
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["rest", "training"])
+@pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize(
     ("suffix", "changes"),
     [
@@ -185,16 +208,15 @@ def test_first_scores_are_zero(valued, batch):
     ],
 )
 def test_every_kind_of_vit_keeps_bfloat16_to_its_head(suffix, changes, train):
-    """Traced under strict promotion, where no sum of two types passes; sides that are not equal."""
-    chance = {"dropout": 0.1, "stochastic_depth": 0.1}
-    graph, params, _ = nnx.split(build(f"vit/test{suffix}", 3, **SMALL, **chance, **changes), nnx.Param, ...)
+    """Traced under strict promotion, where no sum of two types passes; height and width differ."""
+    rates = {"dropout": 0.1, "stochastic_depth": 0.1}
+    graph, params, _ = nnx.split(build(f"vit/test{suffix}", 3, **SMALL, **rates, **changes), nnx.Param, ...)
 
     def run(params, images, method):
-        return getattr(nnx.merge(graph, params, {}), method)(
-            images, train=train, rngs=nnx.Rngs(dropout=jax.random.key(0))
-        )
+        vit = nnx.merge(graph, params, {})
+        return getattr(vit, method)(images, train=train, rngs=nnx.Rngs(dropout=jax.random.key(0)))
 
     images = jax.ShapeDtypeStruct((2, 8, 12, 1), jnp.bfloat16)
     for method, expected in (("features", ((2, 8), jnp.bfloat16)), ("__call__", ((2, 3), jnp.float32))):
-        found = jax.eval_shape(partial(run, method=method), nnx.to_pure_dict(params), images)
-        assert (found.shape, found.dtype) == expected
+        output = jax.eval_shape(partial(run, method=method), nnx.to_pure_dict(params), images)
+        assert (output.shape, output.dtype) == expected

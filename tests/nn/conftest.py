@@ -1,4 +1,4 @@
-"""Strict dtype promotion, and products of float32 in float32 where a platform would round them first."""
+"""The tests of layers promote dtypes strictly, and multiply float32 as float32 even where a platform would round it."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""How the tests of layers run one: with values, compiled once, beside its formula."""
+"""How the tests of layers run a layer: with values, compiled once, compared with its formula."""
 
 from functools import partial
 
@@ -8,77 +8,84 @@ import numpy as np
 from flax import nnx
 from hypothesis import settings
 
-few = settings(max_examples=10, deadline=None, derandomize=True, database=None)
+few_examples = settings(max_examples=10, deadline=None, derandomize=True, database=None)
 QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once
 
 
-def live(layer, params, stats=None):
-    """The layer with values."""
+def with_values(layer, params, stats=None):
+    """Returns the layer with values in place of its declarations."""
     graph, *_ = nnx.split(layer, nnx.Param, nnx.BatchStat)
     return nnx.merge(graph, params, {} if stats is None else stats)
 
 
-def called(layer, params, *arrays, stats=None, **how):
-    return live(layer, params, stats)(*arrays, **how)
+def call_layer(layer, params, *arrays, stats=None, **keywords):
+    """Calls a layer with its parameters as an argument, so that they may be traced."""
+    return with_values(layer, params, stats)(*arrays, **keywords)
 
 
-def once(function, *arrays):
-    """What a function of arrays answers, compiled as a whole: cheaper than operation by operation."""
+def run_compiled(function, *arrays):
+    """Runs a function of arrays compiled as a whole: cheaper than operation by operation."""
     return jax.jit(function, compiler_options=QUICK)(*arrays)
 
 
-def answered(layer, params, *arrays, **how):
-    """What a layer answers."""
-    return once(lambda params, *arrays: called(layer, params, *arrays, **how), params, *arrays)
+def run_layer(layer, params, *arrays, **keywords):
+    """Runs a layer compiled as a whole."""
+    return run_compiled(lambda params, *arrays: call_layer(layer, params, *arrays, **keywords), params, *arrays)
 
 
-def pulled(function, g, *given):
-    """What a function answers, and the gradients of what it was given where g is that of its answer."""
+def value_and_gradients(function, g, *inputs):
+    """Returns a function's output, and the gradients of its inputs where g is the gradient of the output."""
 
-    def both(g, *given):
-        y, back = jax.vjp(function, *given)
-        return y, back(g)
+    def run(g, *inputs):
+        y, backward = jax.vjp(function, *inputs)
+        return y, backward(g)
 
-    return once(both, g, *given)
+    return run_compiled(run, g, *inputs)
 
 
-def drawn(seed, *shapes):
-    """Normal numbers that float32 holds, in float64."""
+def draw_normal(seed, *shapes):
+    """Draws normal numbers that float32 holds exactly, as float64."""
     rng = np.random.default_rng(seed)
     return [np.float64(rng.normal(size=shape).astype(np.float32)) for shape in shapes]
 
 
-def short(tree):
+def to_float32(tree):
+    """Returns a tree of arrays with float32 leaves."""
     return jax.tree.map(np.float32, tree)
 
 
-def assert_alike(found, expected):
-    """Equal to 1e-5, of the largest number where that is above 1."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert one.dtype == jnp.float32
-        assert one.shape == other.shape
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * max(1, np.abs(other).max(initial=0)))
+def assert_close(tree, expected):
+    """Asserts that float32 trees agree to 1e-5, of the largest number where that is above 1."""
+    assert jax.tree.structure(tree) == jax.tree.structure(expected)
+    for leaf, expected_leaf in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        assert leaf.dtype == jnp.float32
+        assert leaf.shape == expected_leaf.shape
+        largest = max(1, np.abs(expected_leaf).max(initial=0))
+        np.testing.assert_allclose(leaf, expected_leaf, rtol=1e-5, atol=1e-5 * largest)
 
 
-def assert_equals_formula(layer, formula, *given, seed, names=("kernel", "bias"), stats=None, **how):
-    """A layer, forward and gradients of its input and of its parameters; those come behind x in `given`."""
-    x, *values = given
-    y, back = formula
-    (g,) = drawn(seed + 1, y.shape)
-    params = short(dict(zip(names, values, strict=True)))
-    layer = partial(called, layer, **how) if stats is None else partial(called, layer, stats=short(stats), **how)
-    found, (of_params, of_x) = pulled(layer, short(g), params, short(x))
-    of_given = back(g)
-    assert_alike(found, y)
-    assert_alike(of_x, of_given[0])
-    assert_alike(of_params, dict(zip(names, of_given[1:], strict=True)))
+def assert_equals_formula(layer, formula, x, *values, seed, names=("kernel", "bias"), stats=None, **keywords):
+    """Compares a layer with (y, backward) of its formula: its output, the gradients of x and of its parameters.
+
+    `values` are those of the parameters called `names`.
+    """
+    expected, backward = formula
+    (g,) = draw_normal(seed + 1, expected.shape)
+    params = to_float32(dict(zip(names, values, strict=True)))
+    if stats is not None:
+        keywords["stats"] = to_float32(stats)
+    run = partial(call_layer, layer, **keywords)
+    y, (of_params, of_x) = value_and_gradients(run, to_float32(g), params, to_float32(x))
+    expected_of_x, *expected_of_values = backward(g)
+    assert_close(y, expected)
+    assert_close(of_x, expected_of_x)
+    assert_close(of_params, dict(zip(names, expected_of_values, strict=True)))
 
 
-def assert_function_equals_formula(function, formula, *given, seed):
-    """The same for a function of arrays alone."""
-    y, back = formula
-    (g,) = drawn(seed + 1, y.shape)
-    found, gradients = pulled(function, short(g), *short(given))
-    assert_alike(found, y)
-    assert_alike(gradients, tuple(back(g)))
+def assert_function_equals_formula(function, formula, *inputs, seed):
+    """Compares a function of arrays with (y, backward) of its formula, output and gradients."""
+    expected, backward = formula
+    (g,) = draw_normal(seed + 1, expected.shape)
+    y, gradients = value_and_gradients(function, to_float32(g), *to_float32(inputs))
+    assert_close(y, expected)
+    assert_close(gradients, tuple(backward(g)))

@@ -1,4 +1,4 @@
-"""Pooling equals its formula; ties, overlap and the counting of padding are what they are said to be."""
+"""Pooling equals its formula; ties, overlap and the counting of padding are as documented."""
 
 from functools import partial
 
@@ -9,66 +9,81 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from layers import assert_function_equals_formula, drawn, few
+from layers import assert_function_equals_formula, draw_normal, few_examples
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.pool import average_pool, max_pool
 
-pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
+
+def pair(low, high):
+    """Pairs of whole numbers, such as a height and a width."""
+    return st.tuples(st.integers(low, high), st.integers(low, high))
+
+
+def is_legal(plan):
+    """Whether each padding is smaller than the window's side."""
+    return all(max(padding) < side for padding, side in zip(plan["padding"], plan["size"], strict=True))
+
+
 plans = st.fixed_dictionaries(
     {"size": pair(1, 4), "stride": pair(1, 3), "padding": st.tuples(pair(0, 2), pair(0, 2))}
-).filter(lambda plan: all(max(plan["padding"][i]) < plan["size"][i] for i in (0, 1)))
+).filter(is_legal)
 shapes = st.tuples(st.integers(1, 2), st.integers(1, 8), st.integers(1, 8), st.integers(1, 3))
 
 
 def fits(shape, plan):
+    """Whether the padded images hold a window."""
     return all(shape[1 + i] + sum(plan["padding"][i]) >= plan["size"][i] for i in (0, 1))
 
 
-def single(value):
-    """One number where both are equal: the shorter way to say it."""
+def as_one_number(value):
+    """One number where both are equal, which is the shorter way to write them."""
     return value[0] if value[0] == value[1] else value
 
 
-@few
+@few_examples
 @given(shape=shapes, plan=plans, seed=st.integers(0, 999), rounded=st.booleans())
 def test_max_pooling_equals_its_formula(shape, plan, seed, rounded):
     """Overlapping windows and strides that leave pixels out; rounded numbers tie, as a rectifier's zeros do."""
     assume(fits(shape, plan))
-    (x,) = drawn(seed, shape)
-    x = np.maximum(np.round(x), 0) if rounded else x
-    pool = partial(max_pool, size=single(plan["size"]), stride=single(plan["stride"]), padding=plan["padding"])
+    (x,) = draw_normal(seed, shape)
+    if rounded:
+        x = np.maximum(np.round(x), 0)
+    size, stride = as_one_number(plan["size"]), as_one_number(plan["stride"])
+    pool = partial(max_pool, size=size, stride=stride, padding=plan["padding"])
     assert_function_equals_formula(pool, formulas.max_pooling(x, **plan), x, seed=seed)
 
 
-@few
+@few_examples
 @given(shape=shapes, plan=plans, seed=st.integers(0, 999), count_padding=st.booleans())
 def test_average_pooling_equals_its_formula(shape, plan, seed, count_padding):
     assume(fits(shape, plan))
-    (x,) = drawn(seed, shape)
+    (x,) = draw_normal(seed, shape)
     formula = formulas.average_pooling(x, **plan, count_padding=count_padding)
     assert_function_equals_formula(partial(average_pool, **plan, count_padding=count_padding), formula, x, seed=seed)
 
 
-def gradient(pool, x):
+def gradient_of_sum(pool, x):
+    """The gradient of the sum of all pooled numbers, for the first image and channel."""
     return jax.grad(lambda x: pool(x).sum())(x)[0, :, :, 0]
 
 
 def test_the_first_of_equal_largest_pixels_gets_the_gradient():
     """Row by row, as in PyTorch; a maximum over reshaped windows would give a quarter to each."""
-    found = gradient(partial(max_pool, size=2, stride=2, padding=0), jnp.ones((1, 2, 2, 1)))
-    assert found.tolist() == [[1, 0], [0, 0]]
+    gradient = gradient_of_sum(partial(max_pool, size=2, stride=2, padding=0), jnp.ones((1, 2, 2, 1)))
+    assert gradient.tolist() == [[1, 0], [0, 0]]
 
 
 def test_overlapping_windows_add_their_gradients():
-    assert gradient(partial(max_pool, size=3, stride=1, padding=0), jnp.ones((1, 4, 4, 1))).tolist() == [
+    pool = partial(max_pool, size=3, stride=1, padding=0)
+    assert gradient_of_sum(pool, jnp.ones((1, 4, 4, 1))).tolist() == [
         [1, 1, 0, 0],
         [1, 1, 0, 0],
         [0, 0, 0, 0],
         [0, 0, 0, 0],
     ]
     peak = jnp.zeros((1, 5, 5, 1)).at[0, 2, 2].set(1.0)
-    assert gradient(partial(max_pool, size=3, stride=1, padding=0), peak)[2, 2] == 9
+    assert gradient_of_sum(pool, peak)[2, 2] == 9
 
 
 def test_padding_is_never_the_largest():
@@ -76,26 +91,30 @@ def test_padding_is_never_the_largest():
     assert max_pool(x, 3, stride=1, padding=1).ravel().tolist() == [-5] * 4
 
 
-def ones(**how):
-    return average_pool(jnp.ones((1, 4, 4, 1)), 3, padding=((0, 1), (0, 1)), stride=2, **how)[0, :, :, 0]
+def average_ones(*, count_padding):
+    """Averages ones in 3x3 windows that reach over the right and bottom edge."""
+    padding = ((0, 1), (0, 1))
+    y = average_pool(jnp.ones((1, 4, 4, 1)), 3, padding=padding, stride=2, count_padding=count_padding)
+    return y[0, :, :, 0]
 
 
-def test_an_average_counts_the_padding_where_it_is_told_to():
+def test_an_average_counts_the_padding_only_where_it_should():
     """Ones under a padded 3x3 window: Flax and PyTorch count the zeros, TensorFlow does not."""
-    np.testing.assert_allclose(ones(count_padding=True), [[1, 2 / 3], [2 / 3, 4 / 9]], rtol=1e-6)
-    np.testing.assert_allclose(ones(count_padding=False), [[1, 1], [1, 1]], rtol=1e-6)
+    np.testing.assert_allclose(average_ones(count_padding=True), [[1, 2 / 3], [2 / 3, 4 / 9]], rtol=1e-6)
+    np.testing.assert_allclose(average_ones(count_padding=False), [[1, 1], [1, 1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("missing", ["stride", "padding", "count_padding"])
 def test_nothing_of_a_pooling_has_a_default(missing):
     """Flax's stride is 1, PyTorch's the window's size."""
-    how = {"stride": 2, "padding": 0, "count_padding": True}
-    del how[missing]
+    keywords = {"stride": 2, "padding": 0, "count_padding": True}
+    del keywords[missing]
     with pytest.raises(TypeError, match=missing):
-        average_pool(jnp.ones((1, 4, 4, 1)), 2, **how)
+        average_pool(jnp.ones((1, 4, 4, 1)), 2, **keywords)
     if missing != "count_padding":
+        del keywords["count_padding"]
         with pytest.raises(TypeError, match=missing):
-            max_pool(jnp.ones((1, 4, 4, 1)), 2, **{key: how[key] for key in how if key != "count_padding"})
+            max_pool(jnp.ones((1, 4, 4, 1)), 2, **keywords)
 
 
 def test_odd_pixels_at_right_and_bottom_are_left_out():
@@ -116,7 +135,7 @@ def test_the_largest_bfloat16_pixel_is_itself():
 
 
 @pytest.mark.parametrize(
-    ("how", "sentence"),
+    ("changes", "sentence"),
     [
         ({"padding": 2}, r"padding \(2, 2\) is as large as the window of 2 pixels, which could see nothing else"),
         ({"padding": ((0, 0), (0, 2))}, r"padding \(0, 2\) is as large as the window"),
@@ -126,8 +145,8 @@ def test_the_largest_bfloat16_pixel_is_itself():
         ({"size": 5}, "a window of 5 pixels does not fit into 4 with 0 of padding"),
     ],
 )
-def test_a_pooling_that_cannot_be_is_one_sentence(how, sentence):
-    how = {"size": 2, "stride": 2, "padding": 0} | how
+def test_an_impossible_pooling_is_refused_in_one_sentence(changes, sentence):
+    keywords = {"size": 2, "stride": 2, "padding": 0} | changes
     for pool in (max_pool, partial(average_pool, count_padding=True)):
         with pytest.raises(UserError, match=sentence):
-            pool(jnp.ones((1, 4, 4, 1)), **how)
+            pool(jnp.ones((1, 4, 4, 1)), **keywords)
