@@ -103,8 +103,9 @@ def tally_json(tally: "SplitTally") -> dict[str, Any]:
 def report_several(args: argparse.Namespace) -> int:
     """Makes the page of several runs."""
     from cnn_vit.reports import several
+    from cnn_vit.runs import folder
 
-    path = Path(args.out or "report.html")
+    path = Path(args.out or folder.REPORT)
     groups, comparisons = several.write(args.runs, path)
     differing = several.differing_settings(groups)
     problems: list[str] = []

@@ -12,9 +12,9 @@ from typing import Any
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError
 from cnn_vit.files import cache
+from cnn_vit.runs.folder import TENSORBOARD
 from cnn_vit.runs.reader import RunRecord
 
-FOLDER = "tensorboard"  # in the run folder
 PROJECT = "cnn_vit"  # of Weights & Biases
 
 
@@ -37,7 +37,7 @@ def tensorboard(record: RunRecord) -> str:
         SurroundingsError: tensorboardX is not installed, or the folder cannot be written.
     """
     tensorboardx = import_extra("tensorboardX", "tensorboard")
-    folder = record.workdir / FOLDER
+    folder = record.workdir / TENSORBOARD
     files.remove(folder)  # event files of an earlier copy would be shown beside the new ones
     with files.os_errors(folder):
         writer = tensorboardx.SummaryWriter(str(folder))

@@ -14,10 +14,9 @@ from cnn_vit import files, plots
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
 from cnn_vit.reports.tallies import SplitTally
-from cnn_vit.runs import reader
+from cnn_vit.runs import folder, reader
 from cnn_vit.runs.reader import RunRecord
 
-NAME = "report.html"
 MARK = '<meta name="made-of" content="{}">'
 MARK_END = 4096  # bytes from the start of a page, within which its mark stands
 PACKAGE = Path(__file__).parents[1]
@@ -40,7 +39,7 @@ def write(workdir: str | Path, out: str | Path | None = None) -> tuple[RunRecord
         SurroundingsError: the folder cannot be read, or the page cannot be written.
     """
     record = reader.read_run(workdir)
-    path = record.workdir / NAME if out is None else Path(out)
+    path = record.workdir / folder.REPORT if out is None else Path(out)
     mark = MARK.format(hashlib.sha256(f"{record.digest} {hash_makers()}".encode()).hexdigest())
     if has_mark(path, mark):
         return record, path
@@ -48,7 +47,7 @@ def write(workdir: str | Path, out: str | Path | None = None) -> tuple[RunRecord
     drawings = draw_plots(record, tallies)
     if out is None:
         for name, svg in (drawings | draw_overview(record, drawings)).items():
-            files.write(record.workdir / "plots" / f"{name}.svg", plots.standalone(svg))
+            files.write(record.workdir / folder.PLOTS / f"{name}.svg", plots.standalone(svg))
     text = page.render(
         "run.html",
         mark=mark,

@@ -113,8 +113,8 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("mlp/small", {"hidden": (4, 0)}, "model.hidden=.* must be at least 1"),
         ("resnet/50", {"blocks": ()}, r"model.blocks=\(\) names no stage"),
         ("resnet/50", {"filters": 4, "group_width": 4}, "no channel is left"),
-        ("vit/Ti16", {"heads": 5}, "model.width=192 is no multiple of model.heads=5"),
-        ("vit/Ti16", {"width": 6, "positions": "sincos"}, "model.width=6 is no multiple of 4"),
+        ("vit/Ti16", {"heads": 5}, "model.width=192 is not a multiple of model.heads=5"),
+        ("vit/Ti16", {"width": 6, "positions": "sincos"}, "model.width=6 is not a multiple of 4"),
         ("vit/Ti16", {"stochastic_depth": -0.1}, "model.stochastic_depth=-0.1 must be at least 0"),
         (
             "vit/Ti16",
