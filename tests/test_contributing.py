@@ -53,7 +53,8 @@ def project(tmp_path_factory):
             path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n\n\n" + code, encoding="utf-8")
         else:
             before = path.read_text(encoding="utf-8")
-            after = re.sub(r"(?m)^OPERATIONS[^\n]*= \{\n", lambda start: start[0] + code, before)
+            start = re.search(r"(?m)^OPERATIONS[^\n]*= \{\n", before)
+            after = before[: start.end()] + code + before[start.end() :]
             assert after != before
             path.write_text(after, encoding="utf-8")
     return copy

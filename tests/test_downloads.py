@@ -572,11 +572,11 @@ def test_the_default_cache_is_where_compiled_programs_go(tmp_path, monkeypatch):
 
 
 def test_the_public_verbs_configure_the_cache_from_the_environment(tmp_path, monkeypatch):
-    cnn_vit._settle.cache_clear()
+    cnn_vit._configure_cache.cache_clear()
     monkeypatch.setitem(cnn_vit.VERBS, "build", "cnn_vit.files.cache")  # any room will do that imports no jax
     monkeypatch.setattr(cache, "build", None, raising=False)
     for name, value in {"CACHE": str(tmp_path / "mine"), "OFFLINE": "1", "MIRROR": "https://a.org"}.items():
         monkeypatch.setenv(f"CNN_VIT_{name}", value)
     assert cnn_vit.build is None
     assert cache.current_places() == cache.CachePlaces(tmp_path / "mine", True, "https://a.org")
-    cnn_vit._settle.cache_clear()
+    cnn_vit._configure_cache.cache_clear()

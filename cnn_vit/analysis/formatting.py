@@ -87,9 +87,9 @@ def field_text(field: Field | None) -> str:
     return "none" if size == 0 else str(size)
 
 
-def join_sides(sides: Sequence[str]) -> str:
+def join_sides(texts: Sequence[str]) -> str:
     """Joins the texts for rows and columns as "3x5"; one stands for both where they are equal."""
-    return "x".join(sides) if len(set(sides)) > 1 else "".join(sides[:1])
+    return "x".join(texts) if len(set(texts)) > 1 else "".join(texts[:1])
 
 
 def group_by_block(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:

@@ -255,10 +255,10 @@ def parse_side(text: str | None) -> int | tuple[int, int] | None:
         return None
     if not is_size(text):
         raise UserError(f"--image={text} is not an image size; write pixels, 224, or HEIGHTxWIDTH, 224x160")
-    sides = [int(side) for side in text.split("x")]
-    if not all(1 <= side <= LARGEST_SIDE for side in sides):
+    pixels = [int(side) for side in text.split("x")]
+    if not all(1 <= side <= LARGEST_SIDE for side in pixels):
         raise UserError(f"an image of {text} pixels is refused; each side must be from 1 to {LARGEST_SIDE:,} pixels")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    return pixels[0] if len(pixels) == 1 else (pixels[0], pixels[1])
 
 
 def is_size(text: str) -> bool:

@@ -13,7 +13,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from cnn_vit.errors import UserError, unknown
 from cnn_vit.trees import differences
 
 
-class Network(NamedTuple):
+@dataclass(frozen=True)
+class Network:
     """A network as plain data.
 
     Attributes:

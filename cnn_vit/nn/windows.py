@@ -18,10 +18,10 @@ def height_and_width(value: IntOrPair, what: str) -> tuple[int, int]:
     Raises:
         UserError: if they are not whole numbers of at least 1.
     """
-    sides = value if isinstance(value, tuple) else (value, value)
-    if len(sides) != 2 or not all(is_whole_number(side) and side >= 1 for side in sides):
+    pair = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2 or not all(is_whole_number(side) and side >= 1 for side in pair):
         raise UserError(f"{what} {value!r} is neither a whole number of pixels above 0 nor two of them (height, width)")
-    return sides
+    return pair
 
 
 def normalize_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:

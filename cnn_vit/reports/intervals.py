@@ -87,17 +87,17 @@ def difference_of_runs(first: dict[int, float], second: dict[int, float]) -> Dif
     if len(first) > 1 and first.keys() == second.keys():
         gains = [second[seed] - first[seed] for seed in first]
         return Difference(student_interval(gains), "paired over seeds")
-    first_values, second_values = list(first.values()), list(second.values())
-    gain = statistics.fmean(second_values) - statistics.fmean(first_values)
+    first_numbers, second_numbers = list(first.values()), list(second.values())
+    gain = statistics.fmean(second_numbers) - statistics.fmean(first_numbers)
     if min(len(first), len(second)) < 2:
         return Difference(Interval(gain, None, None), "")
-    if not statistics.variance(first_values) and not statistics.variance(second_values):
+    if not statistics.variance(first_numbers) and not statistics.variance(second_numbers):
         return Difference(Interval(gain, gain, gain), "Welch")  # scipy would warn and divide zero by zero
     from scipy import stats
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns of a group whose values are all equal
-        bounds = stats.ttest_ind(second_values, first_values, equal_var=False).confidence_interval(LEVEL)
+        bounds = stats.ttest_ind(second_numbers, first_numbers, equal_var=False).confidence_interval(LEVEL)
     return Difference(Interval(gain, float(bounds.low), float(bounds.high)), "Welch")
 
 

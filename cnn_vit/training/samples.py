@@ -13,6 +13,7 @@ the name is missing. Images of more than SIDE pixels a side are means of whole s
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -112,7 +113,7 @@ def initial_value(program: Program, path: tuple) -> np.ndarray:
     branch = input_layer.leaf_at(network.params, path)
     for key in reversed(path):
         branch = {key: branch}
-    params, _ = initial_values(network._replace(params=branch, stats={}), program.settings["seed"])
+    params, _ = initial_values(replace(network, params=branch, stats={}), program.settings["seed"])
     return input_layer.leaf_at(params, path)
 
 

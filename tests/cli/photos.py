@@ -45,14 +45,14 @@ def save(path, kind, image_pixels):
         image.save(target)
 
 
-def folder(root, counts, *, formats=FORMATS, sides=(20, 60)):
+def folder(root, counts, *, formats=FORMATS, side_range=(20, 60)):
     """Writes so many images into each class folder, and returns the root.
 
     Args:
         root: the folder to write to.
         counts: images by class folder, such as {"cats": 3} or {"train/cats": 3}.
         formats: the formats, in turn.
-        sides: least and greatest side in pixels.
+        side_range: least and greatest side in pixels.
     """
     rng = np.random.default_rng(0)
     names = sorted({name.rpartition("/")[2] for name in counts})
@@ -60,7 +60,7 @@ def folder(root, counts, *, formats=FORMATS, sides=(20, 60)):
         (root / name).mkdir(parents=True, exist_ok=True)
         label = names.index(name.rpartition("/")[2])
         for number in range(count):
-            size = tuple(rng.integers(*sides, 2, endpoint=True).tolist())
+            size = tuple(rng.integers(*side_range, 2, endpoint=True).tolist())
             image_pixels = pixels(label, len(names), rng, size)
             save(root / name / f"{number:04}", formats[number % len(formats)], image_pixels)
     return root

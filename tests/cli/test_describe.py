@@ -140,7 +140,7 @@ def test_windows_are_calculated(capsys):
         (["resnet/18", "--image=big"], "--image=big is not an image size; write pixels, 224, or HEIGHTxWIDTH, 224x160"),
         (["resnet/18", "--classes=0"], "the number of classes=0 must be at least 1"),
         (["--config=configs/cifar_resnet.py", "--classes=0"], "the number of classes=0 must be at least 1"),
-        (["resnet/18", "--classes=x"], "cnn-vit describe: argument --classes: 'x' is no whole number; "),
+        (["resnet/18", "--classes=x"], "cnn-vit describe: argument --classes: 'x' is not a whole number; "),
         (["lenet/5", "--layer=conv3"], "no layer of lenet/5 'conv3'; did you mean conv2 or conv1?"),
         (["lenet/5", "--layer=conv1", "--check"], "--layer and --check ask for different things; give one of them"),
         (["lenet/5", "--config.seed=1"], "--config.seed=1 sets something of a recipe; add --config=RECIPE"),

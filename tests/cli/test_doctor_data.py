@@ -76,8 +76,8 @@ def test_errors_end_with_2_and_the_first_of_them_is_last_on_stderr(photos, capsy
     problem_lines = printed.out.partition("problems\n")[2].splitlines()
     assert [line.split()[0] for line in problem_lines] == ["error", "error", "next:"]
     assert printed.err == (
-        "2 errors, the first: 1 image cannot be read: train/cats/bad.jpg (empty, 0 bytes); replace it or take it "
-        "away, or leave such files out with --config.data.on_bad_image=skip\n"
+        "2 errors, the first: 1 image cannot be read: train/cats/bad.jpg (empty, 0 bytes); replace it or remove "
+        "it, or leave such files out with --config.data.on_bad_image=skip\n"
     )
 
 

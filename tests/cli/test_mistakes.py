@@ -195,7 +195,7 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
     if name == "another version":
         assert line == (
             "config.json sets 'sampler.size', which this version of cnn_vit does not know; use the version that wrote "
-            "it (environment.json beside it names the commit)"
+            "it (the environment beside it names the commit)"
         )
 
 

@@ -95,7 +95,7 @@ def test_the_text_ends_with_the_next_command_and_names_what_was_found(here, cloc
 
 
 def test_gray_written_digits_keep_their_size_and_are_not_mirrored(here, clock, capsys):
-    photos.folder(here / "digits", {str(digit): 3 for digit in range(10)}, formats=photos.GRAY, sides=(28, 28))
+    photos.folder(here / "digits", {str(digit): 3 for digit in range(10)}, formats=photos.GRAY, side_range=(28, 28))
     answer = new_recipe(capsys, "digits", "--model=vit")
     values = show_settings(capsys, "digits.py")
     assert answer["image_shape"] == [28, 28, 1]
@@ -106,7 +106,7 @@ def test_gray_written_digits_keep_their_size_and_are_not_mirrored(here, clock, c
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
 @pytest.mark.parametrize("size", [None, 8, 50, 96])
 def test_every_recipe_and_its_smoke_run_pass_the_checks(here, clock, capsys, kind, size):
-    photos.folder(here / "photos", TWO_CLASSES, sides=(11, 90))
+    photos.folder(here / "photos", TWO_CLASSES, side_range=(11, 90))
     new_recipe(capsys, "photos", f"--model={kind}", *([f"--image_size={size}"] if size else []))
     for recipe in ("photos.py", "photos.py:smoke"):
         plan.check(settings.load(recipe))
@@ -128,7 +128,7 @@ def test_recipes_are_as_ruff_leaves_them_whatever_the_folder_is_called(here, clo
     ]
     recipes = []
     for number, name in enumerate(names):
-        photos.folder(here / name, {"cats": 5, f"class {name}"[:200]: 5}, formats=("a.bmp",), sides=(8, 8))
+        photos.folder(here / name, {"cats": 5, f"class {name}"[:200]: 5}, formats=("a.bmp",), side_range=(8, 8))
         answer = new_recipe(capsys, name, f"--out=recipe{number}.py")
         assert show_settings(capsys, answer["recipe"])["data.path"] == name
         recipes.append(answer["recipe"])
@@ -230,7 +230,7 @@ def test_a_request_that_cannot_be_met_is_refused_in_one_sentence(here, clock, ca
 
 def test_steps_are_really_timed(here, capsys, monkeypatch):
     monkeypatch.setattr(stopwatch, "TIMED_SECONDS", 0.05)
-    photos.folder(here / "photos", TWO_CLASSES, formats=("rgb.jpg",), sides=(8, 8))
+    photos.folder(here / "photos", TWO_CLASSES, formats=("rgb.jpg",), side_range=(8, 8))
     answer = new_recipe(capsys, "photos", "--minutes=0.1")
     assert answer["steps_timed"] >= 3
     assert 0 < answer["seconds_per_step"] < 5

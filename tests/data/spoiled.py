@@ -119,8 +119,8 @@ def compressed_zeros(count):
 def bombs():
     """Small files of huge images, to be refused by what their headers say, or before much is decompressed."""
     jpeg = bytearray(good_file("jpg"))
-    sides = jpeg.index(b"\xff\xc0") + 5  # in the frame header
-    jpeg[sides : sides + 4] = struct.pack(">HH", 65500, 65500)
+    start = jpeg.index(b"\xff\xc0") + 5  # in the frame header
+    jpeg[start : start + 4] = struct.pack(">HH", 65500, 65500)
     gif = bytearray(good_file("gif"))
     gif[6:10] = struct.pack("<HH", 65500, 65500)
     bmp = bytearray(good_file("bmp"))

@@ -25,7 +25,7 @@ def shapes_section(**changes):
 
 def test_the_room_is_imported_without_jax_scikit_learn_or_pillow():
     code = (
-        "import sys, cnn_vit.data as d; d.names(); d.keywords('shapes'); "
+        "import sys, cnn_vit.data as d; d.names(); d.read_keywords('shapes'); "
         "print(sys.modules.keys() & {'jax', 'sklearn', 'PIL'})"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -280,12 +280,12 @@ def tents(pixels, size, *, box):
 
 @few
 @given(
-    sides=st.tuples(*[st.integers(2, 24)] * 4),
+    heights_and_widths=st.tuples(*[st.integers(2, 24)] * 4),
     channels=st.sampled_from([1, 3]),
     fit=st.sampled_from(["crop", "stretch"]),
 )
-def test_resizing_is_the_product_of_two_tents(sides, channels, fit):
-    height, width, *size = sides
+def test_resizing_is_the_product_of_two_tents(heights_and_widths, channels, fit):
+    height, width, *size = heights_and_widths
     pixels = noise(height, width, channels)
     part_height, part_width = height, width
     if fit == "crop":
@@ -317,10 +317,12 @@ def test_gray_becomes_three_equal_colors():
 
 @few
 @given(
-    sides=st.tuples(*[st.integers(1, 24)] * 4), channels=st.sampled_from([1, 3]), gray=st.sampled_from([0, 127, 255])
+    heights_and_widths=st.tuples(*[st.integers(1, 24)] * 4),
+    channels=st.sampled_from([1, 3]),
+    gray=st.sampled_from([0, 127, 255]),
 )
-def test_padding_puts_the_whole_image_in_its_proportions_in_the_middle(sides, channels, gray):
-    height, width, canvas_height, canvas_width = sides
+def test_padding_puts_the_whole_image_in_its_proportions_in_the_middle(heights_and_widths, channels, gray):
+    height, width, canvas_height, canvas_width = heights_and_widths
     pixels = noise(height, width, channels)
     padded = images.fit_image(pixels, (canvas_height, canvas_width), f"pad({gray})")
     if (height, width) == (canvas_height, canvas_width):
