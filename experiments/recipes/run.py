@@ -19,7 +19,7 @@ from typing import Any
 
 import cnn_vit
 from cnn_vit import data
-from cnn_vit.reports.intervals import Interval, student_interval, wilson
+from cnn_vit.reports.intervals import Interval, student_interval, wilson_interval
 from cnn_vit.settings import load
 
 FOLDER = Path(__file__).parent
@@ -62,7 +62,7 @@ def accuracy_interval(accuracies: list[float], n: int) -> Interval:
     """Returns the 95 % interval of the mean accuracy over seeds or, for one seed, of its share of n images."""
     if len(accuracies) > 1:
         return student_interval(accuracies)
-    return wilson(round(accuracies[0] * n), n)
+    return wilson_interval(round(accuracies[0] * n), n)
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
