@@ -18,7 +18,7 @@ from cnn_vit.__main__ import main
 from cnn_vit.training import devices, forward, step
 
 SIZES = (9, 512)  # neither divides the 64 examples of a split; 9 does not by the devices either
-ORIGINAL = step.build_step, forward.eval_step, devices.place_batch
+ORIGINAL = step.build_step, forward.build_eval_step, devices.place_batch
 
 
 def train(folder):
@@ -79,7 +79,7 @@ def watch():
         seen["placed"] += 1
         return place(batch, on)
 
-    step.build_step, forward.eval_step, devices.place_batch = building, judging, placing
+    step.build_step, forward.build_eval_step, devices.place_batch = building, judging, placing
     return seen
 
 

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
-from stepping import NOTHING_FROZEN, batch, begun, form, learned, numbers, static
+from stepping import NOTHING_FROZEN, batch, begun, network_spec, learned, numbers, static
 
 from cnn_vit import trees
 from cnn_vit.data.base.splits import Split
@@ -18,8 +18,8 @@ from cnn_vit.training import devices, evaluation, forward, step
 MESHES = {1: Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,)), 4: devices.mesh()}
 SIDE, ROWS, UPDATES = 8, 16, 20
 NETWORKS = {
-    "cnn": dict(of=form("cnn/test", side=SIDE, channels=3, head="average"), augment=("flip",)),
-    "vit": dict(of=form("vit/test", side=SIDE, channels=3), augment=("flip",)),
+    "cnn": dict(of=network_spec("cnn/test", side=SIDE, channels=3, head="average"), augment=("flip",)),
+    "vit": dict(of=network_spec("vit/test", side=SIDE, channels=3), augment=("flip",)),
 }
 SPLIT = 61  # examples judged
 
@@ -52,7 +52,7 @@ def runs():
 
 def sharded():
     """A network whose hidden kernel lies in quarters on four devices, whole on each of four, and on one."""
-    of = static(form(dropout=0.3), ema=True, accumulate=2)
+    of = static(network_spec(dropout=0.3), ema=True, accumulate=2)
     parts = (("^ema/", PartitionSpec()), ("layers/0/kernel$", PartitionSpec("data")))
     found = {}
     for name, count, rules in (
@@ -61,7 +61,7 @@ def sharded():
         ("alone", 1, devices.REPLICATED),
     ):
         on = MESHES[count]
-        built, given = step.build_step(of, on, rules), jax.device_put(numbers(momentum=0.9), devices.replicated(on))
+        built, given = step.build_step(of, on, rules), jax.device_put(numbers(momentum=0.9), devices.replicated_sharding(on))
         state = begun(built, on=on, rules=rules)
         for seed in range(3):
             state, _ = built.learn(state, NOTHING_FROZEN, devices.place_batch(batch(seed=seed), on), given)
@@ -98,7 +98,7 @@ def judged():
         for size in (1, 7, 512):
             rows = evaluation.per_example(evaluator, state, split, batch_size=size)
             found[f"{size} on {count}"] = evaluation.summarize(rows, 4) | dict(
-                index=rows["index"].tolist(), near_ties=evaluation.near_ties(rows)
+                index=rows["index"].tolist(), near_ties=evaluation.find_near_ties(rows)
             )
     return found
 

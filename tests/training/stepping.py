@@ -61,7 +61,7 @@ def learned(of, given, batches, *, frozen=NOTHING_FROZEN, on=None, state=None):
     on = on or devices.mesh()
     built = step.build_step(of, on)
     state = begun(built, on=on) if state is None else state
-    placed = jax.device_put(given, devices.replicated(on))
+    placed = jax.device_put(given, devices.replicated_sharding(on))
     taken = []
     for one in batches:
         state, measures = built.learn(state, frozen, devices.place_batch(one, on), placed)

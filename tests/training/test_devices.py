@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from stepping import NOTHING_FROZEN, batch, begun, form, numbers, static
+from stepping import NOTHING_FROZEN, batch, begun, network_spec, numbers, static
 
 from cnn_vit import trees
 from cnn_vit.training import devices, step
@@ -115,7 +115,7 @@ def aligned(array):
 
 
 def test_learning_does_not_write_into_the_arrays_it_was_started_from():
-    built = step.build_step(static(form(), ema=True), devices.mesh())
+    built = step.build_step(static(network_spec(), ema=True), devices.mesh())
     host = jax.tree.map(aligned, jax.tree.map(np.asarray, begun(built)))
     before = trees.digest(host)
     state, given = devices.place(host, devices.mesh()), jax.device_put(numbers(momentum=0.9))
@@ -127,7 +127,7 @@ def test_learning_does_not_write_into_the_arrays_it_was_started_from():
 
 def test_what_the_only_cpu_takes_from_the_hosts_memory_gives_the_bits_of_what_was_put_there():
     on = devices.mesh()
-    built, given = step.build_step(static(), on), jax.device_put(numbers(), devices.replicated(on))
+    built, given = step.build_step(static(), on), jax.device_put(numbers(), devices.replicated_sharding(on))
     kept = devices.place_batch(batch(), on)
     assert all(isinstance(leaf, np.ndarray) for leaf in kept.values())
     put = jax.device_put(batch(), devices.batch_sharding(on))

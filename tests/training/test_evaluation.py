@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from stepping import batch, form
+from stepping import batch, network_spec
 
 from cnn_vit import data, models
 from cnn_vit.data.base.splits import Split
@@ -21,7 +21,7 @@ FOUR = ("ant", "bee", "cow", "dog")
 def whole_scores(classes, rows=12, *, loss="softmax", seed=0):
     """A linear network and black and white images whose scores are small whole numbers: exact, and often equal."""
     rng = np.random.default_rng(seed)
-    of = form(hidden=(), classes=classes, side=3, loss=loss)
+    of = network_spec(hidden=(), classes=classes, side=3, loss=loss)
     head = dict(kernel=rng.integers(-1, 2, (9, classes)), bias=rng.integers(-1, 2, classes))
     params = dict(head={key: value.astype(np.float32) for key, value in head.items()})
     images = 255 * rng.integers(0, 2, (rows, 3, 3, 1), np.uint8)
@@ -143,7 +143,7 @@ def test_the_device_is_asked_for_the_next_batch_before_the_host_reads_one():
             asked.append(number)
             yield number
 
-    assert [(number, list(asked)) for number in evaluation.one_behind(items())] == [
+    assert [(number, list(asked)) for number in evaluation.yield_one_behind(items())] == [
         (0, [0, 1]),
         (1, [0, 1, 2]),
         (2, [0, 1, 2]),
@@ -165,7 +165,7 @@ def test_the_best_five_of_five_say_nothing(classes, says):
 
 def test_near_ties_are_the_examples_that_rounding_may_turn():
     found = dict(index=np.int32([5, 3, 9, 4]), margin=np.float32([9e-6, 0, 1.1e-5, 2]))
-    assert evaluation.near_ties(found) == [3, 5]
+    assert evaluation.find_near_ties(found) == [3, 5]
 
 
 # The verb
@@ -285,7 +285,7 @@ def test_a_reading_of_the_test_split_leaves_a_line(tmp_path):
 def test_normalization_is_less_the_mean_and_over_the_deviation():
     images = np.float32(np.arange(12).reshape(1, 2, 2, 3)) / 10
     preprocessing = dict(mean=[0.1, 0.2, 0.3], std=[0.5, 1, 2])
-    given = forward.build_evaluator(form(), preprocessing, devices.mesh()).mean_and_std
+    given = forward.build_evaluator(network_spec(), preprocessing, devices.mesh()).mean_and_std
     expected = (np.float64(images) - [0.1, 0.2, 0.3]) / [0.5, 1, 2]
     found = forward.normalize(images, given, "float32")
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -32,7 +32,7 @@ def test_softmax_is_minus_the_expected_log_probability(scores, weights):
     target, exact = shares(weights), np.float64(scores)
     log_sum = np.log(np.exp(exact - exact.max(1, keepdims=True)).sum(1)) + exact.max(1)
     expected = log_sum - (np.float64(target) * exact).sum(1)
-    np.testing.assert_allclose(losses.softmax(scores, target), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(losses.softmax_cross_entropy(scores, target), expected, rtol=1e-5, atol=1e-4)
 
 
 @few
@@ -41,18 +41,18 @@ def test_sigmoid_sums_a_binary_cross_entropy_of_each_class(scores, weights):
     target, exact = np.float64(shares(weights)), np.float64(scores)
     log_yes, log_no = -np.logaddexp(0, -exact), -np.logaddexp(0, exact)
     expected = -(target * log_yes + (1 - target) * log_no).sum(1)
-    np.testing.assert_allclose(losses.sigmoid(scores, np.float32(target)), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(losses.sigmoid_cross_entropy(scores, np.float32(target)), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_equal_scores_cost_log_k_and_k_log_2():
     scores, target = jnp.zeros((2, 10)), jnp.eye(2, 10)
-    np.testing.assert_allclose(losses.softmax(scores, target), [np.log(10)] * 2, rtol=1e-6)
-    np.testing.assert_allclose(losses.sigmoid(scores, target), [10 * np.log(2)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(losses.softmax_cross_entropy(scores, target), [np.log(10)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(losses.sigmoid_cross_entropy(scores, target), [10 * np.log(2)] * 2, rtol=1e-6)
 
 
 def test_the_gradient_of_softmax_is_probability_minus_target():
     scores, target = jnp.array([[1.0, -2.0, 0.5]]), jnp.array([[0.2, 0.1, 0.7]])
-    found = jax.grad(lambda scores: losses.softmax(scores, target).sum())(scores)
+    found = jax.grad(lambda scores: losses.softmax_cross_entropy(scores, target).sum())(scores)
     np.testing.assert_allclose(found, np.exp(scores) / np.exp(scores).sum() - target, atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_smoothing_spreads_a_tenth_over_all_ten_classes():
 
 def test_the_least_loss_under_smoothing_is_the_targets_entropy():
     target = losses.smooth_labels(jnp.eye(1, 10), 0.1)
-    np.testing.assert_allclose(losses.softmax(jnp.log(target), target), [0.500288], atol=1e-6)
+    np.testing.assert_allclose(losses.softmax_cross_entropy(jnp.log(target), target), [0.500288], atol=1e-6)
 
 
 def test_smoothing_by_zero_keeps_a_mixed_target_and_another_amount_traces_nothing_anew():
@@ -96,10 +96,10 @@ def test_a_class_counts_with_its_weight_and_a_mixture_with_those_of_its_parts():
     target = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
     first, second = np.log(4 / 3), np.log(4)
     expected = [2 * first, 4 * second, 0.25 * 2 * first + 0.75 * 4 * second]
-    np.testing.assert_allclose(losses.softmax(scores, target, weight), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.softmax_cross_entropy(scores, target, weight), expected, rtol=1e-6)
     first, second = np.log(4 / 3) + np.log(2), np.log(4) + np.log(2)
     expected = [2 * first, 4 * second, 0.25 * 2 * first + 0.75 * 4 * second]
-    np.testing.assert_allclose(losses.sigmoid(scores, target, weight), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.sigmoid_cross_entropy(scores, target, weight), expected, rtol=1e-6)
 
 
 @few

@@ -90,11 +90,11 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
     Of single images each size compiles once.
     """
     network = load(trained(name))
-    before = forward.eval_step(network.spec, devices.mesh())._cache_size()
+    before = forward.build_eval_step(network.spec, devices.mesh())._cache_size()
     dataset = data.load(configured(name).section("data"))
     split = dataset.splits["test"]
     found = [evaluation.evaluate(network, dataset, batch_size=1)["rows"]]
-    compiled = forward.eval_step(network.spec, devices.mesh())._cache_size() - before
+    compiled = forward.build_eval_step(network.spec, devices.mesh())._cache_size() - before
     assert 1 < compiled <= len(network.preprocessing["sizes"])
     found += [evaluation.evaluate(network, dataset, batch_size=size)["rows"] for size in (7, 512)]
     numbers = forward.build_evaluator(network.spec, network.preprocessing, devices.mesh()).mean_and_std
@@ -148,7 +148,7 @@ def test_an_image_too_small_to_predict_says_so_beside_the_others(tmp_path):
 
 def test_micro_batches_take_their_masks_along():
     """A step on two halves of a batch, with images of another size in each, changes what one on the whole does."""
-    form = stepping.form("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
+    form = stepping.network_spec("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
     batch = stepping.batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
     for row in range(8):
         batch["mask"][row, : 2 + row % 2 * 6, : 1 + row] = True

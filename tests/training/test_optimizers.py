@@ -35,12 +35,12 @@ def trained(name, numbers, rates, *, clip=False, nesterov=False):
     @jax.jit
     def step(params, state, grads, numbers, rate):
         traces.append(1)
-        chain = optimizers.chain(name, numbers, rate, decay_mask=MASK, clip=clip, nesterov=nesterov)
+        chain = optimizers.build_chain(name, numbers, rate, decay_mask=MASK, clip=clip, nesterov=nesterov)
         updates, state = chain.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     params = tree(0)
-    state = optimizers.chain(name, numbers, 0.0, decay_mask=MASK, clip=clip, nesterov=nesterov).init(params)
+    state = optimizers.build_chain(name, numbers, 0.0, decay_mask=MASK, clip=clip, nesterov=nesterov).init(params)
     for rate, grads in zip(rates, GRADIENTS, strict=True):
         params, state = step(params, state, grads, jax.tree.map(np.float32, numbers), np.float32(rate))
     assert len(traces) == 1
@@ -137,7 +137,7 @@ def test_biases_and_scales_do_not_decay(name):
 def test_the_states_structure_depends_on_no_number_and_starts_from_zeros(name):
     plain = dict.fromkeys(NUMBERS, 0.0)
     states = [
-        optimizers.chain(name, numbers, 0.1, decay_mask=MASK, clip=clip).init(tree(0))
+        optimizers.build_chain(name, numbers, 0.1, decay_mask=MASK, clip=clip).init(tree(0))
         for numbers in (plain, NUMBERS)
         for clip in (False, True)
     ]
@@ -151,14 +151,14 @@ def test_the_states_structure_depends_on_no_number_and_starts_from_zeros(name):
 
 def test_the_pattern_is_searched_in_the_whole_path():
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree(0))
-    assert optimizers.decay_mask(shapes, r"(^|/)kernel$") == MASK
-    stem = optimizers.decay_mask(shapes, "^stem/")
+    assert optimizers.build_decay_mask(shapes, r"(^|/)kernel$") == MASK
+    stem = optimizers.build_decay_mask(shapes, "^stem/")
     assert stem == {"stem": {"kernel": True, "bias": True}, "blocks": {0: {"kernel": False, "scale": False}}}
 
 
 def test_a_pattern_found_nowhere_is_refused_with_what_there_is():
     with pytest.raises(UserError, match=r"'kernl' is found in no parameter, whose paths end in bias, kernel, scale"):
-        optimizers.decay_mask(tree(0), "kernl")
+        optimizers.build_decay_mask(tree(0), "kernl")
 
 
 @pytest.mark.parametrize(
@@ -167,4 +167,4 @@ def test_a_pattern_found_nowhere_is_refused_with_what_there_is():
 )
 def test_a_rule_that_is_not_there_is_refused(name, nesterov, says):
     with pytest.raises(UserError, match=says):
-        optimizers.chain(name, NUMBERS, 0.1, decay_mask=MASK, clip=False, nesterov=nesterov)
+        optimizers.build_chain(name, NUMBERS, 0.1, decay_mask=MASK, clip=False, nesterov=nesterov)

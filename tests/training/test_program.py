@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from running import COMMON, configured, lines, result
-from stepping import NOTHING_FROZEN, batch, begun, form, numbers, static
+from stepping import NOTHING_FROZEN, batch, begun, network_spec, numbers, static
 
 from cnn_vit import data
 from cnn_vit.runs import reader
@@ -91,7 +91,7 @@ def test_measures_that_a_study_adds_stand_in_the_journal_beside_the_others(setti
 
 def test_the_plain_step_is_the_compiled_one_and_can_be_mapped_over_rates():
     """Three learning rates at once, by vmap, are three steps one after the other."""
-    spec, mesh = static(form(hidden=())), devices.mesh()
+    spec, mesh = static(network_spec(hidden=())), devices.mesh()
     built = step.build_step(spec, mesh)
     state, examples = begun(built), batch()
     rates = jnp.float32([0.01, 0.1, 1.0])
@@ -105,7 +105,7 @@ def test_the_plain_step_is_the_compiled_one_and_can_be_mapped_over_rates():
 
     mapped = jax.vmap(learned)(rates)
     for number, rate in enumerate(rates):
-        placed = jax.device_put(given | {"learning_rate": rate}, devices.replicated(mesh))
+        placed = jax.device_put(given | {"learning_rate": rate}, devices.replicated_sharding(mesh))
         alone, _ = built.learn(begun(built), NOTHING_FROZEN, examples, placed)
         for leaf, expected in zip(jax.tree.leaves(mapped), jax.tree.leaves(alone["params"]), strict=True):
             np.testing.assert_allclose(leaf[number], expected, rtol=1e-6, atol=1e-7)

@@ -75,13 +75,13 @@ def test_filters_are_the_first_values_and_the_tested_ones(name, path, tmp_path):
         settings={"seed": 5},
         dataset=SimpleNamespace(image_shape=(8, 8, 1)),
     )
-    kept = samples.learned_features(tmp_path, program, tested)
+    kept = samples.collect_features(tmp_path, program, tested)
     before = np.moveaxis(first[path[0]][path[1]], -1, 0)[:64]
     np.testing.assert_array_equal(kept["filters_before"], before)
     np.testing.assert_array_equal(kept["filters_after"], before + 1)
     assert ("similarity" in kept, "patches" in kept) == (name == "vit", name == "vit")
     files.write_json(tmp_path / "fork.json", {"from": "another", "step": 3})
-    assert "filters_before" not in samples.learned_features(tmp_path, program, tested)  # they were another run's
+    assert "filters_before" not in samples.collect_features(tmp_path, program, tested)  # they were another run's
 
 
 def test_large_images_are_means_of_squares_and_small_ones_stay():

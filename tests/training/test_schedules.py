@@ -16,7 +16,7 @@ few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 
 def curve(name, steps, **plan):
     """The multiplier at each step."""
-    return np.asarray(schedules.shape(name, **plan)(jnp.asarray(steps, jnp.int32)))
+    return np.asarray(schedules.build_schedule(name, **plan)(jnp.asarray(steps, jnp.int32)))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_rsqrt_with_its_timescale_as_warm_up_is_the_transformers_schedule():
 
 
 def test_a_traced_step_gives_the_same_and_compiles_once():
-    traces, multiplier = [], schedules.shape("cosine", total=40, warmup=5)
+    traces, multiplier = [], schedules.build_schedule("cosine", total=40, warmup=5)
     compiled = jax.jit(lambda step: traces.append(1) or multiplier(step))
     found = [compiled(np.int32(step)) for step in (0, 5, 39)]
     np.testing.assert_allclose(found, curve("cosine", [0, 5, 39], total=40, warmup=5), atol=1e-7)
@@ -117,4 +117,4 @@ def test_a_traced_step_gives_the_same_and_compiles_once():
 )
 def test_what_cannot_be_is_refused(name, plan, says):
     with pytest.raises(UserError, match=says):
-        schedules.shape(name, **plan)
+        schedules.build_schedule(name, **plan)

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from stepping import NOTHING_FROZEN, batch, begun, form, learned, numbers, static
+from stepping import NOTHING_FROZEN, batch, begun, network_spec, learned, numbers, static
 
 from cnn_vit import trees
 from cnn_vit.data import augment
 from cnn_vit.training import devices, forward, losses, step
 
-DROPPING = form("mlp/test", dropout=0.5)
-NORMED = form("cnn/test", filters=(4, 4))
+DROPPING = network_spec("mlp/test", dropout=0.5)
+NORMED = network_spec("cnn/test", filters=(4, 4))
 COSINE = step.ScheduleSpec("cosine", total=6, warmup=2, boundaries=(), factor=0.1, timescale=10)
 
 
@@ -100,9 +100,9 @@ def direction(of, given, g, decay, kept, t):
         (dict(optimizer="adamw"), dict(weight_decay=0.1, b1=0.8, b2=0.95, epsilon=1e-3)),
         (dict(clip=True), dict(clip=0.2, weight_decay=0.3)),
         (dict(schedule=COSINE), dict(smoothing=0.2)),
-        (dict(of=form(hidden=(), loss="sigmoid")), dict(smoothing=0.1)),
+        (dict(of=network_spec(hidden=(), loss="sigmoid")), dict(smoothing=0.1)),
         (dict(), dict(class_weight=[0.5, 4, 1, 0.25])),
-        (dict(of=form(hidden=(), loss="sigmoid")), dict(class_weight=[0.5, 4, 1, 0.25], smoothing=0.1)),
+        (dict(of=network_spec(hidden=(), loss="sigmoid")), dict(class_weight=[0.5, 4, 1, 0.25], smoothing=0.1)),
     ],
     ids=[
         "sgd",
@@ -252,14 +252,14 @@ def test_statistics_that_are_not_finite_are_seen():
 
 
 def test_bfloat16_is_for_layers_alone():
-    built = step.build_step(static(form(dtype="bfloat16"), optimizer="adamw"), devices.mesh())
+    built = step.build_step(static(network_spec(dtype="bfloat16"), optimizer="adamw"), devices.mesh())
     shapes = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
     after, measures = jax.eval_shape(built.learn, shapes, NOTHING_FROZEN, batch(), numbers())
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves((after["params"], after["opt"], after["stats"], measures))}
     assert kinds == {"float32", "int32", "bool"}
     text = str(jax.make_jaxpr(built.learn)(shapes, NOTHING_FROZEN, batch(), numbers()))
     assert "bf16[8,8] = dot_general" in text  # 8 rows, 8 hidden units
-    judged = jax.eval_shape(forward.eval_step(form(dtype="bfloat16"), devices.mesh()), *judging(built, shapes))
+    judged = jax.eval_shape(forward.build_eval_step(network_spec(dtype="bfloat16"), devices.mesh()), *judging(built, shapes))
     assert (judged["scores"].dtype, judged["loss"].dtype) == (jnp.float32, jnp.float32)
 
 
@@ -327,7 +327,7 @@ def test_dropout_draws_from_the_steps_third_key_and_the_micro_batchs_number(accu
         key = drop if accumulate == 1 else jax.random.fold_in(drop, micro)
         rows = slice(micro, None, accumulate)
         scores = scored(state["params"], images[rows], key)
-        parts.append(losses.softmax(scores, jax.nn.one_hot(one["label"][rows], 4)))
+        parts.append(losses.softmax_cross_entropy(scores, jax.nn.one_hot(one["label"][rows], 4)))
     _, (measures,) = learned(of, given, [one], state=state)
     assert measures["loss"] == pytest.approx(np.concatenate(parts).mean(), rel=1e-5)
 
@@ -341,7 +341,7 @@ def test_micro_batches_add_up_to_the_big_batch():
     given = numbers(operations=written, momentum=0.9, weight_decay=0.1)
     found = [
         learned(
-            static(form(), augment=augment.operation_names(written), accumulate=count), given, [batch(), batch(seed=1)]
+            static(network_spec(), augment=augment.operation_names(written), accumulate=count), given, [batch(), batch(seed=1)]
         )
         for count in (1, 2, 4)
     ]
@@ -363,12 +363,12 @@ def test_statistics_pass_from_one_micro_batch_to_the_next():
 
 def test_many_micro_batches_are_not_compiled_one_by_one():
     """Above step.UNROLLED a loop does the same work; compilation would take minutes else."""
-    of = static(form(), accumulate=2)
+    of = static(network_spec(), accumulate=2)
     built = step.build_step(of, devices.mesh())
     shapes = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
     few = str(jax.make_jaxpr(built.learn)(shapes, NOTHING_FROZEN, batch(), numbers()))
     assert "unroll=2" in few
-    many = step.build_step(static(form(), accumulate=2 * step.MOST_UNROLLED), devices.mesh())
+    many = step.build_step(static(network_spec(), accumulate=2 * step.MOST_UNROLLED), devices.mesh())
     text = str(jax.make_jaxpr(many.learn)(shapes, NOTHING_FROZEN, batch(4 * step.MOST_UNROLLED), numbers()))
     assert re.search(r"unroll=1\b", text)
 
