@@ -161,7 +161,7 @@ def is_as_intended(fall, kind):
 
 
 def check_kill(name, folder, kind, seed, expected):
-    """Kills a run, sees in which phase, starts it again, sees from which step that goes on, and compares the outcome."""
+    """Kills a run, starts it again, and compares the outcome."""
     # a save may be over between the look and the kill, which then fell elsewhere: another attempt
     for attempt in range(10):
         fall = kill_run(name, folder / str(attempt), choose_moment(kind, seed))
