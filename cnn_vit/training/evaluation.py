@@ -48,6 +48,7 @@ def per_example(
         workers=workers,
         place=lambda batch: devices.place_batch(batch, mesh),
     )
+    # a generator: the device begins with a batch when the loop below asks for its measures
     batches_of_measures = (evaluator(values, batch) for batch in batches)
     on_host = []
     for measures in yield_one_behind(batches_of_measures):

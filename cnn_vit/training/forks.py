@@ -43,7 +43,7 @@ def read_fork_note(workdir: Path) -> dict[str, Any] | None:
     return files.read_json(path) if path.exists() else None
 
 
-def find_fork_source(workdir: Path, fork_from: str | Path | None) -> Path | None:
+def find_origin(workdir: Path, fork_from: str | Path | None) -> Path | None:
     """Finds the folder that a run starts from: `fork_from`, else the one in its fork.json; None where it has none.
 
     Raises:

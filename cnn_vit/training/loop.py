@@ -51,7 +51,7 @@ def train(
     files.ensure_writable(workdir)
     with StopSignals() as stop, files.Lock(workdir / folder.LOCK):
         folder.claim(workdir, settings)
-        forks.find_fork_source(workdir, fork_from)  # only for its errors, before the data are read
+        forks.find_origin(workdir, fork_from)  # only for its errors, before the data are read
         files.remove_temporary(workdir)
         result = reader.finished_result(workdir)
         if result and samples.are_saved(workdir):
@@ -99,14 +99,14 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
             is_best = False
             if is_last or run.times.evaluate.fires(step):
                 is_best = run.evaluate(step, state)
-            is_finished = is_last or run.should_stop_early(patience)
+            is_finished = is_last or run.should_stop_early(patience)  # after the evaluation, which decides it
             is_stopped = stop.requested is not None  # read once, so that a later signal waits for the next step
             if is_best or is_finished or is_stopped or run.times.checkpoint.fires(step):
                 run.save(step, state)
             run.show(step)
             if is_stopped:
                 run.checkpoints.wait()
-                raise stop.error(step)
+                raise stop.stopped_error(step)
             if is_finished:
                 break
     return state
@@ -126,7 +126,7 @@ def finish(run: Run, state: dict) -> dict[str, Any]:
     metrics = evaluate_splits(run, tested)
     samples.save_samples(run.workdir, run.program, tested.values["params"])
     result = run.make_result(state, tested, validation=metrics["validation"], test=metrics.get("test"))
-    files.write_json(run.workdir / folder.RESULT, result)
+    files.write_json(run.workdir / folder.RESULT, result)  # last: a run with a result is finished
     return result
 
 

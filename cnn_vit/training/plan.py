@@ -192,7 +192,7 @@ def hyperparameters(
         for name in ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
     }
     numbers["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
-    numbers["ema_decay"] = settings["ema_decay"] or 0.0
+    numbers["ema_decay"] = settings["ema_decay"] or 0.0  # read only where there is a moving average
     numbers["smoothing"] = settings["loss.smoothing"]
     arrays: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
     arrays["augment"] = [
@@ -205,5 +205,5 @@ def hyperparameters(
         arrays["class_weight"] = np.ones(classes, np.float32)
     else:
         arrays["class_weight"] = losses.balanced_class_weights(labels, classes)
-    arrays["key"] = stream.key(settings["seed"])
+    arrays["key"] = stream.key(settings["seed"])  # the step derives every other key from it
     return arrays

@@ -125,7 +125,7 @@ def top_classes(network: Trained, images: Iterable[InputImage], count: int) -> I
     An image without pixels comes with its error instead.
     """
     images = iter(images)
-    while True:
+    while True:  # one batch after another, so that many images need little memory
         chunk = list(itertools.islice(images, BATCH_SIZE))
         if not chunk:
             return

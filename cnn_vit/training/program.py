@@ -56,8 +56,9 @@ class Program:
         self.settings, self.dataset, self.preprocessing = settings, dataset, preprocessing
         self.mesh = devices.mesh()
         self.batch_size = settings["data.batch_size"]
-        micro_batches = settings["optimizer.accumulate"] * self.mesh.size
-        plan.refuse_uneven(self.batch_size, micro_batches, f"micro-batches x {self.mesh.size} devices")
+        # the devices share each micro-batch equally
+        parts = settings["optimizer.accumulate"] * self.mesh.size
+        plan.refuse_uneven(self.batch_size, parts, f"micro-batches x {self.mesh.size} devices")
         self.times = plan.run_times(settings, examples=len(train))
         self.spec = plan.step_spec(settings, network, examples=len(train))
         self.step = step.build_step(self.spec, self.mesh, add_measures=add_measures)

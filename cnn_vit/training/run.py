@@ -94,13 +94,13 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
+    def __exit__(self, error_type: type | None, *_: object) -> None:
         """Closes everything. Where the run failed, an error of closing is dropped: the run's own error says more."""
         try:
             if "checkpoints" in vars(self):
                 self.checkpoints.close()
         except UserError:
-            if kind is None:
+            if error_type is None:
                 raise
         finally:
             if self.progress is not None:
@@ -150,7 +150,8 @@ class Run:
         the initial state.
         """
         template = self.program.state_template
-        origin, note = forks.find_fork_source(self.workdir, fork_from), forks.read_fork_note(self.workdir)
+        origin = forks.find_origin(self.workdir, fork_from)
+        note = forks.read_fork_note(self.workdir)
         restored = self.checkpoints.restore_newest(template)
         # a fork whose beginning was cut short may hold the origin's best checkpoint, but not yet that of the noted step
         is_forked = restored is not None and note is not None and restored[0] >= note["step"]
@@ -197,6 +198,7 @@ class Run:
         self.checkpoints.raise_failed_save()
         self._queued.append((step, measures))
         if len(self._queued) > STEPS_AHEAD:
+            # waiting for an earlier step, not for this one, leaves the device work to do
             _, earlier = self._queued[-STEPS_AHEAD - 1]
             jax.block_until_ready(earlier["finite"])
 
@@ -244,7 +246,7 @@ class Run:
     def evaluate(self, step: int, state: dict) -> bool:
         """Evaluates the validation split and logs its metrics; returns whether this is the best evaluation so far."""
         self.read_finite_measures()  # only for its error: a state that is not finite is not worth an evaluation
-        values, _ = self.eval_values(state)
+        values, _ = self.values_to_evaluate(state)
         metrics = evaluation.summarize(self.evaluate_split("validation", values), len(self.dataset.classes))
         self.journal.write_evaluation(step, "validation", metrics["accuracy"], metrics["loss"], metrics["n"])
         self.show(step, accuracy=metrics["accuracy"])
@@ -259,8 +261,8 @@ class Run:
             workers=self.settings["data.workers"],
         )
 
-    def eval_values(self, state: dict) -> tuple[dict, bool]:
-        """Chooses the values that validation evaluates: the moving average where there is one, else the trained ones.
+    def values_to_evaluate(self, state: dict) -> tuple[dict, bool]:
+        """Chooses the values that are validated: the moving average where there is one, else the trained ones.
 
         Returns:
             dict(params, stats), and whether they are the moving average.
@@ -323,7 +325,7 @@ class Run:
         step = self.best_evaluation()["step"] if choice == "best" else last_step
         if step != last_step:
             state = self.restore_best(step)
-        values, is_ema = self.eval_values(state)
+        values, is_ema = self.values_to_evaluate(state)
         return TestedValues(step=step, values=values, is_ema=is_ema, choice=choice)
 
     def restore_best(self, step: int) -> dict:

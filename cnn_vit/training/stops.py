@@ -50,7 +50,7 @@ class StopSignals:
         self._sentence = STOPPED_AFTER
         self._raise_if_requested()
 
-    def error(self, step: int) -> StoppedError:
+    def stopped_error(self, step: int) -> StoppedError:
         """Makes the error that ends a run which was asked to stop and has saved the state of a step."""
         number = self.requested or signal.SIGTERM
         return StoppedError(number, f"stopped at step {step} by {signal_name(number)}; the same command resumes")
@@ -65,7 +65,7 @@ class StopSignals:
             self._start_listening()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
+    def __exit__(self, error_type: type | None, error: BaseException | None, *_: object) -> None:
         if self._handlers_before:
             self._wait_for_echo()
             self._stop_listening()

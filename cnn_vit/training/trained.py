@@ -65,10 +65,12 @@ def load(run: str | os.PathLike) -> Trained:
     tested: dict[str, Any] = {}
     if (workdir / folder.RESULT).exists():
         tested = reader.read_result(workdir / folder.RESULT)["tested"]
+    # a run that is not finished has tested nothing yet: take what its validation reads
     default = "trained" if settings["ema_decay"] is None else "ema"
     is_ema = tested.get("values", default) == "ema"
 
     network = get_network(spec)
+    # the optimizer's state and the values that were not tested are not read
     template = replicated_template(dict(params=network.params, stats=network.stats))
     if is_ema:
         template = {"ema": template}
