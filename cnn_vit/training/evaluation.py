@@ -76,7 +76,7 @@ def summarize(per_example: dict[str, np.ndarray], classes: int) -> dict[str, Any
     """Summarizes the measures of a split as one number each, summed in float64.
 
     Args:
-        per_example: the arrays that the function `per_example` returns.
+        per_example: arrays with a row for each example, of which rank, loss and index are read.
         classes: K.
 
     Returns:
@@ -130,7 +130,7 @@ def evaluate(
 
     Returns:
         A dict of split, accuracy, top5, loss, n, near_ties (indices), `layout`: a sentence on how the split was made
-        where the data has none of its own (else None), and `rows`: the arrays of `per_example`.
+        where the data has none of its own (else None), and `rows`: arrays of measures with a row for each example.
 
     Raises:
         UserError: the data have other classes, other images or no such split, or batch_size is below 1.

@@ -253,7 +253,7 @@ class Run:
         return self.best_evaluation()["step"] == step
 
     def evaluate_split(self, split: str, values: dict) -> dict[str, np.ndarray]:
-        """Measures every example of a split with the network, as `evaluation.per_example` does."""
+        """Measures every example of a split with the network; returns arrays with a row for each example."""
         return evaluation.per_example(
             self.program.evaluator,
             values,
