@@ -1,23 +1,24 @@
-"""Checkpoints of a run: written by Orbax in the background, sealed by us, read only where each byte is as it was saved.
+"""Checkpoints of a run: written by Orbax in the background, sealed by a manifest, and read only where no byte changed.
 
-A save goes like this. `save` copies the state to the host and returns, so that the next training step may overwrite the
-state. Then our one thread
+`Checkpoints.save` copies the state to the host and returns, so that the next training step may overwrite the state.
+A thread of this module then
 
     1. has Orbax write the folder STEP (under a temporary name, renamed when it is whole),
     2. brings every file of it to the disk and hashes it,
     3. calls `before_commit`, which brings the journal to the disk,
     4. writes STEP/MANIFEST.json, by a temporary name and a rename.
 
-A step counts from its manifest on ("committed"), and no cache is asked. Orbax does not notice a flipped bit in an array;
-the manifest does.
+A step counts ("is committed") once its manifest is there; what is committed is always read from the disk. The manifest
+shows a flipped bit in an array, which Orbax does not notice.
 
-Copy and thread are ours, and Orbax's blocking `Checkpointer` works in the thread: its asynchronous one keeps the
-training thread busy for longer, and tells of a failed save from threads of its own. Leaves are saved in one flat dict by
-their paths as text (`params/stages/0/kernel`), which halves the time; integer keys, empty branches and empty arrays,
-which Orbax turns into text or refuses, come back from the template. OCDBT makes about eleven files instead of two for
-each leaf. Nothing is compressed: zstd takes five times as long to save 8 % of the bytes of float32.
+Why it is done so. The copy and the thread are this module's, and Orbax's blocking `Checkpointer` works in the thread:
+its asynchronous one keeps the training thread busy for longer, and reports a failed save from threads of its own.
+Leaves are saved in one flat dict by their paths as text (`params/stages/0/kernel`), which halves the time. Orbax turns
+integer keys into text, and refuses empty branches or empty arrays; these come back from the template. Orbax's format
+OCDBT makes about eleven files, instead of two for each leaf. Nothing is compressed: zstd takes five times as long to
+save 8 % of the bytes of float32.
 
-One process writes, and can read every leaf.
+One process writes the checkpoints, and it can read every leaf of the state.
 """
 
 import concurrent.futures
@@ -39,8 +40,8 @@ from cnn_vit.runs import manifests
 from cnn_vit.runs.manifests import MANIFEST, DamageError, step_folders
 from cnn_vit.runs.orbax_errors import redirect_logs, translate_errors
 
-DELETED = ".deleted-"  # in front of a step that is being removed
-UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that Orbax is writing
+DELETED = ".deleted-"  # the name of a step's folder begins with it while the step is being removed
+UNFINISHED = ".orbax-checkpoint-tmp"  # the name of a step's folder contains it while Orbax writes the step
 
 
 class Checkpoints:
@@ -48,10 +49,11 @@ class Checkpoints:
 
     Args:
         folder: holds a folder for each step; made by the first save.
-        keep_checkpoints: how many of the newest `retain` keeps, beside the best.
-        crash: folder for what Orbax prints when a save fails; made when there is something to keep.
-        say: takes a sentence for the user; prints it to stderr where left out.
-        clean_up: whether to remove what a killed save or removal left behind; only for the holder of the run's lock.
+        keep_checkpoints: how many of the newest checkpoints `retain` keeps, beside the best one.
+        crash: folder for what Orbax prints when a save fails; made when something is to be written there.
+        say: takes a sentence for the user; by default prints it to stderr.
+        clean_up: whether to remove what a killed save or removal has left behind. Only the process that holds the run's
+            lock may do so.
     """
 
     def __init__(
@@ -63,81 +65,88 @@ class Checkpoints:
         say: Callable[[str], None] | None = None,
         clean_up: bool = True,
     ):
-        self.folder = Path(folder).absolute()  # Orbax takes no relative path
+        self.folder = Path(folder).absolute()  # Orbax refuses relative paths
         self.keep_checkpoints = keep_checkpoints
         self._say = say or functools.partial(print, file=sys.stderr)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: list[concurrent.futures.Future] = []
-        self._damaged: set[int] = set()
+        self._damaged: set[int] = set()  # steps of which damage has been found
         self._step_being_written: int | None = None
-        self._is_clean = False
+        self._is_clean = False  # whether all that was unfinished at the start has been removed
         redirect_logs().crash = Path(crash)
         if clean_up:
             self._clean_up(self._say)
             self._is_clean = True
         if self._committed_steps():
-            self._thread.submit(orbax)  # importing takes a second or two; there is other work until `restore`
+            self._thread.submit(import_orbax)  # takes a second or two, while the caller does other work
 
     def save(self, step: int, state: dict, *, before_commit: Callable[[], None] | None = None) -> None:
-        """Copies the state to the host and has it written in the background, after waiting for the save before.
+        """Waits for the previous save, copies the state to the host, and has it written in the background.
 
         Args:
-            step: name of the checkpoint. One that is there and whole is left as it is.
-            state: nested dicts of arrays. Free to be changed or donated when this returns.
-            before_commit: called in the background before the checkpoint counts; what it writes is older than that.
+            step: name of the checkpoint. A whole checkpoint of that name is left as it is.
+            state: nested dicts of arrays, which may be changed or donated once this returns.
+            before_commit: called in the background before the checkpoint counts, so that what it writes is on the disk
+                before.
 
         Raises:
-            SurroundingsError: the save before failed.
+            SurroundingsError: the previous save failed.
         """
         self.wait()
         self._pending.append(self._thread.submit(self._commit, step, host_copy(state), before_commit))
 
     def wait(self) -> None:
-        """Returns once all that was asked for is on the disk; raises the `SurroundingsError` of what failed, once."""
+        """Returns once all saves and removals are done. The `SurroundingsError` of a failed one is raised once."""
         concurrent.futures.wait(self._pending)
         pending, self._pending = self._pending, []
         for future in pending:
             future.result()
 
     def raise_failed_save(self) -> None:
-        """Raises what `wait` would of a save that has failed already; waits for nothing."""
+        """Raises the error of a save that has already failed; does not wait for one that is under way."""
         if any(future.done() and future.exception() for future in self._pending):
             self.wait()
 
     def steps(self) -> list[int]:
-        """Committed steps, ascending: those with a well-formed manifest and no damage found since the start."""
+        """Returns the committed steps, ascending, without those that are known to be damaged."""
         return [step for step in self._committed_steps() if step not in self._damaged and self._is_well_formed(step)]
 
     def restore(self, step: int, template: dict, *, partial: bool = False) -> dict:
-        """The state saved at a step, bit for bit, every file of it verified first.
+        """Verifies every file of a checkpoint and returns its state, bit for bit as it was saved.
 
         Args:
             step: a committed step.
-            template: the state as `jax.ShapeDtypeStruct`s; each array goes where its leaf's `sharding` says.
-            partial: whether the template is only a part of the state; the rest is not read then.
+            template: the state as `jax.ShapeDtypeStruct`s; each array is put where its leaf's `sharding` says.
+            partial: whether the template is only a part of the state; only that part is then read.
 
         Raises:
             DamageError: a file of the checkpoint is missing, changed or new.
             UserError: the checkpoint holds other arrays than the template.
         """
-        path = self.folder / str(step)
-        saved = manifests.verify(path)["arrays"]
+        folder = self.folder / str(step)
+        saved = manifests.verify(folder)["arrays"]
         wanted = array_outline(template)
         if partial:
             saved = {name: saved[name] for name in wanted if name in saved}
-        refuse_other_arrays(path, saved, wanted)
-        arrays = self._thread.submit(self._read, path, saved).result()
+        refuse_other_arrays(folder, saved, wanted)
+        arrays = self._thread.submit(self._read, folder, saved).result()
 
-        def put(way, leaf):
+        def place_leaf(path, leaf):
             # a copy: the state will be donated, and the array that was read must not be overwritten
-            return jax.device_put(arrays[path_text(way)], leaf.sharding, may_alias=False)
+            return jax.device_put(arrays[path_text(path)], leaf.sharding, may_alias=False)
 
-        return tree_map_with_path(put, template)
+        return tree_map_with_path(place_leaf, template)
 
     def restore_newest(self, template: dict, *, partial: bool = False) -> tuple[int, dict] | None:
-        """The newest step that is whole, and its state (or a part of it); None where nothing was ever committed.
+        """Restores the newest checkpoint that is whole, or a part of it; see `restore` for the arguments.
 
-        A sentence tells of each damaged checkpoint that is passed over. `SurroundingsError` where all are damaged.
+        The user is told of each damaged checkpoint that is passed over.
+
+        Returns:
+            The step and the state; None where no step was ever committed.
+
+        Raises:
+            SurroundingsError: all checkpoints are damaged.
         """
         damages = []
         for step in reversed(self._committed_steps()):
@@ -158,34 +167,36 @@ class Checkpoints:
         return None
 
     def retain(self, best_step: int | None) -> None:
-        """Deletes, in the background after the saves asked for, all but the newest checkpoints and the best one."""
+        """Deletes all but the newest checkpoints and the best one: in the background, after the saves before it."""
         self._pending.append(self._thread.submit(self._delete_others, best_step))
 
     def close(self) -> None:
-        """Waits as `wait` does, and ends the thread."""
+        """Waits as `wait` does, and then ends the thread."""
         try:
             self.wait()
         finally:
             self._thread.shutdown()
 
     def _committed_steps(self) -> list[int]:
-        """Steps that were committed once, in whatever state they are now, ascending.
+        """Returns the steps that were committed once, whole or damaged by now, ascending.
 
         Saves follow one another, so only the newest can be unfinished: an older one without manifest has lost it.
         """
         steps = list(step_folders(self.folder))
         if not steps or (self.folder / str(steps[-1]) / MANIFEST).exists():
             return steps
-        # After a clean-up an unfinished step can only be the one that is being written now
+        # after a clean-up, an unfinished step can only be the one that is being written now
         newest_lost_its_manifest = self._is_clean and steps[-1] != self._step_being_written
         return steps if newest_lost_its_manifest else steps[:-1]
 
     def _is_well_formed(self, step: int) -> bool:
+        """Whether the manifest of a step is as it was written; the other files are not looked at."""
         with contextlib.suppress(DamageError):
             return bool(manifests.read(self.folder / str(step)))
         return False
 
     def _commit(self, step: int, state: dict[str, np.ndarray], before_commit: Callable[[], None] | None) -> None:
+        """Writes and seals a checkpoint, in the thread; where that fails, removes what was written."""
         path = self.folder / str(step)
         if is_whole(path):
             if before_commit:
@@ -199,7 +210,7 @@ class Checkpoints:
                 before_commit()
             manifests.write(path, manifest)
         except BaseException:
-            with contextlib.suppress(SurroundingsError):  # gives the room back now; else the next start does
+            with contextlib.suppress(SurroundingsError):  # frees the disk now; if that fails, the next start does it
                 self._clean_up(say=lambda _: None)
                 if not (path / MANIFEST).exists():
                     files.remove(path)
@@ -209,27 +220,29 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _write(self, path: Path, state: dict[str, np.ndarray]) -> None:
+        """Has Orbax write the folder of a checkpoint."""
         needed = sum(array.nbytes for array in state.values())
         files.ensure_writable(self.folder, needed=needed)
-        files.fsync(self.folder.parent)  # the names of this folder and of the journal, which the run has opened before
-        if path.exists():  # it is damaged
+        files.fsync(self.folder.parent)  # brings the names of this folder and of the open journal to the disk
+        if path.exists():  # a whole one would not be written again, so it is damaged
             self._delete(path)
         not_empty = {name: array for name, array in state.items() if array.size}
         with translate_errors(path, needed=needed):
-            self._checkpointer.save(path, args=orbax().args.PyTreeSave(not_empty))
+            self._checkpointer.save(path, args=import_orbax().args.PyTreeSave(not_empty))
 
     def _read(self, path: Path, outline: dict[str, list]) -> dict[str, np.ndarray]:
-        blank = {name: np.zeros(shape, dtype) for name, (dtype, shape) in outline.items()}
-        not_empty = {name: array for name, array in blank.items() if array.size}
-        as_numpy = dict.fromkeys(not_empty, orbax().RestoreArgs(restore_type=np.ndarray))
-        request = orbax().args.PyTreeRestore(item=not_empty, restore_args=as_numpy, partial_restore=True)
+        """Has Orbax read the arrays of an outline, {name: [dtype, shape]}."""
+        zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in outline.items()}
+        not_empty = {name: array for name, array in zeros.items() if array.size}  # empty ones were not saved
+        as_numpy = dict.fromkeys(not_empty, import_orbax().RestoreArgs(restore_type=np.ndarray))
+        request = import_orbax().args.PyTreeRestore(item=not_empty, restore_args=as_numpy, partial_restore=True)
         with translate_errors(path):
             arrays = self._checkpointer.restore(path, args=request)
-        return blank | arrays
+        return zeros | arrays
 
     @functools.cached_property
     def _checkpointer(self) -> Any:
-        return orbax().Checkpointer(orbax().PyTreeCheckpointHandler(use_compression=False))
+        return import_orbax().Checkpointer(import_orbax().PyTreeCheckpointHandler(use_compression=False))
 
     def _delete_others(self, best_step: int | None) -> None:
         retained = {*self.steps()[-self.keep_checkpoints :], best_step}
@@ -238,14 +251,14 @@ class Checkpoints:
                 self._delete(self.folder / str(step))
 
     def _delete(self, path: Path) -> None:
-        """Removes a step by way of another name, so that it is there whole or not at all."""
+        """Removes a step: first its name, then its files, so that a kill between leaves it whole or not at all."""
         renamed = path.with_name(DELETED + path.name)
         files.remove(renamed)
         files.move(path, renamed)
         files.remove(renamed)
 
     def _clean_up(self, say: Callable[[str], None]) -> None:
-        """Removes what killed saves and removals have left behind."""
+        """Removes what killed saves and removals have left behind, and says so of each unfinished save."""
         for step in step_folders(self.folder).keys() - set(self._committed_steps()):
             say(f"the save of checkpoint {step} was never finished (it has no {MANIFEST}); it is removed")
             files.remove(self.folder / str(step))
@@ -255,7 +268,7 @@ class Checkpoints:
 
 
 def host_copy(state: dict) -> dict[str, np.ndarray]:
-    """The leaves of a state by their paths as text, in host memory of their own."""
+    """Copies the leaves of a state to the host; returns them by their paths as text."""
     leaves = tree_leaves_with_path(state)
     for _, leaf in leaves:
         if isinstance(leaf, jax.Array):
@@ -264,14 +277,14 @@ def host_copy(state: dict) -> dict[str, np.ndarray]:
 
 
 def path_text(path: tuple) -> str:
-    """The path of a leaf as text: `params/stages/0/kernel`."""
+    """The path of a leaf as text, such as `params/stages/0/kernel`."""
     return keystr(path, simple=True, separator="/")
 
 
 def copy_to_host(leaf: Any) -> np.ndarray:
-    """A copy of an array in host memory.
+    """Copies an array to host memory that nothing else uses.
 
-    On a CPU, NumPy would look at the very buffer that the next step overwrites, so the array is copied once more.
+    On a CPU, `np.asarray` gives a view of the very buffer that the next step overwrites, so its content is copied.
     """
     host = np.asarray(leaf)
     if isinstance(leaf, jax.Array) and all(device.platform != "cpu" for device in leaf.devices()):
@@ -285,9 +298,9 @@ def array_outline(tree: dict) -> dict[str, list]:
 
 
 def refuse_other_arrays(path: Path, saved: dict[str, list], wanted: dict[str, list]) -> None:
-    """Refuses a checkpoint that holds other arrays than wanted.
+    """Raises UserError where a checkpoint holds other arrays than wanted.
 
-    The error names the first array that differs, a parameter's if one does.
+    The error names the first array that differs, and of those a parameter first.
     """
     names = saved.keys() | wanted.keys()
     differing = [name for name in names if saved.get(name) != wanted.get(name)]
@@ -314,7 +327,7 @@ def is_whole(path: Path) -> bool:
 
 
 @functools.cache
-def orbax() -> ModuleType:
+def import_orbax() -> ModuleType:
     """`orbax.checkpoint`, imported when it is first needed."""
     import orbax.checkpoint
 

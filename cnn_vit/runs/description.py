@@ -1,16 +1,17 @@
-"""What a run folder says of its run: written at the first start, and compared at each later one."""
+"""The description of a run in its folder: written at the first start, and compared at each later one."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import data, files, settings
+from cnn_vit import data, files
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, reader
+from cnn_vit.settings import Settings, to_json
 
 
-def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, preprocessing: Mapping[str, Any]) -> None:
-    """Makes the folder this run's by writing what the run and its data are, or checks that they are still the same.
+def describe(workdir: Path, settings: Settings, dataset: data.Dataset, preprocessing: Mapping[str, Any]) -> None:
+    """Writes into a run folder what the run and its data are, or checks that the data are still the same.
 
     Raises:
         UserError: the folder's run was trained on other data.
@@ -19,24 +20,24 @@ def describe(workdir: Path, ours: settings.Settings, dataset: data.Dataset, prep
         files.write_json(workdir / folder.CLASSES, list(dataset.classes))
         files.write_json(workdir / folder.PREPROCESSING, preprocessing)
         files.write_json(workdir / folder.DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
-        files.write_json(workdir / folder.CONFIG, settings.to_json(ours))  # last: it marks the others as complete
+        files.write_json(workdir / folder.CONFIG, to_json(settings))  # last: it says that the others are there
         return
     refuse_other_classes(workdir, dataset)
-    before = reader.read_data(workdir / folder.DATA)
-    if before["fingerprint"] != dataset.fingerprint:
+    recorded = reader.read_data(workdir / folder.DATA)
+    if recorded["fingerprint"] != dataset.fingerprint:
         raise UserError(
-            f"{workdir} was trained on other data: fingerprint {before['fingerprint'][:12]}, {before['counts']} "
+            f"{workdir} was trained on other data: fingerprint {recorded['fingerprint'][:12]}, {recorded['counts']} "
             f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {folder.USE_ANOTHER_FOLDER}"
         )
 
 
-def make_preprocessing(final: settings.Settings, dataset: data.Dataset) -> dict[str, Any]:
-    """How images become the network's input, as preprocessing.json keeps it.
+def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, Any]:
+    """Returns how images become the network's input, as preprocessing.json says it.
 
-    Where the settings leave mean and standard deviation open, they are measured on the training split.
+    Where the settings leave mean or standard deviation open, it is measured on the training split.
     """
     train = dataset.splits["train"]
-    mean, std = final["data.mean"], final["data.std"]
+    mean, std = settings["data.mean"], settings["data.std"]
     if mean is None or std is None:
         measured_mean, measured_std = data.mean_and_std(train)
         mean, std = mean or measured_mean, std or measured_std
@@ -46,7 +47,7 @@ def make_preprocessing(final: settings.Settings, dataset: data.Dataset) -> dict[
         "std": list(std),
         "image_size": [height, width],
         "channels": channels,
-        "fit": final["data.fit"],
+        "fit": settings["data.fit"],
     }
     if train.padded_sizes is not None:
         preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
@@ -66,6 +67,7 @@ def refuse_other_classes(workdir: Path, dataset: data.Dataset) -> None:
 
 def has_same_examples(workdir: Path, dataset: data.Dataset) -> bool:
     """Whether the splits of the folder's run hold the same examples as these data."""
-    before = reader.read_data(workdir / folder.DATA)
-    now = dataset.facts | {"fingerprint": dataset.fingerprint}
-    return all(before.get(name) == now.get(name) for name in ("fingerprint", "slices", "counts"))
+    recorded = reader.read_data(workdir / folder.DATA)
+    current = dataset.facts | {"fingerprint": dataset.fingerprint}
+    # the fingerprint is of all data, of which slices and counts say which examples a split has
+    return all(recorded.get(name) == current.get(name) for name in ("fingerprint", "slices", "counts"))

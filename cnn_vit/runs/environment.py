@@ -1,4 +1,4 @@
-"""The surroundings of a run: versions, devices, cores, commit and command, written down at every start."""
+"""The environment of a run: versions, devices, cores, commit and command, recorded at every start."""
 
 import importlib.metadata
 import os
@@ -14,10 +14,15 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pil
 
 
 def current_environment(command: str | None) -> dict[str, Any]:
-    """Everything that may change a run's bits or times; `command` is what the user typed, or None."""
-    import jax  # imported here, because whoever only reads a run folder needs no jax
+    """Returns everything that may change a run's bits or times.
+
+    Args:
+        command: the command line that the user typed; None where there was none.
+    """
+    import jax  # here, because a program that only reads a run folder needs no jax
 
     devices = jax.devices()
+    # a process may be allowed fewer cores than the machine has; not every system can tell
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: installed_version(name) for name in LIBRARIES}
     return {
@@ -39,37 +44,40 @@ def installed_version(distribution: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with "-dirty" behind it where files differ from it; None outside a repository."""
+    """The commit of this code, ending in "-dirty" where files differ from it; None outside a git repository."""
     repository = Path(__file__).parents[2]
     command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return finished.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def record_environment(workdir: Path, command: str | None) -> list[str]:
-    """Writes the environment of this start into the run folder, behind those of earlier starts.
+    """Adds the environment of this start to the run folder, after those of earlier starts.
 
     Returns:
         A phrase for each difference from the first start; none at the first start itself.
     """
-    now = current_environment(command)
+    current = current_environment(command)
     path = workdir / folder.ENVIRONMENT
     if not path.exists():
-        files.write_json(path, now | {"resumed": []})
+        files.write_json(path, current | {"resumed": []})
         return []
     first = reader.read_environment(path)
-    files.write_json(path, first | {"resumed": [*first["resumed"], now]})
-    return environment_changes(first, now)
+    files.write_json(path, first | {"resumed": [*first["resumed"], current]})
+    return environment_changes(first, current)
 
 
-def environment_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A phrase for each thing that may change a run's bits and is not what it was when the run began."""
-    comparisons = [(name, before.get(name), now[name]) for name in ("cores", "machine")]
-    for key, value in now["devices"].items():
-        comparisons.append((f"device {key}", before.get("devices", {}).get(key), value))
-    for name, value in now["versions"].items():
-        comparisons.append((name, before.get("versions", {}).get(name), value))
+def environment_changes(first: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Returns a phrase for each thing that may change a run's bits and differs from the run's first start.
+
+    Commit and command are not compared.
+    """
+    comparisons = [(name, first.get(name), current[name]) for name in ("cores", "machine")]
+    for key, value in current["devices"].items():
+        comparisons.append((f"device {key}", first.get("devices", {}).get(key), value))
+    for name, value in current["versions"].items():
+        comparisons.append((name, first.get("versions", {}).get(name), value))
     return [f"{name} {old} then, {new} now" for name, old, new in comparisons if old != new]

@@ -1,7 +1,7 @@
-"""The journal of a run: what it writes down as it goes, and the clock that it reads.
+"""The journal of a run, which it writes as it goes, and the clock of the package.
 
-`metrics.jsonl` holds what the seed decides and nothing else, so that the same run writes the same bytes. `timing.jsonl`
-holds what a clock decides. Both hold one JSON object a line, keys sorted, steps ascending.
+`metrics.jsonl` holds only what the seed decides, so that the same run writes the same bytes; `timing.jsonl` holds what
+a clock decides. Each line of both is a JSON object with sorted keys; the steps of the lines ascend.
 """
 
 import contextlib
@@ -15,26 +15,26 @@ from cnn_vit import files
 from cnn_vit.errors import SurroundingsError
 from cnn_vit.runs.folder import METRICS, TIMING
 
-TEXTS = ("kind", "split")  # the values of a line that are texts; all others are numbers or null
+TEXTS = ("kind", "split")  # the keys of a line whose values are texts; all other values are numbers or null
 
 
 def now() -> float:
-    """Seconds of a clock that only goes forward, whatever is done to the time of day."""
+    """Seconds of a clock that only goes forward, even where the time of day is changed."""
     return time.monotonic()
 
 
 def cpu_seconds() -> float:
-    """CPU-seconds of this process, all its threads together."""
+    """CPU-seconds that this process has used, all its threads together."""
     return time.process_time()
 
 
 class Journal:
-    """The two files of a run folder, open for growing.
+    """The two files of a run folder, open for appending lines.
 
     Args:
         workdir: the run folder.
-        step: the training step that the run goes on from. Lines of later steps are cut off, with a last line that a
-            kill has torn, because the run will write them again.
+        step: the training step that the run goes on from. Lines of later steps are cut off, and so is a last line that
+            a kill has torn, because the run will write them again.
 
     Raises:
         SurroundingsError: a file cannot be read or written, or is not a journal.
@@ -46,7 +46,7 @@ class Journal:
         timing = truncate_journal(workdir / TIMING, step)
         self._evaluations = evaluation_lines(metrics)
         self._timing_before: dict[str, float] = timing[-1] if timing else {}
-        self._opened = now(), cpu_seconds()
+        self._opened_seconds, self._opened_cpu_seconds = now(), cpu_seconds()
         self._metrics = files.open_append(workdir / METRICS)
         self._timing = files.open_append(workdir / TIMING)
 
@@ -61,22 +61,21 @@ class Journal:
         self._evaluations.append(json.loads(text))
 
     def write_timing(self, step: int, **seconds: Any) -> None:
-        """Writes what a clock says."""
+        """Writes the time that the run has taken up to a step."""
         self._timing.write(format_line(step, **seconds))
 
     def elapsed(self) -> dict[str, float]:
-        """Seconds and CPU-seconds of the run so far: since the journal was opened, and in the processes before."""
-        opened_seconds, opened_cpu_seconds = self._opened
-        seconds = self._timing_before.get("seconds", 0) + now() - opened_seconds
-        cpu = self._timing_before.get("cpu_seconds", 0) + cpu_seconds() - opened_cpu_seconds
+        """Seconds and CPU-seconds of the run so far: in earlier processes, and since this one opened the journal."""
+        seconds = self._timing_before.get("seconds", 0) + now() - self._opened_seconds
+        cpu = self._timing_before.get("cpu_seconds", 0) + cpu_seconds() - self._opened_cpu_seconds
         return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3)}
 
     def evaluations(self) -> list[dict]:
-        """All evaluations so far, of this process and those before, in the order in which they were made."""
+        """All evaluations so far, of this process and earlier ones, in the order in which they were made."""
         return list(self._evaluations)
 
     def flush(self) -> None:
-        """Returns once every line is on the disk; may be called from another thread than the one that writes."""
+        """Returns once every line is on the disk. Another thread than the one that writes may call it."""
         self._metrics.flush()
         self._timing.flush()
 
@@ -87,9 +86,10 @@ class Journal:
 
 
 def format_line(step: int, **values: Any) -> str:
-    """One line of a journal.
+    """Formats one line of a journal.
 
-    A float is written with the digits that give it back; one that is not finite as null, since JSON has no nan.
+    A float is written with enough digits to read back the same bits; one that is not finite becomes null, since JSON
+    has no nan.
     """
     plain: dict[str, Any] = {"step": int(step)}
     for name, value in values.items():
@@ -98,18 +98,18 @@ def format_line(step: int, **values: Any) -> str:
 
 
 def json_number(value: Any) -> float | None:
-    """A number, or an array of one, as a float; None where it is not finite."""
-    value = float(value)
-    return value if math.isfinite(value) else None
+    """Converts a number, or an array of one, to a float; None where it is not finite."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def read_until(path: Path, step: int) -> tuple[list[dict], bytes]:
-    """The lines of a journal up to a step, as dicts and as the bytes that they stand in.
+    """Reads the lines of a journal up to a step, as dicts and as the bytes of these lines.
 
-    A last line without its line break was torn by a kill and is dropped.
+    A last line without its line break was torn by a kill and is left out. A file that does not exist has no lines.
 
     Raises:
-        SurroundingsError: the file cannot be read, or a line before that is not a line of a journal.
+        SurroundingsError: the file cannot be read, or another line is not a line of a journal.
     """
     with files.os_errors(path):
         content = path.read_bytes() if path.exists() else b""
@@ -140,7 +140,7 @@ def truncate_journal(path: Path, step: int) -> list[dict]:
 
 
 def parse_line(text: bytes) -> dict | None:
-    """A line of a journal as a dict; None where it is not one."""
+    """Parses a line of a journal as a dict; None where it is not a line of a journal."""
     with contextlib.suppress(ValueError, RecursionError):
         line = json.loads(text)
         if isinstance(line, dict) and isinstance(line.get("step"), int):
@@ -149,12 +149,12 @@ def parse_line(text: bytes) -> dict | None:
 
 
 def evaluation_lines(lines: list[dict]) -> list[dict]:
-    """The lines of a journal that hold an evaluation."""
+    """Selects the lines of a journal that hold an evaluation."""
     return [line for line in lines if line.get("kind") == "evaluation"]
 
 
 def best_evaluation(evaluations: list[dict]) -> dict:
-    """The best of one or more evaluations: highest accuracy, then lowest loss, then the earliest."""
+    """Returns the best of one or more evaluations: highest accuracy, then lowest loss, then the earliest."""
 
     def rank(evaluation: dict) -> tuple[float, float, int]:
         loss = math.inf if evaluation["loss"] is None else evaluation["loss"]

@@ -1,6 +1,7 @@
-"""What makes a folder a checkpoint: `MANIFEST.json`, written last, with the size and sha256 of every other file in it.
+"""Manifests: `MANIFEST.json`, which makes a folder a checkpoint, with the size and sha256 of every other file in it.
 
-The manifest carries a seal, the sha256 of its own content, and is compared as text: no bit of it can change unnoticed.
+It is written last. It carries a seal, the sha256 of its own content, and is compared as text, so that no bit of it can
+change unnoticed.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ MANIFEST = "MANIFEST.json"
 
 
 class DamageError(SurroundingsError):
-    """A checkpoint is not what was saved. The sentence names its step and the file."""
+    """A checkpoint is not as it was saved. The message names its step and the file."""
 
     def __init__(self, step: int, damage: str):
         super().__init__(f"checkpoint {step} is damaged: {damage}")
@@ -24,11 +25,11 @@ class DamageError(SurroundingsError):
 def write(path: Path, manifest: dict) -> None:
     """Commits a checkpoint, the folder `path`: writes its manifest and returns once that is on the disk."""
     files.write(path / MANIFEST, manifest_text(manifest))
-    files.fsync(path.parent)
+    files.fsync(path.parent)  # which holds the name of the checkpoint's folder
 
 
 def read(path: Path) -> dict:
-    """The manifest of the checkpoint in the folder `path`, which is named by its step.
+    """Reads the manifest of the checkpoint in the folder `path`, whose name is the step.
 
     Raises:
         DamageError: the manifest is missing, or is not as it was written.
@@ -41,30 +42,31 @@ def read(path: Path) -> dict:
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
         manifest = json.loads(content)
         del manifest["seal"]
+        # writing it again, with a new seal, must give the very same bytes
         if manifest["step"] == step and manifest_text(manifest).encode() == content:
             return manifest
     raise DamageError(step, f"{file} is not as it was written")
 
 
 def manifest_text(manifest: dict) -> str:
-    """The one way to write a manifest, with its seal."""
+    """Formats a manifest as text, with its seal."""
     seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps(manifest | {"seal": seal}, sort_keys=True, indent=1) + "\n"
 
 
 def list_files(path: Path) -> dict[str, dict]:
-    """Brings a checkpoint's files to the disk; size in bytes and sha256 of each but the manifest, by its name."""
+    """Brings a checkpoint's files to the disk; returns {name: {"bytes", "sha256"}} of all but the manifest."""
     for entry in path.rglob("*"):
         files.fsync(entry)
-    listed = {}
+    listing = {}
     for name in file_names(path):
         if name != MANIFEST:
-            listed[name] = {"bytes": file_size(path / name), "sha256": files.sha256(path / name)}
-    return listed
+            listing[name] = {"bytes": file_size(path / name), "sha256": files.sha256(path / name)}
+    return listing
 
 
 def verify(path: Path) -> dict:
-    """Reads every file of a checkpoint and returns its manifest.
+    """Reads every file of a checkpoint, compares it with the manifest, and returns the manifest.
 
     Raises:
         DamageError: a file is missing, changed, or not in the manifest.
@@ -86,7 +88,7 @@ def verify(path: Path) -> dict:
 
 
 def file_names(path: Path) -> list[str]:
-    """Names, relative to a folder, of everything below it that is not a folder."""
+    """Names, relative to a folder, of everything below it but folders."""
     return sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
 
 
@@ -97,9 +99,9 @@ def file_size(path: Path) -> int:
 
 
 def step_folders(folder: Path) -> dict[int, Path]:
-    """The folders of checkpoints, whole or not, by step, ascending; none where `folder` is not there."""
+    """Lists the folders of checkpoints, whole or not, by step, ascending; none where `folder` does not exist."""
     with files.os_errors(folder):
         entries = list(folder.iterdir()) if folder.is_dir() else []
     by_step = {int(path.name): path for path in entries if path.name.isdecimal() and path.is_dir()}
-    # "007" is no name that a save gives
+    # a folder "007" was not made by a save
     return {step: path for step, path in sorted(by_step.items()) if path.name == str(step)}

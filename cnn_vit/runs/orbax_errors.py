@@ -1,4 +1,4 @@
-"""What the user is told when Orbax fails: one sentence. What Orbax prints itself goes to `crash/orbax.log`."""
+"""Errors of Orbax, as one sentence for the user. What Orbax itself prints goes to the file `crash/orbax.log`."""
 
 import contextlib
 import functools
@@ -14,8 +14,8 @@ from cnn_vit import files
 from cnn_vit.errors import SurroundingsError
 
 LOG = "orbax.log"
-ORBAX_FOLDER = f"{os.sep}orbax{os.sep}checkpoint{os.sep}"  # in the path of every file of Orbax
-MOST = 300  # characters of Orbax's own words in a sentence of ours
+ORBAX_FOLDER = f"{os.sep}orbax{os.sep}checkpoint{os.sep}"  # part of the path of every source file of Orbax
+MOST_CHARACTERS = 300  # of Orbax's message that are quoted in a sentence
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def translate_errors(path: Path, *, needed: int | None = None) -> Iterator[None]
 
     Args:
         path: the checkpoint that is written or read.
-        needed: bytes that are written there.
+        needed: number of bytes that are written there; None where it is read.
     """
     try:
         yield
@@ -34,15 +34,18 @@ def translate_errors(path: Path, *, needed: int | None = None) -> Iterator[None]
             os_error = OSError(number, os.strerror(number))
             raise files.from_os_error(os_error, path, needed=needed) from error
         redirect = redirect_logs()
-        redirect.keep("".join(traceback.format_exception(error)))
-        words = " ".join(str(error).split())[:MOST]
+        redirect.write("".join(traceback.format_exception(error)))
+        message = " ".join(str(error).split())[:MOST_CHARACTERS]
         raise SurroundingsError(
-            f"{path}: Orbax gave up ({words}); the whole of it is in {redirect.crash / LOG}"
+            f"{path}: Orbax gave up ({message}); the whole message is in {redirect.crash / LOG}"
         ) from error
 
 
 def errno_of(error: BaseException | None) -> int | None:
-    """The operating system's error number behind an error of Orbax, or of TensorStore, which has it in words."""
+    """Finds the operating system's error number behind an error of Orbax; None where there is none.
+
+    Errors of TensorStore, which writes for Orbax, have the number in their text.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
@@ -54,10 +57,10 @@ def errno_of(error: BaseException | None) -> int | None:
 
 
 class LogRedirect(logging.Filter):
-    """Sends to a file what Orbax and its writing threads print, for the life of the process.
+    """Sends to a file what Orbax and its writing threads print.
 
-    Those threads outlive a failed save, so the redirection is never taken back. What is not theirs goes where it went
-    before.
+    Those threads outlive a failed save, so the redirection lasts as long as the process. Messages of other libraries go
+    where they went before.
 
     Attributes:
         crash: folder of the file.
@@ -71,35 +74,37 @@ class LogRedirect(logging.Filter):
             logging.getLogger(name).addFilter(self)
         sys.unraisablehook = self._handle_unraisable
 
-    def keep(self, text: str) -> None:
-        """Adds text to the file; on a full disk the text is lost."""
-        with contextlib.suppress(SurroundingsError):
+    def write(self, text: str) -> None:
+        """Adds text to the file."""
+        with contextlib.suppress(SurroundingsError):  # on a full disk the text is lost
             file = files.open_append(self.crash / LOG)
             file.write(text.rstrip("\n") + "\n")
             file.close()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record may be printed: false for one of Orbax, which goes to the file.
+        """Whether a log record may be printed; one of Orbax may not, and goes to the file.
 
-        Orbax is recognized by its words and by its callers, since absl may name a file of its own.
+        Orbax is recognized by the paths in its message and in the call stack, since a record that is logged through
+        absl may name a file of absl.
         """
         text = logging.Formatter("%(levelname)s %(message)s").format(record)
         callers = (frame.f_code.co_filename for frame, _ in traceback.walk_stack(None))
         if ORBAX_FOLDER not in text and not any(ORBAX_FOLDER in file for file in callers):
             return True
-        self.keep(text)
+        self.write(text)
         return False
 
     def _handle_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        """TensorStore's threads call the event loop of a save that has failed and is gone."""
+        """Handles an exception that Python cannot raise anywhere, such as one in a callback of another thread."""
         error = unraisable.exc_value
+        # TensorStore's threads call the event loop of a save that has failed and is gone
         if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
-            self.keep("".join(traceback.format_exception(error)))
+            self.write("".join(traceback.format_exception(error)))
         else:
             self._unraisable_before(unraisable)
 
 
 @functools.cache
 def redirect_logs() -> LogRedirect:
-    """The one redirection of this process, in force from the first call on."""
+    """Returns the one redirection of this process, which the first call starts."""
     return LogRedirect()

@@ -1,7 +1,7 @@
-"""Compiled programs that runs of one process share: at most so many of each kind, and all of them can be forgotten.
+"""Caches of compiled programs, which the runs of one process share.
 
-A study of many trials in one process compiles each program once. Without a bound, a thousand different networks would
-stay in memory; the program that was used longest ago is dropped first.
+A study of many trials in one process compiles each program once. Each cache is bounded, because a thousand different
+networks would fill the memory: the program that was used longest ago is dropped first. `clear_compiled` empties all.
 """
 
 import functools
@@ -9,16 +9,16 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
-MOST_COMPILED = 32  # programs that are remembered of each function
+MOST_COMPILED = 32  # results that are remembered of each function
 
 Built = TypeVar("Built")
 _clear_functions: list[Callable[[], None]] = []
 
 
 def compiled_once(build: Callable[..., Built]) -> Callable[..., Built]:
-    """Remembers what a function of hashable arguments has built, so that the same arguments compile nothing again.
+    """Decorates a function of hashable arguments so that it builds the same thing only once.
 
-    Arguments are the same whether they are given by position, by name, or left out for their default.
+    Arguments are the same whether they are passed by position, by name, or left out for their default.
     """
     cached = functools.lru_cache(maxsize=MOST_COMPILED)(build)
     signature = inspect.signature(build)
@@ -26,6 +26,7 @@ def compiled_once(build: Callable[..., Built]) -> Callable[..., Built]:
 
     @functools.wraps(build)
     def build_once(*args, **kwargs):
+        # lru_cache alone would take f(a) and f(x=a) for two calls
         arguments = signature.bind(*args, **kwargs)
         arguments.apply_defaults()
         return cached(*arguments.args, **arguments.kwargs)

@@ -1,7 +1,7 @@
-"""Forks: a run that starts from another's newest checkpoint, with that one's journal up to there.
+"""Forks: runs that start from the newest checkpoint of another run, the origin, with its journal up to that step.
 
-`fork.json` says from where. The fork counts from its own checkpoint of that step on; what a kill leaves before is made
-anew.
+`fork.json` says from which run and step. A fork has begun once it has saved that step as a checkpoint of its own;
+whatever a kill leaves behind before then is made anew.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Fork:
         origin: the run folder that it starts from.
         dataset: the fork's data. Evaluations on other examples are not taken over.
         total: steps of the fork.
-        needs_best: whether the fork cannot do without the origin's best checkpoint.
+        needs_best: whether the fork cannot do without the origin's best checkpoint, since it may test that one.
         say: takes a sentence for the user.
     """
 
@@ -38,16 +38,16 @@ class Fork:
 
 
 def read_fork_note(workdir: Path) -> dict[str, Any] | None:
-    """Where a run folder was forked from, and at which step, {"from", "step"}; None where it was not."""
+    """Reads fork.json, {"from": the origin's folder, "step": the step}; None where the run is not a fork."""
     path = workdir / folder.FORK
     return files.read_json(path) if path.exists() else None
 
 
-def fork_source(workdir: Path, fork_from: str | Path | None) -> Path | None:
-    """The folder that a run starts from: the one given, else the one in its fork.json; None where it has none.
+def find_origin(workdir: Path, fork_from: str | Path | None) -> Path | None:
+    """Finds the folder that a run starts from: `fork_from`, else the one in its fork.json; None where it has none.
 
     Raises:
-        UserError: that folder holds no run or is the run itself, or the run has begun in another way already.
+        UserError: that folder holds no run or is the run itself, or the run has already begun in another way.
     """
     note = read_fork_note(workdir)
     if fork_from is None:
@@ -64,21 +64,21 @@ def fork_source(workdir: Path, fork_from: str | Path | None) -> Path | None:
 
 
 def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int, dict]:
-    """Takes over a checkpoint of the origin, its journal up to there, and its best checkpoint.
+    """Takes over a checkpoint of the origin, its journal up to that step, and its best checkpoint.
 
-    The checkpoint is that of the step noted in fork.json where there is one, else the newest.
+    The checkpoint is that of the step in fork.json, which an earlier start may have written, else the newest.
 
     Args:
         fork: what is to be made.
         template: shapes and placement of the state.
-        checkpoints: the fork's own.
+        checkpoints: the checkpoints of the fork itself.
 
     Returns:
         The step and the state.
 
     Raises:
-        UserError: other classes, another network or optimizer, no checkpoint, or none before the last step.
-        SurroundingsError: every checkpoint is damaged, or the best one where it is needed.
+        UserError: the origin has other classes, another network or optimizer, or no checkpoint before the fork's end.
+        SurroundingsError: every checkpoint of the origin is damaged, or the best one is and is needed.
     """
     description.refuse_other_classes(fork.origin, fork.dataset)
     origin_checkpoints = Checkpoints(
@@ -91,11 +91,12 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
     try:
         step, state = choose_checkpoint(origin_checkpoints, template, read_fork_note(fork.workdir))
         if step == 0 or step >= fork.total:
-            has = f"is at step {step} of this run's {fork.total}" if step else "has no checkpoint yet"
-            raise UserError(f"--fork_from={fork.origin} {has}; make duration longer, or name another run")
+            position = f"is at step {step} of this run's {fork.total}" if step else "has no checkpoint yet"
+            raise UserError(f"--fork_from={fork.origin} {position}; make duration longer, or name another run")
         lines, content = journal.read_until(fork.origin / folder.METRICS, step)
         if not description.has_same_examples(fork.origin, fork.dataset):
-            lines, content = [], b""
+            lines, content = [], b""  # evaluations on other examples cannot be compared with the fork's
+        # fork.json comes before everything else, so that a start after a kill takes the same step again
         files.write_json(fork.workdir / folder.FORK, {"from": str(fork.origin), "step": step})
         files.write(fork.workdir / folder.METRICS, content)
         evaluations = journal.evaluation_lines(lines)
@@ -104,20 +105,23 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
             copy_best(fork, origin_checkpoints, checkpoints, best_step, template)
     finally:
         origin_checkpoints.close()
-    checkpoints.save(step, state)
+    checkpoints.save(step, state)  # last: from here on the fork has begun
     checkpoints.wait()
     return step, state
 
 
 def choose_checkpoint(checkpoints: Checkpoints, template: dict, note: dict[str, Any] | None) -> tuple[int, dict]:
-    """The checkpoint of the step noted where it is still there, else the newest; (0, {}) where there is none."""
+    """Restores the checkpoint of the step in the note where it is still there, else the newest; returns step and state.
+
+    (0, {}) where there is no checkpoint.
+    """
     if note and note["step"] in checkpoints.steps():
         return note["step"], checkpoints.restore(note["step"], template)
     return checkpoints.restore_newest(template) or (0, {})
 
 
 def copy_best(fork: Fork, origin: Checkpoints, checkpoints: Checkpoints, step: int, template: dict) -> None:
-    """Copies the origin's best checkpoint; where it is damaged or gone and not needed, a sentence says so."""
+    """Copies the origin's best checkpoint. Where it is damaged or gone, but not needed, the user is told so."""
     try:
         checkpoints.save(step, origin.restore(step, template))
     except DamageError as error:

@@ -1,7 +1,7 @@
 """A network's forward pass as a pure function of its values: images in, scores and per-example measures out.
 
-`NetworkSpec` names a network and how its scores are read. Everything that only looks at images (evaluation, prediction,
-the test of a run) is built from it here; what learns adds to it in `step`.
+`NetworkSpec` says what a network is and how its scores are read. What only looks at images (evaluation, prediction, the
+test of a run) is built here from a spec; `step` adds what learning needs.
 """
 
 import functools
@@ -20,8 +20,8 @@ from cnn_vit.nn.values import Network, functional
 from cnn_vit.training import devices, losses
 from cnn_vit.training.caches import compiled_once
 
-TOP_SCORES = 5  # scores kept of each example where there are more than MANY_CLASSES
-MANY_CLASSES = 1000
+MANY_CLASSES = 1000  # above so many, only the best scores of each example are kept
+TOP_SCORES = 5  # so many of them
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class NetworkSpec:
     """What a network is and how its scores are read. Equal specs share everything that is compiled.
 
     Attributes:
-        model: name of the network, "vit/B16".
-        keywords: the model's own keywords with their values, sorted by name.
+        model: name of the network, such as "vit/B16".
+        keywords: keywords of the model with their values, sorted by name.
         num_classes: K.
         image_shape: (H, W, C) of the images.
         dtype: of the arithmetic, "float32" or "bfloat16".
@@ -47,12 +47,12 @@ class NetworkSpec:
 
 @compiled_once
 def get_network(spec: NetworkSpec) -> Network:
-    """The network of a spec as plain data: shapes of its values, initializers, and `apply`."""
+    """Builds the network of a spec as plain data, once: shapes of its values, initializers, and `apply`."""
     return functional(build_network(spec))
 
 
 def build_network(spec: NetworkSpec) -> nnx.Module:
-    """The network of a spec as a module without values."""
+    """Builds the network of a spec as a module without values."""
     height, width, channels = spec.image_shape
     return models.build(
         spec.model, spec.num_classes, channels=channels, image_size=(height, width), **dict(spec.keywords)
@@ -60,26 +60,27 @@ def build_network(spec: NetworkSpec) -> nnx.Module:
 
 
 def normalize(images: jax.Array, mean_and_std: dict, dtype: str) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
-    """Images of 0..1, less the mean and over the standard deviation of their channels, in the compute dtype.
+    """Subtracts the mean of each channel from images in 0..1, and divides by its standard deviation.
 
     Args:
         images: float32.
         mean_and_std: dict with `mean` and `std`, each (C,) float32; a step's hyperparameters hold them too.
-        dtype: of what is returned.
+        dtype: of what is returned, the dtype that the network computes in.
     """
     return ((images - mean_and_std["mean"]) / mean_and_std["std"]).astype(dtype)
 
 
 @compiled_once
-def eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles the measuring of a batch: (params, stats, batch, mean_and_std) -> per-example measures.
+def build_eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles the function that measures a batch: (params, stats, batch, mean_and_std) -> per-example measures.
 
-    The function returns a dict of arrays with a row for each example: loss, predicted class, rank of the label, margin
-    (best score less the second), scores, and the batch's label, weight and index. The loss is the recipe's against the
-    bare label, not smoothed. Of more than 1,000 classes the best five scores are kept, with their `classes`.
+    The measures are a dict of arrays with a row for each example: loss, predicted class, rank of the label (0 is best),
+    margin (best score less the second), scores, and the batch's label, weight and index. The loss is the recipe's
+    against the bare label, not smoothed. Of more than 1,000 classes the best five scores are kept, with their
+    `classes`.
 
     Equal scores rank by class, as with `argmax`. A score that is not a number ranks before all numbers, and a label
-    with such a score has rank K: it is never right.
+    with such a score has rank K, so that the example never counts as right.
     """
     network = get_network(spec)
 
@@ -91,7 +92,7 @@ def eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
         ties_before = (scores == label_score) & (jnp.arange(spec.num_classes) < label[:, None])
         # `~(<=)` instead of `>`: a comparison with nan is false either way, and nan must rank before all numbers
         ranks_before = ~(scores <= label_score) | ties_before
-        first, second = scores[:, 0], -jnp.inf
+        first, second = scores[:, 0], -jnp.inf  # of one class alone, the margin is infinite
         if spec.num_classes > 1:
             first, second = jax.lax.top_k(scores, 2)[0].T
         measures = dict(
@@ -113,11 +114,11 @@ def eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A network ready to measure batches: `evaluator(values, batch)` gives what `eval_step` describes.
+    """A network that is ready to measure batches: `evaluator(values, batch)` gives what `build_eval_step` describes.
 
     Attributes:
         spec: the network.
-        mesh: devices that it runs on.
+        mesh: the devices that it runs on.
         mean_and_std: dict of `mean` and `std`, (C,) float32, on the devices.
     """
 
@@ -127,26 +128,31 @@ class Evaluator:
 
     def __call__(self, values: dict, batch: dict) -> dict[str, jax.Array]:
         """Measures a batch with `values`, dict(params, stats) on the devices."""
-        return eval_step(self.spec, self.mesh)(values["params"], values["stats"], batch, self.mean_and_std)
+        eval_step = build_eval_step(self.spec, self.mesh)
+        return eval_step(values["params"], values["stats"], batch, self.mean_and_std)
 
 
 def build_evaluator(spec: NetworkSpec, preprocessing: dict[str, Any], mesh: jax.sharding.Mesh) -> Evaluator:
-    """Puts on the devices what a network needs to measure batches; `preprocessing` is that of its run."""
+    """Builds an evaluator: puts mean and standard deviation on the devices, from the `preprocessing` of a run."""
     mean_and_std = {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "std")}
     return Evaluator(spec, mesh, devices.place(mean_and_std, mesh))
 
 
-# Images that keep their own sizes -------------------------------------------------------------------------------------
+# Images of several sizes ---------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=32)
 def smallest_side(spec: NetworkSpec) -> int:
-    """The smallest side in pixels of an image, behind a mask, of which the network sees anything."""
+    """The smallest height or width, in pixels, of an image behind a mask from which anything reaches the scores."""
     return getattr(build_network(spec), "least_side", 1)
 
 
 def refuse_padded_sizes(spec: NetworkSpec, dataset: data.Dataset) -> None:
-    """Raises UserError where a network cannot tell images from their padding, or sees nothing of the smallest one."""
+    """Refuses images of several sizes for a network that cannot take them.
+
+    Raises:
+        UserError: the network cannot tell images from their padding, or the smallest image is too small for it.
+    """
     for name, split in dataset.splits.items():
         if split.padded_sizes is None:
             continue
@@ -154,17 +160,23 @@ def refuse_padded_sizes(spec: NetworkSpec, dataset: data.Dataset) -> None:
         network = build_network(spec)
         if hasattr(network, "refuse_mask"):
             network.refuse_mask(train=False)
-        image_sizes = split.padded_sizes.image_sizes
+        image_sizes = split.padded_sizes.image_sizes  # (N, 2): height and width of each
         smallest = int(image_sizes.min(1).argmin())
         image = f"image {smallest} of {name}" if split.names is None else split.names[smallest]
         refuse_small_image(spec, image_sizes[smallest].tolist(), image)
 
 
 def refuse_small_image(spec: NetworkSpec, size: Sequence[int], image: str) -> None:
-    """Raises UserError for an image, (height, width) in pixels, that leaves nothing behind the last layer."""
+    """Raises UserError for an image that is so small that nothing of it is left behind the last layer.
+
+    Args:
+        spec: the network.
+        size: height and width of the image in pixels.
+        image: what the message calls it.
+    """
     least = smallest_side(spec)
     if min(size) < least:
         raise UserError(
             f"{image} is read as {size[0]}x{size[1]} pixels, and the last layer of {spec.model} needs {least} a side "
-            "to have anything left; take it away, or train with data.fit=crop, which enlarges small images"
+            "to have anything left; remove it, or train with data.fit=crop, which enlarges small images"
         )

@@ -1,7 +1,7 @@
-"""From settings to what a step takes: names checked, the shape of the program, durations in steps, hyperparameters.
+"""From settings to what a step takes: checked names, specs of network and step, durations in steps, hyperparameters.
 
-`check` needs neither data nor device. What only the data know (classes, image shape, number of examples) is given to
-the other functions.
+`check` needs neither data nor device. The other functions take what only the data know (classes, image shape, number of
+examples) as arguments.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ from cnn_vit.training.step import ScheduleSpec, StepSpec
 
 
 def check(settings: Settings) -> None:
-    """The second check of settings: every name and keyword against the room that owns it, without data or device.
+    """Checks every name and keyword of settings with the part of the package that owns it, without data or device.
+
+    It is the second check: `settings.load` has checked types and ranges.
 
     Raises:
         UserError: the first thing that is wrong, with the nearest names.
@@ -44,6 +46,7 @@ def check(settings: Settings) -> None:
             "test_weights is ema, but nothing is averaged; set ema_decay, such as 0.999, or test_weights=last"
         )
     refuse_uneven(settings["data.batch_size"], settings["optimizer.accumulate"], "optimizer.accumulate")
+    # the model is checked as far as may be known before the data are read
     source_info = data.about(section)
     if source_info.num_classes and source_info.image_shape:
         check_model(settings, classes=source_info.num_classes, image_shape=source_info.image_shape)
@@ -53,13 +56,13 @@ def check(settings: Settings) -> None:
         models.refuse_unmasked(settings["model.name"])
         image_size = height_and_width(section["image_size"])
         if image_size:
-            # neither the number of classes nor the channels decide whether a network takes a mask: any will do
+            # whether a network takes a mask depends neither on the number of classes nor on the channels: any will do
             stand_in_shape = (*image_size, section["channels"] or 3)
             check_model(settings, classes=source_info.num_classes or 2, image_shape=stand_in_shape)
 
 
 def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises UserError where the model does not take its keywords, images of this shape (H, W, C), or their fit."""
+    """Raises UserError where the model does not take its keywords, images of this shape (H, W, C), or their mask."""
     height, width, channels = image_shape
     network: Any = models.check(
         settings["model.name"],
@@ -75,15 +78,24 @@ def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int
 
 
 def refuse_uneven(batch_size: int, parts: int, meaning: str) -> None:
-    """Raises UserError, with the nearest sizes, where a batch cannot be cut into equal parts; `meaning` names them."""
+    """Refuses a batch that cannot be cut into equal parts.
+
+    Args:
+        batch_size: rows of the batch.
+        parts: how many parts there are to be.
+        meaning: what the parts are, for the message.
+
+    Raises:
+        UserError: with the nearest sizes that can be cut.
+    """
     if batch_size % parts:
-        below = batch_size // parts * parts
-        sizes = f"{below} or {below + parts}" if below else f"{parts}"
+        size_below = batch_size // parts * parts
+        sizes = f"{size_below} or {size_below + parts}" if size_below else f"{parts}"
         raise UserError(f"data.batch_size of {batch_size} does not divide by {parts} ({meaning}); make it {sizes}")
 
 
-def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates that the model takes for one image (H, W, C), forward."""
+def count_macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> int:
+    """Counts the multiply-accumulates of the model's forward pass for one image (H, W, C)."""
     height, width, channels = image_shape
     description = table.describe(
         settings["model.name"], (height, width), num_classes=classes, channels=channels, **model_keywords(settings)
@@ -92,13 +104,13 @@ def macs(settings: Settings, *, classes: int, image_shape: tuple[int, int, int])
 
 
 def model_keywords(settings: Settings) -> dict[str, Any]:
-    """The keywords that the settings give to the model."""
+    """Returns the keywords that the settings give to the model."""
     section = settings.section("model")
     return {key: value for key, value in section.items() if key != "name"}
 
 
 def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> NetworkSpec:
-    """The network of the settings and how its scores are read."""
+    """Returns what the settings' network is and how its scores are read."""
     return NetworkSpec(
         model=settings["model.name"],
         keywords=tuple(sorted(model_keywords(settings).items())),
@@ -111,11 +123,11 @@ def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, in
 
 @dataclass(frozen=True)
 class RunTimes:
-    """When what happens in a run.
+    """How long a run is, and at which of its steps it does what.
 
     Attributes:
         total: length of the run in steps.
-        log: at which steps measures are written down.
+        log: at which steps measures are logged.
         evaluate: at which steps the validation split is evaluated.
         checkpoint: at which steps the state is saved.
     """
@@ -127,18 +139,18 @@ class RunTimes:
 
 
 def run_times(settings: Settings, *, examples: int) -> RunTimes:
-    """The durations of a run, in steps, for so many training examples."""
-    size = {"examples": examples, "batch": settings["data.batch_size"]}
+    """Converts the durations of a run to steps, for so many training examples."""
+    sizes = {"examples": examples, "batch": settings["data.batch_size"]}
     return RunTimes(
-        total=max(1, count_steps(settings["duration"], key="duration", **size)),
-        log=Every(settings["log_every"], key="log_every", **size),
-        evaluate=Every(settings["evaluate_every"], key="evaluate_every", **size),
-        checkpoint=Every(settings["checkpoint_every"], key="checkpoint_every", **size),
+        total=max(1, count_steps(settings["duration"], key="duration", **sizes)),
+        log=Every(settings["log_every"], key="log_every", **sizes),
+        evaluate=Every(settings["evaluate_every"], key="evaluate_every", **sizes),
+        checkpoint=Every(settings["checkpoint_every"], key="checkpoint_every", **sizes),
     )
 
 
 def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> StepSpec:
-    """Everything that shapes the compiled step, for so many training examples."""
+    """Returns everything that shapes the compiled step, for so many training examples."""
 
     def in_steps(key: str, amount: Any) -> int:
         return count_steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
@@ -167,11 +179,11 @@ def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> Ste
 def hyperparameters(
     settings: Settings, preprocessing: dict[str, Any], *, labels: np.ndarray, classes: int
 ) -> dict[str, Any]:
-    """What differs between runs that share a compilation: float32 arrays, and the key of all randomness.
+    """Returns what may differ between runs that share a compilation: float32 arrays and the key of all randomness.
 
     Args:
         settings: final settings.
-        preprocessing: mean and std of the images among it.
+        preprocessing: of the run; its mean and std are read.
         labels: (N,) of the training split, for the weights of the classes.
         classes: K.
     """
@@ -180,7 +192,7 @@ def hyperparameters(
         for name in ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
     }
     numbers["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
-    numbers["ema_decay"] = settings["ema_decay"] or 0.0
+    numbers["ema_decay"] = settings["ema_decay"] or 0.0  # read only where there is a moving average
     numbers["smoothing"] = settings["loss.smoothing"]
     arrays: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
     arrays["augment"] = [
@@ -193,5 +205,5 @@ def hyperparameters(
         arrays["class_weight"] = np.ones(classes, np.float32)
     else:
         arrays["class_weight"] = losses.balanced_class_weights(labels, classes)
-    arrays["key"] = stream.key(settings["seed"])
+    arrays["key"] = stream.key(settings["seed"])  # the step derives every other key from it
     return arrays

@@ -1,4 +1,4 @@
-"""Classes of images that nobody has labeled: decoded, resized and normalized as in training and evaluation."""
+"""Prediction: the classes of images without labels, which are decoded, resized and normalized as in evaluation."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ from cnn_vit.training.caches import compiled_once
 from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.trained import Trained, refuse_untrained
 
-BATCH_SIZE = 64  # images at once where nobody says
+BATCH_SIZE = 64  # images that are predicted at once by default
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class InputImage:
     """An image that a user asked about.
 
     Attributes:
-        path: as the user knows it; of a member of a zip, `photos.zip/cat.jpg`.
-        pixels: (H, W, C) uint8 at the network's size, or at its own where the network was trained so; None where the
-            image cannot be read.
-        error: why there are no pixels, or None.
+        path: as the user knows it; for a member of a zip, `photos.zip/cat.jpg`.
+        pixels: (H, W, C) uint8 at the network's size, or at the image's own size where the network was trained on
+            images of several sizes; None where the image cannot be read.
+        error: why there are no pixels; None where there are.
     """
 
     path: str
@@ -45,40 +45,41 @@ def predict(
     *,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
-    """Class probabilities of images.
+    """Predicts the class probabilities of images.
 
     Args:
         network: what `load` returned.
-        images: (N, H, W, C) uint8 at the network's size, or float in 0..1 (at any up to that where it was trained on
-            several); else a file, folder or zip, or several.
-        batch_size: images at once; changes nothing.
+        images: an array (N, H, W, C), uint8 or float in 0..1, at the network's size (or at most that size, where it was
+            trained on images of several sizes); or the path of a file, folder or zip; or a list of such paths.
+        batch_size: images that are predicted at once; the result does not depend on it.
 
     Returns:
-        (N, K) float32: a distribution over `network.classes`; with a sigmoid loss a probability for each class by
-        itself.
+        (N, K) float32: for each image a distribution over `network.classes`; of a network trained with a sigmoid loss,
+        a probability for each class by itself.
 
     Raises:
         UserError: an image cannot be read, or has another shape than the network takes.
     """
     refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
-        return probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
+        return predict_probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
     paths = [images] if isinstance(images, str | os.PathLike) else images
     pixels = []
     for image in read_images(network, paths):
         if image.pixels is None:
             raise UserError(f"{image.path}: {image.error}")
         pixels.append(image.pixels)
-    return probabilities(network, pixels, batch_size=batch_size)
+    return predict_probabilities(network, pixels, batch_size=batch_size)
 
 
 def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterator[InputImage]:
-    """Every image under the paths, read as the network's training images were; what cannot be read says why.
+    """Reads every image under the paths as the network's training images were read.
 
-    Of a folder or a zip, the files with an image's name; a file that is named itself is tried whatever its name.
+    An image that cannot be read comes with its error. Of a folder or a zip, the files with an image's name are read; a
+    file that a path names itself is tried whatever its name.
     """
-    for named in paths:
-        path = os.fspath(named)
+    for named_path in paths:
+        path = os.fspath(named_path)
         try:
             contents = list(list_contents(path))
         except UserError as error:
@@ -86,9 +87,9 @@ def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterato
             continue
         if not contents:
             yield InputImage(path, None, UserError("holds no images"))
-        for name, read in contents:
+        for name, read_content in contents:
             try:
-                yield InputImage(name, read_pixels(network, read()))
+                yield InputImage(name, read_pixels(network, read_content()))
             except decoding.UnreadableError as error:
                 yield InputImage(name, None, error.without_traceback())
             except UserError as error:
@@ -96,17 +97,17 @@ def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterato
 
 
 def read_pixels(network: Trained, content: bytes) -> np.ndarray:  # -> (H, W, C)
-    """An image file's pixels at the network's size; UserError where they cannot be had, or are too few."""
+    """Decodes an image file to the network's size; UserError where it cannot be decoded or is too small."""
     preprocessing = network.preprocessing
     pixels = decoding.decode(content, channels=preprocessing["channels"])
     pixels = decoding.fit_image(pixels, tuple(preprocessing["image_size"]), preprocessing["fit"])
     if preprocessing["fit"] == PAD_BATCH:
-        forward.refuse_small_image(network.spec, pixels.shape[:2], "it")
+        forward.refuse_small_image(network.spec, pixels.shape[:2], "it")  # the caller puts the path in front
     return pixels
 
 
 def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and reader of the bytes of each image that a path stands for, in the order of their names."""
+    """Lists the images that a path stands for, in the order of their names: the name and a reader of the bytes."""
     if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
         contents = listing.open_listing(path)
         for _, entry in contents.tree.all_files():
@@ -119,28 +120,34 @@ def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 
 def top_classes(network: Trained, images: Iterable[InputImage], count: int) -> Iterator[dict]:
-    """Each image with its most probable classes, as `predict --json` prints it; an image without pixels says why."""
+    """Names the `count` most probable classes of each image, as `predict --json` prints them.
+
+    An image without pixels comes with its error instead.
+    """
     images = iter(images)
-    while chunk := list(itertools.islice(images, BATCH_SIZE)):
+    while True:  # one batch after another, so that many images need little memory
+        chunk = list(itertools.islice(images, BATCH_SIZE))
+        if not chunk:
+            return
         readable = [image.pixels for image in chunk if image.pixels is not None]
-        predicted = iter(probabilities(network, readable))
+        predicted = iter(predict_probabilities(network, readable))
         for image in chunk:
             if image.pixels is None:
                 yield {"path": image.path, "error": str(image.error)}
                 continue
-            row = next(predicted)
-            best = np.argsort(-row, kind="stable")[:count]
-            classes = [{"name": network.classes[k], "probability": float(row[k])} for k in best]
+            probabilities = next(predicted)
+            best = np.argsort(-probabilities, kind="stable")[:count]
+            classes = [{"name": network.classes[k], "probability": float(probabilities[k])} for k in best]
             yield {"path": image.path, "classes": classes}
 
 
-def probabilities(
+def predict_probabilities(
     network: Trained, images: Sequence[np.ndarray] | np.ndarray, *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:  # -> (N, K)
-    """The probabilities of N images, each (H, W, C) uint8 or float32 in 0..1.
+    """Predicts the class probabilities of N images, each (H, W, C) uint8 or float32 in 0..1.
 
-    Every batch has as many rows, so that there is one compilation; of a network that was trained on images of several
-    sizes, one for each of these sizes.
+    Every batch is filled up to the same number of rows, so that there is one compilation (or one for each padded size,
+    where the network was trained on images of several sizes).
     """
     mesh = devices.mesh()
     size = devices.round_up_batch(batch_size, mesh)
@@ -160,38 +167,39 @@ def probabilities(
 
 
 def stack_images(network: Trained, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
-    """Images as one array, `image` (n, H, W, C).
+    """Stacks images to a batch of one array, `image` (n, H, W, C).
 
-    Images of several sizes stand in the top left corner of the smallest padded size that holds all of them, with their
-    `mask` (n, H, W).
+    Images of several sizes are put into the top left corner of the smallest padded size that holds all of them, and a
+    `mask` (n, H, W) says which pixels are theirs.
     """
     preprocessing = network.preprocessing
     if preprocessing["fit"] != PAD_BATCH:
         return dict(image=np.stack(list(images)))
     buckets = tuple((height, width) for height, width in preprocessing["sizes"])
     padded_sizes = PaddedSizes(np.array([image.shape[:2] for image in images]), buckets)
-    every = np.arange(len(images))
-    size = padded_sizes.bucket_for(every)
+    indices = np.arange(len(images))
+    size = padded_sizes.bucket_for(indices)
     padded = np.stack([pad_bottom_right(image, size) for image in images])
-    return dict(image=padded, mask=padded_sizes.mask(every, size))
+    return dict(image=padded, mask=padded_sizes.mask(indices, size))
 
 
 def check_arrays(network: Trained, images: np.ndarray) -> np.ndarray:
-    """Arrays as the network takes them.
+    """Returns images as an array that the network takes, uint8 or float32.
 
     Raises:
-        UserError: another shape, another type, or floats outside 0..1.
+        UserError: they have another shape or type, or are floats outside 0..1.
     """
     expected = network.spec.image_shape
-    several_sizes = network.preprocessing["fit"] == PAD_BATCH
+    takes_several_sizes = network.preprocessing["fit"] == PAD_BATCH
     fits = images.ndim == 4 and images.shape[1:] == expected
-    if several_sizes and images.ndim == 4:
+    if takes_several_sizes and images.ndim == 4:
         _, height, width, channels = images.shape
         fits = channels == expected[2] and shrink_to_fit((height, width), expected[:2]) == (height, width)
     if not fits:
-        wanted = evaluation.shape_text(expected) + " at most" * several_sizes
+        limit = " at most" if takes_several_sizes else ""
+        wanted = evaluation.shape_text(expected) + limit
         raise UserError(f"images of shape {images.shape}; this network takes (N, height, width, colors) with {wanted}")
-    if several_sizes:
+    if takes_several_sizes:
         forward.refuse_small_image(network.spec, images.shape[1:3], "each of the images")
     if images.dtype == np.uint8:
         return images
@@ -202,7 +210,10 @@ def check_arrays(network: Trained, images: np.ndarray) -> np.ndarray:
 
 @compiled_once
 def build_scorer(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles (params, stats, batch, mean_and_std) -> probabilities (B, K); the batch has `image`, perhaps `mask`."""
+    """Compiles (params, stats, batch, mean_and_std) -> class probabilities (B, K).
+
+    The batch has `image` (B, H, W, C), uint8 or float32 in 0..1, and for images of several sizes a `mask` (B, H, W).
+    """
     network = forward.get_network(spec)
 
     def predict_batch(params, stats, batch, mean_and_std):

@@ -1,7 +1,7 @@
-"""What a run compiles and what it puts on the devices, from settings and data; it touches no run folder.
+"""What a run compiles and what it puts on the devices, from settings and data, without a run folder.
 
-A run, the stopwatch of `cnn-vit new` and the benchmarks all train through a `Program`, so that they measure and do the
-same thing.
+A run, the stopwatch of `cnn-vit new` and the benchmarks all train through a `Program`, so that what is measured is what
+a run does.
 """
 
 from collections.abc import Generator
@@ -25,14 +25,14 @@ class Program:
         settings: final and checked.
         dataset: the run's data.
         preprocessing: how images become the network's input, as `runs.description.make_preprocessing` gives it.
-        add_measures: as of `step.learn`.
+        add_measures: adds scalars to the measures of each step, as `step.learn` says.
 
     Attributes:
-        settings, dataset, preprocessing: as given.
-        mesh: all devices.
+        settings, dataset, preprocessing: the arguments.
+        mesh: the mesh of all devices.
         spec: what shapes the compiled step.
-        times: when what happens, in steps.
-        batch_size: images of a step.
+        times: the run's length, and at which steps it does what.
+        batch_size: images in the batch of a step.
         step: the compiled step.
         evaluator: measures batches with the network.
         hyperparameters: arguments of the step, on the devices.
@@ -56,42 +56,47 @@ class Program:
         self.settings, self.dataset, self.preprocessing = settings, dataset, preprocessing
         self.mesh = devices.mesh()
         self.batch_size = settings["data.batch_size"]
-        micro_batches = settings["optimizer.accumulate"] * self.mesh.size
-        plan.refuse_uneven(self.batch_size, micro_batches, f"micro-batches x {self.mesh.size} devices")
+        # the devices share each micro-batch equally
+        parts = settings["optimizer.accumulate"] * self.mesh.size
+        plan.refuse_uneven(self.batch_size, parts, f"micro-batches x {self.mesh.size} devices")
         self.times = plan.run_times(settings, examples=len(train))
         self.spec = plan.step_spec(settings, network, examples=len(train))
         self.step = step.build_step(self.spec, self.mesh, add_measures=add_measures)
         self.evaluator: Evaluator = forward.build_evaluator(network, preprocessing, self.mesh)
         hyperparameters = plan.hyperparameters(settings, preprocessing, labels=train.labels, classes=classes)
-        self.hyperparameters = jax.device_put(hyperparameters, devices.replicated(self.mesh))
+        self.hyperparameters = jax.device_put(hyperparameters, devices.replicated_sharding(self.mesh))
         self.frozen: dict = step.NOTHING_FROZEN
 
     def initial_state(self) -> dict:
-        """The state before the first step, on the devices."""
+        """Draws the state before the first step, and puts it on the devices."""
         values = initial_values(self.step.network, self.settings["seed"])
         return devices.place(self.step.init_state(*values), self.mesh)
 
     @cached_property
     def state_template(self) -> dict:
-        """Shapes, types and placement of the state, without its values."""
+        """The state without its values: a `jax.ShapeDtypeStruct` with shape, type and sharding for each array."""
         network = self.step.network
         shapes = jax.eval_shape(self.step.init_state, network.params, network.stats)
-        places = devices.shardings(shapes, self.mesh)
         return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            devices.shardings(shapes, self.mesh),
         )
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
-        """Takes a state to the next one, with the measures of the step; the state given is used up."""
+        """Updates the state by one batch; returns the next state and the measures of the step.
+
+        The state that it takes is donated and may not be used afterwards.
+        """
         return self.step.learn(state, self.frozen, batch, self.hyperparameters)
 
     def batches(self, first: int, last: int | None = None, *, workers: int | None = None) -> Generator[Any, None, None]:
-        """The training batches of updates `first` to `last` - 1, on the devices; None: without end.
+        """Yields the training batches of the updates `first` to `last` - 1, on the devices.
 
         Args:
-            first: first update, from 0.
-            last: the update before which to end.
-            workers: threads that decode; left out, as the settings say.
+            first: the first update, counted from 0.
+            last: the update before which to end; None for batches without end.
+            workers: threads that decode images; None for as many as the settings say.
         """
         return stream.batches(
             self.dataset.splits["train"],
@@ -110,7 +115,10 @@ class Program:
 
 
 def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkSpec:
-    """The network that settings make of data; UserError where it does not take them. No device is touched."""
+    """Returns the network of the settings for these data; UserError where it does not take them.
+
+    No device is touched.
+    """
     classes, image_shape = len(dataset.classes), dataset.image_shape
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network = plan.network_spec(settings, classes=classes, image_shape=image_shape)

@@ -1,4 +1,4 @@
-"""How far a run is, shown on stderr: a bar on a terminal, elsewhere a line now and then."""
+"""Shows on stderr how far a run is: a bar on a terminal, elsewhere a line now and then."""
 
 import contextlib
 import math
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TextIO
 
 from cnn_vit.runs.journal import now
 
-SPEED_WINDOW = 30.0  # seconds over which the speed is taken
+SPEED_WINDOW = 30.0  # seconds over which the speed is averaged
 BAR_PERIOD = 0.2  # seconds between two drawings of the bar
 
 
@@ -25,14 +25,16 @@ class Mark(NamedTuple):
 
 
 class Progress:
-    """How far a run is, on stderr: a bar on a terminal, elsewhere a line now and then.
+    """Shows how far a run is: a bar on a terminal, elsewhere a line now and then.
+
+    A stream that fails, such as a closed pipe, stops no run: what cannot be shown is left out.
 
     Args:
         total: steps of the run.
         step: the step that it starts from.
-        batch_size: images of a step.
-        stream: where to show it; stderr where left out.
-        every: least seconds between two lines where there is no terminal.
+        batch_size: images in the batch of a step.
+        stream: where to show it; by default stderr.
+        every: least number of seconds between two lines where there is no terminal.
     """
 
     def __init__(
@@ -49,11 +51,11 @@ class Progress:
         self._shown_step = step
 
     def update(self, step: int, *, accuracy: float | None = None) -> None:
-        """Takes the number of steps done, and a new validation accuracy where there is one; shows them seldom."""
+        """Takes the number of steps done, and a new validation accuracy if there is one; shows them now and then."""
         time, self._step = now(), step
         if accuracy is not None:
             self._accuracy = accuracy
-        if self._is_first_step:  # it has compiled, so its time says nothing of the others
+        if self._is_first_step:  # it included the compilation, so its time says nothing of the others
             self._is_first_step = False
             self._marks[0] = Mark(time, step)
         if time >= self._due:
@@ -85,6 +87,7 @@ class Progress:
         self._due = time + self._period
         self._shown_step = self._step
         self._marks.append(Mark(time, self._step))
+        # the first mark is the last one from before the window, so that the speed is over the whole window
         while len(self._marks) > 2 and time - self._marks[1].time > SPEED_WINDOW:
             self._marks.popleft()
         summary = self._summary()
@@ -96,32 +99,35 @@ class Progress:
             self.say(f"step {self._step} of {self._total}{summary}")
 
     def _summary(self) -> str:
-        """Speed, time left and last accuracy: `, 1,234 images/s, 0:00:12 left, accuracy 0.9876`."""
+        """Speed, time left and last accuracy as text: `, 1,234 images/s, 0:00:12 left, accuracy 0.9876`."""
         first, last = self._marks[0], self._marks[-1]
         text = ""
         if last.step > first.step and last.time > first.time:
-            steps_a_second = (last.step - first.step) / (last.time - first.time)
-            seconds_left = (self._total - last.step) / steps_a_second
-            text = f", {steps_a_second * self._batch_size:,.0f} images/s, {time_left_text(seconds_left)} left"
+            steps_per_second = (last.step - first.step) / (last.time - first.time)
+            seconds_left = (self._total - last.step) / steps_per_second
+            text = f", {steps_per_second * self._batch_size:,.0f} images/s, {time_left_text(seconds_left)} left"
         if self._accuracy is not None:
             text += f", accuracy {self._accuracy:.4f}"
         return text
 
 
 def time_left_text(seconds: float) -> str:
-    """Seconds as h:mm:ss, rounded up."""
-    whole = math.ceil(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    """Seconds as the text h:mm:ss, rounded up."""
+    whole_seconds = math.ceil(seconds)
+    return f"{whole_seconds // 3600}:{whole_seconds // 60 % 60:02}:{whole_seconds % 60:02}"
 
 
 def make_bar(stream: TextIO, total: int, step: int) -> Any:
-    """A bar of rich, drawn when told to, without a thread of its own; None on a terminal that cannot draw one."""
+    """Makes a progress bar of rich, without a thread of its own: it is drawn by `refresh`.
+
+    None for a terminal that cannot draw a bar.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
     console = Console(file=stream, stderr=True)
-    if console.is_dumb_terminal:  # TERM=dumb, as in an editor's shell: rich would show nothing before the end
+    if console.is_dumb_terminal:  # TERM=dumb, as in an editor's shell: rich would show nothing until the end
         return None
     bar = RichProgress(
         TextColumn("step"),

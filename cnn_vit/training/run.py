@@ -1,4 +1,4 @@
-"""One run under way: its compiled program, its folder, and what is done with both at a step."""
+"""One run under way: its compiled program, its folder, and what the loop does with both at a step."""
 
 import contextlib
 import sys
@@ -23,14 +23,14 @@ from cnn_vit.training import evaluation, forks, plan, program
 from cnn_vit.training.progress import Progress
 from cnn_vit.training.step import AddMeasures
 
-STEPS_AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch
+STEPS_AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch in memory
 
 
 class Display(Protocol):
-    """Shows how far a run is. `training.progress.Progress` is the one of the command line."""
+    """Something that shows how far a run is. The command line uses `training.progress.Progress`."""
 
     def update(self, step: int, *, accuracy: float | None = None) -> None:
-        """Takes the number of steps done, and a new validation accuracy where there is one."""
+        """Takes the number of steps done, and a new validation accuracy if there is one."""
 
     def say(self, sentence: str) -> None:
         """Shows a sentence at once."""
@@ -44,10 +44,10 @@ class TestedValues:
     """The values that the test split is evaluated with.
 
     Attributes:
-        step: of the training step that they come from.
+        step: the training step that they come from.
         values: dict(params, stats).
         is_ema: whether they are the moving average.
-        choice: "last", "best" or "ema", as `test_weights` says.
+        choice: "last", "best" or "ema": the setting `test_weights`, or its default.
     """
 
     step: int
@@ -57,21 +57,21 @@ class TestedValues:
 
 
 class Run:
-    """A run from the moment that its data are known. Nothing is written before `open_folder`.
+    """A run whose data are loaded. Nothing is written before `open_folder`.
 
     Args:
         settings: final and checked.
         workdir: the run folder, locked and claimed.
         dataset: the run's data.
-        progress: shows how far the run is; left out, on stderr.
-        add_measures: as of `step.learn`: more measures, which are written to metrics.jsonl with the others.
+        progress: shows how far the run is; by default on stderr.
+        add_measures: adds scalars to the measures of each step, as `step.learn` says; they are logged with the others.
 
     Raises:
         UserError: the model does not take the data, or the batch does not divide among the devices.
     """
 
-    checkpoints: Checkpoints  # from `open_folder` on
-    journal: Journal  # from `restore_or_init` on
+    checkpoints: Checkpoints  # set by `open_folder`
+    journal: Journal  # set by `restore_or_init`
 
     def __init__(
         self,
@@ -94,13 +94,13 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        """Closes everything. What a failing run cannot close is passed over: its own error is the one to tell."""
+    def __exit__(self, error_type: type | None, *_: object) -> None:
+        """Closes everything. Where the run failed, an error of closing is dropped: the run's own error says more."""
         try:
             if "checkpoints" in vars(self):
                 self.checkpoints.close()
         except UserError:
-            if kind is None:
+            if error_type is None:
                 raise
         finally:
             if self.progress is not None:
@@ -116,20 +116,20 @@ class Run:
             print(sentence, file=sys.stderr, flush=True)
 
     def show(self, step: int, *, accuracy: float | None = None) -> None:
-        """Shows the number of steps done, and a new validation accuracy where there is one."""
+        """Shows the number of steps done, and a new validation accuracy if there is one."""
         if self.progress is not None:
             self.progress.update(step, accuracy=accuracy)
 
     # Start ------------------------------------------------------------------------------------------------------------
 
     def open_folder(self, command: str | None) -> list[str]:
-        """Writes into the folder what the run is, or checks that it is the same run, and opens its checkpoints.
+        """Writes into the folder what the run is, or checks that it holds this run, and opens its checkpoints.
 
         Args:
-            command: the words that started it, written down with versions and devices.
+            command: the command line that started the run, to be written down with versions and devices.
 
         Returns:
-            A phrase for each thing that may change bits and is not what it was when the run began.
+            A phrase for each version, device or other thing that may change bits and has changed since the run began.
 
         Raises:
             UserError: the folder's run was trained on other data.
@@ -144,14 +144,16 @@ class Run:
         return environment.record_environment(self.workdir, command)
 
     def restore_or_init(self, fork_from: str | Path | None) -> tuple[int, dict]:
-        """The step to go on from, and its state.
+        """Restores the step and the state to go on from, and opens journal and progress display at that step.
 
-        The state is that of the newest whole checkpoint, else another run's that this one forks from, else the initial
-        one. Opens journal and progress display at that step.
+        They are those of the newest whole checkpoint, else those of the run that this one forks from, else step 0 and
+        the initial state.
         """
         template = self.program.state_template
-        origin, note = forks.fork_source(self.workdir, fork_from), forks.read_fork_note(self.workdir)
+        origin = forks.find_origin(self.workdir, fork_from)
+        note = forks.read_fork_note(self.workdir)
         restored = self.checkpoints.restore_newest(template)
+        # a fork whose beginning was cut short may hold the origin's best checkpoint, but not yet that of the noted step
         is_forked = restored is not None and note is not None and restored[0] >= note["step"]
         if origin and not is_forked:
             restored = self.take_over(origin)
@@ -164,7 +166,7 @@ class Run:
         return step, state
 
     def take_over(self, origin: Path) -> tuple[int, dict]:
-        """Another run's newest checkpoint, with its journal up to there."""
+        """Takes over another run's newest checkpoint, with its journal up to that step; returns step and state."""
         fork = forks.Fork(
             workdir=self.workdir,
             origin=origin,
@@ -178,17 +180,17 @@ class Run:
     # At a step --------------------------------------------------------------------------------------------------------
 
     def batches(self, first: int, last: int | None = None) -> Generator[Any, None, None]:
-        """The training batches of updates `first` to `last` - 1, on the devices; None: without end."""
+        """Yields the training batches of the updates `first` to `last` - 1, on the devices; without end for None."""
         return self.program.batches(first, last)
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
-        """Takes a state to the next one, with the measures of the step; the state given is used up."""
+        """Updates the state by one batch, as `Program.learn` does."""
         return self.program.learn(state, batch)
 
     def queue_measures(self, step: int, measures: dict) -> None:
-        """Keeps a step's measures without reading them, so that the host need not wait for the device.
+        """Queues a step's measures without reading them, so that the host need not wait for the device.
 
-        It waits only where it would be more than STEPS_AHEAD steps ahead.
+        The host waits only where it would be more than STEPS_AHEAD steps ahead.
 
         Raises:
             SurroundingsError: a save in the background has failed.
@@ -196,14 +198,15 @@ class Run:
         self.checkpoints.raise_failed_save()
         self._queued.append((step, measures))
         if len(self._queued) > STEPS_AHEAD:
+            # waiting for an earlier step, not for this one, leaves the device work to do
             _, earlier = self._queued[-STEPS_AHEAD - 1]
             jax.block_until_ready(earlier["finite"])
 
     def read_finite_measures(self) -> dict:
-        """Reads all queued measures; returns those of the newest step, {} where none were queued.
+        """Reads all queued measures and returns those of the newest step; {} where none are queued.
 
         Raises:
-            DivergedError: a step was not finite; the first such step and its examples are named.
+            DivergedError: a step was not finite. The error names the first such step and the file with its examples.
         """
         queued = jax.device_get(list(self._queued))
         self._queued.clear()
@@ -216,40 +219,41 @@ class Run:
         return newest
 
     def diverged_error(self, step: int) -> DivergedError:
-        """The error for a step that left the finite numbers; its examples are written to crash/diverged.json."""
+        """Makes the error for a step that was not finite, and writes its examples to crash/diverged.json."""
         batch_size = self.program.batch_size
-        first = (step - 1) * batch_size
+        first = (step - 1) * batch_size  # steps count from 1 here, batches from 0
         positions = np.arange(first, first + batch_size, dtype=np.int64)
         indices = stream.order(len(self.dataset.splits["train"]), self.settings["seed"], positions)
         path = self.workdir / folder.CRASH / folder.DIVERGED
         files.write_json(path, {"step": step, "index": [int(index) for index in indices]})
-        with contextlib.suppress(SurroundingsError):  # a save that fails now is not what the user has to know
+        with contextlib.suppress(SurroundingsError):  # a save that fails now matters less than the divergence
             self.checkpoints.wait()
-        saved = self.checkpoints.steps()
-        last = f"checkpoint {saved[-1]} is the last finite one" if saved else "no checkpoint was saved before it"
+        steps = self.checkpoints.steps()
+        last_finite = f"checkpoint {steps[-1]} is the last finite one" if steps else "no checkpoint was saved before it"
         return DivergedError(
-            f"step {step} is not finite (loss, gradient or a parameter); {last}, the step's examples are in {path}; "
+            f"step {step} is not finite (loss, gradient or a parameter); {last_finite}, "
+            f"the step's examples are in {path}; "
             "make optimizer.learning_rate smaller, or set optimizer.clip"
         )
 
     def log(self, step: int) -> None:
-        """Writes down the step's own measures, and what the clock says."""
+        """Writes the measures of this very step to the journal, and the time that the run has taken so far."""
         measures = self.read_finite_measures()
-        written = {name: measure for name, measure in measures.items() if name != "finite"}
-        self.journal.write_train(step, **written)
+        logged = {name: measure for name, measure in measures.items() if name != "finite"}
+        self.journal.write_train(step, **logged)
         self.journal.write_timing(step, **self.journal.elapsed())
 
     def evaluate(self, step: int, state: dict) -> bool:
-        """Evaluates the validation split; returns whether this is the best evaluation so far."""
-        self.read_finite_measures()
-        values, _ = self.eval_values(state)
+        """Evaluates the validation split and logs its metrics; returns whether this is the best evaluation so far."""
+        self.read_finite_measures()  # only for its error: a state that is not finite is not worth an evaluation
+        values, _ = self.values_to_evaluate(state)
         metrics = evaluation.summarize(self.evaluate_split("validation", values), len(self.dataset.classes))
         self.journal.write_evaluation(step, "validation", metrics["accuracy"], metrics["loss"], metrics["n"])
         self.show(step, accuracy=metrics["accuracy"])
         return self.best_evaluation()["step"] == step
 
     def evaluate_split(self, split: str, values: dict) -> dict[str, np.ndarray]:
-        """What the network says of every example of a split, as `evaluation.per_example` gives it."""
+        """Measures every example of a split with the network; returns arrays with a row for each example."""
         return evaluation.per_example(
             self.program.evaluator,
             values,
@@ -257,14 +261,18 @@ class Run:
             workers=self.settings["data.workers"],
         )
 
-    def eval_values(self, state: dict) -> tuple[dict, bool]:
-        """The values that validation reads, and whether they are the moving average."""
+    def values_to_evaluate(self, state: dict) -> tuple[dict, bool]:
+        """Chooses the values that are validated: the moving average where there is one, else the trained ones.
+
+        Returns:
+            dict(params, stats), and whether they are the moving average.
+        """
         if self.settings["ema_decay"] is not None:
             return state["ema"], True
         return trained_values(state), False
 
     def best_evaluation(self) -> dict[str, Any]:
-        """The best evaluation so far, as a line of metrics.jsonl.
+        """Returns the best evaluation so far, as a line of metrics.jsonl.
 
         Raises:
             SurroundingsError: the journal of a run that has evaluated holds no evaluation.
@@ -278,17 +286,22 @@ class Run:
         return journal.best_evaluation(evaluations)
 
     def should_stop_early(self, patience: int | None) -> bool:
-        """Whether so many evaluations have passed without a better one; never where `patience` is None."""
+        """Whether `patience` evaluations have passed since the best one; never where `patience` is None."""
         evaluations = self.journal.evaluations()
         if patience is None or not evaluations:
             return False
-        best = evaluations.index(self.best_evaluation())
-        return len(evaluations) - 1 - best >= patience
+        best_position = evaluations.index(self.best_evaluation())
+        return len(evaluations) - 1 - best_position >= patience
 
     def save(self, step: int, state: dict) -> None:
-        """Saves a state whose every step was finite, after the journal's lines before it, and deletes old checkpoints.
+        """Saves a state in the background, and then deletes old checkpoints.
 
-        The newest ones and that of the best evaluation are kept.
+        The checkpoint counts only once the journal's lines up to it are on the disk. The newest checkpoints and that of
+        the best evaluation stay.
+
+        Raises:
+            DivergedError: a step before it was not finite.
+            SurroundingsError: the save before failed.
         """
         self.read_finite_measures()
         self.checkpoints.save(step, state, before_commit=self.journal.flush)
@@ -298,21 +311,29 @@ class Run:
     # Finish -----------------------------------------------------------------------------------------------------------
 
     def values_to_test(self, state: dict) -> TestedValues:
-        """The values that the test split is evaluated with; the best checkpoint is read back where it is that."""
+        """Chooses the values that the test split is evaluated with, and reads the best checkpoint if it needs that.
+
+        Args:
+            state: the state after the last step.
+        """
         choice = self.settings["test_weights"]
         if choice is None:
             choice = "last" if self.settings["ema_decay"] is None else "ema"
         last_step = int(state["step"])
         if choice == "last":
-            return TestedValues(last_step, trained_values(state), False, choice)
+            return TestedValues(step=last_step, values=trained_values(state), is_ema=False, choice=choice)
         step = self.best_evaluation()["step"] if choice == "best" else last_step
         if step != last_step:
             state = self.restore_best(step)
-        values, is_ema = self.eval_values(state)
-        return TestedValues(step, values, is_ema, choice)
+        values, is_ema = self.values_to_evaluate(state)
+        return TestedValues(step=step, values=values, is_ema=is_ema, choice=choice)
 
     def restore_best(self, step: int) -> dict:
-        """The values in the checkpoint of the best evaluation: dict(params, stats, ema)."""
+        """Reads the values in the checkpoint of the best evaluation: dict(params, stats, ema).
+
+        Raises:
+            SurroundingsError: the checkpoint is damaged.
+        """
         template = {name: self.program.state_template[name] for name in ("params", "stats", "ema")}
         try:
             return self.checkpoints.restore(step, template, partial=True)
@@ -322,8 +343,15 @@ class Run:
                 "or start again in another --workdir"
             ) from error
 
-    def result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
-        """What `result.json` holds, from the metrics of the validation split and of the test split, if there is one."""
+    def make_result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
+        """Makes the content of `result.json`.
+
+        Args:
+            state: the state after the last step.
+            tested: the values that were evaluated last.
+            validation: their metrics on the validation split.
+            test: their metrics on the test split, None where there is none.
+        """
         best = {name: value for name, value in self.best_evaluation().items() if name not in ("kind", "split")}
         elapsed = self.journal.elapsed()
         return {
@@ -337,7 +365,9 @@ class Run:
             },
             "steps": int(state["step"]),
             "parameters": trees.count(self.program.step.network.params),
-            "macs": plan.macs(self.settings, classes=len(self.dataset.classes), image_shape=self.dataset.image_shape),
+            "macs": plan.count_macs(
+                self.settings, classes=len(self.dataset.classes), image_shape=self.dataset.image_shape
+            ),
             "fingerprint": self.fingerprint,
             "recipe": self.settings.recipe,
             "words": list(self.settings.words),
@@ -351,5 +381,5 @@ class Run:
 
 
 def trained_values(state: dict) -> dict:
-    """The values that training has made of a state, dict(params, stats)."""
+    """The trained values in a state, dict(params, stats), as opposed to their moving average."""
     return {name: state[name] for name in ("params", "stats")}

@@ -1,15 +1,15 @@
-"""What a finished run keeps to be looked at: `samples.npz`, images and filters that only the run can know.
+"""The samples of a finished run, `samples.npz`: images and filters for its report, which only the run can know.
 
-seen, seen_label           the first images of the first batch, augmented as the network saw them (n, H, W, C) uint8
-seen_other, seen_share     where labels are mixed: the second class of each, and the first one's share of the target
+seen, seen_label           the first images of the first batch, augmented as the network saw them, (n, H, W, C) uint8
+seen_other, seen_share     where labels are mixed: the second class of each, and the share of `seen_label` in the target
 mistakes, mistakes_index   the validation images of highest loss that were taken for another class, worst first
-mistakes_name              of those, where they are files
-filters_after, _before     the first layer's filters (F, V, U, C) float32, of the tested values and of the initial ones
+mistakes_name              the names of those images, where they are files
+filters_after, _before     the first layer's filters (F, V, U, C) float32: tested values, and initial values
 similarity                 (R', C', R, C) float32: cosines between learned positions of patches
 patches                    side of a patch in pixels, patches down, patches right
 
-Where the network has no such thing, or the run none to show (no mistake, initial values that came from another run),
-the name is missing. Images of more than SIDE pixels a side are means of whole squares of pixels.
+A name is missing where the network has no such thing, or the run has none to show (no mistake, or initial values that
+came from another run). Images of more than LARGEST_SIDE pixels a side are reduced to means of whole squares of pixels.
 """
 
 from collections.abc import Callable
@@ -28,32 +28,35 @@ from cnn_vit.training import devices, evaluation, forks, forward, step
 from cnn_vit.training.caches import compiled_once
 from cnn_vit.training.program import Program
 
-MOST = 32  # images of a kind
-SIDE = 128  # pixels a side, at most
+MOST_IMAGES = 32  # of the first batch, and of the mistakes
+LARGEST_SIDE = 128  # of a saved image, in pixels
 
 
 def are_saved(workdir: Path) -> bool:
-    """Whether a run has kept its samples."""
+    """Whether a run has saved its samples."""
     return (workdir / folder.SAMPLES).exists()
 
 
 def save_samples(workdir: Path, program: Program, params: dict) -> None:
-    """Writes the samples of a run, where they are not there yet; `params` are the tested parameters."""
+    """Writes the samples of a run where they are not saved yet; `params` are the tested parameters."""
     if are_saved(workdir):
         return
-    arrays = seen_batch(program) | worst_mistakes(workdir, program) | learned_features(workdir, program, params)
+    first_batch = collect_first_batch(program)
+    mistakes = collect_worst_mistakes(workdir, program)
+    features = collect_features(workdir, program, params)
+    arrays = first_batch | mistakes | features
     files.write_npz(workdir / folder.SAMPLES, arrays)
 
 
-def seen_batch(program: Program) -> dict[str, np.ndarray]:
-    """The first batch, augmented; second class and share only where an operation mixed images."""
+def collect_first_batch(program: Program) -> dict[str, np.ndarray]:
+    """Collects images and labels of the first batch, augmented; second class and share only where images were mixed."""
     (batch,) = program.batches(0, 1)
     augmented = build_augmenter(program.spec, program.mesh)(batch, program.hyperparameters)
     images, target = map(np.array, augmented)  # copies, because the target is changed below
-    label = np.asarray(batch["label"])[:MOST]
+    label = np.asarray(batch["label"])[:MOST_IMAGES]
     rows = np.arange(len(label))
     share = target[rows, label]
-    target[rows, label] = 0
+    target[rows, label] = 0  # so that the largest entry left is the second class
     arrays = {"seen": shrink(images), "seen_label": label}
     if (share < 1).any():
         arrays |= {"seen_other": target.argmax(-1).astype(np.int32), "seen_share": share}
@@ -62,32 +65,32 @@ def seen_batch(program: Program) -> dict[str, np.ndarray]:
 
 @compiled_once
 def build_augmenter(spec: step.StepSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles (batch, hyperparameters) -> the first images of update 1 as the network saw them, uint8, and targets."""
+    """Compiles (batch, hyperparameters) -> the images that the network saw in the first update, uint8, and targets."""
 
     def augment_first(batch, hyperparameters):
         images, target, _ = step.augment_batch(spec, jnp.int32(0), batch, hyperparameters)
-        return jnp.round(jnp.clip(images[:MOST], 0, 1) * 255).astype(jnp.uint8), target[:MOST]
+        return jnp.round(jnp.clip(images[:MOST_IMAGES], 0, 1) * 255).astype(jnp.uint8), target[:MOST_IMAGES]
 
-    return jax.jit(augment_first, out_shardings=devices.replicated(mesh))
+    return jax.jit(augment_first, out_shardings=devices.replicated_sharding(mesh))
 
 
-def worst_mistakes(workdir: Path, program: Program) -> dict[str, np.ndarray]:
-    """The validation images that were taken for another class at the highest loss, worst first."""
-    rows = evaluation.load_predictions(workdir, "validation")
-    wrong = np.flatnonzero(rows["predicted"] != rows["label"])
-    worst = wrong[np.argsort(-rows["loss"][wrong], kind="stable")[:MOST]]
+def collect_worst_mistakes(workdir: Path, program: Program) -> dict[str, np.ndarray]:
+    """Collects the validation images that were taken for another class at the highest loss, worst first."""
+    predictions = evaluation.load_predictions(workdir, "validation")
+    wrong = np.flatnonzero(predictions["predicted"] != predictions["label"])
+    worst = wrong[np.argsort(-predictions["loss"][wrong], kind="stable")[:MOST_IMAGES]]
     if not len(worst):
         return {}
     split = program.dataset.splits["validation"]
-    indices = rows["index"][worst]
+    indices = predictions["index"][worst]
     arrays = {"mistakes": shrink(split.read(indices)), "mistakes_index": indices}
     if split.names is not None:
         arrays["mistakes_name"] = np.array([split.names[index] for index in indices])
     return arrays
 
 
-def learned_features(workdir: Path, program: Program, params: dict) -> dict[str, np.ndarray]:
-    """Filters of the first layer, patches and positions of the network."""
+def collect_features(workdir: Path, program: Program, params: dict) -> dict[str, np.ndarray]:
+    """Collects filters of the first layer, and patches and similarities of positions where the network has them."""
     network = forward.build_network(program.spec.network)
     first_layer = input_layer.find_input_layer(network, program.dataset.image_shape)
     if first_layer is None:
@@ -108,22 +111,25 @@ def learned_features(workdir: Path, program: Program, params: dict) -> dict[str,
 
 
 def initial_value(program: Program, path: tuple) -> np.ndarray:
-    """The initial value of one parameter alone: it depends on no other."""
+    """Draws the initial value of one parameter alone, which depends on no other value."""
     network = program.step.network
-    branch = input_layer.leaf_at(network.params, path)
+    only_parameter = input_layer.leaf_at(network.params, path)
     for key in reversed(path):
-        branch = {key: branch}
-    params, _ = initial_values(replace(network, params=branch, stats={}), program.settings["seed"])
+        only_parameter = {key: only_parameter}  # a tree of one leaf, at the parameter's path
+    params, _ = initial_values(replace(network, params=only_parameter, stats={}), program.settings["seed"])
     return input_layer.leaf_at(params, path)
 
 
 def shrink(images: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H', W', C)
-    """Images of at most SIDE pixels a side: means of whole squares of pixels; what fills no square is left out."""
-    times = -(-max(images.shape[1:3]) // SIDE)
-    if times == 1:
+    """Reduces uint8 images to at most LARGEST_SIDE pixels a side, by means of whole squares of pixels.
+
+    Pixels at the bottom and right that fill no square are left out.
+    """
+    square_side = -(-max(images.shape[1:3]) // LARGEST_SIDE)
+    if square_side == 1:
         return np.asarray(images)
     count, height, width, channels = images.shape
-    down, right = min(times, height), min(times, width)
-    whole = images[:, : height // down * down, : width // right * right]
-    squares = whole.reshape(count, height // down, down, width // right, right, channels)
+    down, right = min(square_side, height), min(square_side, width)  # of a very narrow image, a square is cut down
+    covered = images[:, : height // down * down, : width // right * right]
+    squares = covered.reshape(count, height // down, down, width // right, right, channels)
     return np.round(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8)

@@ -14,7 +14,7 @@ of Zhai et al., arXiv:2106.04560, as big_vision writes it. The shape is fixed wh
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,16 @@ import optax
 from cnn_vit.errors import UserError, unknown
 
 
-class ScheduleSteps(NamedTuple):
-    """What a schedule may depend on, in steps.
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """What the shape of a schedule may depend on; each schedule reads what it needs.
 
     Attributes:
-        total: of the run.
-        warmup: of the rise from 0.
-        boundaries: where `step` falls.
-        factor: what each boundary multiplies by.
-        timescale: of `rsqrt`.
+        total: length of the run in steps.
+        warmup: length of the linear rise from 0 in steps.
+        boundaries: steps at which the schedule `step` falls.
+        factor: what `step` multiplies by at each boundary.
+        timescale: of `rsqrt`, in steps.
     """
 
     total: int
@@ -41,7 +42,7 @@ class ScheduleSteps(NamedTuple):
     timescale: int
 
 
-def shape(
+def build_schedule(
     name: str,
     *,
     total: int,
@@ -50,7 +51,7 @@ def shape(
     factor: float = 0.1,
     timescale: int = 10_000,
 ) -> Callable[[jax.Array], jax.Array]:
-    """Makes the function from a step (int, may be traced) to the multiplier (float32).
+    """Builds the function from a step (int, may be traced) to the multiplier (float32).
 
     Args:
         name: a key of SCHEDULES.
@@ -61,7 +62,7 @@ def shape(
         timescale: of `rsqrt`, in steps.
 
     Raises:
-        UserError: no such schedule; a warm-up as long as the run; `step` without boundaries.
+        UserError: there is no such schedule, the warm-up is as long as the run, or `step` has no boundaries.
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
@@ -69,48 +70,58 @@ def shape(
         raise UserError(f"schedule.warmup is {warmup} steps of a run of {total}; make it shorter than duration, or 0")
     if name == "step" and not boundaries:
         raise UserError("schedule.name is step without schedule.boundaries; give some, such as ('80 epochs',)")
-    after = SCHEDULES[name](ScheduleSteps(total, warmup, tuple(boundaries), factor, timescale))
+    options = ScheduleOptions(total, warmup, tuple(boundaries), factor, timescale)
+    after_warmup = SCHEDULES[name](options)
 
     def multiplier(step):
         rise = jnp.minimum(step / warmup, 1) if warmup else 1
-        return jnp.asarray(rise * after(step), jnp.float32)
+        # each schedule stays at 1 during the warm-up, but for `step`, whose early boundaries count there too
+        return jnp.asarray(rise * after_warmup(step), jnp.float32)
 
     return multiplier
 
 
-def constant(plan: ScheduleSteps) -> Callable:
+# Each schedule below makes, from its options, the function of a step that follows the warm-up.
+
+
+def constant(options: ScheduleOptions) -> Callable:
     """1 at every step."""
     return lambda step: jnp.ones(jnp.shape(step), jnp.float32)
 
 
-def linear(plan: ScheduleSteps) -> Callable:
+def linear(options: ScheduleOptions) -> Callable:
     """A straight line from 1 at the end of the warm-up to 0 at the end of the run."""
-    return optax.linear_schedule(1.0, 0.0, plan.total - plan.warmup, transition_begin=plan.warmup)
+    return optax.linear_schedule(1.0, 0.0, options.total - options.warmup, transition_begin=options.warmup)
 
 
-def cosine(plan: ScheduleSteps) -> Callable:
+def cosine(options: ScheduleOptions) -> Callable:
     """Half a cosine from 1 at the end of the warm-up to 0 at the end of the run.
 
     Loshchilov and Hutter, arXiv:1608.03983, without restarts.
     """
-    falling = optax.cosine_decay_schedule(1.0, plan.total - plan.warmup)
-    return lambda step: falling(jnp.maximum(step - plan.warmup, 0))
+    half_cosine = optax.cosine_decay_schedule(1.0, options.total - options.warmup)
+    return lambda step: half_cosine(jnp.maximum(step - options.warmup, 0))
 
 
-def stairs(plan: ScheduleSteps) -> Callable:
-    """A fall by the factor at each boundary; two at the same step fall twice."""
-    return lambda step: jnp.float32(plan.factor) ** sum(jnp.int32(step >= boundary) for boundary in plan.boundaries)
+def step_decay(options: ScheduleOptions) -> Callable:
+    """A fall by the factor at each boundary; two boundaries at the same step make it fall twice."""
+
+    def multiplier(step):
+        boundaries_passed = sum(jnp.int32(step >= boundary) for boundary in options.boundaries)
+        return jnp.float32(options.factor) ** boundaries_passed
+
+    return multiplier
 
 
-def rsqrt(plan: ScheduleSteps) -> Callable:
+def rsqrt(options: ScheduleOptions) -> Callable:
     """The reciprocal of a square root that is 1 at the end of the warm-up."""
-    return lambda step: jax.lax.rsqrt(1 + jnp.maximum(step - plan.warmup, 0) / plan.timescale)
+    return lambda step: jax.lax.rsqrt(1 + jnp.maximum(step - options.warmup, 0) / options.timescale)
 
 
 SCHEDULES = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
-    "step": stairs,
+    "step": step_decay,
     "rsqrt": rsqrt,
 }

@@ -1,14 +1,14 @@
 """One step of learning as a pure function over plain dicts, compiled once.
 
-`learn` takes a state and a batch of the host's bytes to the next state: augmentation, scores, loss, gradient, update,
+`learn` takes a state and a batch of uint8 images to the next state: augmentation, scores, loss, gradient, update,
 moving average. It can be read, differentiated or mapped as it is; `build_step` compiles it for a run.
 
-What shapes the compiled program is `StepSpec`. Every number that does not (learning rate, weight decay, seed's key ...)
-is an argument, `hyperparameters`, so that another seed or rate compiles nothing. A batch with images of several sizes
-has a `mask` (B, H, W); each padded size compiles once.
+`StepSpec` holds all that shapes the compiled program. Every other number (learning rate, weight decay, the seed's key
+...) is an argument, `hyperparameters`, so that another seed or rate compiles nothing. A batch with images of several
+sizes has a `mask` (B, H, W), True on each image's own pixels; each padded size compiles once.
 
-    state            dict(step, params, stats, opt, ema)
-    frozen           dict(params, stats): values that the network has and the state has not; never changed
+    state            dict(step, params, stats, opt, ema): updates done, trained values, optimizer state, moving average
+    frozen           dict(params, stats): values of the network that are not in the state; never changed
     batch            dict(image (B, H, W, C) uint8, label (B,), weight (B,), index (B,)), perhaps mask
     hyperparameters  what `plan.hyperparameters` gives
 """
@@ -30,13 +30,13 @@ from cnn_vit.training import devices, losses, optimizers, schedules
 from cnn_vit.training.caches import compiled_once
 from cnn_vit.training.forward import NetworkSpec, get_network, normalize
 
-MOST_UNROLLED = 64  # micro-batches, at most, that are compiled one by one; each takes about a second to compile
+MOST_UNROLLED = 64  # up to so many micro-batches are compiled one by one; each takes about a second to compile
 NOTHING_FROZEN: dict[str, dict] = dict(params={}, stats={})
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """The shape of the learning rate over a run; keywords of `schedules.shape`.
+    """The shape of the learning rate over a run; keywords of `schedules.build_schedule`.
 
     Attributes:
         name: a key of `schedules.SCHEDULES`.
@@ -44,7 +44,7 @@ class ScheduleSpec:
         warmup: steps of the rise from 0.
         boundaries: steps at which the schedule `step` falls.
         factor: what each boundary multiplies by.
-        timescale: steps, of the schedule `rsqrt`.
+        timescale: of the schedule `rsqrt`, in steps.
     """
 
     name: str
@@ -65,7 +65,7 @@ class StepSpec:
         optimizer: a key of `optimizers.OPTIMIZERS`.
         nesterov: whether SGD looks ahead along its momentum.
         clip: whether long gradients are shortened.
-        decay_pattern: regular expression, found in the paths of the parameters that decay.
+        decay_pattern: regular expression that is searched in the paths of parameters; those that it matches decay.
         accumulate: micro-batches that a batch is cut into.
         ema: whether a moving average of the values is kept.
         schedule: shape of the learning rate.
@@ -82,6 +82,7 @@ class StepSpec:
     schedule: ScheduleSpec
 
 
+# What a study may add to the measures of a step; see `learn`
 AddMeasures = Callable[[dict[str, Any]], dict[str, jax.Array]]
 
 
@@ -91,7 +92,8 @@ class Step(NamedTuple):
     Attributes:
         network: shapes, initializers and `apply` of the network.
         init_state: (params, stats) -> state before the first step, on the host.
-        learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled; the state given is donated.
+        learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled. The state that it takes is
+            donated: its arrays may not be used afterwards.
     """
 
     network: Network
@@ -106,18 +108,22 @@ def build_step(
     rules: devices.Rules = devices.REPLICATED,
     add_measures: AddMeasures | None = None,
 ) -> Step:
-    """Prepares a step; its `learn` compiles at the first call. Remembered, so that trials in one process share it.
+    """Prepares a step, whose `learn` compiles at its first call. Trials in one process share what is built here.
 
     Args:
         spec: what shapes the program.
         mesh: the devices.
-        rules: where each value lies (`devices.place` with the same rules puts it there); the state stays there.
-        add_measures: as of `learn`.
+        rules: where each value of the state lies. The caller puts it there (`devices.place` with the same rules); each
+            step leaves it there.
+        add_measures: adds scalars to the measures of each step, as `learn` says.
+
+    Raises:
+        UserError: no parameter matches the decay pattern, or the schedule cannot be.
     """
     network = get_network(spec.network)
-    # both refuse what cannot be, here instead of at the first step
-    optimizers.decay_mask(network.params, spec.decay_pattern)
-    schedules.shape(**asdict(spec.schedule))
+    # built for nothing but their errors, which should come now and not at the first step
+    optimizers.build_decay_mask(network.params, spec.decay_pattern)
+    schedules.build_schedule(**asdict(spec.schedule))
 
     def init(params: dict, stats: dict) -> dict:
         return init_state(spec, network, params, stats)
@@ -126,24 +132,26 @@ def build_step(
         state, measures = learn(spec, network, state, frozen, batch, hyperparameters, add_measures=add_measures)
         return devices.constrain(state, mesh, rules), measures
 
-    everywhere = devices.replicated(mesh)
-    compiled = jax.jit(learn_in_place, donate_argnums=0, out_shardings=(None, everywhere))
+    # None: `constrain` has said already where the state lies. Every device gets the measures: each host can read them
+    out_shardings = (None, devices.replicated_sharding(mesh))
+    compiled = jax.jit(learn_in_place, donate_argnums=0, out_shardings=out_shardings)
     return Step(network, init, compiled)
 
 
 def init_state(spec: StepSpec, network: Network, params: dict, stats: dict) -> dict:
-    """The state before the first step, as NumPy arrays, from initial values of parameters and statistics."""
-    rule = optimizer(spec, network, params, STAND_INS, 0.0)
-    shapes = jax.eval_shape(rule.init, params)
+    """Makes the state before the first step, as NumPy arrays, from initial values of parameters and statistics."""
+    chain = build_optimizer(spec, network, params, STAND_IN_HYPERPARAMETERS, 0.0)
+    shapes = jax.eval_shape(chain.init, params)
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)  # every rule here starts from zeros
     ema = {}
     if spec.ema:
+        # copies, because the whole state is donated and one buffer cannot be donated twice
         ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats))
     return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
 
 
-# The structure of an optimizer's state does not depend on the numbers: any will do to find its shapes
-STAND_INS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
+# The structure of an optimizer's state does not depend on its hyperparameters: any numbers will do to find the shapes
+STAND_IN_HYPERPARAMETERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
 
 
 def learn(
@@ -156,27 +164,29 @@ def learn(
     *,
     add_measures: AddMeasures | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
-    """One update of the state by one batch: a pure function, compiled by `build_step`.
+    """Updates the state by one batch: a pure function, compiled by `build_step`.
 
     Args:
         spec: what shapes the program.
         network: the network of `spec.network`.
         state, frozen, batch, hyperparameters: as the module's docstring says.
-        add_measures: takes dict(gradient, updates, state, batch) of the step and gives more scalars by name, to be
-            measured and written down with the others.
+        add_measures: a function of dict(gradient, updates, state, batch) of the step, with the state before it. It
+            returns more scalars by name, which join the measures.
 
     Returns:
-        The next state, and the measures of the step, scalars: loss, accuracy of the batch as the network saw it, the
-        learning rate, the gradient's norm before clipping, and `finite`: whether loss, gradient and new values are.
+        The next state, and the measures of the step, scalars by name: `loss` and `accuracy` of the batch as the network
+        saw it, `learning_rate`, `gradient_norm` before clipping, and `finite`: whether loss, gradient and all new
+        values are finite numbers.
     """
-    grads, (stats, loss, accuracy) = gradient(spec, network, state, frozen, batch, hyperparameters)
-    rate = hyperparameters["learning_rate"] * schedules.shape(**asdict(spec.schedule))(state["step"])
-    rule = optimizer(spec, network, state["params"], hyperparameters, rate)
-    updates, opt = rule.update(grads, state["opt"], state["params"])
+    grads, (stats, loss, accuracy) = compute_gradient(spec, network, state, frozen, batch, hyperparameters)
+    rate = hyperparameters["learning_rate"] * schedules.build_schedule(**asdict(spec.schedule))(state["step"])
+    chain = build_optimizer(spec, network, state["params"], hyperparameters, rate)
+    updates, opt = chain.update(grads, state["opt"], state["params"])
     params = optax.apply_updates(state["params"], updates)
     ema = update_ema(state, params, stats, hyperparameters) if spec.ema else {}
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    # a finite gradient can still make infinite values: by an infinite rate or decay, or by overflow
     for leaf in jax.tree.leaves((params, stats)):
         finite &= jnp.isfinite(leaf).all()
     measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
@@ -185,32 +195,35 @@ def learn(
     return dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema), measures
 
 
-def optimizer(
+def build_optimizer(
     spec: StepSpec, network: Network, params: dict, hyperparameters: dict, rate: jax.Array | float
 ) -> optax.GradientTransformation:
-    """The optimizer's chain for one step; from step to step only its arrays differ."""
-    decayed = optimizers.decay_mask(network.params, spec.decay_pattern)
-    return optimizers.chain(
+    """Builds the optimizer's chain for one step; from step to step only its arrays differ."""
+    # the pattern is looked for in the whole network, of which `params` may be the part that is not frozen
+    decay_mask = optimizers.build_decay_mask(network.params, spec.decay_pattern)
+    return optimizers.build_chain(
         spec.optimizer,
         hyperparameters,
         rate,
-        decay_mask=restrict_to(decayed, params),
+        decay_mask=restrict_to(decay_mask, params),
         clip=spec.clip,
         nesterov=spec.nesterov,
     )
 
 
-def gradient(spec: StepSpec, network: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict):
-    """The gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
+def compute_gradient(
+    spec: StepSpec, network: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict
+) -> tuple[dict, tuple[dict, jax.Array, jax.Array]]:
+    """Computes the gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
 
     The whole batch is augmented and mixed before it is cut into micro-batches; micro-batch i is rows i::accumulate, so
-    that each device keeps its share. A batch to learn from is full: a row of weight 0 would count in no loss, but in
-    the statistics of batch norm and as a partner in mixing.
+    that each device keeps its share. A batch to learn from must be full: a row of weight 0 would count in no loss, but
+    it would in the statistics of batch norm and as a partner in mixing.
     """
     images, target, dropout_key = augment_batch(spec, state["step"], batch, hyperparameters)
     images = normalize(images, hyperparameters, spec.network.dtype)
     target = losses.smooth_labels(target, hyperparameters["smoothing"])
-    whole = images, target, batch["weight"], batch.get("mask")
+    whole_batch = images, target, batch["weight"], batch.get("mask")
 
     def mean_loss(params, stats, micro_batch, key):
         images, target, weight, mask = micro_batch
@@ -223,60 +236,60 @@ def gradient(spec: StepSpec, network: Network, state: dict, frozen: dict, batch:
             mask=mask,
         )
         per_example = losses.LOSSES[spec.network.loss](scores, target, hyperparameters["class_weight"])
-        total = jnp.maximum(weight.sum(), 1)
+        count = jnp.maximum(weight.sum(), 1)
         # of a mixture of two images, the class of the larger part is the right one
-        correct = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)
-        loss, accuracy = (per_example * weight).sum() / total, (correct * weight).sum() / total
+        is_correct = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)
+        loss, accuracy = (per_example * weight).sum() / count, (is_correct * weight).sum() / count
         return loss, (restrict_to(stats, state["stats"]), accuracy)
 
     loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
     if spec.accumulate == 1:
-        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], state["stats"], whole, dropout_key)
+        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], state["stats"], whole_batch, dropout_key)
         return grads, (stats, loss, accuracy)
 
-    count = spec.accumulate
+    def cut_into_micro_batches(array):  # (B, ...) -> (accumulate, B / accumulate, ...), rows i::accumulate in the i-th
+        size = len(array) // spec.accumulate
+        return array.reshape(size, spec.accumulate, *array.shape[1:]).swapaxes(0, 1)
 
-    def cut(array):
-        return array.reshape(len(array) // count, count, *array.shape[1:]).swapaxes(0, 1)
-
-    def accumulate(carried, numbered):
-        stats, sums = carried
-        index, micro_batch = numbered
+    def add_micro_batch(stats_and_sums, index_and_micro_batch):
+        stats, sums = stats_and_sums
+        index, micro_batch = index_and_micro_batch
         key = jax.random.fold_in(dropout_key, index)
+        # parameters stay those before the step; statistics pass from one micro-batch to the next
         (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], stats, micro_batch, key)
         return (stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))), None
 
-    zeros = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
+    zero_sums = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
     # on a CPU, the gradient of a convolution is about ten times as slow inside a loop
-    unrolled = jax.default_backend() == "cpu" and count <= MOST_UNROLLED
+    is_unrolled = jax.default_backend() == "cpu" and spec.accumulate <= MOST_UNROLLED
     (stats, sums), _ = jax.lax.scan(
-        accumulate,
-        (state["stats"], zeros),
-        (jnp.arange(count), jax.tree.map(cut, whole)),
-        unroll=count if unrolled else 1,
+        add_micro_batch,
+        (state["stats"], zero_sums),
+        (jnp.arange(spec.accumulate), jax.tree.map(cut_into_micro_batches, whole_batch)),
+        unroll=spec.accumulate if is_unrolled else 1,
     )
-    grads, loss, accuracy = jax.tree.map(lambda total: total / count, sums)
+    grads, loss, accuracy = jax.tree.map(lambda total: total / spec.accumulate, sums)
     return grads, (stats, loss, accuracy)
 
 
 def augment_batch(
     spec: StepSpec, step: jax.Array, batch: dict, hyperparameters: dict
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A batch as the network sees it at a step, before normalization.
+    """Augments a batch as the network sees it at a step, before normalization.
 
     Returns:
         images (B, H, W, C) float32 in 0..1, target (B, K) float32, and the key of the step's dropout.
     """
     keys = augment.split_step_key(hyperparameters["key"], step, len(batch["label"]))
-    change = augment.build_augmentation(spec.augment, spec.network.num_classes)
-    images, target = change(
+    apply_operations = augment.build_augmentation(spec.augment, spec.network.num_classes)
+    images, target = apply_operations(
         batch["image"], batch["label"], keys.row_keys, keys.mix_key, hyperparameters["augment"], batch.get("mask")
     )
     return images, target, keys.dropout_key
 
 
 def restrict_to(whole: dict, part: dict) -> dict:
-    """The branches of a whole tree that a part of it has as well: what is frozen is not in the state."""
+    """Cuts a tree down to the branches that a part of it has: what is frozen is not in the state."""
     restricted = {}
     for key, branch in part.items():
         restricted[key] = restrict_to(whole[key], branch) if isinstance(branch, dict) else whole[key]
@@ -284,12 +297,13 @@ def restrict_to(whole: dict, part: dict) -> dict:
 
 
 def update_ema(state: dict, params: dict, stats: dict, hyperparameters: dict) -> dict:
-    """The moving average of parameters and statistics after a step.
+    """Computes the moving average of parameters and statistics after a step.
 
-    The decay is small at first, min(ema_decay, (1 + t) / (10 + t)), so that the initial values are soon forgotten.
+    The decay is min(ema_decay, (1 + t) / (10 + t)), where t updates came before this one: small at first, so that the
+    initial values are soon forgotten.
     """
-    done = state["step"].astype(jnp.float32)
-    decay = jnp.minimum(hyperparameters["ema_decay"], (1 + done) / (10 + done))
+    steps_done = state["step"].astype(jnp.float32)
+    decay = jnp.minimum(hyperparameters["ema_decay"], (1 + steps_done) / (10 + steps_done))
     return jax.tree.map(
         lambda old, new: decay * old + (1 - decay) * new, state["ema"], dict(params=params, stats=stats)
     )

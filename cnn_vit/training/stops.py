@@ -1,8 +1,8 @@
-"""Signals that end a run: the first asks for the end of the step and a save, a second one ends the process at once.
+"""Signals that end a run: the first lets it finish its step and save, a second one ends the process at once.
 
-SIGTERM is what schedulers send before they take a machine back, SIGINT is Ctrl-C, SIGHUP a closed terminal, which
-`nohup` has a run ignore. Schedulers may deliver one signal twice, so one that follows within half a second is taken for
-the same.
+Schedulers of clusters send SIGTERM before they take a machine back, Ctrl-C sends SIGINT, and a closed terminal SIGHUP,
+which a run under `nohup` ignores. Schedulers may deliver one signal twice; so a second signal within half a second of
+the first counts as its echo and is ignored.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ from cnn_vit.errors import StoppedError
 from cnn_vit.runs.journal import now
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-ECHO_SECONDS = 0.5  # within which a second signal is taken for the first one's echo
-SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
+ECHO_SECONDS = 0.5  # a second signal within so many seconds is the first one's echo
+SHOW_CURSOR = "\x1b[?25h"  # the terminal's code for it; a progress bar may have hidden the cursor
 STOPPED_BEFORE = "stopped before its first step by {}; the same command starts again"
 STOPPED_AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 
 
 class StopSignals:
-    """While it is open, takes the signals that end a run.
+    """A context manager that handles the signals that end a run.
 
-    Before `begin_training` and after `end_training` there is nothing to save, and a signal raises `StoppedError` where
-    the program stands. Between the two it only sets `requested`, which the loop reads between two steps. Only the main
-    thread gets signals; in another thread nothing is taken.
+    Before `begin_training` and after `end_training` there is nothing to save, and a signal raises `StoppedError` at
+    whatever line the program is. Between the two a signal only sets `requested`, which the loop reads between two
+    steps. Python runs handlers in the main thread alone; opened in another thread, it handles nothing.
 
     Attributes:
         requested: number of the signal that came, or None.
@@ -35,23 +35,23 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._sentence = STOPPED_BEFORE  # what a signal ends the run with, at once; "" while there is a step to finish
-        self._heard_at = 0.0  # when the listening thread heard the first signal
-        self._taken_at = 0.0  # when the main thread ran its handler
+        self._sentence = STOPPED_BEFORE  # of the error that a signal raises at once; "" while there is a step to finish
+        self._first_heard = 0.0  # time at which the listening thread heard the first signal
+        self._first_handled = 0.0  # time at which the main thread ran its handler
         self._handlers_before: dict[int, object] = {}
 
     def begin_training(self) -> None:
-        """From here on there is something to save; raises `StoppedError` where a signal came already."""
+        """Says that from here on there is something to save; raises `StoppedError` where a signal came before."""
         self._raise_if_requested()
         self._sentence = ""
 
     def end_training(self) -> None:
-        """From here on all is saved; raises `StoppedError` where a signal came already."""
+        """Says that from here on all is saved; raises `StoppedError` where a signal came before."""
         self._sentence = STOPPED_AFTER
         self._raise_if_requested()
 
-    def error(self, step: int) -> StoppedError:
-        """What ends a run that was asked to stop and has saved the state of a step."""
+    def stopped_error(self, step: int) -> StoppedError:
+        """Makes the error that ends a run which was asked to stop and has saved the state of a step."""
         number = self.requested or signal.SIGTERM
         return StoppedError(number, f"stopped at step {step} by {signal_name(number)}; the same command resumes")
 
@@ -65,7 +65,7 @@ class StopSignals:
             self._start_listening()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
+    def __exit__(self, error_type: type | None, error: BaseException | None, *_: object) -> None:
         if self._handlers_before:
             self._wait_for_echo()
             self._stop_listening()
@@ -73,7 +73,7 @@ class StopSignals:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
         self._handlers_before = {}
         if self._sentence and not isinstance(error, StoppedError):
-            # code of others may have swallowed what the handler raised inside it
+            # a library may have caught what the handler raised while the library's code ran
             self._raise_if_requested()
 
     def _raise_if_requested(self) -> None:
@@ -82,24 +82,28 @@ class StopSignals:
             raise StoppedError(self.requested, sentence.format(signal_name(self.requested)))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler of a signal, which Python runs in the main thread."""
-        if self.requested:
+        """Handles a signal; Python calls it in the main thread."""
+        if self.requested:  # a second one is for the listening thread
             return
-        self.requested, self._taken_at = number, now()
+        self.requested, self._first_handled = number, now()
         if self._sentence:
             self._raise_if_requested()
 
     def _wait_for_echo(self) -> None:
-        """A signal's echo would meet the handlers from before, and end the process without its last sentence."""
-        if self.requested:
-            threading.Event().wait(max(0.0, self._taken_at + ECHO_SECONDS - now()))
+        """Waits until no echo of the signal can come.
 
-    # The main thread may be inside a long compilation when the second signal comes, and runs no handler there. So a
-    # thread of its own hears signals too: Python writes their numbers to a pipe as they come.
+        An echo would meet the handlers from before, and end the process without its last sentence.
+        """
+        if self.requested:
+            threading.Event().wait(max(0.0, self._first_handled + ECHO_SECONDS - now()))
+
+    # When the second signal comes, the main thread may be inside a long compilation, during which it runs no handler.
+    # So a thread listens to the signals as well: Python writes their numbers to a pipe at once ("wakeup file
+    # descriptor").
 
     def _start_listening(self) -> None:
         self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._write_end, False)
+        os.set_blocking(self._write_end, False)  # which `set_wakeup_fd` asks for
         self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
         self._listener.start()
@@ -120,14 +124,14 @@ class StopSignals:
                 self._hear(number)
 
     def _hear(self, number: int) -> None:
-        if not self._heard_at:
-            self._heard_at = now()
+        if not self._first_heard:
+            self._first_heard = now()
             if not self._sentence:
                 print_to_stderr(f"{signal_name(number)}: finishing the step and saving; a second one stops at once")
-        elif now() - self._heard_at > ECHO_SECONDS:
+        elif now() - self._first_heard > ECHO_SECONDS:
             cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
             print_to_stderr(f"{cursor}stopped at once by a second {signal_name(number)}; the same command resumes")
-            os._exit(128 + number)
+            os._exit(128 + number)  # the only way out from a thread while the main one is busy
 
 
 def print_to_stderr(sentence: str) -> None:
@@ -137,5 +141,5 @@ def print_to_stderr(sentence: str) -> None:
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal number, such as SIGTERM for 15."""
+    """The name of a signal by its number, such as SIGTERM for 15."""
     return signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""A trained network: loaded from a run folder, with the values that its run was tested with."""
+"""Loads a trained network from a run folder, with the values that the run was tested with."""
 
 import os
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ class Trained:
         params: its parameters, on the devices.
         stats: its running statistics, on the devices.
         classes: names of the classes, in the order of the scores.
-        preprocessing: mean, std, image_size (height, width), channels and fit of its images; sizes too, where the fit
-            leaves images their own.
-        run: the run folder that it was loaded from, where each reading of a test split leaves a line; None: no such.
+        preprocessing: mean, std, image_size (height, width), channels and fit of its images; also the padded `sizes`
+            where it was trained on images of several sizes.
+        run: the run folder that it was loaded from, in which each reading of a test split leaves a line; None for a
+            network from elsewhere.
     """
 
     spec: NetworkSpec
@@ -39,7 +40,7 @@ class Trained:
 
     @property
     def network(self) -> Network:
-        """Shapes, initializers and `apply`."""
+        """The network as plain data: shapes of its values, initializers and `apply`."""
         return get_network(self.spec)
 
     @property
@@ -49,9 +50,9 @@ class Trained:
 
 
 def load(run: str | os.PathLike) -> Trained:
-    """The network of a run folder, with the values that were tested, or would be.
+    """Loads the network of a run folder, with the values that its run was tested with.
 
-    A run that is still under way gives the values of its newest checkpoint.
+    Of a run that is not finished, the values are those of the newest checkpoint: the moving average where there is one.
 
     Raises:
         UserError: the folder holds no run.
@@ -59,21 +60,23 @@ def load(run: str | os.PathLike) -> Trained:
     """
     workdir = Path(run)
     description = reader.read_description(workdir)
-    final = description.settings
-    spec = plan.network_spec(final, classes=len(description.classes), image_shape=description.image_shape)
+    settings = description.settings
+    spec = plan.network_spec(settings, classes=len(description.classes), image_shape=description.image_shape)
     tested: dict[str, Any] = {}
     if (workdir / folder.RESULT).exists():
         tested = reader.read_result(workdir / folder.RESULT)["tested"]
-    default = "trained" if final["ema_decay"] is None else "ema"
-    averaged = tested.get("values", default) == "ema"
+    # a run that is not finished has tested nothing yet: take what its validation reads
+    default = "trained" if settings["ema_decay"] is None else "ema"
+    is_ema = tested.get("values", default) == "ema"
 
     network = get_network(spec)
-    template = on_every_device(dict(params=network.params, stats=network.stats))
-    if averaged:
+    # the optimizer's state and the values that were not tested are not read
+    template = replicated_template(dict(params=network.params, stats=network.stats))
+    if is_ema:
         template = {"ema": template}
     checkpoints = Checkpoints(
         workdir / folder.CHECKPOINTS,
-        keep_checkpoints=final["keep_checkpoints"],
+        keep_checkpoints=settings["keep_checkpoints"],
         crash=workdir / folder.CRASH,
         clean_up=False,  # a run may be working in the folder
     )
@@ -84,14 +87,14 @@ def load(run: str | os.PathLike) -> Trained:
             newest = checkpoints.restore_newest(template, partial=True)
             if newest is None:
                 raise SurroundingsError(
-                    f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or again"
+                    f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or start that again"
                 )
             _, state = newest
     except DamageError as error:
         raise SurroundingsError(f"{error}; put it back from a copy, or train again in another --workdir") from error
     finally:
         checkpoints.close()
-    values = state["ema"] if averaged else state
+    values = state["ema"] if is_ema else state
     return Trained(
         spec=spec,
         params=values["params"],
@@ -102,13 +105,14 @@ def load(run: str | os.PathLike) -> Trained:
     )
 
 
-def on_every_device(shapes: dict) -> dict:
-    """Shapes with the placement of a whole copy on every device."""
-    everywhere = devices.replicated(devices.mesh())
+def replicated_template(shapes: dict) -> dict:
+    """Adds to each shape of a tree the sharding of an array that every device holds whole."""
+    everywhere = devices.replicated_sharding(devices.mesh())
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
 
 
 def refuse_untrained(network) -> None:
-    """Refuses what `load` did not give: networks of `build` have no values, and a folder's name is not a network."""
+    """Raises UserError for what `load` did not return: networks of `build` have no values, a path is no network."""
     if not hasattr(network, "preprocessing"):
-        raise UserError(f"{type(network).__name__} is no trained network; cnn_vit.load(RUN) gives that of a run folder")
+        kind = type(network).__name__
+        raise UserError(f"{kind} is not a trained network; cnn_vit.load(RUN) gives that of a run folder")

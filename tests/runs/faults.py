@@ -1,4 +1,4 @@
-"""Faults planted from outside: the file door that fails, bits that flip, processes of their own."""
+"""Faults that tests plant from outside: file functions that fail, bits that flip, and code in a process of its own."""
 
 import inspect
 import itertools
@@ -12,51 +12,66 @@ from cnn_vit.errors import SurroundingsError
 
 
 class PlantedError(SurroundingsError):
-    """The one that a test puts in."""
+    """The error that a test has the file functions raise."""
 
 
-def faulty(monkeypatch, at, *, dead):
-    """Makes call number `at` of the file door fail, and all later ones where the process is to be dead; the counter."""
-    count = itertools.count()
-    owners = [files, files.AppendFile]
+def plant_file_fault(monkeypatch, failing_call, *, dead):
+    """Makes one call of the functions in `cnn_vit.files` fail, counted over all of them.
 
-    def wrapped(function):
-        def act(*given, **named):
-            number = next(count)
-            if number == at or (dead and number > at):
+    Args:
+        monkeypatch: takes the fault back in the end.
+        failing_call: number of the call that fails, from 0; -1 for none, to count the calls alone.
+        dead: whether all later calls fail too, as of a process that was killed.
+
+    Returns:
+        The counter of the calls: `next` of it gives their number so far.
+    """
+    counter = itertools.count()
+
+    def wrap(function):
+        def call(*args, **kwargs):
+            number = next(counter)
+            if number == failing_call or (dead and number > failing_call):
                 raise PlantedError(f"{function.__name__} failed at call {number}")
-            return function(*given, **named)
+            return function(*args, **kwargs)
 
-        return act
+        return call
 
-    for owner in owners:
+    for owner in (files, files.AppendFile):
         for name, function in inspect.getmembers(owner, inspect.isfunction):
             if function.__module__ == files.__name__ and not name.startswith("__"):
-                monkeypatch.setattr(owner, name, wrapped(function))
-    return count
+                monkeypatch.setattr(owner, name, wrap(function))
+    return counter
 
 
-def flipped(data, bit):
-    return data[: bit // 8] + bytes([data[bit // 8] ^ (1 << bit % 8)]) + data[bit // 8 + 1 :]
+def flip_bit(content, bit):
+    """Bytes with one bit changed, counted from the first byte's lowest."""
+    position = bit // 8
+    changed_byte = bytes([content[position] ^ (1 << bit % 8)])
+    return content[:position] + changed_byte + content[position + 1 :]
 
 
-def damages(path):
-    """Ways to damage a file, by name: bytes in, bytes out; None deletes it."""
-    size = path.stat().st_size
-    for bit in sorted({0, 8 * size // 3, 8 * size // 2 + 1, 8 * size - 1}):
-        yield f"flip {bit}", lambda data, bit=bit: flipped(data, bit)
-    yield "cut in half", lambda data: data[: len(data) // 2]
-    yield "cut by one", lambda data: data[:-1]
-    yield "emptied", lambda data: b""
-    yield "zeroed", lambda data: bytes(len(data))
-    yield "extended", lambda data: data + b"\0"
-    yield "deleted", lambda data: None
+def list_damages(path):
+    """Yields ways to damage a file, by name: each takes its bytes and returns others, or None to delete it."""
+    bits = 8 * path.stat().st_size
+    for bit in sorted({0, bits // 3, bits // 2 + 1, bits - 1}):
+        yield f"flip {bit}", lambda content, bit=bit: flip_bit(content, bit)
+    yield "cut in half", lambda content: content[: len(content) // 2]
+    yield "cut by one", lambda content: content[:-1]
+    yield "emptied", lambda content: b""
+    yield "zeroed", lambda content: bytes(len(content))
+    yield "extended", lambda content: content + b"\0"
+    yield "deleted", lambda content: None
 
 
-def script(code, folder, **environment):
-    """Runs code with tests' helpers at hand in a process of its own; (exit code, stdout, stderr)."""
+def run_script(code, folder, **environment):
+    """Runs code in a process of its own, which has `sys`, the variable `folder` and the modules beside this file.
+
+    Returns:
+        The finished process with `returncode`, and `stdout` and `stderr` as text.
+    """
     start = "import sys, pathlib; sys.path.insert(0, sys.argv[1]); folder = pathlib.Path(sys.argv[2])\n"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", start + code, Path(__file__).parent, folder],
         capture_output=True,
         text=True,
@@ -64,4 +79,3 @@ def script(code, folder, **environment):
         timeout=300,
         check=False,
     )
-    return done.returncode, done.stdout, done.stderr

@@ -1,7 +1,7 @@
-"""Commands in a process of its own with four forced CPU devices, for test_device_runs.py; prints what it saw as JSON.
+"""Commands in a process of its own with four forced CPU devices, for test_device_runs.py; prints a report as JSON.
 
-Given a folder with the runs `one`, finished on one device, and `stopped`, begun there: trains `four`, evaluates `one`
-and `four`, and goes on with `stopped`.
+Takes a folder with the runs `one`, finished on one device, and `stopped`, begun there: trains `four`, evaluates `one`
+and `four`, and resumes `stopped`.
 """
 
 import contextlib
@@ -18,84 +18,97 @@ from cnn_vit.__main__ import main
 from cnn_vit.training import devices, forward, step
 
 SIZES = (9, 512)  # neither divides the 64 examples of a split; 9 does not by the devices either
-ORIGINAL = step.build_step, forward.eval_step, devices.place_batch
+BUILD_STEP, BUILD_EVAL_STEP, PLACE_BATCH = step.build_step, forward.build_eval_step, devices.place_batch
 
 
-def train(folder):
-    """The words of a tiny run."""
+def train_words(folder):
+    """The command line that trains a tiny run."""
     (recipe,) = RECIPES["mlp"]
-    return ["train", f"--config={recipe}", *(f"--config.{one}" for one in COMMON), f"--workdir={folder}"]
+    overrides = [f"--config.{setting}" for setting in COMMON]
+    return ["train", f"--config={recipe}", *overrides, f"--workdir={folder}"]
 
 
-def said(words):
-    """What a command prints to stdout and stderr."""
+def run_command(words):
+    """Runs a command; returns what it prints to stdout and to stderr."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(words)
     assert code == 0, err.getvalue()
     return out.getvalue(), err.getvalue()
 
 
-def evaluated(folder):
-    """What `evaluate` answers, by batch size."""
-    words = ["evaluate", f"--workdir={folder}", "--split=validation", "--json"]
-    return {size: json.loads(said([*words, f"--batch_size={size}"])[0]) for size in SIZES}
+def evaluate_run(folder):
+    """What `evaluate --json` answers, by batch size."""
+    answers = {}
+    for size in SIZES:
+        words = ["evaluate", f"--workdir={folder}", "--split=validation", "--json", f"--batch_size={size}"]
+        out, _ = run_command(words)
+        answers[size] = json.loads(out)
+    return answers
 
 
-def rows(tree):
-    """Rows of each leaf's piece on each device, by the device's number; none of what lies on the host."""
-    pieces = [getattr(leaf, "addressable_shards", ()) for leaf in jax.tree.leaves(tree)]
-    return [{piece.device.id: len(np.atleast_1d(piece.data)) for piece in leaf} for leaf in pieces]
+def rows_per_device(tree):
+    """For each leaf, the rows of its piece on each device by the device's number; {} for a leaf on the host."""
+    rows = []
+    for leaf in jax.tree.leaves(tree):
+        pieces = getattr(leaf, "addressable_shards", ())
+        rows.append({piece.device.id: len(np.atleast_1d(piece.data)) for piece in pieces})
+    return rows
 
 
-def watch():
-    """Has each step and each judging note where its batch lies when it is asked, and where what it gives lies."""
-    seen = dict(learned=[], judged=[], state=[], scores=[], placed=0, first=None)  # batches placed at the first step
-    build, judge, place = ORIGINAL
+def observe():
+    """Has each step and each evaluation note where its batch lies, and where what it returns lies.
 
-    def building(*given, **named):
-        built = build(*given, **named)
+    Returns:
+        A dict that fills up: rows per device of the arrays of `learned` and `evaluated` batches, of `state` and
+        measures, and of `scores`; the number of batches `placed`, and how many were placed before the `first` step.
+    """
+    observed = dict(learned=[], evaluated=[], state=[], scores=[], placed=0, first=None)
 
-        def learn(state, frozen, batch, numbers):
-            seen["first"] = seen["first"] or seen["placed"]
-            seen["learned"] += rows(batch)
-            state, measures = built.learn(state, frozen, batch, numbers)
-            seen["state"] += rows((state, measures))
+    def build_observed_step(*args, **kwargs):
+        built_step = BUILD_STEP(*args, **kwargs)
+
+        def learn(state, frozen, batch, hyperparameters):
+            observed["first"] = observed["first"] or observed["placed"]
+            observed["learned"] += rows_per_device(batch)
+            state, measures = built_step.learn(state, frozen, batch, hyperparameters)
+            observed["state"] += rows_per_device((state, measures))
             return state, measures
 
-        return built._replace(learn=learn)
+        return built_step._replace(learn=learn)
 
-    def judging(*given):
-        judged = judge(*given)
+    def build_observed_eval_step(*args):
+        eval_step = BUILD_EVAL_STEP(*args)
 
-        def said(params, stats, batch, numbers):
-            seen["judged"] += rows(batch)
-            found = judged(params, stats, batch, numbers)
-            seen["scores"] += rows(found)
-            return found
+        def measure(params, stats, batch, mean_and_std):
+            observed["evaluated"] += rows_per_device(batch)
+            measures = eval_step(params, stats, batch, mean_and_std)
+            observed["scores"] += rows_per_device(measures)
+            return measures
 
-        return said
+        return measure
 
-    def placing(batch, on):
-        seen["placed"] += 1
-        return place(batch, on)
+    def place_observed_batch(batch, mesh):
+        observed["placed"] += 1
+        return PLACE_BATCH(batch, mesh)
 
-    step.build_step, forward.eval_step, devices.place_batch = building, judging, placing
-    return seen
+    step.build_step, forward.build_eval_step = build_observed_step, build_observed_eval_step
+    devices.place_batch = place_observed_batch
+    return observed
 
 
-def everything(folder):
-    """What is done, in this order; each with what was seen of it."""
-    found = {}
-    acts = {
-        "train": lambda: said(train(folder / "four")),
-        "evaluate": lambda: {run: evaluated(folder / run) for run in ("one", "four")},
-        "resume": lambda: said(train(folder / "stopped")),
+def run_everything(folder):
+    """Runs the commands in their order; returns the answer of each with what was observed during it."""
+    commands = {
+        "train": lambda: run_command(train_words(folder / "four")),
+        "evaluate": lambda: {name: evaluate_run(folder / name) for name in ("one", "four")},
+        "resume": lambda: run_command(train_words(folder / "stopped")),
     }
-    for name, act in acts.items():
-        seen = watch()
-        found[name] = seen | {"answer": act()}
-    return found
+    report = {}
+    for name, command in commands.items():
+        observed = observe()
+        report[name] = observed | {"answer": command()}
+    return report
 
 
 if __name__ == "__main__":
-    json.dump(everything(Path(sys.argv[1])), sys.stdout)
+    json.dump(run_everything(Path(sys.argv[1])), sys.stdout)

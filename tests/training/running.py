@@ -1,10 +1,11 @@
-"""Tiny runs of two networks, and what of a run folder must not depend on having been stopped."""
+"""Tiny runs of three networks, and what of their run folders must not depend on having been stopped."""
 
 import functools
 import hashlib
 import json
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import jax
@@ -19,7 +20,8 @@ from cnn_vit.training.run import Run
 TOTAL = 12  # steps
 EPOCH = 8  # steps: 256 examples in batches of 32
 COMMON = ("duration=12 steps", "log_every=2", "evaluate_every=5", "checkpoint_every=4")
-RECIPES = {  # the first two have about 5 MB of state, so that a save lasts for a while
+# A recipe and changes of its settings. The first two have about 5 MB of state, so that a save lasts for a while
+RECIPES = {
     "cnn": ("configs/digits_resnet.py:smoke", "model.filters=40", "data.augment=('pad_crop(1)',)"),  # batch norm
     "vit": (
         "configs/digits_vit.py:smoke",
@@ -32,95 +34,104 @@ RECIPES = {  # the first two have about 5 MB of state, so that a save lasts for 
 }
 
 
-def configured(name, *changes):
+def load_settings(name, *changes):
     """Final settings of a tiny run."""
-    recipe, *its_own = RECIPES[name]
-    return settings.load(recipe, [*its_own, *COMMON, *changes])
+    recipe, *recipe_changes = RECIPES[name]
+    return settings.load(recipe, [*recipe_changes, *COMMON, *changes])
 
 
-def train(name, folder, *changes, **named):
-    return loop.train(configured(name, *changes), folder, **named)
+def train(name, folder, *changes, **options):
+    """Trains a tiny run in a folder, and returns its result."""
+    return loop.train(load_settings(name, *changes), folder, **options)
 
 
 @functools.cache
-def undisturbed(name, *changes):
-    """What a run that nothing happened to leaves behind. Made once for a process."""
-    import tempfile
-
+def undisturbed_outcome(name, *changes):
+    """The outcome of a run that nothing happened to, trained once for a process."""
     with tempfile.TemporaryDirectory() as folder:
         train(name, Path(folder) / "run", *changes)
-        return left(Path(folder) / "run")
+        return read_outcome(Path(folder) / "run")
 
 
-def left(folder):
+def read_outcome(folder):
     """All of a finished run that the seed decides: every bit of the last state, the journal, predictions, result."""
+    result = read_result(folder)
+    del result["timing"]
     return {
-        "state": state(folder),
+        "state": state_digest(folder),
         "metrics": (folder / "metrics.jsonl").read_bytes(),
         "predictions": {path.name: path.read_bytes() for path in sorted((folder / "predictions").iterdir())},
         "samples": (folder / "samples.npz").read_bytes(),
-        "result": {key: value for key, value in result(folder).items() if key != "timing"},
+        "result": result,
     }
 
 
-def result(folder):
+def read_result(folder):
     return json.loads((folder / "result.json").read_text())
 
 
-def lines(folder):
+def read_lines(folder):
+    """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def steps(folder):
-    """Committed steps of a run."""
-    return [
-        step
-        for step, path in manifests.step_folders(folder / "checkpoints").items()
-        if (path / "MANIFEST.json").exists()
-    ]
+def train_lines(folder):
+    """The lines of logged steps in metrics.jsonl."""
+    return [line for line in read_lines(folder) if line["kind"] == "train"]
 
 
-def state(folder, step=None):
+def evaluation_lines(folder):
+    """The lines of evaluations in metrics.jsonl."""
+    return [line for line in read_lines(folder) if line["kind"] == "evaluation"]
+
+
+def committed_steps(folder):
+    """The steps of a run that have a manifest."""
+    folders = manifests.step_folders(folder / "checkpoints")
+    return [step for step, path in folders.items() if (path / "MANIFEST.json").exists()]
+
+
+def state_digest(folder, step=None):
     """The digest of a checkpoint, the newest by default, read without the settings of its run."""
-    step = step or steps(folder)[-1]
+    step = step or committed_steps(folder)[-1]
     arrays = manifests.read(folder / "checkpoints" / str(step))["arrays"]
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     template = {
-        name: jax.ShapeDtypeStruct(shape, np.dtype(kind), sharding=here) for name, (kind, shape) in arrays.items()
+        name: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=sharding) for name, (dtype, shape) in arrays.items()
     }
-    kept = Checkpoints(folder / "checkpoints", keep_checkpoints=2, crash=folder / "crash", clean_up=False)
+    checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints=2, crash=folder / "crash", clean_up=False)
     try:
-        return trees.digest(kept.restore(step, template))
+        return trees.digest(checkpoints.restore(step, template))
     finally:
-        kept.close()
+        checkpoints.close()
 
 
-def contents(folder, *, but=("lock",)):
-    """sha256 of every file of a folder, by its name from there."""
+def hash_files(folder):
+    """The sha256 of every file of a run folder but its lock, by the file's path in the folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in but
+        if path.is_file() and path.name != "lock"
     }
 
 
-def leftovers(folder):
-    """Names of what only a write under way may have beside its target."""
+def find_leftovers(folder):
+    """The names of files and folders that only a write or removal under way may leave beside its target."""
     return [path.name for path in folder.rglob("*") if "tmp" in path.name or path.name.startswith(".deleted")]
 
 
-def at_step(monkeypatch, step, act):
-    """Has something done by the loop itself when it has begun a step."""
+def call_at_step(monkeypatch, step, action):
+    """Has the loop itself call a function, right after it has begun a step."""
     queue_measures = Run.queue_measures
 
-    def acting(self, done, measures):
-        queue_measures(self, done, measures)
-        if done == step:
-            act()
+    def queue_and_act(self, step_now, measures):
+        queue_measures(self, step_now, measures)
+        if step_now == step:
+            action()
 
-    monkeypatch.setattr(Run, "queue_measures", acting)
+    monkeypatch.setattr(Run, "queue_measures", queue_and_act)
 
 
-def signaled(number=signal.SIGTERM):
+def send_signal(number=signal.SIGTERM):
     """Sends this process a signal."""
     os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""Runs on images of several sizes (data.fit=pad_batch): trained, stopped, judged and predicted exactly."""
+"""Runs on images of several sizes (data.fit=pad_batch): trained, stopped, evaluated and predicted exactly."""
 
 import functools
 import tempfile
@@ -29,141 +29,154 @@ COMMON = (
 
 
 @functools.cache
-def folder():
-    """Noise of two brightnesses: images of 7x8 and 8x5 pixels, and a few of 40x30."""
+def make_image_folder():
+    """Noise of two brightnesses: images of 7x8 and 8x5 pixels, and a few of 40x30. Made once for a process."""
     root = Path(tempfile.mkdtemp(prefix="cnn_vit_mixed_"))
     rng = np.random.default_rng(0)
     for part, count in (("train", 24), ("val", 9), ("test", 9)):
-        for name, level in (("dark", 0), ("light", 80)):
-            (root / part / name).mkdir(parents=True)
-            for at in range(count):
-                sides = (40, 30) if at == 0 else (7, 8) if at % 4 else (8, 5)
-                pixels = rng.integers(level, level + 170, (*sides, 3), np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{at}.png")
+        for class_name, darkest in (("dark", 0), ("light", 80)):
+            (root / part / class_name).mkdir(parents=True)
+            for number in range(count):
+                if number == 0:
+                    size = (40, 30)
+                else:
+                    size = (7, 8) if number % 4 else (8, 5)
+                pixels = rng.integers(darkest, darkest + 170, (*size, 3), np.uint8)
+                Image.fromarray(pixels).save(root / part / class_name / f"{number}.png")
     return root
 
 
-def configured(name, *changes):
-    chosen = [*COMMON, f"data.path={folder()}", *MODELS[name], *changes]
-    if name == "cnn":
-        chosen = [one for one in chosen if not one.startswith("model.dropout")]
-    return settings.load(RECIPES[name], chosen)
+def load_settings(name, *changes):
+    """Final settings of a tiny run on the folder of images."""
+    overrides = [*COMMON, f"data.path={make_image_folder()}", *MODELS[name], *changes]
+    return settings.load(RECIPES[name], overrides)
+
+
+def load_resnet_settings(*changes):
+    """Final settings of a recipe without keywords of the model."""
+    return settings.load("configs/folder_resnet.py", [*COMMON, f"data.path={make_image_folder()}", *changes])
 
 
 @functools.cache
-def trained(name):
-    """A finished run's folder, made once for a process."""
+def train_run(name):
+    """Trains a run to its end, once for a process, and returns its folder."""
     workdir = Path(tempfile.mkdtemp(prefix="cnn_vit_mixed_")) / "run"
-    loop.train(configured(name), workdir)
+    loop.train(load_settings(name), workdir)
     return workdir
 
 
-NAMES = pytest.mark.parametrize("name", ["cnn", pytest.param("vit", marks=pytest.mark.slow)])
+def load_dataset(name):
+    return data.load(load_settings(name).section("data"))
 
 
-@NAMES
+BOTH_NETWORKS = pytest.mark.parametrize("name", ["cnn", pytest.param("vit", marks=pytest.mark.slow)])
+
+
+@BOTH_NETWORKS
 def test_each_size_compiles_once(name):
     """`learn` has met several shapes, at most as many as there are sizes."""
-    final, network = configured(name), load(trained(name))
+    run_settings, network = load_settings(name), load(train_run(name))
     sizes = network.preprocessing["sizes"]
     assert sizes[-1] == [24, 24]
     assert 1 < len(sizes) <= 8
-    learn = step.build_step(plan.step_spec(final, network.spec, examples=48), devices.mesh()).learn
+    learn = step.build_step(plan.step_spec(run_settings, network.spec, examples=48), devices.mesh()).learn
     assert 1 < learn._cache_size() <= len(sizes)
 
 
-@NAMES
+@BOTH_NETWORKS
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
-    expected = running.left(trained(name))
-    with monkeypatch.context() as patched:
-        running.at_step(patched, 5, running.signaled)
+    expected = running.read_outcome(train_run(name))
+    with monkeypatch.context() as patch:
+        running.call_at_step(patch, 5, running.send_signal)
         with pytest.raises(StoppedError):
-            loop.train(configured(name), tmp_path / "run")
-    loop.train(configured(name), tmp_path / "run")
-    assert running.left(tmp_path / "run") == expected
+            loop.train(load_settings(name), tmp_path / "run")
+    loop.train(load_settings(name), tmp_path / "run")
+    assert running.read_outcome(tmp_path / "run") == expected
 
 
-@NAMES
+@BOTH_NETWORKS
 def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
-    """Batches of 1, 7 and 512 say of each image what the network says of it alone, without any padding.
+    """In batches of 1, 7 and 512 each image has the scores that the network gives it alone, without any padding.
 
-    Of single images each size compiles once.
+    In batches of 1 each size compiles once.
     """
-    network = load(trained(name))
-    before = forward.eval_step(network.spec, devices.mesh())._cache_size()
-    dataset = data.load(configured(name).section("data"))
+    network, dataset = load(train_run(name)), load_dataset(name)
     split = dataset.splits["test"]
-    found = [evaluation.evaluate(network, dataset, batch_size=1)["rows"]]
-    compiled = forward.eval_step(network.spec, devices.mesh())._cache_size() - before
-    assert 1 < compiled <= len(network.preprocessing["sizes"])
-    found += [evaluation.evaluate(network, dataset, batch_size=size)["rows"] for size in (7, 512)]
-    numbers = forward.build_evaluator(network.spec, network.preprocessing, devices.mesh()).mean_and_std
+    eval_step = forward.build_eval_step(network.spec, devices.mesh())
+    compilations_before = eval_step._cache_size()
+    answers = [evaluation.evaluate(network, dataset, batch_size=1)["rows"]]
+    compilations = eval_step._cache_size() - compilations_before
+    assert 1 < compilations <= len(network.preprocessing["sizes"])
+    for size in (7, 512):
+        answers.append(evaluation.evaluate(network, dataset, batch_size=size)["rows"])
+    mean_and_std = forward.build_evaluator(network.spec, network.preprocessing, devices.mesh()).mean_and_std
     apply = jax.jit(functools.partial(network.network.apply, train=False))
-    for at in range(len(split)):
-        height, width = split.padded_sizes.image_sizes[at]
-        image = np.float32(split.read(np.array([at]))[:, :height, :width]) / 255
-        alone, _ = apply(
+    for index in range(len(split)):
+        height, width = split.padded_sizes.image_sizes[index]
+        image = np.float32(split.read(np.array([index]))[:, :height, :width]) / 255
+        expected, _ = apply(
             network.params,
             network.stats,
-            forward.normalize(image, numbers, "float32"),
+            forward.normalize(image, mean_and_std, "float32"),
             mask=np.ones((1, height, width), bool),
         )
-        for rows in found:
-            assert rows["index"][at] == at
-            assert rows["label"][at] == split.labels[at]
-            np.testing.assert_allclose(rows["scores"][at], alone[0], rtol=1e-5, atol=1e-6)
+        for per_example in answers:
+            assert per_example["index"][index] == index
+            assert per_example["label"][index] == split.labels[index]
+            np.testing.assert_allclose(per_example["scores"][index], expected[0], rtol=1e-5, atol=1e-6)
 
 
-@NAMES
-def test_a_prediction_is_what_evaluation_says(name):
-    network = load(trained(name))
-    rows = evaluation.evaluate(network, configured(name).section("data"))["rows"]
-    paths = sorted((folder() / "test").rglob("*.png"))
-    order = [str(path.relative_to(folder() / "test")) for path in paths]
-    split = data.load(configured(name).section("data")).splits["test"]
-    scores = rows["scores"][[list(split.names).index(one) for one in order]]
-    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    np.testing.assert_allclose(prediction.predict(network, paths), chances, atol=1e-6)
-    np.testing.assert_allclose(prediction.predict(network, paths, batch_size=5), chances, atol=1e-6)
-    one = np.asarray(Image.open(paths[1]))
-    np.testing.assert_allclose(prediction.predict(network, one[None]), chances[1:2], atol=1e-6)
+@BOTH_NETWORKS
+def test_predicted_probabilities_are_those_of_evaluation(name):
+    network, test_folder = load(train_run(name)), make_image_folder() / "test"
+    per_example = evaluation.evaluate(network, load_settings(name).section("data"))["rows"]
+    paths = sorted(test_folder.rglob("*.png"))
+    names = list(load_dataset(name).splits["test"].names)
+    indices = [names.index(str(path.relative_to(test_folder))) for path in paths]
+    scores = per_example["scores"][indices]
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(prediction.predict(network, paths), probabilities, atol=1e-6)
+    np.testing.assert_allclose(prediction.predict(network, paths, batch_size=5), probabilities, atol=1e-6)
+    image = np.asarray(Image.open(paths[1]))
+    np.testing.assert_allclose(prediction.predict(network, image[None]), probabilities[1:2], atol=1e-6)
 
 
 def test_a_path_is_read_as_the_run_read_its_own():
-    network = load(trained("cnn"))
-    found = evaluation.evaluate(network, folder())
-    expected = evaluation.evaluate(network, configured("cnn").section("data"))
-    np.testing.assert_allclose(found["rows"]["scores"], expected["rows"]["scores"], rtol=1e-5, atol=1e-6)
+    network = load(train_run("cnn"))
+    from_path = evaluation.evaluate(network, make_image_folder())
+    from_section = evaluation.evaluate(network, load_settings("cnn").section("data"))
+    np.testing.assert_allclose(from_path["rows"]["scores"], from_section["rows"]["scores"], rtol=1e-5, atol=1e-6)
 
 
 def test_an_image_too_small_to_predict_says_so_beside_the_others(tmp_path):
-    """2 pixels are 1 behind the first stride, and its pooling leaves none; 3 are 2, and 1."""
-    for at, sides in enumerate([(2, 9), (3, 9)]):
-        Image.fromarray(np.zeros((*sides, 3), np.uint8)).save(tmp_path / f"{at}.png")
-    network = load(trained("cnn"))
-    small, enough = prediction.top_classes(network, prediction.read_images(network, [tmp_path]), 1)
-    assert small["error"].startswith("it is read as 2x9 pixels, and the last layer of cnn/test needs 3 a side")
+    """The first stride makes 2 pixels 1, of which its pooling leaves none; it makes 3 pixels 2, and the pooling 1."""
+    for number, size in enumerate([(2, 9), (3, 9)]):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    network = load(train_run("cnn"))
+    too_small, enough = prediction.top_classes(network, prediction.read_images(network, [tmp_path]), 1)
+    assert too_small["error"].startswith("it is read as 2x9 pixels, and the last layer of cnn/test needs 3 a side")
     assert enough["classes"][0]["name"] in ("dark", "light")
 
 
 def test_micro_batches_take_their_masks_along():
-    """A step on two halves of a batch, with images of another size in each, changes what one on the whole does."""
-    form = stepping.form("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
-    batch = stepping.batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
+    """A step on two halves of a batch, each with images of other sizes, changes what one on the whole batch does."""
+    network_spec = stepping.make_network_spec("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
+    batch = stepping.make_batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
     for row in range(8):
         batch["mask"][row, : 2 + row % 2 * 6, : 1 + row] = True
     params = []
     for accumulate in (1, 2):
-        state, _ = stepping.learned(stepping.static(form, accumulate=accumulate), stepping.numbers(), [batch])
+        step_spec = stepping.make_step_spec(network_spec, accumulate=accumulate)
+        state, _ = stepping.learn_batches(step_spec, stepping.make_hyperparameters(), [batch])
         params.append(jax.device_get(state["params"]))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *params)
 
 
-# --- what does not go together, before any device is touched
+# What does not go together, before any device is touched --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "sentence"),
+    ("name", "changes", "message"),
     [
         ("vit", ("model.name=resnet/18",), r"resnet/18 takes no mask, and data\.fit=pad_batch gives one"),
         ("cnn", ("model.batch_norm=true",), r"set model\.batch_norm=false to train with a mask"),
@@ -172,35 +185,32 @@ def test_micro_batches_take_their_masks_along():
         ("vit", ("data.image_size=30",), "30x30 pixels are not whole 4-pixel patches"),
     ],
 )
-def test_what_cannot_be_masked_is_refused_before_the_data_are_read(name, changes, sentence, monkeypatch):
+def test_what_cannot_be_masked_is_refused_before_the_data_are_read(name, changes, message, monkeypatch):
     monkeypatch.setattr(data, "load", None)
-    final = configured(name, *changes) if "resnet" not in str(changes) else unmodeled(*changes)
-    with pytest.raises(UserError, match=sentence):
-        plan.check(final)
-
-
-def unmodeled(*changes):
-    """Settings without keywords of the model."""
-    return settings.load("configs/folder_resnet.py", [*COMMON, f"data.path={folder()}", *changes])
+    if "resnet" in str(changes):
+        run_settings = load_resnet_settings(*changes)
+    else:
+        run_settings = load_settings(name, *changes)
+    with pytest.raises(UserError, match=message):
+        plan.check(run_settings)
 
 
 def test_an_image_of_which_nothing_is_left_is_named(tmp_path):
     """Of 5 pixels the pooling leaves 2, fewer than a window of 3 without padding; 6 leave it 3."""
-    final = configured("cnn", "model.kernel_size=3", "model.padding=(1,0)", "model.stride=1")
-    least = r"(dark|light)/\d+\.png is read as 8x5 pixels, and the last layer of cnn/test needs 6 a side"
-    with pytest.raises(UserError, match=least):
-        loop.train(final, tmp_path / "run")
+    run_settings = load_settings("cnn", "model.kernel_size=3", "model.padding=(1,0)", "model.stride=1")
+    message = r"(dark|light)/\d+\.png is read as 8x5 pixels, and the last layer of cnn/test needs 6 a side"
+    with pytest.raises(UserError, match=message):
+        loop.train(run_settings, tmp_path / "run")
 
 
-def test_a_network_that_takes_no_mask_is_not_judged_with_one():
-    section = configured("vit").section("data")
-    dataset = data.load(section)
-    network = forward.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
+def test_a_network_that_takes_no_mask_is_not_evaluated_with_one():
+    dataset = load_dataset("vit")
+    network_spec = forward.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
     with pytest.raises(UserError, match="mlp/test takes no mask"):
-        forward.refuse_padded_sizes(network, dataset)
+        forward.refuse_padded_sizes(network_spec, dataset)
 
 
 def test_a_padded_row_sees_something_of_its_image():
     """The rows that fill up the last batch have a mask that is not empty: nothing is divided by 0."""
-    mixed = PaddedSizes(np.array([[20, 20], [3, 4]]), ((8, 8), (20, 20)))
-    assert mixed.mask(np.array([0]), (8, 8)).all()
+    padded_sizes = PaddedSizes(np.array([[20, 20], [3, 4]]), ((8, 8), (20, 20)))
+    assert padded_sizes.mask(np.array([0]), (8, 8)).all()

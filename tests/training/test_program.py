@@ -1,4 +1,4 @@
-"""What a run is made of can be taken alone: the program, the plain step, other measures, a data set loaded before."""
+"""The parts of a run work by themselves: program, plain step, added measures, a data set that is loaded already."""
 
 import json
 
@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from running import COMMON, configured, lines, result
-from stepping import NOTHING_FROZEN, batch, begun, form, numbers, static
+from running import COMMON, evaluation_lines, load_settings, read_result, train_lines
+from stepping import (
+    NOTHING_FROZEN,
+    make_batch,
+    make_hyperparameters,
+    make_initial_state,
+    make_network_spec,
+    make_step_spec,
+)
 
 from cnn_vit import data
 from cnn_vit.errors import StoppedError
@@ -22,7 +29,7 @@ from cnn_vit.training.stops import StopSignals
 
 @pytest.fixture(scope="module")
 def settings():
-    return configured("mlp")
+    return load_settings("mlp")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +38,10 @@ def dataset(settings):
 
 
 class Recorder:
-    """A progress display that writes down what it is told."""
+    """A progress display that records its calls."""
 
     def __init__(self):
-        self.steps, self.sentences, self.accuracies, self.closed = [], [], [], 0
+        self.steps, self.sentences, self.accuracies, self.times_closed = [], [], [], 0
 
     def update(self, step, *, accuracy=None):
         self.steps.append(step)
@@ -45,7 +52,7 @@ class Recorder:
         self.sentences.append(sentence)
 
     def close(self):
-        self.closed += 1
+        self.times_closed += 1
 
 
 def test_a_run_that_was_only_made_has_written_nothing(settings, dataset, tmp_path):
@@ -57,20 +64,19 @@ def test_a_run_that_was_only_made_has_written_nothing(settings, dataset, tmp_pat
 def test_a_data_set_loaded_before_is_not_loaded_again(settings, dataset, tmp_path, monkeypatch):
     expected = loop.train(settings, tmp_path / "loads")
     monkeypatch.setattr(data, "load", lambda section: pytest.fail("the data were loaded again"))
-    loop.train(settings, tmp_path / "given", dataset=dataset)
-    given = result(tmp_path / "given")
-    assert {name: given[name] for name in given if name != "timing"} == {
-        name: expected[name] for name in expected if name != "timing"
-    }
+    loop.train(settings, tmp_path / "loaded", dataset=dataset)
+    result = read_result(tmp_path / "loaded")
+    for content in (result, expected):
+        del content["timing"]
+    assert result == expected
 
 
-def test_a_display_of_ones_own_is_told_every_step_every_accuracy_and_the_end(settings, tmp_path, capsys):
+def test_a_display_of_ones_own_gets_every_step_every_accuracy_and_the_end(settings, tmp_path, capsys):
     display = Recorder()
     loop.train(settings, tmp_path, progress=display)
     assert sorted(set(display.steps)) == list(range(1, 13))
-    evaluations = [line["accuracy"] for line in lines(tmp_path) if line["kind"] == "evaluation"]
-    assert display.accuracies == evaluations
-    assert display.closed == 1
+    assert display.accuracies == [line["accuracy"] for line in evaluation_lines(tmp_path)]
+    assert display.times_closed == 1
     assert capsys.readouterr().err == ""
 
 
@@ -82,7 +88,7 @@ def test_measures_that_a_study_adds_stand_in_the_journal_beside_the_others(setti
         run.open_folder(command=None)
         start, state = run.restore_or_init(fork_from=None)
         loop.learn(run, start, state, stop)
-    (line, *_) = [line for line in lines(tmp_path) if line["kind"] == "train"]
+    line = train_lines(tmp_path)[0]
     assert set(line) == {"kind", "step", "loss", "accuracy", "learning_rate", "gradient_norm", "update_norm"}
     assert line["update_norm"] > 0
     record = reader.read_run(tmp_path)
@@ -92,31 +98,29 @@ def test_measures_that_a_study_adds_stand_in_the_journal_beside_the_others(setti
 
 def test_the_plain_step_is_the_compiled_one_and_can_be_mapped_over_rates():
     """Three learning rates at once, by vmap, are three steps one after the other."""
-    spec, mesh = static(form(hidden=())), devices.mesh()
-    built = step.build_step(spec, mesh)
-    state, examples = begun(built), batch()
+    spec, mesh = make_step_spec(make_network_spec(hidden=())), devices.mesh()
+    built_step = step.build_step(spec, mesh)
+    state, batch, hyperparameters = make_initial_state(built_step), make_batch(), make_hyperparameters()
     rates = jnp.float32([0.01, 0.1, 1.0])
-    given = numbers()
 
-    def learned(rate):
-        next_state, _ = step.learn(
-            spec, built.network, state, NOTHING_FROZEN, examples, given | {"learning_rate": rate}
-        )
+    def params_after_step(rate):
+        changed = hyperparameters | {"learning_rate": rate}
+        next_state, _ = step.learn(spec, built_step.network, state, NOTHING_FROZEN, batch, changed)
         return next_state["params"]
 
-    mapped = jax.vmap(learned)(rates)
+    mapped = jax.vmap(params_after_step)(rates)
     for number, rate in enumerate(rates):
-        placed = jax.device_put(given | {"learning_rate": rate}, devices.replicated(mesh))
-        alone, _ = built.learn(begun(built), NOTHING_FROZEN, examples, placed)
-        for leaf, expected in zip(jax.tree.leaves(mapped), jax.tree.leaves(alone["params"]), strict=True):
+        placed = jax.device_put(hyperparameters | {"learning_rate": rate}, devices.replicated_sharding(mesh))
+        single, _ = built_step.learn(make_initial_state(built_step), NOTHING_FROZEN, batch, placed)
+        for leaf, expected in zip(jax.tree.leaves(mapped), jax.tree.leaves(single["params"]), strict=True):
             np.testing.assert_allclose(leaf[number], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_program_has_the_batches_and_the_state_of_its_run(settings, dataset):
     program = Program(settings, dataset, make_preprocessing(settings, dataset))
     first, second = program.batches(0, 2)
-    (again,) = program.batches(1, 2)
-    np.testing.assert_array_equal(again["index"], second["index"])
+    (second_again,) = program.batches(1, 2)
+    np.testing.assert_array_equal(second_again["index"], second["index"])
     assert not np.array_equal(first["index"], second["index"])
     state = program.initial_state()
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)

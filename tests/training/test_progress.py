@@ -10,7 +10,7 @@ from cnn_vit.training.progress import Progress
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that says that it is a terminal."""
 
     def isatty(self):
         return True
@@ -18,17 +18,17 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes forward when told to."""
-    hands = [100.0]
-    monkeypatch.setattr(progress_display, "now", lambda: hands[0])
-    return hands
+    """A clock as a list of one number, its time in seconds, which a test sets."""
+    time_now = [100.0]
+    monkeypatch.setattr(progress_display, "now", lambda: time_now[0])
+    return time_now
 
 
 def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_a_last_one(clock):
     stream = io.StringIO()
     with Progress(100, batch_size=8, stream=stream) as progress:
         for step in range(1, 101):
-            clock[0] += 60.0 if step == 1 else 0.5  # the first compiles
+            clock[0] += 60.0 if step == 1 else 0.5  # the first step compiles
             progress.update(step, accuracy=0.875 if step == 30 else None)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "step 1 of 100"
@@ -64,11 +64,11 @@ def test_on_a_terminal_a_bar_shows_step_speed_time_left_and_accuracy(clock, monk
             clock[0] += 0.5
             progress.update(step, accuracy=0.875)
         progress.say("a sentence with [brackets]")
-    shown = stream.getvalue()
-    assert "50/100" in shown
-    assert "16 images/s, 0:00:25 left, accuracy 0.8750" in shown
-    assert "a sentence with [brackets]" in shown
-    assert "\x1b[?25h" in shown  # the cursor is back
+    output = stream.getvalue()
+    assert "50/100" in output
+    assert "16 images/s, 0:00:25 left, accuracy 0.8750" in output
+    assert "a sentence with [brackets]" in output
+    assert "\x1b[?25h" in output  # the cursor is back
 
 
 def test_a_terminal_that_cannot_draw_gets_lines(clock, monkeypatch):
@@ -85,11 +85,11 @@ def test_a_terminal_that_cannot_draw_gets_lines(clock, monkeypatch):
 
 
 def test_a_stream_that_is_gone_does_not_stop_the_run(clock):
-    class Gone(io.StringIO):
+    class ClosedPipe(io.StringIO):
         def write(self, _):
             raise BrokenPipeError
 
-    with Progress(2, stream=Gone(), every=0) as progress:
+    with Progress(2, stream=ClosedPipe(), every=0) as progress:
         progress.update(1)
         progress.say("nobody reads this")
 
