@@ -18,7 +18,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = ["<b>&'\"", "a$b$ \\frac{1}{2}", "語", "plain"]
 COUNTS = np.array([[3, 0, 7, 0], [0, 5, 0, 0], [0, 0, 6, 0], [0, 2, 0, 0]])
 PLOTS = {
-    "curves": lambda: plots.draw_curves([Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"),
+    "curves": lambda: plots.draw_curves(
+        [Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"
+    ),
     "log": lambda: plots.draw_curves([Line("a", [1, 2, 3], [0.001, 1.0, 100.0])], title="Norm", log=True),
     "matrix": lambda: plots.draw_confusion(COUNTS, HOSTILE, title="<i>Confusion</i>"),
     "large matrix": lambda: plots.draw_confusion(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
