@@ -110,7 +110,7 @@ KEYS: dict[str, Key] = {
     "optimizer.epsilon": Key("float", 1e-8, "(0, 1]", "adamw: added to the denominator"),
     "optimizer.clip": Key("float?", None, "(0, 1e9]", "largest norm of the whole gradient; unset: no limit"),
     "optimizer.accumulate": Key("int", 1, "[1, 4096]", "micro-batches that a step is cut into, whose gradients are "
-                                "added up", "micro-batches"),
+                                "averaged", "micro-batches"),
 
     "schedule.name": Key("text", "constant", "", "shape of the learning rate over the run"),
     "schedule.warmup": Key("duration", "0 steps", "[0, 1e15]", "time over which the rate rises from 0"),

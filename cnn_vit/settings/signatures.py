@@ -40,7 +40,7 @@ class Keyword:
 
 def parse_file(path: Path) -> ast.Module:
     """Parses a Python file without running it."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def read_summary(path: Path) -> str:

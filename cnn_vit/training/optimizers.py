@@ -37,7 +37,7 @@ def build_decay_mask(params: dict, pattern: str) -> dict:
         leaf_names = sorted({str(path[-1]) for path in trees.shapes_by_path(params)})
         raise UserError(
             f"optimizer.decay_pattern {pattern!r} matches no parameter's path; paths end in {', '.join(leaf_names)}; "
-            "for no decay set optimizer.weight_decay=0"
+            "take one of these, such as (^|/)kernel$, or optimizer.weight_decay=0 for no decay"
         )
     return mask
 
