@@ -33,7 +33,7 @@ def train(
     missing, its network is evaluated again and predictions and result are written anew.
 
     Args:
-        settings: checked settings, or a recipe as text, configs/NAME.py:WORDS, such as "configs/digits_resnet.py:smoke".
+        settings: checked settings, or a recipe as text, configs/NAME.py:WORDS ("configs/digits_resnet.py:smoke").
         workdir: the run folder.
         fork_from: another run folder, from whose newest checkpoint a new run starts.
         command: the command line; written to environment.json.
@@ -116,7 +116,7 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
             if is_best or is_finished or is_stopped or run.times.checkpoint.fires(step):
                 run.save(step, state)
             run.show(step)
-            # Also after the last step: the signal's sender waits, and the same command later tests the network.
+            # Also after the last step, where only the tests and the result are left: the same command makes them later.
             if is_stopped:
                 run.checkpoints.wait()
                 raise stop.stopped_error(step)
