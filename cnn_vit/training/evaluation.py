@@ -42,7 +42,7 @@ def per_example(
         float32; scores (N, K) float32, or the five best with `classes` (N, 5) where there are more than 1,000 classes.
     """
     mesh = evaluator.mesh
-    batches = stream.ordered_batches(
+    batches = stream.evaluation_batches(
         split,
         batch_size=devices.round_up_batch(min(batch_size, len(split.labels)), mesh),
         workers=workers,

@@ -1,7 +1,9 @@
 """One run from its settings to its result: learn, log, evaluate, save; stop, and resume to the same bits.
 
-Read `train` first, then `learn` and `finish`, which it calls. At a step a run learns, logs, evaluates and saves, in
-this order.
+Read `train`, then `learn`, then `finish`. Each step is: learn, queue the measures, log, evaluate, save (which also
+deletes old checkpoints), show. Logging, evaluating and saving happen only at some steps.
+
+Step s counts the updates done: update k (from 0) runs at step k and makes it k + 1.
 """
 
 import contextlib
@@ -25,54 +27,63 @@ def train(
     dataset: data.Dataset | None = None,
     progress: Display | None = None,
 ) -> dict[str, Any]:
-    """Trains a run, or resumes one that was stopped. For a finished run it only makes what its folder lacks.
+    """Trains a run, or resumes one that was stopped.
+
+    A finished run is not trained again. Only its samples are written where they are missing; where predictions are
+    missing, its network is evaluated again and predictions and result are written anew.
 
     Args:
-        settings: final settings, or a recipe, such as "configs/digits_resnet.py:smoke".
+        settings: checked settings, or a recipe as text, configs/NAME.py:WORDS ("configs/digits_resnet.py:smoke").
         workdir: the run folder.
         fork_from: another run folder, from whose newest checkpoint a new run starts.
-        command: the command line that started the run, to be written down in its folder.
-        dataset: the data of the settings where they are loaded already, as for the trials of a study.
+        command: the command line; written to environment.json.
+        dataset: the data set, if it is loaded already (a study shares it between trials).
         progress: shows how far the run is: an object with `update(step, accuracy=None)`, `say(sentence)` and
             `close()`; by default a bar or lines on stderr.
 
     Returns:
-        What `result.json` holds: test, validation, best, steps, parameters, fingerprint, timing ...
+        What `result.json` holds: test, validation, best, steps, parameters (their number), fingerprint, timing ...
 
     Raises:
-        UserError: settings, data or folder are not what they must be.
-        SurroundingsError: the disk, missing rights or another run prevent it.
-        DivergedError: a loss, gradient or parameter is not finite.
-        StoppedError: a signal asked for the end; what was learned is saved.
+        UserError: a setting is wrong, the data cannot be used, or the folder belongs to a run with other settings.
+        SurroundingsError: the disk is full or damaged, rights are missing, or another process trains in the folder.
+        DivergedError: the loss, the gradient or a parameter became infinite or NaN.
+        StoppedError: a signal asked the run to stop; all steps done are saved.
     """
-    settings = load(settings) if isinstance(settings, str) else settings
+    run_settings = load(settings) if isinstance(settings, str) else settings
     workdir = Path(workdir)
-    plan.check(settings)
+    plan.check(run_settings)
     files.ensure_writable(workdir)
     with StopSignals() as stop, files.Lock(workdir / folder.LOCK):
-        folder.claim(workdir, settings)
-        forks.find_origin(workdir, fork_from)  # only for its errors, before the data are read
+        folder.claim(workdir, run_settings)
+        # Its answer is not used here. It refuses a wrong `fork_from` before the data are read, which may take long;
+        # `restore_or_init` below asks again and takes over the checkpoint.
+        forks.find_origin(workdir, fork_from)
         files.remove_temporary(workdir)
         result = reader.finished_result(workdir)
+        # A finished run without samples goes on: they need data and network. It then finds its last checkpoint, learns
+        # nothing, and `finish` saves them.
         if result and samples.are_saved(workdir):
             return result
         if dataset is None:
-            dataset = data.load(settings.section("data"))
-        with Run(settings, workdir, dataset, progress=progress) as run:
-            changes = run.open_folder(command)
+            dataset = data.load(run_settings.section("data"))
+        with Run(run_settings, workdir, dataset, progress=progress) as run:
+            environment_changes = run.open_folder(command)
             step, state = run.restore_or_init(fork_from)
-            if step and changes:
-                run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(changes)}")
+            if step and environment_changes:
+                run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(environment_changes)}")
             state = learn(run, step, state, stop)
-            stop.end_training()  # ends the run here if a signal came too late for `learn` to see it
+            # From here on a signal ends the run at once, as all that was learned is saved. One that came after `learn`
+            # last looked ends it on this line.
+            stop.end_training()
             return finish(run, state)
 
 
 def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
     """Trains from a step to the end of the run, and returns the last state.
 
-    The host runs a few steps ahead of the device: between logging, evaluating and saving it reads nothing that the
-    device has not finished long before.
+    Logging, evaluating and saving read the current step's measures, so there the host waits for the device. In between
+    the host runs ahead of it, by at most STEPS_AHEAD steps (in run.py).
 
     Args:
         run: the run, its folder opened.
@@ -81,9 +92,10 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
         stop: the signals that may end the run.
 
     Raises:
-        StoppedError: a signal came; its step was finished and saved.
+        StoppedError: a signal came; the step that it fell into was finished and saved.
     """
     total, patience = run.times.total, run.settings["early_stop"]
+    # A run that stopped early and was then killed while it tested has nothing left to learn when it is resumed.
     if run.should_stop_early(patience):
         return state
     batches = run.batches(step, total)
@@ -104,6 +116,7 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
             if is_best or is_finished or is_stopped or run.times.checkpoint.fires(step):
                 run.save(step, state)
             run.show(step)
+            # Also after the last step, where only the tests and the result are left: the same command makes them later.
             if is_stopped:
                 run.checkpoints.wait()
                 raise stop.stopped_error(step)
@@ -115,22 +128,22 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
 def finish(run: Run, state: dict) -> dict[str, Any]:
     """Evaluates the trained network, saves samples and writes the result, which it returns.
 
-    Of a run that has its result already, it only saves the missing samples.
+    For a run that has its result already, only the missing samples are saved.
     """
     run.checkpoints.wait()
-    tested = run.values_to_test(state)
+    chosen_values = run.values_to_test(state)
     result = reader.finished_result(run.workdir)
     if result:
-        samples.save_samples(run.workdir, run.program, tested.values["params"])
+        samples.save_samples(run.workdir, run.program, chosen_values.values["params"])
         return result
-    metrics = evaluate_splits(run, tested)
-    samples.save_samples(run.workdir, run.program, tested.values["params"])
-    result = run.make_result(state, tested, validation=metrics["validation"], test=metrics.get("test"))
+    metrics = evaluate_splits(run, chosen_values)
+    samples.save_samples(run.workdir, run.program, chosen_values.values["params"])
+    result = run.make_result(state, chosen_values, validation=metrics["validation"], test=metrics.get("test"))
     files.write_json(run.workdir / folder.RESULT, result)  # last: a run with a result is finished
     return result
 
 
-def evaluate_splits(run: Run, tested: TestedValues) -> dict[str, dict[str, Any]]:
+def evaluate_splits(run: Run, chosen_values: TestedValues) -> dict[str, dict[str, Any]]:
     """Evaluates the validation split and the test split, if there is one, and saves the predictions of both.
 
     Returns:
@@ -139,10 +152,10 @@ def evaluate_splits(run: Run, tested: TestedValues) -> dict[str, dict[str, Any]]
     metrics: dict[str, dict[str, Any]] = {}
     for split in ("validation", "test"):
         if split in run.dataset.splits:
-            per_example = run.evaluate_split(split, tested.values)
+            per_example = run.evaluate_split(split, chosen_values.values)
             evaluation.save_predictions(run.workdir, split, per_example)
             metrics[split] = evaluation.summarize(per_example, len(run.dataset.classes))
     if "test" in metrics:
         accuracy = metrics["test"]["accuracy"]
-        evaluation.record_test_read(run.workdir, by="train", step=tested.step, accuracy=accuracy)
+        evaluation.record_test_read(run.workdir, by="train", step=chosen_values.step, accuracy=accuracy)
     return metrics

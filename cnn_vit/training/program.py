@@ -90,20 +90,20 @@ class Program:
         """
         return self.step.learn(state, self.frozen, batch, self.hyperparameters)
 
-    def batches(self, first: int, last: int | None = None, *, workers: int | None = None) -> Generator[Any, None, None]:
-        """Yields the training batches of the updates `first` to `last` - 1, on the devices.
+    def batches(self, start: int, stop: int | None = None, *, workers: int | None = None) -> Generator[Any, None, None]:
+        """Yields the training batches of the updates `start` to `stop` - 1, on the devices.
 
         Args:
-            first: the first update, counted from 0.
-            last: the update before which to end; None for batches without end.
+            start: the first update, counted from 0.
+            stop: the update before which to end; None for batches without end.
             workers: threads that decode images; None for as many as the settings say.
         """
         return stream.batches(
             self.dataset.splits["train"],
             batch_size=self.batch_size,
             seed=self.settings["seed"],
-            first=first,
-            last=last,
+            start=start,
+            stop=stop,
             workers=self.settings["data.workers"] if workers is None else workers,
             batches_ahead=self.settings["data.prefetch"],
             place=self.place_batch,

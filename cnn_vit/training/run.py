@@ -179,9 +179,9 @@ class Run:
 
     # At a step --------------------------------------------------------------------------------------------------------
 
-    def batches(self, first: int, last: int | None = None) -> Generator[Any, None, None]:
-        """Yields the training batches of the updates `first` to `last` - 1, on the devices; without end for None."""
-        return self.program.batches(first, last)
+    def batches(self, start: int, stop: int | None = None) -> Generator[Any, None, None]:
+        """Yields the training batches of the updates `start` to `stop` - 1, on the devices; without end for None."""
+        return self.program.batches(start, stop)
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
         """Updates the state by one batch, as `Program.learn` does."""

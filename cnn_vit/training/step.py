@@ -3,14 +3,24 @@
 `learn` takes a state and a batch of uint8 images to the next state: augmentation, scores, loss, gradient, update,
 moving average. It can be read, differentiated or mapped as it is; `build_step` compiles it for a run.
 
-`StepSpec` holds all that shapes the compiled program. Every other number (learning rate, weight decay, the seed's key
-...) is an argument, `hyperparameters`, so that another seed or rate compiles nothing. A batch with images of several
-sizes has a `mask` (B, H, W), True on each image's own pixels; each padded size compiles once.
+Step s counts the updates done: update k (from 0) runs at step k and makes it k + 1.
 
-    state            dict(step, params, stats, opt, ema): updates done, trained values, optimizer state, moving average
-    frozen           dict(params, stats): values of the network that are not in the state; never changed
-    batch            dict(image (B, H, W, C) uint8, label (B,), weight (B,), index (B,)), perhaps mask
-    hyperparameters  what `plan.hyperparameters` gives
+`StepSpec` holds the settings that shape the compiled program. Every other number (learning rate, weight decay, the
+seed's key ...) is an argument, `hyperparameters`, so that another seed or rate compiles nothing. Each size of images
+compiles once. The arguments are dicts; numbers are float32 where no other type is named:
+
+    state            step () int32: the updates done
+                     params, stats: trained parameters and running statistics, as nested dicts of arrays
+                     opt: the state of the optimizer, as optax has it
+                     ema: dict(params, stats) of moving averages; {} where none is kept
+    frozen           params, stats: the network's values that are not in the state and never change. It is there for
+                     transfer, where a part of a network is not trained; in all runs so far both are empty
+    batch            image (B, H, W, C) uint8; label (B,) int32; weight (B,), all 1 in training; index (B,) int32;
+                     for images of several sizes also mask (B, H, W) bool: True on each image's own pixels
+    hyperparameters  of `plan.hyperparameters`:
+                     learning_rate, weight_decay, momentum, b1, b2, epsilon, clip, ema_decay, smoothing: () each
+                     augment: a list for each operation, of its numbers, () each
+                     mean, std (C,); class_weight (K,); key (): the random key that follows from the seed
 """
 
 from collections.abc import Callable
@@ -57,7 +67,9 @@ class ScheduleSpec:
 
 @dataclass(frozen=True)
 class StepSpec:
-    """Everything that shapes the compiled step. Runs of equal specs share one compilation.
+    """The settings that shape the compiled step.
+
+    Within a process, runs with equal spec, mesh, rules and `add_measures` share one compilation.
 
     Attributes:
         network: what is trained.
@@ -101,6 +113,23 @@ class Step(NamedTuple):
     learn: Callable
 
 
+@dataclass(frozen=True)
+class BatchGradient:
+    """The gradient of one batch, and what was computed on the way to it.
+
+    Attributes:
+        grads: the gradient of the mean loss, a tree like the state's params.
+        stats: the new running statistics.
+        loss: () mean loss of the batch.
+        accuracy: () share of examples that the network, as it was before the update, classified rightly.
+    """
+
+    grads: dict
+    stats: dict
+    loss: jax.Array
+    accuracy: jax.Array
+
+
 @compiled_once
 def build_step(
     spec: StepSpec,
@@ -134,8 +163,12 @@ def build_step(
 
     # None: `constrain` has said already where the state lies. Every device gets the measures: each host can read them
     out_shardings = (None, devices.replicated_sharding(mesh))
-    compiled = jax.jit(learn_in_place, donate_argnums=0, out_shardings=out_shardings)
-    return Step(network, init, compiled)
+    jitted = jax.jit(learn_in_place, donate_argnums=0, out_shardings=out_shardings)
+    return Step(network, init, jitted)
+
+
+# Only the shapes of an optimizer's state are needed to make it, and no hyperparameter changes them: any number will do
+STAND_IN_HYPERPARAMETERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
 
 
 def init_state(spec: StepSpec, network: Network, params: dict, stats: dict) -> dict:
@@ -148,10 +181,6 @@ def init_state(spec: StepSpec, network: Network, params: dict, stats: dict) -> d
         # copies, because the whole state is donated and one buffer cannot be donated twice
         ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats))
     return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
-
-
-# The structure of an optimizer's state does not depend on its hyperparameters: any numbers will do to find the shapes
-STAND_IN_HYPERPARAMETERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
 
 
 def learn(
@@ -178,7 +207,8 @@ def learn(
         saw it, `learning_rate`, `gradient_norm` before clipping, and `finite`: whether loss, gradient and all new
         values are finite numbers.
     """
-    grads, (stats, loss, accuracy) = compute_gradient(spec, network, state, frozen, batch, hyperparameters)
+    gradient = compute_gradient(spec, network, state, frozen, batch, hyperparameters)
+    grads, stats, loss = gradient.grads, gradient.stats, gradient.loss
     rate = hyperparameters["learning_rate"] * schedules.build_schedule(**asdict(spec.schedule))(state["step"])
     chain = build_optimizer(spec, network, state["params"], hyperparameters, rate)
     updates, opt = chain.update(grads, state["opt"], state["params"])
@@ -189,7 +219,7 @@ def learn(
     # a finite gradient can still make infinite values: by an infinite rate or decay, or by overflow
     for leaf in jax.tree.leaves((params, stats)):
         finite &= jnp.isfinite(leaf).all()
-    measures = dict(loss=loss, accuracy=accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
+    measures = dict(loss=loss, accuracy=gradient.accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
     if add_measures is not None:
         measures |= add_measures(dict(gradient=grads, updates=updates, state=state, batch=batch))
     return dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema), measures
@@ -213,12 +243,12 @@ def build_optimizer(
 
 def compute_gradient(
     spec: StepSpec, network: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict
-) -> tuple[dict, tuple[dict, jax.Array, jax.Array]]:
-    """Computes the gradient of the mean loss over the batch, with (new statistics, loss, accuracy).
+) -> BatchGradient:
+    """Computes the gradient of the mean loss over the batch, with the new statistics, the loss and the accuracy.
 
-    The whole batch is augmented and mixed before it is cut into micro-batches; micro-batch i is rows i::accumulate, so
-    that each device keeps its share. A batch to learn from must be full: a row of weight 0 would count in no loss, but
-    it would in the statistics of batch norm and as a partner in mixing.
+    The whole batch is augmented and mixed before it is cut into micro-batches, of which micro-batch i is the rows
+    i::accumulate. A batch to learn from must be full, so all its weights are 1: a row of weight 0 would count in no
+    loss, but it would in the statistics of batch norm and as a partner in mixing.
     """
     images, target, dropout_key = augment_batch(spec, state["step"], batch, hyperparameters)
     images = normalize(images, hyperparameters, spec.network.dtype)
@@ -236,17 +266,19 @@ def compute_gradient(
             mask=mask,
         )
         per_example = losses.LOSSES[spec.network.loss](scores, target, hyperparameters["class_weight"])
-        count = jnp.maximum(weight.sum(), 1)
+        weight_sum = jnp.maximum(weight.sum(), 1)
         # of a mixture of two images, the class of the larger part is the right one
         is_correct = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)
-        loss, accuracy = (per_example * weight).sum() / count, (is_correct * weight).sum() / count
+        loss, accuracy = (per_example * weight).sum() / weight_sum, (is_correct * weight).sum() / weight_sum
         return loss, (restrict_to(stats, state["stats"]), accuracy)
 
     loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
     if spec.accumulate == 1:
         (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], state["stats"], whole_batch, dropout_key)
-        return grads, (stats, loss, accuracy)
+        return BatchGradient(grads, stats, loss, accuracy)
 
+    # The rows of a batch lie on the devices in blocks, one block after the other. Taking every accumulate-th row gives
+    # each micro-batch an equal share of every block, so that no row moves to another device; slices in a row would not.
     def cut_into_micro_batches(array):  # (B, ...) -> (accumulate, B / accumulate, ...), rows i::accumulate in the i-th
         size = len(array) // spec.accumulate
         return array.reshape(size, spec.accumulate, *array.shape[1:]).swapaxes(0, 1)
@@ -268,8 +300,8 @@ def compute_gradient(
         (jnp.arange(spec.accumulate), jax.tree.map(cut_into_micro_batches, whole_batch)),
         unroll=spec.accumulate if is_unrolled else 1,
     )
-    grads, loss, accuracy = jax.tree.map(lambda total: total / spec.accumulate, sums)
-    return grads, (stats, loss, accuracy)
+    grads, loss, accuracy = jax.tree.map(lambda summed: summed / spec.accumulate, sums)
+    return BatchGradient(grads, stats, loss, accuracy)
 
 
 def augment_batch(

@@ -178,7 +178,7 @@ def host_batches(program: Program) -> Iterator[dict[str, np.ndarray]]:
         program.dataset.splits["train"],
         batch_size=program.batch_size,
         seed=program.settings["seed"],
-        first=0,
+        start=0,
         batches_ahead=program.settings["data.prefetch"],
     )
     with contextlib.closing(batches):

@@ -104,7 +104,7 @@ def test_arrays_are_the_callers_own(dataset):
 
 def test_images_are_augmented_as_in_the_run_of_that_seed(dataset):
     batches = cnn_vit.batches(dataset, batch_size=BATCH, seed=7, augment=OPERATIONS, epochs=2)
-    run_batches = stream.batches(dataset.splits["train"], batch_size=BATCH, seed=7, first=0)
+    run_batches = stream.batches(dataset.splits["train"], batch_size=BATCH, seed=7, start=0)
     augmentation = jax.jit(augment.build_augmentation(augment.operation_names(OPERATIONS), 3))
     numbers = augment.operation_numbers(OPERATIONS)
     for update, (images, labels) in enumerate(batches):

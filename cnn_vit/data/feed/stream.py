@@ -1,12 +1,14 @@
-"""The order of the examples, the batches made in it, and the one random key: all functions of (seed, step) alone.
+"""The order of the examples, the batches made in it, and the one random key.
 
-The order is an endless concatenation of epochs, each a keyed permutation that answers for any position without a list.
-So nothing depends on the number of threads, on how many batches are made ahead, on the number of hosts, or on having
-been stopped.
+Which examples make up a training batch is a function of seed, number of examples, batch size and update number;
+evaluation batches need no seed. The order is an endless concatenation of epochs, each a keyed permutation that answers
+for any position without a list. So nothing depends on the number of threads, on how many batches are made ahead, on the
+number of hosts, or on having been stopped. Step s counts the updates done: update k (from 0) runs at step k and makes
+it k + 1.
 
 A batch is a dict of NumPy arrays: image (B, H, W, C) uint8, label (B,) int32, weight (B,) float32 in {0, 1}, index (B,)
 int32; for images of several sizes also mask (B, H, W) bool, True on each image's own pixels, and H and W change from
-batch to batch. With several hosts, host h of H has the rows h B/H to (h + 1) B/H of the global batch.
+batch to batch. With N hosts, host h (from 0) has the rows h B/N to (h + 1) B/N - 1 of the global batch.
 """
 
 import functools
@@ -47,9 +49,10 @@ def key(seed: int) -> "jax.Array":
 def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
     """Returns the examples at positions of an endless concatenation of permutations of n examples, one for each epoch.
 
-    A position is two digits of about sqrt(n) values. In turn each is shifted by a keyed hash of the other: a Feistel
-    network, which permutes slightly more than n positions; one that lands at n or above walks on until it lands below
-    (Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002).
+    A position within its epoch is written as left * right_count + right, both halves with about sqrt(n) values. The
+    halves are shifted in turn, each by a keyed hash of the other: a Feistel network, which permutes slightly more than
+    n numbers. A result of n or more is fed in again until it is below n ("cycle walking": Black and Rogaway, Ciphers
+    with arbitrary finite domains, CT-RSA 2002).
 
     Args:
         n: number of examples, at least 1.
@@ -63,33 +66,44 @@ def order(n: int, seed: int, positions: np.ndarray) -> np.ndarray:
     epochs, which_epoch = np.unique(positions // n, return_inverse=True)
     keys = np.array([epoch_keys(seed, int(epoch)) for epoch in epochs], np.uint64).reshape(-1, ROUNDS)
     keys = np.take(keys.T, which_epoch.ravel(), axis=1)  # (ROUNDS, positions)
-    low = math.isqrt(n - 1) + 1
-    low += low % 2  # shifting an even number of values is an odd permutation: else all would be even
-    high = -(-n // low)
-    digits = np.uint64(high), np.uint64(low)
-    # The network permutes high * low values, a few more than n: walking on from those outside stays a permutation.
-    examples = feistel_pass((positions.ravel() % n).astype(np.uint64), keys, *digits)
+    right_count = math.isqrt(n - 1) + 1  # sqrt(n), rounded up
+    # Made even: with both counts odd every shift would be an even permutation, and half of all orders never come up.
+    right_count += right_count % 2
+    left_count = -(-n // right_count)
+    counts = np.uint64(left_count), np.uint64(right_count)
+    # The Feistel network permutes left_count * right_count numbers, a few more than n. Each result outside of [0, n) is
+    # fed in again: from different numbers below n this always ends at different ones, so it stays a permutation.
+    examples = feistel_pass((positions.ravel() % n).astype(np.uint64), keys, *counts)
     outside = np.flatnonzero(examples >= np.uint64(n))
     while len(outside):
-        examples[outside] = feistel_pass(examples[outside], keys[:, outside], *digits)
+        examples[outside] = feistel_pass(examples[outside], keys[:, outside], *counts)
         outside = np.flatnonzero(examples >= np.uint64(n))
     return examples.astype(np.int64).reshape(positions.shape)
 
 
-def feistel_pass(values: np.ndarray, keys: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
-    """Sends values in [0, high * low), uint64, once through the network, each with its own keys (ROUNDS, values)."""
-    left, right = np.divmod(values, low)
+def feistel_pass(values: np.ndarray, keys: np.ndarray, left_count: np.uint64, right_count: np.uint64) -> np.ndarray:
+    """Sends values once through the Feistel network, each with its own keys.
+
+    Args:
+        values: (V,) uint64 in [0, left_count * right_count).
+        keys: (ROUNDS, V) uint64.
+        left_count, right_count: how many values each half can take.
+
+    Returns:
+        (V,) uint64 in the same range; with equal keys, different values stay different.
+    """
+    left, right = np.divmod(values, right_count)
     for left_keys, right_keys in zip(keys[::2], keys[1::2], strict=True):
-        left = (left + hash_uint64(right + left_keys)) % high
-        right = (right + hash_uint64(left + right_keys)) % low
-    return left * low + right
+        left = (left + hash_uint64(right + left_keys)) % left_count
+        right = (right + hash_uint64(left + right_keys)) % right_count
+    return left * right_count + right
 
 
 def hash_uint64(x: np.ndarray) -> np.ndarray:
     """Returns 63 evenly distributed bits as uint64: the output function of SplitMix64, Steele et al., OOPSLA 2014."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))) >> np.uint64(1)  # one bit less, so that adding a digit cannot overflow
+    return (x ^ (x >> np.uint64(31))) >> np.uint64(1)  # one bit less, so that adding a half cannot overflow
 
 
 @functools.lru_cache(maxsize=4096)
@@ -107,15 +121,15 @@ def batches(
     *,
     batch_size: int,
     seed: int,
-    first: int,
-    last: int | None = None,
+    start: int,
+    stop: int | None = None,
     workers: int = 0,
     batches_ahead: int = 2,
     place: Callable[[dict[str, np.ndarray]], Any] = keep_on_host,
     host: int = 0,
     hosts: int = 1,
 ) -> Generator[Any, None, None]:
-    """Yields the batches of updates `first` to `last` - 1 (None: without end).
+    """Yields the batches of updates `start` to `stop` - 1; without end where `stop` is None.
 
     Update k has the positions k B to (k + 1) B - 1 of the order. No example is dropped and a batch may span
     epochs; every weight is 1. (That the rows of several hosts add up to the global batch is tested in one process.)
@@ -124,11 +138,12 @@ def batches(
         split: what is read.
         batch_size: B, rows of the global batch.
         seed: of the order.
-        first: first update, from 0.
-        last: the update before which to end.
+        start: first update, from 0.
+        stop: the update before which to end.
         workers: threads that decode; 0, and always where the split is in memory: the caller decodes.
         batches_ahead: batches made and placed ahead of the one asked for.
-        place: puts a batch on the devices; called by the thread that finished it, several batches at once.
+        place: puts a batch on the devices. It is called from the decoding threads, possibly from several at once: it
+            must be thread-safe.
         host: the number of this process, from 0.
         hosts: number of processes; only this one's rows are read.
 
@@ -140,12 +155,12 @@ def batches(
     """
     host_rows = rows_per_host(split, batch_size, hosts)
     row_numbers = np.arange(host * host_rows, (host + 1) * host_rows)
-    rows = training_rows(split, seed, row_numbers, batch_size, first, last)
+    rows = training_rows(split, seed, row_numbers, batch_size, start, stop)
     return prefetching.prefetch(split, rows, workers=workers, batches_ahead=batches_ahead, place=place)
 
 
 def training_rows(
-    split: Split, seed: int, row_numbers: np.ndarray, batch_size: int, first: int, last: int | None
+    split: Split, seed: int, row_numbers: np.ndarray, batch_size: int, start: int, stop: int | None
 ) -> Iterator[BatchRows]:
     """Yields the rows with these numbers of each update's global batch.
 
@@ -155,8 +170,8 @@ def training_rows(
     padded_sizes = split.padded_sizes
     # All rows of the global batch are looked up only where the images of other hosts matter.
     looked_up = row_numbers if padded_sizes is None else np.arange(batch_size)
-    orders = update_orders(len(split), seed, looked_up, batch_size, first, last)
-    for update, examples in enumerate(orders, first):
+    examples_of_updates = examples_per_update(len(split), seed, looked_up, batch_size, start, stop)
+    for update, examples in enumerate(examples_of_updates, start):
         if padded_sizes is not None:
             yield BatchRows(examples[row_numbers], len(row_numbers), size=padded_sizes.bucket_for(examples))
         elif split.read_crops:
@@ -166,21 +181,23 @@ def training_rows(
             yield BatchRows(examples, len(row_numbers))
 
 
-def update_orders(
-    n: int, seed: int, row_numbers: np.ndarray, batch_size: int, first: int, last: int | None
+def examples_per_update(
+    n: int, seed: int, row_numbers: np.ndarray, batch_size: int, start: int, stop: int | None
 ) -> Iterator[np.ndarray]:
     """Yields the examples at positions k B + `row_numbers` for each update k, looked up for many updates at a time."""
     updates_per_lookup = max(1, POSITIONS_PER_LOOKUP // len(row_numbers))
-    for start in itertools.count(first, updates_per_lookup):
-        end = start + updates_per_lookup
-        if last is not None:
-            end = min(end, last)
-        if start >= end:
+    for lookup_start in itertools.count(start, updates_per_lookup):
+        lookup_stop = lookup_start + updates_per_lookup
+        if stop is not None:
+            lookup_stop = min(lookup_stop, stop)
+        if lookup_start >= lookup_stop:
             return
-        yield from order(n, seed, np.arange(start, end)[:, None] * batch_size + row_numbers)
+        updates = np.arange(lookup_start, lookup_stop)
+        # broadcast to (updates, row numbers): a row holds the positions of one update, and one row is yielded at a time
+        yield from order(n, seed, updates[:, None] * batch_size + row_numbers)
 
 
-def ordered_batches(
+def evaluation_batches(
     split: Split,
     *,
     batch_size: int,
@@ -223,7 +240,9 @@ def rows_per_host(split: Split, batch_size: int, hosts: int) -> int:
     Raises:
         UserError: as `batches`.
     """
-    if not 1 <= len(split) <= MOST_EXAMPLES:
+    if len(split) == 0:
+        raise UserError("a split has no examples; batches need at least 1: give it some")
+    if len(split) > MOST_EXAMPLES:
         raise UserError(
             f"a split has {len(split):,} examples; an index has 32 bits: give it from 1 to {MOST_EXAMPLES:,}"
         )

@@ -241,14 +241,14 @@ def split(folder):
     return train
 
 
-def training_batches(split, *, first=0, last=25, workers=0, batches_ahead=2, host=0, hosts=1):
+def training_batches(split, *, start=0, stop=25, workers=0, batches_ahead=2, host=0, hosts=1):
     return list(
         stream.batches(
             split,
             batch_size=4,
             seed=3,
-            first=first,
-            last=last,
+            start=start,
+            stop=stop,
             workers=workers,
             batches_ahead=batches_ahead,
             host=host,
@@ -293,7 +293,7 @@ def test_threads_and_batches_ahead_change_no_bit(split, workers, batches_ahead):
 
 
 def test_a_stream_that_begins_later_goes_on_with_the_same_batches(split):
-    assert_same(training_batches(split, first=11), training_batches(split)[11:])
+    assert_same(training_batches(split, start=11), training_batches(split)[11:])
 
 
 def test_hosts_agree_on_the_size_of_a_batch(split):
@@ -309,7 +309,7 @@ def test_hosts_agree_on_the_size_of_a_batch(split):
 def test_every_example_is_evaluated_once(split, batch_size, hosts):
     batches = []
     for host in range(hosts):
-        batches += stream.ordered_batches(split, batch_size=batch_size, host=host, hosts=hosts)
+        batches += stream.evaluation_batches(split, batch_size=batch_size, host=host, hosts=hosts)
     assert {len(batch["index"]) for batch in batches} == {batch_size // hosts}
     index = np.concatenate([batch["index"][batch["weight"] > 0] for batch in batches])
     assert sorted(index.tolist()) == list(range(len(split)))

@@ -301,13 +301,13 @@ def digest_of(batches):
     return digest.hexdigest()
 
 
-def training_batches(split, *, first=0, last=12, workers=0, batches_ahead=2, host=0, hosts=1):
+def training_batches(split, *, start=0, stop=12, workers=0, batches_ahead=2, host=0, hosts=1):
     return stream.batches(
         split,
         batch_size=6,
         seed=3,
-        first=first,
-        last=last,
+        start=start,
+        stop=stop,
         workers=workers,
         batches_ahead=batches_ahead,
         host=host,
@@ -327,7 +327,7 @@ def test_any_number_of_threads_and_of_batches_ahead_gives_the_same_bits(photos):
 def test_a_stream_that_begins_later_goes_on_with_the_same_bits(photos):
     split = data.load(section(photos)).splits["train"]
     expected = list(training_batches(split))
-    assert digest_of(training_batches(split, first=7, workers=2)) == digest_of(expected[7:])
+    assert digest_of(training_batches(split, start=7, workers=2)) == digest_of(expected[7:])
 
 
 def test_two_hosts_cut_the_halves_of_one_hosts_batch(photos):
@@ -390,8 +390,8 @@ def test_all_but_training_batches_are_read_as_fit_says(photos):
         every = np.arange(len(cropped[split]))
         np.testing.assert_array_equal(cropped[split].read(every), plain[split].read(every))
         assert (cropped[split].read_crops is None) == (split != "train")
-    in_order = stream.ordered_batches(cropped["train"], batch_size=7)
-    assert digest_of(in_order) == digest_of(stream.ordered_batches(plain["train"], batch_size=7))
+    in_order = stream.evaluation_batches(cropped["train"], batch_size=7)
+    assert digest_of(in_order) == digest_of(stream.evaluation_batches(plain["train"], batch_size=7))
 
 
 def test_a_selection_has_the_boxes_of_its_images(photos):
@@ -407,7 +407,7 @@ def test_the_verb_batches_gives_what_a_run_trains_on(photos):
     split = data.load(section(photos)).splits["train"]
     pairs = list(cnn_vit.batches(section(photos), batch_size=6, seed=3, epochs=2))
     assert [len(labels) for _, labels in pairs] == [6] * 6 + [4]
-    for (batch_images, labels), batch in zip(pairs, training_batches(split, last=7), strict=True):
+    for (batch_images, labels), batch in zip(pairs, training_batches(split, stop=7), strict=True):
         expected = batch["image"][: len(labels)].astype(np.float32) / np.float32(255)
         np.testing.assert_array_equal(batch_images, expected)
 
@@ -418,7 +418,7 @@ def test_arrays_are_cut_too(tmp_path):
     np.savez(path, train_x=pixels, train_y=labels, test_x=pixels[:4], test_y=labels[:4])
     splits = data.load({"name": "arrays", "path": str(path), "random_crop": (0.5, 0.5)}).splits
     assert not splits["train"].in_memory  # so that threads cut the boxes
-    (batch,) = stream.batches(splits["train"], batch_size=4, seed=0, first=2, last=3, workers=2)
+    (batch,) = stream.batches(splits["train"], batch_size=4, seed=0, start=2, stop=3, workers=2)
     for row, index in enumerate(batch["index"].tolist()):
         original = splits["train"].read(np.array([index]))[0, ..., 0]
         box = crops.crop_box(20, 24, crops.crop_numbers(0, 2, 4)[row], min_area=0.5, max_area=0.5)

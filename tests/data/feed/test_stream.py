@@ -173,7 +173,7 @@ def test_the_key_is_a_typed_key_of_the_seed():
 
 def test_a_batch_holds_what_the_order_says():
     n, batch_size = 300, 8
-    batches = list(stream.batches(make_split(n), batch_size=batch_size, seed=4, first=0, last=80))
+    batches = list(stream.batches(make_split(n), batch_size=batch_size, seed=4, start=0, stop=80))
     assert len(batches) == 80  # two epochs and the beginning of a third
     for update, batch in enumerate(batches):
         examples = stream.order(n, 4, np.arange(update * batch_size, (update + 1) * batch_size))
@@ -192,20 +192,20 @@ def test_a_batch_holds_what_the_order_says():
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 @pytest.mark.parametrize("batches_ahead", [0, 1, 8])
 def test_workers_batches_ahead_and_a_later_start_change_no_bit(workers, batches_ahead):
-    expected = list(stream.batches(make_split(70, in_memory=True), batch_size=40, seed=1, first=0, last=9))
+    expected = list(stream.batches(make_split(70, in_memory=True), batch_size=40, seed=1, start=0, stop=9))
     split = make_split(70, read=read_late)
     for first in (0, 1, 5):
         batches = stream.batches(
-            split, batch_size=40, seed=1, first=first, last=9, workers=workers, batches_ahead=batches_ahead
+            split, batch_size=40, seed=1, start=first, stop=9, workers=workers, batches_ahead=batches_ahead
         )
         assert are_same_batches(batches, expected[first:])
 
 
 def test_updates_have_no_end_unless_one_is_set_and_there_are_none_where_all_are_done():
-    endless = stream.batches(make_split(5), batch_size=2, seed=0, first=10**9)
+    endless = stream.batches(make_split(5), batch_size=2, seed=0, start=10**9)
     index = np.concatenate([next(endless)["index"] for _ in range(3000)])
     assert np.array_equal(index, stream.order(5, 0, 2 * 10**9 + np.arange(6000)))
-    assert not list(stream.batches(make_split(5), batch_size=2, seed=0, first=7, last=7))
+    assert not list(stream.batches(make_split(5), batch_size=2, seed=0, start=7, stop=7))
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
@@ -213,10 +213,10 @@ def test_the_rows_of_all_hosts_are_the_global_batch(hosts):
     split = make_split(30, read=read_late)
     batches_of_hosts = []
     for host in range(hosts):
-        batches = list(stream.batches(split, batch_size=8, seed=2, first=3, last=9, host=host, hosts=hosts, workers=2))
+        batches = list(stream.batches(split, batch_size=8, seed=2, start=3, stop=9, host=host, hosts=hosts, workers=2))
         assert all(len(batch["label"]) == 8 // hosts for batch in batches)
         batches_of_hosts.append(batches)
-    global_batches = stream.batches(split, batch_size=8, seed=2, first=3, last=9)
+    global_batches = stream.batches(split, batch_size=8, seed=2, start=3, stop=9)
     assert are_same_batches(map(join_rows, zip(*batches_of_hosts, strict=True)), global_batches)
 
 
@@ -227,7 +227,7 @@ def test_a_host_reads_only_its_own_rows():
         examples_read.extend(index)
         return pixels_of(index)
 
-    list(stream.batches(make_split(64, read=read), batch_size=16, seed=0, first=0, last=4, host=1, hosts=4))
+    list(stream.batches(make_split(64, read=read), batch_size=16, seed=0, start=0, stop=4, host=1, hosts=4))
     assert len(examples_read) == 16
 
 
@@ -247,7 +247,7 @@ def test_an_ordered_pass_gives_each_example_once_and_pads_with_weight_0(n, hosts
     split = make_split(n, in_memory=in_memory)
     batches_of_hosts = []
     for host in range(hosts):
-        batches = stream.ordered_batches(split, batch_size=batch_size, host=host, hosts=hosts, workers=workers)
+        batches = stream.evaluation_batches(split, batch_size=batch_size, host=host, hosts=hosts, workers=workers)
         batches_of_hosts.append(list(batches))
     all_rows = join_rows([join_rows(batch) for batch in zip(*batches_of_hosts, strict=True)])
     padding = -n % batch_size
@@ -292,7 +292,7 @@ def test_just_so_many_batches_are_read_and_placed_ahead_of_the_one_asked_for(wor
         make_split(1000, read=read),
         batch_size=4,
         seed=0,
-        first=0,
+        start=0,
         workers=workers,
         batches_ahead=batches_ahead,
         place=place,
@@ -314,7 +314,7 @@ def test_as_many_threads_as_workers_decode_at_once(batches_ahead):
         return pixels_of(index)
 
     split = make_split(64, read=read)
-    batches = stream.batches(split, batch_size=8, seed=0, first=0, last=6, workers=4, batches_ahead=batches_ahead)
+    batches = stream.batches(split, batch_size=8, seed=0, start=0, stop=6, workers=4, batches_ahead=batches_ahead)
     assert len(list(batches)) == 6
 
 
@@ -326,7 +326,7 @@ def test_a_split_in_memory_is_read_by_the_caller():
         return pixels_of(index)
 
     split = make_split(9, in_memory=True, read=read)
-    list(stream.batches(split, batch_size=4, seed=0, first=0, last=5, workers=4))
+    list(stream.batches(split, batch_size=4, seed=0, start=0, stop=5, workers=4))
     assert readers == {threading.current_thread()}
 
 
@@ -353,7 +353,7 @@ def test_an_error_comes_up_as_it_is_at_its_own_batch(workers, batches_ahead, fai
         return batch
 
     split = make_split(24, read=read)
-    batches = stream.ordered_batches(split, batch_size=4, workers=workers, batches_ahead=batches_ahead, place=place)
+    batches = stream.evaluation_batches(split, batch_size=4, workers=workers, batches_ahead=batches_ahead, place=place)
     assert [next(batches)["index"][0] for _ in range(2)] == [0, 4]
     with pytest.raises(OSError, match="the disk is gone") as caught:
         next(batches)
@@ -364,7 +364,7 @@ def test_an_error_comes_up_as_it_is_at_its_own_batch(workers, batches_ahead, fai
 @pytest.mark.parametrize("end", ["close", "forget", "exhaust", "raise"])
 def test_threads_end_with_their_generator(end):
     last = 4 if end == "exhaust" else None
-    batches = stream.batches(make_split(50), batch_size=4, seed=0, first=0, last=last, workers=3)
+    batches = stream.batches(make_split(50), batch_size=4, seed=0, start=0, stop=last, workers=3)
     next(batches)
     assert 1 <= len(decoding_threads()) <= 3
     if end == "close":
@@ -387,7 +387,7 @@ def test_closing_waits_for_no_more_than_the_parts_being_read():
         return pixels_of(index)
 
     split = make_split(5000, read=read)
-    batches = stream.batches(split, batch_size=128, seed=0, first=0, workers=2, batches_ahead=8)
+    batches = stream.batches(split, batch_size=128, seed=0, start=0, workers=2, batches_ahead=8)
     next(batches)
     parts_before = len(part_sizes)
     start = time.monotonic()
@@ -407,7 +407,7 @@ def slow(index):
     time.sleep(0.005 * len(index))
     return np.zeros((len(index), 2, 2, 3), np.uint8)
 
-batches = stream.batches(Split(np.zeros(1000, np.int32), slow, False), batch_size=8, seed=0, first=0, workers=4)
+batches = stream.batches(Split(np.zeros(1000, np.int32), slow, False), batch_size=8, seed=0, start=0, workers=4)
 next(batches)
 print("jax" in sys.modules)
 if len(sys.argv) > 1:
@@ -435,7 +435,7 @@ def test_no_buffer_is_used_again_after_placing(workers, in_memory):
         copies.append({key: array.copy() for key, array in batch.items()})
         return batch
 
-    list(stream.batches(split, batch_size=8, seed=0, first=0, last=12, workers=workers, batches_ahead=3, place=place))
+    list(stream.batches(split, batch_size=8, seed=0, start=0, stop=12, workers=workers, batches_ahead=3, place=place))
     assert are_same_batches(placed, copies)
     arrays = [pixels, split.labels]
     for batch in placed:
@@ -446,8 +446,8 @@ def test_no_buffer_is_used_again_after_placing(workers, in_memory):
 
 def test_batches_are_placed_on_a_device_from_several_threads():
     split = make_split(90)
-    expected = list(stream.batches(split, batch_size=16, seed=0, first=0, last=20))
-    placed = list(stream.batches(split, batch_size=16, seed=0, first=0, last=20, workers=4, place=jax.device_put))
+    expected = list(stream.batches(split, batch_size=16, seed=0, start=0, stop=20))
+    placed = list(stream.batches(split, batch_size=16, seed=0, start=0, stop=20, workers=4, place=jax.device_put))
     assert all(isinstance(batch["image"], jax.Array) for batch in placed)
     assert are_same_batches([jax.device_get(batch) for batch in placed], expected)
 
@@ -462,12 +462,12 @@ class SplitOfCount(Split):
         return self.labels
 
 
-@pytest.mark.parametrize("make_batches", [stream.batches, stream.ordered_batches])
+@pytest.mark.parametrize("make_batches", [stream.batches, stream.evaluation_batches])
 @pytest.mark.parametrize(
     ("count", "batch_size", "hosts", "sentence"),
     [
         (2**31, 8, 1, "2,147,483,648 examples; an index has 32 bits: give it from 1 to 2,147,483,647"),
-        (0, 8, 1, "0 examples"),
+        (0, 8, 1, "a split has no examples; batches need at least 1: give it some"),
         (9, 0, 1, "data.batch_size is 0; each of 1 hosts takes an equal share: make it 1"),
         (9, 6, 4, "data.batch_size is 6; each of 4 hosts takes an equal share: make it 4 or 8"),
     ],
@@ -475,11 +475,11 @@ class SplitOfCount(Split):
 def test_a_split_that_cannot_be_cut_into_batches_is_refused_at_the_call(
     make_batches, count, batch_size, hosts, sentence
 ):
-    order = dict(seed=0, first=0) if make_batches is stream.batches else {}
+    order = dict(seed=0, start=0) if make_batches is stream.batches else {}
     with pytest.raises(UserError) as caught:
         make_batches(SplitOfCount(count, pixels_of), batch_size=batch_size, hosts=hosts, **order)
     assert sentence in str(caught.value)
 
 
 def test_as_many_examples_as_an_index_can_name_are_accepted():
-    assert stream.batches(SplitOfCount(2**31 - 1, pixels_of), batch_size=8, seed=0, first=0)
+    assert stream.batches(SplitOfCount(2**31 - 1, pixels_of), batch_size=8, seed=0, start=0)
