@@ -130,7 +130,7 @@ def differing_rows(groups: Sequence["Group"], differing: list[tuple[str, list[st
     """Returns a table of what differs, a column for each group; no rows where nothing differs."""
     if not differing:
         return []
-    rows = [("differs", *(group.letter for group in groups))]
+    rows = [("differs", *(group.name for group in groups))]
     rows += [(name, *values) for name, values in differing[:MAX_DIFFERING]]
     hidden = len(differing) - MAX_DIFFERING
     if hidden > 0:
@@ -143,7 +143,7 @@ def accuracy_rows(groups: Sequence["Group"], splits: Sequence[str]) -> list[tupl
     rows: list[tuple[str, ...]] = [("group", "runs", "split", "accuracy")]
     for split in splits:
         for group in groups:
-            rows.append((group.letter, str(len(group.runs)), split, accuracy_text(group, split)))
+            rows.append((group.name, str(len(group.runs)), split, accuracy_text(group, split)))
     return rows
 
 
@@ -160,7 +160,7 @@ def comparison_rows(comparisons: Sequence["Comparison"]) -> list[tuple[str, ...]
     """Returns a table of the differences from the first group."""
     rows: list[tuple[str, ...]] = []
     for comparison in comparisons:
-        names = f"{comparison.letter} - {comparison.baseline}"
+        names = f"{comparison.group_name} - {comparison.baseline_name}"
         rows.append((names, comparison.split, difference_text(comparison)))
     return rows
 
@@ -178,7 +178,7 @@ def difference_text(comparison: "Comparison") -> str:
 def group_json(group: "Group") -> dict[str, Any]:
     """Returns a group as a JSON object."""
     record: dict[str, Any] = {
-        "name": group.letter,
+        "name": group.name,
         "seeds": [run.settings["seed"] for run in group.runs],
         "runs": [str(run.workdir) for run in group.runs],
     }
@@ -194,7 +194,7 @@ def comparison_json(comparison: "Comparison") -> dict[str, Any]:
     """Returns a comparison as a JSON object."""
     return {
         "split": comparison.split,
-        "groups": [comparison.baseline, comparison.letter],
+        "groups": [comparison.baseline_name, comparison.group_name],
         **interval_json(comparison.difference.interval, "difference"),
         "how": comparison.difference.method or None,
         "resolved": comparison.difference.is_resolved,

@@ -2,10 +2,10 @@
 
 The file has four parts, in the order in which `write` uses them:
 
-1. Groups. Runs of the same data that differ only in the seed form a group, named A, B, ... A group's accuracy has an
-   interval over its seeds, or over the images where it has a single seed.
-2. Comparisons. Every other group is compared with the first one. A difference is resolved only where its interval
-   leaves out zero.
+1. Groups. Runs whose data and result-changing settings are equal but for the seed form a group, named A, B, ...
+   A group's accuracy has an interval over its seeds, or over the images where it has a single seed.
+2. Comparisons. Every other group is compared with the first one, the baseline. A difference is resolved only where its
+   interval leaves out zero.
 3. What differs. The settings, the data and the machines that are not the same in all groups.
 4. The page.
 
@@ -36,8 +36,9 @@ from cnn_vit.runs import reader
 from cnn_vit.runs.reader import RunRecord
 
 SHOWN_SPLITS = ("test", "validation")  # in the order of the tables
-MAX_POINTS = 5000  # of all curves of a plot together, about
-NOT_COMPARABLE = Difference(Interval(float("nan"), None, None), "")
+MAX_POINTS = 5000  # points that all curves of a plot have together, about; each curve has 20 at least
+# The difference of groups that were not evaluated on the same images: neither an estimate nor an interval.
+NOT_COMPARABLE = Difference(interval=Interval(estimate=float("nan"), low=None, high=None), method="")
 
 
 # 1. Groups: runs that differ only in the seed -------------------------------------------------------------------------
@@ -56,14 +57,14 @@ class GroupAccuracy(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs that differ only in the seed.
+    """Runs whose data and result-changing settings are equal but for the seed.
 
     Attributes:
-        letter: the group's name.
+        name: the group's name, a letter, such as A; behind Z a letter and a number, such as A2.
         runs: its runs, in the order in which the user named them.
     """
 
-    letter: str
+    name: str
     runs: list[RunRecord]
 
     def accuracy_by_seed(self, split: str) -> dict[int, float]:
@@ -118,7 +119,7 @@ def read_groups(workdirs: Sequence[str | Path]) -> list[Group]:
                     "twice; leave one out"
                 )
         members.append(run)
-    return [Group(group_letter(number), runs) for number, runs in enumerate(runs_by_key.values())]
+    return [Group(group_name(number), runs) for number, runs in enumerate(runs_by_key.values())]
 
 
 def group_key(run: RunRecord) -> str:
@@ -134,7 +135,7 @@ def group_settings(run: RunRecord) -> dict[str, Any]:
     return shared
 
 
-def group_letter(number: int) -> str:
+def group_name(number: int) -> str:
     """Returns the name of a group by its number from 0: A to Z, then A2 to Z2 and so on."""
     round_of_alphabet, letter = divmod(number, 26)
     return chr(ord("A") + letter) + (str(round_of_alphabet + 1) if round_of_alphabet else "")
@@ -149,14 +150,14 @@ class Comparison:
 
     Attributes:
         split: the split that both were evaluated on.
-        baseline: letter of the first group.
-        letter: letter of the group that is compared with it.
-        difference: how much higher this group's accuracy is than the baseline's.
+        baseline_name: name of the first group.
+        group_name: name of the group that is compared with it.
+        difference: this group's accuracy minus the baseline's.
     """
 
     split: str
-    baseline: str
-    letter: str
+    baseline_name: str
+    group_name: str
     difference: Difference
 
 
@@ -168,15 +169,16 @@ def compare_groups(groups: Sequence[Group]) -> list[Comparison]:
         for split in SHOWN_SPLITS:
             if baseline.accuracy_by_seed(split) and group.accuracy_by_seed(split):
                 difference = compare_pair(baseline, group, split)
-                comparisons.append(Comparison(split, baseline.letter, group.letter, difference))
+                comparisons.append(Comparison(split, baseline.name, group.name, difference))
     return comparisons
 
 
 def compare_pair(baseline: Group, group: Group, split: str) -> Difference:
-    """Returns the difference of two groups on a split.
+    """Returns the difference of two groups on a split: the second's accuracy minus the first's.
 
     Single runs are compared image by image where both stored their predictions, groups of several seeds by their
-    accuracies. Nothing is said of groups of different data, or of one seed against several.
+    accuracies. One seed against several, or two single runs of which one has no predictions, get a difference without
+    an interval. Groups of different data get neither.
     """
     if baseline.runs[0].data.get("fingerprint") != group.runs[0].data.get("fingerprint"):
         return NOT_COMPARABLE
@@ -190,7 +192,9 @@ def compare_pair(baseline: Group, group: Group, split: str) -> Difference:
 
 
 def compare_predictions(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> Difference:
-    """Returns the difference of two runs, image by image; nothing is said where their images are not the same.
+    """Returns the difference of two runs, image by image: the second's accuracy minus the first's.
+
+    Runs that were not evaluated on the same images get neither a difference nor an interval.
 
     Args:
         first: the first run's predictions: arrays `index`, `label` and `predicted` with a row for each image.
@@ -222,7 +226,8 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         for group_facts in facts_of_groups:
             names |= dict.fromkeys(group_facts)
         for name in names:
-            # Compared by repr, so that None and the text "none" differ; Ellipsis stands for a fact that is not set.
+            # repr, because some values cannot be put into a set as they are, and because None and the text "none" must
+            # differ. Ellipsis, which is no value of a setting, stands for a fact that is not set.
             distinct = {repr(group_facts.get(name, ...)) for group_facts in facts_of_groups}
             if len(distinct) > 1:
                 cells = [page.as_text(group_facts.get(name, "not set")) for group_facts in facts_of_groups]
@@ -264,7 +269,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path) -> tuple[list[Group],
     comparisons = compare_groups(groups)
     text = page.render(
         "several.html",
-        mark="",  # this page is always made anew
+        mark="",  # a mark tells `report.write` that a page is up to date, but this page is written anew each time
         title=f"{sum(len(group.runs) for group in groups)} runs",
         groups=groups,
         splits=evaluated_splits(groups),
@@ -302,9 +307,9 @@ def draw_plots(groups: Sequence[Group]) -> list[str]:
         for number, group in enumerate(groups):
             accuracy = group.mean_accuracy(split)
             if accuracy is not None:
-                spans.append(Span(group.letter, *accuracy.interval, series=number))
+                spans.append(Span(group.name, *accuracy.interval, series=number))
         if spans:
-            drawings.append(plots.draw_intervals(spans, title=f"{split.capitalize()} accuracy, 95 %"))
+            drawings.append(plots.draw_intervals(spans, title=f"{split.capitalize()} accuracy with 95 % intervals"))
     unit = "epoch" if uses_epochs(groups) else "step"
     for kind, quantity, title in (
         ("evaluation", "accuracy", "Validation accuracy"),
@@ -313,7 +318,7 @@ def draw_plots(groups: Sequence[Group]) -> list[str]:
     ):
         curves = collect_curves(groups, kind, quantity)
         if curves:
-            # With many runs each curve gets fewer points, so that the page stays small.
+            # With many runs each curve gets fewer points, so that the page stays small; 20 still show its course.
             points = max(20, MAX_POINTS // len(curves))
             is_share = quantity == "accuracy"
             drawings.append(plots.draw_curves(curves, title=title, x_label=unit, percent=is_share, points=points))
@@ -321,25 +326,28 @@ def draw_plots(groups: Sequence[Group]) -> list[str]:
 
 
 def collect_curves(groups: Sequence[Group], kind: str, quantity: str) -> list[Line]:
-    """Returns a curve for each run, over steps or epochs.
+    """Returns a curve for each run that has values, over steps or epochs.
+
+    The first curve of a group carries the group's name, so that the legend names each group once.
 
     Args:
         groups: the groups.
-        kind: lines of metrics.jsonl that the values come from, "train" or "evaluation".
-        quantity: what is drawn, "loss" or "accuracy".
+        kind: which lines of metrics.jsonl the values come from, "train" or "evaluation".
+        quantity: which number of a line is drawn, "loss" or "accuracy".
     """
     over_epochs = uses_epochs(groups)
     curves = []
     for number, group in enumerate(groups):
+        name = group.name
         for run in group.runs:
             lines = run.lines(kind)
+            values = [line.get(quantity) for line in lines]
+            if all(value is None for value in values):
+                continue
             scale = run.batch_size / run.data["counts"]["train"] if over_epochs else 1
-            steps = [scale * line["step"] for line in lines]
-            heights = [line.get(quantity) for line in lines]
-            # Only the first run of a group carries its letter, so that the legend names each group once.
-            letter = group.letter if run is group.runs[0] else ""
-            if any(height is not None for height in heights):
-                curves.append(Line(letter, steps, heights, number))
+            x = [scale * line["step"] for line in lines]
+            curves.append(Line(name, x, values, number))
+            name = ""  # the further curves of the group are not in the legend
     return curves
 
 

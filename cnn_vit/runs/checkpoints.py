@@ -1,4 +1,5 @@
-"""Checkpoints of a run: written by Orbax in the background, sealed by a manifest, and read only where no byte changed.
+"""Checkpoints of a run: Orbax writes them in the background, we add a manifest of hashes, and a checkpoint is restored
+only if every file still matches it.
 
 `Checkpoints.save` copies the state to the host and returns, so that the next training step may overwrite the state.
 A thread of this module then
@@ -8,17 +9,19 @@ A thread of this module then
     3. calls `before_commit`, which brings the journal to the disk,
     4. writes STEP/MANIFEST.json, by a temporary name and a rename.
 
-A step counts ("is committed") once its manifest is there; what is committed is always read from the disk. The manifest
-shows a flipped bit in an array, which Orbax does not notice.
+A step counts ("is committed") once its manifest is there. The folder is listed anew each time that its steps are asked
+for. The hashes of the manifest show a flipped bit in an array, which Orbax does not notice.
 
-Why it is done so. The copy and the thread are this module's, and Orbax's blocking `Checkpointer` works in the thread:
-its asynchronous one keeps the training thread busy for longer, and reports a failed save from threads of its own.
-Leaves are saved in one flat dict by their paths as text (`params/stages/0/kernel`), which halves the time. Orbax turns
-integer keys into text, and refuses empty branches or empty arrays; these come back from the template. Orbax's format
-OCDBT makes about eleven files, instead of two for each leaf. Nothing is compressed: zstd takes five times as long to
-save 8 % of the bytes of float32.
+Why it is done so:
 
-One process writes the checkpoints, and it can read every leaf of the state.
+- This module makes the copy and has the thread, in which it calls Orbax's blocking `Checkpointer`. Orbax's asynchronous
+  checkpointer keeps the training thread busy for longer, and reports a failed save from threads of its own.
+- The leaves are saved in one flat dict by their paths as text (`params/stages/0/kernel`), which halves the time. Orbax
+  turns integer keys into text, and refuses empty branches and empty arrays; the template brings these back.
+- The files have Orbax's format OCDBT, which makes about eleven files in all, instead of two for each leaf.
+- Nothing is compressed: zstd makes a save take five times as long and float32 only 8 % smaller.
+
+Single-process only: every leaf must be addressable by this process.
 """
 
 import concurrent.futures
@@ -40,19 +43,19 @@ from cnn_vit.runs import manifests
 from cnn_vit.runs.manifests import MANIFEST, DamageError, step_folders
 from cnn_vit.runs.orbax_errors import redirect_logs, translate_errors
 
-DELETED = ".deleted-"  # the name of a step's folder begins with it while the step is being removed
-UNFINISHED = ".orbax-checkpoint-tmp"  # the name of a step's folder contains it while Orbax writes the step
+DELETING_PREFIX = ".deleted-"  # the name of a step's folder begins with it while the step is being removed
+ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"  # the name of a step's folder contains it while Orbax writes the step
 
 
 class Checkpoints:
     """The checkpoints in one folder, `RUN/checkpoints`.
 
     Args:
-        folder: holds a folder for each step; made by the first save.
-        keep_checkpoints: how many of the newest checkpoints `retain` keeps, beside the best one.
-        crash: folder for what Orbax prints when a save fails; made when something is to be written there.
-        say: takes a sentence for the user; by default prints it to stderr.
-        clean_up: whether to remove what a killed save or removal has left behind. Only the process that holds the run's
+        folder: The folder that holds a folder for each step. The first save makes it.
+        keep_checkpoints: How many of the newest checkpoints `retain` keeps, beside the best one.
+        crash: The folder for what Orbax prints when a save fails. It is made when something is to be written there.
+        say: It is called with each message for the user; by default it prints to stderr.
+        clean_up: Whether to remove what a killed save or removal has left behind. Only the process that holds the run's
             lock may do so.
     """
 
@@ -70,70 +73,83 @@ class Checkpoints:
         self._say = say or functools.partial(print, file=sys.stderr)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: list[concurrent.futures.Future] = []
-        self._damaged: set[int] = set()  # steps of which damage has been found
+        self._damaged: set[int] = set()  # the steps that `restore_newest` has found damaged
         self._step_being_written: int | None = None
-        self._is_clean = False  # whether all that was unfinished at the start has been removed
+        # After our clean-up, a newest step without manifest is either the one being written or has lost its manifest.
+        self._has_cleaned_up = False
         redirect_logs().crash = Path(crash)
         if clean_up:
             self._clean_up(self._say)
-            self._is_clean = True
-        if self._committed_steps():
+            self._has_cleaned_up = True
+        if self._steps_once_committed():
             self._thread.submit(import_orbax)  # takes a second or two, while the caller does other work
 
     def save(self, step: int, state: dict, *, before_commit: Callable[[], None] | None = None) -> None:
         """Waits for the previous save, copies the state to the host, and has it written in the background.
 
         Args:
-            step: name of the checkpoint. A whole checkpoint of that name is left as it is.
-            state: nested dicts of arrays, which may be changed or donated once this returns.
-            before_commit: called in the background before the checkpoint counts, so that what it writes is on the disk
-                before.
+            step: The name of the checkpoint. A whole checkpoint of that name is left as it is.
+            state: Nested dicts of arrays, which may be changed or donated once this returns.
+            before_commit: It is called in the background before the checkpoint counts, so that what it writes is on
+                the disk by then. It is called also where a whole checkpoint of that name exists.
 
         Raises:
-            SurroundingsError: the previous save failed.
+            SurroundingsError: A background task that was queued before has failed.
         """
         self.wait()
         self._pending.append(self._thread.submit(self._commit, step, host_copy(state), before_commit))
 
     def wait(self) -> None:
-        """Returns once all saves and removals are done. The `SurroundingsError` of a failed one is raised once."""
+        """Returns once all saves and removals are done.
+
+        Raises:
+            SurroundingsError: One of them has failed. Of several failures the first is raised, and each at most once.
+        """
         concurrent.futures.wait(self._pending)
         pending, self._pending = self._pending, []
         for future in pending:
             future.result()
 
-    def raise_failed_save(self) -> None:
-        """Raises the error of a save that has already failed; does not wait for one that is under way."""
+    def raise_failure(self) -> None:
+        """Raises the error of a background task that has failed, after waiting for those queued with it; else returns
+        at once.
+        """
         if any(future.done() and future.exception() for future in self._pending):
             self.wait()
 
     def steps(self) -> list[int]:
         """Returns the committed steps, ascending, without those that are known to be damaged."""
-        return [step for step in self._committed_steps() if step not in self._damaged and self._is_well_formed(step)]
+        return [
+            step for step in self._steps_once_committed() if step not in self._damaged and self._is_well_formed(step)
+        ]
 
     def restore(self, step: int, template: dict, *, partial: bool = False) -> dict:
         """Verifies every file of a checkpoint and returns its state, bit for bit as it was saved.
 
+        The thread that saves also reads, so this waits for the saves and removals that were queued before it.
+
         Args:
-            step: a committed step.
-            template: the state as `jax.ShapeDtypeStruct`s; each array is put where its leaf's `sharding` says.
-            partial: whether the template is only a part of the state; only that part is then read.
+            step: A committed step.
+            template: The state as `jax.ShapeDtypeStruct`s. Each array is put where its leaf's `sharding` says.
+            partial: Whether the template is only a part of the state; only that part is then read.
 
         Raises:
-            DamageError: a file of the checkpoint is missing, changed or new.
-            UserError: the checkpoint holds other arrays than the template.
+            DamageError: A file of the checkpoint is missing, changed or new.
+            UserError: The checkpoint holds other arrays than the template.
+            SurroundingsError: A file cannot be read.
         """
         folder = self.folder / str(step)
-        saved = manifests.verify(folder)["arrays"]
-        wanted = array_outline(template)
+        saved_specs = manifests.verify(folder)["arrays"]
+        template_specs = array_specs(template)
         if partial:
-            saved = {name: saved[name] for name in wanted if name in saved}
-        refuse_other_arrays(folder, saved, wanted)
-        arrays = self._thread.submit(self._read, folder, saved).result()
+            saved_specs = {name: saved_specs[name] for name in template_specs if name in saved_specs}
+        refuse_other_arrays(folder, saved_specs, template_specs)
+        arrays = self._thread.submit(self._read, folder, saved_specs).result()
 
-        def place_leaf(path, leaf):
-            # a copy: the state will be donated, and the array that was read must not be overwritten
-            return jax.device_put(arrays[path_text(path)], leaf.sharding, may_alias=False)
+        def place_leaf(key_path, leaf):
+            # A copy, because on a CPU jax could use NumPy's buffer itself, which the first donating step would then
+            # overwrite.
+            return jax.device_put(arrays[path_text(key_path)], leaf.sharding, may_alias=False)
 
         return tree_map_with_path(place_leaf, template)
 
@@ -143,13 +159,14 @@ class Checkpoints:
         The user is told of each damaged checkpoint that is passed over.
 
         Returns:
-            The step and the state; None where no step was ever committed.
+            The step and the state; None where the folder holds no checkpoint that was ever committed.
 
         Raises:
-            SurroundingsError: all checkpoints are damaged.
+            UserError: The newest whole checkpoint holds other arrays than the template.
+            SurroundingsError: All checkpoints are damaged, or a file cannot be read.
         """
         damages = []
-        for step in reversed(self._committed_steps()):
+        for step in reversed(self._steps_once_committed()):
             try:
                 state = self.restore(step, template, partial=partial)
             except DamageError as error:
@@ -167,7 +184,10 @@ class Checkpoints:
         return None
 
     def retain(self, best_step: int | None) -> None:
-        """Deletes all but the newest checkpoints and the best one: in the background, after the saves before it."""
+        """Deletes all but the newest whole checkpoints and the best one; checkpoints known to be damaged go too.
+
+        The removal happens in the background, after the saves that were queued before it.
+        """
         self._pending.append(self._thread.submit(self._delete_others, best_step))
 
     def close(self) -> None:
@@ -177,20 +197,19 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
 
-    def _committed_steps(self) -> list[int]:
-        """Returns the steps that were committed once, whole or damaged by now, ascending.
+    def _steps_once_committed(self) -> list[int]:
+        """Returns the steps that were committed once, ascending, whether they are whole or damaged by now.
 
-        Saves follow one another, so only the newest can be unfinished: an older one without manifest has lost it.
+        Saves follow one another, so only the newest step can be unfinished. An older one without manifest has lost it.
         """
         steps = list(step_folders(self.folder))
         if not steps or (self.folder / str(steps[-1]) / MANIFEST).exists():
             return steps
-        # after a clean-up, an unfinished step can only be the one that is being written now
-        newest_lost_its_manifest = self._is_clean and steps[-1] != self._step_being_written
+        newest_lost_its_manifest = self._has_cleaned_up and steps[-1] != self._step_being_written
         return steps if newest_lost_its_manifest else steps[:-1]
 
     def _is_well_formed(self, step: int) -> bool:
-        """Whether the manifest of a step is as it was written; the other files are not looked at."""
+        """Whether the manifest of a step is as it was written; the other files are not read."""
         with contextlib.suppress(DamageError):
             return bool(manifests.read(self.folder / str(step)))
         return False
@@ -199,13 +218,14 @@ class Checkpoints:
         """Writes and seals a checkpoint, in the thread; where that fails, removes what was written."""
         path = self.folder / str(step)
         if is_whole(path):
+            # No checkpoint is written, but the caller counts on the journal being on the disk once the save is done.
             if before_commit:
                 before_commit()
             return
         self._step_being_written = step
         try:
             self._write(path, state)
-            manifest = {"arrays": array_outline(state), "files": manifests.list_files(path), "step": step}
+            manifest = {"arrays": array_specs(state), "files": manifests.list_files(path), "step": step}
             if before_commit:
                 before_commit()
             manifests.write(path, manifest)
@@ -223,16 +243,18 @@ class Checkpoints:
         """Has Orbax write the folder of a checkpoint."""
         needed = sum(array.nbytes for array in state.values())
         files.ensure_writable(self.folder, needed=needed)
-        files.fsync(self.folder.parent)  # brings the names of this folder and of the open journal to the disk
+        # fsync of RUN makes its entries of checkpoints/ and of the journal durable: the journal's own fsync brings its
+        # content to the disk, not its name.
+        files.fsync(self.folder.parent)
         if path.exists():  # a whole one would not be written again, so it is damaged
             self._delete(path)
         not_empty = {name: array for name, array in state.items() if array.size}
         with translate_errors(path, needed=needed):
             self._checkpointer.save(path, args=import_orbax().args.PyTreeSave(not_empty))
 
-    def _read(self, path: Path, outline: dict[str, list]) -> dict[str, np.ndarray]:
-        """Has Orbax read the arrays of an outline, {name: [dtype, shape]}."""
-        zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in outline.items()}
+    def _read(self, path: Path, specs: dict[str, list]) -> dict[str, np.ndarray]:
+        """Has Orbax read the arrays that have these specs, {name: [dtype, shape]}."""
+        zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in specs.items()}
         not_empty = {name: array for name, array in zeros.items() if array.size}  # empty ones were not saved
         as_numpy = dict.fromkeys(not_empty, import_orbax().RestoreArgs(restore_type=np.ndarray))
         request = import_orbax().args.PyTreeRestore(item=not_empty, restore_args=as_numpy, partial_restore=True)
@@ -246,23 +268,23 @@ class Checkpoints:
 
     def _delete_others(self, best_step: int | None) -> None:
         retained = {*self.steps()[-self.keep_checkpoints :], best_step}
-        for step in self._committed_steps():
+        for step in self._steps_once_committed():
             if step not in retained:
                 self._delete(self.folder / str(step))
 
     def _delete(self, path: Path) -> None:
         """Removes a step: first its name, then its files, so that a kill between leaves it whole or not at all."""
-        renamed = path.with_name(DELETED + path.name)
+        renamed = path.with_name(DELETING_PREFIX + path.name)
         files.remove(renamed)
         files.move(path, renamed)
         files.remove(renamed)
 
     def _clean_up(self, say: Callable[[str], None]) -> None:
         """Removes what killed saves and removals have left behind, and says so of each unfinished save."""
-        for step in step_folders(self.folder).keys() - set(self._committed_steps()):
+        for step in step_folders(self.folder).keys() - set(self._steps_once_committed()):
             say(f"the save of checkpoint {step} was never finished (it has no {MANIFEST}); it is removed")
             files.remove(self.folder / str(step))
-        for path in sorted(self.folder.glob(f"{DELETED}*")) + sorted(self.folder.glob(f"*{UNFINISHED}*")):
+        for path in sorted(self.folder.glob(f"{DELETING_PREFIX}*")) + sorted(self.folder.glob(f"*{ORBAX_TEMPORARY}*")):
             files.remove(path)
         files.remove_temporary(self.folder)
 
@@ -273,12 +295,12 @@ def host_copy(state: dict) -> dict[str, np.ndarray]:
     for _, leaf in leaves:
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()  # all copies start before the first one is waited for
-    return {path_text(path): copy_to_host(leaf) for path, leaf in leaves}
+    return {path_text(key_path): copy_to_host(leaf) for key_path, leaf in leaves}
 
 
-def path_text(path: tuple) -> str:
-    """The path of a leaf as text, such as `params/stages/0/kernel`."""
-    return keystr(path, simple=True, separator="/")
+def path_text(key_path: tuple) -> str:
+    """Returns the path of a leaf as text, such as `params/stages/0/kernel`."""
+    return keystr(key_path, simple=True, separator="/")
 
 
 def copy_to_host(leaf: Any) -> np.ndarray:
@@ -292,31 +314,32 @@ def copy_to_host(leaf: Any) -> np.ndarray:
     return host.copy()
 
 
-def array_outline(tree: dict) -> dict[str, list]:
-    """Type and shape of each leaf by its path as text: {"params/kernel": ["float32", [3, 3]]}."""
-    return {path_text(path): [str(leaf.dtype), list(leaf.shape)] for path, leaf in tree_leaves_with_path(tree)}
+def array_specs(tree: dict) -> dict[str, list]:
+    """Returns dtype and shape of each leaf by its path as text: {"params/kernel": ["float32", [3, 3]]}."""
+    leaves = tree_leaves_with_path(tree)
+    return {path_text(key_path): [str(leaf.dtype), list(leaf.shape)] for key_path, leaf in leaves}
 
 
-def refuse_other_arrays(path: Path, saved: dict[str, list], wanted: dict[str, list]) -> None:
-    """Raises UserError where a checkpoint holds other arrays than wanted.
+def refuse_other_arrays(path: Path, saved_specs: dict[str, list], template_specs: dict[str, list]) -> None:
+    """Raises UserError where a checkpoint holds other arrays than the template.
 
-    The error names the first array that differs, and of those a parameter first.
+    The error names one array that differs: the first by name, and a parameter before any other.
     """
-    names = saved.keys() | wanted.keys()
-    differing = [name for name in names if saved.get(name) != wanted.get(name)]
+    names = saved_specs.keys() | template_specs.keys()
+    differing = [name for name in names if saved_specs.get(name) != template_specs.get(name)]
     if not differing:
         return
     first = min(differing, key=lambda name: (not name.startswith("params/"), name))
     raise UserError(
-        f"{path} holds another network or optimizer: {first} is {outline_text(saved.get(first))} there and "
-        f"{outline_text(wanted.get(first))} here ({len(differing)} of {len(names)} arrays differ); "
+        f"{path} holds another network or optimizer: {first} is {spec_text(saved_specs.get(first))} there and "
+        f"{spec_text(template_specs.get(first))} here ({len(differing)} of {len(names)} arrays differ); "
         "give the settings of its run, or another --workdir"
     )
 
 
-def outline_text(outline: list | None) -> str:
-    """Type and shape of an array as text, "float32 [3, 3]"; "nothing" where there is no such array."""
-    return "nothing" if outline is None else "{} {}".format(*outline)
+def spec_text(spec: list | None) -> str:
+    """Returns dtype and shape of an array as text, "float32 [3, 3]"; "nothing" where there is no such array."""
+    return "nothing" if spec is None else "{} {}".format(*spec)
 
 
 def is_whole(path: Path) -> bool:
@@ -328,7 +351,7 @@ def is_whole(path: Path) -> bool:
 
 @functools.cache
 def import_orbax() -> ModuleType:
-    """`orbax.checkpoint`, imported when it is first needed."""
+    """Imports and returns `orbax.checkpoint`, which takes a second or two; hence not at the top of the file."""
     import orbax.checkpoint
 
     return orbax.checkpoint

@@ -122,10 +122,10 @@ KEYS: dict[str, Key] = {
 # fmt: on
 
 SECTIONS = ("data", "model", "loss", "optimizer", "schedule")
-OPEN = ("data", "model")  # sections that take the keywords of the thing they name as well
+SECTIONS_WITH_KEYWORDS = ("data", "model")  # they also take the keywords of the data source or model that they name
 
 
 def is_keyword(key: str) -> bool:
     """Whether a key may be a keyword of the named model or data source, such as `model.width`."""
     section, _, name = key.partition(".")
-    return section in OPEN and name.isidentifier() and key not in KEYS
+    return section in SECTIONS_WITH_KEYWORDS and name.isidentifier() and key not in KEYS

@@ -1,7 +1,8 @@
-"""From a recipe and a command line to the settings of a run: recipe, words, smoke, command line, each over the last.
+"""Settings of a run in four layers, later ones winning: the recipe, its words (`cifar_resnet.py:56`), the built-in word
+`smoke`, the command line.
 
-The first check is here: each common key against the table. Keywords of the model and of the data source are plain
-values here and are checked by the rooms that own them.
+The first check is made here: each common key against the table `KEYS`. Keywords of the model and of the data source are
+plain values here; the packages `models` and `data`, which know them, check them later.
 """
 
 from collections.abc import Sequence
@@ -11,15 +12,22 @@ from typing import Any
 
 from cnn_vit.errors import UserError, nearest, unknown
 from cnn_vit.settings import durations, recipes
-from cnn_vit.settings.keys import KEYS, OPEN, REQUIRED, SECTIONS, is_keyword
+from cnn_vit.settings.keys import KEYS, REQUIRED, SECTIONS, SECTIONS_WITH_KEYWORDS, is_keyword
 from cnn_vit.settings.values import MAX_CHARACTERS, accepted_values, as_plain, check_value, parse_any, quote_value
 
-SMOKE_SIDE = 64  # pixels, at most
+# What the word smoke sets.
+SMOKE_SIDE = 64  # pixels, at most, for each side of an image
+SMOKE_DEFAULT_SIDE = 32  # pixels, where the recipe does not set it
+SMOKE_DEFAULT_CHANNELS = 3  # where the recipe does not set them
+SMOKE_DEFAULT_CLASSES = 10  # where the recipe does not set them
 SMOKE_EXAMPLES = {"train_count": 256, "validation_count": 64, "test_count": 64}
-SMOKE_CLASSES = 10  # where the recipe does not say
 SMOKE_BATCH = 32  # images
 SMOKE_WARMUP = 5  # steps, at most
-COMMAND_LINE = "command line"
+SMOKE_DURATION = "20 steps"
+SMOKE_EVALUATE_EVERY = "10 steps"
+SMOKE_LOG_EVERY = "5 steps"
+
+COMMAND_LINE = "command line"  # the origin of a value, also as errors name it
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,11 @@ class Settings:
     """The settings of one run.
 
     Attributes:
-        values: flat, {"data.batch_size": 128}: every common key, and the keywords set for the model and the source.
+        values: every common key, and the keywords set for the model and the source, by dotted key:
+            {"data.batch_size": 128}.
         origin: where each value comes from: "default", "recipe", "word 56" or "command line".
-        recipe: name of the recipe, `cifar_resnet`.
-        words: its words, smoke last.
+        recipe: name of the recipe without folder and words, `cifar_resnet`.
+        words: the words behind the recipe, smoke last.
     """
 
     values: dict[str, Any]
@@ -50,54 +59,74 @@ class Settings:
 def load(recipe: str, overrides: Sequence[str] = ()) -> Settings:
     """Loads a recipe with its words and puts the command line over it.
 
-    A model of another family, or another data source, named on the command line starts without the keywords that the
-    recipe sets for its own.
+    Where the command line names a model of another family, or another data source, the keywords that the recipe sets
+    for its own are dropped.
 
     Args:
-        recipe: "configs/cifar_resnet.py:56,smoke".
-        overrides: ["optimizer.learning_rate=1e-3"].
+        recipe: file of the recipe with its words, "configs/cifar_resnet.py:56,smoke".
+        overrides: settings of the command line, ["optimizer.learning_rate=1e-3"].
 
     Raises:
-        UserError: a fault of the file, an unknown word or key, a value that a key does not take.
+        UserError: an error in the file, an unknown word or key, a value that a key does not take.
     """
-    path, words = recipes.split_name(recipe)
-    name = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
+    recipe_with_words = recipe
+    path, words = recipes.split_name(recipe_with_words)
+    # The file as the user wrote it: `path` may be in another folder, beside the package.
+    file_in_errors = recipe_with_words.partition(".py:")[0].removesuffix(".py") + ".py"
 
-    # Each step goes on from what is assigned so far, {"seed": 1}, and from where it comes, {"seed": "recipe"}.
-    assignments, origins = read_recipe(path, [word for word in words if word != recipes.SMOKE], name=name)
+    # Each layer changes what is assigned so far, {"seed": 1}, and from where it comes, {"seed": "recipe"}.
+    recipe_words = [word for word in words if word != recipes.SMOKE]
+    assignments, origins = read_recipe(path, recipe_words, file_in_errors=file_in_errors)
     if recipes.SMOKE in words:
         assignments, origins = shrink_to_smoke(assignments, origins)
-    override_texts = dict(map(split_override, overrides))  # where a key is given twice, the last text counts
+    override_texts = dict(map(split_override, overrides))  # where a key is set twice, the last text counts
+    # Before the command line is put over it, so that keywords of the command line stay.
     assignments = drop_replaced_keywords(assignments, override_texts)
     for key, text in override_texts.items():
         assignments[key] = parse_value(key, text)
         origins[key] = COMMAND_LINE
-    return complete_settings(assignments, origins, recipe=path.stem, words=words, name=name)
+    return complete_settings(assignments, origins, recipe_name=path.stem, words=words, file_in_errors=file_in_errors)
 
 
 # The recipe and its words
 
 
-def read_recipe(path: Path, words: Sequence[str], *, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Reads what a recipe assigns with its words, checked, and which word each assignment comes from.
+def read_recipe(path: Path, words: Sequence[str], *, file_in_errors: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads what a recipe assigns with its words, checked, and where each assignment comes from.
 
-    An assignment comes from the last word that changed its value; one that no word changes comes from the recipe.
+    An assignment comes from the last word that changed its value, and else from the recipe. A recipe that does not run
+    without a word is first read with the first words that it runs with; what is set then comes from the last of these.
+
+    Args:
+        path: the file.
+        words: its words, without `smoke`.
+        file_in_errors: the file as errors name it.
+
+    Returns:
+        The assignments, {"seed": 1}, and their origins, {"seed": "recipe"}.
     """
     assignments: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for origin, layer in recipes.read_layers(path, words, name=name):
+    for origin, layer in recipes.read_layers(path, words, name=file_in_errors):
         changed = [key for key, value in layer.items() if key not in assignments or assignments[key] != value]
         origins |= dict.fromkeys(changed, origin)
         assignments = layer
-    checked = {key: fit_value(key, value, where=name) for key, value in assignments.items()}
-    return checked, {key: origins[key] for key in checked}  # a word may have taken a key away
+    # Only the last layer is checked: a word may replace a value that would be refused.
+    checked = {key: fit_value(key, value, where=file_in_errors) for key, value in assignments.items()}
+    # A word may have taken a key away, which then has an origin but no value.
+    return checked, {key: origins[key] for key in checked}
 
 
 def fit_value(key: str, value: Any, *, where: str) -> Any:
-    """Returns a value of a recipe, or of a stored run, in its own form.
+    """Checks a value of a recipe, or of a stored run, and returns it in the form that its key has in the settings.
+
+    Args:
+        key: the dotted key, of the table or a keyword.
+        value: what the recipe or the stored run sets.
+        where: the file that sets it, as errors name it.
 
     Raises:
-        UserError: an unknown key, or a value that it does not take; `where` names who set it.
+        UserError: an unknown key, or a value that it does not take.
     """
     if key in KEYS:
         return check_value(key, KEYS[key], value, where=where)
@@ -112,7 +141,10 @@ def fit_value(key: str, value: Any, *, where: str) -> Any:
 
 
 def shrink_to_smoke(assignments: dict[str, Any], origins: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Puts smoke over a recipe: its keywords go, for they belong to another variant and another source."""
+    """Puts smoke over the assignments and origins of a recipe, and returns both.
+
+    The recipe's keywords are dropped, for they belong to another variant and another source.
+    """
     smoke = smoke_assignments(assignments)
     common = {key: value for key, value in assignments.items() if not is_keyword(key)}
     return common | smoke, origins | dict.fromkeys(smoke, f"word {recipes.SMOKE}")
@@ -122,36 +154,38 @@ def smoke_assignments(assignments: dict[str, Any]) -> dict[str, Any]:
     """Returns what makes a recipe a tiny run without files: drawn shapes at its image size, its family's test variant.
 
     Args:
-        assignments: those of the recipe, of which image size, channels, classes, augmentation and warmup are looked at.
+        assignments: those of the recipe. Read are `model.name` (for the family), `schedule.warmup`, and of `data` the
+            image size, channels, classes and augmentation.
     """
-    image_size = assignments.get("data.image_size") or SMOKE_SIDE // 2
+    image_size = assignments.get("data.image_size") or SMOKE_DEFAULT_SIDE
     if isinstance(image_size, tuple):
         image_size = tuple(min(SMOKE_SIDE, side) for side in image_size)
     else:
         image_size = min(SMOKE_SIDE, image_size)
-    classes = assignments.get("data.classes") or SMOKE_CLASSES
+    classes = assignments.get("data.classes") or SMOKE_DEFAULT_CLASSES
     train_count = max(SMOKE_EXAMPLES["train_count"], classes)  # a class without an image would be an error
-    warmup = durations.count_steps(
+    # The recipe's warmup may be in epochs, which smoke makes shorter: it is counted in smoke's own steps.
+    warmup_steps = durations.count_steps(
         assignments.get("schedule.warmup", 0), examples=train_count, batch=SMOKE_BATCH, key="schedule.warmup"
     )
     family = (assignments.get("model.name") or "").partition("/")[0]
     return {
-        # a path, a slice or a mean that the recipe sets belongs to its own data
+        # First every default of `data`, because a path, a slice or a mean of the recipe belongs to the recipe's data.
         **{key: row.default for key, row in KEYS.items() if key.startswith("data.")},
         "data.name": "shapes",
         "data.train_count": train_count,
         "data.validation_count": SMOKE_EXAMPLES["validation_count"],
         "data.test_count": SMOKE_EXAMPLES["test_count"],
         "data.image_size": image_size,
-        "data.channels": assignments.get("data.channels") or 3,
+        "data.channels": assignments.get("data.channels") or SMOKE_DEFAULT_CHANNELS,
         "data.classes": classes,
         "data.augment": assignments.get("data.augment", ()),
         "data.batch_size": SMOKE_BATCH,
-        "model.name": f"{family}/test" if family else None,  # None is refused as a name that is not set
-        "duration": "20 steps",
-        "evaluate_every": "10 steps",
-        "log_every": "5 steps",
-        "schedule.warmup": f"{min(warmup, SMOKE_WARMUP)} steps",
+        "model.name": f"{family}/test" if family else None,  # complete_settings refuses None as a name that is not set
+        "duration": SMOKE_DURATION,
+        "evaluate_every": SMOKE_EVALUATE_EVERY,
+        "log_every": SMOKE_LOG_EVERY,
+        "schedule.warmup": f"{min(warmup_steps, SMOKE_WARMUP)} steps",
     }
 
 
@@ -159,7 +193,7 @@ def smoke_assignments(assignments: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_override(override: str) -> tuple[str, str]:
-    """Splits `optimizer.learning-rate=1e-3` into key and text; dashes and underscores are the same in keys."""
+    """Splits `optimizer.learning-rate=1e-3` into key and text; dashes in the key become underscores."""
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"{override!r} sets nothing; write {override}=VALUE")
@@ -169,11 +203,13 @@ def split_override(override: str) -> tuple[str, str]:
 def drop_replaced_keywords(assignments: dict[str, Any], override_texts: dict[str, str]) -> dict[str, Any]:
     """Returns the assignments without the keywords of a model or a source that the command line replaces by another.
 
+    Where it names another variant of the same family, such as `vit/B16` instead of `vit/S16`, the keywords stay.
+
     Args:
         assignments: those of the recipe.
-        override_texts: what the command line writes for each key. A variant of the same family keeps the keywords.
+        override_texts: the text of the command line for each key that it sets.
     """
-    for section in OPEN:
+    for section in SECTIONS_WITH_KEYWORDS:
         name = assignments.get(f"{section}.name") or ""
         family = name.partition("/")[0]
         new_family = override_texts.get(f"{section}.name", name).partition("/")[0]
@@ -185,7 +221,7 @@ def drop_replaced_keywords(assignments: dict[str, Any], override_texts: dict[str
 
 
 def parse_value(key: str, text: str) -> Any:
-    """Reads a value of the command line and returns it in its own form.
+    """Reads a value of the command line and returns it in the form that its key has in the settings.
 
     Raises:
         UserError: an unknown key, or a value that it does not take.
@@ -203,11 +239,11 @@ def parse_value(key: str, text: str) -> Any:
 
 def unknown_key_error(key: str) -> UserError:
     """Makes the error for an unknown key, with the keys spelled most like it."""
-    inside = [common for common in KEYS if common.startswith(f"{key}.")]
-    if inside:
-        return UserError(f"{key!r} is a section, not a setting; set {', '.join(inside)}")
+    keys_in_section = [common for common in KEYS if common.startswith(f"{key}.")]
+    if keys_in_section:
+        return UserError(f"{key!r} is a section, not a setting; set {', '.join(keys_in_section)}")
     section, _, name = key.rpartition(".")
-    keys_by_name = {}  # of the key's own section, if it has one
+    keys_by_name = {}  # of the key's own section where that exists, else of all sections
     for common in KEYS:
         if section not in SECTIONS or common.startswith(section):
             keys_by_name[common.rpartition(".")[2]] = common
@@ -221,18 +257,23 @@ def unknown_key_error(key: str) -> UserError:
 
 
 def complete_settings(
-    assignments: dict[str, Any], origins: dict[str, str], *, recipe: str, words: tuple[str, ...], name: str
+    assignments: dict[str, Any],
+    origins: dict[str, str],
+    *,
+    recipe_name: str,
+    words: tuple[str, ...],
+    file_in_errors: str,
 ) -> Settings:
     """Fills in every default.
 
     The keys are in the order of the table, the keywords of a model or a source behind the name that they belong to.
 
     Args:
-        assignments: what is set, each value in its own form.
+        assignments: what is set, each value as `fit_value` or `parse_value` returns it.
         origins: where each assignment comes from.
-        recipe: name of the recipe.
-        words: its words.
-        name: the file as errors name it.
+        recipe_name: name of the recipe without folder and words, `cifar_resnet`.
+        words: the words behind the recipe, smoke last.
+        file_in_errors: the file as errors name it.
 
     Raises:
         UserError: a key without a default is not set.
@@ -241,11 +282,11 @@ def complete_settings(
     for key, row in KEYS.items():
         # a placeholder of ml_collections that nobody filled is None
         if row.default is REQUIRED and assignments.get(key) is None:
-            raise UserError(f"{name} sets no {key}, {row.meaning}; it takes {accepted_values(row)}")
+            raise UserError(f"{file_in_errors} sets no {key}, {row.meaning}; it takes {accepted_values(row)}")
         values[key] = assignments.get(key, row.default)
-        section, _, last = key.rpartition(".")
-        if section in OPEN and last == "name":
+        section, _, last_part = key.rpartition(".")
+        if section in SECTIONS_WITH_KEYWORDS and last_part == "name":
             for keyword, value in assignments.items():
                 if is_keyword(keyword) and keyword.startswith(f"{section}."):
                     values[keyword] = value
-    return Settings(values, {key: origins.get(key, "default") for key in values}, recipe, words)
+    return Settings(values, {key: origins.get(key, "default") for key in values}, recipe_name, words)

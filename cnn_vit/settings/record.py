@@ -40,7 +40,7 @@ def from_json(stored: Any, *, file: str) -> Settings:
     assignments = {key: fit_value(key, value, where=file) for key, value in stored["values"].items()}
     words = tuple(map(str, stored["words"]))
     origins = {str(key): str(origin) for key, origin in stored["origin"].items()}
-    return complete_settings(assignments, origins, recipe=stored["recipe"], words=words, name=file)
+    return complete_settings(assignments, origins, recipe_name=stored["recipe"], words=words, file_in_errors=file)
 
 
 def tuples_as_lists(value: Any) -> Any:

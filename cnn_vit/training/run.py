@@ -195,7 +195,7 @@ class Run:
         Raises:
             SurroundingsError: a save in the background has failed.
         """
-        self.checkpoints.raise_failed_save()
+        self.checkpoints.raise_failure()
         self._queued.append((step, measures))
         if len(self._queued) > STEPS_AHEAD:
             # waiting for an earlier step, not for this one, leaves the device work to do

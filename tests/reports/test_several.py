@@ -63,7 +63,7 @@ def test_groups_are_compared_over_seeds_and_resolved_where_zero_is_left_out(make
         difference = comparison.difference
         assert difference.method == "paired over seeds"
         estimate = round(difference.interval.estimate, 6)
-        differences[comparison.letter, comparison.split] = estimate, difference.is_resolved
+        differences[comparison.group_name, comparison.split] = estimate, difference.is_resolved
     assert differences == {
         ("B", "test"): (0, False),
         ("B", "validation"): (0, False),
@@ -120,6 +120,13 @@ def test_steps_of_different_batch_sizes_are_drawn_as_epochs(make_run):
     assert [curve.x for curve in curves] == [[1, 2], [2, 4]]  # 320 examples in batches of 32 and 64
 
 
+def test_the_legend_names_a_group_whose_first_run_has_no_curve(make_run):
+    never_evaluated = make_run("a", "seed=0", lines=[dict(kind="train", step=20, loss=1.0)])
+    runs = [never_evaluated, make_run("b", "seed=1"), make_run("c", "seed=2"), make_run("d", "optimizer.clip=1")]
+    curves = several.collect_curves(several.read_groups(runs), "evaluation", "loss")
+    assert [(curve.name, curve.series) for curve in curves] == [("A", 0), ("", 0), ("B", 1)]
+
+
 def test_the_page_has_the_same_bytes_twice(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", "optimizer.clip=1", names=["<script>", "b", "c"])]
     several.write(runs, tmp_path / "p.html")
@@ -156,5 +163,5 @@ def test_a_page_of_many_long_runs_with_many_classes_stays_below_3_mb(tmp_path):
 
 
 def test_letters_go_on_behind_z():
-    assert [several.group_letter(number) for number in (0, 25, 26, 52)] == ["A", "Z", "A2", "A3"]
+    assert [several.group_name(number) for number in (0, 25, 26, 52)] == ["A", "Z", "A2", "A3"]
     assert len(PREDICTED) == len(LABELS)

@@ -195,7 +195,7 @@ def test_the_next_save_raises_the_error_of_a_failed_one_too(run_folder):
     assert checkpoints.steps() == [1, 2]
 
 
-def test_raise_failed_save_raises_as_soon_as_a_save_has_failed(run_folder):
+def test_raise_failure_raises_as_soon_as_a_save_has_failed(run_folder):
     checkpoints, may_fail = open_checkpoints(run_folder), threading.Event()
 
     def fail():
@@ -203,12 +203,12 @@ def test_raise_failed_save_raises_as_soon_as_a_save_has_failed(run_folder):
         raise SurroundingsError("No space left")
 
     checkpoints.save(3, tiny_state(3), before_commit=fail)
-    checkpoints.raise_failed_save()
+    checkpoints.raise_failure()
     may_fail.set()
     checkpoints._pending[0].exception(60)
     with pytest.raises(SurroundingsError, match="No space left"):
-        checkpoints.raise_failed_save()
-    checkpoints.raise_failed_save()
+        checkpoints.raise_failure()
+    checkpoints.raise_failure()
 
 
 def test_a_step_that_is_there_and_whole_is_not_written_again(run_folder):
