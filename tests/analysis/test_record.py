@@ -184,7 +184,7 @@ def test_functions_that_nobody_intercepts_run_themselves():
     images = random_images(shape=(1, 4, 4, 1))
     expected = images.reshape(1, 2, 2, 2, 2, 1).max((2, 4))
     np.testing.assert_array_equal(max_pool(images, 2, stride=2, padding=0), expected)
-    assert average_pool.__doc__.startswith("The mean of each window")
+    assert average_pool.__doc__.startswith("Takes the mean of each window")
     assert max_pool.__wrapped__.__name__ == "max_pool"
 
 

@@ -157,7 +157,7 @@ def tars(folder, patch):
         patch.setitem(layout.records, part, dict.fromkeys(batch_names, 40))
         for name in batch_names:
             contents[f"{layout.folder}/{name}"] = 40 * (b"\x09" + bytes(12))
-    contents[f"{layout.folder}/{layout.names}"] = cifar.TEN.encode()
+    contents[f"{layout.folder}/{layout.names_file}"] = cifar.TEN.encode()
     path.write_bytes(compress_tar(contents))
     yield from compressed_and_inside(path, lambda: labels_of_parts(cifar.load(SourceOptions())))
 
