@@ -567,6 +567,9 @@ def test_what_has_no_effect_is_allowed(source):
 # Habits of the whole house --------------------------------------------------------------------------------------------
 
 
+MOST_TUPLE_FIELDS = 3  # of a NamedTuple; more are easily taken for one another when it is unpacked
+
+
 def find_broken_habits(source: str, *, within: str) -> list[str]:
     """The habits of the house that a file breaks; `within` is its path inside the package."""
     tree = ast.parse(source)
@@ -579,6 +582,11 @@ def find_broken_habits(source: str, *, within: str) -> list[str]:
         broken.append("a drawer, not a room")
     if re.search(r"#.*\b(TODO|FIXME|XXX|HACK)\b", source):
         broken.append("a note instead of a deed")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and "NamedTuple" in [ast.unparse(base) for base in node.bases]:
+            fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+            if len(fields) > MOST_TUPLE_FIELDS:
+                broken.append(f"{node.name} has {len(fields)} fields: a record of more than three is a dataclass")
     return broken
 
 
@@ -594,6 +602,7 @@ def test_habits_are_kept(path):
         ("x = 1", "trees.py"),
         ('"""A."""', "training/utils.py"),
         ('"""A."""\nx = 1  # TODO later', "trees.py"),
+        ('"""A."""\nclass A(NamedTuple):\n    a: int\n    b: int\n    c: int\n    d: int', "trees.py"),
     ],
 )
 def test_a_broken_habit_is_seen(source, within):

@@ -150,7 +150,7 @@ def run_times(settings: Settings, *, examples: int) -> RunTimes:
 
 
 def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> StepSpec:
-    """Returns everything that shapes the compiled step, for so many training examples."""
+    """Returns the static part of the compiled step, for so many training examples."""
 
     def in_steps(key: str, amount: Any) -> int:
         return count_steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
