@@ -47,9 +47,9 @@ def sigmoid_cross_entropy(
 def smooth_labels(target: jax.Array, amount: jax.Array) -> jax.Array:  # (B, K), () -> (B, K)
     """Label smoothing: spreads a share `amount` of each target evenly over all K classes, the right one included.
 
-    Szegedy et al., arXiv:1512.00567, section 7.
+    Szegedy et al., arXiv:1512.00567, section 7; optax.smooth_labels.
     """
-    return target * (1 - amount) + amount / target.shape[-1]
+    return optax.smooth_labels(target, amount)
 
 
 def balanced_class_weights(labels: np.ndarray, classes: int) -> np.ndarray:  # (N,) -> (K,)
