@@ -116,7 +116,7 @@ def refuse_unknown_keywords(settings: Settings) -> None:
             continue
         section, _, name = key.partition(".")
         prefix = f"{section}."
-        names = [known.removeprefix(prefix) for known in (*KEYS, *keywords) if known.startswith(prefix)]
+        names = [accepted.removeprefix(prefix) for accepted in (*KEYS, *keywords) if accepted.startswith(prefix)]
         choices = nearest(name, names, most=2) or names
         raise unknown("setting", key, [prefix + choice for choice in choices])
 

@@ -158,18 +158,33 @@ def test_an_image_too_small_to_predict_says_so_beside_the_others(tmp_path):
     assert enough["classes"][0]["name"] in ("dark", "light")
 
 
+def learn_from(batch, *, accumulate=1):
+    """The parameters of a tiny CNN after a step on one batch."""
+    network_spec = stepping.make_network_spec("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
+    step_spec = stepping.make_step_spec(network_spec, accumulate=accumulate)
+    state, _ = stepping.learn_batches(step_spec, stepping.make_hyperparameters(), [batch])
+    return jax.device_get(state["params"])
+
+
+def assert_close(params, expected_params):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), params, expected_params)
+
+
+def test_a_step_learns_from_padded_images_what_it_learns_from_them_alone():
+    padded = stepping.make_batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
+    padded["mask"][:, :5, :6] = True
+    alone = stepping.make_batch(side=8)
+    alone["image"] = alone["image"][:, :5, :6]
+    assert_close(learn_from(padded), learn_from(alone))
+
+
 def test_micro_batches_take_their_masks_along():
     """A step on two halves of a batch, each with images of other sizes, changes what one on the whole batch does."""
-    network_spec = stepping.make_network_spec("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
     batch = stepping.make_batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
     for row in range(8):
         batch["mask"][row, : 2 + row % 2 * 6, : 1 + row] = True
-    params = []
-    for accumulate in (1, 2):
-        step_spec = stepping.make_step_spec(network_spec, accumulate=accumulate)
-        state, _ = stepping.learn_batches(step_spec, stepping.make_hyperparameters(), [batch])
-        params.append(jax.device_get(state["params"]))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *params)
+    whole, halves = learn_from(batch), learn_from(batch, accumulate=2)
+    assert_close(halves, whole)
 
 
 # What does not go together, before any device is touched --------------------------------------------------------------
