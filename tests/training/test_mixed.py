@@ -158,11 +158,11 @@ def test_an_image_too_small_to_predict_says_so_beside_the_others(tmp_path):
     assert enough["classes"][0]["name"] in ("dark", "light")
 
 
-def learn_from(batch, *, accumulate=1):
+def learn_from(batch, *, operations=(), accumulate=1):
     """The parameters of a tiny CNN after a step on one batch."""
     network_spec = stepping.make_network_spec("cnn/test", side=8, head="average", batch_norm=False, filters=(3,))
-    step_spec = stepping.make_step_spec(network_spec, accumulate=accumulate)
-    state, _ = stepping.learn_batches(step_spec, stepping.make_hyperparameters(), [batch])
+    step_spec = stepping.make_step_spec(network_spec, augment=operations, accumulate=accumulate)
+    state, _ = stepping.learn_batches(step_spec, stepping.make_hyperparameters(operations=operations), [batch])
     return jax.device_get(state["params"])
 
 
@@ -170,12 +170,13 @@ def assert_close(params, expected_params):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), params, expected_params)
 
 
-def test_a_step_learns_from_padded_images_what_it_learns_from_them_alone():
+@pytest.mark.parametrize("operations", [(), ("flip",)])
+def test_a_step_learns_from_padded_images_what_it_learns_from_them_alone(operations):
     padded = stepping.make_batch(side=8) | {"mask": np.zeros((8, 8, 8), bool)}
     padded["mask"][:, :5, :6] = True
     alone = stepping.make_batch(side=8)
     alone["image"] = alone["image"][:, :5, :6]
-    assert_close(learn_from(padded), learn_from(alone))
+    assert_close(learn_from(padded, operations=operations), learn_from(alone, operations=operations))
 
 
 def test_micro_batches_take_their_masks_along():
