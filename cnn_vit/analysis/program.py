@@ -23,6 +23,7 @@ from flax import nnx
 from jax.extend import core
 
 from cnn_vit.analysis.record import Call, RunLayer, arrays_to_shapes, drop_arrays, intercept_calls, is_array
+from cnn_vit.nn.forms import only_plain_forms
 
 NAME_PREFIX = "layer "  # begins the name of a call's equation; the call's number follows
 
@@ -75,7 +76,8 @@ def trace_network(network: nnx.Module, image_shape: tuple[int, int, int], dtype:
 
     def compute_scores(params: dict, stats: dict, images: jax.Array) -> jax.Array:
         live = nnx.merge(graph, params, stats)
-        with intercept_calls(live, trace_as_equation):
+        # A convolution should look like one, whatever the platform's own form of it.
+        with only_plain_forms(), intercept_calls(live, trace_as_equation):
             return live(images)
 
     images = jax.ShapeDtypeStruct((1, *image_shape), dtype)

@@ -1,21 +1,191 @@
 """Normalization: of each channel over the batch, of each token over its features, of groups of channels of an image.
 
 Arithmetic is float32 whatever the input is: folding the mean into the bias in bfloat16 would shift whole channels. The
-variance is the biased one, sum of squares over n. Epsilon differs between frameworks (layer and group norm: Flax 1e-6,
-PyTorch 1e-5), so those two have no default; batch norm's 1e-5 is that of both.
+variance is the biased one, sum of squares over n, in two passes: the mean first, then the squares around it. Epsilon
+differs between frameworks (layer and group norm: Flax 1e-6, PyTorch 1e-5), so those two have no default; batch norm's
+1e-5 is that of both.
+
+| form | case | reason | measured |
+|---|---|---|---|
+| `fast_normalize_channels` | CPU; batch norm in training, group norm | 2 sums in its gradient, by products | |
+| `fast_layer_norm` | CPU | closed form; gradients of scale and bias by products | |
+
+Axes:
+    B batch    H, W image height and width    C channels    D features    G groups
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
+from cnn_vit.nn.forms import choose_form, has_tangent, spread, sum_pixels
 from cnn_vit.nn.values import declare
+
+Normalized = tuple[jax.Array, jax.Array, jax.Array]  # what was normalized, its mean and its variance
 
 
 def normalize(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:  # (...) -> (...)
     """Computes (x - mean) / sqrt(var + epsilon) for a float32 x, with mean and variance over the given axes."""
     return (x - x.mean(axes, keepdims=True)) * jax.lax.rsqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+# Over pixels: batch norm and group norm -------------------------------------------------------------------------------
+
+
+def normalize_channels(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int | None, epsilon: float
+) -> Normalized:  # (B, H, W, C), (C,), (C,) -> (B, H, W, C), (1, C) or (B, C), (1, C) or (B, C)
+    """Gives channels mean 0 and variance 1 over pixels, then scales and shifts them.
+
+    Args:
+        x: float32.
+        scale: number that each normalized channel is multiplied by.
+        bias: number that is added to it.
+        groups: None takes mean and variance of each channel over the batch and all pixels (batch norm); a number takes
+            them over the pixels and neighboring channels of one image, in so many groups (group norm).
+        epsilon: added to the variance.
+
+    Returns:
+        The output, and mean and variance as each channel of each image sees them; of the whole batch as one image.
+    """
+    plain = partial(plain_normalize_channels, groups=groups, epsilon=epsilon)
+    return choose_form(plain, x, scale, bias, cpu=partial(fast_normalize_channels, groups, epsilon))
+
+
+def plain_normalize_channels(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int | None, epsilon: float
+) -> Normalized:
+    """Normalizes channels as it reads; the arguments are those of `normalize_channels`."""
+    if groups is None:
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))  # (C,)
+        y = (x - mean) * (scale * jax.lax.rsqrt(var + epsilon)) + bias
+        return y, mean[None], var[None]
+    grouped = x.reshape(*x.shape[:3], groups, -1)  # (B, H, W, G, C/G)
+    # Both pixel axes and the channels of one group are averaged over; batch and groups stay apart.
+    axes = (1, 2, 4)
+    y = normalize(grouped, axes, epsilon).reshape(x.shape) * scale + bias
+    group_width = grouped.shape[4]
+    mean = jnp.repeat(grouped.mean(axes), group_width, axis=1)  # (B, C)
+    var = jnp.repeat(grouped.var(axes), group_width, axis=1)
+    return y, mean, var
+
+
+def average_groups(sums: jax.Array, pixels: int, groups: int | None) -> jax.Array:  # (B, C) -> (1, C) or (B, C)
+    """Turns the sums of each image's channels into means over the batch, or over each group of channels of an image.
+
+    Args:
+        sums: over the pixels of each image.
+        pixels: of an image.
+        groups: as `normalize_channels` takes them.
+    """
+    if groups is None:
+        return sums.sum(0, keepdims=True) / (pixels * len(sums))
+    grouped = sums.reshape(len(sums), groups, -1)  # (B, G, C/G)
+    means = grouped.sum(2, keepdims=True) / (pixels * grouped.shape[2])
+    return jnp.broadcast_to(means, grouped.shape).reshape(sums.shape)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def fast_normalize_channels(
+    groups: int | None, epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> Normalized:
+    """Normalizes channels with a gradient in closed form; the arguments are those of `normalize_channels`."""
+    pixels = x.shape[1] * x.shape[2]
+    mean = average_groups(sum_pixels(x), pixels, groups)  # (1, C) or (B, C)
+    centered = x - mean[:, None, None]
+    var = average_groups(sum_pixels(centered * centered), pixels, groups)
+    scale_over_std = scale * jax.lax.rsqrt(var + epsilon)
+    return centered * scale_over_std[:, None, None] + bias, mean, var
+
+
+def normalize_channels_jvp(
+    groups: int | None, epsilon: float, primals: tuple, tangents: tuple
+) -> tuple[Normalized, Normalized]:
+    """The tangent of `fast_normalize_channels`.
+
+    With y = c (x - mean) + bias, c = scale / std, and means over the same pixels:
+
+        dmean = mean(dx)    dvar = 2 mean((x - mean) dx)
+        dy = c dx  +  [dbias - c dmean]  +  (x - mean) [dscale / std - c dvar / (2 var)]
+
+    with var + epsilon for var. Each bracket is one number for each channel that is spread over the pixels. So in the
+    transposed direction, one sum for each bracket serves scale, bias and input.
+    """
+    x, scale, bias = primals
+    dx, dscale, dbias = tangents
+    y, mean, var = fast_normalize_channels(groups, epsilon, x, scale, bias)
+    centered = x - mean[:, None, None]
+    inverse_std = jax.lax.rsqrt(var + epsilon)
+    scale_over_std = scale * inverse_std
+    dy = jnp.zeros_like(y)
+    dmean, dvar = jnp.zeros_like(mean), jnp.zeros_like(var)
+    shift, stretch = jnp.zeros_like(mean), jnp.zeros_like(var)  # the two brackets
+    if has_tangent(dx):
+        pixels = x.shape[1] * x.shape[2]
+        # Plain sums: their transposes are broadcasts, which cost nothing.
+        dmean = average_groups(dx.sum((1, 2)), pixels, groups)
+        dvar = 2 * average_groups((centered * dx).sum((1, 2)), pixels, groups)
+        dy = scale_over_std[:, None, None] * dx
+        shift = shift - scale_over_std * dmean
+        stretch = stretch - scale_over_std * inverse_std**2 * dvar / 2
+    if has_tangent(dbias):
+        shift = shift + dbias
+    if has_tangent(dscale):
+        stretch = stretch + dscale * inverse_std
+    dy = dy + spread(shift, x.shape) + centered * spread(stretch, x.shape)
+    return (y, mean, var), (dy, dmean, dvar)
+
+
+fast_normalize_channels.defjvp(normalize_channels_jvp, symbolic_zeros=True)
+
+# Over features: layer norm --------------------------------------------------------------------------------------------
+
+
+def layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, epsilon: float
+) -> jax.Array:  # (..., D), (D,), (D,) -> (..., D)
+    """Gives the features of each token of a float32 x mean 0 and variance 1, then scales and shifts them."""
+    plain = partial(plain_layer_norm, epsilon)
+    return choose_form(plain, x, scale, bias, cpu=partial(fast_layer_norm, epsilon))
+
+
+def plain_layer_norm(epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Normalizes features as it reads."""
+    return normalize(x, (-1,), epsilon) * scale + bias
+
+
+# The same numbers, with a gradient in closed form.
+fast_layer_norm = jax.custom_jvp(plain_layer_norm, nondiff_argnums=(0,))
+
+
+def layer_norm_jvp(epsilon: float, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """The tangent of layer norm.
+
+    With n = (x - mean) / std:   dn = (dx - mean(dx) - n mean(n dx)) / std   and   dy = scale dn + n dscale + dbias.
+    """
+    x, scale, bias = primals
+    dx, dscale, dbias = tangents
+    mean = x.mean(-1, keepdims=True)
+    inverse_std = jax.lax.rsqrt(x.var(-1, keepdims=True) + epsilon)
+    normalized = (x - mean) * inverse_std
+    y = normalized * scale + bias
+    dy = jnp.zeros_like(y)
+    if has_tangent(dx):
+        along = (normalized * dx).mean(-1, keepdims=True)
+        dy = scale * (inverse_std * (dx - dx.mean(-1, keepdims=True) - normalized * along))
+    if has_tangent(dscale):
+        dy = dy + normalized * spread(dscale, x.shape)
+    if has_tangent(dbias):
+        dy = dy + spread(dbias, x.shape)
+    return y, dy
+
+
+fast_layer_norm.defjvp(layer_norm_jvp, symbolic_zeros=True)
+
+# The layers -----------------------------------------------------------------------------------------------------------
 
 
 class BatchNorm(nnx.Module):
@@ -57,14 +227,14 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
         x32 = x.astype(jnp.float32)
-        mean, var = self.mean[...], self.var[...]
         if train and not self.fixed:
-            mean, var = x32.mean((0, 1, 2)), x32.var((0, 1, 2))
+            y, mean, var = normalize_channels(x32, self.scale[...], self.bias[...], groups=None, epsilon=self.epsilon)
             # `set_value` replaces the array; assigning to `self.mean[...]` would write into a caller's NumPy array.
-            self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
-            self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)  # (C,)
-        return ((x32 - mean) * scale + self.bias[...]).astype(x.dtype)
+            self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean[0])
+            self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var[0])
+            return y.astype(x.dtype)
+        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)  # (C,)
+        return ((x32 - self.mean[...]) * scale + self.bias[...]).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -84,8 +254,8 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (..., D) -> (..., D)
-        y = normalize(x.astype(jnp.float32), (-1,), self.epsilon)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        y = layer_norm(x.astype(jnp.float32), self.scale[...], self.bias[...], epsilon=self.epsilon)
+        return y.astype(x.dtype)
 
 
 class GroupNorm(nnx.Module):
@@ -114,7 +284,7 @@ class GroupNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:3], self.groups, -1)  # (B, H, W, G, C/G)
-        # Both pixel axes and the channels of one group are averaged over; batch and groups stay apart.
-        y = normalize(grouped, (1, 2, 4), self.epsilon).reshape(x.shape)  # (B, H, W, C)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        y, *_ = normalize_channels(
+            x.astype(jnp.float32), self.scale[...], self.bias[...], groups=self.groups, epsilon=self.epsilon
+        )
+        return y.astype(x.dtype)

@@ -8,6 +8,8 @@ import jax
 from flax import nnx
 
 from cnn_vit.errors import UserError
+from cnn_vit.nn.dense import multiply_last_axis
+from cnn_vit.nn.forms import add_bias
 from cnn_vit.nn.values import declare
 
 
@@ -48,4 +50,4 @@ class PatchEmbed(nnx.Module):
         # The two axes inside a patch must lie side by side before a patch can be flattened.
         patches = grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)  # (B, N, P*P*C)
         kernel = self.kernel[...].astype(x.dtype).reshape(-1, self.kernel.shape[-1])  # (P*P*C, D)
-        return patches @ kernel + self.bias[...].astype(x.dtype)
+        return add_bias(multiply_last_axis(patches, kernel), self.bias[...])
