@@ -83,7 +83,9 @@ def collect_worst_mistakes(workdir: Path, program: Program) -> dict[str, np.ndar
         return {}
     split = program.dataset.splits["validation"]
     indices = predictions["index"][worst]
-    arrays = {"mistakes": shrink(split.read(indices)), "mistakes_index": indices}
+    # one by one, because images in their full size may be large
+    mistakes = [shrink(split.read(indices[row : row + 1])) for row in range(len(indices))]
+    arrays = {"mistakes": np.concatenate(mistakes), "mistakes_index": indices}
     if split.names is not None:
         arrays["mistakes_name"] = np.array([split.names[index] for index in indices])
     return arrays
