@@ -17,6 +17,11 @@ from cnn_vit.nn.values import declare
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 
+def is_convolutional(network: nnx.Module) -> bool:
+    """Whether a network, or a part of one, has a convolution anywhere inside."""
+    return any(isinstance(module, Conv) for _, module in nnx.iter_modules(network))
+
+
 class Conv(nnx.Module):
     """Slides filters over an image (cross-correlation: the filter is not flipped).
 
