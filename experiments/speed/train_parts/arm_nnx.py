@@ -231,18 +231,21 @@ def make_optimizer(row: Row) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(row.weight_decay), optax.sgd(row.learning_rate, momentum=MOMENTUM))
 
 
-def load_values(model: nnx.Module, job: Job) -> None:
-    """Puts the initial values into the network; each must have its place, and each place its value."""
+def build_network(job: Job) -> nnx.Module:
+    """Builds the row's network with the initial values; each must have its place, and each place its value."""
+    model = NETWORKS[job.row.family](job.row, nnx.Rngs(0), **job.row.sizes)
     with np.load(job.values) as arrays:
         values = dict(arrays)
     for kind, prefix in ((nnx.Param, "params"), (nnx.BatchStat, "stats")):
+        filled = []
         for path, variable in nnx.to_flat_state(nnx.state(model, kind)):
             array = values.pop("/".join(map(str, (prefix, *path))))
             # of attention (D, A, E) here and (D, A * E) in the file, of positions (1, T, D) and (T, D)
-            variable.set_value(jnp.asarray(array.reshape(variable.shape)))
-            nnx.update(model, nnx.from_flat_state([(path, variable)]))
+            filled.append((path, variable.replace(jnp.asarray(array.reshape(variable.shape)))))
+        nnx.update(model, nnx.from_flat_state(filled))
     if values:
         raise ValueError(f"the network of arm_nnx.py has no place for {sorted(values)}")
+    return model
 
 
 class NnxArm:
@@ -251,8 +254,7 @@ class NnxArm:
     def __init__(self, job: Job):
         self.job = job
         row = job.row
-        self.model = NETWORKS[row.family](row, nnx.Rngs(0), **row.sizes)
-        load_values(self.model, job)
+        self.model = build_network(job)
         self.optimizer = nnx.Optimizer(self.model, make_optimizer(row), wrt=nnx.Param)
         self.batch = draw_batch(row)
         mean, std = mean_and_std(row)

@@ -296,6 +296,13 @@ def copy_values(model: nn.Module, values: dict[str, np.ndarray]) -> None:
         raise ValueError(f"the network of arm_torch.py has no place for {sorted(values)}")
 
 
+def build_network(job: Job) -> nn.Module:
+    """Builds the row's network with the initial values."""
+    model = NETWORKS[job.row.family](job.row, **job.row.sizes)
+    copy_values(model, read_values(job, getattr(model, "flattened", None)))
+    return model
+
+
 class TrainingLoop:
     """A network with its optimizer on the device, and what one does with a batch.
 
@@ -357,8 +364,7 @@ class TorchArm:
         row = job.row
         torch.set_num_threads(usable_cores())
         torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as XLA and cuDNN have it; nothing on a CPU
-        model = NETWORKS[row.family](row, **row.sizes)
-        copy_values(model, read_values(job, getattr(model, "flattened", None)))
+        model = build_network(job)
         self.loop = TrainingLoop(job, model)
         self.epoch_loop: TrainingLoop | None = None
         images, labels = draw_batch(row)

@@ -188,15 +188,14 @@ def measure_rounds(
     for number in range(rounds):
         for process in processes:
             earlier = windows[process.arm.name]
-            tried: list[dict[str, Any]] = []
-            for _ in range(1 + retries):
-                window = process.measure(work, seconds)
-                tried.append(window)
-                if is_quiet(window, max(other["own_share"] for other in [*earlier, *tried])):
-                    break
-            best = min(tried, key=lambda window: window["others_share"])
-            largest = max(other["own_share"] for other in [*earlier, *tried])
-            earlier.append(best | {"round": number, "noisy": not is_quiet(best, largest), "refused": len(tried) - 1})
+            attempts: list[dict[str, Any]] = []
+            is_noisy = True
+            while is_noisy and len(attempts) <= retries:
+                attempts.append(process.measure(work, seconds))
+                quietest = min(attempts, key=lambda window: window["others_share"])
+                largest_own_share = max(window["own_share"] for window in [*earlier, *attempts])
+                is_noisy = not is_quiet(quietest, largest_own_share)
+            earlier.append(quietest | {"round": number, "noisy": is_noisy, "refused": len(attempts) - 1})
     return windows
 
 
