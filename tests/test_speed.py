@@ -148,13 +148,14 @@ READY = {"parameters": 10, "cores": 2, "threads": 2, "scores": [[1.0, -4.0], [2.
     ("changes", "sentence"),
     [
         ({}, ""),
-        ({"scores": [[1.003, -4.0], [2.0, 3.0]], "losses": [2.0, 1.9, 1.817]}, ""),
+        ({"scores": [[1.003, -4.0], [2.0, 3.0]], "losses": [2.0, 1.9, 1.809]}, ""),
         ({"parameters": 1011}, "it has 1,011 parameters, not 10"),
         ({"threads": 1}, "it has 1 threads, not 2"),
         ({"scores": [[1.0, -4.0]]}, "its scores are (1, 2), not (2, 2)"),
         ({"scores": [[1.02, -4.0], [2.0, 3.0]]}, "its scores differ by 0.005 of the largest, more than 0.001"),
         ({"scores": [[float("nan"), -4.0], [2.0, 3.0]]}, "its scores differ by nan of the largest, more than 0.001"),
-        ({"losses": [2.0, 1.9, 1.77]}, "its loss is 1.7700 at step 3, not 1.8000"),
+        ({"losses": [2.0, 1.9, 1.811]}, "its loss is 1.81100 at step 3, not 1.80000"),
+        ({"losses": [2.0, float("nan"), 1.8]}, "its loss is nan at step 2, not 1.90000"),
     ],
 )
 def test_an_arm_that_computes_something_else_is_refused(changes, sentence):
