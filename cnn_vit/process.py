@@ -1,6 +1,7 @@
 """Sets what has to be set before jax is imported: memory, the compilation cache, quiet logs. For `__main__` alone.
 
-The variables of downloads are read here too, for `__main__` and the public door to hand on.
+The variables of downloads are read here too, for `__main__` and the public door to hand on, and those that bear on
+compiler options, for `compilation`.
 
 XLA on a CPU allocates its buffers anew at every call, and glibc answers large requests with fresh pages: a page fault
 for each 4 KiB of every step. Keeping the freed pages makes a small CNN 1.8 times as fast, a small ViT 1.3 times, for
@@ -8,7 +9,7 @@ for each 4 KiB of every step. Keeping the freed pages makes a small CNN 1.8 time
 
 Environment:
     CNN_VIT_CACHE    folder of everything cached, ~/.cache/cnn_vit by default; compiled programs go to its `xla`
-    CNN_VIT_TUNE     0 leaves the allocator alone
+    CNN_VIT_TUNE     0 leaves the allocator and the compiler options alone
     CNN_VIT_OFFLINE  1 forbids downloads
     CNN_VIT_MIRROR   where downloads come from instead: a folder or an address that holds HOST/PATH of each
 """
@@ -17,6 +18,7 @@ import ctypes
 import logging
 import os
 import platform
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
@@ -80,6 +82,47 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> Prepared:
     is_tuned = environ.get("CNN_VIT_TUNE") != "0"
     allocator = keep_pages() if is_tuned else "left alone: CNN_VIT_TUNE=0"
     return Prepared(allocator, cache, why_no_cache, variables)
+
+
+@dataclass(frozen=True)
+class CompilerEnvironment:
+    """What the environment says of compiler options.
+
+    Attributes:
+        is_tuned: whether cnn_vit chooses options; CNN_VIT_TUNE=0 forbids it.
+        flags: what the user sets in XLA_FLAGS, by name without the dashes.
+    """
+
+    is_tuned: bool
+    flags: dict[str, str]
+
+
+def compiler_environment(environ: Mapping[str, str] = os.environ) -> CompilerEnvironment:
+    """Returns what the variables say of compiler options."""
+    return CompilerEnvironment(environ.get("CNN_VIT_TUNE") != "0", read_xla_flags(environ.get("XLA_FLAGS", "")))
+
+
+def read_xla_flags(text: str) -> dict[str, str]:
+    """Reads flags such as "--xla_a=1 --xla_b=" into their values by name; where one is repeated, the last counts.
+
+    As XLA has it, a text that does not begin with a dash is the path of a file of flags, and a flag without a value is
+    true.
+    """
+    text = text.strip()
+    if text and not text.startswith("-"):
+        try:
+            text = Path(text).read_text()
+        except (OSError, ValueError):  # XLA passes over a file that cannot be read
+            return {}
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote that is never closed
+        words = text.split()
+    flags = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        flags[name.lstrip("-")] = value if equals else "true"
+    return flags
 
 
 def cache_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

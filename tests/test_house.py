@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors"},
     {"files", "plots", "process", "settings", "trees"},
+    {"compilation"},
     {"data", "nn"},
     {"models", "runs"},
     {"analysis", "transfer"},
@@ -412,6 +413,8 @@ EXECUTES = (
     r"|runpy\..*|code\..*|\.extractall|builtins\..*"
 )
 ENVIRONMENT = r"sys\.(orig_)?argv|os\.(environb?|getenvb?|putenv)(\..*)?"
+# All that compiles; analysis/program.py only traces what it writes so.
+JITS = r"jax\.(jit|pmap|pjit|experimental\.pjit(\..*)?|interpreters\.pxla(\..*)?)"
 PICKLES = "pickle|cPickle|cloudpickle|dill|shelve|marshal|joblib"
 STATEFUL = r"flax\.nnx\.(jit|grad|value_and_grad|Optimizer|scan|vmap|remat|pmap|cond)"
 # For each effect: a pattern of the files that may have it, then the rules that find it in a file.
@@ -427,8 +430,10 @@ DOORS = {
         takes_module(r"jax\.experimental\.(mesh_utils|shard_map|pjit)"),
     ),
     "orbax": (r"runs/checkpoints\.py", takes_module("orbax")),
+    "torch": ("", takes_module("torch")),
     "stdout": (r"cli/.*|__main__\.py", prints),
     "argv and environment": (r"__main__\.py|process\.py", mentions(ENVIRONMENT)),
+    "bare jit": (r"compilation\.py|analysis/program\.py", mentions(JITS), takes_module(JITS)),
     "pickle": ("", takes_module(PICKLES), calls_with(("allow_pickle", "True"))),
     "executed text": ("", mentions(EXECUTES), calls_with(("shell", "True"), ("trust_remote_code", "True"))),
     "flax that hides state": ("", mentions(STATEFUL)),
@@ -493,12 +498,21 @@ def test_each_effect_has_one_door(path):
         ("mesh and sharding", "import jax\njax.make_mesh((4,), ('data',))"),
         ("orbax", "import orbax.checkpoint as ocp"),
         ("orbax", "from orbax import checkpoint"),
+        ("torch", "def f():\n    from torch import nn"),
         ("stdout", "print('a')"),
         ("stdout", "import sys\nsys.stdout.write('a')"),
         ("stdout", "from rich.console import Console\nConsole()"),
         ("argv and environment", "import os\nos.environ['A']"),
         ("argv and environment", "from os import getenv\ngetenv('A')"),
         ("argv and environment", "import sys\nsys.argv"),
+        ("bare jit", "import jax\njax.jit(f)"),
+        ("bare jit", "import jax as j\nstep = j.jit"),
+        ("bare jit", "import jax\n@jax.jit\ndef f(x): ..."),
+        ("bare jit", "import jax\nfrom functools import partial\n@partial(jax.jit, donate_argnums=0)\ndef f(x): ..."),
+        ("bare jit", "from jax import jit"),
+        ("bare jit", "from jax import jit as compiled\ncompiled(f)"),
+        ("bare jit", "def f():\n    from jax import pmap"),
+        ("bare jit", "import jax\njax.pmap(f)"),
         ("pickle", "import pickle"),
         ("pickle", "from joblib import load"),
         ("pickle", "import numpy as np\nnp.load(path, allow_pickle=True)"),
@@ -514,6 +528,18 @@ def test_each_effect_has_one_door(path):
 def test_an_effect_beside_its_door_is_seen(effect, source):
     lines = find_effects_beside_doors(source, "training/loop.py")
     assert {line.partition(":")[0] for line in lines} == {effect}
+
+
+@pytest.mark.parametrize("line", ["from jax.experimental.pjit import pjit", "from jax.experimental import pjit"])
+def test_pjit_is_a_bare_jit(line):
+    assert "bare jit" in {effect.partition(":")[0] for effect in find_effects_beside_doors(line, "training/loop.py")}
+
+
+def test_compiler_options_are_set_in_one_file_and_the_tracer_may_do_without():
+    source = "import jax\njax.jit(f)"
+    assert find_effects_beside_doors(source, "training/step.py") == {"bare jit: jax.jit"}
+    assert not find_effects_beside_doors(source, "compilation.py")
+    assert not find_effects_beside_doors(source, "analysis/program.py")
 
 
 def test_the_network_has_its_own_file_behind_the_door():
@@ -552,6 +578,7 @@ def test_a_model_with_layers_of_others_is_seen(source):
         "import time\ntime.sleep(1)",
         "import jax\njax.random.split(jax.random.fold_in(key, 1))",
         "import jax\ndef f(mesh: jax.sharding.Mesh): ...",
+        "from cnn_vit import compilation\ncompilation.jit(f, kind)",
         "import sys\nprint('a', file=sys.stderr)",
         "import numpy as np\nnp.load(path, allow_pickle=False)",
         "import ast\nast.literal_eval('1')",

@@ -8,6 +8,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,15 +181,33 @@ SCRIPTS = {"experiments"} | {path.stem for path in FILES} | {path.parent.name fo
 IMPORTS_BY_TEXT = r"importlib\.(import_module|reload|util\..*|machinery\..*)|pkgutil\..*|sys\.(modules|path)(\..*)?"
 
 
-def find_imported_scripts(source: str) -> set[str]:
-    """The other experiments that a file imports, and its means to import what no import statement names."""
+def find_imported_scripts(source: str, parts: str = "") -> set[str]:
+    """The other experiments that a file imports, and its means to import what no import statement names.
+
+    Args:
+        source: the text of the file.
+        parts: the folder whose files are parts of the same script, as `folder_of_parts` names it.
+    """
     imported = find_imported_names(source, "experiments.x")
-    return {name for name in imported if name.split(".")[0] in SCRIPTS} | mentions(IMPORTS_BY_TEXT)(Names(source))
+    scripts = {name for name in imported if name.split(".")[0] in SCRIPTS - {parts}}
+    return scripts | mentions(IMPORTS_BY_TEXT)(Names(source))
+
+
+def folder_of_parts(path: Path) -> str:
+    """The folder that holds the parts of a long script: `x_parts` beside x.py; its files may import one another."""
+    return path.parent.name if path.parent.name.endswith("_parts") else f"{path.stem}_parts"
 
 
 @for_each_script
 def test_a_script_imports_no_other_script(path):
-    assert not find_imported_scripts(path.read_text())
+    assert not find_imported_scripts(path.read_text(), folder_of_parts(path))
+
+
+def test_the_parts_of_another_script_are_seen():
+    source = "from train_parts import rows"
+    assert not find_imported_scripts(source, folder_of_parts(EXPERIMENTS / "speed/train.py"))
+    assert not find_imported_scripts(source, folder_of_parts(EXPERIMENTS / "speed/train_parts/checks.py"))
+    assert find_imported_scripts(source, folder_of_parts(EXPERIMENTS / "speed/overhead.py"))
 
 
 @pytest.mark.parametrize(
@@ -215,17 +234,34 @@ def test_an_import_of_another_script_is_seen(source):
 # Effects and habits ---------------------------------------------------------------------------------------------------
 
 ALLOWED_EFFECTS = {"raw file writing", "clock", "stdout", "argv and environment"}
+# What is compared with the package, so it is written as the package must not be.
+COMPARED = {
+    "speed/train_parts/arm_nnx.py": {"flax that hides state"},
+    "speed/train_parts/arm_torch.py": {"torch"},
+}
 
 
-def find_forbidden_effects(source: str) -> set[str]:
-    """The effects in a file that a script must leave to the package, each with the name that has it."""
+def find_forbidden_effects(source: str, where: str = "") -> set[str]:
+    """The effects in a file that a script must leave to the package, each with the name that has it.
+
+    Args:
+        source: the text of the file.
+        where: its path inside experiments/.
+    """
     effects = find_effects_beside_doors(source, "experiments/x.py")
-    return {effect for effect in effects if effect.partition(":")[0] not in ALLOWED_EFFECTS}
+    allowed = ALLOWED_EFFECTS | COMPARED.get(where, set())
+    return {effect for effect in effects if effect.partition(":")[0] not in allowed}
 
 
 @for_each_script
 def test_a_script_has_only_the_effects_it_may(path):
-    assert not find_forbidden_effects(path.read_text())
+    assert not find_forbidden_effects(path.read_text(), path_in_experiments(path))
+
+
+def test_only_the_network_that_is_compared_may_hide_state():
+    source = "from flax import nnx\nnnx.jit(f)"
+    assert not find_forbidden_effects(source, "speed/train_parts/arm_nnx.py")
+    assert find_forbidden_effects(source, "speed/train_parts/arm_ours.py")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +278,7 @@ def test_a_script_has_only_the_effects_it_may(path):
         ("mesh and sharding", "import jax\njax.make_mesh((4,), ('data',))"),
         ("orbax", "import orbax.checkpoint as ocp"),
         ("flax that hides state", "from flax import nnx\nnnx.jit(f)"),
+        ("torch", "import torch"),
     ],
 )
 def test_a_forbidden_effect_is_seen(effect, source):
@@ -332,6 +369,21 @@ def test_the_help_is_timed_for_each_command():
 
 
 @pytest.mark.slow
+def test_a_training_step_is_timed_beside_flax_nnx(tmp_path):
+    results = tmp_path / "results.json"
+    smallest = ("--rounds=1", "--seconds=0.2", "--retries=0", "--work=step,inference", f"--out={results}")
+    answer = json.loads(run_script("speed/train.py", "lenet", "--arms=ours,nnx", *smallest, "--json"))
+    assert answer["results"] == json.loads(results.read_text())
+    assert [result["work"] for result in answer["results"]] == ["step", "inference"]
+    for result in answer["results"]:
+        assert result["arms"].keys() == {"ours", "nnx"}
+        assert result["macs"] == 416_520  # 6 maps of 28x28 of 25 weights, 16 of 10x10 of 150, 400x120 + 120x84 + 84x10
+        for arm in result["arms"].values():
+            assert arm["images_per_second"] > 0
+            assert arm["parameters"] == 61_706
+
+
+@pytest.mark.slow
 def test_two_candidates_are_compared_on_the_same_images():
     """Two steps of training are enough to see the words; a candidate does not differ from itself."""
     candidate = "duration='2 steps' schedule.warmup=0"
@@ -342,6 +394,17 @@ def test_two_candidates_are_compared_on_the_same_images():
         # 1,437 of the 1,797 digits are not in the test split
         assert re.fullmatch(r"error \d+\.\d\d % \(\d+ of 1437\), \d+ CPU-seconds a run", error)
         assert comparison == f"against the first +0 (p 1.000, not resolved) {candidate}"
+
+
+def test_the_table_of_the_training_steps_is_the_one_that_results_json_gives(tmp_path):
+    """A copy of the folder is run, because the script writes its README."""
+    shutil.copytree(EXPERIMENTS / "speed", tmp_path / "speed")
+    table = run_script(str(tmp_path / "speed/train.py"), "--table")
+    for name in ("README.md", "train.svg"):
+        path = EXPERIMENTS / "speed" / name
+        if path.exists():
+            assert (tmp_path / "speed" / name).read_text() == path.read_text()
+    assert f"<!-- speed table -->\n{table}<!-- end -->\n" in (EXPERIMENTS / "speed" / "README.md").read_text()
 
 
 def test_the_table_of_the_recipes_is_the_one_that_results_json_gives(tmp_path):

@@ -60,3 +60,22 @@ def test_the_variables_of_downloads_are_read():
         assert not any(process.cache_environment(unset).values())
     with pytest.raises(UserError, match="CNN_VIT_OFFLINE=yes is neither 0 nor 1; 1 forbids downloads"):
         process.cache_environment({"CNN_VIT_OFFLINE": "yes"})
+
+
+def test_compiler_options_are_tuned_unless_forbidden():
+    assert process.compiler_environment({}) == process.CompilerEnvironment(True, {})
+    assert process.compiler_environment({"CNN_VIT_TUNE": "1"}).is_tuned
+    assert not process.compiler_environment({"CNN_VIT_TUNE": "0"}).is_tuned
+
+
+def test_the_flags_of_xla_are_read_as_xla_reads_them(tmp_path):
+    def flags(text):
+        return process.compiler_environment({"XLA_FLAGS": text}).flags
+
+    assert flags("--xla_a=1  --xla_b= --xla_c") == {"xla_a": "1", "xla_b": "", "xla_c": "true"}
+    assert flags("--xla_a=1 --xla_a=2") == {"xla_a": "2"}
+    assert flags("--xla_dir='a folder' --xla_b=c,d") == {"xla_dir": "a folder", "xla_b": "c,d"}
+    assert flags("--xla_a='1") == {"xla_a": "'1"}
+    (tmp_path / "flags.txt").write_text("--xla_a=1\n--xla_b=2\n")
+    assert flags(str(tmp_path / "flags.txt")) == {"xla_a": "1", "xla_b": "2"}
+    assert flags(str(tmp_path / "missing.txt")) == flags("") == flags("\0") == {}

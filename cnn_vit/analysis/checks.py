@@ -23,10 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from cnn_vit import compilation
 from cnn_vit.analysis import flops, reach
 from cnn_vit.analysis.reach import PixelRange, Reach
 from cnn_vit.analysis.record import Call, RunLayer, intercept_calls
 from cnn_vit.analysis.table import Description, Row
+from cnn_vit.compilation import ProgramKind
+from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.nn.norm import BatchNorm, GroupNorm, LayerNorm
 from cnn_vit.nn.pool import average_pool, max_pool
 from cnn_vit.trees import shapes_by_path
@@ -207,7 +210,6 @@ def gradient_function(description: Description, rows: list[Row]) -> Callable[[in
             live(images)
         return outputs
 
-    @jax.jit
     def find_pixels_with_gradient(position: jax.Array) -> jax.Array:
         # The position is an argument, so that one compilation serves all rows.
         images = jnp.ones((2, *description.image_shape), jnp.float32)
@@ -219,7 +221,9 @@ def gradient_function(description: Description, rows: list[Row]) -> Callable[[in
         (gradient,) = pull_back(cotangents)
         return is_nonzero(gradient).any(-1)
 
-    return find_pixels_with_gradient
+    convolutional = is_convolutional(description.network)
+    kind = ProgramKind(jax.default_backend(), convolutional=convolutional, dtype="float32")
+    return compilation.jit(find_pixels_with_gradient, kind)
 
 
 def positive_values(leaf: Any) -> np.ndarray:

@@ -5,8 +5,9 @@
     cnn-vit doctor --data=photos/ --gallery=gallery.svg    also draws some images of each class
     cnn-vit doctor --config=configs/folder_resnet.py       the data of a recipe, in its splits
 
-Of the machine, the command lists versions, devices, cores, memory, free disk, the cache and the
-settings that are in force for this process.
+Of the machine, the command lists versions, devices, cores, memory, free disk, the cache, the
+settings that are in force for this process, and the options that its programs are compiled with,
+which decide what library computes what.
 
 Of a data set, every image is decoded. The command counts classes and splits, lists sizes and
 formats, names the files that cannot be read, and looks for uneven classes and for file names that
@@ -33,10 +34,11 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
 from cnn_vit import cli, process
+from cnn_vit.cli import _compiler
 from cnn_vit.errors import SurroundingsError, UserError, nearest
 
 GB, MB = 1e9, 1e6  # bytes
-TITLES = {"memory": "memory, GB", "disk": "free disk, GB", "cache": "cache, MB"}
+TITLES = {"compiler_options": "compiler options", "memory": "memory, GB", "disk": "free disk, GB", "cache": "cache, MB"}
 MIN_MEMORY = 2.0  # GB, what a small network takes
 MIN_DISK = 1.0  # GB, what a few checkpoints and the compilation cache take
 NO_LIMIT_DIGITS = 16  # a control group without a limit of memory says so by a number of at least so many digits
@@ -72,14 +74,16 @@ def run(args: argparse.Namespace) -> int:
     if args.gallery:
         raise UserError("--gallery draws images of data; add --data=PATH")
     prepared: process.Prepared = args.prepared
+    devices = list_devices()
     record: dict[str, Any] = {
         "versions": collect_versions(),
-        "devices": list_devices(),
+        "devices": devices,
         "cores": count_cores(),
         "memory": measure_memory(),
         "disk": measure_free_disk(prepared),
         "cache": measure_cache(),
         "settings": collect_process_settings(prepared),
+        "compiler_options": _compiler.collect_options(devices),
     }
     sections = [
         f"{TITLES.get(name, name)}\n{cli.format_table(facts.items(), indent='  ')}" for name, facts in record.items()
@@ -283,6 +287,7 @@ def find_problems(record: dict[str, Any], prepared: process.Prepared) -> list[st
         problems.append(f"{Path().absolute()} cannot be written; give --workdir=DIR or go to another folder")
     if prepared.why_no_cache:
         problems.append(f"every start compiles all programs again: {prepared.why_no_cache}")
+    problems += _compiler.find_problems(record["devices"], prepared.environment)
     for name in prepared.environment:
         if name.startswith("CNN_VIT_") and name not in process.OUR_VARIABLES:
             problems.append(misnamed_variable_sentence(name))

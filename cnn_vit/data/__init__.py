@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_vit.data.base import splits
 from cnn_vit.data.base.padding import PAD_BATCH
-from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo
+from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo, images_per_read
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import (
     DEFAULTS,
@@ -54,7 +54,8 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_MEASURED = 5_000  # images, at most, for the mean and the standard deviation
-BATCH_MEASURED = 256  # of these, how many are read at once
+PIXELS_COUNTED = 2**15  # of which the levels are counted at once, for each of which NumPy then holds 8 bytes
+LEVELS = 256  # of a pixel
 FLAT = 1e-6  # levels: a standard deviation below it is that of equal pixels
 MOST_NAMED = 5  # classes that an error names
 
@@ -258,25 +259,36 @@ def section_for_path(
 def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of each channel, with pixels as 0 to 1.
 
-    They are over all images, or over 5,000 taken evenly. The sums are exact; a standard deviation of 0, of images that
-    are all alike, becomes 1/255.
+    They are over all images, or over 5,000 taken evenly. The sums are exact, and only a few MB of pixels are held at
+    once, or one larger image; a standard deviation of 0, of images that are all alike, becomes 1/255.
     """
     count = min(len(split), MOST_MEASURED)
     rows = np.arange(count, dtype=np.int64) * len(split) // count
-    num_channels = split.read(rows[:1]).shape[-1]
-    sums = np.zeros((2, num_channels), np.uint64)  # of the levels, and of their squares; whole numbers are exact
-    pixels = 0
-    for batch_rows in np.array_split(rows, -(-count // BATCH_MEASURED)):
-        levels = split.read(batch_rows).astype(np.uint64)
-        sums += np.stack([levels.sum(axis=(0, 1, 2)), (levels * levels).sum(axis=(0, 1, 2))])
-        if split.padded_sizes is None:
-            pixels += levels[..., 0].size
-        else:  # the black around an image adds 0 to the sums, and must not count as pixels either
-            pixels += int(split.padded_sizes.image_sizes[batch_rows].prod(1, dtype=np.int64).sum())
+    image_shape = split.read(rows[:1]).shape[1:]
+    level_counts = np.zeros((image_shape[-1], LEVELS), np.int64)  # whole numbers, so that all that follows is exact
+    images_at_once = images_per_read(image_shape)
+    for start in range(0, count, images_at_once):
+        level_counts += count_levels(split.read(rows[start : start + images_at_once]))
+    levels = np.arange(LEVELS, dtype=np.int64)
+    sums = np.stack([level_counts @ levels, level_counts @ levels**2])
+    pixels = int(level_counts[0].sum())
+    if split.padded_sizes is not None:
+        # the black around an image adds 0 to the sums, and must not count as pixels either
+        pixels = int(split.padded_sizes.image_sizes[rows].prod(1, dtype=np.int64).sum())
     mean, mean_square = sums / pixels
     std = np.sqrt(np.maximum(mean_square - mean**2, 0))
     std[std < FLAT] = 1
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def count_levels(images: np.ndarray) -> np.ndarray:  # (n, H, W, C) -> (C, 256)
+    """Counts how many pixels of uint8 images have each level, in each channel; int64."""
+    pixels = images.reshape(-1, images.shape[-1])
+    counts = np.zeros((pixels.shape[1], LEVELS), np.int64)
+    for start in range(0, len(pixels), PIXELS_COUNTED):
+        for channel, levels in enumerate(pixels[start : start + PIXELS_COUNTED].T):
+            counts[channel] += np.bincount(levels, minlength=LEVELS)
+    return counts
 
 
 # Classes

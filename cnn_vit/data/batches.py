@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit import data
+from cnn_vit import compilation, data
+from cnn_vit.compilation import ProgramKind
 from cnn_vit.data.feed import prefetch, stream
 from cnn_vit.errors import UserError, nearest, unknown
 from cnn_vit.settings import KEYS, Settings
@@ -149,7 +150,8 @@ def compile_transform(names: tuple[str, ...]) -> Callable:
         augmented, _ = augmentation(images, labels, keys.row_keys, keys.mix_key, numbers)
         return augmented
 
-    return jax.jit(transform)
+    kind = ProgramKind(jax.default_backend(), convolutional=False, dtype="float32")
+    return compilation.jit(transform, kind)
 
 
 def open_source(source: Any, image_size: int | tuple[int, int] | None) -> data.Dataset:

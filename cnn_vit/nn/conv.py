@@ -227,6 +227,11 @@ def spread_weights(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y
 
 
+def is_convolutional(network: nnx.Module) -> bool:
+    """Whether a network, or a part of one, has a convolution anywhere inside."""
+    return any(isinstance(module, Conv) for _, module in nnx.iter_modules(network))
+
+
 class Conv(nnx.Module):
     """Slides filters over an image (cross-correlation: the filter is not flipped).
 

@@ -7,14 +7,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import files
+from cnn_vit import compilation, files
+from cnn_vit.compilation import Options, ProgramKind
 from cnn_vit.runs import folder, reader
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "simplejpeg")
 
 
 def current_environment(command: str | None) -> dict[str, Any]:
-    """Returns everything that may change a run's bits or times.
+    """Returns everything that may change a run's bits or times, but for compiler options.
 
     Args:
         command: the command line that the user typed; None where there was none.
@@ -54,13 +55,18 @@ def git_commit() -> str | None:
     return process.stdout.strip() or None
 
 
-def record_environment(workdir: Path, command: str | None) -> list[str]:
+def record_environment(workdir: Path, command: str | None, kind: ProgramKind) -> list[str]:
     """Adds the environment of this start to the run folder, after those of earlier starts.
+
+    Args:
+        workdir: the run folder.
+        command: the command line that the user typed; None where there was none.
+        kind: of the programs that run the network, whose compiler options are recorded.
 
     Returns:
         A phrase for each difference from the first start; none at the first start itself.
     """
-    current = current_environment(command)
+    current = current_environment(command) | {"compiler_options": compilation.options_in_force(kind)}
     path = workdir / folder.ENVIRONMENT
     if not path.exists():
         files.write_json(path, current | {"resumed": []})
@@ -80,4 +86,11 @@ def environment_changes(first: dict[str, Any], current: dict[str, Any]) -> list[
         comparisons.append((f"device {key}", first.get("devices", {}).get(key), value))
     for name, value in current["versions"].items():
         comparisons.append((name, first.get("versions", {}).get(name), value))
+    options_text = compiler_options_text(current["compiler_options"])
+    comparisons.append(("compiler options", compiler_options_text(first.get("compiler_options")), options_text))
     return [f"{name} {old} then, {new} now" for name, old, new in comparisons if old != new]
+
+
+def compiler_options_text(options: Options | None) -> str:
+    """Writes recorded compiler options in a line; None is of a run that was begun before they were recorded."""
+    return "not recorded" if options is None else compilation.options_as_text(options)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_vit import data, models
+from cnn_vit import compilation, data, models
+from cnn_vit.compilation import ProgramKind
 from cnn_vit.errors import UserError
+from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.nn.values import Network, functional
 from cnn_vit.training import devices, losses
 from cnn_vit.training.caches import compiled_once
@@ -45,10 +47,21 @@ class NetworkSpec:
     loss: str
 
 
-@compiled_once
 def get_network(spec: NetworkSpec) -> Network:
     """Builds the network of a spec as plain data, once: shapes of its values, initializers, and `apply`."""
-    return functional(build_network(spec))
+    return split_network(spec)[0]
+
+
+def program_kind(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> ProgramKind:
+    """What decides over the compiler options of a program that runs the network of a spec on a mesh."""
+    return ProgramKind(devices.platform(mesh), convolutional=split_network(spec)[1], dtype=spec.dtype)
+
+
+@compiled_once
+def split_network(spec: NetworkSpec) -> tuple[Network, bool]:
+    """Builds the network of a spec; returns it as plain data, and whether it is convolutional."""
+    network = build_network(spec)
+    return functional(network), is_convolutional(network)
 
 
 def build_network(spec: NetworkSpec) -> nnx.Module:
@@ -109,7 +122,7 @@ def build_eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
             measures["scores"], measures["classes"] = jax.lax.top_k(scores, TOP_SCORES)
         return measures
 
-    return jax.jit(measure, out_shardings=devices.batch_sharding(mesh))
+    return compilation.jit(measure, program_kind(spec, mesh), out_shardings=devices.batch_sharding(mesh))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_vit import compilation
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
 from cnn_vit.data.decode import images as decoding
 from cnn_vit.data.reading import listing
@@ -224,4 +225,5 @@ def build_scorer(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
         scores, _ = network.apply(params, stats, images, train=False, mask=batch.get("mask"))
         return losses.PROBABILITIES[spec.loss](scores)
 
-    return jax.jit(predict_batch, out_shardings=devices.batch_sharding(mesh))
+    kind = forward.program_kind(spec, mesh)
+    return compilation.jit(predict_batch, kind, out_shardings=devices.batch_sharding(mesh))

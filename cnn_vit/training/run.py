@@ -19,7 +19,7 @@ from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import evaluation, forks, plan, program
+from cnn_vit.training import evaluation, forks, forward, plan, program
 from cnn_vit.training.progress import Progress
 from cnn_vit.training.step import AddMeasures
 
@@ -141,7 +141,8 @@ class Run:
             crash=self.workdir / folder.CRASH,
             say=self.say,
         )
-        return environment.record_environment(self.workdir, command)
+        kind = forward.program_kind(self.program.spec.network, self.program.mesh)
+        return environment.record_environment(self.workdir, command, kind)
 
     def restore_or_init(self, fork_from: str | Path | None) -> tuple[int, dict]:
         """Restores the step and the state to go on from, and opens journal and progress display at that step.

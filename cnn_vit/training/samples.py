@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_vit import files
+from cnn_vit import compilation, files
 from cnn_vit.analysis import input_layer
+from cnn_vit.compilation import ProgramKind
 from cnn_vit.nn.values import initial_values
 from cnn_vit.runs import folder
 from cnn_vit.training import devices, evaluation, forks, forward, step
@@ -71,7 +72,8 @@ def build_augmenter(spec: step.StepSpec, mesh: jax.sharding.Mesh) -> Callable:
         images, target, _ = step.augment_batch(spec, jnp.int32(0), batch, hyperparameters)
         return jnp.round(jnp.clip(images[:MOST_IMAGES], 0, 1) * 255).astype(jnp.uint8), target[:MOST_IMAGES]
 
-    return jax.jit(augment_first, out_shardings=devices.replicated_sharding(mesh))
+    kind = ProgramKind(devices.platform(mesh), convolutional=False, dtype="float32")
+    return compilation.jit(augment_first, kind, out_shardings=devices.replicated_sharding(mesh))
 
 
 def collect_worst_mistakes(workdir: Path, program: Program) -> dict[str, np.ndarray]:
@@ -83,7 +85,9 @@ def collect_worst_mistakes(workdir: Path, program: Program) -> dict[str, np.ndar
         return {}
     split = program.dataset.splits["validation"]
     indices = predictions["index"][worst]
-    arrays = {"mistakes": shrink(split.read(indices)), "mistakes_index": indices}
+    # one by one, because images in their full size may be large
+    mistakes = [shrink(split.read(indices[row : row + 1])) for row in range(len(indices))]
+    arrays = {"mistakes": np.concatenate(mistakes), "mistakes_index": indices}
     if split.names is not None:
         arrays["mistakes_name"] = np.array([split.names[index] for index in indices])
     return arrays

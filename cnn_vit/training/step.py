@@ -33,12 +33,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cnn_vit import trees
+from cnn_vit import compilation, trees
 from cnn_vit.data import augment
 from cnn_vit.nn.values import Network
 from cnn_vit.training import devices, losses, optimizers, schedules
 from cnn_vit.training.caches import compiled_once
-from cnn_vit.training.forward import NetworkSpec, get_network, normalize
+from cnn_vit.training.forward import NetworkSpec, get_network, normalize, program_kind
 
 MOST_UNROLLED = 64  # up to so many micro-batches are compiled one by one; each takes about a second to compile
 NOTHING_FROZEN: dict[str, dict] = dict(params={}, stats={})
@@ -105,7 +105,8 @@ class Step(NamedTuple):
         network: shapes, initializers and `apply` of the network.
         init_state: (params, stats) -> state before the first step, on the host.
         learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled. The state that it takes is
-            donated: its arrays may not be used afterwards.
+            donated: its arrays may not be used afterwards. It has compiler options of its own, so that it cannot be
+            traced inside another `jit`; `learn` below can.
     """
 
     network: Network
@@ -163,7 +164,8 @@ def build_step(
 
     # None: `constrain` has said already where the state lies. Every device gets the measures: each host can read them
     out_shardings = (None, devices.replicated_sharding(mesh))
-    jitted = jax.jit(learn_in_place, donate_argnums=0, out_shardings=out_shardings)
+    kind = program_kind(spec.network, mesh)
+    jitted = compilation.jit(learn_in_place, kind, donate_argnums=0, out_shardings=out_shardings)
     return Step(network, init, jitted)
 
 

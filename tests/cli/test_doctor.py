@@ -7,9 +7,9 @@ import os
 import pytest
 from packaging.requirements import Requirement
 
-from cnn_vit import files, process
+from cnn_vit import compilation, files, process
 from cnn_vit.__main__ import main
-from cnn_vit.cli import doctor
+from cnn_vit.cli import _compiler, doctor
 from cnn_vit.errors import SurroundingsError
 from cnn_vit.files import cache
 
@@ -31,7 +31,9 @@ def find_problems(changed, **prepared):
 def test_it_says_versions_devices_cores_memory_disk_and_settings(capsys):
     assert main(["doctor", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert list(record) == ["versions", "devices", "cores", "memory", "disk", "cache", "settings", "problems"]
+    assert list(record) == [
+        *("versions", "devices", "cores", "memory", "disk", "cache", "settings", "compiler_options", "problems")
+    ]
     assert record["versions"]["jax"] == importlib.metadata.version("jax")
     assert any(kind.startswith(("cpu", "gpu", "tpu")) for kind in record["devices"].values())
     assert record["cores"]["usable"] == len(os.sched_getaffinity(0))
@@ -147,3 +149,73 @@ def test_requirements_of_extras_and_of_other_machines_are_left_out(monkeypatch):
 def test_the_cores_that_a_control_group_grants_are_read(monkeypatch, kernel_files, granted):
     monkeypatch.setattr(doctor, "read_first_line", lambda path: kernel_files.get(path.rpartition("/")[2], ""))
     assert doctor.read_granted_cores() == granted
+
+
+# Compiler options -----------------------------------------------------------------------------------------------------
+
+YNN = compilation.YNN
+CPU = {"TFRT_CPU_0": "cpu cpu"}
+WRONG_SUMS = "sums over more than 32,768 rows come out wrong (jax issue 39103)"
+
+
+@pytest.fixture
+def _pretend(monkeypatch):
+    """Makes the jaxlib 0.10.2, with options that are set unasked, and no variables."""
+    monkeypatch.setattr(compilation, "installed_jaxlib", lambda: "0.10.2")
+    monkeypatch.setattr(compilation, "keep_known", lambda options: options)
+    monkeypatch.setattr(doctor, "read_requirements", list)
+    for name in ("CNN_VIT_TUNE", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_pretend")
+def test_the_options_of_each_kind_of_program_and_the_fault_that_they_avoid_are_listed():
+    lines = _compiler.collect_options(CPU)
+    kinds = ["convolutional, float32", "convolutional, bfloat16", "other, float32", "other, bfloat16"]
+    assert {name: lines[name] for name in kinds} == dict.fromkeys(kinds, f"{YNN}=none")
+    assert lines["fault avoided"].startswith(f"under the defaults of jaxlib 0.10.2, {WRONG_SUMS}")
+    assert lines["fault avoided"].endswith("Python 3.12 or later installs a sound jaxlib")
+    assert find_problems({}) == []
+
+
+@pytest.mark.usefixtures("_pretend")
+@pytest.mark.parametrize(
+    ("name", "value", "cause"),
+    [
+        ("CNN_VIT_TUNE", "0", "CNN_VIT_TUNE=0 brings this back: unset it"),
+        ("XLA_FLAGS", f"--{YNN}=reduce", f"{YNN} in XLA_FLAGS brings this back: leave it out"),
+    ],
+)
+def test_whoever_brings_the_fault_back_is_warned(monkeypatch, name, value, cause):
+    monkeypatch.setenv(name, value)
+    (problem,) = find_problems({}, environment={name: value})
+    assert problem.startswith(f"numbers may be wrong: under jaxlib 0.10.2, {WRONG_SUMS}")
+    assert problem.endswith(f"; {cause}; Python 3.12 or later installs a sound jaxlib")
+    assert "fault avoided" not in _compiler.collect_options(CPU)
+
+
+@pytest.mark.usefixtures("_pretend")
+def test_an_option_that_the_jaxlib_at_fault_lacks_is_a_problem(monkeypatch):
+    monkeypatch.setattr(compilation, "keep_known", lambda options: {})
+    (problem,) = find_problems({})
+    assert problem.endswith("; no option avoids it; Python 3.12 or later installs a sound jaxlib")
+
+
+@pytest.mark.usefixtures("_pretend")
+def test_without_the_part_at_fault_it_does_not_matter_who_left_it_out(monkeypatch):
+    monkeypatch.setenv("CNN_VIT_TUNE", "0")
+    monkeypatch.setenv("XLA_FLAGS", f"--{YNN}=")
+    assert find_problems({}, environment={"CNN_VIT_TUNE": "0", "XLA_FLAGS": f"--{YNN}="}) == []
+    assert _compiler.collect_options(CPU)["other, float32"] == f"{YNN}=none"
+
+
+@pytest.mark.usefixtures("_pretend")
+def test_a_sound_jaxlib_and_other_platforms_have_no_fault(monkeypatch):
+    assert _compiler.collect_options({"cuda:0": "gpu H100"}) == dict.fromkeys(
+        ["convolutional, float32", "convolutional, bfloat16", "other, float32", "other, bfloat16"], "those of jaxlib"
+    )
+    assert _compiler.collect_options({"none": "no backend"}) == {"none": "there is no device to compile for"}
+    monkeypatch.setattr(compilation, "installed_jaxlib", lambda: "0.12.0.1")
+    monkeypatch.setenv("CNN_VIT_TUNE", "0")
+    assert find_problems({}) == []
+    assert "fault avoided" not in _compiler.collect_options(CPU)

@@ -1,7 +1,9 @@
 """The room `data`: settings are checked without images, `about` agrees with `load`, and what digits and shapes are."""
 
+import hashlib
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from cnn_vit import data
-from cnn_vit.data.base import splits
+from cnn_vit.data.base import parts, splits
+from cnn_vit.data.reading import fingerprints, materialize
 from cnn_vit.data.sources import _drawing, digits, shapes
 from cnn_vit.errors import UserError
 
@@ -187,6 +190,78 @@ def test_many_images_are_measured_on_5000_taken_evenly():
     split = splits.Split(np.zeros(20_000, np.int32), read)
     assert data.mean_and_std(split) == ((0.5,), (0.5,))
     assert sum(read_counts) == 5_001  # one to learn the shape
+
+
+LARGE_SIDE = 1_024  # pixels
+LARGE_BYTES = 3 * LARGE_SIDE**2  # of an image of this side
+
+
+class LargeImages:
+    """Flat color images of LARGE_SIDE pixels a side: image i has the levels i, 2 i and 3 i.
+
+    Attributes:
+        read_counts: how many images each call of `read` was asked for.
+    """
+
+    def __init__(self):
+        self.read_counts = []
+
+    def read(self, rows):
+        self.read_counts.append(len(rows))
+        levels = np.outer(rows, [1, 2, 3]).astype(np.uint8)
+        return np.repeat(levels, LARGE_SIDE**2, axis=0).reshape(-1, LARGE_SIDE, LARGE_SIDE, 3)
+
+
+def test_mean_and_standard_deviation_of_large_images_need_the_memory_of_a_few():
+    images = LargeImages()
+    split = splits.Split(np.zeros(20, np.int32), images.read)
+    tracemalloc.start()
+    try:
+        mean, std = data.mean_and_std(split)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert set(images.read_counts) == {1}
+    # two images, because one is read while the variable still holds the one before; the rest is the counting's
+    assert peak < 2.5 * LARGE_BYTES
+    levels = np.outer(np.arange(20), [1, 2, 3]) / 255
+    np.testing.assert_allclose(mean, levels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, levels.std(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(300, 5, 7, 1), (40, 400, 300, 3), (3, 1_500, 1_100, 3)])
+def test_the_sums_behind_mean_and_standard_deviation_are_exact(shape):
+    pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    mean, std = data.mean_and_std(split_of(pixels))
+    for channel in range(shape[-1]):
+        levels = pixels[..., channel].astype(np.int64)
+        level_sum, square_sum = int(levels.sum()), int((levels * levels).sum())
+        level_mean = level_sum / levels.size
+        assert mean[channel] == level_mean / 255  # the same bits
+        assert std[channel] == np.sqrt(square_sum / levels.size - level_mean**2) / 255
+
+
+def test_the_fingerprint_of_large_images_needs_the_memory_of_a_few():
+    images = LargeImages()
+    part = parts.PixelPart(np.zeros(5, np.int32), (LARGE_SIDE, LARGE_SIDE, 3), images.read)
+    fingerprint, _ = fingerprints.data_fingerprint(parts.SourceData(("a",), {"train": part}))
+    drawn, _ = fingerprints.data_fingerprint(parts.SourceData(("a",), {"train": part}, generator_settings={}))
+    assert set(images.read_counts) == {1}
+
+    all_pixels = LargeImages().read(np.arange(5))
+    in_memory = parts.pixel_part(all_pixels, np.zeros(5, np.int32))
+    assert fingerprint == fingerprints.data_fingerprint(parts.SourceData(("a",), {"train": in_memory}))[0]
+    assert drawn == hashlib.sha256(b"{}" + all_pixels.tobytes()).hexdigest()
+
+
+def test_large_images_that_are_drawn_are_drawn_a_few_at_a_time():
+    images = LargeImages()
+    shape = LARGE_SIDE, LARGE_SIDE, 3
+    part = parts.PixelPart(np.zeros(5, np.int32), shape, images.read, is_generated=True)
+    rows = np.array([4, 0, 2])
+    split, _ = materialize.decoded_split(part, rows, shape, "crop", 1)
+    assert set(images.read_counts) == {1}
+    np.testing.assert_array_equal(split.read(np.arange(3)), LargeImages().read(rows))
 
 
 # Digits

@@ -1,5 +1,6 @@
 """A run that was stopped, damaged or refused goes on to the bits of one that nothing happened to."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from running import (
     undisturbed_outcome,
 )
 
-from cnn_vit import data, files
+from cnn_vit import compilation, data, files
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
 from cnn_vit.runs import folder, manifests
@@ -280,3 +281,28 @@ def test_a_resume_on_other_cores_devices_and_versions_says_so_and_goes_on(tmp_pa
         f"jax 0.0.1 then, {jax_version} now"
     )
     assert read_result(tmp_path)["steps"] == 12
+
+
+@pytest.mark.parametrize(("recorded", "text"), [({"xla_other": True}, "xla_other=true"), (None, "not recorded")])
+def test_a_resume_with_other_compiler_options_says_so_and_goes_on(tmp_path, monkeypatch, capsys, recorded, text):
+    stop_run(monkeypatch, "mlp", tmp_path, 3)
+    path = tmp_path / "environment.json"
+    environment = json.loads(path.read_text())
+    options_now = compilation.options_as_text(environment["compiler_options"])
+    environment["compiler_options"] = recorded
+    if recorded is None:  # a run from before they were recorded
+        del environment["compiler_options"]
+    path.write_text(json.dumps(environment))
+    train("mlp", tmp_path)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "where bits may differ" in line]
+    assert line.endswith(f"from its beginning: compiler options {text} then, {options_now} now")
+    assert read_result(tmp_path)["steps"] == 12
+
+
+def test_the_compiler_options_of_a_run_are_recorded(tmp_path, monkeypatch):
+    for name in ("CNN_VIT_TUNE", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    stop_run(monkeypatch, "mlp", tmp_path, 3)
+    jaxlib = importlib.metadata.version("jaxlib")
+    options = compilation.compiler_options("cpu", jaxlib, convolutional=False, dtype="float32")
+    assert json.loads((tmp_path / "environment.json").read_text())["compiler_options"] == options

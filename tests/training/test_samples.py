@@ -1,5 +1,6 @@
 """The samples of a finished run: the batch that it saw, its worst mistakes, its first filters and positions."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -58,6 +59,20 @@ def test_mistakes_are_the_wrong_validation_images_of_highest_loss(run_folder, da
     worst = sorted(loss_of_mistake, key=lambda index: -loss_of_mistake[index])[:32]
     assert list(arrays["mistakes_index"]) == worst
     np.testing.assert_array_equal(arrays["mistakes"], dataset.splits["validation"].read(np.array(worst)))
+
+
+def test_mistakes_are_read_one_by_one_because_images_may_be_large(run_folder, dataset):
+    validation = dataset.splits["validation"]
+    read_counts = []
+
+    def read(rows):
+        read_counts.append(len(rows))
+        return validation.read(rows)
+
+    recorded = {"validation": replace(validation, read=read)}
+    program = SimpleNamespace(dataset=SimpleNamespace(splits=recorded))
+    arrays = samples.collect_worst_mistakes(run_folder, program)
+    assert read_counts == [1] * len(arrays["mistakes"])
 
 
 def test_a_finished_run_that_lacks_them_makes_the_same_without_reading_the_test_split(run_folder):

@@ -191,7 +191,7 @@ def test_nothing_in_the_program_waits_for_the_host():
     spec = make_step_spec(BATCH_NORM, ema=True, augment=("flip", "mixup"))
     built_step, hyperparameters = build_step(spec), make_hyperparameters(operations=spec.augment)
     state, measures = built_step.learn(make_initial_state(built_step), NOTHING_FROZEN, make_batch(), hyperparameters)
-    program = jax.make_jaxpr(built_step.learn)(state, NOTHING_FROZEN, make_batch(), hyperparameters)
+    program = built_step.learn.trace(state, NOTHING_FROZEN, make_batch(), hyperparameters).jaxpr
     assert not program.effects  # printing, ordered calls of the host
     assert "callback" not in str(program)
     assert all(isinstance(measure, jax.Array) for measure in measures.values())
@@ -296,7 +296,7 @@ def test_bfloat16_is_for_layers_alone():
     state, measures = jax.eval_shape(built_step.learn, shapes, NOTHING_FROZEN, make_batch(), hyperparameters)
     leaves = jax.tree.leaves((state["params"], state["opt"], state["stats"], measures))
     assert {str(leaf.dtype) for leaf in leaves} == {"float32", "int32", "bool"}
-    program = str(jax.make_jaxpr(built_step.learn)(shapes, NOTHING_FROZEN, make_batch(), hyperparameters))
+    program = str(built_step.learn.trace(shapes, NOTHING_FROZEN, make_batch(), hyperparameters).jaxpr)
     assert "bf16[8,8] = dot_general" in program  # 8 rows, 8 hidden units
     eval_step = forward.build_eval_step(network, devices.mesh())
     mean_and_std = {name: hyperparameters[name] for name in ("mean", "std")}
@@ -408,10 +408,10 @@ def test_many_micro_batches_are_not_compiled_one_by_one():
     few = build_step(make_step_spec(make_network_spec(), accumulate=2))
     many = build_step(make_step_spec(make_network_spec(), accumulate=2 * step.MOST_UNROLLED))
     shapes, hyperparameters = state_shapes(few), make_hyperparameters()
-    program = str(jax.make_jaxpr(few.learn)(shapes, NOTHING_FROZEN, make_batch(), hyperparameters))
+    program = str(few.learn.trace(shapes, NOTHING_FROZEN, make_batch(), hyperparameters).jaxpr)
     assert "unroll=2" in program
     large_batch = make_batch(4 * step.MOST_UNROLLED)
-    program = str(jax.make_jaxpr(many.learn)(shapes, NOTHING_FROZEN, large_batch, hyperparameters))
+    program = str(many.learn.trace(shapes, NOTHING_FROZEN, large_batch, hyperparameters).jaxpr)
     assert re.search(r"unroll=1\b", program)
 
 

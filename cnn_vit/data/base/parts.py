@@ -1,6 +1,7 @@
 """What a source hands to the rest of `data`: the parts of a data set, before slices, sizes and colors are settled."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import numpy as np
 from cnn_vit.errors import UserError
 
 PARTS = ("train", "validation", "test")
+MOST_PER_READ = 256  # images that are read at once where all images of a part or a split are gone through ...
+BYTES_PER_READ = 4 * 2**20  # ... and bytes of their pixels, unless a single image has more
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,11 @@ class SourceData:
     generator_settings: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     is_undivided: bool = False
+
+
+def images_per_read(image_shape: Sequence[int]) -> int:
+    """Returns how many images (H, W, C) to read at once, so that memory stays small whatever their size; at least 1."""
+    return max(1, min(MOST_PER_READ, BYTES_PER_READ // math.prod(image_shape)))
 
 
 def require_path(name: str, options: SourceOptions) -> str:

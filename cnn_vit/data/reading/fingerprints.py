@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cnn_vit.data.base.parts import EncodedPart, Part, PixelPart, SourceData, read_whole
+from cnn_vit.data.base.parts import EncodedPart, Part, PixelPart, SourceData, images_per_read, read_whole
 from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import unreadable
@@ -43,8 +43,16 @@ def generated_digest(source_data: SourceData) -> str:
     digest = hashlib.sha256(json.dumps(source_data.generator_settings, sort_keys=True).encode())
     for _, part in sorted(source_data.parts.items()):
         if isinstance(part, PixelPart):
-            digest.update(part.read(np.arange(min(SAMPLE, len(part.labels)))).tobytes())
+            for pixels in read_in_order(part, range(min(SAMPLE, len(part.labels)))):
+                digest.update(pixels.tobytes())
     return digest.hexdigest()
+
+
+def read_in_order(part: PixelPart, rows: range) -> Iterator[np.ndarray]:  # -> (H, W, C) each
+    """Yields the images of these rows, of which a few MB are in memory at once, or one larger image."""
+    images_at_once = images_per_read(part.shape)
+    for start in range(rows.start, rows.stop, images_at_once):
+        yield from part.read(np.arange(start, min(start + images_at_once, rows.stop)))
 
 
 def part_bytes(part: Part) -> int:
@@ -66,7 +74,7 @@ def content_digests(part: Part, workers: int) -> Iterator[str]:
         if isinstance(part, PixelPart):
             # Equal bytes in another shape are another image.
             shape = length_prefixed(*map(str, part.shape))
-            return [hashlib.sha256(shape + pixels.tobytes()).hexdigest() for pixels in part.read(np.array(rows))]
+            return [hashlib.sha256(shape + pixels.tobytes()).hexdigest() for pixels in read_in_order(part, rows)]
         return [file_digest(part, row) for row in rows]
 
     for digests in map_ranges(digest_rows, len(part.labels), workers):

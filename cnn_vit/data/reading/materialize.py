@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, Size, choose_buckets, pad_bottom_right, shrink_to_fit
-from cnn_vit.data.base.parts import Part, PixelPart, SourceData, read_whole
+from cnn_vit.data.base.parts import Part, PixelPart, SourceData, images_per_read, read_whole
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import crops, images
@@ -161,7 +161,10 @@ def decode_into(
 
     def decode_rows(rows: range) -> list[UnreadableFile]:
         if isinstance(part, PixelPart) and part.shape == shape:
-            pixels[rows.start : rows.stop] = part.read(indices[rows.start : rows.stop])
+            images_at_once = images_per_read(shape)
+            for start in range(rows.start, rows.stop, images_at_once):
+                stop = min(start + images_at_once, rows.stop)
+                pixels[start:stop] = part.read(indices[start:stop])
             return []
         unreadable_files = []
         for row in rows:

@@ -1,0 +1,133 @@
+"""Compiler options: which are chosen, that programs really have them, and that the numbers are right under them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_vit import compilation
+from cnn_vit.compilation import ONEDNN, YNN, ProgramKind
+from cnn_vit.training import devices, forward
+
+KIND = ProgramKind("cpu", convolutional=True, dtype="float32")
+NO_YNN = {YNN: ""}
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch):
+    for name in ("CNN_VIT_TUNE", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# The choice -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jaxlib", ["0.10.2", "0.11.0", "0.11.2", "0.11.3.dev20260901", "0.10.2+local"])
+@pytest.mark.parametrize("convolutional", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_a_cpu_a_jaxlib_that_may_be_at_fault_runs_nothing_by_ynn(jaxlib, convolutional, dtype):
+    options = compilation.compiler_options("cpu", jaxlib, convolutional=convolutional, dtype=dtype)
+    assert options == NO_YNN
+
+
+@pytest.mark.parametrize("convolutional", [True, False])
+def test_bfloat16_is_never_given_to_onednn(convolutional):
+    for jaxlib in ("0.10.2", "0.11.2", "0.12.0", "0.12.0.1", "0.13.0"):
+        options = compilation.compiler_options("cpu", jaxlib, convolutional=convolutional, dtype="bfloat16")
+        assert not options.get(ONEDNN)
+
+
+def test_what_the_table_gives_may_be_changed_by_its_caller():
+    first = compilation.compiler_options("cpu", "0.12.0", convolutional=True, dtype="float32")
+    first["changed"] = True
+    assert "changed" not in compilation.compiler_options("cpu", "0.12.0", convolutional=True, dtype="float32")
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu", "METAL"])
+def test_other_platforms_are_left_to_xla(platform):
+    assert compilation.compiler_options(platform, "0.12.0", convolutional=True, dtype="float32") == {}
+    assert compilation.describe_fault(platform) == ""
+
+
+def test_a_jaxlib_with_a_version_of_its_own_kind_is_left_to_xla():
+    assert compilation.compiler_options("cpu", "by hand", convolutional=True, dtype="float32") == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "convolutional"),
+    [("lenet/test", True), ("cifar_resnet/test", True), ("vit/test", False), ("mlp/test", False)],
+)
+def test_a_network_with_a_convolution_is_convolutional(model, convolutional):
+    spec = forward.NetworkSpec(model, (), 10, (32, 32, 3), "float32", "softmax")
+    assert forward.program_kind(spec, devices.mesh()) == ProgramKind("cpu", convolutional, "float32")
+
+
+# Those in force -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _table(monkeypatch):
+    """A table of two options that every jaxlib so far knows."""
+    row = compilation.Row("cpu", ">=0", None, None, {YNN: "", ONEDNN: True})
+    monkeypatch.setattr(compilation, "TABLE", (row,))
+
+
+@pytest.mark.usefixtures("_table")
+def test_what_the_user_sets_in_xla_flags_is_not_set_again(monkeypatch):
+    assert compilation.options_to_set(KIND) == {YNN: "", ONEDNN: True}
+    monkeypatch.setenv("XLA_FLAGS", f"--{YNN}=reduce --xla_force_host_platform_device_count=1")
+    assert compilation.options_to_set(KIND) == {ONEDNN: True}
+    assert compilation.options_in_force(KIND) == {YNN: "reduce", ONEDNN: True}
+
+
+@pytest.mark.usefixtures("_table")
+def test_nothing_is_set_where_tuning_is_forbidden(monkeypatch):
+    monkeypatch.setenv("CNN_VIT_TUNE", "0")
+    assert compilation.options_in_force(KIND) == {}
+    monkeypatch.setenv("XLA_FLAGS", f"--{ONEDNN}=false")
+    assert compilation.options_in_force(KIND) == {ONEDNN: "false"}
+
+
+@pytest.mark.parametrize("unknown", [("xla_cpu_no_such_option", True), (YNN, "LIBRARY_FUSION_TYPE_NONSENSE")])
+def test_what_this_jaxlib_does_not_know_is_left_out_and_asked_for_once(monkeypatch, unknown):
+    name, value = unknown
+    row = compilation.Row("cpu", ">=0", None, None, {name: value, ONEDNN: False})
+    monkeypatch.setattr(compilation, "TABLE", (row,))
+    compilation.is_compilable.cache_clear()
+    double = compilation.jit(lambda x: 2 * x, KIND)
+    assert float(double(3.0)) == 6
+    assert compilation.options_in_force(KIND) == {ONEDNN: False}
+    trials = compilation.is_compilable.cache_info().misses
+    assert trials == 3  # both, then each
+    compilation.jit(lambda x: 3 * x, KIND)
+    assert compilation.is_compilable.cache_info().misses == trials
+
+
+def test_this_jaxlib_knows_all_that_the_table_gives_it():
+    for kind in compilation.all_kinds("cpu"):
+        options = compilation.compiler_options(
+            "cpu", compilation.installed_jaxlib(), convolutional=kind.convolutional, dtype=kind.dtype
+        )
+        assert options
+        assert compilation.options_to_set(kind) == options
+
+
+def test_options_are_written_in_a_line():
+    assert compilation.options_as_text({YNN: "", ONEDNN: True}) == f"{YNN}=none, {ONEDNN}=true"
+    assert compilation.options_as_text({}) == "those of jaxlib"
+
+
+def compiled_text(options, monkeypatch):
+    """The compiled program of a sum over products, compiled through `jit` with these options."""
+    monkeypatch.setattr(compilation, "TABLE", (compilation.Row("cpu", ">=0", None, None, options),))
+    products = compilation.jit(lambda a, b: jnp.sum(a * b, axis=1), KIND)
+    array = jax.ShapeDtypeStruct((64, 640, 64), np.float32)
+    return products.lower(array, array).compile().as_text()
+
+
+def test_a_compiled_program_has_its_options(monkeypatch):
+    with_reductions = compiled_text({YNN: "LIBRARY_FUSION_TYPE_REDUCE"}, monkeypatch)
+    assert "__ynn_fusion" in with_reductions
+    assert "__ynn_fusion" not in compiled_text(NO_YNN, monkeypatch)
+    monkeypatch.setenv("CNN_VIT_TUNE", "0")
+    assert "__ynn_fusion" in compiled_text(NO_YNN, monkeypatch)  # YNN has reductions by default
