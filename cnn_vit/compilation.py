@@ -213,9 +213,9 @@ def is_compilable(options: tuple[tuple[str, str | bool], ...]) -> bool:
 
 
 def options_as_text(options: Mapping[str, str | bool]) -> str:
-    """Writes options in a line, such as "xla_cpu_experimental_ynn_fusion_type=none"."""
+    """Writes options in a line, in the order of their names: "xla_cpu_experimental_ynn_fusion_type=none"."""
     words = []
-    for name, value in options.items():
+    for name, value in sorted(options.items()):
         text = str(value).lower() if isinstance(value, bool) else value
         words.append(f"{name}={text or 'none'}")
     return ", ".join(words) or "those of jaxlib"
