@@ -66,8 +66,8 @@ class Row:
 
 # The first row that fits a program counts; a program that no row fits is left to XLA.
 TABLE = (
-    # Eigen for everything: YNN computes wrong sums or ends the process in these versions (KNOWN_FAULTS), and oneDNN is
-    # not compiled into them.
+    # Eigen for everything: YNN computes wrong sums or ends the process in the first of these versions (KNOWN_FAULTS), a
+    # wrong gradient was reported of 0.11.2, which we did not see, and 0.10.2 is built without oneDNN.
     Row("cpu", "<0.12", None, None, {YNN: NOTHING}),
     # Reductions by YNN, products by Eigen: oneDNN would compute the softmax of attention from scores that are rounded
     # to bfloat16.
@@ -213,9 +213,9 @@ def is_compilable(options: tuple[tuple[str, str | bool], ...]) -> bool:
 
 
 def options_as_text(options: Mapping[str, str | bool]) -> str:
-    """Writes options in a line, such as "xla_cpu_experimental_ynn_fusion_type=none"."""
+    """Writes options in a line, in the order of their names: "xla_cpu_experimental_ynn_fusion_type=none"."""
     words = []
-    for name, value in options.items():
+    for name, value in sorted(options.items()):
         text = str(value).lower() if isinstance(value, bool) else value
         words.append(f"{name}={text or 'none'}")
     return ", ".join(words) or "those of jaxlib"
