@@ -20,6 +20,8 @@ def find_difference(ready: dict[str, Any], expected: dict[str, Any], *, is_bfloa
         expected: what the arm said that it is compared with.
         is_bfloat16: whether one of the two computes in bfloat16.
     """
+    if ready["device"] != expected["device"]:
+        return f"it runs on a {ready['device']}, not on a {expected['device']}"
     for name in ("parameters", "cores", "threads"):
         if ready[name] != expected[name]:
             return f"it has {ready[name]:,} {name}, not {expected[name]:,}"

@@ -27,7 +27,7 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # of /proc/stat, a second
 MOST_OTHERS = 0.10  # share of the cores that other processes may use during a quiet window
 LEAST_OWN = 0.85  # of the arm's largest share of the cores; below it, something else had them
-SHORTEST_JUDGED = 0.5  # seconds; a shorter window has too few ticks to judge others by
+SHORTEST_JUDGED = 0.2  # seconds; a shorter window has too few ticks to judge others by
 ROOM = 1.2  # times the memory of the largest arm must be free for the next
 WARM_SHARE = 0.15  # of a window's steps are taken before it, and not timed
 
