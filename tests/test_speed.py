@@ -155,14 +155,14 @@ READY = {
     ("changes", "sentence"),
     [
         ({}, ""),
-        ({"scores": [[1.003, -4.0], [2.0, 3.0]], "losses": [2.0, 1.9, 1.809]}, ""),
+        ({"scores": [[1.003, -4.0], [2.0, 3.0]], "losses": [2.0, 1.9, 1.8019]}, ""),
         ({"device": "gpu"}, "it runs on a gpu, not on a cpu"),
         ({"parameters": 1011}, "it has 1,011 parameters, not 10"),
         ({"threads": 1}, "it has 1 threads, not 2"),
         ({"scores": [[1.0, -4.0]]}, "its scores are (1, 2), not (2, 2)"),
         ({"scores": [[1.02, -4.0], [2.0, 3.0]]}, "its scores differ by 0.005 of the largest, more than 0.001"),
         ({"scores": [[float("nan"), -4.0], [2.0, 3.0]]}, "its scores differ by nan of the largest, more than 0.001"),
-        ({"losses": [2.0, 1.9, 1.811]}, "its loss is 1.81100 at step 3, not 1.80000"),
+        ({"losses": [2.0, 1.9, 1.8021]}, "its loss is 1.80210 at step 3, not 1.80000"),
         ({"losses": [2.0, float("nan"), 1.8]}, "its loss is nan at step 2, not 1.90000"),
     ],
 )
@@ -231,6 +231,16 @@ def test_arms_are_measured_in_turn_and_noisy_windows_again():
         "ours": [(100, 0, False, 0), (101, 1, False, 1)],
         "nnx": [(50, 0, False, 0), (30, 1, True, 1)],  # the quieter of the two
     }
+
+
+def test_an_arm_that_would_not_fit_into_the_memory_is_not_started(monkeypatch):
+    arm = ScriptedArm("ours", [], [])
+    arm.ready = {"peak_rss_bytes": 3_000_000_000}
+    monkeypatch.setattr(windows, "available_bytes", lambda: 3_500_000_000)
+    with pytest.raises(windows.ArmError, match=r"3.5 GB of memory are free and an arm takes 3.0; measure fewer arms"):
+        windows.refuse_full_memory([arm])
+    monkeypatch.setattr(windows, "available_bytes", lambda: 3_700_000_000)
+    windows.refuse_full_memory([arm])
 
 
 def test_the_median_is_that_of_the_quiet_windows():

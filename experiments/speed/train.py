@@ -28,7 +28,9 @@ window during which other processes had more than a tenth of the cores, or the a
 window, is measured again, up to --retries times; what is never quiet is marked by ~ and left out of the medians. A
 ratio's range is from its least to its largest round.
 
-The results go to train_results.json, and the table of all of them into the README.md beside this file.
+The results go to train_results.json, and the table of all of them into the README.md beside this file; with --out they
+go elsewhere, and README.md stays. Arms that lie in memory together must fit: measure many options in several calls,
+each with the arm that they are compared with.
 """
 
 import argparse
@@ -225,6 +227,11 @@ def replace_results(results: list[dict[str, Any]], new_results: list[dict[str, A
     return [result for result in results if tables.key_of(result) not in new_keys] + new_results
 
 
+def is_published(path: Path) -> bool:
+    """Whether a file of results is the one that README.md and the plot show."""
+    return path.resolve() == RESULTS.resolve()
+
+
 def publish(results: list[dict[str, Any]]) -> None:
     """Puts the table into README.md in place of the one that stands there, and draws the plot."""
     before, _, rest = README.read_text().partition(TABLE_BEGIN)
@@ -261,7 +268,7 @@ def measure_all(args: argparse.Namespace) -> int:
         print(json.dumps({"results": all_new}))
     elif all_new:
         print(tables.format_results(all_new))
-    if all_new and args.out == RESULTS:
+    if all_new and is_published(args.out):
         publish(results)
     return code
 
@@ -312,7 +319,8 @@ def main() -> int:
     if args.table:
         results = read_results(args.out)
         print(tables.format_results(results))
-        publish(results)
+        if is_published(args.out):
+            publish(results)
         return 0
     args.arms = drop_missing(args.arms)
     if not args.arms:
