@@ -1,6 +1,8 @@
 """experiments/speed/train.py: arms compute the same, noisy windows do not count, the table says what was timed."""
 
+import signal
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +217,43 @@ class ScriptedArm:
     def measure(self, work, seconds):
         self.log.append(self.arm.framework)
         return next(self.windows)
+
+
+class CountingArm(windows.ArmProcess):
+    """An arm without a process: each step takes so many seconds; `asked` lists steps, `signals` what would be sent."""
+
+    def __init__(self, seconds_per_step):
+        self.arm = rows.read_arm("ours")
+        self.ready = {"cores": 2}
+        self.steps_taken = Counter()
+        self.seconds_per_step = {}
+        self.pace = seconds_per_step
+        self.asked = []
+        self.signals = []
+        self.process = self
+
+    def send_signal(self, number):
+        self.signals.append(number)
+
+    def ask(self, message):
+        self.asked.append(message["steps"])
+        seconds = message["steps"] * self.pace
+        return {"steps": message["steps"], "images": message["steps"], "seconds": seconds, "cpu_seconds": 0.0}
+
+
+def test_a_window_holds_as_many_steps_as_fit_behind_a_warm_up():
+    arm = CountingArm(0.1)
+    for _ in range(2):
+        assert arm.measure("step", 2.0)["steps"] == 20
+    assert arm.asked == [1, 1, 3, 20, 3, 20]  # two that tell the pace; 15 % of the steps before each window
+    assert arm.signals == [signal.SIGCONT, signal.SIGSTOP] * 2
+
+
+@pytest.mark.parametrize(("pace", "asked"), [(3.0, [1, 1, 1]), (30.0, [1, 1])])
+def test_a_step_longer_than_a_window_needs_no_warm_up(pace, asked):
+    arm = CountingArm(pace)
+    assert arm.measure("step", 2.0)["steps"] == 1
+    assert arm.asked == asked
 
 
 def test_arms_are_measured_in_turn_and_noisy_windows_again():
