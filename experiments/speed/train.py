@@ -1,8 +1,8 @@
 """How fast is a training step beside plain flax NNX and PyTorch? Images a second of each, in turn on one machine.
 
     python experiments/speed/train.py [ROW ...] [--arms=ours,nnx+keep,torch+keep] [--work=step,inference,end_to_end]
-        [--rounds=5] [--seconds=8] [--retries=3] [--batch_size=N] [--out=FILE] [--json]
-    python experiments/speed/train.py --table       measures nothing, makes table and picture anew from the results
+        [--rounds=5] [--seconds=8] [--retries=3] [--batch_size=N] [--out=FILE] [--warm] [--json]
+    python experiments/speed/train.py --table       measures nothing, makes table and plot anew from the results
     python experiments/speed/train.py --check       measures nothing, only checks that the arms compute the same
 
 An arm is FRAMEWORK[:OPTIONS][+MODIFIER...]:
@@ -28,7 +28,9 @@ window during which other processes had more than a tenth of the cores, or the a
 window, is measured again, up to --retries times; what is never quiet is marked by ~ and left out of the medians. A
 ratio's range is from its least to its largest round.
 
-The results go to train_results.json, and the table of all of them into the README.md beside this file.
+The results go to train_results.json, and the table of all of them into the README.md beside this file; with --out they
+go elsewhere, and README.md stays. Arms that lie in memory together must fit: measure many options in several calls,
+each with the arm that they are compared with.
 """
 
 import argparse
@@ -47,21 +49,31 @@ from train_parts.rows import DEFAULT_ARMS, END_TO_END, ROWS, WORKS, Arm, Row, re
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "train_results.json"
-PICTURE = FOLDER / "train.svg"
+PLOT = FOLDER / "train.svg"
 README = FOLDER / "README.md"
 TABLE_BEGIN = "<!-- speed table -->\n"  # the lines of README.md that the table stands between
 TABLE_END = "<!-- end -->"
 PEAK_SECONDS = 1.0  # of each kind of matrix product
 
 
-def arm_environment() -> dict[str, str]:
-    """Returns the variables of an arm's process: everything compiles anew, and arms share the memory of a GPU."""
+def arm_environment(cache: Path | None = None) -> dict[str, str]:
+    """Returns the variables of an arm's process.
+
+    Args:
+        cache: folder of compiled programs; None for an arm that compiles everything anew.
+    """
     python_path = [str(FOLDER.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {
-        "JAX_ENABLE_COMPILATION_CACHE": "false",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    variables = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # arms share the memory of a GPU
         "PYTHONPATH": os.pathsep.join(python_path),
     }
+    if cache is None:
+        variables["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    else:
+        variables["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+        variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        variables["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    return os.environ | variables
 
 
 def is_installed(distribution: str) -> bool:
@@ -128,7 +140,8 @@ def measure_row(row: Row, arms: list[Arm], args: argparse.Namespace) -> list[dic
         for arm in arms:
             windows.refuse_full_memory(processes)
             say(f"{row.name}: {arm.name} gets ready")
-            process = windows.ArmProcess(arm, row, values=values, images=images, env=arm_environment())
+            environment = arm_environment(Path(folder, arm.name) if args.warm else None)
+            process = windows.ArmProcess(arm, row, values=values, images=images, env=environment)
             processes.append(process)
             process.get_ready()
             is_bfloat16 = "bf16" in (*arm.modifiers, *arms[0].modifiers)
@@ -137,6 +150,9 @@ def measure_row(row: Row, arms: list[Arm], args: argparse.Namespace) -> list[dic
                 raise windows.ArmError(f"{arm.name} does not compute what {arms[0].name} does: {difference}")
         if args.check:
             return []
+        if args.warm:
+            for process in processes:
+                process.ready["warm_first_step_seconds"] = time_warm_start(process, row, values, Path(folder))
         results = []
         for work in works:
             able = [process for process in processes if process.arm.measures(work, row)]
@@ -145,6 +161,20 @@ def measure_row(row: Row, arms: list[Arm], args: argparse.Namespace) -> list[dic
             )
             results.append(make_result(row, work, facts, able, measured))
         return results
+
+
+def time_warm_start(process: windows.ArmProcess, row: Row, values: Path, folder: Path) -> float | None:
+    """Starts an arm once more, with its compiled programs in a cache; returns the seconds to its first step.
+
+    Arms of torch keep none: None.
+    """
+    if process.arm.framework in ("torch", "compile"):
+        return None
+    environment = arm_environment(folder / process.arm.name)
+    with windows.running_arms([]) as processes:
+        processes.append(windows.ArmProcess(process.arm, row, values=values, images=None, env=environment))
+        processes[0].get_ready()
+        return processes[0].ready["first_step_seconds"]
 
 
 def make_result(
@@ -197,14 +227,19 @@ def replace_results(results: list[dict[str, Any]], new_results: list[dict[str, A
     return [result for result in results if tables.key_of(result) not in new_keys] + new_results
 
 
+def is_published(path: Path) -> bool:
+    """Whether a file of results is the one that README.md and the plot show."""
+    return path.resolve() == RESULTS.resolve()
+
+
 def publish(results: list[dict[str, Any]]) -> None:
-    """Puts the table into README.md in place of the one that stands there, and draws the picture."""
+    """Puts the table into README.md in place of the one that stands there, and draws the plot."""
     before, _, rest = README.read_text().partition(TABLE_BEGIN)
     _, _, after = rest.partition(TABLE_END)
     README.write_text(f"{before}{TABLE_BEGIN}{tables.format_results(results)}\n{TABLE_END}{after}")
-    picture = tables.draw_shares(results)
-    if picture:
-        PICTURE.write_text(picture)
+    plot = tables.draw_shares(results)
+    if plot:
+        PLOT.write_text(plot)
 
 
 def measure_all(args: argparse.Namespace) -> int:
@@ -233,7 +268,7 @@ def measure_all(args: argparse.Namespace) -> int:
         print(json.dumps({"results": all_new}))
     elif all_new:
         print(tables.format_results(all_new))
-    if all_new and args.out == RESULTS:
+    if all_new and is_published(args.out):
         publish(results)
     return code
 
@@ -250,8 +285,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, help="images of a batch (default: the row's own)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results (default: beside this script)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--table", action="store_true", help="measure nothing; make table and picture from the results")
+    parser.add_argument("--table", action="store_true", help="measure nothing; make table and plot from the results")
     parser.add_argument("--check", action="store_true", help="measure nothing; check that the arms compute the same")
+    parser.add_argument("--warm", action="store_true", help="time also a start with the compiled programs in a cache")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # this process is an arm
     parser.add_argument("--facts", help=argparse.SUPPRESS)  # this process prepares a row
     args = parser.parse_args()
@@ -283,7 +319,8 @@ def main() -> int:
     if args.table:
         results = read_results(args.out)
         print(tables.format_results(results))
-        publish(results)
+        if is_published(args.out):
+            publish(results)
         return 0
     args.arms = drop_missing(args.arms)
     if not args.arms:

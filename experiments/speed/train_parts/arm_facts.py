@@ -19,6 +19,7 @@ from train_parts.arm_ours import network_spec
 from train_parts.rows import CLASS_FOLDERS, Row
 
 MATMUL_SIDE = 2048
+ACCELERATOR_SIDE = 8192  # a smaller product would measure how long it takes to start one
 JPEG_QUALITY = 90
 COARSE = 8  # pixels of a drawn image are made from so many times fewer, so that its JPEG is about as large as a photo's
 NOISE = 0.02  # standard deviation of what is added to values that are all alike
@@ -63,7 +64,7 @@ def count_macs(row: Row) -> int:
 
 
 def measure_matmul(product: Callable[[], Any], seconds: float) -> float:
-    """Returns the GFLOP/s of the fastest of the products that so many seconds have time for."""
+    """Returns the seconds of the fastest of the products that so many seconds have time for."""
     product()
     best = float("inf")
     ends = time.perf_counter() + seconds
@@ -71,21 +72,26 @@ def measure_matmul(product: Callable[[], Any], seconds: float) -> float:
         began = time.perf_counter()
         product()
         best = min(best, time.perf_counter() - began)
-    return 2 * MATMUL_SIDE**3 / best / 1e9
+    return best
 
 
 def measure_peaks(seconds: float) -> dict[str, float]:
     """Returns the GFLOP/s of a float32 matrix product, by what computes it; on an accelerator also of bfloat16."""
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, MATMUL_SIDE, MATMUL_SIDE), np.float32)
-    x, y = jnp.asarray(a), jnp.asarray(b)
+    is_cpu = jax.default_backend() == "cpu"
+    side = MATMUL_SIDE if is_cpu else ACCELERATOR_SIDE
+    a, b = np.random.default_rng(0).standard_normal((2, side, side), np.float32)
     multiply = jax.jit(jnp.matmul)
-    peaks = {"jax": measure_matmul(lambda: multiply(x, y).block_until_ready(), seconds)}
-    if jax.default_backend() == "cpu":
-        peaks["numpy"] = measure_matmul(lambda: a @ b, seconds)
-        return peaks
-    x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-    return {**peaks, "jax bfloat16": measure_matmul(lambda: multiply(x, y).block_until_ready(), seconds)}
+
+    def measure_jax(dtype: str) -> float:
+        x, y = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
+        return measure_matmul(lambda: multiply(x, y).block_until_ready(), seconds)
+
+    shortest = {"jax": measure_jax("float32")}
+    if is_cpu:
+        shortest["numpy"] = measure_matmul(lambda: a @ b, seconds)
+    else:
+        shortest["jax bfloat16"] = measure_jax("bfloat16")
+    return {name: 2 * side**3 / product_seconds / 1e9 for name, product_seconds in shortest.items()}
 
 
 def collect_facts(row: Row, values: Path, images: Path | None, seconds: float) -> dict[str, Any]:

@@ -315,9 +315,13 @@ class NnxArm:
         jax.block_until_ready(answer)
         return steps * self.job.row.batch_size
 
-    def threads(self) -> int:
-        """Counts the threads that compute."""
-        return count_threads("tf_XLAEigen")
+    def threads(self) -> int | None:
+        """Counts the threads that compute; None on an accelerator."""
+        return count_threads("tf_XLAEigen") if self.device_kind() == "cpu" else None
+
+    def device_kind(self) -> str:
+        """Returns what computes: cpu or gpu."""
+        return jax.default_backend()
 
     def facts(self) -> dict[str, Any]:
         """Returns what else a reader of the results has to know: nothing."""

@@ -190,13 +190,18 @@ class OurArm:
         self.epoch_state = state
         return steps * program.batch_size
 
-    def threads(self) -> int:
-        """Counts the threads that compute."""
-        return count_threads("tf_XLAEigen")
+    def threads(self) -> int | None:
+        """Counts the threads that compute; None on an accelerator."""
+        return count_threads("tf_XLAEigen") if self.device_kind() == "cpu" else None
+
+    def device_kind(self) -> str:
+        """Returns what computes: cpu or gpu."""
+        return jax.default_backend()
 
     def facts(self) -> dict[str, Any]:
         """Returns what else a reader of the results has to know."""
-        return {"options": self.options if self.job.arm.options else "a run's"}
+        precision = jax.config.jax_default_matmul_precision or "default"
+        return {"options": self.options if self.job.arm.options else "a run's", "matmul_precision": precision}
 
     def peak_device_bytes(self) -> int | None:
         """Returns the most memory of an accelerator that was in use; None on a CPU."""

@@ -427,13 +427,17 @@ class TorchArm:
         loss.item()  # waits for the device
         return len(loader) * row.batch_size
 
-    def threads(self) -> int:
-        """Counts the threads that compute."""
-        return torch.get_num_threads()
+    def threads(self) -> int | None:
+        """Counts the threads that compute; None on an accelerator."""
+        return torch.get_num_threads() if self.device_kind() == "cpu" else None
+
+    def device_kind(self) -> str:
+        """Returns what computes: cpu or gpu."""
+        return "gpu" if self.loop.device.type == "cuda" else "cpu"
 
     def facts(self) -> dict[str, Any]:
         """Returns what else a reader of the results has to know."""
-        return {"device": str(self.loop.device), "tf32": self.loop.device.type == "cuda"}
+        return {"matmul_precision": torch.get_float32_matmul_precision()}
 
     def peak_device_bytes(self) -> int | None:
         """Returns the most memory of an accelerator that was in use; None on a CPU."""

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-# Shares of the largest score, by whether an arm computes in bfloat16, whose numbers have 8 bits. Sums of thousands of
-# float32 products in another order differ by 1e-7 to 1e-5 of the largest score, and a wrong one by far more.
+# The most by which an arm may differ, by whether it computes in bfloat16, whose numbers have 8 bits.
+# Of the largest score: sums of thousands of float32 products in another order differ by 1e-7 to 1e-5 of it.
 MOST_SCORES = {False: 1e-3, True: 5e-2}
-# In float32, a share of what three steps change the loss by: a missing momentum would be a third of that. In bfloat16,
-# of the loss itself, because rounding alone may be as large as the change.
-MOST_LOSSES = 5e-2
+# In float32 of what three steps change the loss by: rounding is below 1e-3 of that, a missing momentum a third. In
+# bfloat16 of the loss itself, because rounding alone may be as large as the change.
+MOST_LOSSES = {False: 1e-2, True: 5e-2}
 
 
 def find_difference(ready: dict[str, Any], expected: dict[str, Any], *, is_bfloat16: bool = False) -> str:
@@ -20,6 +20,8 @@ def find_difference(ready: dict[str, Any], expected: dict[str, Any], *, is_bfloa
         expected: what the arm said that it is compared with.
         is_bfloat16: whether one of the two computes in bfloat16.
     """
+    if ready["device"] != expected["device"]:
+        return f"it runs on a {ready['device']}, not on a {expected['device']}"
     for name in ("parameters", "cores", "threads"):
         if ready[name] != expected[name]:
             return f"it has {ready[name]:,} {name}, not {expected[name]:,}"
@@ -32,6 +34,6 @@ def find_difference(ready: dict[str, Any], expected: dict[str, Any], *, is_bfloa
     losses, expected_losses = ready["losses"], expected["losses"]
     scale = expected_losses[0] if is_bfloat16 else max(expected_losses) - min(expected_losses)
     for number, (loss, expected_loss) in enumerate(zip(losses, expected_losses, strict=True), 1):
-        if not abs(loss - expected_loss) <= MOST_LOSSES * scale:
+        if not abs(loss - expected_loss) <= MOST_LOSSES[is_bfloat16] * scale:
             return f"its loss is {loss:.5f} at step {number}, not {expected_loss:.5f}"
     return ""

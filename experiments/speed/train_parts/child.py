@@ -133,6 +133,7 @@ def get_ready(arm: Any, job: Job) -> dict[str, Any]:
         "temp_bytes": arm.temp_bytes,
         "cores": usable_cores(),
         "threads": arm.threads(),
+        "device": arm.device_kind(),
         "peak_rss_bytes": peak_rss_bytes(),
         "facts": arm.facts(),
     }
@@ -145,10 +146,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def count_threads(name: str) -> int:
-    """Counts the threads of this process that have a name, on Linux."""
-    tasks = Path("/proc/self/task").glob("*/comm")
-    return sum(task.read_text().strip() == name for task in tasks)
+def count_threads(name: str) -> int | None:
+    """Counts the threads of this process that have a name; None where that cannot be told, outside of Linux."""
+    tasks = list(Path("/proc/self/task").glob("*/comm"))
+    return sum(task.read_text().strip() == name for task in tasks) if tasks else None
 
 
 def cpu_seconds() -> float:

@@ -1,4 +1,4 @@
-"""The table and the picture of the results, made from the file of the results alone."""
+"""The table and the plot of the results, made from the file of the results alone."""
 
 import statistics
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def format_results(results: Sequence[dict[str, Any]]) -> str:
                 blocks.append(f"{TITLES[work]}, by options of the compiler\n\n{format_options(chosen)}")
         steps = [result for result in here if result["work"] == "step" and not has_options(result)]
         if steps:
-            blocks.append(f"Memory and compilation of the training step\n\n{format_costs(steps)}")
+            blocks.append(f"Memory, compilation and work of the training step\n\n{format_costs(steps)}")
     return "\n\n".join(blocks)
 
 
@@ -76,9 +76,10 @@ def key_of(result: dict[str, Any]) -> tuple:
 # Ratios ---------------------------------------------------------------------------------------------------------------
 
 
-def best_torch(result: dict[str, Any]) -> str | None:
-    """Returns the fastest arm of PyTorch, of those with the allocator settings of `ours` if there are any."""
-    names = [name for name in result["arms"] if name.startswith(("torch", "compile")) and "bf16" not in name]
+def best_torch(result: dict[str, Any], *, is_bfloat16: bool = False) -> str | None:
+    """Returns the fastest arm of PyTorch of a type, of those with the allocator settings of `ours` if there are any."""
+    names = [name for name in result["arms"] if name.startswith(("torch", "compile"))]
+    names = [name for name in names if ("+bf16" in name) == is_bfloat16]
     names = [name for name in names if "+keep" in name] or names
     return max(names, key=lambda name: result["arms"][name]["images_per_second"], default=None)
 
@@ -134,6 +135,14 @@ def share_of_peak(result: dict[str, Any], arm: str, images_per_second: float) ->
     return images_per_second * TRAINING_FLOPS * result["macs"] / 1e9 / peak_gflops(result, arm)
 
 
+def format_share(result: dict[str, Any], arm: str) -> str:
+    """Returns the share of the peak that an arm's training step reaches, and the peak; "" where it was not measured."""
+    if arm not in result["arms"]:
+        return ""
+    share = share_of_peak(result, arm, result["arms"][arm]["images_per_second"])
+    return f"{100 * share:.0f} % of {peak_gflops(result, arm):,.0f} GFLOP/s"
+
+
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +181,8 @@ def format_arms(results: Sequence[dict[str, Any]]) -> str:
     names = arm_names(results)
     is_step = results[0]["work"] == "step"
     head = ["row, batch", *names, "ours / torch's best", "ours / nnx"]
+    if "ours+bf16" in names:
+        head.append("ours / torch's best, both in bfloat16")
     if is_step:
         head.append("ours, of the matmul peak")
     rows = []
@@ -179,11 +190,10 @@ def format_arms(results: Sequence[dict[str, Any]]) -> str:
         arms = result["arms"]
         cells = [row_title(result), *(format_rate(arms[name]) if name in arms else "" for name in names)]
         cells += [format_ratio(result, "ours", base) for base in (best_torch(result), best_nnx(result))]
-        if is_step and "ours" in arms:
-            share = share_of_peak(result, "ours", arms["ours"]["images_per_second"])
-            cells.append(f"{100 * share:.0f} % of {peak_gflops(result, 'ours'):,.0f} GFLOP/s")
-        elif is_step:
-            cells.append("")
+        if "ours+bf16" in names:
+            cells.append(format_ratio(result, "ours+bf16", best_torch(result, is_bfloat16=True)))
+        if is_step:
+            cells.append(format_share(result, "ours"))
         rows.append(cells)
     return markdown(head, rows)
 
@@ -211,7 +221,8 @@ def format_costs(results: Sequence[dict[str, Any]]) -> str:
         for name in arm_names([result]):
             arm = result["arms"][name]
             temp_bytes = arm["temp_bytes"]
-            peak = max(window["peak_rss_bytes"] for window in arm["windows"])
+            peak = max(window["peak_device_bytes"] or window["peak_rss_bytes"] for window in arm["windows"])
+            warm = arm.get("warm_first_step_seconds")
             rows.append(
                 [
                     row_title(result),
@@ -220,8 +231,9 @@ def format_costs(results: Sequence[dict[str, Any]]) -> str:
                     "" if temp_bytes is None else f"{temp_bytes / 2**20:,.0f}",
                     f"{peak / GIB:.2f}",
                     f"{arm['compile_seconds']:.1f}" if arm["compile_seconds"] else "",
-                    f"{arm['first_step_seconds']:.1f}",
+                    f"{arm['first_step_seconds']:.1f}" + (f" ({warm:.1f})" if warm else ""),
                     f"{arm['cpu_ms_per_image']:.3g}",
+                    format_share(result, name),
                 ]
             )
     head = [
@@ -229,19 +241,20 @@ def format_costs(results: Sequence[dict[str, Any]]) -> str:
         "arm",
         "parameters",
         "temporary memory of the program, MiB",
-        "peak memory of the process, GiB",
+        "peak memory of the process or the GPU, GiB",
         "compiling, s",
-        "start to first step, s",
+        "start to first step, s (programs cached)",
         "CPU-ms an image",
+        "of the matmul peak",
     ]
     return markdown(head, rows)
 
 
-# Picture --------------------------------------------------------------------------------------------------------------
+# Plot -----------------------------------------------------------------------------------------------------------------
 
 
 def draw_shares(results: Sequence[dict[str, Any]]) -> str | None:
-    """Returns a picture of the share of the matmul peak that each arm's training step reaches; None without results.
+    """Returns a plot of the share of the matmul peak that each arm's training step reaches; None without results.
 
     Each environment has a plot of its own; the line of an arm goes from its least to its most.
     """

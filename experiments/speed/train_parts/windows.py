@@ -27,8 +27,9 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # of /proc/stat, a second
 MOST_OTHERS = 0.10  # share of the cores that other processes may use during a quiet window
 LEAST_OWN = 0.85  # of the arm's largest share of the cores; below it, something else had them
-SHORTEST_JUDGED = 0.5  # seconds; a shorter window has too few ticks to judge others by
+SHORTEST_JUDGED = 0.2  # seconds; a shorter window has too few ticks to judge others by
 ROOM = 1.2  # times the memory of the largest arm must be free for the next
+LONG = 10  # windows: a step that takes so long is not taken again only to see how long it takes
 WARM_SHARE = 0.15  # of a window's steps are taken before it, and not timed
 
 
@@ -41,7 +42,9 @@ class ArmProcess:
 
     Attributes:
         arm: which.
+        job: what it was asked to get ready, with the time at which it was started.
         ready: what it said when it was ready.
+        process: its process.
         seconds_per_step: of the last steps, by work.
         steps_taken: how many steps of each work were taken.
     """
@@ -50,8 +53,6 @@ class ArmProcess:
         self.arm = arm
         self.seconds_per_step: dict[str, float] = {}
         self.steps_taken: Counter[str] = Counter()
-        command = [sys.executable, str(TRAIN), "--serve"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.job = dict(
             row=asdict(row),
             arm=arm.name,
@@ -60,6 +61,8 @@ class ArmProcess:
             began=time.perf_counter(),
         )
         self.ready: dict[str, Any] = {}
+        command = [sys.executable, str(TRAIN), "--serve"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def get_ready(self) -> None:
         """Waits until the arm has compiled and taken its first steps, then stops it."""
@@ -90,9 +93,9 @@ class ArmProcess:
     def measure(self, work: str, seconds: float) -> dict[str, Any]:
         """Continues the process, warms it up, measures a window of about so many seconds, and stops it again."""
         self.process.send_signal(signal.SIGCONT)
-        for _ in range(2):  # the first step of a work may compile, the second tells how long one takes
-            if self.seconds_per_step.get(work, 0.0) < seconds and self.steps_taken[work] < 2:
-                self.take_steps(work, 1)
+        # The first step of a work may compile, the second tells how long one takes. Very long ones are not repeated.
+        while self.steps_taken[work] < 2 and self.seconds_per_step.get(work, 0.0) < LONG * seconds:
+            self.take_steps(work, 1)
         steps = max(1, round(seconds / self.seconds_per_step[work]))
         if steps > 1:  # a step that is as long as a window warms up by itself
             self.take_steps(work, max(1, round(WARM_SHARE * steps)))
