@@ -12,12 +12,15 @@ lowered, but not traced inside another transformation.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from cnn_vit import process
+
+if TYPE_CHECKING:
+    import jax
 
 # Names of the options, as XLA has them; so they are written in XLA_FLAGS too, behind two dashes.
 YNN = "xla_cpu_experimental_ynn_fusion_type"  # what goes to YNN, by default convolutions, products and reductions
@@ -136,7 +139,7 @@ def is_version_in(version: str, bounds: str) -> bool:
 # In force -------------------------------------------------------------------------------------------------------------
 
 
-def jit(function: Callable, kind: ProgramKind, **keywords: Any) -> Callable:
+def jit(function: Callable, kind: ProgramKind, **keywords: Any) -> "jax.stages.Wrapped":
     """Compiles a function as `jax.jit` does, with the options in force for a kind of program.
 
     Every outermost program of cnn_vit is compiled through here.

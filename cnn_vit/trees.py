@@ -51,6 +51,11 @@ def count(tree: dict) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+def size_in_bytes(tree: dict) -> int:
+    """Returns the bytes of all leaves together, which may be arrays or their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def digest(tree: dict) -> str:
     """Returns the sha256, in hexadecimal, of paths, types, shapes and bits: equal digests mean bitwise equal trees."""
     sha256 = hashlib.sha256()

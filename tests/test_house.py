@@ -199,7 +199,7 @@ def test_a_room_of_data_is_seen_in_every_spelling(line, room):
 
 # The files of these rooms in their order: each imports only files that stand before it.
 TRAINING = """
-    caches devices losses schedules optimizers progress stops
+    caches devices memory losses schedules optimizers progress stops
     forward step plan program trained evaluation prediction forks run samples loop
 """
 RUNS = "manifests orbax_errors folder journal reader environment description checkpoints"

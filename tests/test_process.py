@@ -79,3 +79,25 @@ def test_the_flags_of_xla_are_read_as_xla_reads_them(tmp_path):
     (tmp_path / "flags.txt").write_text("--xla_a=1\n--xla_b=2\n")
     assert flags(str(tmp_path / "flags.txt")) == {"xla_a": "1", "xla_b": "2"}
     assert flags(str(tmp_path / "missing.txt")) == flags("") == flags("\0") == {}
+
+
+MACHINE = {"/proc/meminfo": "MemTotal:       24684132 kB\nMemAvailable:   20000000 kB\nSwapFree:        9999999 kB\n"}
+V2, V1 = "/sys/fs/cgroup/memory.", "/sys/fs/cgroup/memory/memory."
+
+
+@pytest.mark.parametrize(
+    ("kernel_files", "free"),
+    [
+        ({}, None),
+        (MACHINE, 20_480_000_000),  # the swap does not count
+        ({**MACHINE, f"{V2}max": "max\n", f"{V2}current": "500\n"}, 20_480_000_000),
+        ({**MACHINE, f"{V2}max": "800\n", f"{V2}current": "500\n"}, 300),
+        ({f"{V2}max": "800\n", f"{V2}current": "500\n", f"{V2}stat": "inactive_file 60\nactive_file 7\n"}, 367),
+        ({f"{V2}max": "800\n", f"{V2}current": "900\n"}, 0),
+        ({f"{V1}limit_in_bytes": "800\n", f"{V1}usage_in_bytes": "500\n", f"{V1}stat": "total_active_file 7\n"}, 307),
+        ({**MACHINE, f"{V1}limit_in_bytes": f"{2**63 - 4096}\n", f"{V1}usage_in_bytes": "500\n"}, 20_480_000_000),
+    ],
+)
+def test_free_is_what_the_machine_has_and_what_the_control_group_leaves(monkeypatch, kernel_files, free):
+    monkeypatch.setattr(process, "read_kernel_file", lambda path: kernel_files.get(path, ""))
+    assert process.free_memory() == free

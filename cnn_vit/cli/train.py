@@ -6,6 +6,7 @@
         --config.data.name=arrays --config.data.path=cifar10.npz
     cnn-vit train --config=configs/cifar_resnet.py:56 --help     each setting: value, range, meaning
     cnn-vit train --config=configs/cifar_resnet.py:56 --show     final settings and their origins
+    cnn-vit train --show --compile                               and the memory of a step
 
 The same command again resumes a run that was stopped, to the same bits, and leaves a finished run
 as it is. A recipe is looked for under the current folder, then beside the package (in the
@@ -37,6 +38,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", action="store_true", help="train nothing; print the final settings and where each comes from"
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="with --show: also read the data, compile the training step and print the memory that it needs",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 3 where the run is finished but its report is not, else 0.
     """
+    if args.compile and not args.show:
+        raise UserError("--compile belongs to --show, which trains nothing; add --show, or leave --compile out")
     settings = load_settings(args.config, args.overrides)
     if args.workdir is None:
         args.workdir = str(Path("runs", "-".join((settings.recipe, *settings.words))))
@@ -84,7 +92,9 @@ def write_report(workdir: str) -> tuple[str, ...]:
 
 
 def show_settings(args: argparse.Namespace, settings: Settings) -> None:
-    """Prints the final settings and where each comes from; nothing is trained or written.
+    """Prints the final settings and where each comes from, and the memory of a step where `--compile` asks for it.
+
+    Nothing is trained or written.
 
     Raises:
         UserError: the named model or data source does not take one of its keywords.
@@ -92,7 +102,34 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown_keywords(settings)
-    cli.print_answer(args, to_json(settings), _settings.settings_table(settings), next_command=train_command(args))
+    answer, text = to_json(settings), _settings.settings_table(settings)
+    if args.compile:
+        step_memory, line = measure_step(settings)
+        answer["step_memory"] = step_memory
+        text += f"\n\n{line}"
+    cli.print_answer(args, answer, text, next_command=train_command(args))
+
+
+def measure_step(settings: Settings) -> tuple[dict[str, int | None] | None, str]:
+    """Compiles the training step of settings, with their data; nothing is trained or written.
+
+    Returns:
+        The memory of the step in bytes by kind, with what is free, or None where this jaxlib does not say; and a line
+        about it.
+    """
+    from cnn_vit import data
+    from cnn_vit.runs.description import make_preprocessing
+    from cnn_vit.training import devices, memory, plan, program
+
+    plan.check(settings)
+    dataset = data.load(settings.section("data"))
+    program.check_network(settings, dataset)  # before mean and std are measured, which reads images
+    run_program = program.Program(settings, dataset, make_preprocessing(settings, dataset))
+    step_memory = run_program.compile_step()
+    if step_memory is None:
+        return None, "memory of a step: this jaxlib does not say"
+    free = devices.free_memory(run_program.mesh)
+    return {**step_memory.as_json(), "free": free}, memory.memory_line(step_memory, free)
 
 
 def as_table(result: dict[str, Any], workdir: Path) -> str:

@@ -15,6 +15,7 @@ from cnn_vit.reports.tallies import SplitTally, tally_predictions
 from cnn_vit.runs import journal
 from cnn_vit.runs.reader import SPLITS, RunRecord
 from cnn_vit.settings.record import ExplainedSetting
+from cnn_vit.training import memory
 
 MAX_SINGLE_PATCHES = 64  # of more patches, only the whole sequence is shown
 SMALL = 48  # pixels a side; of images up to this size each pixel is shown as a square
@@ -432,12 +433,21 @@ def list_environment(record: RunRecord) -> list[tuple[str, Any]]:
         ("cores", environment.get("cores")),
         ("machine", environment.get("machine")),
         ("versions", versions or None),
+        ("memory of a step", step_memory_text(environment.get("step_memory"))),
         ("run fingerprint", record.result.get("fingerprint")),
         ("data fingerprint", record.data.get("fingerprint")),
         ("started again", f"{len(restarts)} times" if restarts else None),
         ("started from", fork_text(record)),
     ]
     return [(name, value) for name, value in rows if value is not None]
+
+
+def step_memory_text(step_memory: Any) -> str | None:
+    """Returns the memory of a training step as text; None where a run has not recorded it."""
+    try:
+        return memory.StepMemory(**step_memory).as_text()
+    except TypeError:  # missing, or not as this version writes it
+        return None
 
 
 def fork_text(record: RunRecord) -> str | None:

@@ -76,6 +76,15 @@ def record_environment(workdir: Path, command: str | None, kind: ProgramKind) ->
     return environment_changes(first, current)
 
 
+def record_step_memory(workdir: Path, step_memory: dict[str, int]) -> None:
+    """Adds the memory of a training step, in bytes by kind, to the newest start that the run folder records."""
+    path = workdir / folder.ENVIRONMENT
+    first = reader.read_environment(path)
+    newest = first["resumed"][-1] if first["resumed"] else first
+    newest["step_memory"] = step_memory
+    files.write_json(path, first)
+
+
 def environment_changes(first: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """Returns a phrase for each thing that may change a run's bits and differs from the run's first start.
 

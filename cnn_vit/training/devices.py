@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnn_vit import trees
+from cnn_vit import process, trees
 
 Rules = tuple[tuple[str, PartitionSpec], ...]  # (regular expression for a leaf's path, how the leaf is split)
 REPLICATED: Rules = ((".*", PartitionSpec()),)  # every leaf whole on every device
@@ -83,7 +83,7 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     Where the mesh is a single CPU device, the host arrays are returned as they are: the compiled call reads them from
     the host's memory, which takes 20 us where `device_put` needs 300.
     """
-    if mesh.size == 1 and platform(mesh) == "cpu":
+    if takes_host_arrays(mesh):
         return batch
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
@@ -91,6 +91,43 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     return {key: jax.make_array_from_process_local_data(sharding, array) for key, array in batch.items()}
 
 
+def batch_template(shapes_and_types: dict[str, tuple[tuple[int, ...], type]], mesh: Mesh) -> dict[str, Any]:
+    """The global batch without its values, placed as `place_batch` places it.
+
+    Args:
+        shapes_and_types: name -> shape of the global batch's array, and its type.
+        mesh: the devices.
+    """
+    sharding = None if takes_host_arrays(mesh) else batch_sharding(mesh)
+    template = {}
+    for name, (shape, dtype) in shapes_and_types.items():
+        template[name] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    return template
+
+
+def takes_host_arrays(mesh: Mesh) -> bool:
+    """Whether batches are given to compiled calls as arrays of the host: where the mesh is a single CPU device."""
+    return mesh.size == 1 and platform(mesh) == "cpu"
+
+
 def round_up_batch(size: int, mesh: Mesh) -> int:
     """The smallest batch size of at least `size` rows that divides evenly among the devices."""
     return -(-size // mesh.size) * mesh.size
+
+
+def memory_sharers(mesh: Mesh) -> int:
+    """How many devices of this process share one memory: all CPU devices that of the host, others none."""
+    return len(mesh.local_devices) if platform(mesh) == "cpu" else 1
+
+
+def free_memory(mesh: Mesh) -> int | None:
+    """The bytes that are free on the fullest device of this process, on CPUs those of the host; None where unknown."""
+    if platform(mesh) == "cpu":
+        return process.free_memory()
+    free = []
+    for device in mesh.local_devices:
+        statistics = device.memory_stats() or {}
+        if "bytes_limit" not in statistics or "bytes_in_use" not in statistics:
+            return None
+        free.append(statistics["bytes_limit"] - statistics["bytes_in_use"])
+    return min(free, default=None)

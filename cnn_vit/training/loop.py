@@ -101,6 +101,8 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
     batches = run.batches(step, total)
     stop.begin_training()
     with contextlib.closing(batches):  # ends the threads that read ahead
+        if step < total:
+            run.compile_step()
         for batch in batches:
             state, measures = run.learn(state, batch)
             step += 1

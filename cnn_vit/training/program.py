@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnn_vit import data
 from cnn_vit.data.feed import stream
 from cnn_vit.nn.values import initial_values
 from cnn_vit.settings import Settings
-from cnn_vit.training import devices, forward, plan, step
+from cnn_vit.training import devices, forward, memory, plan, step
 from cnn_vit.training.forward import Evaluator
 
 
@@ -82,6 +83,28 @@ class Program:
             shapes,
             devices.shardings(shapes, self.mesh),
         )
+
+    @property
+    def batch_template(self) -> dict:
+        """The training batch without its values; where images have several sizes, that of the largest padded size."""
+        rows, (height, width, channels) = self.batch_size, self.dataset.image_shape
+        shapes_and_types: dict[str, tuple[tuple[int, ...], type]] = {
+            "image": ((rows, height, width, channels), np.uint8),
+            "label": ((rows,), np.int32),
+            "weight": ((rows,), np.float32),
+            "index": ((rows,), np.int32),
+        }
+        if self.dataset.splits["train"].padded_sizes is not None:
+            shapes_and_types["mask"] = ((rows, height, width), np.bool_)
+        return devices.batch_template(shapes_and_types, self.mesh)
+
+    def compile_step(self) -> memory.StepMemory | None:
+        """Compiles the step, which `learn` then finds compiled; returns the memory that it needs, None where unknown.
+
+        No state is needed. Where images have several sizes, it is the step for the largest of them.
+        """
+        lowered = self.step.learn.lower(self.state_template, self.frozen, self.batch_template, self.hyperparameters)
+        return memory.planned_memory(lowered.compile(), devices.memory_sharers(self.mesh))
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
         """Updates the state by one batch; returns the next state and the measures of the step.

@@ -19,7 +19,7 @@ from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import evaluation, forks, forward, plan, program
+from cnn_vit.training import devices, evaluation, forks, forward, memory, plan, program
 from cnn_vit.training.progress import Progress
 from cnn_vit.training.step import AddMeasures
 
@@ -151,6 +151,8 @@ class Run:
         the initial state.
         """
         template = self.program.state_template
+        state_size = devices.memory_sharers(self.program.mesh) * trees.size_in_bytes(template)
+        memory.refuse_large_state(state_size, devices.free_memory(self.program.mesh), self.settings)
         origin = forks.find_origin(self.workdir, fork_from)
         note = forks.read_fork_note(self.workdir)
         restored = self.checkpoints.restore_newest(template)
@@ -183,6 +185,22 @@ class Run:
     def batches(self, start: int, stop: int | None = None) -> Generator[Any, None, None]:
         """Yields the training batches of the updates `start` to `stop` - 1, on the devices; without end for None."""
         return self.program.batches(start, stop)
+
+    def compile_step(self) -> None:
+        """Compiles the step, once its state is made; says what memory it needs, and writes that into the folder.
+
+        Nothing is said where the compiler or the device does not tell.
+
+        Raises:
+            SurroundingsError: so much memory is not free.
+        """
+        step_memory = self.program.compile_step()
+        if step_memory is None:
+            return
+        free = devices.free_memory(self.program.mesh)
+        memory.refuse_large_step(step_memory, free, self.settings)
+        self.say(memory.memory_line(step_memory, free))
+        environment.record_step_memory(self.workdir, step_memory.as_json())
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
         """Updates the state by one batch, as `Program.learn` does."""

@@ -111,7 +111,7 @@ class Step(NamedTuple):
 
     network: Network
     init_state: Callable
-    learn: Callable
+    learn: jax.stages.Wrapped
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,29 @@ def test_show_prints_each_value_with_its_origin(capsys):
     assert json.loads(line)["origin"]["model.name"] == "word 56"
 
 
+def test_show_compiles_the_step_only_where_it_is_asked_to(capsys, monkeypatch):
+    words = ["train", "--config=configs/digits_mlp.py:smoke", "--show"]
+    assert main([*words, "--compile"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    pattern = r"memory of a step: \d+ kB \(\d+ kB of values, \d+ kB of intermediate results\), [\d.]+ [GM]B free"
+    assert re.fullmatch(pattern, lines[-2])
+    assert main([*words, "--compile", "--json"]) == 0
+    step_memory = json.loads(capsys.readouterr().out)["step_memory"]
+    assert sorted(step_memory) == ["free", "intermediate", "values"]
+    assert all(isinstance(size, int) and size > 0 for size in step_memory.values())
+
+    monkeypatch.setattr("cnn_vit.cli.train.measure_step", lambda settings: pytest.fail("the step was compiled"))
+    assert main([*words, "--json"]) == 0
+    assert "step_memory" not in json.loads(capsys.readouterr().out)
+
+
+def test_compile_without_show_is_refused(capsys):
+    assert main(["train", "--compile"]) == 2
+    assert capsys.readouterr().err == (
+        "--compile belongs to --show, which trains nothing; add --show, or leave --compile out\n"
+    )
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Replaces the training loop and the report.

@@ -74,6 +74,7 @@ def observe():
             observed["state"] += rows_per_device((state, measures))
             return state, measures
 
+        learn.lower = built_step.learn.lower  # the run asks what memory the step needs
         return built_step._replace(learn=learn)
 
     def build_observed_eval_step(*args):
