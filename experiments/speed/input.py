@@ -42,14 +42,14 @@ process.prepare()  # memory as the command line has it: before jax is imported
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from cnn_vit import data  # noqa: E402
+from cnn_vit import compilation, data  # noqa: E402
 from cnn_vit.data import sections  # noqa: E402
 from cnn_vit.data.base.parts import EncodedPart  # noqa: E402
 from cnn_vit.data.decode import crops, images, jpeg  # noqa: E402
 from cnn_vit.data.feed import stream  # noqa: E402
 from cnn_vit.runs.description import make_preprocessing  # noqa: E402
 from cnn_vit.settings import Settings, load  # noqa: E402
-from cnn_vit.training import devices, plan, step  # noqa: E402
+from cnn_vit.training import devices, forward, plan, step  # noqa: E402
 from cnn_vit.training.program import Program  # noqa: E402
 from cnn_vit.training.run import STEPS_AHEAD  # noqa: E402
 
@@ -152,10 +152,12 @@ def measure_batch_stages(program: Program, seconds: float) -> dict[str, dict[str
     on_devices = [put_on_devices(batch, program) for batch in on_host]
     batches = host_batches(program)
 
-    @jax.jit
-    def augment_batch(batch, hyperparameters, number):
+    def augment_images(batch, hyperparameters, number):
         images, target, _ = step.augment_batch(program.spec, number, batch, hyperparameters)
         return images, target
+
+    # with the options of the step, inside which a run augments
+    augment_batch = compilation.jit(augment_images, forward.program_kind(program.spec.network, program.mesh))
 
     def gather(call: int) -> np.ndarray:
         return next(batches)["label"]
