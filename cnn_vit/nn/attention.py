@@ -63,7 +63,7 @@ def plain_attention(
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
     """Computes attention step by step, with all N times M weights of a head in memory; the arguments are `attend`'s."""
     # Each head of each image is one product of two matrices, for which XLA has its fastest code; so the heads go first.
-    q, k, v = q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2)  # (B, A, N, E), (B, A, M, E), (B, A, M, E)
+    q, k, v = q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2)
     scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)  # (B, A, N, M)
     # Sums of E products grow with sqrt(E); undivided, the softmax of a wide head would see little but its best token.
     scores = scores / math.sqrt(q.shape[-1])

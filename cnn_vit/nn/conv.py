@@ -15,7 +15,7 @@ On a CPU these cases have a form of their own; any other convolution is XLA's, w
 
 Axes:
     B batch    H, W input height and width    Y, X output height and width    I input channels    O filters
-    V, U kernel height and width    G groups
+    V, U kernel height and width    J input channels of a group
 """
 
 from collections.abc import Callable, Iterator
@@ -54,15 +54,17 @@ class Slide:
     groups: int
 
 
-def convolve(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
-    """Slides filters (V, U, I/G, O) over images of the same dtype."""
+def convolve(x: jax.Array, kernel: jax.Array, slide: Slide) -> jax.Array:  # (B, H, W, I), (V, U, J, O) -> (B, Y, X, O)
+    """Slides filters over images of the same dtype."""
     form = choose_cpu_form(slide, x.shape[-1], kernel.shape)
     if form is None:
-        return plain_convolve(slide, x, kernel)
-    return choose_form(partial(plain_convolve, slide), x, kernel, cpu=partial(form, slide))
+        return plain_convolve(x, kernel, slide)
+    return choose_form(partial(plain_convolve, slide=slide), x, kernel, cpu=partial(form, slide=slide))
 
 
-def plain_convolve(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def plain_convolve(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, J, O) -> (B, Y, X, O)
     """Convolves as XLA does it."""
     return jax.lax.conv_general_dilated(
         x,
@@ -81,45 +83,47 @@ def choose_cpu_form(slide: Slide, in_channels: int, kernel_shape: tuple[int, ...
     It depends on nothing but the layer, above all not on the batch, so that evaluation gives the same scores at any
     batch size.
     """
-    *sides, group_width, filters = kernel_shape
+    *window, group_width, filters = kernel_shape
     if slide.groups > 1:
         return convolve_channels if group_width == 1 and filters == in_channels else convolve_groups
     is_padded = slide.padding != ((0, 0), (0, 0))
-    are_side_by_side = all(side in (1, step) for side, step in zip(sides, slide.stride, strict=True))
+    are_side_by_side = all(length in (1, step) for length, step in zip(window, slide.stride, strict=True))
     if are_side_by_side and not is_padded and slide.dilation == (1, 1):
         return convolve_by_product
-    if in_channels <= FEW_CHANNELS and sides[0] * sides[1] * in_channels <= FEW_WEIGHTS:
+    if in_channels <= FEW_CHANNELS and window[0] * window[1] * in_channels <= FEW_WEIGHTS:
         return convolve_by_columns
     return None
 
 
-def pad_image(slide: Slide, x: jax.Array) -> jax.Array:  # (B, H, W, I) -> (B, H + top + bottom, W + left + right, I)
-    """Surrounds images with the zeros of their padding."""
+def pad_image(x: jax.Array, slide: Slide) -> jax.Array:  # (B, H, W, I) -> (B, R, S, I)
+    """Surrounds images with the zeros of their padding, which makes them R times S pixels large."""
     return jnp.pad(x, ((0, 0), *slide.padding, (0, 0)))
 
 
-def output_sides(slide: Slide, x: jax.Array, kernel: jax.Array) -> tuple[int, int]:
+def count_positions(x: jax.Array, kernel: jax.Array, slide: Slide) -> tuple[int, int]:  # (B, H, W, I), (V, U, J, O)
     """Counts the positions of a filter on an image, down and right; UserError where there are none."""
-    sides = []
+    counts = []
     for i in (0, 1):
-        side = output_size(
+        count = output_size(
             x.shape[1 + i],
             kernel.shape[i],
             stride=slide.stride[i],
             padding=slide.padding[i],
             dilation=slide.dilation[i],
         )
-        sides.append(side)
-    return sides[0], sides[1]
+        counts.append(count)
+    return counts[0], counts[1]
 
 
-def slide_weight(slide: Slide, x: jax.Array, kernel: jax.Array) -> Iterator[tuple[int, int, jax.Array]]:
+def slide_weight(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> Iterator[tuple[int, int, jax.Array]]:  # (B, H, W, I), (V, U, J, O)
     """Yields for each weight of a filter, row by row, its place (row, column) and the pixels that it meets.
 
     These are (B, Y, X, I), strided slices of the padded image.
     """
-    padded = pad_image(slide, x)
-    rows, columns = output_sides(slide, x, kernel)
+    padded = pad_image(x, slide)
+    rows, columns = count_positions(x, kernel, slide)
     (down, right), (row_step, column_step) = slide.stride, slide.dilation
     for row in range(kernel.shape[0]):
         for column in range(kernel.shape[1]):
@@ -128,10 +132,12 @@ def slide_weight(slide: Slide, x: jax.Array, kernel: jax.Array) -> Iterator[tupl
             yield row, column, padded[:, top:bottom:down, left:end:right]
 
 
-def convolve_by_product(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_by_product(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, I, O) -> (B, Y, X, O)
     """Convolves where windows do not overlap: each window is a row of a matrix, each filter a column of another."""
     height, width, in_channels, filters = kernel.shape
-    rows, columns = output_sides(slide, x, kernel)
+    rows, columns = count_positions(x, kernel, slide)
     down, right = slide.stride
     # What fills no window at the bottom and right is left out. Where the filter is shorter than the stride it has one
     # row (or column), and the windows are that row of each step.
@@ -146,13 +152,17 @@ def convolve_by_product(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Ar
     return multiply_last_axis(images, kernel.reshape(-1, filters))
 
 
-def convolve_by_columns(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_by_columns(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, I, O) -> (B, Y, X, O)
     """Convolves by copying all pixels of a window side by side, and one product of matrices (im2col)."""
-    windows = [pixels for _, _, pixels in slide_weight(slide, x, kernel)]
+    windows = [pixels for _, _, pixels in slide_weight(x, kernel, slide)]
     return multiply_last_axis(jnp.concatenate(windows, axis=-1), kernel.reshape(-1, kernel.shape[-1]))
 
 
-def convolve_groups(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_groups(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, J, O) -> (B, Y, X, O)
     """Convolves neighboring groups together, as many as have WORTHWHILE_WIDTH channels, by an ordinary convolution.
 
     The weights between channels of two groups are 0. That multiplies the arithmetic, by 8 for groups of 4 channels, and
@@ -166,11 +176,11 @@ def convolve_groups(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
     ordinary = replace(slide, groups=1)
     outputs = []
     for images, filters in zip(jnp.split(x, parts, -1), jnp.split(kernel, parts, -1), strict=True):
-        outputs.append(plain_convolve(ordinary, images, join_groups(filters, groups_together)))
+        outputs.append(plain_convolve(images, join_groups(filters, groups_together), ordinary))
     return jnp.concatenate(outputs, axis=-1)
 
 
-def join_groups(kernel: jax.Array, groups: int) -> jax.Array:  # (V, U, I/G, O) -> (V, U, I, O)
+def join_groups(kernel: jax.Array, groups: int) -> jax.Array:  # (V, U, J, O) -> (V, U, I, O)
     """Returns the kernel of an ordinary convolution that computes the same: 0 from any group to another."""
     height, width, group_width, filters = kernel.shape
     by_group = kernel.reshape(height, width, group_width, groups, filters // groups)
@@ -179,37 +189,41 @@ def join_groups(kernel: jax.Array, groups: int) -> jax.Array:  # (V, U, I/G, O) 
     return joined.reshape(height, width, groups * group_width, filters)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def convolve_channels(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnames=("slide",))
+def convolve_channels(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, 1, I) -> (B, Y, X, I)
     """Convolves each channel with its own filter: a sum over the filter's weights of shifted images."""
     y = jnp.zeros((), x.dtype)
-    for row, column, pixels in slide_weight(slide, x, kernel):
+    for row, column, pixels in slide_weight(x, kernel, slide):
         y = y + pixels * kernel[row, column, 0]
     return y
 
 
-def convolve_channels_jvp(slide: Slide, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def convolve_channels_jvp(slide: Slide, primals: tuple, tangents: tuple) -> tuple:
     """The tangent of `convolve_channels`: the same sum of changed images, and that of the changed weights."""
     x, kernel = primals
     dx, dkernel = tangents
-    y = convolve_channels(slide, x, kernel)
-    dy = convolve_channels(slide, dx, kernel) if has_tangent(dx) else jnp.zeros_like(y)
+    y = convolve_channels(x, kernel, slide)
+    dy = convolve_channels(dx, kernel, slide) if has_tangent(dx) else jnp.zeros_like(y)
     if has_tangent(dkernel):
-        dy = dy + spread_weights(slide, x, dkernel)
+        dy = dy + spread_weights(x, dkernel, slide)
     return y, dy
 
 
 convolve_channels.defjvp(convolve_channels_jvp, symbolic_zeros=True)
 
 
-def spread_weights(slide: Slide, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def spread_weights(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, 1, I) -> (B, Y, X, I)
     """Convolves each channel with its own filter, one weight after another in a loop.
 
     Transposed it is the gradient of the weights. A loop needs room for one product of image and gradient, where the
     sum written out keeps those of all weights: 49 of a 7x7 filter.
     """
-    padded = pad_image(slide, x)
-    rows, columns = output_sides(slide, x, kernel)
+    padded = pad_image(x, slide)
+    rows, columns = count_positions(x, kernel, slide)
     (down, right), (row_step, column_step) = slide.stride, slide.dilation
     height, width, _, channels = kernel.shape
     window = (len(x), (rows - 1) * down + 1, (columns - 1) * right + 1, channels)
@@ -283,11 +297,11 @@ class Conv(nnx.Module):
         self.groups = groups
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
-        kernel = self.kernel[...].astype(x.dtype)  # (V, U, I/G, O)
+        kernel = self.kernel[...].astype(x.dtype)  # (V, U, J, O)
         slide = Slide(self.stride, self.padding, self.dilation, self.groups)
-        # XLA answers with an empty image where a filter does not fit; `output_sides` raises an error instead.
-        output_sides(slide, x, kernel)
-        y = convolve(slide, x, kernel)
+        # XLA answers with an empty image where a filter does not fit; `count_positions` raises an error instead.
+        count_positions(x, kernel, slide)
+        y = convolve(x, kernel, slide)
         if self.bias is None:
             return y
         return add_bias(y, self.bias[...])

@@ -59,19 +59,23 @@ def has_tangent(tangent: Any) -> bool:
 def sum_pixels(x: jax.Array) -> jax.Array:  # (B, ..., C) -> (B, C)
     """Sums over all axes between the first and the last, by a product with ones for each image."""
     images, channels = x.shape[0], x.shape[-1]
-    rows = x.reshape(images, -1, channels)  # (B, N, C)
+    rows = x.reshape(images, -1, channels)
     ones = jnp.ones((images, 1, rows.shape[1]), x.dtype)
     return (ones @ rows)[:, 0]
 
 
-def spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:  # (C,) or (1, C) or (B, C) -> (B, ..., C)
-    """Broadcasts a value for each channel, or for each image and channel, to a shape, by a product with ones.
+def spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:  # (..., C)
+    """Broadcasts a value for each channel to a shape (B, ..., C), by a product with ones for each image.
 
-    Its transpose is a sum by a product with ones. The module's docstring says why that matters.
+    Its transpose is a sum by products with ones; the module's docstring says why that matters.
+
+    Args:
+        values: (C,), (1, C) or (B, C).
+        shape: of the result.
     """
     images, channels = shape[0], shape[-1]
     pixels = math.prod(shape[1:-1])
-    one_row = jnp.broadcast_to(values, (images, channels))[:, None]  # (B, 1, C)
+    one_row = jnp.broadcast_to(values, (images, channels))[:, None]
     ones = jnp.ones((images, pixels, 1), values.dtype)
     return (ones @ one_row).reshape(shape)
 
@@ -84,7 +88,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:  # (B, ..., C), (C,) -
     return choose_form(plain_add_bias, x, bias, cpu=fast_add_bias)
 
 
-def plain_add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+def plain_add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:  # (B, ..., C), (C,) -> (B, ..., C)
     """Adds a bias as it reads."""
     return x + bias.astype(x.dtype)
 
@@ -92,7 +96,7 @@ def plain_add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 fast_add_bias = jax.custom_jvp(plain_add_bias)
 
 
-def add_bias_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def add_bias_jvp(primals: tuple, tangents: tuple) -> tuple:
     """The tangent of a sum is the sum of the tangents."""
     x, bias = primals
     dx, dbias = tangents

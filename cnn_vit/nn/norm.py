@@ -12,6 +12,7 @@ differs between frameworks (layer and group norm: Flax 1e-6, PyTorch 1e-5), so t
 
 Axes:
     B batch    H, W image height and width    C channels    D features    G groups
+    N how many have statistics of their own: 1 for the whole batch, B for each image
 """
 
 from functools import partial
@@ -37,7 +38,7 @@ def normalize(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
 
 def normalize_channels(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int | None, epsilon: float
-) -> Normalized:  # (B, H, W, C), (C,), (C,) -> (B, H, W, C), (1, C) or (B, C), (1, C) or (B, C)
+) -> Normalized:  # (B, H, W, C), (C,), (C,) -> (B, H, W, C), (N, C), (N, C)
     """Gives channels mean 0 and variance 1 over pixels, then scales and shifts them.
 
     Args:
@@ -49,31 +50,32 @@ def normalize_channels(
         epsilon: added to the variance.
 
     Returns:
-        The output, and mean and variance as each channel of each image sees them; of the whole batch as one image.
+        The output, and mean and variance of each channel: of the batch, or as each channel of each image sees them.
     """
     plain = partial(plain_normalize_channels, groups=groups, epsilon=epsilon)
-    return choose_form(plain, x, scale, bias, cpu=partial(fast_normalize_channels, groups, epsilon))
+    fast = partial(fast_normalize_channels, groups=groups, epsilon=epsilon)
+    return choose_form(plain, x, scale, bias, cpu=fast)
 
 
 def plain_normalize_channels(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int | None, epsilon: float
-) -> Normalized:
+) -> Normalized:  # (B, H, W, C), (C,), (C,) -> (B, H, W, C), (N, C), (N, C)
     """Normalizes channels as it reads; the arguments are those of `normalize_channels`."""
     if groups is None:
-        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))  # (C,)
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
         y = (x - mean) * (scale * jax.lax.rsqrt(var + epsilon)) + bias
         return y, mean[None], var[None]
-    grouped = x.reshape(*x.shape[:3], groups, -1)  # (B, H, W, G, C/G)
+    grouped = x.reshape(*x.shape[:3], groups, -1)
     # Both pixel axes and the channels of one group are averaged over; batch and groups stay apart.
     axes = (1, 2, 4)
     y = normalize(grouped, axes, epsilon).reshape(x.shape) * scale + bias
     group_width = grouped.shape[4]
-    mean = jnp.repeat(grouped.mean(axes), group_width, axis=1)  # (B, C)
+    mean = jnp.repeat(grouped.mean(axes), group_width, axis=1)  # (N, C)
     var = jnp.repeat(grouped.var(axes), group_width, axis=1)
     return y, mean, var
 
 
-def average_groups(sums: jax.Array, pixels: int, groups: int | None) -> jax.Array:  # (B, C) -> (1, C) or (B, C)
+def average_groups(sums: jax.Array, pixels: int, groups: int | None) -> jax.Array:  # (B, C) -> (N, C)
     """Turns the sums of each image's channels into means over the batch, or over each group of channels of an image.
 
     Args:
@@ -83,27 +85,25 @@ def average_groups(sums: jax.Array, pixels: int, groups: int | None) -> jax.Arra
     """
     if groups is None:
         return sums.sum(0, keepdims=True) / (pixels * len(sums))
-    grouped = sums.reshape(len(sums), groups, -1)  # (B, G, C/G)
+    grouped = sums.reshape(len(sums), groups, -1)
     means = grouped.sum(2, keepdims=True) / (pixels * grouped.shape[2])
     return jnp.broadcast_to(means, grouped.shape).reshape(sums.shape)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnames=("groups", "epsilon"))
 def fast_normalize_channels(
-    groups: int | None, epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array
-) -> Normalized:
+    x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int | None, epsilon: float
+) -> Normalized:  # (B, H, W, C), (C,), (C,) -> (B, H, W, C), (N, C), (N, C)
     """Normalizes channels with a gradient in closed form; the arguments are those of `normalize_channels`."""
     pixels = x.shape[1] * x.shape[2]
-    mean = average_groups(sum_pixels(x), pixels, groups)  # (1, C) or (B, C)
+    mean = average_groups(sum_pixels(x), pixels, groups)  # (N, C)
     centered = x - mean[:, None, None]
     var = average_groups(sum_pixels(centered * centered), pixels, groups)
     scale_over_std = scale * jax.lax.rsqrt(var + epsilon)
     return centered * scale_over_std[:, None, None] + bias, mean, var
 
 
-def normalize_channels_jvp(
-    groups: int | None, epsilon: float, primals: tuple, tangents: tuple
-) -> tuple[Normalized, Normalized]:
+def normalize_channels_jvp(groups: int | None, epsilon: float, primals: tuple, tangents: tuple) -> tuple:
     """The tangent of `fast_normalize_channels`.
 
     With y = c (x - mean) + bias, c = scale / std, and means over the same pixels:
@@ -116,7 +116,7 @@ def normalize_channels_jvp(
     """
     x, scale, bias = primals
     dx, dscale, dbias = tangents
-    y, mean, var = fast_normalize_channels(groups, epsilon, x, scale, bias)
+    y, mean, var = fast_normalize_channels(x, scale, bias, groups, epsilon)
     centered = x - mean[:, None, None]
     inverse_std = jax.lax.rsqrt(var + epsilon)
     scale_over_std = scale * inverse_std
@@ -148,20 +148,22 @@ def layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, epsilon: float
 ) -> jax.Array:  # (..., D), (D,), (D,) -> (..., D)
     """Gives the features of each token of a float32 x mean 0 and variance 1, then scales and shifts them."""
-    plain = partial(plain_layer_norm, epsilon)
-    return choose_form(plain, x, scale, bias, cpu=partial(fast_layer_norm, epsilon))
+    plain = partial(plain_layer_norm, epsilon=epsilon)
+    return choose_form(plain, x, scale, bias, cpu=partial(fast_layer_norm, epsilon=epsilon))
 
 
-def plain_layer_norm(epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+def plain_layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:  # (..., D), (D,), (D,) -> (..., D)
     """Normalizes features as it reads."""
     return normalize(x, (-1,), epsilon) * scale + bias
 
 
 # The same numbers, with a gradient in closed form.
-fast_layer_norm = jax.custom_jvp(plain_layer_norm, nondiff_argnums=(0,))
+fast_layer_norm = jax.custom_jvp(plain_layer_norm, nondiff_argnames=("epsilon",))
 
 
-def layer_norm_jvp(epsilon: float, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def layer_norm_jvp(epsilon: float, primals: tuple, tangents: tuple) -> tuple:
     """The tangent of layer norm.
 
     With n = (x - mean) / std:   dn = (dx - mean(dx) - n mean(n dx)) / std   and   dy = scale dn + n dscale + dbias.

@@ -46,24 +46,24 @@ def max_pool(
         UserError: if a window is larger than the padded image, or could see nothing but padding.
     """
     plan = plan_windows(x.shape[1:3], size, stride, padding)
-    return choose_form(partial(plain_max_pool, plan), x, cpu=partial(fast_max_pool, plan))
+    return choose_form(partial(plain_max_pool, plan=plan), x, cpu=partial(fast_max_pool, plan=plan))
 
 
-def plain_max_pool(plan: "WindowPlan", x: jax.Array) -> jax.Array:
+def plain_max_pool(x: jax.Array, plan: "WindowPlan") -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
     """Takes the largest value of each window as XLA does it."""
     lowest = np.array(-np.inf, x.dtype)  # fills the padding: anything in the image is larger
     return jax.lax.reduce_window(x, lowest, jax.lax.max, plan.window, plan.strides, plan.padding)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def fast_max_pool(plan: "WindowPlan", x: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnames=("plan",))
+def fast_max_pool(x: jax.Array, plan: "WindowPlan") -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
     """Takes the largest value of each window, comparing whole images: place 0 of all windows, place 1, and so on."""
-    return largest_and_place(plan, x)[0]
+    return find_largest(x, plan)[0]
 
 
-def largest_and_place(plan: "WindowPlan", x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest value of each window, and the first place, row by row, that holds it."""
-    values = slide_window(plan, x, fill=-np.inf)
+def find_largest(x: jax.Array, plan: "WindowPlan") -> tuple[jax.Array, jax.Array]:  # (B, H, W, C) -> (B, Y, X, C)
+    """Returns the largest value of each window, and the first place, counted row by row, that holds it."""
+    values = slide_window(x, plan, fill=-np.inf)
     largest = next(values)
     place = jnp.zeros(largest.shape, jnp.int32)
     for number, value in enumerate(values, start=1):
@@ -72,7 +72,7 @@ def largest_and_place(plan: "WindowPlan", x: jax.Array) -> tuple[jax.Array, jax.
     return largest, place
 
 
-def slide_window(plan: "WindowPlan", x: jax.Array, *, fill: float) -> Iterator[jax.Array]:  # (B, H, W, C)
+def slide_window(x: jax.Array, plan: "WindowPlan", *, fill: float) -> Iterator[jax.Array]:  # (B, H, W, C)
     """Yields for each place of a window, row by row, its pixel in all windows (B, Y, X, C); `fill` is the padding's."""
     edges = [(before, after, 0) for before, after in plan.padding]
     padded = jax.lax.pad(x, jnp.asarray(fill, x.dtype), edges)
@@ -84,11 +84,11 @@ def slide_window(plan: "WindowPlan", x: jax.Array, *, fill: float) -> Iterator[j
 
 
 @fast_max_pool.defjvp
-def max_pool_jvp(plan: "WindowPlan", primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def max_pool_jvp(plan: "WindowPlan", primals: tuple, tangents: tuple) -> tuple:
     """The largest value of a window changes as the pixel that holds it; all other pixels have no gradient."""
-    largest, place = largest_and_place(plan, primals[0])
+    largest, place = find_largest(primals[0], plan)
     change = jnp.zeros_like(largest)
-    for number, value_change in enumerate(slide_window(plan, tangents[0], fill=0)):
+    for number, value_change in enumerate(slide_window(tangents[0], plan, fill=0)):
         change = change + jnp.where(place == number, value_change, 0)
     return largest, change
 

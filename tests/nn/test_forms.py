@@ -42,26 +42,26 @@ def slide(*, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1)
 def convolution(form, image, kernel, **keywords):
     """The case of a form of convolution."""
     how = slide(**keywords)
-    return Case(partial(conv.plain_convolve, how), partial(form, how), ((2, *image), kernel))
+    return Case(partial(conv.plain_convolve, slide=how), partial(form, slide=how), ((2, *image), kernel))
 
 
 def normalization(groups, channels=6):
     """The case of batch norm (no groups) or group norm."""
     keywords = {"groups": groups, "epsilon": 1e-5}
     plain = partial(norm.plain_normalize_channels, **keywords)
-    fast = partial(norm.fast_normalize_channels, groups, 1e-5)
+    fast = partial(norm.fast_normalize_channels, **keywords)
     return Case(plain, fast, ((3, 4, 5, channels), (channels,), (channels,)))
 
 
 def pooling(image, size, stride, padding):
     """The case of max pooling."""
     plan = pool.plan_windows(image[:2], size, stride, padding)
-    return Case(partial(pool.plain_max_pool, plan), partial(pool.fast_max_pool, plan), ((2, *image),))
+    return Case(partial(pool.plain_max_pool, plan=plan), partial(pool.fast_max_pool, plan=plan), ((2, *image),))
 
 
 def layer_norm(*shape):
     """The case of layer norm."""
-    plain, fast = partial(norm.plain_layer_norm, 1e-6), partial(norm.fast_layer_norm, 1e-6)
+    plain, fast = partial(norm.plain_layer_norm, epsilon=1e-6), partial(norm.fast_layer_norm, epsilon=1e-6)
     return Case(plain, fast, (shape, shape[-1:], shape[-1:]))
 
 
@@ -277,9 +277,9 @@ def test_any_convolution_has_the_numbers_of_its_plain_form(
     how = Slide(stride, padding, dilation, groups)
     kernel_shape = (*size, per_group[0], groups * per_group[1])
     arrays = draw(seed, ((2, *image, groups * per_group[0]), kernel_shape))
-    fast = outputs_and_gradients(partial(conv.convolve, how), arrays, seed)
+    fast = outputs_and_gradients(partial(conv.convolve, slide=how), arrays, seed)
     with only_plain_forms():
-        plain = outputs_and_gradients(partial(conv.convolve, how), arrays, seed)
+        plain = outputs_and_gradients(partial(conv.convolve, slide=how), arrays, seed)
     assert_agree(fast, plain)
 
 
@@ -308,7 +308,8 @@ def test_other_platforms_run_the_plain_form(platform):
     """Seen in the program that is lowered for each: a 1x1 convolution is a product on a CPU alone."""
     how = slide()
     x, kernel = draw(0, ((2, 4, 4, 3), (1, 1, 3, 5)))
-    program = jax.jit(partial(conv.convolve, how)).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    traced = jax.jit(partial(conv.convolve, slide=how)).trace(x, kernel)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.dot_general" in program) == (platform == "cpu")
     assert ("stablehlo.convolution" in program) == (platform != "cpu")
 
@@ -318,12 +319,12 @@ def test_nothing_is_computed_for_a_frozen_kernel():
     x, scale, bias = draw(0, ((2, 5, 8), (8,), (8,)))
 
     def change_of_x(dx):
-        return jax.jvp(lambda x: norm.fast_layer_norm(1e-6, x, scale, bias), (x,), (dx,))[1]
+        return jax.jvp(lambda x: norm.fast_layer_norm(x, scale, bias, 1e-6), (x,), (dx,))[1]
 
     assert "dot_general" not in str(jax.make_jaxpr(change_of_x)(x))
 
     def change_of_scale(dscale):
-        return jax.jvp(lambda scale: norm.fast_layer_norm(1e-6, x, scale, bias), (scale,), (dscale,))[1]
+        return jax.jvp(lambda scale: norm.fast_layer_norm(x, scale, bias, 1e-6), (scale,), (dscale,))[1]
 
     assert "dot_general" in str(jax.make_jaxpr(change_of_scale)(scale))
 
@@ -332,7 +333,7 @@ def test_a_maximum_that_is_not_a_number_stays_one():
     """As with XLA's own pooling; a comparison would pass over it."""
     plan = pool.plan_windows((2, 2), 2, 2, 0)
     x = jnp.asarray([1.0, np.nan, 3.0, 2.0]).reshape(1, 2, 2, 1)
-    assert np.isnan(run_compiled(partial(pool.fast_max_pool, plan), x)).all()
+    assert np.isnan(run_compiled(partial(pool.fast_max_pool, plan=plan), x)).all()
 
 
 REAL = {
