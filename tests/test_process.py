@@ -1,5 +1,7 @@
 """What is set before jax is imported, and that what the user has set stays."""
 
+import ctypes
+import subprocess
 import sys
 
 import pytest
@@ -101,3 +103,53 @@ V2, V1 = "/sys/fs/cgroup/memory.", "/sys/fs/cgroup/memory/memory."
 def test_free_is_what_the_machine_has_and_what_the_control_group_leaves(monkeypatch, kernel_files, free):
     monkeypatch.setattr(process, "read_kernel_file", lambda path: kernel_files.get(path, ""))
     assert process.free_memory() == free
+
+
+needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this is not glibc from 2.33 on")
+HEAP_OF_A_PROCESS = """
+import ctypes, sys
+from cnn_vit import process
+if sys.argv[1] == "kept":
+    process.keep_pages()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+size = 64 * 2**20
+def heap_in_use():
+    statistics = process.heap_statistics()
+    return None if statistics is None else statistics.uordblks
+sizes, in_use = [resident()], [heap_in_use()]
+block = libc.malloc(ctypes.c_size_t(size))
+ctypes.memset(block, 1, size)
+libc.malloc(ctypes.c_size_t(2**20))  # stands above it, so that it is not the heap's end that is freed
+sizes.append(resident()); in_use.append(heap_in_use())
+libc.free(ctypes.c_void_p(block))
+sizes.append(resident()); in_use.append(heap_in_use())
+process.release_free_pages()
+sizes.append(resident())
+print(*[round((size - sizes[0]) / 2**20) for size in sizes], in_use[0] is None or (in_use[1] - in_use[0]) // 2**20,
+      in_use[0] is None or (in_use[2] - in_use[0]) // 2**20)
+"""
+
+
+def heap_of_a_process(mode):
+    """What a process of its own says of 64 MB: resident before, with them, freed, released; in use with them, freed."""
+    command = [sys.executable, "-c", HEAP_OF_A_PROCESS, mode]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@needs_glibc
+def test_pages_that_are_kept_are_given_back_where_that_is_asked_for():
+    before, allocated, freed, released, in_use, in_use_after = map(int, heap_of_a_process("kept"))
+    assert before == 0
+    assert min(allocated, freed) >= 64  # freed, they are still there
+    assert released < 8
+    assert (in_use, in_use_after) == (65, 1)
+
+
+@needs_glibc
+def test_the_heap_is_left_alone_where_pages_are_not_kept():
+    *_, in_use, in_use_after = heap_of_a_process("left alone")
+    assert (in_use, in_use_after) == ("True", "True")  # it does not say

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from cnn_vit import data, files, trees
+from cnn_vit import data, files, process, trees
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
 from cnn_vit.runs import description, environment, folder, journal
@@ -90,6 +90,7 @@ class Run:
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
         self.progress = progress
         self._queued: deque[tuple[int, dict]] = deque()
+        self._one_at_a_time: memory.OneStepAtATime | None = None
 
     def __enter__(self) -> "Run":
         return self
@@ -189,22 +190,31 @@ class Run:
     def compile_step(self) -> None:
         """Compiles the step, once its state is made; says what memory it needs, and writes that into the folder.
 
-        Nothing is said where the compiler or the device does not tell.
+        The memory that the compiler took is given back. Nothing is said where the compiler does not tell.
 
         Raises:
             SurroundingsError: so much memory is not free.
         """
         step_memory = self.program.compile_step()
+        process.release_free_pages()
         if step_memory is None:
             return
+        is_kept = process.Heap.keeps_pages and devices.is_on_cpu(self.program.mesh)
+        if is_kept and step_memory.intermediate >= memory.LARGE_STEP:
+            self._one_at_a_time = memory.OneStepAtATime(step_memory.intermediate)
         free = devices.free_memory(self.program.mesh)
         memory.refuse_large_step(step_memory, free, self.settings)
         self.say(memory.memory_line(step_memory, free))
         environment.record_step_memory(self.workdir, step_memory.as_json())
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
-        """Updates the state by one batch, as `Program.learn` does."""
-        return self.program.learn(state, batch)
+        """Updates the state by one batch, as `Program.learn` does; of a large step, once the one before is done."""
+        if self._one_at_a_time is None:
+            return self.program.learn(state, batch)
+        self._one_at_a_time.begin_step()
+        state, measures = self.program.learn(state, batch)
+        self._one_at_a_time.step_began(measures)
+        return state, measures
 
     def queue_measures(self, step: int, measures: dict) -> None:
         """Queues a step's measures without reading them, so that the host need not wait for the device.

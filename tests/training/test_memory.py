@@ -1,16 +1,19 @@
 """The memory of a step: what the compiler plans is told before the first step, recorded, and refused where it lacks."""
 
+import ctypes
 import json
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from running import committed_steps, load_settings, train
+from running import committed_steps, load_settings, read_outcome, train, undisturbed_outcome
 
-from cnn_vit import data
+from cnn_vit import data, process
 from cnn_vit.errors import StoppedError, SurroundingsError
 from cnn_vit.reports import facts
 from cnn_vit.runs import reader
@@ -206,3 +209,111 @@ def test_bytes_are_written_in_the_unit_that_fits(size, text):
 def test_figures_are_told_as_people_read_them():
     line = memory.memory_line(StepMemory(74 * MB, 314 * MB), 15_600 * MB)
     assert line == "memory of a step: 388 MB (74 MB of values, 314 MB of intermediate results), 15.6 GB free"
+
+
+# One step at a time ---------------------------------------------------------------------------------------------------
+
+STEPS_OF_A_PROCESS = """
+import jax, jax.numpy as jnp
+from cnn_vit import process
+from cnn_vit.training import memory
+process.keep_pages()
+memory.MOST_POLLS = 100_000  # a machine may be busy
+def kilobytes(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
+def step(state):  # (4000, 8), by way of (4000, 4000)
+    state = jnp.abs(state @ state.T) @ state * 1e-9
+    return state, {"finite": jnp.isfinite(state).all()}
+step = jax.jit(step, donate_argnums=0)
+state = jnp.ones((4000, 8))
+planned = memory.planned_memory(step.lower(state).compile(), copies=1)
+process.release_free_pages()
+one_at_a_time = memory.OneStepAtATime(planned.intermediate)
+before, peak_before = kilobytes("VmRSS"), kilobytes("VmHWM")
+for _ in range(40):
+    one_at_a_time.begin_step()
+    state, measures = step(state)
+    one_at_a_time.step_began(measures)
+one_at_a_time.begin_step()
+print(planned.intermediate, 1024 * (kilobytes("VmRSS") - before), 1024 * (kilobytes("VmHWM") - peak_before))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this is not glibc from 2.33 on")
+def test_steps_that_wait_for_each_other_keep_the_memory_of_one():
+    command = [sys.executable, "-c", STEPS_OF_A_PROCESS]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    intermediate, resident, peak = map(int, answer.stdout.split())
+    assert intermediate >= 4 * 4000 * 4000
+    assert resident < 1.5 * intermediate
+    assert peak < 2.5 * intermediate  # one that is kept, and one that does not fit into it
+
+
+class FakeHeap:
+    """Stands for the heap: gives prepared statistics one after the other, and notes naps and releases of pages."""
+
+    def __init__(self, monkeypatch):
+        self.statistics, self.naps, self.releases = iter(()), 0, 0
+        monkeypatch.setattr(process, "heap_statistics", lambda: next(self.statistics))
+        monkeypatch.setattr(process, "release_free_pages", self.release)
+        monkeypatch.setattr(memory.time, "sleep", self.nap)
+
+    def release(self):
+        self.releases += 1
+
+    def nap(self, seconds):
+        self.naps += 1
+
+    def do_step(self, one_at_a_time, *statistics):
+        """Begins a step while the heap gives these (size, bytes in use); returns the numbers of naps and releases."""
+        answers = [None if one is None else SimpleNamespace(arena=one[0], uordblks=one[1]) for one in statistics]
+        self.statistics, self.naps, self.releases = iter(answers), 0, 0
+        one_at_a_time.begin_step()
+        one_at_a_time.step_began({"finite": jnp.array(True)})
+        assert next(self.statistics, "none is left") == "none is left"
+        return self.naps, self.releases
+
+
+def test_a_step_waits_until_half_of_the_memory_of_the_one_before_is_free_and_then_no_longer(monkeypatch):
+    heap, one_at_a_time = FakeHeap(monkeypatch), memory.OneStepAtATime(100)
+    assert heap.do_step(one_at_a_time, (9_000, 1_000)) == (0, 0)  # the first step has nothing to wait for
+    in_use = (1_110, 1_100, 1_050, 1_049, 1_049)
+    assert heap.do_step(one_at_a_time, *[(9_000, size) for size in in_use]) == (3, 0)
+    assert heap.do_step(one_at_a_time, (9_000, 1_000), (9_000, 1_000)) == (0, 0)
+    monkeypatch.setattr(memory, "MOST_POLLS", 4)
+    assert heap.do_step(one_at_a_time, *[(9_000, 2_000)] * 5) == (4, 0)
+    # the next one is compared with what was in use when this one began
+    assert heap.do_step(one_at_a_time, (9_000, 2_000), (9_000, 2_000)) == (0, 0)
+    assert heap.do_step(one_at_a_time, None, None) == (0, 0)  # an allocator that does not say
+
+
+def test_what_is_free_is_given_back_where_the_heap_has_grown_by_another_block(monkeypatch):
+    heap, one_at_a_time = FakeHeap(monkeypatch), memory.OneStepAtATime(100)
+    sizes = (9_000, 9_100, 9_150, 9_201, 9_201, 9_100, 9_201)  # the first step's own block is needed
+    releases = [
+        heap.do_step(one_at_a_time, *[(size, 1_000)] * min(2, 1 + number))[1] for number, size in enumerate(sizes)
+    ]
+    assert releases == [0, 0, 0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("large", "keeps_pages", "waits"), [(1, True, 12), (1, False, 0), (10**9, True, 0)])
+def test_large_steps_wait_for_each_other_where_pages_are_kept_and_learn_the_same_bits(
+    large, keeps_pages, waits, tmp_path, monkeypatch
+):
+    calls = []
+    begin_step = memory.OneStepAtATime.begin_step
+
+    def begin_observed_step(self):
+        calls.append("begin")
+        begin_step(self)
+
+    monkeypatch.setattr(memory, "LARGE_STEP", large)
+    monkeypatch.setattr(memory.OneStepAtATime, "begin_step", begin_observed_step)
+    monkeypatch.setattr(process.Heap, "keeps_pages", keeps_pages)
+    monkeypatch.setattr(process, "heap_statistics", lambda: None)
+    monkeypatch.setattr(process, "release_free_pages", lambda: calls.append("release"))
+    train("mlp", tmp_path)
+    assert calls == ["release"] + ["begin"] * waits  # what the compiler took is released before the first step
+    monkeypatch.undo()
+    assert read_outcome(tmp_path) == undisturbed_outcome("mlp")
