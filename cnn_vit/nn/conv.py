@@ -4,7 +4,7 @@ Padding is always written out, in pixels before and after each side, as the sour
 TensorFlow's "SAME" depends on the image's size and puts the odd pixel last (kernel 3, stride 2, 224 pixels: 0 before, 1
 after); torchvision's networks pad 1 and 1, which gives other numbers at the same output shape.
 
-On a CPU these cases have a form of their own; any other convolution is XLA's, which has no faster one:
+Forms on a CPU; the first that fits is taken:
 
 | form | case | reason | measured |
 |---|---|---|---|
@@ -12,6 +12,7 @@ On a CPU these cases have a form of their own; any other convolution is XLA's, w
 | `convolve_by_columns` | few input channels, small filters | XLA's weight gradient crawls there | |
 | `convolve_channels` | each channel its own filter (depthwise) | XLA takes one channel after another | |
 | `convolve_groups` | other groups | the same; a weight gradient takes seconds | |
+| `convolve_apart` | any other | XLA's, but its weight gradient does not compute earlier layers anew | |
 
 Axes:
     B batch    H, W input height and width    Y, X output height and width    I input channels    O filters
@@ -28,7 +29,7 @@ from flax import nnx
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.dense import multiply_last_axis
-from cnn_vit.nn.forms import add_bias, choose_form, has_tangent, spread
+from cnn_vit.nn.forms import add_bias, choose_form, has_tangent, materialize, spread
 from cnn_vit.nn.values import declare
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
@@ -57,8 +58,6 @@ class Slide:
 def convolve(x: jax.Array, kernel: jax.Array, slide: Slide) -> jax.Array:  # (B, H, W, I), (V, U, J, O) -> (B, Y, X, O)
     """Slides filters over images of the same dtype."""
     form = choose_cpu_form(slide, x.shape[-1], kernel.shape)
-    if form is None:
-        return plain_convolve(x, kernel, slide)
     return choose_form(partial(plain_convolve, slide=slide), x, kernel, cpu=partial(form, slide=slide))
 
 
@@ -77,8 +76,8 @@ def plain_convolve(
     )
 
 
-def choose_cpu_form(slide: Slide, in_channels: int, kernel_shape: tuple[int, ...]) -> Callable | None:
-    """Returns the form that a CPU runs faster than XLA's convolution, or None where there is none.
+def choose_cpu_form(slide: Slide, in_channels: int, kernel_shape: tuple[int, ...]) -> Callable:
+    """Returns the form that a CPU runs faster than XLA's convolution alone.
 
     It depends on nothing but the layer, above all not on the batch, so that evaluation gives the same scores at any
     batch size.
@@ -92,7 +91,7 @@ def choose_cpu_form(slide: Slide, in_channels: int, kernel_shape: tuple[int, ...
         return convolve_by_product
     if in_channels <= FEW_CHANNELS and window[0] * window[1] * in_channels <= FEW_WEIGHTS:
         return convolve_by_columns
-    return None
+    return convolve_apart
 
 
 def pad_image(x: jax.Array, slide: Slide) -> jax.Array:  # (B, H, W, I) -> (B, R, S, I)
@@ -130,6 +129,28 @@ def slide_weight(
             top, left = row * row_step, column * column_step
             bottom, end = top + (rows - 1) * down + 1, left + (columns - 1) * right + 1
             yield row, column, padded[:, top:bottom:down, left:end:right]
+
+
+@partial(jax.custom_jvp, nondiff_argnames=("slide",))
+def convolve_apart(
+    x: jax.Array, kernel: jax.Array, slide: Slide
+) -> jax.Array:  # (B, H, W, I), (V, U, J, O) -> (B, Y, X, O)
+    """Convolves as XLA does it; the weight gradient reads images that are computed once (`forms.materialize`)."""
+    return plain_convolve(x, kernel, slide)
+
+
+def convolve_apart_jvp(slide: Slide, primals: tuple, tangents: tuple) -> tuple:
+    """The tangent of a product: that of the images by the kernel, and the images by that of the kernel."""
+    x, kernel = primals
+    dx, dkernel = tangents
+    y = plain_convolve(x, kernel, slide)
+    dy = plain_convolve(dx, kernel, slide) if has_tangent(dx) else jnp.zeros_like(y)
+    if has_tangent(dkernel):
+        dy = dy + plain_convolve(materialize(x), dkernel, slide)
+    return y, dy
+
+
+convolve_apart.defjvp(convolve_apart_jvp, symbolic_zeros=True)
 
 
 def convolve_by_product(
@@ -176,7 +197,7 @@ def convolve_groups(
     ordinary = replace(slide, groups=1)
     outputs = []
     for images, filters in zip(jnp.split(x, parts, -1), jnp.split(kernel, parts, -1), strict=True):
-        outputs.append(plain_convolve(images, join_groups(filters, groups_together), ordinary))
+        outputs.append(convolve_apart(images, join_groups(filters, groups_together), ordinary))
     return jnp.concatenate(outputs, axis=-1)
 
 

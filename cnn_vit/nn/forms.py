@@ -80,6 +80,18 @@ def spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:  # (..., C)
     return (ones @ one_row).reshape(shape)
 
 
+def materialize(x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
+    """Returns x multiplied by the identity matrix: the same numbers, computed once and kept.
+
+    XLA fuses cheap operations, such as additions and rectifiers, into each loop that reads their result, and computes
+    them anew there. Where the values of a residual stream are read in another order of axes, as the weight gradient of
+    a convolution reads them, that goes back through all earlier blocks. A product of matrices is never fused. (XLA
+    takes `jax.lax.optimization_barrier` away before it fuses.)
+    """
+    channels = x.shape[-1]
+    return (x.reshape(-1, channels) @ jnp.eye(channels, dtype=x.dtype)).reshape(x.shape)
+
+
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:  # (B, ..., C), (C,) -> (B, ..., C)
     """Adds a float32 number to each channel, rounded to the dtype of x.
 

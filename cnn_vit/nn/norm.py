@@ -235,7 +235,7 @@ class BatchNorm(nnx.Module):
             self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean[0])
             self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var[0])
             return y.astype(x.dtype)
-        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)  # (C,)
+        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
         return ((x32 - self.mean[...]) * scale + self.bias[...]).astype(x.dtype)
 
 

@@ -199,7 +199,7 @@ class Run:
         process.release_free_pages()
         if step_memory is None:
             return
-        is_kept = process.Heap.keeps_pages and devices.is_on_cpu(self.program.mesh)
+        is_kept = process.Heap.keeps_pages and devices.platform(self.program.mesh) == "cpu"
         if is_kept and step_memory.intermediate >= memory.LARGE_STEP:
             self._one_at_a_time = memory.OneStepAtATime(step_memory.intermediate)
         free = devices.free_memory(self.program.mesh)

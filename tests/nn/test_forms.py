@@ -77,6 +77,7 @@ CASES = {
     "1x1 with stride": convolution(conv.convolve_by_product, (5, 5, 3), (1, 1, 3, 4), stride=(2, 3)),
     "patches": convolution(conv.convolve_by_product, (7, 6, 3), (3, 2, 3, 4), stride=(3, 2)),
     "few channels": convolution(conv.convolve_by_columns, (6, 5, 2), (3, 3, 2, 4), padding=ONE_AROUND),
+    "ordinary": convolution(conv.convolve_apart, (6, 5, 3), (3, 2, 3, 4), padding=((1, 0), (2, 1)), stride=(2, 1)),
     "groups": convolution(
         conv.convolve_groups, (6, 5, 6), (3, 3, 2, 9), padding=((1, 0), (2, 1)), stride=(2, 1), groups=3
     ),
@@ -292,9 +293,9 @@ def test_any_convolution_has_the_numbers_of_its_plain_form(
         (Conv(1, 32, 3, padding=1), conv.convolve_by_columns),
         (Conv(128, 128, 3, padding=1, groups=32), conv.convolve_groups),
         (Conv(192, 192, 7, padding=3, groups=192), conv.convolve_channels),
-        (Conv(64, 64, 3, padding=1), None),
-        (Conv(3, 64, 7, stride=2, padding=3), None),
-        (Conv(64, 64, 1, padding=1), None),
+        (Conv(64, 64, 3, padding=1), conv.convolve_apart),
+        (Conv(3, 64, 7, stride=2, padding=3), conv.convolve_apart),
+        (Conv(64, 64, 1, padding=1), conv.convolve_apart),
     ],
 )
 def test_a_convolution_has_the_form_of_the_table(layer, form):
