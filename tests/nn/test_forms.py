@@ -72,6 +72,7 @@ CASES = {
     "group norm": normalization(2),
     "layer norm": layer_norm(2, 5, 8),
     "max pooling": pooling((6, 8, 3), 2, 2, 0),
+    "max pooling that leaves pixels out": pooling((7, 8, 3), (2, 3), (2, 3), 0),
     "overlapping max pooling": pooling((7, 6, 3), 3, 2, 1),
     "1x1": convolution(conv.convolve_by_product, (4, 5, 3), (1, 1, 3, 4)),
     "1x1 with stride": convolution(conv.convolve_by_product, (5, 5, 3), (1, 1, 3, 4), stride=(2, 3)),
