@@ -66,8 +66,8 @@ class Row:
 
 # The first row that fits a program counts; a program that no row fits is left to XLA.
 #
-# With the forms of nn/, options matter little. Images a second of forward and backward pass, the best of 7 runs in turn
-# on 2 idle cores with AVX-512, jaxlib 0.12.0.1 (R: reductions by YNN; E: elementwise loops too):
+# Images a second of forward and backward pass with the forms of nn/, the best of 7 runs in turn on 2 idle cores with
+# AVX-512, jaxlib 0.12.0.1 (R: YNN for reductions; E: for elementwise loops; a blank was not measured):
 #
 #                              ResNet-20   ViT p4 d192 L9   small CNN   ViT-Ti/16   ResNet-50
 #     batch                        128            64           128           8           8
@@ -78,10 +78,11 @@ class Row:
 #     XLA's own, with oneDNN       410          89.0         3,229        18.3         5.3
 #     R, with oneDNN               343          89.3         3,186        18.2         5.2
 #
-# oneDNN gains at most 5 %, and most programs that call it cannot be written to the compilation cache, so that each
-# start would compile anew. So newer versions of jaxlib are left to XLA's own choice, for any kind of program.
+# XLA's own choice is the best for ResNet-20 and nowhere far from it. oneDNN gains about 5 % at most, and of three
+# programs that call it two could not be written to the compilation cache, so that each start would compile anew. So
+# from 0.12 on every kind of program is left to XLA's own choice.
 TABLE = (
-    # Eigen for everything: YNN computes wrong sums or ends the process in these versions (KNOWN_FAULTS).
+    # Eigen for everything: YNN computes wrong sums or ends the process in some of these versions (KNOWN_FAULTS).
     Row("cpu", "<0.12", None, None, {YNN: NOTHING}),
 )
 

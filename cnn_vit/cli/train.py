@@ -94,7 +94,7 @@ def write_report(workdir: str) -> tuple[str, ...]:
 def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     """Prints the final settings and where each comes from, and the memory of a step where `--compile` asks for it.
 
-    Nothing is trained or written.
+    Nothing is trained, and no run folder is written.
 
     Raises:
         UserError: the named model or data source does not take one of its keywords.
@@ -111,7 +111,7 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def measure_step(settings: Settings) -> tuple[dict[str, int | None] | None, str]:
-    """Compiles the training step of settings, with their data; nothing is trained or written.
+    """Compiles the training step of settings, with their data; nothing is trained, and no run folder is written.
 
     Returns:
         The memory of the step in bytes by kind, with what is free, or None where this jaxlib does not say; and a line

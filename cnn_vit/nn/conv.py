@@ -8,9 +8,9 @@ Forms on a CPU; the first that fits is taken:
 
 | form | case | reason | measured |
 |---|---|---|---|
-| `convolve_by_product` | windows that do not overlap: 1x1, patches | it is a product of matrices | |
+| `convolve_by_product` | each side 1 or the stride, no padding | it is a product of matrices | |
 | `convolve_by_columns` | few input channels, small filters | XLA's weight gradient crawls there | |
-| `convolve_channels` | each channel its own filter (depthwise) | XLA takes one channel after another | |
+| `convolve_channels` | depthwise, up to 7x7 | XLA takes one channel after another | |
 | `convolve_groups` | other groups | the same; a weight gradient takes seconds | |
 | `convolve_apart` | any other | XLA's, but its weight gradient does not compute earlier layers anew | |
 
@@ -34,7 +34,8 @@ from cnn_vit.nn.values import declare
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 FEW_CHANNELS = 4  # an image's colors, and a mask
-FEW_WEIGHTS = 64  # of a filter: below, a column of copied pixels is short enough to be cheap
+FEW_WEIGHTS = 64  # of a filter: up to so many, a column of copied pixels is short enough to be cheap
+MOST_WRITTEN_OUT = 49  # weights of a filter that stand one by one in a program, which takes time to compile
 WORTHWHILE_WIDTH = 32  # channels from which on XLA's convolutions keep a core busy
 
 
@@ -84,7 +85,10 @@ def choose_cpu_form(slide: Slide, in_channels: int, kernel_shape: tuple[int, ...
     """
     *window, group_width, filters = kernel_shape
     if slide.groups > 1:
-        return convolve_channels if group_width == 1 and filters == in_channels else convolve_groups
+        is_depthwise = group_width == 1 and filters == in_channels
+        if is_depthwise and window[0] * window[1] <= MOST_WRITTEN_OUT:
+            return convolve_channels
+        return convolve_groups
     is_padded = slide.padding != ((0, 0), (0, 0))
     are_side_by_side = all(length in (1, step) for length, step in zip(window, slide.stride, strict=True))
     if are_side_by_side and not is_padded and slide.dilation == (1, 1):
@@ -100,7 +104,11 @@ def pad_image(x: jax.Array, slide: Slide) -> jax.Array:  # (B, H, W, I) -> (B, R
 
 
 def count_positions(x: jax.Array, kernel: jax.Array, slide: Slide) -> tuple[int, int]:  # (B, H, W, I), (V, U, J, O)
-    """Counts the positions of a filter on an image, down and right; UserError where there are none."""
+    """Counts the positions of a filter on an image, down and right.
+
+    Raises:
+        UserError: if there are none, because the filter is larger than the padded image.
+    """
     counts = []
     for i in (0, 1):
         count = output_size(
@@ -169,8 +177,8 @@ def convolve_by_product(
         images = images[:, :, ::right]
     if (height, width) != (1, 1):
         grid = images.reshape(len(x), rows, height, columns, width, in_channels)
-        images = grid.swapaxes(2, 3).reshape(len(x), rows, columns, -1)
-    return multiply_last_axis(images, kernel.reshape(-1, filters))
+        images = grid.swapaxes(2, 3).reshape(len(x), rows, columns, height * width * in_channels)
+    return multiply_last_axis(images, kernel.reshape(height * width * in_channels, filters))
 
 
 def convolve_by_columns(
@@ -187,7 +195,7 @@ def convolve_groups(
     """Convolves neighboring groups together, as many as have WORTHWHILE_WIDTH channels, by an ordinary convolution.
 
     The weights between channels of two groups are 0. That multiplies the arithmetic, by 8 for groups of 4 channels, and
-    is faster all the same: XLA runs an ordinary convolution more than 100 times as fast as one in groups.
+    is faster all the same. Where one number is not finite, the groups beside it get numbers that are not.
     """
     group_width = kernel.shape[2]
     groups_together = min(slide.groups, max(1, WORTHWHILE_WIDTH // group_width))
@@ -214,11 +222,12 @@ def join_groups(kernel: jax.Array, groups: int) -> jax.Array:  # (V, U, J, O) ->
 def convolve_channels(
     x: jax.Array, kernel: jax.Array, slide: Slide
 ) -> jax.Array:  # (B, H, W, I), (V, U, 1, I) -> (B, Y, X, I)
-    """Convolves each channel with its own filter: a sum over the filter's weights of shifted images."""
-    y = jnp.zeros((), x.dtype)
+    """Convolves each channel with its own filter: a sum over the filter's weights of shifted images, in float32."""
+    kernel = kernel.astype(jnp.float32)
+    y = jnp.zeros((), jnp.float32)
     for row, column, pixels in slide_weight(x, kernel, slide):
-        y = y + pixels * kernel[row, column, 0]
-    return y
+        y = y + pixels.astype(jnp.float32) * kernel[row, column, 0]
+    return y.astype(x.dtype)
 
 
 def convolve_channels_jvp(slide: Slide, primals: tuple, tangents: tuple) -> tuple:
@@ -228,14 +237,14 @@ def convolve_channels_jvp(slide: Slide, primals: tuple, tangents: tuple) -> tupl
     y = convolve_channels(x, kernel, slide)
     dy = convolve_channels(dx, kernel, slide) if has_tangent(dx) else jnp.zeros_like(y)
     if has_tangent(dkernel):
-        dy = dy + spread_weights(x, dkernel, slide)
+        dy = dy + convolve_channels_in_loop(x, dkernel, slide)
     return y, dy
 
 
 convolve_channels.defjvp(convolve_channels_jvp, symbolic_zeros=True)
 
 
-def spread_weights(
+def convolve_channels_in_loop(
     x: jax.Array, kernel: jax.Array, slide: Slide
 ) -> jax.Array:  # (B, H, W, I), (V, U, 1, I) -> (B, Y, X, I)
     """Convolves each channel with its own filter, one weight after another in a loop.
@@ -243,7 +252,8 @@ def spread_weights(
     Transposed it is the gradient of the weights. A loop needs room for one product of image and gradient, where the
     sum written out keeps those of all weights: 49 of a 7x7 filter.
     """
-    padded = pad_image(x, slide)
+    padded = pad_image(x, slide).astype(jnp.float32)
+    kernel = kernel.astype(jnp.float32)
     rows, columns = count_positions(x, kernel, slide)
     (down, right), (row_step, column_step) = slide.stride, slide.dilation
     height, width, _, channels = kernel.shape
@@ -256,10 +266,11 @@ def spread_weights(
         pixels = jax.lax.dynamic_slice(padded, corner, window)[:, ::down, ::right]
         return y + pixels * spread(weight, output_shape), None
 
-    zeros = jnp.zeros(output_shape, x.dtype)
+    # Made from the images, so that inside a `shard_map` it varies over the devices as they do.
+    zeros = jnp.zeros_like(padded, shape=output_shape)
     numbers = jnp.arange(height * width)
     y, _ = jax.lax.scan(add_weight, zeros, (numbers, kernel.reshape(height * width, channels)))
-    return y
+    return y.astype(x.dtype)
 
 
 def is_convolutional(network: nnx.Module) -> bool:

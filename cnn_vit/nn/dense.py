@@ -3,7 +3,7 @@
 | form | case | reason | measured |
 |---|---|---|---|
 | product of two matrices | all platforms | see `multiply_last_axis` | |
-| `forms.add_bias` | CPU | its gradient sums over all tokens | |
+| `forms.add_bias` | CPU | its gradient sums the tokens of each image by products | |
 """
 
 import jax

@@ -39,7 +39,8 @@ def choose_form(plain: Callable, *arrays: jax.Array, cpu: Callable) -> Any:
 def only_plain_forms() -> Iterator[None]:
     """While open, what is traced has the plain forms alone.
 
-    For whoever reads a network's program, where a convolution should look like one, and for tests that compare forms.
+    For whoever reads a network's program, where a convolution should look like one, and for tests that compare forms. A
+    function that `jax.jit` has traced before keeps the forms that it was traced with.
     """
     token = ONLY_PLAIN.set(True)
     try:
@@ -59,7 +60,7 @@ def has_tangent(tangent: Any) -> bool:
 def sum_pixels(x: jax.Array) -> jax.Array:  # (B, ..., C) -> (B, C)
     """Sums over all axes between the first and the last, by a product with ones for each image."""
     images, channels = x.shape[0], x.shape[-1]
-    rows = x.reshape(images, -1, channels)
+    rows = x.reshape(images, math.prod(x.shape[1:-1]), channels)
     ones = jnp.ones((images, 1, rows.shape[1]), x.dtype)
     return (ones @ rows)[:, 0]
 
@@ -73,6 +74,8 @@ def spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:  # (..., C)
         values: (C,), (1, C) or (B, C).
         shape: of the result.
     """
+    if len(shape) == 1:  # nothing to spread over
+        return values.reshape(shape)
     images, channels = shape[0], shape[-1]
     pixels = math.prod(shape[1:-1])
     one_row = jnp.broadcast_to(values, (images, channels))[:, None]
@@ -81,12 +84,13 @@ def spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:  # (..., C)
 
 
 def materialize(x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
-    """Returns x multiplied by the identity matrix: the same numbers, computed once and kept.
+    """Returns x multiplied by the identity matrix: the same finite numbers, computed once and kept.
 
     XLA fuses cheap operations, such as additions and rectifiers, into each loop that reads their result, and computes
     them anew there. Where the values of a residual stream are read in another order of axes, as the weight gradient of
     a convolution reads them, that goes back through all earlier blocks. A product of matrices is never fused. (XLA
-    takes `jax.lax.optimization_barrier` away before it fuses.)
+    takes `jax.lax.optimization_barrier` away before it fuses.) Where a pixel has one number that is not finite, all of
+    its channels get one.
     """
     channels = x.shape[-1]
     return (x.reshape(-1, channels) @ jnp.eye(channels, dtype=x.dtype)).reshape(x.shape)
@@ -95,7 +99,7 @@ def materialize(x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:  # (B, ..., C), (C,) -> (B, ..., C)
     """Adds a float32 number to each channel, rounded to the dtype of x.
 
-    On a CPU its gradient, a sum over the batch and all pixels, is computed by products with ones.
+    On a CPU, its gradient sums the pixels of each image by a product with ones, and then the images.
     """
     return choose_form(plain_add_bias, x, bias, cpu=fast_add_bias)
 

@@ -7,7 +7,7 @@ left out.
 
 | form | case | reason | measured |
 |---|---|---|---|
-| `fast_max_pool` | CPU | XLA's own gradient of a maximum searches each window anew, pixel by pixel | |
+| `fast_max_pool` | CPU; windows up to 5x5 | XLA's own gradient searches each window anew | |
 
 Axes:
     B batch    H, W input height and width    Y, X output height and width    C channels
@@ -25,6 +25,8 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.calls import layer
 from cnn_vit.nn.forms import choose_form
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
+
+MOST_PLACES = 25  # of a window: each is written out in the program of the fast form, which takes time to compile
 
 
 @layer
@@ -46,6 +48,8 @@ def max_pool(
         UserError: if a window is larger than the padded image, or could see nothing but padding.
     """
     plan = plan_windows(x.shape[1:3], size, stride, padding)
+    if plan.window[1] * plan.window[2] > MOST_PLACES:
+        return plain_max_pool(x, plan)
     return choose_form(partial(plain_max_pool, plan=plan), x, cpu=partial(fast_max_pool, plan=plan))
 
 
@@ -57,7 +61,10 @@ def plain_max_pool(x: jax.Array, plan: "WindowPlan") -> jax.Array:  # (B, H, W, 
 
 @partial(jax.custom_jvp, nondiff_argnames=("plan",))
 def fast_max_pool(x: jax.Array, plan: "WindowPlan") -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
-    """Takes the largest value of each window, comparing whole images: place 0 of all windows, place 1, and so on."""
+    """Takes the largest value of each window, comparing whole images: place 0 of all windows, place 1, and so on.
+
+    Of a window with values that are not numbers, the gradient may go to another place than in the plain form.
+    """
     return find_largest(x, plan)[0]
 
 

@@ -1,4 +1,4 @@
-"""The backward pass of a ViT works block by block: no fused loop of its program reads the values of many blocks."""
+"""The backward pass works block by block: no loop that XLA fuses reads the values of many blocks."""
 
 import re
 
@@ -7,38 +7,57 @@ import jax.numpy as jnp
 
 from cnn_vit import compilation
 from cnn_vit.compilation import ProgramKind
+from cnn_vit.models.cifar_resnet import ResNet
 from cnn_vit.models.vit import ViT
+from cnn_vit.nn import conv
 from cnn_vit.nn.forms import only_plain_forms
 from cnn_vit.nn.values import functional
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 
 
-def most_operands_of_a_fusion(depth):
-    """Counts the inputs of the fused loop with the most of them that computes an array, in a ViT's compiled gradient.
+def build_vit(depth):
+    """A small ViT of so many blocks."""
+    return ViT(10, patch=4, width=64, depth=depth, heads=2, hidden=128, image_size=32)
 
-    Fusions that compute single numbers do not count: the sums over all gradients read one value of each.
+
+def count_operands(network, *, named=""):
+    """Counts the inputs of each fused loop that computes arrays, in a network's compiled gradient.
+
+    Loops that compute single numbers are left out: the sums over all gradients read one value of each.
+
+    Args:
+        network: without values.
+        named: what the name of a loop must hold.
     """
-    network = functional(ViT(10, patch=4, width=64, depth=depth, heads=2, hidden=128, image_size=32))
+    network = functional(network)
 
-    def loss(params, images):
-        scores, _ = network.apply(params, network.stats, images, train=True)
+    def loss(params, stats, images):
+        scores, _ = network.apply(params, stats, images, train=True)
         return jnp.square(scores).sum()
 
     kind = ProgramKind("cpu", convolutional=False, dtype="float32")
-    program = compilation.jit(jax.grad(loss), kind).lower(network.params, IMAGES).compile().as_text()
-    most = 0
-    for shape, operands in re.findall(r" = (\S+) fusion\(([^)]*)\)", program):
-        if "[]" not in shape:
-            most = max(most, operands.count("%"))
-    return most
+    program = compilation.jit(jax.grad(loss), kind).lower(network.params, network.stats, IMAGES).compile().as_text()
+    counts = []
+    for name, shapes, operands in re.findall(r"%?(\S+) = (.+?) fusion\(([^)]*)\)", program):
+        if named in name and re.search(r"\[\d", shapes):
+            counts.append(operands.count("%"))
+    return counts
 
 
-def test_the_largest_fusion_of_a_vit_does_not_grow_with_its_depth():
-    assert most_operands_of_a_fusion(2) == most_operands_of_a_fusion(8)
+def test_the_largest_loop_of_a_vit_does_not_grow_with_its_depth():
+    assert max(count_operands(build_vit(2))) == max(count_operands(build_vit(8)))
 
 
-def test_the_plain_forms_are_seen_to_grow():
-    """Their sums over tokens, in the gradients of biases and norms, are fused with the blocks that come later."""
+def test_in_the_plain_forms_of_a_vit_it_is_seen_to_grow():
+    """Sums over tokens, in the gradients of biases and norms, are fused with the blocks before them."""
     with only_plain_forms():
-        assert most_operands_of_a_fusion(8) > 2 * most_operands_of_a_fusion(2)
+        assert max(count_operands(build_vit(8))) > 2 * max(count_operands(build_vit(2)))
+
+
+def test_the_weight_gradients_of_a_resnet_read_less_where_images_are_materialized(monkeypatch):
+    """Else the loops that transpose images are fused with the residual stream of all earlier blocks of the stage."""
+    network = ResNet(10, blocks=6, filters=8)
+    with_materialized_images = sum(count_operands(network, named="transpose"))
+    monkeypatch.setattr(conv, "materialize", lambda x: x)
+    assert sum(count_operands(network, named="transpose")) > 1.5 * with_materialized_images
