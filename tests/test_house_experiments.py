@@ -355,8 +355,9 @@ def run_script(*words: str) -> str:
         ),
         (("speed/build.py", "--models", "mlp/test"), {"mlp/test"}),
         (("speed/startup.py", "--config=configs/digits_mlp.py", "--runs=1"), {"first", "later", "later_median"}),
+        (("speed/forms.py", "layer norm 192", "--rounds=1"), {"ms", "device", "cores", "jax"}),
     ],
-    ids=["overhead", "input", "build", "startup"],
+    ids=["overhead", "input", "build", "startup", "forms"],
 )
 def test_a_script_answers_with_one_json_object(words, keys):
     assert json.loads(run_script(*words, "--json")).keys() == keys
