@@ -8,11 +8,13 @@ Forms on a CPU; the first that fits is taken:
 
 | form | case | reason | measured |
 |---|---|---|---|
-| `convolve_by_product` | each side 1 or the stride, no padding | it is a product of matrices | |
-| `convolve_by_columns` | few input channels, small filters | XLA's weight gradient crawls there | |
-| `convolve_channels` | depthwise, up to 7x7 | XLA takes one channel after another | |
-| `convolve_groups` | other groups | the same; a weight gradient takes seconds | |
-| `convolve_apart` | any other | XLA's, but its weight gradient does not compute earlier layers anew | |
+| `convolve_channels` | depthwise, up to 7x7 | XLA takes one channel after another | 9 to 16 |
+| `convolve_groups` | other groups | XLA's weight gradient takes seconds | 95 |
+| `convolve_by_product` | each side 1 or the stride, no padding | it is a product of matrices | 0.8 to 1.7 |
+| `convolve_by_columns` | few input channels, small filters | XLA's weight gradient crawls there | 1.2 to 2.8 |
+| `convolve_apart` | any other | XLA's, but its weight gradient does not compute earlier layers anew | 2.9 |
+
+Measured: how many times as fast as the plain form, forward and backward (experiments/speed/forms.py, jaxlib 0.10.2).
 
 Axes:
     B batch    H, W input height and width    Y, X output height and width    I input channels    O filters

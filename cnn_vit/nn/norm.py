@@ -7,8 +7,10 @@ differs between frameworks (layer and group norm: Flax 1e-6, PyTorch 1e-5), so t
 
 | form | case | reason | measured |
 |---|---|---|---|
-| `fast_normalize_channels` | CPU; batch norm in training, group norm | 2 sums in its gradient, by products | |
-| `fast_layer_norm` | CPU | closed form; gradients of scale and bias by products | |
+| `fast_normalize_channels` | CPU; batch norm in training, group norm | 2 sums in its gradient, products | 3.4 to 12 |
+| `fast_layer_norm` | CPU | closed form; gradients of scale and bias by products | 1.2 to 1.6 |
+
+Measured: how many times as fast as the plain form, forward and backward (experiments/speed/forms.py, jaxlib 0.10.2).
 
 Axes:
     B batch    H, W image height and width    C channels    D features    G groups
