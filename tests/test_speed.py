@@ -14,7 +14,8 @@ SPEED = Path(__file__).parents[1] / "experiments" / "speed"
 sys.path.append(str(SPEED))
 
 import train  # noqa: E402
-from train_parts import arm_facts, arm_nnx, arm_ours, checks, child, rows, tables, windows  # noqa: E402
+from train_parts import arm_facts, arm_nnx, arm_ours, checks, rows, tables, windows  # noqa: E402
+from train_parts.job import Job, draw_batch, mean_and_std  # noqa: E402
 
 from cnn_vit.training import forward  # noqa: E402
 
@@ -92,15 +93,15 @@ def jobs(tmp_path_factory):
         path = folder / f"{name}.npz"
         if not path.exists():
             arm_facts.write_values(row, path)
-        return child.Job(row=row, arm=rows.read_arm("ours"), values=path, images=None, began=0.0)
+        return Job(row=row, arm=rows.read_arm("ours"), values=path, images=None, began=0.0)
 
     return make_job
 
 
 def drawn_images(row):
     """The images of a row's batch as its networks see them, (B, H, W, C) float32."""
-    mean, std = child.mean_and_std(row)
-    return (child.draw_batch(row)[0].astype(np.float32) / 255 - mean) / std
+    mean, std = mean_and_std(row)
+    return (draw_batch(row)[0].astype(np.float32) / 255 - mean) / std
 
 
 def our_scores(job):

@@ -150,7 +150,7 @@ def convolve_apart(
 
 
 def convolve_apart_jvp(slide: Slide, primals: tuple, tangents: tuple) -> tuple:
-    """The tangent of a product: that of the images by the kernel, and the images by that of the kernel."""
+    """The tangent of `convolve_apart`: changed images with the kernel, and the images with a changed kernel."""
     x, kernel = primals
     dx, dkernel = tangents
     y = plain_convolve(x, kernel, slide)

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from train_parts.child import Job, count_threads, draw_batch, mean_and_std
+from train_parts.job import Job, count_threads, draw_batch, mean_and_std
 from train_parts.rows import MOMENTUM, Row
 
 

@@ -22,7 +22,7 @@ from cnn_vit.settings import Settings, load
 from cnn_vit.training import devices, forward, step
 from cnn_vit.training.program import Program
 from cnn_vit.training.step import ScheduleSpec, StepSpec
-from train_parts.child import Job, count_threads, draw_batch, mean_and_std
+from train_parts.job import Job, count_threads, draw_batch, mean_and_std
 from train_parts.rows import END_TO_END, MOMENTUM, Row, compiler_options
 
 CONSTANT = ScheduleSpec("constant", total=1_000_000, warmup=0, boundaries=(), factor=0.1, timescale=1)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from train_parts.child import Job, draw_batch, mean_and_std, usable_cores
+from train_parts.job import Job, draw_batch, mean_and_std, usable_cores
 from train_parts.rows import CLASS_FOLDERS, END_TO_END, MOMENTUM, Row
 
 LOADER_PROCESSES = 2  # of an arm with +workers

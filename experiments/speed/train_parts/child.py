@@ -11,60 +11,15 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from train_parts.rows import Arm, Row, read_arm
+from train_parts.job import Job, read_job, read_row, usable_cores
 
 CHECKED_STEPS = 3  # whose losses are compared before anything is timed
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a process has to get ready.
-
-    Attributes:
-        row: the network and its batch.
-        arm: how it is run.
-        values: npz of the initial values, by path.
-        images: folder of JPEG files; None where none are read.
-        began: `time.perf_counter` of the parent, in seconds, when it started the process.
-    """
-
-    row: Row
-    arm: Arm
-    values: Path
-    images: Path | None
-    began: float
-
-
-def read_job(line: str) -> Job:
-    """Reads the parent's first line."""
-    fields = json.loads(line)
-    return Job(
-        row=read_row(fields["row"]),
-        arm=read_arm(fields["arm"]),
-        values=Path(fields["values"]),
-        images=Path(fields["images"]) if fields["images"] else None,
-        began=fields["began"],
-    )
-
-
-def draw_batch(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the batch on which every arm works: images (B, H, W, C) uint8 and labels (B,) int32."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (row.batch_size, *row.image_shape), dtype=np.uint8)
-    return images, rng.integers(0, row.num_classes, row.batch_size, dtype=np.int32)
-
-
-def mean_and_std(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation of each color, of images in 0..1; those of the drawn batch, nearly."""
-    channels = row.image_shape[2]
-    return np.full(channels, 0.5, np.float32), np.full(channels, 0.29, np.float32)
 
 
 def take_stdout() -> TextIO:
@@ -139,19 +94,6 @@ def get_ready(arm: Any, job: Job) -> dict[str, Any]:
     }
 
 
-def usable_cores() -> int:
-    """Counts the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def count_threads(name: str) -> int | None:
-    """Counts the threads of this process that have a name; None where that cannot be told, outside of Linux."""
-    tasks = list(Path("/proc/self/task").glob("*/comm"))
-    return sum(task.read_text().strip() == name for task in tasks) if tasks else None
-
-
 def cpu_seconds() -> float:
     """CPU-seconds of all threads so far, and of the processes that this one has started and waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -176,18 +118,6 @@ def run_window(arm: Any, work: str, steps: int) -> dict[str, Any]:
         "peak_rss_bytes": peak_rss_bytes(),
         "peak_device_bytes": arm.peak_device_bytes(),
     }
-
-
-def read_row(fields: dict[str, Any]) -> Row:
-    """Reads a row that was written as JSON, which has no tuples."""
-    tuples = {}
-    for key in ("image_shape", "keywords", "sizes"):
-        value = fields[key]
-        if isinstance(value, list):
-            tuples[key] = tuple(value)
-        else:
-            tuples[key] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
-    return Row(**fields | tuples)
 
 
 def answer_facts(line: str) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def draw_shares(results: Sequence[dict[str, Any]]) -> str | None:
                 spans.append(plots.Span(f"{result['row']}, {name}", *shares, series=names.index(name)))
         longest = max(longest, len(spans))
         jaxlib = here[0]["environment"]["versions"]["jaxlib"]
-        panels.append(plots.draw_intervals(spans, title=f"of the matmul peak, jaxlib {jaxlib}"))
+        panels.append(plots.draw_intervals(spans, title=f"of the peak, jaxlib {jaxlib}"))
     if not panels:
         return None
     if len(panels) == 1:
