@@ -11,7 +11,7 @@ Forms on a CPU; the first that fits is taken:
 | `convolve_channels` | depthwise, up to 7x7 | XLA takes one channel after another | 9 to 16 |
 | `convolve_groups` | other groups | XLA's weight gradient takes seconds | 95 |
 | `convolve_by_product` | each side 1 or the stride, no padding | it is a product of matrices | 0.8 to 1.7 |
-| `convolve_by_columns` | few input channels, small filters | XLA's weight gradient crawls there | 1.2 to 2.8 |
+| `convolve_by_columns` | few input channels, up to 3x3 | XLA's weight gradient crawls there | 1.2 to 2.8 |
 | `convolve_apart` | any other | XLA's, but its weight gradient does not compute earlier layers anew | 2.9 |
 
 Measured: how many times as fast as the plain form, forward and backward (experiments/speed/forms.py, jaxlib 0.10.2).
@@ -36,7 +36,7 @@ from cnn_vit.nn.values import declare
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 FEW_CHANNELS = 4  # an image's colors, and a mask
-FEW_WEIGHTS = 64  # of a filter: up to so many, a column of copied pixels is short enough to be cheap
+SMALL_WINDOW = 9  # pixels of a 3x3 filter: copies of larger windows take more memory, and are no faster
 MOST_WRITTEN_OUT = 49  # weights of a filter that stand one by one in a program, which takes time to compile
 WORTHWHILE_WIDTH = 32  # channels from which on XLA's convolutions keep a core busy
 
@@ -95,7 +95,7 @@ def choose_cpu_form(slide: Slide, in_channels: int, kernel_shape: tuple[int, ...
     are_side_by_side = all(length in (1, step) for length, step in zip(window, slide.stride, strict=True))
     if are_side_by_side and not is_padded and slide.dilation == (1, 1):
         return convolve_by_product
-    if in_channels <= FEW_CHANNELS and window[0] * window[1] * in_channels <= FEW_WEIGHTS:
+    if in_channels <= FEW_CHANNELS and window[0] * window[1] <= SMALL_WINDOW:
         return convolve_by_columns
     return convolve_apart
 

@@ -82,6 +82,7 @@ CASES = {
     "1x1 64 to 256 at 56": Case(lambda: Conv(64, 256, 1, padding=0, bias=False), (8, 56, 56, 64)),
     "1x1 1024 to 256 at 14": Case(lambda: Conv(1024, 256, 1, padding=0, bias=False), (8, 14, 14, 1024)),
     "1x1 stride 2, 256 to 512": Case(lambda: Conv(256, 512, 1, stride=2, padding=0, bias=False), (8, 56, 56, 256)),
+    "5x5 1 to 6 at 28": Case(lambda: Conv(1, 6, 5, padding=2), (128, 28, 28, 1), is_first=True),
     "3x3 1 to 32 at 28": Case(lambda: Conv(1, 32, 3, padding=1), (128, 28, 28, 1), is_first=True),
     "3x3 3 to 16 at 32": Case(lambda: Conv(3, 16, 3, padding=1), (128, 32, 32, 3), is_first=True),
     "32 groups of 8 at 28": Case(lambda: Conv(256, 256, 3, padding=1, groups=32, bias=False), (2, 28, 28, 256)),
