@@ -43,10 +43,36 @@ OTHER_VARIABLES = (
     "TF_CPP_",
     "XLA_",
 )
-# Files of versions 2 and 1 of control groups: folder, limit, use, and what the names in memory.stat begin with.
+
+
+@dataclass(frozen=True)
+class ControlGroups:
+    """Where one version of Linux's control groups tells how much memory they may use.
+
+    Attributes:
+        line: what the line of /proc/self/cgroup begins with that has the path of this process's group.
+        folder: of the outermost group; those inside it are folders below.
+        limit: name of the file with the limit, in bytes.
+        used: name of the file with what the group uses, in bytes.
+        prefix: what the names in memory.stat begin with that count the groups inside, too.
+    """
+
+    line: str
+    folder: str
+    limit: str
+    used: str
+    prefix: str
+
+
 CONTROL_GROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", ""),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ControlGroups(r"0::", "/sys/fs/cgroup", "memory.max", "memory.current", ""),
+    ControlGroups(
+        r"\d+:(?:[^:]*,)?memory(?:,[^:]*)?:",
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_",
+    ),
 )
 MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}  # of glibc's malloc.h
 
@@ -214,8 +240,8 @@ def heap_statistics() -> HeapStatistics | None:
 def free_memory() -> int | None:
     """Returns the bytes of memory that this process may still take, or None where the system does not say.
 
-    It is what the machine has available without swapping, or what the limit of the control group leaves, whichever is
-    less.
+    It is what the machine has available without swapping, or what the limit of its control group leaves, or of one
+    that this group lies in, whichever is least.
 
     Sources: docs.kernel.org/filesystems/proc.html (MemAvailable), docs.kernel.org/admin-guide/cgroup-v2.html and
     cgroup-v1/memory.html.
@@ -224,14 +250,28 @@ def free_memory() -> int | None:
     available = re.search(r"^MemAvailable:\s+(\d+) kB$", read_kernel_file("/proc/meminfo"), re.M)
     if available:
         sizes.append(1024 * int(available[1]))
-    for folder, limit_name, used_name, prefix in CONTROL_GROUPS:
-        limit, used = (read_kernel_file(f"{folder}/{name}").strip() for name in (limit_name, used_name))
-        if limit.isdigit() and used.isdigit():  # version 2 writes "max" where there is no limit
-            # contents of files that the kernel keeps count as used, and it drops them where a program needs the room
-            statistics = read_kernel_file(f"{folder}/memory.stat")
-            droppable = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", statistics, re.M)
-            sizes.append(max(0, int(limit) - int(used) + sum(map(int, droppable))))
+    for groups in CONTROL_GROUPS:
+        for folder in list_control_groups(groups):
+            limit, used = (read_kernel_file(f"{folder}/{name}").strip() for name in (groups.limit, groups.used))
+            if limit.isdigit() and used.isdigit():  # version 2 writes "max" where there is no limit
+                # contents of files that the kernel keeps count as used; it drops them where a program needs the room
+                statistics = read_kernel_file(f"{folder}/memory.stat")
+                droppable = re.findall(rf"^{groups.prefix}(?:in)?active_file (\d+)$", statistics, re.M)
+                sizes.append(max(0, int(limit) - int(used) + sum(map(int, droppable))))
     return min(sizes, default=None)
+
+
+def list_control_groups(groups: ControlGroups) -> list[str]:
+    """Lists the folders of the outermost control group, and of each one inside that this process belongs to.
+
+    A container may see the path of its group on the host, where its own /sys does not show such a folder: then the
+    outermost folder is the container's.
+    """
+    folders = [groups.folder]
+    found = re.search(rf"^{groups.line}(/.*)$", read_kernel_file("/proc/self/cgroup"), re.M)
+    for name in Path(found[1]).parts[1:] if found else ():
+        folders.append(f"{folders[-1]}/{name}")
+    return folders
 
 
 def read_kernel_file(path: str) -> str:

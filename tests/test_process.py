@@ -87,6 +87,13 @@ MACHINE = {"/proc/meminfo": "MemTotal:       24684132 kB\nMemAvailable:   200000
 V2, V1 = "/sys/fs/cgroup/memory.", "/sys/fs/cgroup/memory/memory."
 
 
+def in_group(name, limit, used, version_1=""):
+    """The files of a control group of a scheduler, inside its own."""
+    folder = f"/sys/fs/cgroup{version_1}/slurm/{name}".rstrip("/")
+    names = ("limit_in_bytes", "usage_in_bytes") if version_1 else ("max", "current")
+    return {f"{folder}/memory.{names[0]}": f"{limit}\n", f"{folder}/memory.{names[1]}": f"{used}\n"}
+
+
 @pytest.mark.parametrize(
     ("kernel_files", "free"),
     [
@@ -98,6 +105,11 @@ V2, V1 = "/sys/fs/cgroup/memory.", "/sys/fs/cgroup/memory/memory."
         ({f"{V2}max": "800\n", f"{V2}current": "900\n"}, 0),
         ({f"{V1}limit_in_bytes": "800\n", f"{V1}usage_in_bytes": "500\n", f"{V1}stat": "total_active_file 7\n"}, 307),
         ({**MACHINE, f"{V1}limit_in_bytes": f"{2**63 - 4096}\n", f"{V1}usage_in_bytes": "500\n"}, 20_480_000_000),
+        ({**in_group("job", 800, 500), "/proc/self/cgroup": "0::/slurm/job\n"}, 300),
+        ({**in_group("job", 800, 500), **in_group("", 900, 700), "/proc/self/cgroup": "0::/slurm/job/step\n"}, 200),
+        ({**in_group("job", 800, 500), "/proc/self/cgroup": "0::/slurm/other\n"}, None),
+        ({**in_group("job", 800, 500, "/memory"), "/proc/self/cgroup": "4:cpuset,memory:/slurm/job\n0::/\n"}, 300),
+        ({**in_group("job", 800, 500, "/memory"), "/proc/self/cgroup": "4:hugememory:/slurm/job\n0::/\n"}, None),
     ],
 )
 def test_free_is_what_the_machine_has_and_what_the_control_group_leaves(monkeypatch, kernel_files, free):
