@@ -31,7 +31,7 @@ from flax import nnx
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.dense import multiply_last_axis
-from cnn_vit.nn.forms import add_bias, choose_form, has_tangent, materialize, spread
+from cnn_vit.nn.forms import add_bias, bind, choose_form, has_tangent, materialize, spread
 from cnn_vit.nn.values import declare
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
@@ -61,7 +61,7 @@ class Slide:
 def convolve(x: jax.Array, kernel: jax.Array, slide: Slide) -> jax.Array:  # (B, H, W, I), (V, U, J, O) -> (B, Y, X, O)
     """Slides filters over images of the same dtype."""
     form = choose_cpu_form(slide, x.shape[-1], kernel.shape)
-    return choose_form(partial(plain_convolve, slide=slide), x, kernel, cpu=partial(form, slide=slide))
+    return choose_form(bind(plain_convolve, slide=slide), x, kernel, cpu=bind(form, slide=slide))
 
 
 def plain_convolve(

@@ -16,6 +16,7 @@ tangent is written with, because each operation is transposed to its opposite:
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 ONLY_PLAIN: ContextVar[bool] = ContextVar("ONLY_PLAIN", default=False)
+MOST_BOUND = 1024  # forms with settings that are kept, more than any network has
 
 
 def choose_form(plain: Callable, *arrays: jax.Array, cpu: Callable) -> Any:
@@ -33,6 +35,20 @@ def choose_form(plain: Callable, *arrays: jax.Array, cpu: Callable) -> Any:
     if ONLY_PLAIN.get():
         return plain(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=cpu, default=plain)
+
+
+@functools.lru_cache(maxsize=MOST_BOUND)
+def bind(form: Callable, **settings: Any) -> Callable:
+    """Gives a form its settings, as `functools.partial` does, but returns the same object each time.
+
+    JAX knows a function by its object: with a new one in each layer it would trace each form as often as there are
+    layers, before every start of a run.
+
+    Args:
+        form: a function of arrays.
+        settings: keyword arguments that can be hashed.
+    """
+    return functools.partial(form, **settings)
 
 
 @contextlib.contextmanager

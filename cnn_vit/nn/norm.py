@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.nn.forms import choose_form, has_tangent, spread, sum_pixels
+from cnn_vit.nn.forms import bind, choose_form, has_tangent, spread, sum_pixels
 from cnn_vit.nn.values import declare
 
 Normalized = tuple[jax.Array, jax.Array, jax.Array]  # what was normalized, its mean and its variance
@@ -54,8 +54,8 @@ def normalize_channels(
     Returns:
         The output, and mean and variance of each channel: of the batch, or as each channel of each image sees them.
     """
-    plain = partial(plain_normalize_channels, groups=groups, epsilon=epsilon)
-    fast = partial(fast_normalize_channels, groups=groups, epsilon=epsilon)
+    plain = bind(plain_normalize_channels, groups=groups, epsilon=epsilon)
+    fast = bind(fast_normalize_channels, groups=groups, epsilon=epsilon)
     return choose_form(plain, x, scale, bias, cpu=fast)
 
 
@@ -150,8 +150,8 @@ def layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, epsilon: float
 ) -> jax.Array:  # (..., D), (D,), (D,) -> (..., D)
     """Gives the features of each token of a float32 x mean 0 and variance 1, then scales and shifts them."""
-    plain = partial(plain_layer_norm, epsilon=epsilon)
-    return choose_form(plain, x, scale, bias, cpu=partial(fast_layer_norm, epsilon=epsilon))
+    plain = bind(plain_layer_norm, epsilon=epsilon)
+    return choose_form(plain, x, scale, bias, cpu=bind(fast_layer_norm, epsilon=epsilon))
 
 
 def plain_layer_norm(

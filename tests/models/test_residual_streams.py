@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from cnn_vit import compilation
 from cnn_vit.compilation import ProgramKind
@@ -55,9 +56,19 @@ def test_in_the_plain_forms_of_a_vit_it_is_seen_to_grow():
         assert max(count_operands(build_vit(8))) > 2 * max(count_operands(build_vit(2)))
 
 
+@pytest.fixture
+def _forget_traced_forms():
+    """Clears what JAX has traced: a form is traced once for all layers, and then keeps what it calls."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("_forget_traced_forms")
 def test_the_weight_gradients_of_a_resnet_read_less_where_images_are_materialized(monkeypatch):
     """Else the loops that transpose images are fused with the residual stream of all earlier blocks of the stage."""
     network = ResNet(10, blocks=6, filters=8)
     with_materialized_images = sum(count_operands(network, named="transpose"))
+    jax.clear_caches()
     monkeypatch.setattr(conv, "materialize", lambda x: x)
     assert sum(count_operands(network, named="transpose")) > 1.5 * with_materialized_images

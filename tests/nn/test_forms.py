@@ -311,6 +311,34 @@ def test_a_convolution_has_the_form_of_the_table(layer, form):
     assert conv.choose_cpu_form(how, in_channels, layer.kernel.shape) is form
 
 
+def count_calls(monkeypatch, module, name):
+    """Puts a function in the place of a form that counts its calls; returns the list that they are added to."""
+    form, calls = getattr(module, name), []
+
+    def counted(*arrays, **settings):
+        calls.append(settings)
+        return form(*arrays, **settings)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+def test_layers_of_equal_settings_and_shapes_trace_each_form_once(monkeypatch):
+    norms = count_calls(monkeypatch, norm, "plain_layer_norm")
+    convolutions = count_calls(monkeypatch, conv, "convolve_by_product")
+    x, vector, kernel = jnp.ones((2, 3, 3, 4)), jnp.ones(4), jnp.ones((1, 1, 4, 4))
+
+    def apply_layers(x, kernel):
+        for epsilon in (1e-6, 1e-6, 1e-6, 1e-5):
+            x = norm.layer_norm(x, vector, vector, epsilon=epsilon)
+            x = conv.convolve(x, kernel, Slide((1, 1), ((0, 0), (0, 0)), (1, 1), 1))
+        return x.sum()
+
+    jax.make_jaxpr(jax.grad(apply_layers))(x, kernel)
+    assert norms == [{"epsilon": 1e-6}, {"epsilon": 1e-5}]
+    assert len(convolutions) == 1
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_other_platforms_run_the_plain_form(platform):
     """Seen in the program that is lowered for each: a 1x1 convolution is a product on a CPU alone."""
