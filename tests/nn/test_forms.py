@@ -81,9 +81,15 @@ CASES = {
     "1x1 with stride": convolution(conv.convolve_by_product, (5, 5, 3), (1, 1, 3, 4), stride=(2, 3)),
     "patches": convolution(conv.convolve_by_product, (7, 6, 3), (3, 2, 3, 4), stride=(3, 2)),
     "few channels": convolution(conv.convolve_by_columns, (6, 5, 2), (3, 3, 2, 4), padding=ONE_AROUND),
+    "few channels, dilated": convolution(
+        conv.convolve_by_columns, (7, 8, 2), (3, 2, 2, 4), padding=((2, 0), (1, 1)), stride=(2, 1), dilation=(2, 3)
+    ),
     "ordinary": convolution(conv.convolve_apart, (6, 5, 3), (3, 2, 3, 4), padding=((1, 0), (2, 1)), stride=(2, 1)),
     "groups": convolution(
         conv.convolve_groups, (6, 5, 6), (3, 3, 2, 9), padding=((1, 0), (2, 1)), stride=(2, 1), groups=3
+    ),
+    "groups in two parts": convolution(
+        conv.convolve_groups, (4, 5, 64), (2, 3, 16, 64), padding=ONE_AROUND, dilation=(2, 1), groups=4
     ),
     "depthwise": convolution(
         conv.convolve_channels, (6, 7, 4), (3, 3, 1, 4), padding=ONE_AROUND, stride=(1, 2), dilation=(2, 1), groups=4
