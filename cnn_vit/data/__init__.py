@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_vit.data.base import splits
 from cnn_vit.data.base.padding import PAD_BATCH
-from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo, images_per_read
+from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo, images_per_read, unlabeled_notes
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import (
     DEFAULTS,
@@ -192,7 +192,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
         "counts": {name: len(split) for name, split in made_splits.items()},
         "class_counts": {name: count_per_class(split.labels, classes) for name, split in made_splits.items()},
         "slices": {name: section[name] for name in PARTS},
-        "notes": plan.notes,
+        "notes": plan.notes + unlabeled_notes(source_data.facts),
     }
     if padded_sizes is not None:
         facts["sizes"] = [list(size) for size in padded_sizes.buckets]

@@ -4,118 +4,63 @@ A class is the folder right under the root or the split; folders inside it belon
 image, or is named as a file that cannot be read. Hidden files and what operating systems leave are passed over, as are
 files beside the class folders that are not images. One folder, or one zip, that wraps all others is looked into.
 
-`val`, `valid` and `validation` are the validation split. Without split folders, a stratified tenth is test and another
-one validation. Without `test` beside `train` there is no test split.
+Which folders are splits, `_layout` decides. Without split folders, a stratified tenth is test and another one
+validation. Without `test` beside `train` there is no test split. A folder for validation or test whose images lie in no
+class folder has no labels: it is left out and named.
 """
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from cnn_vit.data.base.parts import PARTS, EncodedPart, SourceData, SourceInfo, SourceOptions, require_path
-from cnn_vit.data.reading.listing import Entry, Listing, Tree, is_image_name, open_listing
+from cnn_vit.data.base.parts import EncodedPart, SourceData, SourceInfo, SourceOptions, require_path
+from cnn_vit.data.reading.listing import Entry, Listing, Tree, open_listing
 from cnn_vit.data.reading.unreadable import printable_name
+from cnn_vit.data.sources._layout import ADVICE, Layout, find_split_folders, is_plain_name, merge_folders, unwrap
 from cnn_vit.errors import UserError, nearest
-
-SPLITS = {
-    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-LAYOUT = "put each class's images in a folder of its own, ROOT/CLASS/x.jpg or ROOT/train/CLASS/x.jpg"
-WRAPPED = 8  # folders around all others that are looked into
 
 ClassFiles = dict[str, list[tuple[str, Entry]]]
 """The files of each class: pairs of the path inside the class folder and the file, sorted by path."""
 
 
-def about(options: SourceOptions) -> SourceInfo:
-    """Returns an empty record: nothing is known before the folder is listed."""
+def about(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"] = "auto") -> SourceInfo:
+    """Returns an empty record: nothing is known before the folder is listed; the keyword is that of `load`."""
     require_path("folder", options)
     return SourceInfo()
 
 
-def load(options: SourceOptions) -> SourceData:
+def load(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"] = "auto") -> SourceData:
     """Returns the parts; an image is read when it is asked for.
+
+    Args:
+        options: the common settings.
+        layout: what the folders in the root are: "classes" with all that is in them, "splits" with class folders
+            inside (where none of their names is a split's, the parts of one set), or "auto", which goes by the names.
 
     Raises:
         UserError: there is nothing at the path, the layout is another, or a class has no images or no train folder.
     """
     listing = open_listing(require_path("folder", options))
     root = unwrap(listing.tree)
-    folders = find_split_folders(root)
-    files = {part: list_class_files(tree) for part, tree in (folders or {"train": root}).items()}
+    splits = find_split_folders(root, layout)
+    trees = splits.by_part or {"train": merge_folders(root) if layout == "splits" else root}
+    files = {part: list_class_files(tree, layout) for part, tree in trees.items()}
     classes = list_classes(root, files)
     parts = {part: make_part(listing, files[part], classes) for part in files}
     facts: dict[str, Any] = {"ignored": listing.ignored}
-    if not folders:
+    if splits.unlabeled:
+        facts["without labels"] = [printable_name(path) for path in splits.unlabeled]
+    if not splits.by_part:
         facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
-    return SourceData(classes, parts, facts=facts, is_undivided=not folders)
+    return SourceData(classes, parts, facts=facts, is_undivided=not splits.by_part)
 
 
 # Where the classes are
 
 
-def unwrap(tree: Tree) -> Tree:
-    """Returns the folder inside the folders that wrap all others."""
-    for _ in range(WRAPPED):
-        # A folder wraps all others where it is alone, beside no image, is no split, and has folders itself
-        if len(tree.folders) != 1 or tree.image_files():
-            return tree
-        [(name, inside)] = tree.folders.items()
-        if is_split_name(name) or not inside.folders:
-            return tree
-        tree = inside
-    return tree
-
-
-def is_split_name(name: str) -> bool:
-    """Whether a folder's name is that of a split, in capital or small letters."""
-    return name.casefold() in SPLITS
-
-
-def find_split_folders(root: Tree) -> dict[str, Tree]:
-    """Returns the split folders under a root in the order of PARTS, or {} where the class folders lie there.
-
-    A class may be called train: a folder is a split only where one of these names has class folders and no images.
-
-    Raises:
-        UserError: splits lack classes or train, one is there twice, or images lie beside them.
-    """
-    names = [name for name in root.folders if is_split_name(name)]
-    if not any(has_classes_only(root.folders[name]) for name in names):
-        if names and len(names) == len(root.folders):
-            raise UserError(f"{printable_name(root.folders[names[0]].path)} has no class folders; {LAYOUT}")
-        return {}
-    by_part: dict[str, Tree] = {}
-    for name in names:
-        part = SPLITS[name.casefold()]
-        if part in by_part:
-            raise UserError(f"{printable_name(root.path)} has two folders for {part}; keep one of them")
-        by_part[part] = root.folders[name]
-    if "train" not in by_part:
-        raise UserError(f"{printable_name(root.path)} has {' and '.join(names)} but no train folder; {LAYOUT}")
-    for name, tree in root.folders.items():
-        if name not in names and has_images(tree):
-            raise UserError(
-                f"{printable_name(tree.path)} has images and lies beside {' and '.join(names)}; "
-                "move it into a split or away"
-            )
-    return {part: by_part[part] for part in PARTS if part in by_part}
-
-
-def has_classes_only(tree: Tree) -> bool:
-    """Whether a folder holds folders and no images beside them."""
-    return bool(tree.folders) and not tree.image_files()
-
-
-def has_images(tree: Tree) -> bool:
-    """Whether a folder holds an image at any depth."""
-    return any(is_image_name(file.name) for _, file in tree.all_files())
-
-
-def list_class_files(tree: Tree) -> ClassFiles:
+def list_class_files(tree: Tree, layout: Layout) -> ClassFiles:
     """Returns the files of each class folder in a folder.
 
     Raises:
@@ -124,7 +69,7 @@ def list_class_files(tree: Tree) -> ClassFiles:
     """
     refuse_stray_images(tree)
     if not tree.folders:
-        raise UserError(f"{printable_name(tree.path)} holds no images; {LAYOUT}")
+        raise UserError(f"{printable_name(tree.path)} holds no images; {ADVICE}")
     files: ClassFiles = {}
     folder_by_look: dict[str, str] = {}
     for folder, inside in tree.folders.items():
@@ -136,7 +81,8 @@ def list_class_files(tree: Tree) -> ClassFiles:
             raise UserError(
                 f"{printable_name(tree.path)} has the classes {first_folder!r} and {folder!r}; give them names apart"
             )
-        refuse_splits_inside(inside)
+        if layout != "classes":
+            refuse_splits_inside(inside)
         files[name] = sorted(inside.all_files(), key=lambda path_and_file: path_and_file[0])
         if not files[name]:
             raise UserError(f"{printable_name(inside.path)} holds no images; fill it or remove it")
@@ -151,14 +97,17 @@ def refuse_stray_images(tree: Tree) -> None:
     problem = "there are no classes"
     if tree.folders:
         problem = f"{printable_name(stray[0].path)} lies outside the class folders"
-    raise UserError(f"{printable_name(tree.path)} has {len(stray)} images right in it, {problem}; {LAYOUT}")
+    raise UserError(f"{printable_name(tree.path)} has {len(stray)} images right in it, {problem}; {ADVICE}")
 
 
 def refuse_splits_inside(class_folder: Tree) -> None:
     """Raises UserError where a class folder holds a folder with the name of a split."""
     for name, inside in class_folder.folders.items():
-        if is_split_name(name):
-            raise UserError(f"{printable_name(inside.path)} is a split inside a class; {LAYOUT}")
+        if is_plain_name(name):
+            raise UserError(
+                f"{printable_name(inside.path)} is a split inside a class; {ADVICE}; where it belongs to the class, "
+                "set data.layout=classes"
+            )
 
 
 def list_classes(root: Tree, files: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def test_sizes_formats_and_colors_are_those_of_the_upright_images(photos):
 def test_the_smallest_and_the_largest_are_sizes_of_real_images(tmp_path):
     """By area; the least of each side would be 8x5, which no image has."""
     for size in ((8, 90), (60, 5), (30, 30)):
-        write_images(tmp_path / "root", {f"{name}/{size[0]}": 4 for name in ("cats", "dogs")}, size=size)
+        write_images(tmp_path / "root", {f"{name}/{name}{size[0]}": 4 for name in ("cats", "dogs")}, size=size)
     sizes = record_of(tmp_path / "root")["sizes"]
     assert (sizes["smallest"], sizes["largest"]) == ([60, 5], [30, 30])
 

@@ -1,0 +1,183 @@
+"""Which folders are splits and which are classes: by names, never by structure alone, and said where it is open."""
+
+import pytest
+from image_files import write_images
+
+import cnn_vit
+from cnn_vit import data
+from cnn_vit.data.sources import _layout
+from cnn_vit.errors import UserError
+
+CLASSES = ("cats", "dogs")
+
+
+def write_folders(root, *folders, count=4):
+    """Writes images into folders below a root."""
+    write_images(root, dict.fromkeys(folders, count))
+
+
+def write_splits(root, *splits):
+    """Writes two classes of four images into each of the folders."""
+    write_folders(root, *(f"{split}/{name}" for split in splits for name in CLASSES))
+
+
+def load_dataset(path, **changes):
+    """Loads the data set of a path with some settings of the data changed."""
+    return data.load({"name": "folder", "path": str(path), **changes})
+
+
+def counts(path, **changes):
+    """Returns the number of images of each split, once the classes were seen to be cats and dogs."""
+    dataset = load_dataset(path, **changes)
+    assert dataset.classes == CLASSES
+    return dataset.facts["counts"]
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("training_set", "test_set", "test"),
+        ("Training", "Testing", "test"),
+        ("TRAIN_DATA", "Test Images", "test"),
+        ("trainset", "testset", "test"),
+        ("train2017", "val2017", "validation"),
+        ("seg_train", "seg_test", "test"),
+        ("train", "dev", "validation"),
+        ("train-images", "validation-images", "validation"),
+        ("train", "eval", "validation"),
+        ("train", "Evaluation", "validation"),
+    ],
+)
+def test_a_folder_is_a_split_by_its_name_beside_one_for_training(tmp_path, train, other, split):
+    write_splits(tmp_path, train, other)
+    # without a validation split, a tenth of the training images
+    expected = {"train": 8, "validation": 8} if split == "validation" else {"train": 7, "validation": 1, "test": 8}
+    assert counts(tmp_path) == expected
+
+
+def test_eval_is_the_test_split_beside_another_for_validation(tmp_path):
+    write_splits(tmp_path, "train", "val", "eval")
+    assert counts(tmp_path) == {"train": 8, "validation": 8, "test": 8}
+    write_splits(tmp_path, "test")
+    with pytest.raises(UserError, match="has two folders for test; keep one of them"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_in_a_folder_of_its_own_name_is_looked_into(tmp_path):
+    write_splits(tmp_path, "seg_train/seg_train", "seg_test/Seg_Test")
+    assert counts(tmp_path) == {"train": 7, "validation": 1, "test": 8}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("dev", "prod"), ("test_set", "test_tube"), ("eval", "exam"), ("training", "train_station"), ("pred", "prey")],
+)
+def test_without_two_splits_such_names_are_classes(tmp_path, names):
+    write_folders(tmp_path, *names, count=12)
+    assert load_dataset(tmp_path).classes == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (["PlantVillage/Potato___healthy", "PlantVillage/Tomato___healthy"], ("Potato___healthy", "Tomato___healthy")),
+        (["animals/cat", "animals/dog"], ("cat", "dog")),
+        (["cat/indoor", "cat/outdoor", "dog/indoor"], ("cat", "dog")),
+        (["cat/photos", "dog/photos"], ("cat", "dog")),
+    ],
+)
+def test_what_can_be_read_in_one_way_is_read_so(tmp_path, folders, classes):
+    write_folders(tmp_path, *folders, count=12)
+    assert load_dataset(tmp_path).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (("benign", "malignant"), ("40X", "100X")),
+        (("hospitalA", "hospitalB"), ("benign", "malignant")),
+        (("fold1", "fold2", "fold3"), ("a", "b")),
+        (("color", "grayscale"), ("Potato", "Tomato", "Grape")),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_and_both_are_shown(tmp_path, outer, inner):
+    write_folders(tmp_path, *(f"{first}/{second}" for first in outer for second in inner), count=6)
+    with pytest.raises(UserError) as caught:
+        load_dataset(tmp_path)
+    sentence = str(caught.value)
+    for name in (*outer, *inner, "data.layout=classes", "data.layout=splits"):
+        assert name in sentence
+    as_classes, as_splits = load_dataset(tmp_path, layout="classes"), load_dataset(tmp_path, layout="splits")
+    assert as_classes.classes == tuple(sorted(outer))
+    assert as_splits.classes == tuple(sorted(inner))
+    total = 6 * len(outer) * len(inner)
+    assert sum(as_classes.facts["counts"].values()) == sum(as_splits.facts["counts"].values()) == total
+    assert as_classes.fingerprint != as_splits.fingerprint
+
+
+def test_classes_may_have_the_names_of_splits_where_it_is_said(tmp_path):
+    write_splits(tmp_path, "train", "test")
+    assert load_dataset(tmp_path, layout="classes").classes == ("test", "train")
+    assert load_dataset(tmp_path).fingerprint == load_dataset(tmp_path, layout="splits").fingerprint
+
+
+def test_splits_beside_other_folders_are_refused(tmp_path):
+    write_splits(tmp_path, "train", "test", "extra")
+    for layout in ("auto", "splits"):
+        with pytest.raises(
+            UserError, match=r"extra has images and lies beside .*; where all of these are classes, set"
+        ):
+            load_dataset(tmp_path, layout=layout)
+
+
+def test_images_outside_of_the_inner_folders_are_refused_as_splits(tmp_path):
+    write_folders(tmp_path, "a", "a/x", "b/x")
+    with pytest.raises(UserError, match=r"a has images outside of class folders, and data.layout=splits takes"):
+        load_dataset(tmp_path, layout="splits")
+
+
+def test_a_layout_of_another_name_is_refused_with_the_choices(tmp_path):
+    with pytest.raises(UserError, match=r"data.layout is 'folders'; it takes auto or classes or splits"):
+        load_dataset(tmp_path, layout="folders")
+
+
+@pytest.mark.parametrize("folder", ["test", "seg_pred/seg_pred", "val", "Testing"])
+def test_images_without_labels_are_left_out_and_named(tmp_path, folder):
+    write_splits(tmp_path, "train")
+    write_folders(tmp_path, folder)
+    dataset = load_dataset(tmp_path)
+    assert dataset.facts["counts"] == {"train": 7, "validation": 1}
+    name = f"{tmp_path}/{folder.split('/')[0]}"
+    assert dataset.facts["notes"][-1] == f"without labels, left out: {name} (cnn-vit predict answers for such images)"
+
+
+def test_training_says_what_it_leaves_out(tmp_path, capsys):
+    write_splits(tmp_path / "photos", "train")
+    write_folders(tmp_path / "photos", "test")
+    overrides = ["model.name=mlp/test", "data.name=folder", f"data.path={tmp_path}/photos", "duration=2 steps"]
+    overrides += ["schedule.warmup=0", "data.batch_size=2", "data.image_size=8", "data.classes=none"]
+    cnn_vit.train(cnn_vit.settings.load("configs/digits_mlp.py", overrides), tmp_path / "run")
+    assert f"without labels, left out: {tmp_path}/photos/test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("training_set", "test_set"), ("Training", "eval")])
+def test_training_images_need_labels(tmp_path, folders):
+    write_folders(tmp_path, *folders)
+    with pytest.raises(
+        UserError, match=r"has no class folders; .*; where it is a class itself, set data.layout=classes"
+    ):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, layout="classes").classes == tuple(sorted(folders))
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("train", "train"), ("Training Set", "train"), ("train_224", "train"), ("traindata", "train"),
+        ("val", "validation"), ("dev_set", "validation"), ("TESTING", "test"), ("eval", "evaluation"),
+        ("predictions", None), ("seg_pred", "unlabeled"), ("trainer", None), ("contest", None), ("set", None),
+        ("train_test", None), ("my train", None), ("", None), ("1", None), ("testing_v2", None),
+    ],
+)  # fmt: skip
+def test_the_role_of_a_name(name, role):
+    assert _layout.read_role(name) == role
