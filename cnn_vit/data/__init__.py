@@ -78,6 +78,22 @@ class Dataset:
     fingerprint: str
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def warnings(self) -> list[str]:
+        """Returns what one who trains on it should know, a sentence each: what was left out, what is not measured."""
+        from cnn_vit.data.reading.unreadable import printable_name
+
+        sentences = unlabeled_notes(self.facts)
+        for name, split in self.splits.items():
+            counts = np.bincount(split.labels, minlength=len(self.classes))
+            missing = [printable_name(self.classes[label]) for label in np.flatnonzero(counts == 0)]
+            if missing and name != "train":  # a class that train lacks was refused before
+                more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""
+                sentences.append(
+                    f"{name} has no image of {', '.join(missing[:MOST_NAMED])}{more}, so its accuracy says nothing "
+                    "about that"
+                )
+        return sentences
+
 
 class ReadableData(NamedTuple):
     """What a source has, after its unreadable files were dropped where the settings say so.

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from cnn_vit import data, files, process, trees
-from cnn_vit.data.base.parts import unlabeled_notes
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
 from cnn_vit.runs import description, environment, folder, journal
@@ -137,8 +136,8 @@ class Run:
             UserError: the folder's run was trained on other data.
         """
         description.describe(self.workdir, self.settings, self.dataset, self.program.preprocessing)
-        for note in unlabeled_notes(self.dataset.facts):
-            self.say(note)
+        for sentence in self.dataset.warnings():
+            self.say(sentence)
         self.checkpoints = Checkpoints(
             self.workdir / folder.CHECKPOINTS,
             keep_checkpoints=self.settings["keep_checkpoints"],

@@ -24,6 +24,7 @@ IMAGE_ENDINGS = {
 }  # fmt: skip
 DEEPEST = 32  # levels of folders inside folders
 RUN_MARKER = "lock"  # a file that every run folder has from its start on
+LINK_TO_NOTHING = "a link to nothing"
 LONGEST_CAUSE = 120  # characters of zipfile's own words that an error repeats
 
 
@@ -182,7 +183,7 @@ class FolderWalk:
         try:
             status = os.stat(path)
         except OSError as error:
-            reason = "a link to nothing" if os.path.islink(path) else f"not accessible ({error.strerror})"
+            reason = LINK_TO_NOTHING if os.path.islink(path) else f"not accessible ({error.strerror})"
             return Entry(name, path, 0, (reason, DEFAULT_REMEDY))
         if stat.S_ISREG(status.st_mode):
             return Entry(name, path, status.st_size, too_large(status.st_size), stamp=stamps.stamp(status))

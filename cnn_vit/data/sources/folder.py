@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cnn_vit.data.base.parts import EncodedPart, SourceData, SourceInfo, SourceOptions, require_path
-from cnn_vit.data.reading.listing import Entry, Listing, Tree, open_listing
+from cnn_vit.data.reading.listing import LINK_TO_NOTHING, Entry, Listing, Tree, open_listing
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.data.sources._layout import ADVICE, Layout, find_split_folders, is_plain_name, merge_folders, unwrap
 from cnn_vit.errors import UserError, nearest
@@ -44,6 +44,7 @@ def load(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"]
     """
     listing = open_listing(require_path("folder", options))
     root = unwrap(listing.tree)
+    refuse_links_to_nothing(root)
     splits = find_split_folders(root, layout)
     trees = splits.by_part or {"train": merge_folders(root) if layout == "splits" else root}
     files = {part: list_class_files(tree, layout) for part, tree in trees.items()}
@@ -64,9 +65,10 @@ def list_class_files(tree: Tree, layout: Layout) -> ClassFiles:
     """Returns the files of each class folder in a folder.
 
     Raises:
-        UserError: images lie outside of the class folders, there are no classes, a class is empty or holds splits, or
-            the names of two classes only look different.
+        UserError: images lie outside of the class folders, there are no classes, a class is empty or holds splits, a
+            link leads nowhere, or the names of two classes only look different.
     """
+    refuse_links_to_nothing(tree)
     refuse_stray_images(tree)
     if not tree.folders:
         raise UserError(f"{printable_name(tree.path)} holds no images; {ADVICE}")
@@ -98,6 +100,16 @@ def refuse_stray_images(tree: Tree) -> None:
     if tree.folders:
         problem = f"{printable_name(stray[0].path)} lies outside the class folders"
     raise UserError(f"{printable_name(tree.path)} has {len(stray)} images right in it, {problem}; {ADVICE}")
+
+
+def refuse_links_to_nothing(tree: Tree) -> None:
+    """Raises UserError where a link beside split or class folders leads nowhere: it may have been a whole class."""
+    for file in tree.files:
+        if file.problem is not None and file.problem[0] == LINK_TO_NOTHING:
+            raise UserError(
+                f"{printable_name(file.path)} is {LINK_TO_NOTHING}, where a class or a split may have been; mend the "
+                "link or remove it"
+            )
 
 
 def refuse_splits_inside(class_folder: Tree) -> None:

@@ -151,13 +151,23 @@ def test_images_without_labels_are_left_out_and_named(tmp_path, folder):
     assert dataset.facts["notes"][-1] == f"without labels, left out: {name} (cnn-vit predict answers for such images)"
 
 
-def test_training_says_what_it_leaves_out(tmp_path, capsys):
+def test_training_says_what_it_leaves_out_and_what_is_not_measured(tmp_path, capsys):
     write_splits(tmp_path / "photos", "train")
-    write_folders(tmp_path / "photos", "test")
+    write_folders(tmp_path / "photos", "test", "val/cats")
     overrides = ["model.name=mlp/test", "data.name=folder", f"data.path={tmp_path}/photos", "duration=2 steps"]
     overrides += ["schedule.warmup=0", "data.batch_size=2", "data.image_size=8", "data.classes=none"]
     cnn_vit.train(cnn_vit.settings.load("configs/digits_mlp.py", overrides), tmp_path / "run")
-    assert f"without labels, left out: {tmp_path}/photos/test" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"without labels, left out: {tmp_path}/photos/test" in told
+    assert "validation has no image of dogs, so its accuracy says nothing about that" in told
+
+
+@pytest.mark.parametrize("link", ["ghost", "train/ghost", "val"])
+def test_a_link_to_nothing_may_have_been_a_class_and_is_named(tmp_path, link):
+    write_splits(tmp_path, "train", "test")
+    (tmp_path / link).symlink_to("/nowhere")
+    with pytest.raises(UserError, match=f"{link} is a link to nothing, where a class or a split may have been; mend"):
+        load_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("folders", [("train", "test"), ("training_set", "test_set"), ("Training", "eval")])
