@@ -268,16 +268,19 @@ def list_control_groups(groups: ControlGroups) -> list[str]:
     outermost folder is the container's.
     """
     folders = [groups.folder]
-    found = re.search(rf"^{groups.line}(/.*)$", read_kernel_file("/proc/self/cgroup"), re.M)
-    for name in Path(found[1]).parts[1:] if found else ():
-        folders.append(f"{folders[-1]}/{name}")
+    line = re.search(rf"^{groups.line}/(.*)$", read_kernel_file("/proc/self/cgroup"), re.M)
+    if line is None or ".." in line[1]:  # a group outside of what the container sees
+        return folders
+    for name in line[1].split("/"):
+        if name:
+            folders.append(f"{folders[-1]}/{name}")
     return folders
 
 
 def read_kernel_file(path: str) -> str:
     """Returns the text of a small file in which the kernel says something, or "" where it cannot be read."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(errors="replace")
     except OSError:
         return ""
 

@@ -108,6 +108,7 @@ def in_group(name, limit, used, version_1=""):
         ({**in_group("job", 800, 500), "/proc/self/cgroup": "0::/slurm/job\n"}, 300),
         ({**in_group("job", 800, 500), **in_group("", 900, 700), "/proc/self/cgroup": "0::/slurm/job/step\n"}, 200),
         ({**in_group("job", 800, 500), "/proc/self/cgroup": "0::/slurm/other\n"}, None),
+        ({**in_group("job", 800, 500), "/proc/self/cgroup": "0::/../slurm/job\n"}, None),
         ({**in_group("job", 800, 500, "/memory"), "/proc/self/cgroup": "4:cpuset,memory:/slurm/job\n0::/\n"}, 300),
         ({**in_group("job", 800, 500, "/memory"), "/proc/self/cgroup": "4:hugememory:/slurm/job\n0::/\n"}, None),
     ],

@@ -42,6 +42,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on_bad_image", default="refuse", help="refuse, or skip, what cannot be read (default: refuse)"
     )
+    parser.add_argument(
+        "--layout",
+        metavar="KIND",
+        help="what the folders are: classes, or splits with class folders in them (default: their names tell)",
+    )
     parser.add_argument("--out", metavar="FILE", help="the recipe (default: the images' name, here)")
     parser.add_argument("--force", action="store_true", help="write over a recipe that is there already")
 
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         minutes=args.minutes,
         image_size=args.image_size,
         on_bad_image=args.on_bad_image,
+        layout=args.layout,
         on_progress=cli.print_note,
     )
     files.write(path, starting.recipe_text(draft))
@@ -81,6 +87,8 @@ def check_request(args: argparse.Namespace, path: Path) -> None:
         raise unknown("kind of network", args.model, NETWORKS)
     if args.on_bad_image not in ("refuse", "skip"):
         raise unknown("way with bad images", args.on_bad_image, ("refuse", "skip"))
+    if args.layout not in (None, "classes", "splits"):
+        raise unknown("layout", args.layout, ("classes", "splits"))
     if not SHORTEST <= args.minutes <= LONGEST:  # nan is in no range
         raise UserError(
             f"--minutes={args.minutes:g} is not a length of a run; it takes {SHORTEST:g} to {LONGEST:,} minutes"

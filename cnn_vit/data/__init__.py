@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_vit.data.base import splits
 from cnn_vit.data.base.padding import PAD_BATCH
-from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo, images_per_read, unlabeled_notes
+from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo, images_per_read
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import (
     DEFAULTS,
@@ -82,7 +82,7 @@ class Dataset:
         """Returns what one who trains on it should know, a sentence each: what was left out, what is not measured."""
         from cnn_vit.data.reading.unreadable import printable_name
 
-        sentences = unlabeled_notes(self.facts)
+        sentences = list(self.facts.get("left out", []))
         for name, split in self.splits.items():
             counts = np.bincount(split.labels, minlength=len(self.classes))
             missing = [printable_name(self.classes[label]) for label in np.flatnonzero(counts == 0)]
@@ -90,7 +90,7 @@ class Dataset:
                 more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""
                 sentences.append(
                     f"{name} has no image of {', '.join(missing[:MOST_NAMED])}{more}, so its accuracy says nothing "
-                    "about that"
+                    "about those"
                 )
         return sentences
 
@@ -208,7 +208,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
         "counts": {name: len(split) for name, split in made_splits.items()},
         "class_counts": {name: count_per_class(split.labels, classes) for name, split in made_splits.items()},
         "slices": {name: section[name] for name in PARTS},
-        "notes": plan.notes + unlabeled_notes(source_data.facts),
+        "notes": plan.notes + source_data.facts.get("left out", []),
     }
     if padded_sizes is not None:
         facts["sizes"] = [list(size) for size in padded_sizes.buckets]

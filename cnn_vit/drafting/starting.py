@@ -76,6 +76,7 @@ def draft_recipe(
     minutes: float = 10.0,
     image_size: int | None = None,
     on_bad_image: str = "refuse",
+    layout: str | None = None,
     on_progress: Callable[[str], None] = ignore_progress,
 ) -> Draft:
     """Makes a recipe for the images at a path; nothing is written.
@@ -87,6 +88,7 @@ def draft_recipe(
         minutes: that the run may take on this machine.
         image_size: side in pixels; None: it is chosen.
         on_bad_image: "refuse" or "skip" files that cannot be read.
+        layout: "classes" or "splits", what the folders are; None: their names tell.
         on_progress: takes a sentence about what is done next.
 
     Raises:
@@ -94,6 +96,8 @@ def draft_recipe(
     """
     on_progress(f"looking at {path}")
     section = data.section_for_path(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
+    if layout is not None:
+        section["layout"] = layout
     summary = summarize_headers(section)
     chosen = choose_data_and_model(section, summary, network, image_size)
 
@@ -151,6 +155,8 @@ def data_settings(section: dict[str, Any], summary: HeaderSummary, image_size: c
     chosen: dict[str, Any] = {"data.name": section["name"], "data.path": section["path"]}
     if section["on_bad_image"] != "refuse":
         chosen["data.on_bad_image"] = section["on_bad_image"]
+    if "layout" in section:
+        chosen["data.layout"] = section["layout"]
     chosen["data.image_size"] = height if height == width else image_size
     chosen["data.fit"] = section["fit"]
     chosen["data.channels"] = 3 if summary.colored else 1

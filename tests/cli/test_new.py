@@ -206,6 +206,7 @@ def test_a_bad_image_is_named_before_anything_is_written_or_skipped_where_that_i
         (["photos", "--minutes=nan"], "--minutes=nan is not a length of a run; it takes 0.1 to 10,000 minutes"),
         (["photos", "--image_size=2"], "--image_size=2 is not a side of an image; it takes 8 to 1024 pixels"),
         (["photos", "--on_bad_image=drop"], "no way with bad images 'drop'; there is refuse, skip"),
+        (["photos", "--layout=parts"], "no layout 'parts'; there is classes, splits"),
         (["photos", "--out=photos"], "--out=photos is not a name of a recipe; end it in .py"),
         (["photos", "--config.seed=1"], "new takes no settings; leave out --config.seed=1"),
     ],
@@ -226,6 +227,16 @@ def test_a_request_that_cannot_be_met_is_refused_in_one_sentence(here, clock, ca
     assert out == ""
     assert err.splitlines()[-1].startswith(sentence)
     assert not list(here.glob("*.py"))
+
+
+@pytest.mark.parametrize(("layout", "classes"), [("classes", ["clinic1", "clinic2"]), ("splits", ["sick", "well"])])
+def test_the_recipe_has_the_layout_that_was_asked_for(here, clock, capsys, layout, classes):
+    for clinic in ("clinic1", "clinic2"):
+        photos.folder(here / "photos" / clinic, {"sick": 8, "well": 7})
+    assert "photos can be read in two ways" in new_recipe(capsys, "photos", code=2)
+    assert new_recipe(capsys, "photos", f"--layout={layout}")["classes"] == classes
+    values = show_settings(capsys, "photos.py")
+    assert (values["data.layout"], values["data.classes"]) == (layout, 2)
 
 
 def test_steps_are_really_timed(here, capsys, monkeypatch):

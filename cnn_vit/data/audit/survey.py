@@ -18,7 +18,7 @@ from cnn_vit import data
 from cnn_vit.data.audit import label_leaks, near_duplicates
 from cnn_vit.data.audit.label_leaks import LabelLeaks
 from cnn_vit.data.base import splits
-from cnn_vit.data.base.parts import PARTS, EncodedPart, Part, PixelPart, SourceData, read_whole, unlabeled_notes
+from cnn_vit.data.base.parts import PARTS, EncodedPart, Part, PixelPart, SourceData, read_whole
 from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import images
 from cnn_vit.data.decode.images import UnreadableError
@@ -236,7 +236,7 @@ def survey(section: Mapping[str, Any], *, on_progress: OnProgress = lambda done,
 def lay_out_splits(source_data: SourceData, section: Mapping[str, Any]) -> SplitLayout:
     """Lays out the splits as training would."""
     parts = source_data.parts
-    notes = unlabeled_notes(source_data.facts)
+    notes = list(source_data.facts.get("left out", []))
     try:
         if source_data.is_undivided:
             parts = splits.split_in_three(parts["train"])

@@ -146,14 +146,6 @@ class SourceData:
     is_undivided: bool = False
 
 
-def unlabeled_notes(facts: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence on what has no labels and was left out, or none, from the facts of a source or a data set."""
-    if not facts.get("without labels"):
-        return []
-    names = " and ".join(facts["without labels"])
-    return [f"without labels, left out: {names} (cnn-vit predict answers for such images)"]
-
-
 def images_per_read(image_shape: Sequence[int]) -> int:
     """Returns how many images (H, W, C) to read at once, so that memory stays small whatever their size; at least 1."""
     return max(1, min(MOST_PER_READ, BYTES_PER_READ // math.prod(image_shape)))

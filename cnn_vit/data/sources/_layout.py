@@ -1,11 +1,12 @@
 """Which folders of a data set are splits and which are classes.
 
-A folder is a split by its name, and only where a folder for training stands beside another one:
+A folder named train, training, val, valid, validation, test or testing is a split where one of these has class folders
+and no images. Other names are splits only where a folder for training stands beside another split's:
 
-    train, training, training_set, Train_Data, seg_train, train2017      train
-    val, valid, validation, dev                                          validation
+    training_set, Train Data, TrainImages, seg_train, train2017          train
+    dev, val_set                                                         validation
     eval, evaluation                                                     validation where there is no other, else test
-    test, testing, test_set                                              test
+    test_set, seg_test                                                   test
     pred, prediction, seg_pred, unlabeled                                images without labels
 
 That folders are built alike never makes splits of them: `benign/40X` and `malignant/40X` may be classes with folders
@@ -13,12 +14,13 @@ inside, or two parts of a set whose classes are 40X and so on. Where nothing tel
 `data.layout` says it.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from cnn_vit.data.base.parts import PARTS
-from cnn_vit.data.reading.listing import Tree, is_image_name
+from cnn_vit.data.reading.listing import LINK_TO_NOTHING, Tree, is_image_name
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.errors import UserError
 
@@ -36,9 +38,24 @@ ROLES = {
     "pred": UNLABELED, "predict": UNLABELED, "prediction": UNLABELED, "unlabeled": UNLABELED, "unlabelled": UNLABELED,
 }  # fmt: skip
 # What people write beside the word: "test_set", "Training Images", "seg_train".
-FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "photos", "seg", "split", "folder")
+FILLERS = (
+    "set",
+    "data",
+    "dataset",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "photos",
+    "seg",
+    "split",
+    "folder",
+    "single",
+    "v",
+)
 GLUED = ("set", "data")  # also without a gap: "testset"
 ADVICE = "put each class's images in a folder of its own, ROOT/CLASS/x.jpg or ROOT/train/CLASS/x.jpg"
+INSIDE_ADVICE = f"{ADVICE}; where it belongs to the class, set data.layout=classes"
 WRAPPED = 8  # folders around all others that are looked into
 MOST_SHOWN = 3  # names of folders in a sentence
 
@@ -49,24 +66,42 @@ class SplitFolders:
 
     Attributes:
         by_part: the folders with class folders in the order of PARTS; empty where the class folders lie in the root.
-        unlabeled: paths of folders for validation or test whose images lie in no class folder.
+        unlabeled: the folders of images without labels: for validation or test without class folders, or named so.
     """
 
     by_part: dict[str, Tree] = field(default_factory=dict)
-    unlabeled: tuple[str, ...] = ()
+    unlabeled: tuple[Tree, ...] = ()
+
+
+def split_words(name: str) -> list[str]:
+    """Splits a name into its words, without numbers and what people write beside the name of a split.
+
+    "Train_Images-2017" has one word, "train".
+    """
+    words = []
+    for part in re.split(
+        r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    ):  # also between small and capital letters
+        if re.fullmatch(r"\d+x\d+", part):  # an image size
+            continue
+        word = part.casefold().rstrip("0123456789")
+        for ending in GLUED:
+            if word.removesuffix(ending) in ROLES:
+                word = word.removesuffix(ending)
+        if word and word not in FILLERS:
+            words.append(word)
+    return words
 
 
 def read_role(name: str) -> str | None:
     """Returns what a folder is for by its name: a part, EVALUATION or UNLABELED; None where the name says neither."""
-    found = []
-    for word in re.split(r"[\W_]+", name.casefold()):
-        stem = word.rstrip("0123456789")  # train2017
-        for ending in GLUED:
-            if stem.removesuffix(ending) in ROLES:
-                stem = stem.removesuffix(ending)
-        if stem and stem not in FILLERS:
-            found.append(ROLES.get(stem))
-    return found[0] if len(found) == 1 else None
+    words = split_words(name)
+    return ROLES.get(words[0]) if len(words) == 1 else None
+
+
+def hints_at_split(name: str) -> bool:
+    """Whether a name has a split's among its words, as "my_train" has."""
+    return any(word in ROLES for word in split_words(name))
 
 
 def is_plain_name(name: str) -> bool:
@@ -75,8 +110,13 @@ def is_plain_name(name: str) -> bool:
 
 
 def unwrap(tree: Tree) -> Tree:
-    """Returns the folder inside the folders that wrap all others."""
+    """Returns the folder inside the folders that wrap all others.
+
+    Raises:
+        UserError: something beside a folder on the way may have been another folder.
+    """
     for _ in range(WRAPPED):
+        refuse_links_to_nothing(tree)
         # A folder wraps all others where it is alone, beside no image, is no split, and has folders itself
         if len(tree.folders) != 1 or tree.image_files():
             return tree
@@ -88,50 +128,67 @@ def unwrap(tree: Tree) -> Tree:
 
 
 def unwrap_repeated(name: str, tree: Tree) -> Tree:
-    """Returns the folder inside folders that hold nothing but one of the same name, as in seg_train/seg_train/CLASS."""
+    """Returns the folder with the classes inside folders of one name, as in seg_train/seg_train/CLASS.
+
+    Raises:
+        UserError: something beside a folder on the way may have been another folder.
+    """
     for _ in range(WRAPPED):
+        refuse_links_to_nothing(tree)
         if len(tree.folders) != 1 or tree.image_files():
             return tree
         [(inner_name, inside)] = tree.folders.items()
-        if inner_name.casefold() != name.casefold():
+        if inner_name.casefold() != name.casefold() or not inside.folders:
             return tree
         tree = inside
     return tree
 
 
-def find_split_folders(root: Tree, layout: Layout) -> SplitFolders:
-    """Finds the split folders under a root.
+def refuse_links_to_nothing(tree: Tree) -> None:
+    """Raises UserError where a link that leads nowhere lies beside folders: it may have been a class or a split.
 
-    A class may be called train: a folder is a split only where one of these names has class folders and no images.
+    A name with an ending, such as notes.txt, was a file's, and files beside classes do no harm.
+    """
+    for file in tree.files:
+        is_link = file.problem is not None and file.problem[0] == LINK_TO_NOTHING
+        if is_link and not os.path.splitext(file.name)[1]:
+            raise UserError(
+                f"{printable_name(file.path)} is {LINK_TO_NOTHING}, where a class or a split may have been; mend the "
+                "link or remove it"
+            )
+
+
+def find_split_folders(root: Tree, layout: Layout) -> SplitFolders:
+    """Finds the split folders under a root, as the top of this file says.
 
     Raises:
-        UserError: splits lack classes or train, one is there twice, images lie beside them, or `layout` is "auto" and
-            the folders may be classes as well as splits.
+        UserError: splits lack classes or train, one is there twice, images lie beside them, or the folders may be
+            classes as well as splits and `layout` does not say which.
     """
     if layout == "classes":
         return SplitFolders()
-    roles = {}
+    roles: dict[str, str] = {}
     for name in root.folders:
         role = read_role(name)
         if role is not None:
             roles[name] = role
-    has_train = "train" in roles.values()
-    if layout == "auto" and not (has_train and len(set(roles.values())) > 1):
+    has_splits = "train" in roles.values() and len(set(roles.values())) > 1
+    if not has_splits:
         roles = {name: role for name, role in roles.items() if is_plain_name(name)}
     trees = {name: unwrap_repeated(name, root.folders[name]) for name in roles}
-    if not any(has_classes_only(tree) for tree in trees.values()):
-        if roles and len(roles) == len(root.folders):
-            first = root.folders[next(iter(roles))]
-            raise UserError(
-                f"{printable_name(first.path)} has no class folders; {ADVICE}; where it is a class itself, set "
-                "data.layout=classes"
-            )
-        if layout == "auto":
-            refuse_two_readings(root)
-        elif roles:
-            raise UserError(f"{printable_name(root.path)} has both splits and other folders; set data.layout=classes")
-        return SplitFolders()
-    return sort_splits(root, roles, trees)
+    if any(has_classes_only(tree) for tree in trees.values()):
+        return sort_splits(root, roles, trees)
+    if roles and len(roles) == len(root.folders):
+        first = root.folders[next(iter(roles))]
+        raise UserError(
+            f"{printable_name(first.path)} has no class folders; {ADVICE}; where it is a class itself, set "
+            "data.layout=classes"
+        )
+    if layout == "splits":
+        refuse_hidden_splits(root)
+    else:
+        refuse_two_readings(root)
+    return SplitFolders()
 
 
 def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> SplitFolders:
@@ -146,13 +203,15 @@ def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> Sp
         UserError: there is no train folder, a part is there twice, or images lie beside the splits.
     """
     evaluation_part = "test" if "validation" in roles.values() else "validation"
+    classes = {name for split, tree in trees.items() if roles[split] == "train" for name in tree.folders}
     by_part: dict[str, Tree] = {}
     unlabeled = []
     for name, role in roles.items():
         part = evaluation_part if role == EVALUATION else role
         tree = trees[name]
-        if role == UNLABELED or (part != "train" and tree.image_files() and not tree.folders):
-            unlabeled.append(root.folders[name].path)
+        if role == UNLABELED or (part != "train" and lacks_classes(name, tree, classes)):
+            if has_images(tree):
+                unlabeled.append(root.folders[name])
             continue
         if part in by_part:
             raise UserError(f"{printable_name(root.path)} has two folders for {part}; keep one of them")
@@ -161,11 +220,33 @@ def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> Sp
         raise UserError(f"{printable_name(root.path)} has {' and '.join(roles)} but no train folder; {ADVICE}")
     for name, tree in root.folders.items():
         if name not in roles and has_images(tree):
-            raise UserError(
-                f"{printable_name(tree.path)} has images and lies beside {' and '.join(roles)}; move it into a split "
-                "or away; where all of these are classes, set data.layout=classes"
-            )
+            refuse_beside_splits(tree, list(roles))
     return SplitFolders({part: by_part[part] for part in PARTS if part in by_part}, tuple(unlabeled))
+
+
+def lacks_classes(name: str, tree: Tree, classes: set[str]) -> bool:
+    """Whether the images of a split lie in no class folder: right in it, or in one of its own name that is no class.
+
+    Args:
+        name: of the split's folder.
+        tree: the folder.
+        classes: names of the class folders of train.
+    """
+    if not tree.folders:
+        return bool(tree.image_files())
+    is_repeated = [inner.casefold() for inner in tree.folders] == [name.casefold()]
+    return is_repeated and not tree.image_files() and not classes & tree.folders.keys()
+
+
+def refuse_beside_splits(tree: Tree, splits: list[str]) -> None:
+    """Raises UserError for a folder with images that lies beside splits."""
+    path = printable_name(tree.path)
+    if set(splits) <= tree.folders.keys():
+        raise UserError(f"{path} looks like a copy of {' and '.join(splits)} beside it; take it away")
+    raise UserError(
+        f"{path} has images and lies beside {' and '.join(splits)}; move it into a split or away; where all of these "
+        "are classes, set data.layout=classes"
+    )
 
 
 def refuse_two_readings(root: Tree) -> None:
@@ -173,14 +254,27 @@ def refuse_two_readings(root: Tree) -> None:
     outer, trees = list(root.folders), list(root.folders.values())
     if len(outer) < 2 or not all(has_classes_only(tree) for tree in trees):
         return
-    inner = {frozenset(tree.folders) for tree in trees}
-    if len(inner) > 1 or len(trees[0].folders) < 2:
+    inner = list(trees[0].folders)
+    if len(inner) < 2 or any(tree.folders.keys() != trees[0].folders.keys() for tree in trees):
         return
+    if any(map(read_role, inner)):
+        raise UserError(f"{printable_name(trees[0].folders[inner[0]].path)} is a split inside a class; {INSIDE_ADVICE}")
+    refuse_hidden_splits(root)
     raise UserError(
         f"{printable_name(root.path)} can be read in two ways: the classes are {show_names(outer)}, or they are "
-        f"{show_names(list(trees[0].folders))}, in {len(outer)} parts of one set; set data.layout=classes for the "
-        "first, data.layout=splits for the second"
+        f"{show_names(inner)}, in {len(outer)} parts of one set; set data.layout=classes for the first, "
+        "data.layout=splits for the second (cnn-vit new has --layout)"
     )
+
+
+def refuse_hidden_splits(root: Tree) -> None:
+    """Raises UserError where a folder whose folders may be classes has a split's name among its words."""
+    for name, tree in root.folders.items():
+        if hints_at_split(name) and has_classes_only(tree):
+            raise UserError(
+                f"{printable_name(tree.path)} may be a split or a class; where it is a split, rename it and those "
+                "beside it to train, val and test; where it is a class, set data.layout=classes"
+            )
 
 
 def show_names(names: list[str]) -> str:
@@ -189,24 +283,6 @@ def show_names(names: list[str]) -> str:
     if len(shown) > MOST_SHOWN:
         return f"{', '.join(shown[:MOST_SHOWN])} and {len(shown) - MOST_SHOWN} more"
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def merge_folders(root: Tree) -> Tree:
-    """Returns a tree whose classes are the folders inside the root's folders; each keeps the files of all of them.
-
-    Raises:
-        UserError: a folder of the root has images outside of the folders in it.
-    """
-    merged = Tree(root.path)
-    for name, tree in root.folders.items():
-        if tree.image_files():
-            raise UserError(
-                f"{printable_name(tree.path)} has images outside of class folders, and data.layout=splits takes the "
-                "folders inside it for classes; move them, or set data.layout=classes"
-            )
-        for class_name, class_tree in tree.folders.items():
-            merged.subfolder([class_name]).folders[name] = class_tree
-    return merged
 
 
 def has_classes_only(tree: Tree) -> bool:

@@ -5,10 +5,11 @@ image, or is named as a file that cannot be read. Hidden files and what operatin
 files beside the class folders that are not images. One folder, or one zip, that wraps all others is looked into.
 
 Which folders are splits, `_layout` decides. Without split folders, a stratified tenth is test and another one
-validation. Without `test` beside `train` there is no test split. A folder for validation or test whose images lie in no
-class folder has no labels: it is left out and named.
+validation. Without `test` beside `train` there is no test split. A folder of
+images without labels is left out and named.
 """
 
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -16,9 +17,17 @@ from typing import Any, Literal
 import numpy as np
 
 from cnn_vit.data.base.parts import EncodedPart, SourceData, SourceInfo, SourceOptions, require_path
-from cnn_vit.data.reading.listing import LINK_TO_NOTHING, Entry, Listing, Tree, open_listing
+from cnn_vit.data.reading.listing import Entry, Listing, Tree, open_listing
 from cnn_vit.data.reading.unreadable import printable_name
-from cnn_vit.data.sources._layout import ADVICE, Layout, find_split_folders, is_plain_name, merge_folders, unwrap
+from cnn_vit.data.sources._layout import (
+    ADVICE,
+    INSIDE_ADVICE,
+    Layout,
+    find_split_folders,
+    is_plain_name,
+    refuse_links_to_nothing,
+    unwrap,
+)
 from cnn_vit.errors import UserError, nearest
 
 ClassFiles = dict[str, list[tuple[str, Entry]]]
@@ -44,18 +53,29 @@ def load(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"]
     """
     listing = open_listing(require_path("folder", options))
     root = unwrap(listing.tree)
-    refuse_links_to_nothing(root)
     splits = find_split_folders(root, layout)
-    trees = splits.by_part or {"train": merge_folders(root) if layout == "splits" else root}
-    files = {part: list_class_files(tree, layout) for part, tree in trees.items()}
+    if splits.by_part:
+        files = {part: list_class_files(tree, layout) for part, tree in splits.by_part.items()}
+    elif layout == "splits":
+        files = {"train": join_class_files(root)}
+    else:
+        files = {"train": list_class_files(root, layout)}
     classes = list_classes(root, files)
     parts = {part: make_part(listing, files[part], classes) for part in files}
     facts: dict[str, Any] = {"ignored": listing.ignored}
     if splits.unlabeled:
-        facts["without labels"] = [printable_name(path) for path in splits.unlabeled]
+        facts["left out"] = [describe_unlabeled(tree, options.path) for tree in splits.unlabeled]
     if not splits.by_part:
         facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
     return SourceData(classes, parts, facts=facts, is_undivided=not splits.by_part)
+
+
+def describe_unlabeled(tree: Tree, path: str | None) -> str:
+    """Says in a sentence that images without labels are left out, and what answers for them."""
+    remedy = "cnn-vit predict"
+    if path is not None and not os.path.isdir(path):
+        remedy = "once unpacked, cnn-vit predict"
+    return f"{printable_name(tree.path)} has images without labels and is left out; {remedy} gives their classes"
 
 
 # Where the classes are
@@ -91,6 +111,27 @@ def list_class_files(tree: Tree, layout: Layout) -> ClassFiles:
     return files
 
 
+def join_class_files(root: Tree) -> ClassFiles:
+    """Returns the files of each class, of folders in a root that are parts of one set and hold the class folders.
+
+    Raises:
+        UserError: images lie beside the parts, or a part cannot be read as `list_class_files` says.
+    """
+    refuse_stray_images(root)
+    joined: ClassFiles = {}
+    folder_by_look: dict[str, str] = {}
+    for part, tree in root.folders.items():
+        for name, files in list_class_files(tree, "splits").items():
+            first_name = folder_by_look.setdefault(name.casefold(), name)
+            if first_name != name:
+                raise UserError(
+                    f"{printable_name(root.path)} has the classes {first_name!r} and {name!r} in two parts; write them "
+                    "alike"
+                )
+            joined.setdefault(name, []).extend((f"{part}/{path}", file) for path, file in files)
+    return joined
+
+
 def refuse_stray_images(tree: Tree) -> None:
     """Raises UserError where images lie beside the class folders."""
     stray = tree.image_files()
@@ -102,24 +143,11 @@ def refuse_stray_images(tree: Tree) -> None:
     raise UserError(f"{printable_name(tree.path)} has {len(stray)} images right in it, {problem}; {ADVICE}")
 
 
-def refuse_links_to_nothing(tree: Tree) -> None:
-    """Raises UserError where a link beside split or class folders leads nowhere: it may have been a whole class."""
-    for file in tree.files:
-        if file.problem is not None and file.problem[0] == LINK_TO_NOTHING:
-            raise UserError(
-                f"{printable_name(file.path)} is {LINK_TO_NOTHING}, where a class or a split may have been; mend the "
-                "link or remove it"
-            )
-
-
 def refuse_splits_inside(class_folder: Tree) -> None:
     """Raises UserError where a class folder holds a folder with the name of a split."""
     for name, inside in class_folder.folders.items():
         if is_plain_name(name):
-            raise UserError(
-                f"{printable_name(inside.path)} is a split inside a class; {ADVICE}; where it belongs to the class, "
-                "set data.layout=classes"
-            )
+            raise UserError(f"{printable_name(inside.path)} is a split inside a class; {INSIDE_ADVICE}")
 
 
 def list_classes(root: Tree, files: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
