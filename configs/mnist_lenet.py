@@ -3,7 +3,7 @@
 Paper:    LeCun et al. 1998, doi:10.1109/5.726791, figure 9, report 0.95 % test error, with trained sub-sampling and RBF
           units. This is the network's common form, with averages and a dense head.
 Measured: 99.13 % test accuracy (95 % interval 98.97 to 99.28 %, 3 seeds, the lowest 99.06 %, n = 10,000 images). A run
-          takes 176 CPU-seconds on two cores of an x86-64 machine. The program is experiments/recipes/run.py.
+          takes 129 CPU-seconds on two cores of an x86-64 machine. The program is experiments/recipes/run.py.
 Run:      cnn-vit train --config=configs/mnist_lenet.py --workdir=runs/mnist_lenet
           To read an npz with train_x, train_y, test_x, test_y instead of downloading, add
           --config.data.name=arrays --config.data.path=mnist.npz

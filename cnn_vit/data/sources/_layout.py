@@ -109,36 +109,28 @@ def is_plain_name(name: str) -> bool:
     return name.casefold() in PLAIN_NAMES
 
 
-def unwrap(tree: Tree) -> Tree:
+def unwrap(tree: Tree, repeated_name: str | None = None) -> Tree:
     """Returns the folder inside the folders that wrap all others.
+
+    Args:
+        tree: the outermost folder.
+        repeated_name: the only name of folders that are looked into, as in seg_train/seg_train/CLASS; None: any that
+            is no split's.
 
     Raises:
         UserError: something beside a folder on the way may have been another folder.
     """
     for _ in range(WRAPPED):
         refuse_links_to_nothing(tree)
-        # A folder wraps all others where it is alone, beside no image, is no split, and has folders itself
+        # A folder wraps all others where it is alone, beside no image, and has folders itself
         if len(tree.folders) != 1 or tree.image_files():
             return tree
         [(name, inside)] = tree.folders.items()
-        if is_plain_name(name) or not inside.folders:
-            return tree
-        tree = inside
-    return tree
-
-
-def unwrap_repeated(name: str, tree: Tree) -> Tree:
-    """Returns the folder with the classes inside folders of one name, as in seg_train/seg_train/CLASS.
-
-    Raises:
-        UserError: something beside a folder on the way may have been another folder.
-    """
-    for _ in range(WRAPPED):
-        refuse_links_to_nothing(tree)
-        if len(tree.folders) != 1 or tree.image_files():
-            return tree
-        [(inner_name, inside)] = tree.folders.items()
-        if inner_name.casefold() != name.casefold() or not inside.folders:
+        if repeated_name is None:
+            is_wrapper = not is_plain_name(name)
+        else:
+            is_wrapper = name.casefold() == repeated_name.casefold()
+        if not is_wrapper or not inside.folders:
             return tree
         tree = inside
     return tree
@@ -175,7 +167,7 @@ def find_split_folders(root: Tree, layout: Layout) -> SplitFolders:
     has_splits = "train" in roles.values() and len(set(roles.values())) > 1
     if not has_splits:
         roles = {name: role for name, role in roles.items() if is_plain_name(name)}
-    trees = {name: unwrap_repeated(name, root.folders[name]) for name in roles}
+    trees = {name: unwrap(root.folders[name], repeated_name=name) for name in roles}
     if any(has_classes_only(tree) for tree in trees.values()):
         return sort_splits(root, roles, trees)
     if roles and len(roles) == len(root.folders):
