@@ -83,13 +83,12 @@ class Dataset:
         from cnn_vit.data.reading.unreadable import printable_name
 
         sentences = list(self.facts.get("left out", []))
-        for name, split in self.splits.items():
-            counts = np.bincount(split.labels, minlength=len(self.classes))
-            missing = [printable_name(self.classes[label]) for label in np.flatnonzero(counts == 0)]
-            if missing and name != "train":  # a class that train lacks was refused before
+        for split, counts in self.facts.get("class_counts", {}).items():
+            missing = [printable_name(name) for name, count in counts.items() if not count]
+            if missing and split != "train":  # a class that train lacks was refused before
                 more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""
                 sentences.append(
-                    f"{name} has no image of {', '.join(missing[:MOST_NAMED])}{more}, so its accuracy says nothing "
+                    f"{split} has no image of {', '.join(missing[:MOST_NAMED])}{more}, so its accuracy says nothing "
                     "about those"
                 )
         return sentences

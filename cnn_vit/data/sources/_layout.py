@@ -39,20 +39,8 @@ ROLES = {
 }  # fmt: skip
 # What people write beside the word: "test_set", "Training Images", "seg_train".
 FILLERS = (
-    "set",
-    "data",
-    "dataset",
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "photos",
-    "seg",
-    "split",
-    "folder",
-    "single",
-    "v",
-)
+    "set", "data", "dataset", "images", "image", "imgs", "img", "photos", "seg", "split", "folder", "single", "v",
+)  # fmt: skip
 GLUED = ("set", "data")  # also without a gap: "testset"
 ADVICE = "put each class's images in a folder of its own, ROOT/CLASS/x.jpg or ROOT/train/CLASS/x.jpg"
 INSIDE_ADVICE = f"{ADVICE}; where it belongs to the class, set data.layout=classes"
@@ -78,10 +66,9 @@ def split_words(name: str) -> list[str]:
 
     "Train_Images-2017" has one word, "train".
     """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # "TrainImages" is "Train Images"
     words = []
-    for part in re.split(
-        r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    ):  # also between small and capital letters
+    for part in re.split(r"[\W_]+", spaced):
         if re.fullmatch(r"\d+x\d+", part):  # an image size
             continue
         word = part.casefold().rstrip("0123456789")
@@ -118,7 +105,7 @@ def unwrap(tree: Tree, repeated_name: str | None = None) -> Tree:
             is no split's.
 
     Raises:
-        UserError: something beside a folder on the way may have been another folder.
+        UserError: a link to nothing lies beside a folder on the way.
     """
     for _ in range(WRAPPED):
         refuse_links_to_nothing(tree)
@@ -195,7 +182,10 @@ def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> Sp
         UserError: there is no train folder, a part is there twice, or images lie beside the splits.
     """
     evaluation_part = "test" if "validation" in roles.values() else "validation"
-    classes = {name for split, tree in trees.items() if roles[split] == "train" for name in tree.folders}
+    classes: set[str] = set()
+    for name, tree in trees.items():
+        if roles[name] == "train":
+            classes |= tree.folders.keys()
     by_part: dict[str, Tree] = {}
     unlabeled = []
     for name, role in roles.items():
@@ -213,7 +203,8 @@ def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> Sp
     for name, tree in root.folders.items():
         if name not in roles and has_images(tree):
             refuse_beside_splits(tree, list(roles))
-    return SplitFolders({part: by_part[part] for part in PARTS if part in by_part}, tuple(unlabeled))
+    in_order = {part: by_part[part] for part in PARTS if part in by_part}
+    return SplitFolders(in_order, tuple(unlabeled))
 
 
 def lacks_classes(name: str, tree: Tree, classes: set[str]) -> bool:
@@ -247,10 +238,12 @@ def refuse_two_readings(root: Tree) -> None:
     if len(outer) < 2 or not all(has_classes_only(tree) for tree in trees):
         return
     inner = list(trees[0].folders)
-    if len(inner) < 2 or any(tree.folders.keys() != trees[0].folders.keys() for tree in trees):
+    are_alike = all(tree.folders.keys() == trees[0].folders.keys() for tree in trees)
+    if len(inner) < 2 or not are_alike:
         return
-    if any(map(read_role, inner)):
-        raise UserError(f"{printable_name(trees[0].folders[inner[0]].path)} is a split inside a class; {INSIDE_ADVICE}")
+    for name, tree in trees[0].folders.items():
+        if read_role(name) is not None:
+            raise UserError(f"{printable_name(tree.path)} is a split inside a class; {INSIDE_ADVICE}")
     refuse_hidden_splits(root)
     raise UserError(
         f"{printable_name(root.path)} can be read in two ways: the classes are {show_names(outer)}, or they are "

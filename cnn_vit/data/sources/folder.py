@@ -5,8 +5,8 @@ image, or is named as a file that cannot be read. Hidden files and what operatin
 files beside the class folders that are not images. One folder, or one zip, that wraps all others is looked into.
 
 Which folders are splits, `_layout` decides. Without split folders, a stratified tenth is test and another one
-validation. Without `test` beside `train` there is no test split. A folder of
-images without labels is left out and named.
+validation. Without `test` beside `train` there is no test split. A folder of images without labels is left out and
+named.
 """
 
 import os
@@ -85,10 +85,9 @@ def list_class_files(tree: Tree, layout: Layout) -> ClassFiles:
     """Returns the files of each class folder in a folder.
 
     Raises:
-        UserError: images lie outside of the class folders, there are no classes, a class is empty or holds splits, a
-            link leads nowhere, or the names of two classes only look different.
+        UserError: images lie outside of the class folders, there are no classes, a class is empty or holds splits, or
+            the names of two classes only look different.
     """
-    refuse_links_to_nothing(tree)
     refuse_stray_images(tree)
     if not tree.folders:
         raise UserError(f"{printable_name(tree.path)} holds no images; {ADVICE}")
@@ -115,12 +114,14 @@ def join_class_files(root: Tree) -> ClassFiles:
     """Returns the files of each class, of folders in a root that are parts of one set and hold the class folders.
 
     Raises:
-        UserError: images lie beside the parts, or a part cannot be read as `list_class_files` says.
+        UserError: images lie beside the parts, a link to nothing beside the classes, a class is written in two ways, or
+            a part cannot be read as `list_class_files` says.
     """
     refuse_stray_images(root)
     joined: ClassFiles = {}
     folder_by_look: dict[str, str] = {}
     for part, tree in root.folders.items():
+        refuse_links_to_nothing(tree)
         for name, files in list_class_files(tree, "splits").items():
             first_name = folder_by_look.setdefault(name.casefold(), name)
             if first_name != name:

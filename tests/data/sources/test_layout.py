@@ -240,6 +240,13 @@ def test_a_link_to_nothing_may_have_been_a_class_and_is_named(tmp_path, link):
         load_dataset(tmp_path)
 
 
+def test_a_link_to_nothing_in_a_part_of_a_set_is_named(tmp_path):
+    write_splits(tmp_path, "hospitalA", "hospitalB")
+    (tmp_path / "hospitalB" / "birds").symlink_to("/nowhere")
+    with pytest.raises(UserError, match="hospitalB/birds is a link to nothing"):
+        load_dataset(tmp_path, layout="splits")
+
+
 def test_a_link_to_nothing_on_the_way_to_the_classes_is_named(tmp_path):
     write_splits(tmp_path, "photos/mine")
     (tmp_path / "photos" / "others").symlink_to("/nowhere")
