@@ -14,7 +14,7 @@ import numpy as np
 from cnn_vit import data, files
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.runs import folder
+from cnn_vit.runs import folder, reader
 from cnn_vit.training import devices, forward
 from cnn_vit.training.forward import Evaluator
 from cnn_vit.training.trained import Trained, refuse_untrained
@@ -188,12 +188,17 @@ def load_matching(network: Trained, source) -> data.Dataset:
 def section_for(network: Trained, path: str | os.PathLike) -> dict[str, Any]:
     """Returns the data section that reads a path the way the network's training images were read."""
     preprocessing = network.preprocessing
-    return data.section_for_path(
+    section = data.section_for_path(
         path,
         image_size=tuple(preprocessing["image_size"]),
         channels=preprocessing["channels"],
         fit=preprocessing["fit"],
     )
+    if network.run is not None and section["name"] == "folder":
+        trained_on = reader.read_settings(network.run).section("data")
+        if "layout" in trained_on:  # another source has none
+            section["layout"] = trained_on["layout"]
+    return section
 
 
 def section_as_seen(network: Trained, section: dict[str, Any]) -> dict[str, Any]:

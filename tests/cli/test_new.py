@@ -207,12 +207,14 @@ def test_a_bad_image_is_named_before_anything_is_written_or_skipped_where_that_i
         (["photos", "--image_size=2"], "--image_size=2 is not a side of an image; it takes 8 to 1024 pixels"),
         (["photos", "--on_bad_image=drop"], "no way with bad images 'drop'; there is refuse, skip"),
         (["photos", "--layout=parts"], "no layout 'parts'; there is classes, splits"),
+        (["here.npz", "--layout=splits"], "--layout=splits says what folders are, and here.npz has none; leave it out"),
         (["photos", "--out=photos"], "--out=photos is not a name of a recipe; end it in .py"),
         (["photos", "--config.seed=1"], "new takes no settings; leave out --config.seed=1"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused_in_one_sentence(here, clock, capsys, words, sentence):
     (here / "here.txt").write_text("text")
+    (here / "here.npz").write_text("never opened")
     (here / "empty").mkdir()
     for name, count in {"single/cats": 12, "few/cats": 2, "few/dogs": 2, "flat": 1}.items():
         (here / name).mkdir(parents=True)

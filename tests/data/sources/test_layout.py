@@ -33,6 +33,13 @@ def counts(path, **changes):
     return dataset.facts["counts"]
 
 
+def train_briefly(path, workdir, *overrides):
+    """Trains a tiny network for two steps on the images at a path."""
+    words = ["model.name=mlp/test", "data.name=folder", f"data.path={path}", "duration=2 steps", "schedule.warmup=0"]
+    words += ["data.batch_size=2", "data.image_size=8", "data.classes=none", *overrides]
+    cnn_vit.train(cnn_vit.settings.load("configs/digits_mlp.py", words), workdir)
+
+
 @pytest.mark.parametrize(
     ("train", "other", "split"),
     [
@@ -221,12 +228,18 @@ def test_a_class_may_have_the_name_of_its_split(tmp_path):
     assert dataset.facts["class_counts"]["validation"] == {"bus": 0, "val": 4}
 
 
+def test_a_path_is_evaluated_in_the_layout_of_the_run(tmp_path):
+    write_splits(tmp_path / "photos", "hospitalA", "hospitalB")
+    train_briefly(tmp_path / "photos", tmp_path / "run", "data.layout=splits")
+    network = cnn_vit.load(tmp_path / "run")
+    assert network.classes == CLASSES
+    assert cnn_vit.evaluate(network, tmp_path / "photos", "test")["n"] == 2
+
+
 def test_training_says_what_it_leaves_out_and_what_is_not_measured(tmp_path, capsys):
     write_splits(tmp_path / "photos", "train")
     write_folders(tmp_path / "photos", "test", "val/cats")
-    overrides = ["model.name=mlp/test", "data.name=folder", f"data.path={tmp_path}/photos", "duration=2 steps"]
-    overrides += ["schedule.warmup=0", "data.batch_size=2", "data.image_size=8", "data.classes=none"]
-    cnn_vit.train(cnn_vit.settings.load("configs/digits_mlp.py", overrides), tmp_path / "run")
+    train_briefly(tmp_path / "photos", tmp_path / "run")
     stderr = capsys.readouterr().err
     assert f"{tmp_path}/photos/test has images without labels and is left out" in stderr
     assert "validation has no image of dogs, so its accuracy says nothing about those" in stderr
