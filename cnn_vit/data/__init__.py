@@ -3,6 +3,7 @@
 names(), read_keywords(name)   the sources and their keywords, read without importing them
 check(section)                 refuses settings before any device or image is touched
 about(section)                 classes, shape, counts, where they are known without the files
+read_source(section)           what the source has: classes, and parts whose images are not read yet
 load(section)                  the data set
 section_for_path(path, ...)    the section that reads a path
 mean_and_std(split)            mean and standard deviation of each channel
@@ -50,6 +51,7 @@ __all__ = [
     "mean_and_std",
     "names",
     "read_keywords",
+    "read_source",
     "section_for_path",
 ]  # fmt: skip
 
@@ -167,8 +169,26 @@ def about(section: Mapping[str, Any]) -> SourceInfo:
     )
 
 
-def load(section: Mapping[str, Any]) -> Dataset:
+def read_source(section: Mapping[str, Any]) -> SourceData:
+    """Lists what a source has, as `load` does first: its classes, and its parts, of which no image is decoded yet.
+
+    Raises:
+        UserError: as `check`; the data are not there, their classes are another number, or there is only one.
+    """
+    section = complete_section(section)
+    source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
+    refuse_other_classes(len(source_data.classes), section["classes"])
+    if len(source_data.classes) < 2:
+        raise UserError(f"the data has one class, {source_data.classes[0]}; there must be two at least to tell apart")
+    return source_data
+
+
+def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> Dataset:
     """Reads a data set: every image is decoded, or its file scanned where they are too many for the memory.
+
+    Args:
+        section: settings of the data, as of `check`.
+        source_data: what `read_source` returned for the section, where it was read already.
 
     Raises:
         UserError: as `check`; files that are missing or cannot be read; classes that do not fit together.
@@ -177,7 +197,7 @@ def load(section: Mapping[str, Any]) -> Dataset:
 
     section = complete_section(section)
     refuse_blind_skip(section)
-    source_data, skipped, scan_cache = load_readable(section)
+    source_data, skipped, scan_cache = load_readable(section, source_data)
     part_counts = {name: len(part.labels) for name, part in source_data.parts.items()}
     plan = splits.plan_splits(part_counts, {split: section[split] for split in PARTS})
     split_indices = {}
@@ -218,10 +238,14 @@ def load(section: Mapping[str, Any]) -> Dataset:
     return Dataset(classes, image_shape, made_splits, fingerprint, facts)
 
 
-def load_readable(section: Mapping[str, Any]) -> ReadableData:
-    """Loads what the source of a completed section has, without its unreadable files where these are to be skipped.
+def load_readable(section: Mapping[str, Any], source_data: SourceData | None = None) -> ReadableData:
+    """Returns what the source of a completed section has, without its unreadable files where these are to be skipped.
 
     Data without split folders come as three parts.
+
+    Args:
+        section: completed settings of the data.
+        source_data: what `read_source` returned for the section; None where it is still to be read.
 
     Raises:
         UserError: as `load`, for what the source itself refuses; there is only one class.
@@ -229,10 +253,8 @@ def load_readable(section: Mapping[str, Any]) -> ReadableData:
     from cnn_vit.data.reading import checking, unreadable
     from cnn_vit.data.reading.scan_cache import ScanCache
 
-    source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
-    refuse_other_classes(len(source_data.classes), section["classes"])
-    if len(source_data.classes) < 2:
-        raise UserError(f"the data has one class, {source_data.classes[0]}; there must be two at least to tell apart")
+    if source_data is None:
+        source_data = read_source(section)
     # The sources without a path are identified by their name.
     scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
     skipped: list[UnreadableFile] = []

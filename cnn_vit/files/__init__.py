@@ -17,7 +17,7 @@ import shutil
 import socket
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,31 @@ def remove_temporary(folder: Path) -> None:
         remove(path)
 
 
+def make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and those around it; returns the ones that were not there, the innermost first.
+
+    Raises:
+        SurroundingsError: it cannot be made.
+    """
+    made = []
+    with os_errors(folder):
+        for path in (folder, *folder.parents):
+            if path.exists():
+                break
+            made.append(path)
+        folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_empty_folders(folders: Iterable[Path]) -> None:
+    """Removes folders as far as they are empty; the innermost come first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # it is not empty, or another process removed it
+            return
+
+
 def ensure_writable(folder: Path, *, needed: int = 1) -> None:
     """Makes a folder, and checks that it can be written.
 
@@ -306,6 +331,7 @@ class Lock:
 
     Args:
         path: the file.
+        title: what the file begins with, to tell what it is; pid and host follow.
         on_wait: called with a sentence that names the owner where another process holds the lock, which is then
             waited for; None: that is an error.
 
@@ -313,18 +339,48 @@ class Lock:
         SurroundingsError: another process holds the lock, or the file system has no such locks.
     """
 
-    def __init__(self, path: Path, *, on_wait: Callable[[str], None] | None = None):
+    def __init__(self, path: Path, *, title: str = "", on_wait: Callable[[str], None] | None = None):
+        self.path = path
+        self._handle = -1
+        self._is_made_here = False  # whether this process made the file
         with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
+            self._open()
             self._acquire(path, on_wait)
+            while not self._is_own():  # its owner removed the file while this process opened it
+                self.release()
+                self._open()
+                self._acquire(path, on_wait)
+            with os_errors(path):
+                os.ftruncate(self._handle, 0)  # the file still names its last owner
+                words = [title] if title else []
+                words += [str(os.getpid()), socket.gethostname()]
+                os.pwrite(self._handle, f"{' '.join(words)}\n".encode(), 0)
         except BaseException:
             self.release()
             raise
 
+    def _open(self) -> None:
+        """Opens the file, which is made where there is none."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        with os_errors(self.path):
+            try:
+                self._handle = os.open(self.path, flags | os.O_EXCL, 0o666)
+                self._is_made_here = True
+            except FileExistsError:
+                self._handle = os.open(self.path, flags, 0o666)
+                self._is_made_here = False
+
+    def _is_own(self) -> bool:
+        """Whether the file that is locked is still the one at the path."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._handle))
+        except FileNotFoundError:
+            return False
+
     def _acquire(self, path: Path, on_wait: Callable[[str], None] | None) -> None:
-        """Locks the open file and writes this process into it."""
+        """Locks the open file."""
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # NB: fails at once where it is taken
         except BlockingIOError as error:
@@ -339,14 +395,16 @@ class Lock:
                 f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
                 "each other; choose a folder on a local disk"
             ) from error
-        with os_errors(path):
-            os.ftruncate(self._handle, 0)  # the file still names its last owner
-            os.pwrite(self._handle, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
     def _owner(self) -> str:
         """Names the process that the file tells as the owner, as a sentence does."""
-        owner = os.pread(self._handle, 512, 0).decode(errors="replace").split()
-        return "process {} on {}".format(*owner) if len(owner) == 2 else "another process"
+        words = os.pread(self._handle, 512, 0).decode(errors="replace").split()
+        return f"process {words[-2]} on {words[-1]}" if len(words) >= 2 else "another process"
+
+    def remove(self) -> None:
+        """Removes the file, which is still locked, where this process made it and it is still the one at the path."""
+        if self._is_made_here and self._is_own():
+            remove(self.path)
 
     def release(self) -> None:
         """Lets other processes have the folder; does nothing where it is released already."""

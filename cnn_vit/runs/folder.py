@@ -22,15 +22,20 @@ A run can be read from its folder alone: no recipe, and no other Python file, is
 the package spells these names, and it imports no jax.
 """
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from cnn_vit import files
-from cnn_vit.data.reading.listing import RUN_MARKER
-from cnn_vit.errors import UserError
+from cnn_vit.data.base.parts import ImageFolders
+from cnn_vit.data.reading.run_folders import RUN_CONFIG, RUN_LOCK, RUN_TITLE
+from cnn_vit.data.reading.unreadable import printable_name
+from cnn_vit.errors import DivergedError, UserError
 from cnn_vit.runs.manifests import step_folders
 from cnn_vit.settings import Settings, differences, from_json
 
-CONFIG = "config.json"
+CONFIG = RUN_CONFIG
 ENVIRONMENT = "environment.json"
 CLASSES = "classes.json"
 DATA = "data.json"
@@ -48,7 +53,11 @@ PLOTS = "plots"
 TENSORBOARD = "tensorboard"
 CRASH = "crash"
 DIVERGED = "diverged.json"  # in CRASH
-LOCK = RUN_MARKER  # by this file the listing of a data set recognizes a run folder among the images, and skips it
+LOCK = RUN_LOCK
+LOCK_TITLE = RUN_TITLE  # by it the listing of a data set knows a run folder among the images
+
+# What a start writes before its first step.
+WRITTEN_AT_START = (CONFIG, ENVIRONMENT, CLASSES, DATA, PREPROCESSING, FORK, METRICS, TIMING, CHECKPOINTS)
 
 USE_ANOTHER_FOLDER = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
 
@@ -64,6 +73,56 @@ def has_begun(workdir: Path) -> bool:
     if step_folders(workdir / CHECKPOINTS) or (workdir / RESULT).exists():
         return True
     return metrics.exists() and metrics.stat().st_size > 0
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes a run folder, and keeps it for this process while it trains.
+
+    A start that is refused before anything was trained takes away what it made: its files, the lock and the folders.
+
+    Raises:
+        SurroundingsError: the folder cannot be made or written, or another process trains in it.
+    """
+    made_folders = files.make_folders(workdir)
+    try:
+        files.ensure_writable(workdir)
+        names_before = set(os.listdir(workdir))
+        with files.Lock(workdir / LOCK, title=LOCK_TITLE) as lock:
+            try:
+                yield
+            except DivergedError:
+                raise
+            except UserError:
+                if not has_begun(workdir):
+                    for name in WRITTEN_AT_START:
+                        if name not in names_before:
+                            files.remove(workdir / name)
+                    lock.remove()
+                raise
+    except UserError:
+        files.remove_empty_folders(made_folders)
+        raise
+
+
+def refuse_image_folder(workdir: Path, folders: ImageFolders) -> None:
+    """Refuses to train in a folder that the images are read from; links are followed.
+
+    A run beside the class folders is passed over when the images are listed, and one around the data does no harm.
+
+    Raises:
+        UserError: the run folder would be the root of the data, a split or a class, or lie inside a class.
+    """
+    path = os.path.realpath(workdir)
+    remedy = "give a --workdir outside of the images, such as runs/NAME"
+    for root in folders.roots:
+        if path == os.path.realpath(root):
+            raise UserError(f"{printable_name(str(workdir))} is where the images lie; {remedy}")
+    for class_folder in folders.classes:
+        if os.path.commonpath([path, os.path.realpath(class_folder)]) == os.path.realpath(class_folder):
+            raise UserError(
+                f"{printable_name(str(workdir))} lies among the images of {printable_name(class_folder)}; {remedy}"
+            )
 
 
 def claim(workdir: Path, settings: Settings) -> None:

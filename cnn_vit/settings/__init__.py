@@ -11,7 +11,7 @@ from cnn_vit.settings.durations import Every, count_steps
 from cnn_vit.settings.keys import KEYS, Key, is_keyword
 from cnn_vit.settings.load import Settings, load
 from cnn_vit.settings.recipes import describe_recipe, recipe_names
-from cnn_vit.settings.record import deciding_settings, differences, explain, fingerprint, from_json, to_json
+from cnn_vit.settings.record import deciding_settings, differences, explain, fingerprint, from_json, is_record, to_json
 from cnn_vit.settings.values import accepted_values, quote_value
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "fingerprint",
     "from_json",
     "is_keyword",
+    "is_record",
     "load",
     "quote_value",
     "recipe_names",

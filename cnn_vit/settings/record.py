@@ -29,7 +29,7 @@ def from_json(stored: Any, *, file: str) -> Settings:
     Raises:
         UserError: it is not such a record, or a value in it is not one that its key takes.
     """
-    if not isinstance(stored, dict) or any(not isinstance(stored.get(name), kind) for name, kind in STORED.items()):
+    if not is_record(stored):
         raise UserError(f"{file} holds {quote_value(stored)}; settings are stored as {', '.join(STORED)}")
     for key in stored["values"]:
         if key not in KEYS and not is_keyword(key):
@@ -41,6 +41,13 @@ def from_json(stored: Any, *, file: str) -> Settings:
     words = tuple(map(str, stored["words"]))
     origins = {str(key): str(origin) for key, origin in stored["origin"].items()}
     return complete_settings(assignments, origins, recipe_name=stored["recipe"], words=words, file_in_errors=file)
+
+
+def is_record(stored: Any) -> bool:
+    """Whether a JSON value has the keys and types of what `to_json` returns; their values may still be wrong."""
+    if not isinstance(stored, dict):
+        return False
+    return all(isinstance(stored.get(name), kind) for name, kind in STORED.items())
 
 
 def tuples_as_lists(value: Any) -> Any:

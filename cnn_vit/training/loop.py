@@ -53,8 +53,13 @@ def train(
     run_settings = load(settings) if isinstance(settings, str) else settings
     workdir = Path(workdir)
     plan.check(run_settings)
-    files.ensure_writable(workdir)
-    with StopSignals() as stop, files.Lock(workdir / folder.LOCK):
+    source_data = None
+    if dataset is None and reader.finished_result(workdir) is None:
+        # Listing and classes are checked before anything is written; the images are decoded behind the lock.
+        source_data = data.read_source(run_settings.section("data"))
+        if source_data.folders is not None:
+            folder.refuse_image_folder(workdir, source_data.folders)
+    with StopSignals() as stop, folder.locked(workdir):
         folder.claim(workdir, run_settings)
         # Its answer is not used here. It refuses a wrong `fork_from` before the data are read, which may take long;
         # `restore_or_init` below asks again and takes over the checkpoint.
@@ -66,7 +71,8 @@ def train(
         if result and samples.are_saved(workdir):
             return result
         if dataset is None:
-            dataset = data.load(run_settings.section("data"))
+            dataset = data.load(run_settings.section("data"), source_data)
+            source_data = None  # what it holds in memory is not needed while the run trains
         with Run(run_settings, workdir, dataset, progress=progress) as run:
             environment_changes = run.open_folder(command)
             step, state = run.restore_or_init(fork_from)

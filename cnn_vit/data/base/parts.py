@@ -127,6 +127,19 @@ def read_whole(part: EncodedPart, index: int) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True)
+class ImageFolders:
+    """The folders that a source reads images from, into which nothing else may be written.
+
+    Attributes:
+        roots: paths of the whole data and of its splits, in which class folders lie; other folders may lie beside them.
+        classes: paths of the class folders, and of folders of images without labels.
+    """
+
+    roots: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SourceData:
     """What a source has read.
 
@@ -137,6 +150,7 @@ class SourceData:
             the images are not drawn.
         facts: what the source adds to data.json.
         is_undivided: whether train is the whole data, still to be cut into train, validation and test.
+        folders: where the images lie; None where they lie in no folders.
     """
 
     classes: tuple[str, ...]
@@ -144,6 +158,7 @@ class SourceData:
     generator_settings: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     is_undivided: bool = False
+    folders: ImageFolders | None = None
 
 
 def images_per_read(image_shape: Sequence[int]) -> int:

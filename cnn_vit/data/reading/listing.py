@@ -1,8 +1,8 @@
 """Lists a folder or a zip without opening any of its files: regular files with their sizes, the rest with a reason.
 
 Links to files and folders are followed. Each linked folder is entered once, so that no circle of links is walked
-forever. Run folders are passed over, because some people train where their images are. Nothing is ever unpacked.
-Reading is safe in threads.
+forever. Run folders are taken out, in a folder as in a zip (`run_folders`). Nothing is ever unpacked. Reading is safe
+in threads.
 """
 
 import os
@@ -11,9 +11,9 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from cnn_vit.data.decode.images import DEFAULT_REMEDY, MOST_BYTES, UnreadableError
+from cnn_vit.data.reading.run_folders import take_out_runs
 from cnn_vit.errors import UserError
 from cnn_vit.files import stamps
 
@@ -23,7 +23,6 @@ IMAGE_ENDINGS = {
     ".heic", ".avif",
 }  # fmt: skip
 DEEPEST = 32  # levels of folders inside folders
-RUN_MARKER = "lock"  # a file that every run folder has from its start on
 LINK_TO_NOTHING = "a link to nothing"
 LONGEST_CAUSE = 120  # characters of zipfile's own words that an error repeats
 
@@ -88,18 +87,21 @@ class Tree:
         return folder
 
 
-class Listing(NamedTuple):
+@dataclass(frozen=True)
+class Listing:
     """What lies in a folder or a zip, and how to read it.
 
     Attributes:
         tree: the root.
         ignored: number of hidden files and of files that operating systems leave, which were passed over.
+        runs: paths of the run folders that were taken out of the tree.
         read: (entry, most) -> its first `most` bytes, or all of them where that is None. Raises `UnreadableError`
             where there are none to be had.
     """
 
     tree: Tree
     ignored: int
+    runs: tuple[str, ...]
     read: Callable[[Entry, int | None], bytes]
 
 
@@ -114,7 +116,7 @@ def open_listing(path: str) -> Listing:
         tree = walk.fill_tree(path, Tree(path.rstrip("/") or path))
         if len(tree.files) == 1 and not tree.folders and tree.files[0].name.lower().endswith(".zip"):
             return list_zip(tree.files[0].path)
-        return Listing(tree, walk.ignored, read_file)
+        return Listing(tree, walk.ignored, tuple(take_out_runs(tree, read_file)), read_file)
     if not os.path.exists(path):
         raise UserError(f"{path} is not there; data.path is a folder of images or a zip of one")
     if not os.path.isfile(path) or not zipfile.is_zipfile(path):
@@ -142,13 +144,11 @@ class FolderWalk:
 
     Attributes:
         ignored: number of names that were passed over as junk.
-        runs: number of run folders that were passed over.
         entered: device and inode of the folders that links have led to.
     """
 
     def __init__(self) -> None:
         self.ignored = 0
-        self.runs = 0
         self.entered: set[tuple[int, int]] = set()
 
     def fill_tree(self, path: str, tree: Tree, depth: int = 0) -> Tree:
@@ -160,22 +160,14 @@ class FolderWalk:
             tree.files.append(Entry(os.path.basename(path), path, 0, problem))
             return tree
         visible_names = [name for name in names if not is_junk(name)]
-        # A folder with a lock and no images is a run of somebody who trains among the images.
-        if RUN_MARKER in visible_names and not any(map(is_image_name, visible_names)):
-            self.runs += 1
-            return tree
         self.ignored += len(names) - len(visible_names)
         for name in visible_names:
             inner_path = os.path.join(path, name)
             entry = self.make_entry(name, inner_path, depth)
             if entry is not None:
                 tree.files.append(entry)
-                continue
-            runs_before = self.runs
-            inner_tree = self.fill_tree(inner_path, Tree(f"{tree.path}/{name}"), depth + 1)
-            # A folder of runs and nothing else is not a class; an empty folder is one, without images.
-            if inner_tree.files or inner_tree.folders or self.runs == runs_before:
-                tree.folders[name] = inner_tree
+            else:
+                tree.folders[name] = self.fill_tree(inner_path, Tree(f"{tree.path}/{name}"), depth + 1)
         return tree
 
     def make_entry(self, name: str, path: str, depth: int) -> Entry | None:
@@ -273,7 +265,8 @@ def list_zip(path: str) -> Listing:
             entry = Entry(parts[-1], "/".join((path, *parts)), member.file_size, problem, member, stamp)
             tree.subfolder(parts[:-1]).files.append(entry)
             listed_paths.add(parts)
-    return Listing(tree, ignored, member_reader(archive))
+    read = member_reader(archive)
+    return Listing(tree, ignored, tuple(take_out_runs(tree, read)), read)
 
 
 def member_reader(archive: zipfile.ZipFile) -> Callable[[Entry, int | None], bytes]:

@@ -16,6 +16,7 @@ inside, or two parts of a set whose classes are 40X and so on. Where nothing tel
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -262,7 +263,7 @@ def refuse_hidden_splits(root: Tree) -> None:
             )
 
 
-def show_names(names: list[str]) -> str:
+def show_names(names: Sequence[str]) -> str:
     """Returns names as a list for a sentence, the first few of many."""
     shown = [printable_name(name) for name in sorted(names)]
     if len(shown) > MOST_SHOWN:

@@ -11,21 +11,23 @@ named.
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from cnn_vit.data.base.parts import EncodedPart, SourceData, SourceInfo, SourceOptions, require_path
+from cnn_vit.data.base.parts import EncodedPart, ImageFolders, SourceData, SourceInfo, SourceOptions, require_path
 from cnn_vit.data.reading.listing import Entry, Listing, Tree, open_listing
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.data.sources._layout import (
     ADVICE,
     INSIDE_ADVICE,
     Layout,
+    SplitFolders,
     find_split_folders,
     is_plain_name,
     refuse_links_to_nothing,
+    show_names,
     unwrap,
 )
 from cnn_vit.errors import UserError, nearest
@@ -51,7 +53,9 @@ def load(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"]
     Raises:
         UserError: there is nothing at the path, the layout is another, or a class has no images or no train folder.
     """
-    listing = open_listing(require_path("folder", options))
+    path = require_path("folder", options)
+    listing = open_listing(path)
+    refuse_runs_alone(listing)
     root = unwrap(listing.tree)
     splits = find_split_folders(root, layout)
     if splits.by_part:
@@ -63,17 +67,56 @@ def load(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"]
     classes = list_classes(root, files)
     parts = {part: make_part(listing, files[part], classes) for part in files}
     facts: dict[str, Any] = {"ignored": listing.ignored}
-    if splits.unlabeled:
-        facts["left out"] = [describe_unlabeled(tree, options.path) for tree in splits.unlabeled]
+    left_out = [describe_unlabeled(tree, path) for tree in splits.unlabeled]
+    if listing.runs:
+        left_out.append(describe_runs(listing.runs))
+    if left_out:
+        facts["left out"] = left_out
     if not splits.by_part:
         facts["layout"] = "no split folders: a stratified tenth is test, another one validation"
-    return SourceData(classes, parts, facts=facts, is_undivided=not splits.by_part)
+    folders = find_image_folders(path, root, splits, layout)
+    return SourceData(classes, parts, facts=facts, is_undivided=not splits.by_part, folders=folders)
 
 
-def describe_unlabeled(tree: Tree, path: str | None) -> str:
+def find_image_folders(path: str, root: Tree, splits: SplitFolders, layout: Layout) -> ImageFolders:
+    """Returns the paths of root, splits and classes; inside a zip they are those of no folder on the disk.
+
+    Args:
+        path: the folder or the zip that the user names.
+        root: the folder that the splits or classes lie in.
+        splits: the split folders under it.
+        layout: as of `load`.
+    """
+    parents = [root]
+    if splits.by_part:
+        parents = list(splits.by_part.values())
+    elif layout == "splits":
+        parents = list(root.folders.values())
+    roots = [path, root.path, *(tree.path for tree in parents)]
+    classes = [tree.path for parent in parents for tree in parent.folders.values()]
+    classes += [tree.path for tree in splits.unlabeled]
+    return ImageFolders(tuple(roots), tuple(classes))
+
+
+def refuse_runs_alone(listing: Listing) -> None:
+    """Raises UserError where a folder holds run folders and nothing else."""
+    if listing.runs and not listing.tree.folders:
+        raise UserError(
+            f"{printable_name(listing.tree.path)} holds no class folders; {describe_runs(listing.runs)}; {ADVICE}"
+        )
+
+
+def describe_runs(paths: Sequence[str]) -> str:
+    """Says in a sentence which folders are left out because a run lies in them."""
+    if len(paths) == 1:
+        return f"{printable_name(paths[0])} is the folder of a training run and is left out"
+    return f"{show_names(paths)} are folders of training runs and are left out"
+
+
+def describe_unlabeled(tree: Tree, path: str) -> str:
     """Says in a sentence that images without labels are left out, and what answers for them."""
     remedy = "cnn-vit predict"
-    if path is not None and not os.path.isdir(path):
+    if not os.path.isdir(path):
         remedy = "once unpacked, cnn-vit predict"
     return f"{printable_name(tree.path)} has images without labels and is left out; {remedy} gives their classes"
 

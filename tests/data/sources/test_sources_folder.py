@@ -16,7 +16,6 @@ from cnn_vit.data.decode import images
 from cnn_vit.data.reading import listing, materialize, unreadable
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
-from cnn_vit.runs import folder
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"  # real data sets, on machines that have them
 TWO_CLASSES = {"cats": 20, "dogs": 30}
@@ -192,21 +191,6 @@ def test_notes_beside_the_class_folders_do_no_harm(tmp_path):
     write_images(tmp_path, TWO_CLASSES)
     (tmp_path / "README.txt").write_text("my images")
     assert load_dataset(tmp_path).classes == ("cats", "dogs")
-
-
-@pytest.mark.parametrize("root", ["", "all"], ids=["classes", "a folder around them"])
-def test_runs_among_the_images_are_passed_over(tmp_path, root):
-    """Training from inside the images' folder leaves runs/NAME there; a file called lock makes no run of a class."""
-    write_images(tmp_path / root, TWO_CLASSES)
-    clean = load_dataset(tmp_path)
-    for run in ("runs/first", "runs/second", "alone"):
-        (tmp_path / run / "plots").mkdir(parents=True)
-        (tmp_path / run / folder.LOCK).write_text("1 host")
-        (tmp_path / run / "plots" / "loss.png").write_bytes(b"a plot")
-    dataset = load_dataset(tmp_path)
-    assert (dataset.classes, dataset.fingerprint, dataset.facts) == (clean.classes, clean.fingerprint, clean.facts)
-    (tmp_path / root / "cats" / folder.LOCK).write_text("1 host")
-    check_refused(tmp_path, f"cats/{folder.LOCK} cannot be read")
 
 
 def test_an_empty_folder_is_still_refused_as_a_class(tmp_path):
