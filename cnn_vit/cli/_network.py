@@ -35,8 +35,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choose_data_section(args: argparse.Namespace, network: Any) -> dict[str, Any]:
-    """Returns the data section that a command was asked to read, at the image size and colors that the network takes.
+def choose_data(args: argparse.Namespace, network: Any) -> str | dict[str, Any]:
+    """Returns the path or the data section that a command was asked to read; a section is at the network's image size.
 
     Args:
         args: the parsed words, with what both functions above declare.
@@ -58,7 +58,7 @@ def choose_data_section(args: argparse.Namespace, network: Any) -> dict[str, Any
     if args.batch_size < 1:
         raise UserError(f"--batch_size={args.batch_size} must be at least 1")
     if args.data:
-        return evaluation.section_for(network, args.data)
+        return args.data
     if args.config:
         section = settings.load(args.config, args.overrides).section("data")
         return evaluation.section_as_seen(network, section)

@@ -60,13 +60,15 @@ def requested_section(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.config and args.data:
         raise UserError("--config and --data both name data; give one of them")
+    if args.layout and not args.data:
+        raise UserError(f"--layout={args.layout} belongs to --data=PATH; a recipe says --config.data.layout")
     if args.config:
         return settings.load(args.config, args.overrides).section("data")
     if args.overrides:
         raise UserError(
             f"--config.{args.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE"
         )
-    return survey.section_from_text(args.data)
+    return survey.section_from_text(args.data, layout=args.layout)
 
 
 def next_command(args: argparse.Namespace, source: str) -> str:

@@ -54,6 +54,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--config", help="look at the data section of this recipe; --config.data.key=value changes the section"
     )
     parser.add_argument(
+        "--layout",
+        metavar="KIND",
+        help="what the folders of --data are: classes, or splits with class folders (default: their names tell)",
+    )
+    parser.add_argument(
         "--gallery", metavar="FILE.svg", help="draw some images of each class, and those that repeat, into this file"
     )
 
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a gallery is asked for, but no data are named.
     """
-    if args.data or args.config or args.overrides:
+    if args.data or args.config or args.overrides or args.layout:
         from cnn_vit.cli import _survey
 
         return _survey.run(args)

@@ -2,9 +2,12 @@
 
     cnn-vit evaluate --workdir=runs/digits_resnet                   the run's own test split
     cnn-vit evaluate --workdir=runs/digits_resnet --split=validation
-    cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/    other images of the same classes
+    cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/    other images of these classes
 
 The command reads the parameters that the run itself tested, and the batch size changes no number.
+Other data may have some of the network's classes, which are matched by name; a folder without split
+folders is evaluated whole. Images whose content was trained on are counted, as far as the run's
+data can still be read.
 Each reading of a test split adds a line to RUN/test_reads.jsonl, so that choosing a network by its
 test accuracy leaves a trace. Near ties are examples whose two highest scores are so close that
 rounding may exchange them.
@@ -23,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     _network.add_network_arguments(parser)
     _network.add_data_arguments(parser)
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument(
+        "--split", help="train, validation or test (default: test, or all images of a folder without split folders)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,8 +36,8 @@ def run(args: argparse.Namespace) -> None:
     from cnn_vit.training import evaluation, trained
 
     network = trained.load(args.workdir)
-    section = _network.choose_data_section(args, network)
-    metrics = evaluation.evaluate(network, section, args.split, batch_size=args.batch_size)
+    source = _network.choose_data(args, network)
+    metrics = evaluation.evaluate(network, source, args.split, batch_size=args.batch_size)
     del metrics["rows"]  # arrays with a row for each example, which are too long to print
     workdir = cli.shell_quote(f"--workdir={args.workdir}")
     cli.print_answer(args, metrics, as_table(metrics), next_command=f"cnn-vit predict {workdir} IMAGE ...")
@@ -49,4 +54,5 @@ def as_table(metrics: dict[str, Any]) -> str:
         rows.append(("near ties", ", ".join(map(str, metrics["near_ties"][:MAX_NEAR_TIES]))))
     if metrics["layout"]:
         rows.append(("layout", metrics["layout"]))
+    rows += [("note", note) for note in metrics["notes"]]
     return f"{metrics['split']}\n{cli.format_table(rows, indent='  ')}"

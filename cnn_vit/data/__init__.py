@@ -23,7 +23,7 @@ import numpy as np
 
 from cnn_vit.data.base import splits
 from cnn_vit.data.base.padding import PAD_BATCH
-from cnn_vit.data.base.parts import PARTS, SourceData, SourceInfo, images_per_read
+from cnn_vit.data.base.parts import PARTS, Part, SourceData, SourceInfo, images_per_read
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import (
     DEFAULTS,
@@ -169,14 +169,22 @@ def about(section: Mapping[str, Any]) -> SourceInfo:
     )
 
 
-def read_source(section: Mapping[str, Any]) -> SourceData:
+def read_source(section: Mapping[str, Any], *, for_evaluation: bool = False) -> SourceData:
     """Lists what a source has, as `load` does first: its classes, and its parts, of which no image is decoded yet.
+
+    Args:
+        section: settings of the data, as of `check`.
+        for_evaluation: whether the data are only to be evaluated on: a folder or an npz then needs no train split, and
+            any data may have a single class.
 
     Raises:
         UserError: as `check`; the data are not there, their classes are another number, or there is only one.
     """
     section = complete_section(section)
-    source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
+    options = replace(source_options(section), for_evaluation=for_evaluation)
+    source_data = source_module(section["name"]).load(options, **source_keywords(section))
+    if for_evaluation:
+        return source_data
     refuse_other_classes(len(source_data.classes), section["classes"])
     if len(source_data.classes) < 2:
         raise UserError(f"the data has one class, {source_data.classes[0]}; there must be two at least to tell apart")
@@ -198,12 +206,8 @@ def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> D
     section = complete_section(section)
     refuse_blind_skip(section)
     source_data, skipped, scan_cache = load_readable(section, source_data)
-    part_counts = {name: len(part.labels) for name, part in source_data.parts.items()}
-    plan = splits.plan_splits(part_counts, {split: section[split] for split in PARTS})
-    split_indices = {}
-    # A plan has positions in the stratified order of a part, which become indices of its examples.
-    for split, (part, positions) in plan.positions.items():
-        split_indices[split] = (part, splits.example_indices(source_data.parts[part], positions))
+    plan = plan_splits(source_data.parts, section)
+    split_indices = index_splits(source_data.parts, plan)
     refuse_missing_classes(source_data, split_indices, skipped)
     made_splits, image_shape = materialize.make_splits(
         source_data,
@@ -250,11 +254,17 @@ def load_readable(section: Mapping[str, Any], source_data: SourceData | None = N
     Raises:
         UserError: as `load`, for what the source itself refuses; there is only one class.
     """
+    if source_data is None:
+        source_data = read_source(section)
+    readable = drop_unreadable(section, source_data)
+    return readable._replace(source_data=divide(readable.source_data))
+
+
+def drop_unreadable(section: Mapping[str, Any], source_data: SourceData) -> ReadableData:
+    """Returns what a source has without its unreadable files, where a completed section says that these are skipped."""
     from cnn_vit.data.reading import checking, unreadable
     from cnn_vit.data.reading.scan_cache import ScanCache
 
-    if source_data is None:
-        source_data = read_source(section)
     # The sources without a path are identified by their name.
     scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
     skipped: list[UnreadableFile] = []
@@ -264,25 +274,67 @@ def load_readable(section: Mapping[str, Any], source_data: SourceData | None = N
         )
     if skipped:
         print(f"{len(skipped):,} images are skipped: {unreadable.summarize(skipped)}", file=sys.stderr, flush=True)
-    if source_data.is_undivided:
-        parts = splits.split_in_three(source_data.parts["train"])
-        source_data = replace(source_data, parts=parts, is_undivided=False)
     return ReadableData(source_data, skipped, scan_cache)
 
 
+def divide(source_data: SourceData) -> SourceData:
+    """Returns the data in three parts where they have none of their own: a tenth is test, another one validation.
+
+    Raises:
+        UserError: there are too few images to be divided.
+    """
+    if not source_data.is_undivided:
+        return source_data
+    parts = splits.split_in_three(source_data.parts["train"])
+    return replace(source_data, parts=parts, is_undivided=False)
+
+
+def plan_splits(parts: Mapping[str, Part], section: Mapping[str, Any]) -> splits.SplitPlan:
+    """Decides by the slices of a completed section which positions of which part make up each split.
+
+    Raises:
+        UserError: the slices do not fit the parts.
+    """
+    counts = {name: len(part.labels) for name, part in parts.items()}
+    return splits.plan_splits(counts, {split: section[split] for split in PARTS})
+
+
+def index_splits(parts: Mapping[str, Part], plan: splits.SplitPlan) -> dict[str, tuple[str, np.ndarray]]:
+    """Returns for each split of a plan its part and the indices (n,) of its examples there, ascending."""
+    # A plan has positions in the stratified order of a part.
+    return {
+        split: (part, splits.example_indices(parts[part], positions))
+        for split, (part, positions) in plan.positions.items()
+    }
+
+
 def section_for_path(
-    path: str | os.PathLike, *, image_size: tuple[int, int] | int | None, channels: int | None, fit: str
+    path: str | os.PathLike,
+    *,
+    image_size: tuple[int, int] | int | None = None,
+    channels: int | None = None,
+    fit: str = "crop",
+    layout: str | None = None,
 ) -> dict[str, Any]:
     """Returns the section that reads a path: a folder, a zip of one, an npz, or FILE.py:FUNCTION, which runs that file.
 
+    Args:
+        path: the path.
+        image_size: side in pixels, or (height, width); None: as the images are.
+        channels: 1 or 3; None: as the images are.
+        fit: how images are brought to that size.
+        layout: what the folders in a folder or a zip are, "classes" or "splits"; None: their names tell.
+
     Raises:
-        UserError: the path is not there, or is something else.
+        UserError: the path is not there, or is something else; a layout is given for what has no folders.
     """
     text = os.fspath(path)
     common = {**DEFAULTS, "path": text, "image_size": image_size, "channels": channels, "fit": fit}
     ending = Path(text).suffix.lower()
     if os.path.isdir(text) or (ending == ".zip" and os.path.isfile(text)):
-        return {**common, "name": "folder"}
+        return {**common, "name": "folder", **({} if layout is None else {"layout": layout})}
+    if layout is not None:
+        raise UserError(f"--layout={layout} says what folders are, and {text} has none; leave it out")
     if ending == ".npz" and os.path.isfile(text):
         return {**common, "name": "arrays"}
     if text.rpartition(":")[0].endswith(".py"):  # the last colon: a path may have others

@@ -199,4 +199,4 @@ def section_of(source: Any) -> dict[str, Any]:
     # What is not there and looks like a source is more likely a misspelled name than a lost folder.
     if not os.path.exists(source) and nearest(os.fspath(source), data.names()):
         raise unknown("path or data source", os.fspath(source), data.names())
-    return data.section_for_path(source, image_size=None, channels=None, fit="crop")
+    return data.section_for_path(source)

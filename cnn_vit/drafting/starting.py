@@ -17,7 +17,6 @@ from cnn_vit import data, trees
 from cnn_vit.data.audit.headers import HeaderSummary, summarize_headers
 from cnn_vit.drafting import choosing, stopwatch, written
 from cnn_vit.drafting.stopwatch import Pace
-from cnn_vit.errors import UserError
 from cnn_vit.runs.environment import current_environment
 from cnn_vit.settings import Settings, from_json
 from cnn_vit.training import devices, plan
@@ -96,11 +95,7 @@ def draft_recipe(
         UserError: there are no images that can be trained on.
     """
     on_progress(f"looking at {path}")
-    section = data.section_for_path(path, image_size=None, channels=None, fit="crop") | {"on_bad_image": on_bad_image}
-    if layout is not None:
-        if section["name"] != "folder":
-            raise UserError(f"--layout={layout} says what folders are, and {path} has none; leave it out")
-        section["layout"] = layout
+    section = data.section_for_path(path, layout=layout) | {"on_bad_image": on_bad_image}
     summary = summarize_headers(section)
     chosen = choose_data_and_model(section, summary, network, image_size)
 

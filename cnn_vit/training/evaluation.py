@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from cnn_vit import data, files
+from cnn_vit.data import evaluated
 from cnn_vit.data.feed import stream
-from cnn_vit.errors import UserError, unknown
+from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, reader
 from cnn_vit.training import devices, forward
 from cnn_vit.training.forward import Evaluator
@@ -114,41 +115,53 @@ def record_test_read(workdir: Path, **facts) -> None:
 
 
 def evaluate(
-    network: Trained, source, split: str = "test", *, batch_size: int = BATCH_SIZE, workers: int = 2
+    network: Trained, source, split: str | None = None, *, batch_size: int = BATCH_SIZE, workers: int = 2
 ) -> dict[str, Any]:
     """Evaluates a trained network on a split, exactly: each example counts once.
 
-    Evaluating a test split adds a line to the test_reads.jsonl of the network's run.
+    The data may have some of the network's classes, which are matched by name. Evaluating a test split, or data that
+    are not divided, adds a line to the test_reads.jsonl of the network's run.
 
     Args:
         network: what `load` returned.
         source: a data set (`data.load`), the name of a data source such as "digits", a path (folder, zip, npz) or a
-            data section.
-        split: train, validation or test.
+            data section. A folder without split folders, given by its path, is evaluated whole, but where it is what
+            the network was trained on.
+        split: train, validation or test; None: test, or all of such a folder.
         batch_size: examples that are evaluated at once; the result does not depend on it.
         workers: threads that decode images.
 
     Returns:
-        A dict of split, accuracy, top5, loss, n, near_ties (indices), `layout`: a sentence on how the split was made
-        where the data has none of its own (else None), and `rows`: arrays of measures with a row for each example.
+        A dict of split ("all" for a whole folder), accuracy, top5, loss, n, near_ties (indices), `layout`: a sentence
+        on how the split was made where the data has none of its own (else None), `trained_on`: the number of images
+        whose content was trained on (None: not known), `notes`: what one who reads the accuracy should know, and
+        `rows`: arrays of measures with a row for each example.
 
     Raises:
-        UserError: the data have other classes, other images or no such split, or batch_size is below 1.
+        UserError: the data have classes that the network does not know, other images or no such split, or batch_size
+            is below 1.
     """
     refuse_untrained(network)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} evaluates nothing; make it at least 1")
-    dataset = load_matching(network, source)
-    if split not in dataset.splits:
-        raise unknown("split", split, dataset.splits)
+    evaluated_split = load_matching(network, source, split)
     mesh = devices.mesh()
     evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh)
     values = devices.place(network.values, mesh)
-    measures = per_example(evaluator, values, dataset.splits[split], batch_size=batch_size, workers=workers)
-    metrics = {"split": split, **summarize(measures, len(network.classes)), "near_ties": find_near_ties(measures)}
-    if split == "test" and network.run is not None:
+    measures = per_example(evaluator, values, evaluated_split.split, batch_size=batch_size, workers=workers)
+    metrics = {
+        "split": evaluated_split.name,
+        **summarize(measures, len(network.classes)),
+        "near_ties": find_near_ties(measures),
+    }
+    if evaluated_split.name in ("test", evaluated.ALL) and network.run is not None:
         record_test_read(network.run, by="evaluate", accuracy=metrics["accuracy"], data=path_of_source(source))
-    return metrics | {"layout": dataset.facts.get("layout"), "rows": measures}
+    return metrics | {
+        "layout": evaluated_split.layout,
+        "trained_on": evaluated_split.trained_on,
+        "notes": evaluated_split.notes,
+        "rows": measures,
+    }
 
 
 def path_of_source(source) -> str | None:
@@ -157,32 +170,40 @@ def path_of_source(source) -> str | None:
     return os.fspath(path) if isinstance(path, str | os.PathLike) else None
 
 
-def load_matching(network: Trained, source) -> data.Dataset:
-    """Loads the data that a source names, with images as the network takes them.
+def load_matching(network: Trained, source, split: str | None) -> evaluated.EvaluatedSplit:
+    """Loads a split of the data that a source names, with images as the network takes them and its labels.
 
     Raises:
-        UserError: its classes are not the network's (both lists are named), or its images have another shape.
+        UserError: it has classes that the network does not know, or its images have another shape.
     """
-    if isinstance(source, str | os.PathLike):
-        if source in data.names():  # a data source such as "digits"; anything else is a path
-            source = section_as_seen(network, {"name": source})
-        else:
-            source = section_for(network, source)
-    dataset = source if isinstance(source, data.Dataset) else data.load(source)
-    if tuple(dataset.classes) != tuple(network.classes):
-        difference = first_difference_text(network.classes, dataset.classes)
-        raise UserError(
-            f"the network knows the classes {folder.list_names(network.classes)}, "
-            f"the data has {folder.list_names(dataset.classes)}{difference}; "
-            "name and order the class folders as in training"
-        )
-    if dataset.image_shape != tuple(network.spec.image_shape):
+    is_path = isinstance(source, str | os.PathLike) and source not in data.names()
+    if is_path:
+        source = section_for(network, source)
+    elif isinstance(source, str):  # a data source such as "digits"
+        source = section_as_seen(network, {"name": source})
+    run_data = None
+    if network.run is not None and isinstance(source, Mapping):
+        run_data = read_run_data(network.run)
+    is_own_section = run_data is not None and dict(source) == run_data.section
+    if isinstance(source, Mapping) and not is_own_section:
+        loaded = evaluated.load(source, network.classes, split, run_data=run_data, is_whole=is_path)
+    else:
+        dataset = source if isinstance(source, data.Dataset) else data.load(source)
+        loaded = evaluated.from_dataset(dataset, network.classes, split)
+    if loaded.image_shape != tuple(network.spec.image_shape):
         raise UserError(
             f"the network takes {shape_text(network.spec.image_shape)} images, the data gives "
-            f"{shape_text(dataset.image_shape)}; set data.image_size and data.channels to the network's"
+            f"{shape_text(loaded.image_shape)}; set data.image_size and data.channels to the network's"
         )
-    forward.refuse_padded_sizes(network.spec, dataset)
-    return dataset
+    forward.refuse_padded_sizes(network.spec, {loaded.name: loaded.split})
+    return loaded
+
+
+def read_run_data(run: Path) -> evaluated.RunData:
+    """Reads what a run folder says of the data that its network was trained on."""
+    section = reader.read_settings(run).section("data")
+    recorded = reader.read_data(run / folder.DATA)
+    return evaluated.RunData(str(run), section, recorded["fingerprint"])
 
 
 def section_for(network: Trained, path: str | os.PathLike) -> dict[str, Any]:
@@ -209,14 +230,6 @@ def section_as_seen(network: Trained, section: dict[str, Any]) -> dict[str, Any]
     if completed.get("channels") is None:
         completed["channels"] = network.preprocessing["channels"]
     return completed
-
-
-def first_difference_text(expected: tuple[str, ...], actual: tuple[str, ...]) -> str:
-    """The first place at which two lists of classes differ, as a phrase; "" where one is the beginning of the other."""
-    for number, (network_class, data_class) in enumerate(zip(expected, actual, strict=False)):
-        if network_class != data_class:
-            return f" (class {number} is {network_class!r} there and {data_class!r} here)"
-    return ""
 
 
 def shape_text(shape: tuple[int, int, int]) -> str:

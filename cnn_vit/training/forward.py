@@ -5,7 +5,7 @@ test of a run) is built here from a spec; `step` adds what learning needs.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,13 +160,13 @@ def smallest_side(spec: NetworkSpec) -> int:
     return getattr(build_network(spec), "least_side", 1)
 
 
-def refuse_padded_sizes(spec: NetworkSpec, dataset: data.Dataset) -> None:
+def refuse_padded_sizes(spec: NetworkSpec, splits: Mapping[str, data.Split]) -> None:
     """Refuses images of several sizes for a network that cannot take them.
 
     Raises:
         UserError: the network cannot tell images from their padding, or the smallest image is too small for it.
     """
-    for name, split in dataset.splits.items():
+    for name, split in splits.items():
         if split.padded_sizes is None:
             continue
         models.refuse_unmasked(spec.model)

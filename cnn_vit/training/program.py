@@ -145,5 +145,5 @@ def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkS
     classes, image_shape = len(dataset.classes), dataset.image_shape
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network = plan.network_spec(settings, classes=classes, image_shape=image_shape)
-    forward.refuse_padded_sizes(network, dataset)
+    forward.refuse_padded_sizes(network, dataset.splits)
     return network

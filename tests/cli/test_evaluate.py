@@ -66,11 +66,12 @@ def test_each_reading_of_the_test_split_leaves_a_line(run, capsys):
 def test_data_of_other_classes_are_refused_with_both_lists(run, capsys, tmp_path):
     pixels = np.zeros((40, 8, 8), np.uint8)
     path = tmp_path / "two.npz"
-    np.savez(path, train_x=pixels, train_y=[0, 1] * 20, test_x=pixels, test_y=[0, 1] * 20)
+    names = np.array(["nought", "1"])
+    np.savez(path, train_x=pixels, train_y=[0, 1] * 20, test_x=pixels, test_y=[0, 1] * 20, class_names=names)
     assert main(["evaluate", f"--workdir={run}", f"--data={path}"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]" in line
-    assert "[0, 1]" in line
+    assert "does not know the class nought of the data; it knows [0, 1, 2, 3, 4, ... 10 in all]" in line
+    assert "the data have [nought, 1]" in line
 
 
 @pytest.mark.parametrize(
@@ -93,13 +94,15 @@ def test_a_folder_without_a_run_is_refused(capsys, tmp_path):
     assert "holds no run" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_of_images_in_no_split_the_answer_says_which_were_evaluated(run, capsys, tmp_path):
-    for digit in range(10):
+def test_of_images_in_no_split_all_are_evaluated_and_the_answer_says_so(run, capsys, tmp_path):
+    for digit in range(9):
         folder = tmp_path / str(digit)
         folder.mkdir()
         for number in range(10):
             Image.fromarray(np.full((8, 8), 20 * digit + number, np.uint8)).save(folder / f"{number}.png")
     assert main(["evaluate", f"--workdir={run}", f"--data={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["examples", "10"] for line in lines)
-    assert any("no split folders: a stratified tenth is test" in line for line in lines)
+    assert any(line.split() == ["examples", "90"] for line in lines)
+    assert lines[0] == "all"
+    assert any("no split folders: all images are evaluated" in line for line in lines)
+    assert any(line.split()[:8] == ["note", "the", "data", "have", "no", "image", "of", "9:"] for line in lines)

@@ -387,9 +387,9 @@ def test_a_folder_that_goes_wrong_is_refused_by_name_and_one_that_only_seems_to_
         assert "root" in sentence or "one class" in sentence or "too few" in sentence
 
 
-@pytest.mark.parametrize("difference", ["one more", "one less", "renamed"])
+@pytest.mark.parametrize("difference", ["one more", "renamed"])
 def test_other_classes_than_the_network_was_trained_on_are_refused_with_both_lists(tmp_path, network, difference):
-    names = {"one more": "abcd", "one less": "ab", "renamed": "abx"}[difference]
+    names = {"one more": "abcd", "renamed": "abx"}[difference]
     counts = {}
     for split in ("train", "val", "test"):
         counts |= {f"{split}/{name}": 2 for name in names}

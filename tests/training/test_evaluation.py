@@ -239,29 +239,45 @@ def test_what_has_no_values_is_refused_by_name(tmp_path):
 
 def test_other_classes_are_refused_with_both_lists():
     case = make_linear_case(4)
-    dataset = make_dataset(case.images, case.labels, classes=("ant", "bee", "dog", "cow"))
+    dataset = make_dataset(case.images, case.labels, classes=("ant", "bee", "dog", "cows"))
     message = (
-        r"knows the classes \[ant, bee, cow, dog\], the data has \[ant, bee, dog, cow\] "
-        r"\(class 2 is 'cow' there and 'dog' here\); name and order"
+        r"does not know the class cows of the data; it knows \[ant, bee, cow, dog\], the data have "
+        r"\[ant, bee, dog, cows\]; name the class folders as in training, or take away .* did you mean 'cow'\?"
     )
     with pytest.raises(UserError, match=message):
         evaluation.evaluate(make_trained(case), dataset)
 
 
-def test_of_long_lists_the_first_difference_is_named():
+def test_of_long_lists_the_first_names_are_shown():
     case = make_linear_case(4)
     network_classes = [f"n{number:03}" for number in range(100)]
-    data_classes = [*network_classes[:70], "other", *network_classes[71:]]
-    dataset = make_dataset(case.images, case.labels, classes=data_classes)
-    with pytest.raises(UserError, match=r"n011, ... 100 in all\] \(class 70 is 'n070' there and 'other' here\)"):
+    dataset = make_dataset(case.images, case.labels, classes=["other", *network_classes[1:]])
+    message = r"does not know the class other of the data; it knows \[n000, .*, n004, ... 100 in all\]"
+    with pytest.raises(UserError, match=message):
         evaluation.evaluate(make_trained(case, network_classes), dataset)
+
+
+@pytest.mark.parametrize("names", [("cow", "ant"), ("dog", "fox", "ant", "bee"), ("bee",)])
+def test_labels_are_matched_to_the_classes_of_the_network_by_name(names):
+    """The data have some of the classes, in any order; one without examples may be any, such as the fox."""
+    case = make_linear_case(4, rows=40)
+    known = [name for name in names if name in ANIMALS]
+    rows = np.flatnonzero(np.isin(case.labels, [ANIMALS.index(name) for name in known]))
+    labels = np.array([names.index(ANIMALS[label]) for label in case.labels[rows]], np.int32)
+    answer = evaluation.evaluate(make_trained(case), make_dataset(case.images[rows], labels, classes=names))
+    expected_ranks, _ = rank_labels(case.scores[rows], case.labels[rows])
+    np.testing.assert_array_equal(answer["rows"]["rank"], expected_ranks)
+    np.testing.assert_array_equal(answer["rows"]["label"], case.labels[rows])
+    missing = [name for name in ANIMALS if name not in known]
+    sentence = f"the data have no image of {', '.join(missing)}: {len(missing)} of the network's 4 classes"
+    assert [note.startswith(sentence) for note in answer["notes"]] == [True] * bool(missing)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(split="tset"), "no split 'tset'; did you mean test"),
-        (dict(split="validation"), "no split 'validation'; there is test"),
+        (dict(split="validation"), "the data have no validation split, only test; add --split=test"),
         (dict(batch_size=0), "batch_size=0 evaluates nothing"),
     ],
 )

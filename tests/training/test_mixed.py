@@ -223,7 +223,7 @@ def test_a_network_that_takes_no_mask_is_not_evaluated_with_one():
     dataset = load_dataset("vit")
     network_spec = forward.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
     with pytest.raises(UserError, match="mlp/test takes no mask"):
-        forward.refuse_padded_sizes(network_spec, dataset)
+        forward.refuse_padded_sizes(network_spec, dataset.splits)
 
 
 def test_a_padded_row_sees_something_of_its_image():

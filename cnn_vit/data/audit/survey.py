@@ -161,20 +161,26 @@ class DecodedImage(NamedTuple):
     pixels: np.ndarray
 
 
-def section_from_text(text: str) -> dict[str, Any]:
+def section_from_text(text: str, *, layout: str | None = None) -> dict[str, Any]:
     """Returns the data section for what a user wrote: a path, or the name of a source that needs none.
+
+    Args:
+        text: what the user wrote.
+        layout: what the folders at a path are, "classes" or "splits"; None: their names tell.
 
     Raises:
         UserError: it is neither.
     """
     if text not in names() or os.path.exists(text):
         try:
-            return data.section_for_path(text, image_size=None, channels=None, fit="crop")
+            return data.section_for_path(text, layout=layout)
         except UserError as error:
             suggestions = nearest(text, names())
             if not suggestions:
                 raise
             raise UserError(f"{error}; did you mean the source {suggestions[0]}?") from error
+    if layout is not None:
+        raise UserError(f"--layout={layout} says what folders are, and the source {text} has none; leave it out")
     section = {"name": text}
     try:
         data.about(section)

@@ -25,12 +25,14 @@ class SourceOptions:
         image_size: (height, width) in pixels; None: as the data is.
         channels: 1 or 3; None: as the data is.
         classes: the number of classes that the data must have; None: any.
+        for_evaluation: whether the data are only to be evaluated on, and need no train split.
     """
 
     path: str | None = None
     image_size: tuple[int, int] | None = None
     channels: int | None = None
     classes: int | None = None
+    for_evaluation: bool = False
 
 
 @dataclass(frozen=True)

@@ -276,11 +276,15 @@ def add_padded_sizes(
     workers: int,
     batch_size: int,
 ) -> dict[str, Split]:
-    """Returns the splits with the sizes of their images, and with the padded sizes of batches that train chooses."""
+    """Returns the splits with the sizes of their images, and with the padded sizes of batches.
+
+    The images of train choose these; where there is no train split, those of the first split.
+    """
     image_sizes = {}
     for split, (part, indices) in selections.items():
         image_sizes[split] = read_image_sizes(part, indices, largest, scan_cache, workers)
-    buckets = choose_buckets(image_sizes["train"], largest, batch_size)
+    choosing_split = "train" if "train" in image_sizes else next(iter(image_sizes))
+    buckets = choose_buckets(image_sizes[choosing_split], largest, batch_size)
     return {split: replace(splits[split], padded_sizes=PaddedSizes(image_sizes[split], buckets)) for split in splits}
 
 

@@ -138,8 +138,13 @@ def refuse_links_to_nothing(tree: Tree) -> None:
             )
 
 
-def find_split_folders(root: Tree, layout: Layout) -> SplitFolders:
+def find_split_folders(root: Tree, layout: Layout, *, needs_train: bool = True) -> SplitFolders:
     """Finds the split folders under a root, as the top of this file says.
+
+    Args:
+        root: the folder.
+        layout: what lies in it.
+        needs_train: whether splits without one for training are refused.
 
     Raises:
         UserError: splits lack classes or train, one is there twice, images lie beside them, or the folders may be
@@ -157,7 +162,7 @@ def find_split_folders(root: Tree, layout: Layout) -> SplitFolders:
         roles = {name: role for name, role in roles.items() if is_plain_name(name)}
     trees = {name: unwrap(root.folders[name], repeated_name=name) for name in roles}
     if any(has_classes_only(tree) for tree in trees.values()):
-        return sort_splits(root, roles, trees)
+        return sort_splits(root, roles, trees, needs_train=needs_train)
     if roles and len(roles) == len(root.folders):
         first = root.folders[next(iter(roles))]
         raise UserError(
@@ -171,13 +176,14 @@ def find_split_folders(root: Tree, layout: Layout) -> SplitFolders:
     return SplitFolders()
 
 
-def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> SplitFolders:
+def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree], *, needs_train: bool) -> SplitFolders:
     """Sorts split folders by their parts.
 
     Args:
         root: the folder that they lie in.
         roles: what each one is for, by its name.
         trees: the folder that has its class folders, by the same names.
+        needs_train: whether there must be a train folder.
 
     Raises:
         UserError: there is no train folder, a part is there twice, or images lie beside the splits.
@@ -199,7 +205,7 @@ def sort_splits(root: Tree, roles: dict[str, str], trees: dict[str, Tree]) -> Sp
         if part in by_part:
             raise UserError(f"{printable_name(root.path)} has two folders for {part}; keep one of them")
         by_part[part] = tree
-    if "train" not in by_part:
+    if needs_train and "train" not in by_part:
         raise UserError(f"{printable_name(root.path)} has {' and '.join(roles)} but no train folder; {ADVICE}")
     for name, tree in root.folders.items():
         if name not in roles and has_images(tree):
@@ -249,7 +255,7 @@ def refuse_two_readings(root: Tree) -> None:
     raise UserError(
         f"{printable_name(root.path)} can be read in two ways: the classes are {show_names(outer)}, or they are "
         f"{show_names(inner)}, in {len(outer)} parts of one set; set data.layout=classes for the first, "
-        "data.layout=splits for the second (cnn-vit new has --layout)"
+        "data.layout=splits for the second (cnn-vit new and cnn-vit doctor have --layout)"
     )
 
 

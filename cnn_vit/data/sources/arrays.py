@@ -79,7 +79,7 @@ def load(options: SourceOptions) -> SourceData:
         for file_name, info in read_directory(path, archive).items():
             members[file_name.removesuffix(".npy")] = read_declaration(path, archive, info)
         arrays = Arrays(path, archive, members)
-        names = arrays.find_parts()
+        names = arrays.find_parts(needs_train=not options.for_evaluation)
         labels = {part: arrays.read_labels(names[part].labels) for part in names}
         classes = arrays.class_names(labels)
         parts = {part: arrays.read_part(part, names[part], labels[part]) for part in names}
@@ -177,18 +177,18 @@ class Arrays:
         self.stamp = stamps.stamp(os.stat(path))
         self.used: set[str] = set()
 
-    def find_parts(self) -> dict[str, PartNames]:
+    def find_parts(self, *, needs_train: bool) -> dict[str, PartNames]:
         """Returns the names of the arrays of each part that the file has.
 
         Raises:
-            UserError: a part lacks one of its arrays, or there is no train part.
+            UserError: a part lacks one of its arrays, or there is no part, or no train part where there must be one.
         """
         parts: dict[str, PartNames] = {}
         for part in PARTS:
             names = self.find_part(part)
             if names is not None:
                 parts[part] = names
-        if "train" not in parts:
+        if not parts or (needs_train and "train" not in parts):
             raise UserError(f"{self.path} holds {', '.join(sorted(self.members)) or 'nothing'}; {FORMS}")
         return parts
 
@@ -255,6 +255,8 @@ class Arrays:
     def class_names(self, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
         """Returns the names of the classes: those of the array `class_names`, else the numbers that train holds.
 
+        Where there is no train part, these are the numbers of all parts.
+
         Args:
             labels: (N,) of each part.
 
@@ -264,8 +266,10 @@ class Arrays:
         if "class_names" in self.members:
             names, origin = self.read_class_names(), "class_names"
         else:
-            count = int(labels["train"].max()) + 1
-            names, origin = tuple(str(number) for number in range(count)), "train"
+            origin = "train" if "train" in labels else "all parts"
+            counting = [labels["train"]] if "train" in labels else list(labels.values())
+            count = max(int(part_labels.max()) for part_labels in counting) + 1
+            names = tuple(str(number) for number in range(count))
         for part, part_labels in labels.items():
             low, high = int(part_labels.min()), int(part_labels.max())
             if low < 0 or high >= len(names):

@@ -57,14 +57,17 @@ def load(options: SourceOptions, *, layout: Literal["auto", "classes", "splits"]
     listing = open_listing(path)
     refuse_runs_alone(listing)
     root = unwrap(listing.tree)
-    splits = find_split_folders(root, layout)
+    splits = find_split_folders(root, layout, needs_train=not options.for_evaluation)
     if splits.by_part:
         files = {part: list_class_files(tree, layout) for part, tree in splits.by_part.items()}
     elif layout == "splits":
         files = {"train": join_class_files(root)}
     else:
         files = {"train": list_class_files(root, layout)}
-    classes = list_classes(root, files)
+    if options.for_evaluation:  # the classes are compared with the network's
+        classes = tuple(sorted(set().union(*files.values())))
+    else:
+        classes = list_classes(root, files)
     parts = {part: make_part(listing, files[part], classes) for part in files}
     facts: dict[str, Any] = {"ignored": listing.ignored}
     left_out = [describe_unlabeled(tree, path) for tree in splits.unlabeled]
