@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 from cnn_vit import compilation
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
 from cnn_vit.data.decode import images as decoding
-from cnn_vit.data.reading import listing
+from cnn_vit.data.reading import entries, listing, zips
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, forward, losses
 from cnn_vit.training.caches import compiled_once
@@ -109,10 +108,12 @@ def read_pixels(network: Trained, content: bytes) -> np.ndarray:  # -> (H, W, C)
 
 def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Lists the images that a path stands for, in the order of their names: the name and a reader of the bytes."""
-    if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
+    if os.path.isdir(path) or (os.path.isfile(path) and zips.is_zip(path)):
         contents = listing.open_listing(path)
         for _, entry in contents.tree.all_files():
-            if listing.is_image_name(entry.name):
+            # What has a problem and no ending may be a folder of images, which must not be passed over in silence.
+            may_be_folder = entry.problem is not None and not os.path.splitext(entry.name)[1]
+            if entries.is_image_name(entry.name) or may_be_folder:
                 yield entry.path, functools.partial(contents.read, entry, None)
         return
     file = listing.FolderWalk().make_entry(os.path.basename(path), path, 0)

@@ -346,6 +346,23 @@ def test_the_same_pixels_in_another_container_are_the_same_prediction_bit_for_bi
         assert probabilities.tobytes() == first.tobytes(), name
 
 
+def test_an_image_with_an_archive_behind_it_is_predicted_as_an_image(tmp_path, network):
+    write_images(tmp_path / "zipped", {"a": 3})
+    image = encode_png(noise(15, 10, 3))
+    path = tmp_path / "both.zip"
+    path.write_bytes(image + write_zip(tmp_path / "zipped", tmp_path / "a.zip").read_bytes())
+    [predicted] = prediction.predict(network, path)
+    assert predicted.tobytes() == predict_files(network, tmp_path, {"alone": image})["alone"].tobytes()
+
+
+def test_what_may_be_a_folder_of_images_is_not_passed_over_by_prediction(tmp_path, network):
+    """A link to nothing stands for all that cannot be entered, such as a folder without the right to list it."""
+    write_images(tmp_path / "mine", {"a": 3})
+    (tmp_path / "mine" / "b").symlink_to(tmp_path / "nowhere")
+    [entry] = [image for image in prediction.read_images(network, [tmp_path / "mine"]) if image.error is not None]
+    assert (entry.path, str(entry.error)) == (f"{tmp_path}/mine/b", "a link to nothing; replace it or remove it")
+
+
 def test_every_container_gives_the_pixels_it_was_made_from():
     for name, pixels, content in files_of_color(noise(15, 10, 3)):
         np.testing.assert_array_equal(images.decode(content, channels=3), pixels, err_msg=name)

@@ -12,7 +12,7 @@ from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.settings import is_record
 
 if TYPE_CHECKING:
-    from cnn_vit.data.reading.listing import Entry, Tree
+    from cnn_vit.data.reading.entries import Entry, Tree
 
 RUN_LOCK = "lock"  # held by the process that works in a run folder; the file stays when the process ends
 RUN_TITLE = "cnn-vit run"  # what the lock of a run begins with

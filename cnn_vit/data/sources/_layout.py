@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cnn_vit.data.base.parts import PARTS
-from cnn_vit.data.reading.listing import LINK_TO_NOTHING, Tree, is_image_name
+from cnn_vit.data.reading.entries import LINK_TO_NOTHING, Tree, is_image_name
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.errors import UserError
 

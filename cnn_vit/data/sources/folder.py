@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cnn_vit.data.base.parts import EncodedPart, ImageFolders, SourceData, SourceInfo, SourceOptions, require_path
-from cnn_vit.data.reading.listing import Entry, Listing, Tree, open_listing
+from cnn_vit.data.reading.entries import Entry, Listing, Tree
+from cnn_vit.data.reading.listing import open_listing
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.data.sources._layout import (
     ADVICE,
@@ -150,7 +151,10 @@ def list_class_files(tree: Tree, layout: Layout) -> ClassFiles:
             )
         if layout != "classes":
             refuse_splits_inside(inside)
-        files[name] = sorted(inside.all_files(), key=lambda path_and_file: path_and_file[0])
+        named_files = []
+        for path, file in inside.all_files():  # accents composed alike, as the same files have them in another archive
+            named_files.append((unicodedata.normalize("NFC", path), file))
+        files[name] = sorted(named_files, key=lambda path_and_file: path_and_file[0])
         if not files[name]:
             raise UserError(f"{printable_name(inside.path)} holds no images; fill it or remove it")
     return files

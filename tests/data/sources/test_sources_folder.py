@@ -13,7 +13,7 @@ from image_files import encode_png, noise, write_images, write_zip
 
 from cnn_vit import data
 from cnn_vit.data.decode import images
-from cnn_vit.data.reading import listing, materialize, unreadable
+from cnn_vit.data.reading import entries, materialize, unreadable
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 
@@ -368,7 +368,7 @@ def test_a_damaged_member_of_a_zip_is_named(tmp_path):
 
 def test_a_member_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
     write_images(tmp_path / "root", TWO_CLASSES)
-    monkeypatch.setattr(listing, "MOST_BYTES", 1000)
+    monkeypatch.setattr(entries, "MOST_BYTES", 1000)
     (tmp_path / "root/cats/bomb.png").write_bytes(b"\0" * 1001)
     path = write_zip(tmp_path / "root", tmp_path / "a.zip")
     check_refused(path, "bomb.png cannot be read: 1,001 bytes, more than 1,000; make")
