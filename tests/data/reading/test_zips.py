@@ -66,9 +66,13 @@ def check_equal(packed, unpacked):
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder of images whose classes have accents."""
-    write_images(tmp_path / "root", CLASSES)
-    return tmp_path / "root"
+    """A folder of images whose classes have accents, and some of their files."""
+    root = tmp_path / "root"
+    write_images(root, CLASSES)
+    for name in CLASSES:
+        for number in range(0, CLASSES[name], 2):
+            (root / name / f"{number:03}.png").rename(root / name / f"{number:03} ä é.png")
+    return root
 
 
 def unicode_path_field(raw, name):
@@ -187,7 +191,7 @@ def test_a_link_in_an_archive_is_named(tmp_path, root):
     link = zipfile.ZipInfo("Größe/link.png")
     link.create_system, link.external_attr = UNIX, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(link, "000.png")
+        archive.writestr(link, "001.png")
     with pytest.raises(UserError, match=r"link\.png cannot be read: a link inside an archive; pack the file that it"):
         load_dataset(path)
 
