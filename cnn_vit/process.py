@@ -27,12 +27,16 @@ import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnn_vit.errors import UserError
+from cnn_vit.errors import SurroundingsError, UserError
+
+if TYPE_CHECKING:
+    import jax
 
 # Variables of the environment that bear on a run; those of others count by how they begin.
 OUR_VARIABLES = ("CNN_VIT_CACHE", "CNN_VIT_MIRROR", "CNN_VIT_OFFLINE", "CNN_VIT_TUNE")
+PLATFORM_VARIABLES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")  # by which users ask jax for a kind of device
 OTHER_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "JAX_",
@@ -157,6 +161,28 @@ def read_xla_flags(text: str) -> dict[str, str]:
         name, equals, value = word.partition("=")
         flags[name.lstrip("-")] = value if equals else "true"
     return flags
+
+
+def find_devices() -> list["jax.Device"]:
+    """Returns the devices that jax computes on.
+
+    Raises:
+        SurroundingsError: jax finds none of the platform that the environment asks for.
+    """
+    import jax
+
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names a platform without a plugin
+        requests = [f"{name}={os.environ[name]}" for name in PLATFORM_VARIABLES if os.environ.get(name)]
+        if not requests:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise SurroundingsError(f"jax finds no device to compute on ({cause}); reinstall jax") from error
+        names = [request.partition("=")[0] for request in requests]
+        raise SurroundingsError(
+            f"{' and '.join(requests)} asks for devices that jax does not find here; unset {' and '.join(names)} to "
+            "compute on what there is, or install what these devices need (pip install 'cnn_vit[cuda]' for NVIDIA's)"
+        ) from error
 
 
 def cache_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -224,6 +224,20 @@ def test_a_folder_is_probed_without_a_trace(tmp_path):
         files.ensure_writable(tmp_path, needed=10**15)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_what_is_no_regular_file_is_not_replaced_by_one(tmp_path, kind):
+    """As root, a rename would put a file in place of /dev/null."""
+    path = tmp_path / "out.html"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(os.devnull)
+    before = path.lstat()
+    with pytest.raises(UserError, match=r"out\.html is not a regular file but a device, a pipe or a socket; give anot"):
+        files.write(path, "text")
+    assert os.path.samestat(path.lstat(), before)
+
+
 def test_a_locked_folder_is_refused_with_pid_and_host(tmp_path):
     with (
         files.Lock(tmp_path / "run" / "lock"),

@@ -1,6 +1,7 @@
 """What is set before jax is imported, and that what the user has set stays."""
 
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -166,3 +167,13 @@ def test_pages_that_are_kept_are_given_back_where_that_is_asked_for():
 def test_the_heap_is_left_alone_where_pages_are_not_kept():
     *_, in_use, in_use_after = heap_of_a_process("left alone")
     assert (in_use, in_use_after) == ("True", "True")  # it does not say
+
+
+@pytest.mark.parametrize("variable", ["JAX_PLATFORMS", pytest.param("JAX_PLATFORM_NAME", marks=pytest.mark.slow)])
+def test_a_platform_that_is_not_here_is_told_by_the_variable_that_asks_for_it(variable):
+    program = "from cnn_vit import process; process.find_devices()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_PLATFORM")}
+    command = [sys.executable, "-c", program]
+    finished = subprocess.run(command, env=environment | {variable: "tpu"}, capture_output=True, text=True, check=False)
+    sentence = f"{variable}=tpu asks for devices that jax does not find here; unset {variable} to compute on what there"
+    assert sentence in finished.stderr.splitlines()[-1]

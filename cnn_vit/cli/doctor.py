@@ -172,13 +172,11 @@ def is_satisfied(requirement: Requirement, version: str) -> bool:
 def list_devices() -> dict[str, str]:
     """Returns the platform and the kind of each device that jax computes on, by the device's name.
 
-    Where jax finds none, the only entry is "none", with the error of jax.
+    Where jax finds none, the only entry is "none", with the reason.
     """
-    import jax
-
     try:
-        devices = jax.devices()
-    except RuntimeError as error:
+        devices = process.find_devices()
+    except SurroundingsError as error:
         return {"none": cli.as_one_line(str(error), most=300)}
     return {str(device): f"{device.platform} {device.device_kind}" for device in devices}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit import compilation, data
+from cnn_vit import compilation, data, process
 from cnn_vit.compilation import ProgramKind
 from cnn_vit.data.feed import prefetch, stream
 from cnn_vit.errors import UserError, nearest, unknown
@@ -137,7 +137,6 @@ def compile_transform(names: tuple[str, ...]) -> Callable:
 
     It is cached, and key and numbers are arguments, so that another seed or strength compiles nothing.
     """
-    import jax
     import jax.numpy as jnp
 
     from cnn_vit.data import augment
@@ -150,7 +149,7 @@ def compile_transform(names: tuple[str, ...]) -> Callable:
         augmented, _ = augmentation(images, labels, keys.row_keys, keys.mix_key, numbers)
         return augmented
 
-    kind = ProgramKind(jax.default_backend(), convolutional=False, dtype="float32")
+    kind = ProgramKind(process.find_devices()[0].platform, convolutional=False, dtype="float32")
     return compilation.jit(transform, kind)
 
 

@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import socket
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -93,6 +94,7 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
         content: bytes, or a text that is written in UTF-8.
     """
     encoded = content.encode() if isinstance(content, str) else content
+    refuse_special_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with os_errors(path, needed=len(encoded)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,20 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
                 temporary.unlink(missing_ok=True)
             raise
     fsync(path.parent)  # the new name is on the disk as well
+
+
+def refuse_special_file(path: Path) -> None:
+    """Refuses to write where a device, a pipe or a socket stands, which a file would replace.
+
+    Raises:
+        UserError: there is one at the path.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or what writes will say why it cannot be seen
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path} is not a regular file but a device, a pipe or a socket; give another path")
 
 
 def write_json(path: Path, value: Any) -> None:

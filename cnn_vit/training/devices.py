@@ -20,7 +20,7 @@ REPLICATED: Rules = ((".*", PartitionSpec()),)  # every leaf whole on every devi
 
 def mesh() -> Mesh:
     """Makes the mesh of all devices: one row, along the axis `data`."""
-    devices = jax.devices()
+    devices = process.find_devices()
     # Auto: the compiler derives where intermediate arrays lie from where inputs and outputs do
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 

@@ -32,6 +32,7 @@ from cnn_vit.errors import UserError, nearest
 from cnn_vit.files import stamps
 
 MEMBERS = 64  # arrays in a file, at most
+MOST_NUMBERED = 2**16  # classes without names, of data that are only to be evaluated on
 LARGEST = 32 * 2**30  # bytes of them all, unpacked
 SUSPECT = 256 * 2**20  # bytes from which on an array that packs better than RATIO cannot be images
 RATIO = 200  # unpacked by packed bytes
@@ -269,6 +270,13 @@ class Arrays:
             origin = "train" if "train" in labels else "all parts"
             counting = [labels["train"]] if "train" in labels else list(labels.values())
             count = max(int(part_labels.max()) for part_labels in counting) + 1
+            # There is a name for each number, so that a wrong label must not make millions of them.
+            most = len(labels["train"]) if "train" in labels else MOST_NUMBERED
+            if count > most:
+                raise UserError(
+                    f"{self.path}: a label of {origin} is {count - 1:,}, which makes {count:,} classes of "
+                    f"{sum(map(len, counting)):,} images; labels count the classes from 0 without gaps"
+                )
             names = tuple(str(number) for number in range(count))
         for part, part_labels in labels.items():
             low, high = int(part_labels.min()), int(part_labels.max())
@@ -284,7 +292,11 @@ class Arrays:
         shape, dtype = self.members["class_names"]
         if dtype.kind not in "US" or len(shape) != 1:  # Unicode texts or bytes
             raise UserError(f"{self.path}: class_names is {dtype} of shape {shape}; it must be a row of texts")
-        names = tuple(map(str, self.read("class_names").astype(str).tolist()))
+        stored_names = self.read("class_names").tolist()
+        try:
+            names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored_names)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path}: class_names holds bytes that are not UTF-8; write texts") from error
         if len(set(names)) < len(names):
             raise UserError(f"{self.path}: class_names holds a name twice; give each class its own")
         return names

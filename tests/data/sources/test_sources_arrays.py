@@ -215,12 +215,17 @@ def test_a_file_in_a_stream_that_cannot_be_read_is_named_by_its_index(tmp_path):
             {"train_y": np.repeat(np.arange(4), 10) - 1},
             "labels of train go from -1 to 2; with the 3 classes of train they",
         ),
+        (
+            {"train_y": np.append(np.arange(39) % 4, 2**31 - 1)},
+            "a label of train is 2,147,483,647, which makes 2,147,483,648 classes of 40 images; labels count the cla",
+        ),
         ({"test_y": np.arange(8)}, "labels of test go from 0 to 7; with the 4 classes of train they go from 0 to 3"),
         (
             {"class_names": np.array(["a", "b"])},
             "labels of train go from 0 to 3; with the 2 classes of class_names they",
         ),
         ({"class_names": np.array(["a", "b", "a", "d"])}, "class_names holds a name twice; give each class its own"),
+        ({"class_names": np.array([b"a", b"b", b"\xe9", b"d"])}, "class_names holds bytes that are not UTF-8; write"),
         ({"class_names": np.arange(4)}, "class_names is int64 of shape .*; it must be a row of texts"),
         (
             {"train_y": np.repeat([0, 1, 3, 4], 10), "test_y": None, "test_x": None},
