@@ -95,8 +95,9 @@ def draw_plots(record: RunRecord, tallies: dict[str, SplitTally]) -> dict[str, s
     """Returns every plot that the run has numbers for, as SVG by name."""
     drawings = draw_curves(record)
     for split, tally in tallies.items():
-        title = f"Confusion, {split} (n {tally.n:,})"
-        drawings[f"confusion_{split}"] = plots.draw_confusion(tally.confusion, record.classes, title=title)
+        if tally.confusion is not None:
+            title = f"Confusion, {split} (n {tally.n:,})"
+            drawings[f"confusion_{split}"] = plots.draw_confusion(tally.confusion, record.classes, title=title)
     evaluated = [tallies[split] for split in reader.SPLITS if split in tallies]
     if evaluated and evaluated[0].bins:  # of validation, or of test where there is no validation
         points = [Span(str(filled.confidence), *filled.accuracy) for filled in evaluated[0].bins]

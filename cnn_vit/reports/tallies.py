@@ -9,6 +9,7 @@ import numpy as np
 from cnn_vit.reports.intervals import Interval, wilson_interval
 
 BINS = 10  # of the predicted probability, equally wide
+MOST_IN_MATRIX = 1_000  # classes of a confusion matrix; of 10,000 it would take 0.8 GB, and nobody could read it
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SplitTally:
     """All that the page says of one split's predictions.
 
     Attributes:
-        confusion: counts (K, K), true classes as rows, predicted ones as columns.
+        confusion: counts (K, K), true classes as rows, predicted ones as columns; None above MOST_IN_MATRIX classes.
         accuracy: share of right predictions.
         loss: mean over the examples.
         n: number of examples.
@@ -77,7 +78,7 @@ class SplitTally:
         calibration_error: the expected calibration error; None without probabilities.
     """
 
-    confusion: np.ndarray
+    confusion: np.ndarray | None
     accuracy: Interval
     loss: float
     n: int
@@ -99,7 +100,9 @@ def tally_predictions(predictions: dict[str, np.ndarray], names: Sequence[str], 
     """
     labels, predicted = predictions["label"], predictions["predicted"]
     correct = labels == predicted
-    confusion = confusion_matrix(labels, predicted, len(names))
+    confusion = None
+    if len(names) <= MOST_IN_MATRIX:
+        confusion = confusion_matrix(labels, predicted, len(names))
     probabilities = class_probabilities(predictions, loss)
     bins: list[CalibrationBin] = []
     error = None
@@ -111,8 +114,8 @@ def tally_predictions(predictions: dict[str, np.ndarray], names: Sequence[str], 
         accuracy=wilson_interval(int(correct.sum()), len(correct)),
         loss=float(predictions["loss"].mean(dtype=np.float64)),
         n=len(correct),
-        classes=tally_classes(confusion, names),
-        confusions=worst_confusions(confusion, names),
+        classes=tally_classes(labels, predicted, names),
+        confusions=worst_confusions(labels, predicted, names),
         probabilities=probabilities,
         bins=bins,
         calibration_error=error,
@@ -126,26 +129,30 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def tally_classes(confusion: np.ndarray, names: Sequence[str]) -> list[ClassTally]:  # (K, K)
+def tally_classes(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[ClassTally]:  # (N,), (N,)
     """Returns the numbers of each class, in the order of the classes."""
+    label_counts = np.bincount(labels, minlength=len(names)).tolist()
+    predicted_counts = np.bincount(predicted, minlength=len(names)).tolist()
+    right_counts = np.bincount(labels[labels == predicted], minlength=len(names)).tolist()
     tallies = []
-    for k, name in enumerate(names):
-        right, n, predicted = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
-        tallies.append(ClassTally(name, n, predicted, wilson_interval(right, n), wilson_interval(right, predicted)))
+    for name, right, n, count in zip(names, right_counts, label_counts, predicted_counts, strict=True):
+        tallies.append(ClassTally(name, n, count, wilson_interval(right, n), wilson_interval(right, count)))
     return tallies
 
 
-def worst_confusions(confusion: np.ndarray, names: Sequence[str], most: int = 10) -> list[Confusion]:  # (K, K)
+def worst_confusions(
+    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], most: int = 10
+) -> list[Confusion]:  # (N,), (N,)
     """Returns the most frequent mistakes, most frequent first, at most `most`."""
-    mistakes = confusion - np.diag(confusion.diagonal())
-    # A stable order, so that equally frequent mistakes stand in the order of the classes.
-    places = np.argsort(-mistakes, axis=None, kind="stable")[:most]
+    is_wrong = labels != predicted
+    # Only pairs that came up are counted: of 10,000 classes there are 100 million.
+    pairs, counts = np.unique(labels[is_wrong].astype(np.int64) * len(names) + predicted[is_wrong], return_counts=True)
+    label_counts = np.bincount(labels, minlength=len(names))
     confusions = []
-    for place in places:
-        true, predicted = divmod(int(place), len(confusion))
-        count = int(mistakes[true, predicted])
-        if count:
-            confusions.append(Confusion(names[true], names[predicted], count, int(confusion[true].sum())))
+    # A stable order, so that equally frequent mistakes stand in the order of the classes.
+    for place in np.argsort(-counts, kind="stable")[:most]:
+        true, wrong = divmod(int(pairs[place]), len(names))
+        confusions.append(Confusion(names[true], names[wrong], int(counts[place]), int(label_counts[true])))
     return confusions
 
 

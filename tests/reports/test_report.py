@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,14 +81,33 @@ def test_the_confusion_has_true_rows_and_the_most_frequent_mistake_comes_first()
     predictions = make_predictions(CONFUSION_LABELS, CONFUSION_PREDICTED, 3)
     confusion = tallies.confusion_matrix(predictions["label"], predictions["predicted"], 3)
     np.testing.assert_array_equal(confusion, CONFUSION)
-    assert tallies.worst_confusions(confusion, NAMES) == [
+    labels, predicted = predictions["label"], predictions["predicted"]
+    assert tallies.worst_confusions(labels, predicted, NAMES) == [
         Confusion("ant", "bee", count=2, n=3),
         Confusion("cat", "ant", count=1, n=2),
     ]
 
 
+def test_ten_thousand_classes_are_tallied_in_little_memory():
+    """A matrix of all pairs would take 0.8 GB, several times over."""
+    names = [f"class {number}" for number in range(10_000)]
+    labels = np.arange(10_000, dtype=np.int32)
+    predicted = labels.copy()
+    predicted[[7, 4_321]] = 9_999
+    tracemalloc.start()
+    predictions = dict(label=labels, predicted=predicted, loss=np.zeros(10_000), classes=np.zeros((10_000, 5)))
+    tally = tallies.tally_predictions(predictions, names, "softmax")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tally.confusion is None
+    mistakes = [(names[7], names[9_999]), (names[4_321], names[9_999])]
+    assert [(pair.true, pair.predicted) for pair in tally.confusions] == mistakes
+    assert (tally.classes[9_999].predicted, tally.classes[7].recall.estimate) == (3, 0)
+    assert peak < 50 * 2**20
+
+
 def test_recall_is_a_share_of_the_class_and_precision_of_its_predictions():
-    rows = tallies.tally_classes(CONFUSION, NAMES)
+    rows = tallies.tally_classes(np.array(CONFUSION_LABELS), np.array(CONFUSION_PREDICTED), NAMES)
     assert [(row.n, row.predicted) for row in rows] == [(3, 2), (1, 3), (2, 1)]
     assert [row.recall.estimate for row in rows] == pytest.approx([1 / 3, 1, 1 / 2])
     assert [row.precision.estimate for row in rows] == pytest.approx([1 / 2, 1 / 3, 1])
