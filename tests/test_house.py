@@ -202,7 +202,7 @@ TRAINING = """
     caches devices memory losses schedules optimizers progress stops
     forward step plan program trained evaluation prediction forks run samples loop
 """
-RUNS = "manifests orbax_errors folder journal reader environment description checkpoints"
+RUNS = "manifests orbax_errors folder seals journal reader environment description checkpoints"
 ORDERS = {"training": TRAINING.split(), "runs": RUNS.split()}
 
 

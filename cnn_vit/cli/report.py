@@ -6,8 +6,9 @@
     cnn-vit report runs/digits_resnet --to=tensorboard    copies the metrics to TensorBoard; or --to=wandb
 
 The page is one self-contained file without scripts, light or dark as the reader's screen is. It is made from the run
-folder alone; a run that is still under way shows what there is so far. A file that is missing or damaged is named on
-the page, and the exit code is then 3.
+folder alone; a run that is still under way shows what there is so far. A run whose settings, classes, data, metrics or
+result are not as it left them is refused, and left out where there are others. Any other file that is missing or
+damaged is named on the page. The exit code is 3 in both cases.
 """
 
 import argparse
@@ -106,9 +107,9 @@ def report_several(args: argparse.Namespace) -> int:
     from cnn_vit.runs import folder
 
     path = Path(args.out or folder.REPORT)
-    groups, comparisons = several.write(args.runs, path)
+    groups, comparisons, damages = several.write(args.runs, path)
     differing = several.differing_settings(groups)
-    problems: list[str] = []
+    problems = list(damages)
     for group in groups:
         for run in group.runs:
             problems += run.problems
@@ -211,20 +212,30 @@ def interval_json(interval: "Interval", name: str) -> dict[str, float | None]:
 
 
 def copy_to_service(args: argparse.Namespace) -> int:
-    """Copies the metrics of each run to a service."""
+    """Copies the metrics of each run to a service; returns 3 where a run is damaged and left out, else 0."""
     if args.to not in SERVICES:
         raise unknown("service", args.to, SERVICES)
     if args.out:
         raise UserError(f"--out belongs to a page; leave it out of --to={args.to}")
     from cnn_vit.reports import mirror
     from cnn_vit.runs import reader
+    from cnn_vit.runs.seals import RunDamageError
 
     copy_run = mirror.SERVICES[args.to]
-    copies = [(run, copy_run(reader.read_run(run))) for run in args.runs]
+    copies, damages = [], []
+    for run in args.runs:
+        try:
+            record = reader.read_run(run)
+        except RunDamageError as error:
+            damages.append(str(error))
+        else:
+            copies.append((run, copy_run(record)))
+    if not copies:
+        raise RunDamageError(f"no run is left to copy: {damages[0]}", details=damages)
     answer = {"copied": [{"run": run, "to": destination} for run, destination in copies]}
     last_destination = copies[-1][1]
     cli.print_answer(args, answer, cli.format_table(copies), next_command=last_destination)
-    return 0
+    return report_problems(damages)
 
 
 def report_problems(problems: Sequence[str]) -> int:

@@ -126,8 +126,13 @@ def refuse_special_file(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON with sorted keys; `ValueError` where it holds nan or inf, which JSON does not have."""
-    write(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Writes a value as JSON, in the form of `json_text`."""
+    write(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Formats a value as JSON with sorted keys; `ValueError` where it holds nan or inf, which JSON does not have."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

@@ -13,7 +13,7 @@ Runs that are not finished are drawn as curves and do not count in any accuracy.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from cnn_vit.reports.intervals import (
 )
 from cnn_vit.runs import reader
 from cnn_vit.runs.reader import RunRecord
+from cnn_vit.runs.seals import RunDamageError
 
 SHOWN_SPLITS = ("test", "validation")  # in the order of the tables
 MAX_POINTS = 5000  # points that all curves of a plot have together, about; each curve has 20 at least
@@ -100,17 +101,28 @@ def find_accuracy(run: RunRecord, split: str) -> float | None:
     return float(accuracy) if isinstance(accuracy, int | float) else None
 
 
-def read_groups(workdirs: Sequence[str | Path]) -> list[Group]:
+def read_groups(workdirs: Sequence[str | Path], *, on_damage: Callable[[str], None] | None = None) -> list[Group]:
     """Reads run folders and returns their runs in groups, named A, B, ... in the order of their first runs.
+
+    Args:
+        workdirs: the run folders.
+        on_damage: takes a sentence for each damaged run, which is left out; None: such a run is an error.
 
     Raises:
         UserError: a folder holds no run, or two folders hold runs of the same settings, data and seed.
+        RunDamageError: a run is damaged, and `on_damage` is None.
     """
     runs_by_key: dict[str, list[RunRecord]] = {}
     # A folder that is named twice counts once.
     unique_workdirs = dict.fromkeys(Path(workdir).absolute() for workdir in workdirs)
     for workdir in unique_workdirs:
-        run = reader.read_run(workdir)
+        try:
+            run = reader.read_run(workdir)
+        except RunDamageError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
+            continue
         members = runs_by_key.setdefault(group_key(run), [])
         for member in members:
             if member.settings["seed"] == run.settings["seed"]:
@@ -251,27 +263,42 @@ def read_environment(run: RunRecord) -> dict[str, Any]:
 # 4. The page ----------------------------------------------------------------------------------------------------------
 
 
-def write(workdirs: Sequence[str | Path], out: str | Path) -> tuple[list[Group], list[Comparison]]:
-    """Writes the page of several runs.
+class SeveralRuns(NamedTuple):
+    """What the page of several runs shows.
+
+    Attributes:
+        groups: the groups that the runs form.
+        comparisons: of the other groups with the first.
+        damages: a sentence for each damaged run, which is in no group.
+    """
+
+    groups: list[Group]
+    comparisons: list[Comparison]
+    damages: list[str]
+
+
+def write(workdirs: Sequence[str | Path], out: str | Path) -> SeveralRuns:
+    """Writes the page of several runs, without those that are damaged, which it names.
 
     Args:
         workdirs: the run folders.
         out: where the page goes.
 
-    Returns:
-        The groups that the runs form, and the comparisons of the others with the first.
-
     Raises:
         UserError: a folder holds no run, or two folders hold runs of the same settings, data and seed.
-        SurroundingsError: a folder cannot be read, or the page cannot be written.
+        SurroundingsError: a folder cannot be read, all runs are damaged, or the page cannot be written.
     """
-    groups = read_groups(workdirs)
+    damages: list[str] = []
+    groups = read_groups(workdirs, on_damage=damages.append)
+    if not groups:
+        raise RunDamageError(f"no run is left to report: {damages[0]}", details=damages)
     comparisons = compare_groups(groups)
     text = page.render(
         "several.html",
         mark="",  # a mark tells `report.write` that a page is up to date, but this page is written anew each time
         title=f"{sum(len(group.runs) for group in groups)} runs",
         groups=groups,
+        damages=damages,
         splits=evaluated_splits(groups),
         comparisons=comparisons,
         differing=differing_settings(groups),
@@ -282,7 +309,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path) -> tuple[list[Group],
         series_color=series_color,
     )
     files.write(Path(out), text)
-    return groups, comparisons
+    return SeveralRuns(groups, comparisons, damages)
 
 
 def evaluated_splits(groups: Sequence[Group]) -> list[str]:

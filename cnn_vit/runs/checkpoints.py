@@ -7,7 +7,7 @@ A thread of this module then
     1. has Orbax write the folder STEP (under a temporary name, renamed when it is whole),
     2. brings every file of it to the disk and hashes it,
     3. calls `before_commit`, which brings the journal to the disk,
-    4. writes STEP/MANIFEST.json, by a temporary name and a rename.
+    4. writes STEP/MANIFEST.json, by a temporary name and a rename; it also holds the seals of the run's other files.
 
 A step counts ("is committed") once its manifest is there. The folder is listed anew each time that its steps are asked
 for. The hashes of the manifest show a flipped bit in an array, which Orbax does not notice.
@@ -28,7 +28,7 @@ import concurrent.futures
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,7 +39,7 @@ from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
-from cnn_vit.runs import manifests
+from cnn_vit.runs import manifests, seals
 from cnn_vit.runs.manifests import MANIFEST, DamageError, step_folders
 from cnn_vit.runs.orbax_errors import redirect_logs, translate_errors
 
@@ -84,12 +84,20 @@ class Checkpoints:
         if self._steps_once_committed():
             self._thread.submit(import_orbax)  # takes a second or two, while the caller does other work
 
-    def save(self, step: int, state: dict, *, before_commit: Callable[[], None] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: dict,
+        *,
+        sealed: Mapping[str, seals.Seal] | None = None,
+        before_commit: Callable[[], None] | None = None,
+    ) -> None:
         """Waits for the previous save, copies the state to the host, and has it written in the background.
 
         Args:
-            step: The name of the checkpoint. A whole checkpoint of that name is left as it is.
+            step: The name of the checkpoint. A whole checkpoint of that name and with these seals is left as it is.
             state: Nested dicts of arrays, which may be changed or donated once this returns.
+            sealed: The seals of the run's other files by their names, as they are at this step (`runs/seals.py`).
             before_commit: It is called in the background before the checkpoint counts, so that what it writes is on
                 the disk by then. It is called also where a whole checkpoint of that name exists.
 
@@ -97,7 +105,8 @@ class Checkpoints:
             SurroundingsError: A background task that was queued before has failed.
         """
         self.wait()
-        self._pending.append(self._thread.submit(self._commit, step, host_copy(state), before_commit))
+        run_seals = dict(sealed or {})
+        self._pending.append(self._thread.submit(self._commit, step, host_copy(state), run_seals, before_commit))
 
     def wait(self) -> None:
         """Returns once all saves and removals are done.
@@ -124,7 +133,7 @@ class Checkpoints:
         ]
 
     def restore(self, step: int, template: dict, *, partial: bool = False) -> dict:
-        """Verifies every file of a checkpoint and returns its state, bit for bit as it was saved.
+        """Verifies every file of a checkpoint and those of its run, and returns its state, bit for bit as it was saved.
 
         The thread that saves also reads, so this waits for the saves and removals that were queued before it.
 
@@ -134,12 +143,15 @@ class Checkpoints:
             partial: Whether the template is only a part of the state; only that part is then read.
 
         Raises:
-            DamageError: A file of the checkpoint is missing, changed or new.
+            DamageError: A file of the checkpoint is missing, changed or new, or a file of the run is missing or
+                changed that the checkpoint has sealed.
             UserError: The checkpoint holds other arrays than the template.
             SurroundingsError: A file cannot be read.
         """
         folder = self.folder / str(step)
-        saved_specs = manifests.verify(folder)["arrays"]
+        manifest = manifests.verify(folder)
+        seals.refuse_other_run_files(self.folder.parent, step, manifest["sealed"])
+        saved_specs = manifest["arrays"]
         template_specs = array_specs(template)
         if partial:
             saved_specs = {name: saved_specs[name] for name in template_specs if name in saved_specs}
@@ -183,6 +195,25 @@ class Checkpoints:
             )
         return None
 
+    def read_seals(self, step: int) -> dict[str, seals.Seal]:
+        """Returns the seals that a committed step holds of the run's other files.
+
+        Raises:
+            DamageError: its manifest is missing or damaged.
+        """
+        return manifests.read(self.folder / str(step))["sealed"]
+
+    def delete_after(self, step: int) -> bool:
+        """Deletes the checkpoints of all later steps, and returns whether there were any.
+
+        A run that goes back to an earlier step cuts its journal there, which breaks the seals of these checkpoints.
+        """
+        later = [later_step for later_step in self._steps_once_committed() if later_step > step]
+        for later_step in later:
+            self._pending.append(self._thread.submit(self._delete, self.folder / str(later_step)))
+        self.wait()
+        return bool(later)
+
     def retain(self, best_step: int | None) -> None:
         """Deletes all but the newest whole checkpoints and the best one; checkpoints known to be damaged go too.
 
@@ -214,10 +245,16 @@ class Checkpoints:
             return bool(manifests.read(self.folder / str(step)))
         return False
 
-    def _commit(self, step: int, state: dict[str, np.ndarray], before_commit: Callable[[], None] | None) -> None:
+    def _commit(
+        self,
+        step: int,
+        state: dict[str, np.ndarray],
+        sealed: dict[str, seals.Seal],
+        before_commit: Callable[[], None] | None,
+    ) -> None:
         """Writes and seals a checkpoint, in the thread; where that fails, removes what was written."""
         path = self.folder / str(step)
-        if is_whole(path):
+        if is_whole(path, sealed):
             # No checkpoint is written, but the caller counts on the journal being on the disk once the save is done.
             if before_commit:
                 before_commit()
@@ -225,7 +262,12 @@ class Checkpoints:
         self._step_being_written = step
         try:
             self._write(path, state)
-            manifest = {"arrays": array_specs(state), "files": manifests.list_files(path), "step": step}
+            manifest = {
+                "arrays": array_specs(state),
+                "files": manifests.list_files(path),
+                "sealed": sealed,
+                "step": step,
+            }
             if before_commit:
                 before_commit()
             manifests.write(path, manifest)
@@ -342,10 +384,10 @@ def spec_text(spec: list | None) -> str:
     return "nothing" if spec is None else "{} {}".format(*spec)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is committed and undamaged."""
+def is_whole(path: Path, sealed: dict[str, seals.Seal]) -> bool:
+    """Whether a checkpoint is committed and undamaged, and has sealed the same files of its run."""
     with contextlib.suppress(DamageError):
-        return path.exists() and bool(manifests.verify(path))
+        return path.exists() and manifests.verify(path)["sealed"] == sealed
     return False
 
 

@@ -1,34 +1,138 @@
-"""The description of a run in its folder: written at the first start, and compared at each later one."""
+"""The description of a run in its folder: settings, classes, preprocessing and data.
 
-from collections.abc import Mapping
+It is written at the first start and compared at each later one with what settings and data say then. What a checkpoint
+has sealed is believed (`runs/seals.py`), and what is missing is made anew where that gives the very bytes that were
+sealed. Before the first checkpoint nothing depends on the description yet, so what differs is written anew.
+"""
+
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
 from cnn_vit.errors import UserError
-from cnn_vit.runs import folder, reader
+from cnn_vit.runs import folder, reader, seals
+from cnn_vit.runs.seals import RECOVER, REMADE, RunDamageError, Seal
 from cnn_vit.settings import Settings, to_json
 
+MEASURED = ("mean", "std")  # the keys of preprocessing.json that other versions of libraries may measure differently
 
-def describe(workdir: Path, settings: Settings, dataset: data.Dataset, preprocessing: Mapping[str, Any]) -> None:
+
+def describe(
+    workdir: Path,
+    settings: Settings,
+    dataset: data.Dataset,
+    preprocessing: Mapping[str, Any],
+    *,
+    say: Callable[[str], None],
+) -> dict[str, Seal]:
     """Writes into a run folder what the run and its data are, or checks that the data are still the same.
+
+    Args:
+        workdir: the run folder, in which no sealed file has changed (`seals.refuse_changed`).
+        settings: of the run.
+        dataset: its data.
+        preprocessing: what `choose_preprocessing` returned.
+        say: takes a sentence for each file that is made anew.
+
+    Returns:
+        The seals of the files that describe the run, by their names.
 
     Raises:
         UserError: the folder's run was trained on other data.
+        RunDamageError: a file is missing, and what settings and data give now is not what was sealed.
     """
+    texts = {
+        folder.CLASSES: files.json_text(list(dataset.classes)),
+        folder.PREPROCESSING: files.json_text(preprocessing),
+        folder.DATA: files.json_text(dataset.facts | {"fingerprint": dataset.fingerprint}),
+        folder.CONFIG: files.json_text(to_json(settings)),  # last: it says that the others are there
+    }
     if not (workdir / folder.CONFIG).exists():
-        files.write_json(workdir / folder.CLASSES, list(dataset.classes))
-        files.write_json(workdir / folder.PREPROCESSING, preprocessing)
-        files.write_json(workdir / folder.DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
-        files.write_json(workdir / folder.CONFIG, to_json(settings))  # last: it says that the others are there
-        return
-    refuse_other_classes(workdir, dataset)
-    recorded = reader.read_data(workdir / folder.DATA)
-    if recorded["fingerprint"] != dataset.fingerprint:
+        for name, text in texts.items():
+            files.write(workdir / name, text)
+        return seal_texts(texts)
+    run_seals = seals.find_seals(workdir)
+    if run_seals is None:
+        refuse_other_data(workdir, dataset)
+        rewrite_differing(workdir, texts, say)
+        return seal_texts(texts)
+    make_missing(workdir, texts, run_seals, say)
+    refuse_other_data(workdir, dataset)
+    return {name: run_seals.files[name] for name in texts}
+
+
+def is_complete(workdir: Path) -> bool:
+    """Whether a run folder has all files that describe its run."""
+    return all((workdir / name).exists() for name in (folder.CONFIG, *REMADE))
+
+
+def seal_texts(texts: Mapping[str, str]) -> dict[str, Seal]:
+    """Returns the seal of each text, by the name of its file."""
+    return {name: seals.seal_content(text.encode()) for name, text in texts.items()}
+
+
+def rewrite_differing(workdir: Path, texts: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Writes each file anew that has not this text, and says so."""
+    for name, text in texts.items():
+        damage = seals.find_damage(workdir / name, seals.seal_content(text.encode()))
+        if damage:
+            files.write(workdir / name, text)
+            say(f"{damage} before the first checkpoint; it is written anew from settings and data")
+
+
+def make_missing(
+    workdir: Path, texts: Mapping[str, str], run_seals: seals.RunSeals, say: Callable[[str], None]
+) -> None:
+    """Makes the files anew that are missing, and says so of each.
+
+    Raises:
+        RunDamageError: the file would have another content than was sealed.
+    """
+    for name in REMADE:
+        path = workdir / name
+        if path.exists():
+            continue
+        if seals.seal_content(texts[name].encode()) != run_seals.files[name]:
+            raise RunDamageError(
+                f"{path} has disappeared since {run_seals.keeper} sealed it, and settings and data now give another "
+                f"content; {RECOVER}"
+            )
+        files.write(path, texts[name])
+        say(f"{path} has disappeared since {run_seals.keeper} sealed it; it is made anew, with the same content")
+
+
+def choose_preprocessing(workdir: Path, computed: dict[str, Any], *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Returns how images become the network's input: as the run has sealed it, where it has, else as computed now.
+
+    Where mean or standard deviation were measured differently when the run began, which other versions of libraries may
+    do, the user is told so.
+
+    Args:
+        workdir: the run folder, in which no sealed file has changed (`seals.refuse_changed`).
+        computed: what `make_preprocessing` returned.
+        say: takes a sentence for the user.
+
+    Raises:
+        UserError: something else than mean and standard deviation differs.
+    """
+    path = workdir / folder.PREPROCESSING
+    run_seals = seals.find_seals(workdir)
+    if run_seals is None or not path.exists():
+        return computed
+    recorded = reader.read_preprocessing(path)
+    current = json.loads(files.json_text(computed))  # tuples as lists, as the file has them
+    differing = [key for key in recorded | current if recorded.get(key) != current.get(key)]
+    changes = [f"{key} {recorded.get(key)} there, {current.get(key)} now" for key in differing]
+    if not set(differing) <= set(MEASURED):
         raise UserError(
-            f"{workdir} was trained on other data: fingerprint {recorded['fingerprint'][:12]}, {recorded['counts']} "
-            f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {folder.USE_ANOTHER_FOLDER}"
+            f"{path} is not what settings and data now give: {'; '.join(changes)}; {folder.USE_ANOTHER_FOLDER}"
         )
+    if changes:
+        measured = "; ".join(changes)
+        say(f"{path} was measured differently: {measured}; the run goes on with what {run_seals.keeper} sealed")
+    return recorded
 
 
 def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, Any]:
@@ -52,6 +156,20 @@ def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, A
     if train.padded_sizes is not None:
         preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
     return preprocessing
+
+
+def refuse_other_data(workdir: Path, dataset: data.Dataset) -> None:
+    """Raises UserError where the folder's run was trained on other data; a file that is missing says nothing."""
+    if (workdir / folder.CLASSES).exists():
+        refuse_other_classes(workdir, dataset)
+    if not (workdir / folder.DATA).exists():
+        return
+    recorded = reader.read_data(workdir / folder.DATA)
+    if recorded["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"{workdir} was trained on other data: fingerprint {recorded['fingerprint'][:12]}, {recorded['counts']} "
+            f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {folder.USE_ANOTHER_FOLDER}"
+        )
 
 
 def refuse_other_classes(workdir: Path, dataset: data.Dataset) -> None:

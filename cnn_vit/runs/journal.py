@@ -5,6 +5,7 @@ a clock decides. Each line of both is a JSON object with sorted keys; the steps 
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import time
@@ -35,15 +36,18 @@ class Journal:
         workdir: the run folder.
         step: the training step that the run goes on from. Lines of later steps are cut off, and so is a last line that
             a kill has torn, because the run will write them again.
+        size: bytes of `metrics.jsonl` that the checkpoint of that step has sealed. All that stands behind them is cut
+            off unread: nothing says whether it is as it was written. None: that file too is cut by its lines' steps.
 
     Raises:
         SurroundingsError: a file cannot be read or written, or is not a journal.
     """
 
-    def __init__(self, workdir: Path, *, step: int):
+    def __init__(self, workdir: Path, *, step: int, size: int | None = None):
         workdir = Path(workdir)
-        metrics = truncate_journal(workdir / METRICS, step)
-        timing = truncate_journal(workdir / TIMING, step)
+        metrics, content = truncate_journal(workdir / METRICS, step, size)
+        timing, _ = truncate_journal(workdir / TIMING, step)
+        self._size, self._sha256 = len(content), hashlib.sha256(content)
         self._evaluations = evaluation_lines(metrics)
         self._timing_before: dict[str, float] = timing[-1] if timing else {}
         self._opened_seconds, self._opened_cpu_seconds = now(), cpu_seconds()
@@ -52,13 +56,27 @@ class Journal:
 
     def write_train(self, step: int, **measures: Any) -> None:
         """Writes the measures of one training step: that step's own numbers, not an average over steps."""
-        self._metrics.write(format_line(step, kind="train", **measures))
+        self._write_metrics(format_line(step, kind="train", **measures))
 
     def write_evaluation(self, step: int, split: str, accuracy: Any, loss: Any, n: int) -> None:
         """Writes the result of an evaluation on `n` examples of a split."""
         text = format_line(step, kind="evaluation", split=split, accuracy=accuracy, loss=loss, n=int(n))
-        self._metrics.write(text)
+        self._write_metrics(text)
         self._evaluations.append(json.loads(text))
+
+    def _write_metrics(self, text: str) -> None:
+        """Writes a line to metrics.jsonl, and counts it in the seal."""
+        line = text.encode()
+        self._metrics.write(line)
+        self._size += len(line)
+        self._sha256.update(line)
+
+    def seal(self) -> dict[str, Any]:
+        """Returns the seal, {"bytes", "sha256"}, of all lines of `metrics.jsonl` so far.
+
+        It is of what was written, and no file is read for it: a bit that has changed on the disk since then breaks it.
+        """
+        return {"bytes": self._size, "sha256": self._sha256.hexdigest()}
 
     def write_timing(self, step: int, **seconds: Any) -> None:
         """Writes the time that the run has taken up to a step."""
@@ -103,16 +121,21 @@ def json_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def read_until(path: Path, step: int) -> tuple[list[dict], bytes]:
+def read_until(path: Path, step: int, size: int | None = None) -> tuple[list[dict], bytes]:
     """Reads the lines of a journal up to a step, as dicts and as the bytes of these lines.
 
     A last line without its line break was torn by a kill and is left out. A file that does not exist has no lines.
+
+    Args:
+        path: the file.
+        step: the last step whose lines are read.
+        size: bytes from the start of the file, behind which nothing is read; None for the whole file.
 
     Raises:
         SurroundingsError: the file cannot be read, or another line is not a line of a journal.
     """
     with files.os_errors(path):
-        content = path.read_bytes() if path.exists() else b""
+        content = path.read_bytes()[:size] if path.exists() else b""
     lines: list[dict] = []
     size = 0
     for text in content.splitlines(keepends=True):
@@ -131,12 +154,12 @@ def read_until(path: Path, step: int) -> tuple[list[dict], bytes]:
     return lines, content[:size]
 
 
-def truncate_journal(path: Path, step: int) -> list[dict]:
-    """Cuts a journal to its lines up to a step, and returns them."""
-    lines, content = read_until(path, step)
+def truncate_journal(path: Path, step: int, size: int | None = None) -> tuple[list[dict], bytes]:
+    """Cuts a journal to what `read_until` gives, and returns that."""
+    lines, content = read_until(path, step, size)
     if path.exists() and len(content) < path.stat().st_size:
         files.truncate(path, len(content))
-    return lines
+    return lines, content
 
 
 def parse_line(text: bytes) -> dict | None:

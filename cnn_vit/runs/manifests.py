@@ -1,7 +1,7 @@
 """Manifests: `MANIFEST.json`, which makes a folder a checkpoint, with the size and sha256 of every other file in it.
 
-It is written last. It carries a seal, the sha256 of its own content, and is compared as text, so that no bit of it can
-change unnoticed.
+Under "sealed" it holds those of the run's own files too (`runs/seals.py`). It is written last. It carries a seal, the
+sha256 of its own content, and is compared as text, so that no bit of it can change unnoticed.
 """
 
 import contextlib
@@ -32,20 +32,23 @@ def read(path: Path) -> dict:
     """Reads the manifest of the checkpoint in the folder `path`, whose name is the step.
 
     Raises:
-        DamageError: the manifest is missing, or is not as it was written.
+        DamageError: the manifest is missing, is not as it was written, or is of a version that sealed no files of runs.
     """
     step, file = int(path.name), path / MANIFEST
     if not file.exists():
         raise DamageError(step, f"{file} is missing")
     with files.os_errors(file):
         content = file.read_bytes()
+    damage = "is not as it was written"
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
         manifest = json.loads(content)
         del manifest["seal"]
         # writing it again, with a new seal, must give the very same bytes
         if manifest["step"] == step and manifest_text(manifest).encode() == content:
-            return manifest
-    raise DamageError(step, f"{file} is not as it was written")
+            if "sealed" in manifest:
+                return manifest
+            damage = "does not seal the other files of its run: use the older cnn_vit that environment.json names"
+    raise DamageError(step, f"{file} {damage}")
 
 
 def manifest_text(manifest: dict) -> str:

@@ -3,7 +3,7 @@
 Two kinds of callers read a run. Code that works with a run (to resume, evaluate or fork it) needs a file to be right,
 and calls one of the `read_...` functions, which raise an error that names the file. Code that shows a run
 (`cnn-vit report`) calls `read_run`: it reads whatever there is, finished or not, and notes each damaged or missing file
-as a problem instead of giving up.
+as a problem instead of giving up. Both give up where a sealed file (`runs/seals.py`) is not as it was sealed.
 
 Nothing that a run folder names is executed, no network is built and no checkpoint is read.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from cnn_vit import files, plots
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError
-from cnn_vit.runs import folder, journal
+from cnn_vit.runs import folder, journal, seals
 from cnn_vit.settings import Settings, count_steps, from_json
 
 SPLITS = ("validation", "test")  # the splits of which a finished run has predictions
@@ -58,10 +58,15 @@ def read_object(path: Path, **kinds: type) -> dict[str, Any]:
     content = files.read_json(path)
     if not isinstance(content, dict):
         raise not_as_written(path)
+    refuse_other_kinds(path, content, **kinds)
+    return content
+
+
+def refuse_other_kinds(path: Path, content: dict[str, Any], **kinds: type) -> None:
+    """Raises UserError where the value of a key in the JSON object of a file has not the type that is given for it."""
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
             raise not_as_written(path)
-    return content
 
 
 def not_as_written(path: Path) -> UserError:
@@ -127,8 +132,15 @@ def read_data(path: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Reads the result of a finished run; raises what `read_object` raises."""
-    result = read_object(path, tested=dict, steps=int, timing=dict)
+    """Reads the result of a finished run.
+
+    Raises:
+        RunDamageError: it is not as it was written.
+        UserError: it is sealed, but not as a run writes it.
+        SurroundingsError: it cannot be read.
+    """
+    result = seals.read_result(path)
+    refuse_other_kinds(path, result, tested=dict, steps=int, timing=dict)
     if not isinstance(result["tested"].get("step"), int):
         raise not_as_written(path)
     return result
@@ -171,8 +183,10 @@ def read_description(workdir: Path) -> Description:
     """Reads what a run folder says about its network.
 
     Raises:
-        UserError: the folder holds no run, or one of another version, or a file is not as it was written.
+        UserError: the folder holds no run, or one of another version, or a file is not as a run writes it.
+        RunDamageError: a sealed file of the run is not as it was sealed.
     """
+    seals.refuse_damaged(workdir)
     refuse_no_run(workdir, folder.CONFIG, folder.CLASSES, folder.PREPROCESSING)
     return Description(
         settings=read_settings(workdir),
@@ -212,7 +226,8 @@ class RunRecord:
         reads: lines of test_reads.jsonl.
         predictions: arrays of predictions/SPLIT.npz, by split.
         samples: arrays of samples.npz.
-        problems: a sentence for each file that is damaged, or is missing although the run is finished.
+        problems: a sentence for each file that is damaged, or is missing although the run is finished; only of files
+            that are not sealed.
         digest: sha256 over all files that were read.
     """
 
@@ -262,13 +277,15 @@ class RunRecord:
 
 
 def read_run(workdir: str | Path) -> RunRecord:
-    """Reads the folder of a run, finished or under way, and notes what is wrong with it.
+    """Reads the folder of a run, finished or under way, and notes what is wrong with the files that are not sealed.
 
     Raises:
-        UserError: the folder holds no run, or its settings or classes are not as they were written.
+        UserError: the folder holds no run, or its settings or classes are not as a run writes them.
+        RunDamageError: a sealed file of the run is not as it was sealed.
         SurroundingsError: the file of settings or of classes cannot be read.
     """
     workdir = Path(workdir)
+    seals.refuse_damaged(workdir)
     if not (workdir / folder.CONFIG).is_file() or not (workdir / folder.CLASSES).is_file():
         raise UserError(
             f"{workdir} holds no run (no {folder.CONFIG} and {folder.CLASSES}); name the --workdir of a `cnn-vit train`"
@@ -288,10 +305,10 @@ def read_run(workdir: str | Path) -> RunRecord:
         workdir=workdir,
         settings=settings,
         classes=tuple(plots.printable(name) for name in classes),
-        data=attempts.read(folder.DATA, read_data, {}, needed=True),
+        data=attempts.read(folder.DATA, read_data, {}),
         environment=attempts.read(folder.ENVIRONMENT, read_environment, {}, needed=True),
         result=result,
-        metrics=attempts.read(folder.METRICS, make_metrics_reader(result), [], needed=True),
+        metrics=attempts.read(folder.METRICS, read_number_lines, []),
         timing=attempts.read(folder.TIMING, read_number_lines, []),
         reads=attempts.read(folder.TEST_READS, read_object_lines, [], needed=bool(result.get("test"))),
         predictions=predictions,
@@ -360,19 +377,6 @@ def read_number_lines(path: Path) -> list[dict[str, Any]]:
             if key not in journal.TEXTS and not isinstance(value, int | float | None):
                 raise UserError(f"line {number} of {path} holds no numbers; put the file back from a copy")
     return lines
-
-
-def make_metrics_reader(result: dict[str, Any]) -> Callable[[Path], list[dict[str, Any]]]:
-    """Makes a reader of metrics.jsonl that refuses a file which ends at another step than the run's `result`."""
-
-    def read_metrics(path: Path) -> list[dict[str, Any]]:
-        lines = read_number_lines(path)
-        last_step = lines[-1]["step"] if lines else 0
-        if result and last_step != result["steps"]:
-            raise UserError(f"{path} ends at step {last_step}, the run at {result['steps']}; put it back from a copy")
-        return lines
-
-    return read_metrics
 
 
 def read_object_lines(path: Path) -> list[dict[str, Any]]:

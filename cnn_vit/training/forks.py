@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn_vit import data, files
 from cnn_vit.errors import UserError
-from cnn_vit.runs import description, folder, journal
+from cnn_vit.runs import description, folder, journal, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
 
@@ -26,6 +26,7 @@ class Fork:
         dataset: the fork's data. Evaluations on other examples are not taken over.
         total: steps of the fork.
         needs_best: whether the fork cannot do without the origin's best checkpoint, since it may test that one.
+        sealed: seals of the files that describe the fork.
         say: takes a sentence for the user.
     """
 
@@ -34,6 +35,7 @@ class Fork:
     dataset: data.Dataset
     total: int
     needs_best: bool
+    sealed: dict[str, seals.Seal]
     say: Callable[[str], None]
 
 
@@ -78,8 +80,10 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
 
     Raises:
         UserError: the origin has other classes, another network or optimizer, or no checkpoint before the fork's end.
-        SurroundingsError: every checkpoint of the origin is damaged, or the best one is and is needed.
+        SurroundingsError: every checkpoint of the origin is damaged, or the best one is and is needed, or another file
+            that the origin has sealed is.
     """
+    seals.refuse_damaged(fork.origin)
     description.refuse_other_classes(fork.origin, fork.dataset)
     origin_checkpoints = Checkpoints(
         fork.origin / folder.CHECKPOINTS,
@@ -93,7 +97,8 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
         if step == 0 or step >= fork.total:
             position = f"is at step {step} of this run's {fork.total}" if step else "has no checkpoint yet"
             raise UserError(f"--fork_from={fork.origin} {position}; make duration longer, or name another run")
-        lines, content = journal.read_until(fork.origin / folder.METRICS, step)
+        sealed_size = origin_checkpoints.read_seals(step)[folder.METRICS]["bytes"]
+        lines, content = journal.read_until(fork.origin / folder.METRICS, step, sealed_size)
         if not description.has_same_examples(fork.origin, fork.dataset):
             lines, content = [], b""  # evaluations on other examples cannot be compared with the fork's
         # fork.json comes before everything else, so that a start after a kill takes the same step again
@@ -105,9 +110,15 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
             copy_best(fork, origin_checkpoints, checkpoints, best_step, template)
     finally:
         origin_checkpoints.close()
-    checkpoints.save(step, state)  # last: from here on the fork has begun
+    checkpoints.save(step, state, sealed=seals_at(fork, step))  # last: from here on the fork has begun
     checkpoints.wait()
     return step, state
+
+
+def seals_at(fork: Fork, step: int) -> dict[str, seals.Seal]:
+    """Returns the seals of a fork's files: those that describe it, and the lines up to a step of metrics.jsonl."""
+    _, content = journal.read_until(fork.workdir / folder.METRICS, step)
+    return {**fork.sealed, folder.METRICS: seals.seal_content(content)}
 
 
 def choose_checkpoint(checkpoints: Checkpoints, template: dict, note: dict[str, Any] | None) -> tuple[int, dict]:
@@ -123,7 +134,7 @@ def choose_checkpoint(checkpoints: Checkpoints, template: dict, note: dict[str, 
 def copy_best(fork: Fork, origin: Checkpoints, checkpoints: Checkpoints, step: int, template: dict) -> None:
     """Copies the origin's best checkpoint. Where it is damaged or gone, but not needed, the user is told so."""
     try:
-        checkpoints.save(step, origin.restore(step, template))
+        checkpoints.save(step, origin.restore(step, template), sealed=seals_at(fork, step))
     except DamageError as error:
         if fork.needs_best:
             raise

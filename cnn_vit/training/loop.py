@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
-from cnn_vit.runs import folder, reader
+from cnn_vit.runs import description, folder, reader, seals
 from cnn_vit.settings import Settings, load
 from cnn_vit.training import evaluation, forks, plan, samples
 from cnn_vit.training.run import Display, Run, TestedValues
@@ -29,8 +29,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains a run, or resumes one that was stopped.
 
-    A finished run is not trained again. Only its samples are written where they are missing; where predictions are
-    missing, its network is evaluated again and predictions and result are written anew.
+    A finished run is not trained again. Only its samples and its description are written where they are missing; where
+    predictions are missing, its network is evaluated again and predictions and result are written anew.
 
     Args:
         settings: checked settings, or a recipe as text, configs/NAME.py:WORDS ("configs/digits_resnet.py:smoke").
@@ -60,15 +60,16 @@ def train(
         if source_data.folders is not None:
             folder.refuse_image_folder(workdir, source_data.folders)
     with StopSignals() as stop, folder.locked(workdir):
+        seals.refuse_changed(workdir)  # before anything in the folder is believed
         folder.claim(workdir, run_settings)
         # Its answer is not used here. It refuses a wrong `fork_from` before the data are read, which may take long;
         # `restore_or_init` below asks again and takes over the checkpoint.
         forks.find_origin(workdir, fork_from)
         files.remove_temporary(workdir)
         result = reader.finished_result(workdir)
-        # A finished run without samples goes on: they need data and network. It then finds its last checkpoint, learns
-        # nothing, and `finish` saves them.
-        if result and samples.are_saved(workdir):
+        # A finished run without samples, or without a file that describes it, goes on: these need data and network. It
+        # then finds its last checkpoint, learns nothing, and `finish` saves the samples.
+        if result and samples.are_saved(workdir) and description.is_complete(workdir):
             return result
         if dataset is None:
             dataset = data.load(run_settings.section("data"), source_data)

@@ -14,7 +14,7 @@ import numpy as np
 from cnn_vit import data, files, process, trees
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
-from cnn_vit.runs import description, environment, folder, journal
+from cnn_vit.runs import description, environment, folder, journal, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
@@ -70,7 +70,8 @@ class Run:
         UserError: the model does not take the data, or the batch does not divide among the devices.
     """
 
-    checkpoints: Checkpoints  # set by `open_folder`
+    checkpoints: Checkpoints  # set by `open_folder`, as is the next
+    sealed: dict[str, seals.Seal]  # the seals of the files that describe the run
     journal: Journal  # set by `restore_or_init`
 
     def __init__(
@@ -82,13 +83,14 @@ class Run:
         progress: Display | None = None,
         add_measures: AddMeasures | None = None,
     ):
+        self.progress = progress
         program.check_network(settings, dataset)  # before mean and std are measured, which reads images
-        preprocessing = description.make_preprocessing(settings, dataset)
+        computed = description.make_preprocessing(settings, dataset)
+        preprocessing = description.choose_preprocessing(workdir, computed, say=self.say)
         self.program = program.Program(settings, dataset, preprocessing, add_measures=add_measures)
         self.settings, self.workdir, self.dataset = settings, workdir, dataset
         self.times = self.program.times
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
-        self.progress = progress
         self._queued: deque[tuple[int, dict]] = deque()
         self._one_at_a_time: memory.OneStepAtATime | None = None
 
@@ -135,7 +137,9 @@ class Run:
         Raises:
             UserError: the folder's run was trained on other data.
         """
-        description.describe(self.workdir, self.settings, self.dataset, self.program.preprocessing)
+        self.sealed = description.describe(
+            self.workdir, self.settings, self.dataset, self.program.preprocessing, say=self.say
+        )
         for sentence in self.dataset.warnings():
             self.say(sentence)
         self.checkpoints = Checkpoints(
@@ -151,7 +155,7 @@ class Run:
         """Restores the step and the state to go on from, and opens journal and progress display at that step.
 
         They are those of the newest whole checkpoint, else those of the run that this one forks from, else step 0 and
-        the initial state.
+        the initial state. The journal is cut there; later checkpoints, and a result, which have sealed it, are deleted.
         """
         template = self.program.state_template
         state_size = devices.memory_sharers(self.program.mesh) * trees.size_in_bytes(template)
@@ -164,7 +168,10 @@ class Run:
         if origin and not is_forked:
             restored = self.take_over(origin)
         step, state = restored or (0, self.program.initial_state())
-        self.journal = Journal(self.workdir, step=step)
+        if self.checkpoints.delete_after(step):
+            files.remove(self.workdir / folder.RESULT)
+        sealed_size = self.checkpoints.read_seals(step)[folder.METRICS]["bytes"] if step else 0
+        self.journal = Journal(self.workdir, step=step, size=sealed_size)
         if self.progress is None:
             self.progress = Progress(self.times.total, step=step, batch_size=self.program.batch_size)
         if step:
@@ -179,6 +186,7 @@ class Run:
             dataset=self.dataset,
             total=self.times.total,
             needs_best=self.settings["test_weights"] == "best",
+            sealed=self.sealed,
             say=self.say,
         )
         return forks.take_over(fork, self.program.state_template, self.checkpoints)
@@ -303,18 +311,8 @@ class Run:
         return trained_values(state), False
 
     def best_evaluation(self) -> dict[str, Any]:
-        """Returns the best evaluation so far, as a line of metrics.jsonl.
-
-        Raises:
-            SurroundingsError: the journal of a run that has evaluated holds no evaluation.
-        """
-        evaluations = self.journal.evaluations()
-        if not evaluations:
-            raise SurroundingsError(
-                f"{self.workdir / folder.METRICS} holds no evaluation, though the run has made some; "
-                "put the file back from a copy, or start again in another --workdir"
-            )
-        return journal.best_evaluation(evaluations)
+        """Returns the best evaluation so far, as a line of metrics.jsonl; there must be one."""
+        return journal.best_evaluation(self.journal.evaluations())
 
     def should_stop_early(self, patience: int | None) -> bool:
         """Whether `patience` evaluations have passed since the best one; never where `patience` is None."""
@@ -335,9 +333,13 @@ class Run:
             SurroundingsError: the save before failed.
         """
         self.read_finite_measures()
-        self.checkpoints.save(step, state, before_commit=self.journal.flush)
+        self.checkpoints.save(step, state, sealed=self.seals_now(), before_commit=self.journal.flush)
         best_step = self.best_evaluation()["step"] if self.journal.evaluations() else None
         self.checkpoints.retain(best_step)
+
+    def seals_now(self) -> dict[str, seals.Seal]:
+        """Returns the seals of the run's files: those that describe it, and all lines of metrics.jsonl so far."""
+        return {**self.sealed, folder.METRICS: self.journal.seal()}
 
     # Finish -----------------------------------------------------------------------------------------------------------
 
@@ -375,7 +377,7 @@ class Run:
             ) from error
 
     def make_result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
-        """Makes the content of `result.json`.
+        """Makes the content of `result.json`, with the seals of the files that it stands on and its own.
 
         Args:
             state: the state after the last step.
@@ -385,7 +387,7 @@ class Run:
         """
         best = {name: value for name, value in self.best_evaluation().items() if name not in ("kind", "split")}
         elapsed = self.journal.elapsed()
-        return {
+        result = {
             "test": test,
             "validation": {**validation, "step": tested.step},
             "best": best,
@@ -408,7 +410,9 @@ class Run:
             "counts": {name: len(split.labels) for name, split in self.dataset.splits.items()},
             "forked_from": forks.read_fork_note(self.workdir),
             "timing": elapsed,
+            "sealed": self.seals_now(),
         }
+        return seals.seal_result(result)
 
 
 def trained_values(state: dict) -> dict:

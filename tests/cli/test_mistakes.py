@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sealing import reseal
 
 from cnn_vit import cli
 from cnn_vit.__main__ import main
@@ -126,11 +127,13 @@ class Damage:
         file: the name of the file, which holds JSON.
         change: takes the content of the file and returns the damaged one.
         commands: the commands that must refuse the folder.
+        is_sealed: whether the folder is sealed with the change.
     """
 
     file: str
     change: Callable[[Any], Any]
     commands: tuple[str, ...]
+    is_sealed: bool = True
 
 
 def set_unknown_key(content):
@@ -161,8 +164,8 @@ DAMAGES = {
     "too many standard deviations": Damage(
         "preprocessing.json", lambda content: content | {"std": [1.0, 1.0]}, READERS
     ),
-    "a result of another kind": Damage("result.json", lambda content: [1], RESULT_READERS),
-    "a result of nothing": Damage("result.json", lambda content: {}, RESULT_READERS),
+    "a result of another kind": Damage("result.json", lambda content: [1], RESULT_READERS, is_sealed=False),
+    "a result of nothing": Damage("result.json", lambda content: {}, RESULT_READERS, is_sealed=False),
     "a result without a step": Damage(
         "result.json", lambda content: content | {"tested": {"step": "20"}}, RESULT_READERS
     ),
@@ -171,13 +174,16 @@ DAMAGES = {
 
 @pytest.fixture
 def damaged(run, tmp_path):
-    """A function that copies the run, damages one of its files, and returns the copy's folder."""
+    """A function that copies the run, changes one of its files, and returns the copy's folder.
+
+    Where another version of this program may have written the change, the copy is sealed with it.
+    """
 
     def copy_damaged(damage):
         shutil.copytree(run, tmp_path / "run")
         path = tmp_path / "run" / damage.file
         path.write_text(json.dumps(damage.change(json.loads(path.read_text()))))
-        return tmp_path / "run"
+        return reseal(tmp_path / "run") if damage.is_sealed else tmp_path / "run"
 
     return copy_damaged
 
@@ -189,7 +195,8 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
     further_words = {"predict": [tmp_path / "a.png"], "train": tiny}
     for command in damage.commands:
-        line = read_cause(capsys, [command, f"--workdir={workdir}", *further_words.get(command, [])], 2)
+        words = [command, f"--workdir={workdir}", *further_words.get(command, [])]
+        line = read_cause(capsys, words, 2 if damage.is_sealed else 3)
         assert damage.file in line
         assert not (workdir / "crash").exists()
     if name == "another version":
@@ -199,14 +206,29 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
         )
 
 
-@pytest.mark.parametrize("name", ["config.json", "classes.json", "preprocessing.json"])
+@pytest.mark.parametrize("name", ["config.json", "classes.json", "preprocessing.json", "data.json"])
 def test_a_file_that_is_missing_is_named(run, capsys, tmp_path, name):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).unlink()
+    remedy = "give the run's `cnn-vit train` command again, which makes it anew"
+    if name == "config.json":
+        remedy = "train again in another --workdir"
     for command in READERS:
         image = ["a.png"] if command == "predict" else []
-        line = read_cause(capsys, [command, f"--workdir={tmp_path / 'run'}", *image], 2)
-        assert line == f"{tmp_path / 'run'} holds no run (no {name}); name the --workdir of a `cnn-vit train`"
+        line = read_cause(capsys, [command, f"--workdir={tmp_path / 'run'}", *image], 3)
+        disappeared = f"{tmp_path / 'run' / name} has disappeared since result.json sealed it"
+        assert line == f"{disappeared}; put it back from a copy, or {remedy}"
+
+
+@pytest.mark.parametrize("name", ["config.json", "classes.json", "preprocessing.json"])
+def test_a_file_that_a_run_without_a_checkpoint_lacks_is_named(run, capsys, tmp_path, name):
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    for missing in ("result.json", name):
+        (workdir / missing).unlink()
+    line = read_cause(capsys, ["evaluate", f"--workdir={workdir}"], 2)
+    assert line == f"{workdir} holds no run (no {name}); name the --workdir of a `cnn-vit train`"
 
 
 def test_a_checkpoint_that_is_gone_says_what_is_left_to_do(run, capsys, tmp_path):
@@ -224,5 +246,6 @@ def test_a_run_that_resumes_does_not_trust_its_own_files(run, capsys, tmp_path, 
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     (tmp_path / "run" / file).write_text(json.dumps(content))
+    reseal(tmp_path / "run")
     line = read_cause(capsys, ["train", f"--workdir={tmp_path / 'run'}", *tiny], 2)
     assert line == f"{tmp_path / 'run' / file} is not as a run writes it; put it back from a copy or remove it"

@@ -4,6 +4,7 @@ import json
 import shlex
 
 import pytest
+from sealing import reseal
 
 from cnn_vit import cli
 from cnn_vit.__main__ import main
@@ -38,6 +39,7 @@ def change_settings(run, changes):
     config = json.loads((run / "config.json").read_text())
     config["values"] |= changes
     (run / "config.json").write_text(json.dumps(config))
+    reseal(run)
 
 
 def test_training_ends_with_a_page_that_the_same_command_leaves_as_it_is(run, capsys):
@@ -81,6 +83,17 @@ def test_several_runs_are_one_page(run, capsys, tmp_path):
     assert answer["differs"] == []
     assert main(["report", str(run), str(other_seed), f"--out={tmp_path / 'page.html'}"]) == 0
     assert "over 2 seeds" in capsys.readouterr().out
+
+
+def test_of_several_runs_a_damaged_one_is_named_and_the_exit_code_is_3(run, capsys, tmp_path):
+    damaged_run = copy_run(run, tmp_path / "copy")
+    (damaged_run / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes()[:-1])
+    answer, err = run_report(capsys, damaged_run, run, f"--out={tmp_path / 'page.html'}", code=3)
+    assert [group["runs"] for group in answer["groups"]] == [[str(run)]]
+    assert answer["problems"] == [err.splitlines()[-1]]
+    assert answer["problems"][0].startswith(f"{damaged_run / 'metrics.jsonl'} has changed since result.json sealed it")
+    assert main(["report", str(damaged_run)]) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == answer["problems"][0]
 
 
 def test_on_a_terminal_several_runs_fit_its_width(run, capsys, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from sealing import reseal
 
 from cnn_vit import files, settings
 
@@ -61,7 +62,7 @@ def write_finished_run(
     reads=1,
     command="cnn-vit train --config=configs/digits_mlp.py",
 ):
-    """Writes the folder of a finished run, without checkpoints; both splits have the same predictions."""
+    """Writes the folder of a finished run, sealed and without checkpoints; both splits have the same predictions."""
     workdir = Path(workdir)
     predictions = make_predictions(labels, predicted, len(names), score)
     lines = list(make_metrics() if lines is None else lines)
@@ -95,7 +96,7 @@ def write_finished_run(
              fingerprint="a" * 64, timing={}, tested={"step": steps, "values": "trained", "with": "last"},
              forked_from=None),
     )  # fmt: skip
-    return workdir
+    return reseal(workdir)
 
 
 def write_lines(path, lines):

@@ -15,12 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from folders import NAMES, make_metrics, make_predictions, make_samples, make_unfinished, write_finished_run
+from sealing import reseal
 
 from cnn_vit import files
 from cnn_vit.errors import UserError
 from cnn_vit.reports import facts, report, tallies
 from cnn_vit.reports.tallies import Confusion
 from cnn_vit.runs import reader
+from cnn_vit.runs.seals import RunDamageError
 
 CONFUSION = np.array([[1, 2, 0], [0, 1, 0], [1, 0, 1]])  # of these labels and predictions
 CONFUSION_LABELS, CONFUSION_PREDICTED = [0, 0, 0, 1, 2, 2], [0, 1, 1, 1, 0, 2]
@@ -343,6 +345,7 @@ def test_a_run_without_a_line_yet_has_a_page(tmp_path):
 
 FILES = ["data.json", "environment.json", "metrics.jsonl", "timing.jsonl", "result.json", "samples.npz",
          "predictions/test.npz", "predictions/validation.npz"]  # fmt: skip
+SEALED = ("data.json", "metrics.jsonl", "result.json")
 MISTYPED = {
     "json": b'{"counts": {"train": "many"}, "versions": [], "tested": 3}\n',
     "jsonl": b'{"step": 1, "kind": "train", "loss": "high", "seconds": "long"}\n',
@@ -363,12 +366,26 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
     else:
         damaged = MISTYPED[name.rpartition(".")[2]]
     (run / name).write_bytes(damaged)
+    if name in SEALED:
+        with pytest.raises(RunDamageError, match=str(run / name)) as error:
+            reader.read_run(run)
+        assert error.value.code == 3
+        return
     problems = reader.read_run(run).problems
     if (name, damage) == ("timing.jsonl", "cut"):  # a clock's last line may be torn
         assert problems == ()
     else:
         assert len(problems) == 1
         assert str(run / name) in problems[0]
+
+
+@pytest.mark.parametrize("name", ["data.json", "metrics.jsonl"])
+def test_a_sealed_file_that_no_run_writes_is_named_beside_the_rest(tmp_path, name):
+    """As another version of this program may have written and sealed it."""
+    run = write_finished_run(tmp_path / "run")
+    (run / name).write_bytes(MISTYPED[name.rpartition(".")[2]])
+    (problem,) = reader.read_run(reseal(run)).problems
+    assert str(run / name) in problem
 
 
 def test_a_damaged_file_is_named_on_the_page_beside_the_rest(tmp_path):
@@ -384,12 +401,16 @@ def test_a_damaged_file_is_named_on_the_page_beside_the_rest(tmp_path):
 def test_what_a_finished_run_lacks_is_named(tmp_path, name):
     run = write_finished_run(tmp_path / "run")
     (run / name).unlink()
-    assert [problem.partition(" is missing")[0] for problem in reader.read_run(run).problems] == [str(run / name)]
+    if name in SEALED:
+        with pytest.raises(RunDamageError, match=f"{run / name} has disappeared since result.json sealed it; "):
+            reader.read_run(run)
+    else:
+        assert [problem.partition(" is missing")[0] for problem in reader.read_run(run).problems] == [str(run / name)]
 
 
 @pytest.mark.parametrize("name", ["config.json", "classes.json"])
 def test_a_folder_that_holds_no_run_is_refused_in_one_sentence(tmp_path, name):
-    run = write_finished_run(tmp_path / "run")
+    run = make_unfinished(write_finished_run(tmp_path / "run"))  # nothing is sealed
     (run / name).unlink()
     with pytest.raises(UserError, match="holds no run"):
         report.write(run)
@@ -405,7 +426,7 @@ def test_no_file_that_a_run_names_is_executed(tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["recipe"] = str(spy)
     (run / "config.json").write_text(json.dumps(config))
-    page_of(run)
+    page_of(reseal(run))
     assert not (tmp_path / "ran").exists()
 
 

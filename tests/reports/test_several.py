@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from folders import LABELS, PREDICTED, make_metrics, make_unfinished, write_finished_run
+from sealing import reseal
 
 from cnn_vit.errors import UserError
 from cnn_vit.reports import several
+from cnn_vit.runs.seals import RunDamageError
 
 OTHER_DATA = "0" * 64  # a fingerprint; the runs' own is f...f
 
@@ -30,7 +32,7 @@ def make_run(tmp_path):
 def test_runs_that_differ_only_in_the_seed_are_one_group_with_students_interval(make_run, tmp_path):
     # accuracies of 90, 80 and 70 %
     runs = [make_run(f"a{seed}", f"seed={seed}", wrong=range(seed + 1)) for seed in range(3)]
-    (group,), comparisons = several.write(runs, tmp_path / "page.html")
+    (group,), comparisons, _ = several.write(runs, tmp_path / "page.html")
     (mean, low, high), basis = group.mean_accuracy("test")
     half = 4.302653 * 0.1 / np.sqrt(3)  # Student's quantile of two degrees of freedom, any table
     assert (mean, low, high) == pytest.approx((0.8, 0.8 - half, 1.0))  # cut at 1, for half is 0.25
@@ -57,7 +59,7 @@ def test_groups_are_compared_over_seeds_and_resolved_where_zero_is_left_out(make
         runs.append(make_run(f"a{seed}", f"seed={seed}", wrong=range(seed)))
         runs.append(make_run(f"b{seed}", f"seed={seed}", "optimizer.clip=1", wrong=range(2 - seed)))
         runs.append(make_run(f"c{seed}", f"seed={seed}", "optimizer.clip=2", wrong=range(seed + 5)))
-    groups, comparisons = several.write(runs, tmp_path / "page.html")
+    groups, comparisons, _ = several.write(runs, tmp_path / "page.html")
     differences = {}
     for comparison in comparisons:
         difference = comparison.difference
@@ -87,22 +89,49 @@ def test_single_runs_are_compared_image_by_image(make_run):
 def test_one_seed_against_several_and_other_data_are_not_resolved(make_run, tmp_path):
     first, second = make_run("a", "seed=0"), make_run("b", "seed=1")
     alone = make_run("c", "optimizer.clip=1", wrong=range(9))
-    _, comparisons = several.write([first, second, alone], tmp_path / "p.html")
+    _, comparisons, _ = several.write([first, second, alone], tmp_path / "p.html")
     assert not any(comparison.difference.is_resolved for comparison in comparisons)
     of_other_data = make_run("d", wrong=range(9))
     text = (of_other_data / "data.json").read_text()
     (of_other_data / "data.json").write_text(text.replace("f" * 64, OTHER_DATA))
-    groups, comparisons = several.write([first, of_other_data], tmp_path / "p.html")
+    reseal(of_other_data)
+    groups, comparisons, _ = several.write([first, of_other_data], tmp_path / "p.html")
     assert [name for name, _ in several.differing_settings(groups)] == ["data"]
     assert not any(comparison.difference.is_resolved for comparison in comparisons)
 
 
 def test_a_run_under_way_is_drawn_and_not_counted(make_run, tmp_path):
     runs = [make_run("a", "seed=0"), make_unfinished(make_run("b", "seed=1", wrong=range(5)))]
-    (group,), _ = several.write(runs, tmp_path / "page.html")
+    (group,), _, _ = several.write(runs, tmp_path / "page.html")
     assert group.accuracy_by_seed("test") == {0: 1.0}
     assert group.mean_accuracy("test").basis == "10 images"
     assert "not finished: step 20 of 20" in (tmp_path / "page.html").read_text()
+
+
+def swap_classes(run):
+    """Exchanges the names of the first two classes of a run; returns the file."""
+    path = run / "classes.json"
+    path.write_text(path.read_text().replace("ant", "x").replace("bee", "ant").replace("x", "bee"))
+    return path
+
+
+def test_a_damaged_run_is_named_and_the_others_are_shown(make_run, tmp_path):
+    whole, damaged, other = make_run("a", "seed=0"), make_run("b", "seed=1", wrong=range(5)), make_run("c", "seed=2")
+    path = swap_classes(damaged)
+    (group,), _, damages = several.write([damaged, whole, other], tmp_path / "page.html")
+    assert [run.workdir for run in group.runs] == [whole, other]
+    assert group.accuracy_by_seed("test") == {0: 1.0, 2: 1.0}
+    (damage,) = damages
+    assert damage.startswith(f"{path} has changed since result.json sealed it; ")
+    assert str(path) in (tmp_path / "page.html").read_text()
+
+
+def test_where_all_runs_are_damaged_no_page_is_made(make_run, tmp_path):
+    paths = [swap_classes(make_run(name, f"seed={number}")) for number, name in enumerate("ab")]
+    with pytest.raises(RunDamageError, match=f"no run is left to report: {paths[0]} has changed") as error:
+        several.write([path.parent for path in paths], tmp_path / "page.html")
+    assert [str(path) in detail for path, detail in zip(paths, error.value.details, strict=True)] == [True, True]
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_the_same_run_twice_counts_once_and_a_copy_is_refused(make_run):
@@ -156,7 +185,7 @@ def test_a_page_of_many_long_runs_with_many_classes_stays_below_3_mb(tmp_path):
         runs.append(
             write_finished_run(folder, *overrides, names=names, labels=labels, predicted=predicted, lines=lines)
         )
-    groups, _ = several.write(runs, tmp_path / "page.html")
+    groups, _, _ = several.write(runs, tmp_path / "page.html")
     assert [len(group.runs) for group in groups] == [2] * 60
     size = (tmp_path / "page.html").stat().st_size
     assert 300_000 < size < 3_000_000  # with all curves, and with fewer points of each

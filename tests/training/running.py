@@ -56,7 +56,8 @@ def undisturbed_outcome(name, *changes):
 def read_outcome(folder):
     """All of a finished run that the seed decides: every bit of the last state, the journal, predictions, result."""
     result = read_result(folder)
-    del result["timing"]
+    for name in ("timing", "sealed", "seal"):  # the seals are of the timing too, and of settings that change no result
+        del result[name]
     return {
         "state": state_digest(folder),
         "metrics": (folder / "metrics.jsonl").read_bytes(),

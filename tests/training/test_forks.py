@@ -16,6 +16,7 @@ from running import (
     state_digest,
     train,
 )
+from sealing import reseal
 
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.runs.manifests import DamageError
@@ -70,6 +71,7 @@ def test_a_fork_takes_the_best_checkpoint_along(origin, tmp_path):
         if line["kind"] == "evaluation":
             line["accuracy"] = 1.0
     (origin / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    reseal(origin)
     train("mlp", tmp_path / "fork", "test_weights=best", fork_from=origin)
     result = read_result(tmp_path / "fork")
     assert result["tested"]["step"] == result["best"]["step"] == 5

@@ -243,11 +243,11 @@ def test_a_finished_run_makes_what_it_lacks(whole, tmp_path, missing):
     assert read_outcome(folder) == read_outcome(whole)
 
 
-def test_a_journal_without_its_evaluations_is_refused(tmp_path):
+def test_a_run_whose_journal_is_gone_is_refused(tmp_path):
     train("mlp", tmp_path)
     for name in ("result.json", "metrics.jsonl"):
         (tmp_path / name).unlink()
-    with pytest.raises(SurroundingsError, match=r"metrics\.jsonl holds no evaluation"):
+    with pytest.raises(SurroundingsError, match=f"12 is damaged: {tmp_path}/metrics.jsonl has disappeared"):
         train("mlp", tmp_path)
 
 

@@ -28,6 +28,7 @@ from running import (
     train,
     undisturbed_outcome,
 )
+from sealing import reseal
 
 from cnn_vit import compilation, data, files
 from cnn_vit.data.feed import stream
@@ -255,6 +256,7 @@ def test_other_data_are_refused(tmp_path, monkeypatch):
     facts = json.loads((tmp_path / "data.json").read_text())
     facts["fingerprint"] = "0" * 64
     (tmp_path / "data.json").write_text(json.dumps(facts))
+    reseal(tmp_path)
     with pytest.raises(UserError, match="trained on other data: fingerprint 000000000000"):
         train("mlp", tmp_path)
 
