@@ -8,11 +8,11 @@
     fork.json           the run, and its step, that this one started from
     metrics.jsonl       a line for each logged step and each evaluation; the seed decides every byte of it
     timing.jsonl        the time that the run had taken at each logged step
-    checkpoints/STEP/   a saved state, with MANIFEST.json as its seal
+    checkpoints/STEP/   a saved state; its MANIFEST.json seals it, the files above it stands on, and itself
     predictions/        SPLIT.npz: the network's scores and prediction for each example
     samples.npz         images and filters for the report
     test_reads.jsonl    a line for each time that a test split was read
-    result.json         written last: the run is finished
+    result.json         written last, sealed likewise: the run is finished
     report.html, plots/ the page of the run and its plots
     tensorboard/        the metrics as TensorBoard's event files, where they were asked for
     crash/              what helps to find the cause of a failure

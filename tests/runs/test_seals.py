@@ -167,8 +167,11 @@ class GoingOnError(Exception):
 
 
 @pytest.fixture
-def run_command(capsys, monkeypatch, tmp_path):
-    """A function that has a command read a run folder, and returns its outcome."""
+def run_command(finished, killed, capsys, monkeypatch, tmp_path):
+    """A function that has a command read a run folder, and returns its outcome.
+
+    Nothing is trained from here on, so the runs must be there already.
+    """
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "image.png")
 
     def stop_learning(*args):
