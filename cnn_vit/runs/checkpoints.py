@@ -203,16 +203,15 @@ class Checkpoints:
         """
         return manifests.read(self.folder / str(step))["sealed"]
 
-    def delete_after(self, step: int) -> bool:
-        """Deletes the checkpoints of all later steps, and returns whether there were any.
+    def delete_after(self, step: int) -> None:
+        """Deletes the checkpoints of all later steps.
 
-        A run that goes back to an earlier step cuts its journal there, which breaks the seals of these checkpoints.
+        A run that goes back to a step cuts its journal there, which breaks the seals of these checkpoints.
         """
-        later = [later_step for later_step in self._steps_once_committed() if later_step > step]
-        for later_step in later:
-            self._pending.append(self._thread.submit(self._delete, self.folder / str(later_step)))
+        for later_step in self._steps_once_committed():
+            if later_step > step:
+                self._pending.append(self._thread.submit(self._delete, self.folder / str(later_step)))
         self.wait()
-        return bool(later)
 
     def retain(self, best_step: int | None) -> None:
         """Deletes all but the newest whole checkpoints and the best one; checkpoints known to be damaged go too.

@@ -14,7 +14,7 @@ import numpy as np
 from cnn_vit import data, files, process, trees
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
-from cnn_vit.runs import description, environment, folder, journal, seals
+from cnn_vit.runs import description, environment, folder, journal, manifests, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
@@ -155,7 +155,7 @@ class Run:
         """Restores the step and the state to go on from, and opens journal and progress display at that step.
 
         They are those of the newest whole checkpoint, else those of the run that this one forks from, else step 0 and
-        the initial state. The journal is cut there; later checkpoints, and a result, which have sealed it, are deleted.
+        the initial state.
         """
         template = self.program.state_template
         state_size = devices.memory_sharers(self.program.mesh) * trees.size_in_bytes(template)
@@ -168,15 +168,26 @@ class Run:
         if origin and not is_forked:
             restored = self.take_over(origin)
         step, state = restored or (0, self.program.initial_state())
-        if self.checkpoints.delete_after(step):
-            files.remove(self.workdir / folder.RESULT)
         sealed_size = self.checkpoints.read_seals(step)[folder.METRICS]["bytes"] if step else 0
+        self.forget_after(step, sealed_size)
         self.journal = Journal(self.workdir, step=step, size=sealed_size)
         if self.progress is None:
             self.progress = Progress(self.times.total, step=step, batch_size=self.program.batch_size)
         if step:
             self.say(f"going on from step {step} of {self.times.total}")
         return step, state
+
+    def forget_after(self, step: int, sealed_size: int) -> None:
+        """Deletes what stands on lines of the journal that are to be cut off: later checkpoints, and a result.
+
+        Args:
+            step: the step that the run goes on from.
+            sealed_size: the bytes of metrics.jsonl that stay.
+        """
+        self.checkpoints.delete_after(step)
+        metrics = self.workdir / folder.METRICS
+        if metrics.exists() and manifests.file_size(metrics) > sealed_size:
+            files.remove(self.workdir / folder.RESULT)
 
     def take_over(self, origin: Path) -> tuple[int, dict]:
         """Takes over another run's newest checkpoint, with its journal up to that step; returns step and state."""

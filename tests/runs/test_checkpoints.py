@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from faults import PlantedError, flip_bit, list_damages, plant_file_fault, run_script
+from sealing import seal_of
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
@@ -219,6 +220,39 @@ def test_a_step_that_is_there_and_whole_is_not_written_again(run_folder):
     checkpoints.close()
     assert manifest_path(run_folder, 2).stat().st_ino == inode_before
     assert flushed == [2]
+
+
+def test_a_whole_step_that_has_sealed_other_files_is_written_again(run_folder):
+    """As after a run that went back and whose next lines, on another machine, are others."""
+    (run_folder / "notes").write_text("new")
+    sealed = {"notes": seal_of(b"new")}
+    checkpoints = open_checkpoints(run_folder)
+    checkpoints.save(2, tiny_state(3), sealed=sealed)
+    checkpoints.close()
+    assert manifests.read(run_folder / "checkpoints" / "2")["sealed"] == sealed
+    restored = open_checkpoints(run_folder).restore(2, template_of(tiny_state(3)))
+    assert digest(restored) == digest(tiny_state(3))
+
+
+def test_a_checkpoint_whose_run_has_another_file_than_it_sealed_is_damaged(run_folder):
+    notes, sentences = run_folder / "notes", []
+    notes.write_text("old")
+    checkpoints = open_checkpoints(run_folder, say=sentences.append)
+    checkpoints.save(3, tiny_state(3), sealed={"notes": seal_of(b"old")})
+    checkpoints.wait()
+    assert checkpoints.restore_newest(template_of(tiny_state(3)))[0] == 3
+    notes.write_text("odd")
+    assert checkpoints.restore_newest(template_of(tiny_state(3)))[0] == 2
+    sentence = f"checkpoint 3 is damaged: {notes} has changed since the checkpoint was saved; going back to step 2"
+    assert sentences == [sentence]
+
+
+@pytest.mark.parametrize(("step", "left"), [(2, ["1", "2"]), (1, ["1"]), (0, [])])
+def test_the_checkpoints_after_a_step_are_deleted(run_folder, step, left):
+    checkpoints = open_checkpoints(run_folder)
+    checkpoints.delete_after(step)
+    assert list_checkpoints(run_folder) == left
+    checkpoints.close()
 
 
 # Retention ------------------------------------------------------------------------------------------------------------

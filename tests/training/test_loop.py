@@ -233,14 +233,20 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "missing", ["predictions/test.npz", "predictions/validation.npz", "result.json", "samples.npz"]
+    "missing",
+    [
+        *("predictions/test.npz", "predictions/validation.npz", "result.json", "samples.npz"),
+        *("classes.json", "data.json", "preprocessing.json"),
+    ],
 )
 def test_a_finished_run_makes_what_it_lacks(whole, tmp_path, missing):
     folder = tmp_path / "run"
     train("mlp", folder)
+    content = (folder / missing).read_bytes()
     (folder / missing).unlink()
     train("mlp", folder)
     assert read_outcome(folder) == read_outcome(whole)
+    assert missing == "result.json" or (folder / missing).read_bytes() == content  # a result has times
 
 
 def test_a_run_whose_journal_is_gone_is_refused(tmp_path):
