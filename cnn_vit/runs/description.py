@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, reader
 from cnn_vit.settings import Settings, to_json
@@ -14,7 +15,7 @@ def describe(workdir: Path, settings: Settings, dataset: data.Dataset, preproces
     """Writes into a run folder what the run and its data are, or checks that the data are still the same.
 
     Raises:
-        UserError: the folder's run was trained on other data.
+        UserError: the folder's run was trained on other data, or on other pixels of the same.
     """
     if not (workdir / folder.CONFIG).exists():
         files.write_json(workdir / folder.CLASSES, list(dataset.classes))
@@ -22,6 +23,7 @@ def describe(workdir: Path, settings: Settings, dataset: data.Dataset, preproces
         files.write_json(workdir / folder.DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
         files.write_json(workdir / folder.CONFIG, to_json(settings))  # last: it says that the others are there
         return
+    reader.read_preprocessing(workdir / folder.PREPROCESSING)  # for its errors
     refuse_other_classes(workdir, dataset)
     recorded = reader.read_data(workdir / folder.DATA)
     if recorded["fingerprint"] != dataset.fingerprint:
@@ -48,6 +50,9 @@ def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, A
         "image_size": [height, width],
         "channels": channels,
         "fit": settings["data.fit"],
+        "levels": settings["data.levels"],
+        "max_pixels": settings["data.max_pixels"],
+        "version": pixel_rules.VERSION,
     }
     if train.padded_sizes is not None:
         preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
