@@ -15,7 +15,7 @@ def describe(workdir: Path, settings: Settings, dataset: data.Dataset, preproces
     """Writes into a run folder what the run and its data are, or checks that the data are still the same.
 
     Raises:
-        UserError: the folder's run was trained on other data, or on other pixels of the same.
+        UserError: the folder's run was trained on other data.
     """
     if not (workdir / folder.CONFIG).exists():
         files.write_json(workdir / folder.CLASSES, list(dataset.classes))
@@ -23,7 +23,6 @@ def describe(workdir: Path, settings: Settings, dataset: data.Dataset, preproces
         files.write_json(workdir / folder.DATA, dataset.facts | {"fingerprint": dataset.fingerprint})
         files.write_json(workdir / folder.CONFIG, to_json(settings))  # last: it says that the others are there
         return
-    reader.read_preprocessing(workdir / folder.PREPROCESSING)  # for its errors
     refuse_other_classes(workdir, dataset)
     recorded = reader.read_data(workdir / folder.DATA)
     if recorded["fingerprint"] != dataset.fingerprint:
@@ -57,6 +56,12 @@ def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, A
     if train.padded_sizes is not None:
         preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
     return preprocessing
+
+
+def refuse_other_rules(workdir: Path) -> None:
+    """Raises UserError where the folder's run has begun and its images became pixels by other rules than today's."""
+    if (workdir / folder.CONFIG).exists():
+        reader.read_preprocessing(workdir / folder.PREPROCESSING)
 
 
 def refuse_other_classes(workdir: Path, dataset: data.Dataset) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
-from cnn_vit.runs import folder, reader
+from cnn_vit.runs import description, folder, reader
 from cnn_vit.settings import Settings, load
 from cnn_vit.training import evaluation, forks, plan, samples
 from cnn_vit.training.run import Display, Run, TestedValues
@@ -70,6 +70,7 @@ def train(
         # nothing, and `finish` saves them.
         if result and samples.are_saved(workdir):
             return result
+        description.refuse_other_rules(workdir)  # before the data are read
         if dataset is None:
             dataset = data.load(run_settings.section("data"), source_data)
             source_data = None  # what it holds in memory is not needed while the run trains

@@ -8,7 +8,6 @@ import colorsys
 import io
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import pytest
 import tiff_files
 from image_files import noise
 from PIL import Image
+from png_files import make_png, pack_bits
 from tiff_files import write_tiff
 
 from cnn_vit import data
@@ -59,25 +59,6 @@ def encode(image, kind="PNG", **options):
         image = Image.fromarray(image)
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def make_png(rows, *, depth, color, chunks=(), interlaced=False):
-    """A PNG of rows of packed bytes, with chunks (name, content) before them."""
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    assert not interlaced
-    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, color, 0, 0, 0))]
-    parts += [chunk(name, content) for name, content in chunks]
-    parts.append(chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))))
-    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, chunk(b"IEND", b"")])
-
-
-def pack_bits(levels, depth):
-    """Rows of levels (H, W) of `depth` bits, packed into bytes, the first pixel in the highest bits."""
-    bits = (levels[..., None] >> np.arange(depth - 1, -1, -1)) & 1  # (H, W, depth)
-    return [np.packbits(row.ravel()).tobytes() for row in bits]
 
 
 def gray(levels):
@@ -423,6 +404,32 @@ def test_a_file_gives_the_same_pixels_by_every_way_in(tmp_path, network, case):
         check_outcome(outcome, case, way)
         if not isinstance(outcome, str):
             np.testing.assert_array_equal(outcome, outcomes["folder"], err_msg=way)
+
+
+def test_an_image_with_a_zip_behind_it_is_an_image(tmp_path, network):
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("x.png", encode(GRAY))
+    (tmp_path / "both.png").write_bytes(encode(COLORS) + other.getvalue())
+    assert zipfile.is_zipfile(tmp_path / "both.png")
+    np.testing.assert_array_equal(read_predicted(network, tmp_path / "both.png"), COLORS)
+
+
+def test_arrays_and_images_in_a_list_are_brought_to_the_size_of_the_network(tmp_path, network):
+    large = noise(2 * HEIGHT, 2 * WIDTH, 3)
+    (tmp_path / "large.png").write_bytes(encode(large))
+    expected = read_predicted(network, tmp_path / "large.png")
+    assert expected.shape == (HEIGHT, WIDTH, 3)
+    for image in (large, Image.fromarray(large)):
+        np.testing.assert_array_equal(read_predicted(network, image), expected)
+    np.testing.assert_array_equal(read_predicted(network, GRAY), gray(GRAY))
+
+
+def test_an_image_in_a_list_that_is_none_is_named_by_its_number(network):
+    outcomes = list(prediction.read_images(network, [GRAY, np.zeros((4, 4))]))
+    assert outcomes[0].error is None
+    assert outcomes[1].path == "image 1"
+    assert str(outcomes[1].error).startswith("image 1 is float64; it must be an array of uint8")
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.make is not None], **by_name)

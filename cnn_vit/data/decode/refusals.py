@@ -5,7 +5,7 @@ First bytes decide what a file is, never its name nor what follows behind.
 
 from typing import NamedTuple
 
-from cnn_vit.data.decode import tiff
+from cnn_vit.data.decode import jpeg, tiff
 from cnn_vit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
@@ -71,6 +71,7 @@ FOREIGN_FORMATS = (
     ForeignFormat(b"\x76\x2f\x31\1", "an OpenEXR image", AS_PNG),
 )
 DICOM_MARK, DICOM_START = b"DICM", 128  # behind a preamble of any bytes; PS3.10, 7.1
+JPEG_START = b"\xff\xd8\xff"
 ANNEX = b"/annex/objects/"  # also inside the target of a link, which a zip stores as text
 
 
@@ -86,6 +87,10 @@ def unknown_format_error(content: bytes) -> UnreadableError:
         return UnreadableError("a DICOM image", "export it as PNG of 16 bits")
     if ANNEX in start and start.startswith((b".", b"/")):
         return UnreadableError("a git-annex link, not the image", "run git annex get")
+    if content.startswith(JPEG_START):
+        bits = jpeg.count_bits(content)
+        if bits not in (None, 8):
+            return UnreadableError(f"a JPEG of {bits} bits", "save it with 8 bits")
     description = tiff.describe(content)
     if description is not None:
         return UnreadableError(description, tiff.REMEDY)

@@ -70,7 +70,7 @@ def find_problem(image: Image.Image) -> str | None:
     if tags.get(SUBFILE_KIND, 0) & REDUCED:
         return "a TIFF that begins with a small preview, as raw files of cameras do"
     count = tags.get(SAMPLES, 1)
-    colors = COLOR_SAMPLES.get(tags.get(PHOTOMETRIC), count)
+    colors = COLOR_SAMPLES.get(tags[PHOTOMETRIC], count) if PHOTOMETRIC in tags else count
     extra = tuple(tags.get(EXTRA_SAMPLES, ()))
     if count > colors and not (len(extra) == count - colors == 1 and extra[0] in OPACITY):
         return f"a TIFF of {count} bands, {count - colors} of them beside gray or colors"
