@@ -205,8 +205,8 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
         assert line == (
             f"{workdir / 'preprocessing.json'} says that images became pixels by version {version} of the rules, and "
             f"this cnn_vit has version {pixel_rules.VERSION}, so that the network would see other pixels than it "
-            "learned from; take the cnn_vit that trained it (environment.json names the commit), or train again in another "
-            "--workdir"
+            "learned from; take the cnn_vit that trained it (environment.json names the commit), or train again in "
+            "another --workdir"
         )
     if name == "another version":
         assert line == (
