@@ -209,8 +209,10 @@ def read_run_data(run: Path) -> evaluated.RunData:
 
 def refuse_other_levels(network: Trained, loaded: evaluated.EvaluatedSplit) -> None:
     """Raises UserError where white in images of 16 bits is another level than it was in training."""
+    if loaded.highest_level is None:  # no image has 16 bits
+        return
     expected = network.preprocessing["levels"]
-    if loaded.highest_level is not None and loaded.levels != expected:
+    if loaded.levels != expected:
         here, there = ("unset" if levels is None else levels for levels in (loaded.levels, expected))
         raise UserError(
             f"data.levels is {here}, and was {there} when the network was trained; set it to that, or images of 16 "

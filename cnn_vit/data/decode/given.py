@@ -31,10 +31,10 @@ def decode_given(image: Any, where: str, *, channels: int | None, options: Decod
         pixels = check_array(image, where)
         return DecodedImage(pixels if channels is None else images.to_channels(pixels, channels))
     try:
-        content = read_unloaded(image)
-        if content is not None:
-            return images.decode_image(content, channels=channels, options=options)
         with images.pillow_errors(b"", options):
+            content = read_unloaded(image)
+            if content is not None:
+                return images.decode_image(content, channels=channels, options=options)
             images.refuse_large(image.size, options)
             return images.image_pixels(image, None, channels, options)
     except UnreadableError as error:

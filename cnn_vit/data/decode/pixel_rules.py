@@ -5,7 +5,7 @@ Files in folders, zips and arrays, images that a function gives or that `predict
 
 import io
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from cnn_vit.data.decode import jpeg, orientation, png, tiff
 from cnn_vit.data.decode.refusals import FORMATS, UnreadableError
 
 VERSION = 2  # of the rules in `image_pixels`; to be raised whenever one of them gives other pixels
+LEVELS_AT_ONCE = 2**20  # that are scaled with 32 bits each
 WHITE = 65535  # the highest level of 16 bits
 SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}  # modes of Pillow
 GRAY_MODES = {"1", "L", "LA", "La", "I", *SIXTEEN_BITS}  # without color
@@ -31,7 +32,7 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         pixels: (H, W, C) uint8, upright.
-        stored: (H, W, 1 or 3) uint16, the same with all 16 bits of the file; None where it has 8, or 12 and says so.
+        stored: (H, W, 1 or 3) uint16, all 16 bits as the file has them; None where it has 8, or 12 and says so.
     """
 
     pixels: np.ndarray
@@ -51,11 +52,13 @@ class Samples:
         color: (H, W, 1 or 3), uint8 or uint16.
         alpha: (H, W) uint8, 255 where it is opaque; None where all of it is.
         white: the highest level that `color` may have.
+        is_negative: whether that level is black, and 0 white.
     """
 
     color: np.ndarray
     alpha: np.ndarray | None = None
     white: int = 255
+    is_negative: bool = False
 
 
 def image_pixels(
@@ -186,7 +189,7 @@ def read_samples(image: Image.Image, content: bytes | None) -> Samples:
         samples = samples_by_mode(image)
     if key is not None and samples.alpha is None and len(key) == samples.color.shape[-1]:
         is_key = (samples.color == np.array(key)).all(axis=-1)
-        samples = Samples(samples.color, np.where(is_key, 0, 255).astype(np.uint8), samples.white)
+        samples = replace(samples, alpha=np.where(is_key, 0, 255).astype(np.uint8))
     return samples
 
 
@@ -195,22 +198,27 @@ def samples_by_mode(image: Image.Image) -> Samples:
     mode = image.mode
     if mode in SIXTEEN_BITS:
         levels, white = np.asarray(image).astype(np.uint16)[..., None], tiff.highest_stored(image)
-        return Samples(white - levels if tiff.is_white_zero(image) else levels, white=white)
+        return Samples(levels, white=white, is_negative=tiff.is_white_zero(image))
     if mode == "I":
         return Samples(known_levels(np.asarray(image))[..., None], white=WHITE)
     if mode in ("1", "L"):
-        return Samples(np.array(image.convert("L"))[..., None])
+        return Samples(to_array(image, "L")[..., None])
     if mode in ("LA", "La"):
-        bands = np.array(image.convert("LA"))
+        bands = to_array(image, "LA")
         return Samples(bands[..., :1], bands[..., 1])
     has_opacity = mode in OPACITY_MODES or (mode == "P" and image.has_transparency_data)
     # A copy, for Pillow writes the opacity into the palette of the image that it converts.
-    bands = np.array(image.copy().convert("RGBA" if has_opacity else "RGB"))
+    bands = to_array(image.copy() if mode == "P" else image, "RGBA" if has_opacity else "RGB")
     color = bands[..., :3] if is_colored(image) else bands[..., :1]
     alpha = bands[..., 3] if has_opacity else None
     if image.format == "BMP" and alpha is not None and not alpha.any():
         alpha = None
     return Samples(color, alpha)
+
+
+def to_array(image: Image.Image, mode: str) -> np.ndarray:  # -> (H, W) or (H, W, bands)
+    """Returns the pixels of an image in another mode, by Pillow's formulas; uint8."""
+    return np.array(image if image.mode == mode else image.convert(mode))
 
 
 def known_levels(levels: np.ndarray) -> np.ndarray:  # (H, W) -> (H, W)
@@ -264,9 +272,9 @@ def read_deep_colors(image: Image.Image, content: bytes) -> Samples | None:
         bands = quarters[..., 0::2] << 8 | quarters[..., 1::2]
         return Samples(bands[..., :1], scale_levels(bands[..., 1], WHITE), WHITE)
     as_stored = letters.upper()  # RGBa: not yet divided by opacity, which Pillow would do in 8 bits
-    higher = read_with(content, f"{as_stored};16{order}").astype(np.uint16)
-    lower = read_with(content, f"{as_stored};16{OTHER_ENDS[order]}")
-    bands = higher << 8 | lower
+    bands = read_with(content, f"{as_stored};16{order}").astype(np.uint16)  # the higher bytes
+    bands <<= 8
+    bands |= read_with(content, f"{as_stored};16{OTHER_ENDS[order]}")
     if letters == "CMYK":
         inks = Image.frombytes("CMYK", bands.shape[1::-1], scale_levels(bands, WHITE).tobytes())
         return Samples(np.array(inks.convert("RGB")))
@@ -312,12 +320,18 @@ def to_eight_bits(samples: Samples, options: DecodingOptions) -> np.ndarray:  # 
             raise UnreadableError(
                 f"a level of {highest:,}, above data.levels={white}", "make data.levels larger, or unset it"
             )
-    return scale_levels(samples.color, white)
+    pixels = scale_levels(samples.color, white)
+    return 255 - pixels if samples.is_negative else pixels
 
 
 def scale_levels(levels: np.ndarray, white: int) -> np.ndarray:
-    """Brings levels of 0 to `white` to 0 to 255, rounded, halves upwards; uint8."""
-    return ((levels.astype(np.int32) * 255 + white // 2) // white).astype(np.uint8)
+    """Brings levels (H, W ...) of 0 to `white` to 0 to 255, rounded, halves upwards; uint8."""
+    scaled = np.empty(levels.shape, np.uint8)
+    rows_at_once = max(1, LEVELS_AT_ONCE // max(levels[:1].size, 1))
+    for start in range(0, len(levels), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        scaled[rows] = (levels[rows].astype(np.int32) * 255 + white // 2) // white
+    return scaled
 
 
 def lay_on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:  # (H, W, C), (H, W) -> (H, W, C)

@@ -49,6 +49,13 @@ def test_colors_of_sixteen_bits_have_the_same_white_and_opacity_keeps_its_own():
     assert decoded.tolist() == [[[128, 0, 0], [255] * 3], [[255] * 3] * 2]
 
 
+def test_where_white_is_zero_the_level_of_the_setting_is_black():
+    levels = np.array([[[0], [2048], [4095]]], np.uint16)
+    content = write_tiff(levels, photometric=tiff_files.WHITE_IS_ZERO)
+    assert images.decode(content, channels=1, options=TWELVE_BITS).ravel().tolist() == [255, 127, 0]
+    assert images.inspect_file(content).highest_level == 4095  # as it is stored
+
+
 def test_a_level_above_white_is_refused_by_number():
     content = encode(np.array([[0, 4096]], np.uint16))
     with pytest.raises(UnreadableError, match=r"^a level of 4,096, above data.levels=4095; make data.levels larger"):
