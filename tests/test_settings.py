@@ -465,7 +465,7 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
     deciding = dict(settings.values)
     for key in ("checkpoint_every", "keep_checkpoints"):
         del deciding[key]
-    for name in ("path", "workers", "prefetch", "check", "on_bad_image"):
+    for name in ("path", "workers", "prefetch", "check", "on_bad_image", "max_pixels"):
         del deciding[f"data.{name}"]
     for key, value in deciding.items():
         if isinstance(value, tuple):
@@ -486,6 +486,7 @@ def test_the_fingerprint_is_sha256_of_canonical_json(recipe):
         "data.prefetch=5",
         "data.check=none",
         "data.on_bad_image=skip",
+        "data.max_pixels=1000",
     ],
 )
 def test_what_cannot_change_results_is_not_in_the_fingerprint(recipe, override):

@@ -23,11 +23,20 @@ import numpy as np
 
 from cnn_vit.data.base import splits
 from cnn_vit.data.base.padding import PAD_BATCH
-from cnn_vit.data.base.parts import PARTS, Part, SourceData, SourceInfo, images_per_read
+from cnn_vit.data.base.parts import (
+    PARTS,
+    DecodingOptions,
+    EncodedPart,
+    Part,
+    SourceData,
+    SourceInfo,
+    images_per_read,
+)
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import (
     DEFAULTS,
     complete_section,
+    decoding_options,
     height_and_width,
     names,
     read_keywords,
@@ -85,6 +94,8 @@ class Dataset:
         from cnn_vit.data.reading.unreadable import printable_name
 
         sentences = list(self.facts.get("left out", []))
+        if "dark" in self.facts:
+            sentences.append(self.facts["dark"])
         for split, counts in self.facts.get("class_counts", {}).items():
             missing = [printable_name(name) for name, count in counts.items() if not count]
             if missing and split != "train":  # a class that train lacks was refused before
@@ -183,6 +194,7 @@ def read_source(section: Mapping[str, Any], *, for_evaluation: bool = False) -> 
     section = complete_section(section)
     options = replace(source_options(section), for_evaluation=for_evaluation)
     source_data = source_module(section["name"]).load(options, **source_keywords(section))
+    source_data = decode_by(source_data, decoding_options(section))
     if for_evaluation:
         return source_data
     refuse_other_classes(len(source_data.classes), section["classes"])
@@ -201,7 +213,7 @@ def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> D
     Raises:
         UserError: as `check`; files that are missing or cannot be read; classes that do not fit together.
     """
-    from cnn_vit.data.reading import fingerprints, materialize
+    from cnn_vit.data.reading import fingerprints, levels, materialize
 
     section = complete_section(section)
     refuse_blind_skip(section)
@@ -209,7 +221,7 @@ def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> D
     plan = plan_splits(source_data.parts, section)
     split_indices = index_splits(source_data.parts, plan)
     refuse_missing_classes(source_data, split_indices, skipped)
-    made_splits, image_shape = materialize.make_splits(
+    made = materialize.make_splits(
         source_data,
         split_indices,
         image_size=height_and_width(section["image_size"]),
@@ -222,24 +234,29 @@ def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> D
         batch_size=section["batch_size"],
     )
     fingerprint, fingerprint_of = fingerprints.data_fingerprint(source_data, workers=section["workers"])
-    classes, padded_sizes = source_data.classes, made_splits["train"].padded_sizes
+    classes, padded_sizes = source_data.classes, made.splits["train"].padded_sizes
     facts = {
         "source": section["name"],
         "path": section["path"],
         "classes": list(classes),
-        "image_shape": list(image_shape),
-        "counts": {name: len(split) for name, split in made_splits.items()},
-        "class_counts": {name: count_per_class(split.labels, classes) for name, split in made_splits.items()},
+        "image_shape": list(made.shape),
+        "counts": {name: len(split) for name, split in made.splits.items()},
+        "class_counts": {name: count_per_class(split.labels, classes) for name, split in made.splits.items()},
         "slices": {name: section[name] for name in PARTS},
         "notes": plan.notes + source_data.facts.get("left out", []),
     }
     if padded_sizes is not None:
         facts["sizes"] = [list(size) for size in padded_sizes.buckets]
+    dark = levels.describe_dark_levels(made.highest_level, section["levels"], is_sampled=made.is_sampled)
+    if made.highest_level is not None:
+        facts |= {"highest_level": made.highest_level, "levels": section["levels"]}
+    if dark is not None:
+        facts["dark"] = dark
     facts["fingerprint"] = fingerprint
     facts["fingerprint_of"] = fingerprint_of
     facts["skipped"] = [f"{file.name}: {file.error.reason}" for file in skipped]
     facts |= source_data.facts
-    return Dataset(classes, image_shape, made_splits, fingerprint, facts)
+    return Dataset(classes, made.shape, made.splits, fingerprint, facts)
 
 
 def load_readable(section: Mapping[str, Any], source_data: SourceData | None = None) -> ReadableData:
@@ -306,6 +323,14 @@ def index_splits(parts: Mapping[str, Part], plan: splits.SplitPlan) -> dict[str,
         split: (part, splits.example_indices(parts[part], positions))
         for split, (part, positions) in plan.positions.items()
     }
+
+
+def decode_by(source_data: SourceData, options: DecodingOptions) -> SourceData:
+    """Returns the same data, whose files become pixels as the options say."""
+    parts: dict[str, Part] = {}
+    for name, part in source_data.parts.items():
+        parts[name] = replace(part, decoding=options) if isinstance(part, EncodedPart) else part
+    return replace(source_data, parts=parts)
 
 
 def section_for_path(

@@ -7,7 +7,7 @@ the run's train split are counted, as far as the run's data can still be read.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from cnn_vit.data.base.parts import PARTS, Part, SourceData
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.sections import complete_section, height_and_width
 from cnn_vit.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from cnn_vit.data.reading.materialize import MadeSplits
 
 ALL = "all"  # the split of data that are not divided
 MOST_NAMED = 5  # classes that a sentence names
@@ -47,6 +50,8 @@ class EvaluatedSplit:
         layout: how the split was made where the data have none of their own, as a sentence; else None.
         trained_on: number of images whose content was trained on; None where that is not known.
         notes: what one who reads the accuracy should know, a sentence each.
+        highest_level: the highest level of images of 16 bits; None where all have fewer bits.
+        levels: the setting `data.levels` that they were read with.
     """
 
     name: str
@@ -55,6 +60,8 @@ class EvaluatedSplit:
     layout: str | None
     trained_on: int | None
     notes: list[str]
+    highest_level: int | None
+    levels: int | None
 
 
 def from_dataset(dataset: data.Dataset, classes: tuple[str, ...], split_name: str | None) -> EvaluatedSplit:
@@ -79,6 +86,8 @@ def from_dataset(dataset: data.Dataset, classes: tuple[str, ...], split_name: st
         layout=dataset.facts.get("layout"),
         trained_on=None,
         notes=describe_missing(missing, classes),
+        highest_level=dataset.facts.get("highest_level"),
+        levels=dataset.facts.get("levels"),
     )
 
 
@@ -129,7 +138,7 @@ def load(
     part = parts[part_name]
     labels, missing = match_labels(part.labels[indices], source_data.classes, classes)
     readable = readable._replace(source_data=replace(source_data, parts=parts))
-    split, image_shape = read_split(section, readable, split_name, (part_name, indices))
+    made = read_split(section, readable, split_name, (part_name, indices))
     notes = list(source_data.facts.get("left out", [])) + describe_missing(missing, classes)
     trained_on = None
     if run_data is not None:
@@ -140,18 +149,20 @@ def load(
             notes.append(f"whether the network was trained on some of these images is not known: {error}")
     return EvaluatedSplit(
         name=split_name,
-        split=replace(split, labels=labels),
-        image_shape=image_shape,
+        split=replace(made.splits[split_name], labels=labels),
+        image_shape=made.shape,
         layout=source_data.facts.get("layout") if split_name != ALL else "no split folders: all images are evaluated",
         trained_on=trained_on,
         notes=notes,
+        highest_level=made.highest_level,
+        levels=section["levels"],
     )
 
 
 def read_split(
     section: Mapping[str, Any], readable: data.ReadableData, name: str, selection: tuple[str, np.ndarray]
-) -> tuple[Split, tuple[int, int, int]]:
-    """Reads the images of one split; returns it with the shape (H, W, C) of its images.
+) -> "MadeSplits":
+    """Reads the images of one split.
 
     Args:
         section: completed settings of the data.
@@ -164,7 +175,7 @@ def read_split(
     """
     from cnn_vit.data.reading import materialize
 
-    made_splits, image_shape = materialize.make_splits(
+    return materialize.make_splits(
         readable.source_data,
         {name: selection},
         image_size=height_and_width(section["image_size"]),
@@ -176,7 +187,6 @@ def read_split(
         workers=section["workers"],
         batch_size=section["batch_size"],
     )
-    return made_splits[name], image_shape
 
 
 def refuse_missing_split(name: str, present: Mapping[str, Any]) -> None:

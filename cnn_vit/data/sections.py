@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_vit import settings
-from cnn_vit.data.base.parts import SourceOptions
+from cnn_vit.data.base.parts import DecodingOptions, SourceOptions
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import signatures
 from cnn_vit.settings.signatures import Keyword
@@ -107,7 +107,18 @@ def source_module(name: str) -> ModuleType:
 def source_options(complete: Mapping[str, Any]) -> SourceOptions:
     """Returns the common settings that a source may look at, of a section that `complete_section` completed."""
     image_size = height_and_width(complete["image_size"])
-    return SourceOptions(complete["path"], image_size, complete["channels"], complete["classes"])
+    return SourceOptions(
+        path=complete["path"],
+        image_size=image_size,
+        channels=complete["channels"],
+        classes=complete["classes"],
+        decoding=decoding_options(complete),
+    )
+
+
+def decoding_options(complete: Mapping[str, Any]) -> DecodingOptions:
+    """Returns what a section that `complete_section` completed says of how files become pixels."""
+    return DecodingOptions(levels=complete["levels"], max_pixels=complete["max_pixels"])
 
 
 def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

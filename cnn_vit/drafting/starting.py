@@ -277,6 +277,8 @@ def draft_notes(draft: Draft) -> list[str]:
     if "layout" in facts:
         notes.append(facts["layout"])
     notes += facts["notes"]
+    if "dark" in facts:
+        notes.append(facts["dark"])
     if "test" not in draft.dataset.splits:
         notes.append("there is no test split: only validation will be measured, by which settings are chosen as well")
     for split in ("validation", "test"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, reader, seals
 from cnn_vit.runs.seals import RECOVER, REMADE, RunDamageError, Seal
@@ -152,6 +153,9 @@ def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, A
         "image_size": [height, width],
         "channels": channels,
         "fit": settings["data.fit"],
+        "levels": settings["data.levels"],
+        "max_pixels": settings["data.max_pixels"],
+        "version": pixel_rules.VERSION,
     }
     if train.padded_sizes is not None:
         preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
@@ -170,6 +174,12 @@ def refuse_other_data(workdir: Path, dataset: data.Dataset) -> None:
             f"{workdir} was trained on other data: fingerprint {recorded['fingerprint'][:12]}, {recorded['counts']} "
             f"there, {dataset.fingerprint[:12]}, {dataset.facts['counts']} here; {folder.USE_ANOTHER_FOLDER}"
         )
+
+
+def refuse_other_rules(workdir: Path) -> None:
+    """Raises UserError where the folder's run has begun and its images became pixels by other rules than today's."""
+    if (workdir / folder.CONFIG).exists() and (workdir / folder.PREPROCESSING).exists():
+        reader.read_preprocessing(workdir / folder.PREPROCESSING)
 
 
 def refuse_other_classes(workdir: Path, dataset: data.Dataset) -> None:

@@ -4,7 +4,7 @@
     environment.json    versions, devices, cores, commit and command of every start
     classes.json        names of the classes, in the order of the scores
     data.json           fingerprint, counts and notes of the data
-    preprocessing.json  how images become the network's input: mean, std, size, channels, fit
+    preprocessing.json  how images become the network's input: mean, std, size, channels, fit, version ...
     fork.json           the run, and its step, that this one started from
     metrics.jsonl       a line for each logged step and each evaluation; the seed decides every byte of it
     timing.jsonl        the time that the run had taken at each logged step

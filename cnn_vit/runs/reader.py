@@ -20,6 +20,7 @@ import numpy as np
 
 from cnn_vit import files, plots
 from cnn_vit.data.base.padding import PAD_BATCH
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, journal, seals
 from cnn_vit.settings import Settings, count_steps, from_json
@@ -38,6 +39,7 @@ DIGESTED = (
     folder.SAMPLES,
     *(f"{folder.PREDICTIONS}/{split}.npz" for split in SPLITS),
 )
+OLDEST_RULES = 1  # of `pixel_rules.VERSION`, which runs of that time do not name
 PUT_BACK = "put it back from a copy or remove it"
 
 
@@ -83,8 +85,14 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def read_preprocessing(path: Path) -> dict[str, Any]:
-    """Reads how images become the network's input; raises what `read_object` raises."""
+    """Reads how images become the network's input.
+
+    Raises:
+        UserError: as `read_object`; or the run's images became pixels by another version of `pixel_rules`.
+        SurroundingsError: as `read_object`.
+    """
     preprocessing = read_object(path, image_size=list, channels=int, fit=str, mean=list, std=list)
+    refuse_other_rules(path, preprocessing)
     image_size, channels = preprocessing["image_size"], preprocessing["channels"]
     is_right = is_height_and_width(image_size) and channels in (1, 3)
     for numbers in (preprocessing["mean"], preprocessing["std"]):
@@ -95,9 +103,26 @@ def read_preprocessing(path: Path) -> dict[str, Any]:
         sizes: Any = preprocessing.get("sizes")
         is_right = is_right and isinstance(sizes, list) and all(map(is_height_and_width, sizes))
         is_right = is_right and sizes[-1:] == [image_size]
+    levels, max_pixels = preprocessing.get("levels"), preprocessing.get("max_pixels")
+    is_right = is_right and (levels is None or (isinstance(levels, int) and levels > 0))
+    is_right = is_right and isinstance(max_pixels, int) and max_pixels > 0
     if not is_right:
         raise not_as_written(path)
     return preprocessing
+
+
+def refuse_other_rules(path: Path, preprocessing: dict[str, Any]) -> None:
+    """Raises UserError where a run's images became pixels by another version of the rules than this package has.
+
+    A run without a version is older than the first one that was written down.
+    """
+    version = preprocessing.get("version", OLDEST_RULES)
+    if version != pixel_rules.VERSION:
+        raise UserError(
+            f"{path} says that images became pixels by version {version} of the rules, and this cnn_vit has version "
+            f"{pixel_rules.VERSION}, so that the network would see other pixels than it learned from; take the cnn_vit "
+            f"that trained it ({folder.ENVIRONMENT} names the commit), or train again in another --workdir"
+        )
 
 
 def is_height_and_width(value: object) -> bool:

@@ -74,6 +74,10 @@ KEYS: dict[str, Key] = {
                     "own size up to the image size and hides the canvas around it behind a mask"),
     "data.random_crop": Key("floats?", None, "(0, 1]", "least and most share of the area of a random box that is cut "
                             "out of a training image, anew each time it is decoded; unset: data.fit alone"),
+    "data.levels": Key("int?", None, "[1, 65535]", "the level that is white in images of 16 bits: 1023 for data of 10 "
+                       "bits, 4095 for 12; unset: 65535"),
+    "data.max_pixels": Key("int", 50_000_000, "[1, 1000000000]", "pixels of an image file, at most; a larger one "
+                           "cannot be read", "pixels", changes_results=False),
     "data.on_bad_image": Key("text", "refuse", "", "what happens to an image that cannot be read: refuse stops before "
                              "the first step, skip goes on without it", choices=("refuse", "skip"),
                              changes_results=False),

@@ -195,6 +195,7 @@ def load_matching(network: Trained, source, split: str | None) -> evaluated.Eval
             f"the network takes {shape_text(network.spec.image_shape)} images, the data gives "
             f"{shape_text(loaded.image_shape)}; set data.image_size and data.channels to the network's"
         )
+    refuse_other_levels(network, loaded)
     forward.refuse_padded_sizes(network.spec, {loaded.name: loaded.split})
     return loaded
 
@@ -206,6 +207,19 @@ def read_run_data(run: Path) -> evaluated.RunData:
     return evaluated.RunData(str(run), section, recorded["fingerprint"])
 
 
+def refuse_other_levels(network: Trained, loaded: evaluated.EvaluatedSplit) -> None:
+    """Raises UserError where white in images of 16 bits is another level than it was in training."""
+    if loaded.highest_level is None:  # no image has 16 bits
+        return
+    expected = network.preprocessing["levels"]
+    if loaded.levels != expected:
+        here, there = ("unset" if levels is None else levels for levels in (loaded.levels, expected))
+        raise UserError(
+            f"data.levels is {here}, and was {there} when the network was trained; set it to that, or images of 16 "
+            "bits have another brightness"
+        )
+
+
 def section_for(network: Trained, path: str | os.PathLike) -> dict[str, Any]:
     """Returns the data section that reads a path the way the network's training images were read."""
     preprocessing = network.preprocessing
@@ -215,6 +229,7 @@ def section_for(network: Trained, path: str | os.PathLike) -> dict[str, Any]:
         channels=preprocessing["channels"],
         fit=preprocessing["fit"],
     )
+    section |= {"levels": preprocessing["levels"], "max_pixels": preprocessing["max_pixels"]}
     if network.run is not None and section["name"] == "folder":
         trained_on = reader.read_settings(network.run).section("data")
         if "layout" in trained_on:  # another source has none
@@ -223,12 +238,18 @@ def section_for(network: Trained, path: str | os.PathLike) -> dict[str, Any]:
 
 
 def section_as_seen(network: Trained, section: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy of a data section in which an unset image size or number of channels is the network's."""
+    """Returns a copy of a data section in which what is unset of the images' size and channels is the network's.
+
+    So are the levels of 16 bits and the largest number of pixels.
+    """
     completed = dict(section)
     if completed.get("image_size") is None:
         completed["image_size"] = tuple(network.preprocessing["image_size"])
     if completed.get("channels") is None:
         completed["channels"] = network.preprocessing["channels"]
+    if completed.get("levels") is None:
+        completed["levels"] = network.preprocessing["levels"]
+    completed.setdefault("max_pixels", network.preprocessing["max_pixels"])
     return completed
 
 

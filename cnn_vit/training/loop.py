@@ -71,6 +71,7 @@ def train(
         # then finds its last checkpoint, learns nothing, and `finish` saves the samples.
         if result and samples.are_saved(workdir) and description.is_complete(workdir):
             return result
+        description.refuse_other_rules(workdir)  # before the data are read
         if dataset is None:
             dataset = data.load(run_settings.section("data"), source_data)
             source_data = None  # what it holds in memory is not needed while the run trains

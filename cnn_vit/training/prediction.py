@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from cnn_vit import compilation
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
+from cnn_vit.data.base.parts import DecodingOptions
+from cnn_vit.data.decode import given
 from cnn_vit.data.decode import images as decoding
 from cnn_vit.data.reading import entries, listing, zips
 from cnn_vit.errors import UserError
@@ -21,6 +24,7 @@ from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.trained import Trained, refuse_untrained
 
 BATCH_SIZE = 64  # images that are predicted at once by default
+GivenImage = str | os.PathLike | Image.Image | np.ndarray  # an image, or a path with images under it
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class InputImage:
 
 def predict(
     network: Trained,
-    images: np.ndarray | str | os.PathLike | Sequence[str | os.PathLike],
+    images: GivenImage | Sequence[GivenImage],
     *,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
@@ -50,7 +54,9 @@ def predict(
     Args:
         network: what `load` returned.
         images: an array (N, H, W, C), uint8 or float in 0..1, at the network's size (or at most that size, where it was
-            trained on images of several sizes); or the path of a file, folder or zip; or a list of such paths.
+            trained on images of several sizes); or the path of a file, folder or zip, or an image that Pillow has
+            opened or made; or a list of these, which may also hold arrays of one image, (H, W) or (H, W, C) uint8 of
+            any size. Images of a list, files and Pillow's are brought to the network's size as in training.
         batch_size: images that are predicted at once; the result does not depend on it.
 
     Returns:
@@ -63,23 +69,26 @@ def predict(
     refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
         return predict_probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
-    paths = [images] if isinstance(images, str | os.PathLike) else images
+    given_images = [images] if isinstance(images, str | os.PathLike | Image.Image) else images
     pixels = []
-    for image in read_images(network, paths):
+    for image in read_images(network, given_images):
         if image.pixels is None:
             raise UserError(f"{image.path}: {image.error}")
         pixels.append(image.pixels)
     return predict_probabilities(network, pixels, batch_size=batch_size)
 
 
-def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterator[InputImage]:
-    """Reads every image under the paths as the network's training images were read.
+def read_images(network: Trained, images: Iterable[GivenImage]) -> Iterator[InputImage]:
+    """Reads every image under some paths, and images that are given themselves, as the training images were read.
 
     An image that cannot be read comes with its error. Of a folder or a zip, the files with an image's name are read; a
-    file that a path names itself is tried whatever its name.
+    file that a path names itself is tried whatever its name. An image without a path is called "image 0", the first.
     """
-    for named_path in paths:
-        path = os.fspath(named_path)
+    for number, given_image in enumerate(images):
+        if not isinstance(given_image, str | os.PathLike):
+            yield read_given(network, given_image, f"image {number}")
+            continue
+        path = os.fspath(given_image)
         try:
             contents = list(list_contents(path))
         except UserError as error:
@@ -96,10 +105,31 @@ def read_images(network: Trained, paths: Iterable[str | os.PathLike]) -> Iterato
                 yield InputImage(name, None, error)
 
 
+def read_given(network: Trained, image: np.ndarray | Image.Image, name: str) -> InputImage:
+    """Brings an array of one image, or an image of Pillow's, to the network's size; it may come with an error."""
+    channels = network.preprocessing["channels"]
+    try:
+        decoded = given.decode_given(image, name, channels=channels, options=decoding_options(network))
+        return InputImage(name, fit_pixels(network, decoded.pixels))
+    except UserError as error:
+        return InputImage(name, None, error)
+
+
 def read_pixels(network: Trained, content: bytes) -> np.ndarray:  # -> (H, W, C)
     """Decodes an image file to the network's size; UserError where it cannot be decoded or is too small."""
+    channels = network.preprocessing["channels"]
+    return fit_pixels(network, decoding.decode(content, channels=channels, options=decoding_options(network)))
+
+
+def decoding_options(network: Trained) -> DecodingOptions:
+    """Returns how files became pixels when the network was trained."""
     preprocessing = network.preprocessing
-    pixels = decoding.decode(content, channels=preprocessing["channels"])
+    return DecodingOptions(levels=preprocessing["levels"], max_pixels=preprocessing["max_pixels"])
+
+
+def fit_pixels(network: Trained, pixels: np.ndarray) -> np.ndarray:  # (h, w, C) -> (H, W, C)
+    """Brings decoded pixels to the network's size; UserError where they are too few for it."""
+    preprocessing = network.preprocessing
     pixels = decoding.fit_image(pixels, tuple(preprocessing["image_size"]), preprocessing["fit"])
     if preprocessing["fit"] == PAD_BATCH:
         forward.refuse_small_image(network.spec, pixels.shape[:2], "it")  # the caller puts the path in front

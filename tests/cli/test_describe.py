@@ -9,6 +9,7 @@ import cnn_vit
 from cnn_vit import settings
 from cnn_vit.__main__ import main
 from cnn_vit.analysis import flops
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.nn.conv import Conv
 
 
@@ -71,6 +72,7 @@ def test_a_recipe_says_model_size_and_classes(capsys):
 def test_a_run_says_what_it_was_trained_with(capsys, tmp_path):
     final = settings.load("configs/digits_cnn.py:smoke", ["model.filters=(4,4)"])
     preprocessing = {"image_size": [8, 10], "channels": 3, "fit": "crop", "mean": [0.5] * 3, "std": [1] * 3}
+    preprocessing |= {"levels": None, "max_pixels": 1000, "version": pixel_rules.VERSION}
     (tmp_path / "config.json").write_text(json.dumps(settings.to_json(final)))
     (tmp_path / "classes.json").write_text(json.dumps(["a", "b", "c"]))
     (tmp_path / "preprocessing.json").write_text(json.dumps(preprocessing))

@@ -16,6 +16,7 @@ from sealing import reseal
 
 from cnn_vit import cli
 from cnn_vit.__main__ import main
+from cnn_vit.data.decode import pixel_rules
 
 
 def test_a_jax_without_devices_is_one_line_with_its_remedy(tmp_path):
@@ -164,6 +165,13 @@ DAMAGES = {
     "too many standard deviations": Damage(
         "preprocessing.json", lambda content: content | {"std": [1.0, 1.0]}, READERS
     ),
+    "pixels by other rules": Damage("preprocessing.json", lambda content: content | {"version": 99}, READERS),
+    "pixels by rules without a version": Damage(
+        "preprocessing.json",
+        lambda content: {key: content[key] for key in ("mean", "std", "image_size", "channels", "fit")},
+        READERS,
+    ),
+    "levels of text": Damage("preprocessing.json", lambda content: content | {"levels": "4095"}, READERS),
     "a result of another kind": Damage("result.json", lambda content: [1], RESULT_READERS, is_sealed=False),
     "a result of nothing": Damage("result.json", lambda content: {}, RESULT_READERS, is_sealed=False),
     "a result without a step": Damage(
@@ -199,6 +207,14 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
         line = read_cause(capsys, words, 2 if damage.is_sealed else 3)
         assert damage.file in line
         assert not (workdir / "crash").exists()
+    if name.startswith("pixels by"):
+        version = 99 if name == "pixels by other rules" else 1
+        assert line == (
+            f"{workdir / 'preprocessing.json'} says that images became pixels by version {version} of the rules, and "
+            f"this cnn_vit has version {pixel_rules.VERSION}, so that the network would see other pixels than it "
+            "learned from; take the cnn_vit that trained it (environment.json names the commit), or train again in "
+            "another --workdir"
+        )
     if name == "another version":
         assert line == (
             "config.json sets 'sampler.size', which this version of cnn_vit does not know; use the version that wrote "

@@ -38,7 +38,7 @@ FOREIGN = {
 }  # fmt: skip  # formats that Pillow could read and we do not, and a mode that it writes
 NO_IMAGE = "not an image of a kind that is read (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or its beginning is damaged"
 REPLACE = "replace it or remove it"
-SMALLER = "make it smaller"
+SMALLER = "make it smaller, or train with a larger data.max_pixels"
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def obstacles():
         Obstacle("nothing.png", lambda path: path.symlink_to("nowhere.png"), "a link to nothing"),
         Obstacle("circle.png", lambda path: path.symlink_to(path.name), "a link to nothing"),
         Obstacle("folder.jpg", os.mkdir, "a folder with an image's name", "rename it or take it away"),
-        Obstacle("sparse.png", make_sparse_file, "21,474,836,480 bytes, more than 100,000,000", SMALLER),
+        Obstacle("sparse.png", make_sparse_file, "21,474,836,480 bytes, more than 100,000,000", "make it smaller"),
         Obstacle("up", lambda path: path.symlink_to(".."), inner_link, "take it away"),
         Obstacle("here", lambda path: path.symlink_to("."), inner_link, "take it away"),
     ]

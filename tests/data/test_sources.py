@@ -259,7 +259,7 @@ def test_large_images_that_are_drawn_are_drawn_a_few_at_a_time():
     shape = LARGE_SIDE, LARGE_SIDE, 3
     part = parts.PixelPart(np.zeros(5, np.int32), shape, images.read, is_generated=True)
     rows = np.array([4, 0, 2])
-    split, _ = materialize.decoded_split(part, rows, shape, "crop", 1)
+    split, *_ = materialize.decoded_split(part, rows, shape, "crop", 1)
     assert set(images.read_counts) == {1}
     np.testing.assert_array_equal(split.read(np.arange(3)), LargeImages().read(rows))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -320,6 +321,7 @@ def network():
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)
     preprocessing = dict(mean=[0.5] * 3, std=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")
+    preprocessing |= dict(levels=None, max_pixels=50_000_000)
     return trained.Trained(spec, params, stats, ("a", "b", "c"), preprocessing)
 
 
@@ -386,6 +388,34 @@ def test_training_and_evaluation_see_what_prediction_sees(tmp_path, network):
     predicted_pixels = np.stack([image.pixels for image in prediction.read_images(network, paths)])
     np.testing.assert_array_equal(evaluated_pixels, predicted_pixels)
     assert (evaluated_pixels[:, 0] == 127).all()  # padded above: 9 x 14 pixels in 12 x 12
+
+
+def test_what_is_white_among_16_bits_is_the_same_in_training_evaluation_and_prediction(tmp_path, network):
+    for number, name in enumerate("abc", 1):
+        content = spoiled.encode(np.full((12, 12), 4095 // number, np.uint16), "PNG")
+        for split in ("train", "val", "test"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "x.png").write_bytes(content)
+    bright = replace(network, preprocessing=network.preprocessing | {"levels": 4095})
+    section = evaluation.section_for(bright, str(tmp_path))
+    assert section["levels"] == 4095
+    paths = [tmp_path / f"test/{name}/x.png" for name in "abc"]
+    seen = [image.pixels[0, 0, 0] for image in prediction.read_images(bright, paths)]
+    assert seen == [255, 127, 85]  # 4095, 2047 and 1365 times 255 / 4095
+    rows = evaluation.evaluate(bright, str(tmp_path))["rows"]
+    np.testing.assert_array_equal(rows["predicted"], prediction.predict(bright, paths).argmax(1))
+    with pytest.raises(UserError, match=r"^data.levels is 4095, and was unset when the network was trained; set it to"):
+        evaluation.evaluate(network, section, "test")
+
+
+def test_an_image_of_pillows_is_predicted_as_its_file_is(tmp_path, network):
+    path = tmp_path / "x.png"
+    path.write_bytes(spoiled.encode(noise(15, 10, 4), "PNG"))
+    expected = prediction.predict(network, path)
+    for images_given in (Image.open(path), [Image.open(path)]):
+        np.testing.assert_array_equal(prediction.predict(network, images_given), expected)
+    pixels = images.decode(path.read_bytes(), channels=3)
+    np.testing.assert_array_equal(prediction.predict(network, [pixels, path])[0], expected[0])
 
 
 # Folders

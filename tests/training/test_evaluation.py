@@ -14,7 +14,9 @@ from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, forward, prediction
 from cnn_vit.training.trained import Trained
 
-PREPROCESSING = dict(mean=[0.0], std=[1.0], image_size=[3, 3], channels=1, fit="crop")
+PREPROCESSING = dict(
+    mean=[0.0], std=[1.0], image_size=[3, 3], channels=1, fit="crop", levels=None, max_pixels=50_000_000
+)
 ANIMALS = ("ant", "bee", "cow", "dog")
 
 

@@ -261,6 +261,22 @@ def test_other_data_are_refused(tmp_path, monkeypatch):
         train("mlp", tmp_path)
 
 
+@pytest.mark.parametrize("version", [None, 99])
+def test_a_run_whose_images_became_pixels_by_other_rules_is_not_resumed(tmp_path, monkeypatch, version):
+    stop_run(monkeypatch, "mlp", tmp_path, 3)
+    path = tmp_path / "preprocessing.json"
+    preprocessing = json.loads(path.read_text())
+    preprocessing["version"] = version
+    if version is None:  # a run from before the rules had versions
+        for name in ("version", "levels", "max_pixels"):
+            del preprocessing[name]
+    path.write_text(json.dumps(preprocessing))
+    before = hash_files(tmp_path)
+    with pytest.raises(UserError, match=f"became pixels by version {version or 1} of the rules, and this cnn_vit has"):
+        train("mlp", tmp_path)
+    assert hash_files(tmp_path) == before
+
+
 def test_what_changes_no_result_may_change_on_resume(tmp_path, monkeypatch):
     stop_run(monkeypatch, "mlp", tmp_path, 3)
     train("mlp", tmp_path, "checkpoint_every=1", "data.workers=0", "keep_checkpoints=5")

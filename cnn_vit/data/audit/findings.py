@@ -38,6 +38,7 @@ def find_problems(survey: Survey) -> list[Problem]:
         *report_two_labels(survey),
     ]
     warnings = [
+        *([survey.dark] if survey.dark else []),
         *report_skipped(survey),
         *report_class_counts(survey),
         *report_repeats_in_split(survey),

@@ -21,11 +21,18 @@ from cnn_vit.data.base import splits
 from cnn_vit.data.base.parts import PARTS, EncodedPart, Part, PixelPart, SourceData, read_whole
 from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import images
-from cnn_vit.data.decode.images import UnreadableError
-from cnn_vit.data.reading import checking
+from cnn_vit.data.decode.images import DecodedImage, UnreadableError
+from cnn_vit.data.reading import checking, levels, materialize
 from cnn_vit.data.reading.scan_cache import ScanCache
 from cnn_vit.data.reading.unreadable import UnreadableFile
-from cnn_vit.data.sections import complete_section, names, source_keywords, source_module, source_options
+from cnn_vit.data.sections import (
+    complete_section,
+    decoding_options,
+    names,
+    source_keywords,
+    source_module,
+    source_options,
+)
 from cnn_vit.errors import UserError, nearest
 
 OnProgress = Callable[[int, int], object]  # (images done, images in all)
@@ -99,6 +106,7 @@ class Survey:
         ignored: number of files that were passed over.
         notes: what training would decide by itself, a sentence each.
         refused: the sentences with which training would refuse these data.
+        dark: that images of 16 bits are nearly black, with the remedy; None where they are not.
     """
 
     source: str
@@ -114,6 +122,7 @@ class Survey:
     ignored: int
     notes: list[str]
     refused: list[str]
+    dark: str | None
 
 
 @dataclass(frozen=True)
@@ -133,32 +142,35 @@ class SplitLayout:
     refused: list[str]
 
 
-class ComparableImage(NamedTuple):
+@dataclass(frozen=True)
+class ComparableImage:
     """A scanned image with what duplicates are found by.
 
     Attributes:
         image: the image.
-        digest: digest of its size and its pixels in color.
+        digest: digest of its size, its pixels in color, and of all bits of its levels where these are 16.
         thumbnail: (16, 16) uint8.
+        highest_level: the highest of its levels of 16 bits; None where it has fewer bits.
     """
 
     image: ScannedImage
     digest: bytes
     thumbnail: np.ndarray
+    highest_level: int | None
 
 
-class DecodedImage(NamedTuple):
-    """An image as it was decoded.
+class ReadImage(NamedTuple):
+    """An image as it was read.
 
     Attributes:
         format: the format of its file, such as "JPEG"; "pixels" where it has no file.
         colored: whether it is stored in color.
-        pixels: (H, W, 3) uint8.
+        decoded: its pixels, (H, W, 3) uint8, and its levels of 16 bits.
     """
 
     format: str
     colored: bool
-    pixels: np.ndarray
+    decoded: DecodedImage
 
 
 def section_from_text(text: str, *, layout: str | None = None) -> dict[str, Any]:
@@ -203,6 +215,7 @@ def survey(section: Mapping[str, Any], *, on_progress: OnProgress = lambda done,
     """
     section = complete_section(section)
     source_data = source_module(section["name"]).load(source_options(section), **source_keywords(section))
+    source_data = data.decode_by(source_data, decoding_options(section))
     skipped: list[UnreadableFile] = []
     if section["on_bad_image"] == "skip":
         scan_cache = ScanCache(os.path.abspath(section["path"] or section["name"]))
@@ -219,6 +232,9 @@ def survey(section: Mapping[str, Any], *, on_progress: OnProgress = lambda done,
         duplicates, near = near_duplicates.duplicate_groups(
             [comparable.digest for comparable in scanned], np.array([comparable.thumbnail for comparable in scanned])
         )
+    highest_level = materialize.highest_of(
+        [*(comparable.highest_level for comparable in scanned), source_data.highest_level]
+    )
     counts = {}
     for split, (part, indices) in layout.indices.items():
         counts[split] = np.bincount(layout.parts[part].labels[indices], minlength=len(classes))
@@ -236,6 +252,7 @@ def survey(section: Mapping[str, Any], *, on_progress: OnProgress = lambda done,
         ignored=source_data.facts.get("ignored", 0),
         notes=layout.notes,
         refused=layout.refused,
+        dark=levels.describe_dark_levels(highest_level, section["levels"], is_sampled=False),
     )
 
 
@@ -286,21 +303,24 @@ def scan_image(split: str, part: Part, index: int) -> ComparableImage | BrokenFi
     """Scans one image; returns what is known of it, or why it cannot be read."""
     label = int(part.labels[index])
     try:
-        format, colored, pixels = read_any_image(part, index)
+        format, colored, decoded = read_any_image(part, index)
     except UnreadableError as error:
         path = part.path_of(index) if isinstance(part, EncodedPart) else split
         return BrokenFile(
             split, label, path, error.without_traceback()
         )  # bare: the traceback would hold the file's bytes
+    pixels = decoded.pixels
     height, width, _ = pixels.shape
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)  # equal bytes in another shape differ
     digest.update(pixels.tobytes())
+    if decoded.stored is not None:  # levels that 8 bits make equal differ
+        digest.update(decoded.stored.tobytes())
     is_blank = bool((pixels == pixels[:1, :1]).all())
     image = ScannedImage(split, part, index, label, height, width, format, colored, is_blank)
-    return ComparableImage(image, digest.digest(), near_duplicates.thumbnail(pixels))
+    return ComparableImage(image, digest.digest(), near_duplicates.thumbnail(pixels), decoded.highest_level)
 
 
-def read_any_image(part: Part, index: int) -> DecodedImage:
+def read_any_image(part: Part, index: int) -> ReadImage:
     """Reads an image in its own size, in color.
 
     Raises:
@@ -308,14 +328,14 @@ def read_any_image(part: Part, index: int) -> DecodedImage:
     """
     if isinstance(part, PixelPart):
         pixels = part.read(np.array([index]))[0]
-        return DecodedImage("pixels", pixels.shape[2] == 3, images.to_channels(pixels, 3))
+        return ReadImage("pixels", pixels.shape[2] == 3, DecodedImage(images.to_channels(pixels, 3)))
     with read_whole(part, index) as content:
 
-        def decode(image: Image.Image) -> DecodedImage:
+        def decode(image: Image.Image) -> ReadImage:
             colored = images.is_colored(image)
-            return DecodedImage(str(image.format), colored, images.image_pixels(image, content, 3))
+            return ReadImage(str(image.format), colored, images.image_pixels(image, content, 3, part.decoding))
 
-        return images.use_image(content, decode)
+        return images.use_image(content, decode, part.decoding)
 
 
 def search_file_names(scanned_images: list[ScannedImage], classes: tuple[str, ...]) -> LabelLeaks | None:
@@ -361,7 +381,7 @@ def on_gray_squares(scanned_images: list[ScannedImage], side: int) -> np.ndarray
     """Reads images and lays each on a gray square; small images are enlarged by whole pixels, which stay squares."""
     squares = []
     for image in scanned_images:
-        pixels = read_any_image(image.part, image.index).pixels
+        pixels = read_any_image(image.part, image.index).decoded.pixels
         factor = max(1, side // max(pixels.shape[:2]))
         enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
         squares.append(images.fit_image(enlarged, (side, side), GRAY_PAD))

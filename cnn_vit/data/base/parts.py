@@ -17,6 +17,19 @@ BYTES_PER_READ = 4 * 2**20  # ... and bytes of their pixels, unless a single ima
 
 
 @dataclass(frozen=True)
+class DecodingOptions:
+    """What the settings say of how files become pixels (`decode/pixel_rules.py`).
+
+    Attributes:
+        levels: the level that is white in images of 16 bits, such as 4095 for data of 12 bits; None: 65535.
+        max_pixels: pixels of an image, at most; a larger one is refused by its header.
+    """
+
+    levels: int | None = None
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
 class SourceOptions:
     """The common settings that a source may look at.
 
@@ -26,6 +39,7 @@ class SourceOptions:
         channels: 1 or 3; None: as the data is.
         classes: the number of classes that the data must have; None: any.
         for_evaluation: whether the data are only to be evaluated on, and need no train split.
+        decoding: how files become pixels; read by a source that decodes images itself.
     """
 
     path: str | None = None
@@ -33,6 +47,7 @@ class SourceOptions:
     channels: int | None = None
     classes: int | None = None
     for_evaluation: bool = False
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,7 @@ class EncodedPart:
         names: the names of the files, `CLASS/x.jpg`; None where they have none.
         version: index -> a text that changes whenever the file does and that is known without reading it (path, size,
             times of change); None where there is no such text.
+        decoding: how the files become pixels; `data.load_readable` sets it from the settings.
     """
 
     labels: np.ndarray
@@ -95,6 +111,7 @@ class EncodedPart:
     path_of: Callable[[int], str]
     names: Sequence[str] | None = None
     version: Callable[[int], str] | None = None
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
     def select(self, rows: np.ndarray) -> "EncodedPart":
         """Returns the files with these indices, (n,), as a part."""
@@ -107,6 +124,7 @@ class EncodedPart:
             path_of=lambda row: self.path_of(indices[row]),
             names=None if self.names is None else [self.names[index] for index in indices],
             version=None if version is None else lambda row: version(indices[row]),
+            decoding=self.decoding,
         )
 
 
@@ -153,6 +171,8 @@ class SourceData:
         facts: what the source adds to data.json.
         is_undivided: whether train is the whole data, still to be cut into train, validation and test.
         folders: where the images lie; None where they lie in no folders.
+        highest_level: the highest level of all images of 16 bits that the source itself has decoded; None where it has
+            decoded none.
     """
 
     classes: tuple[str, ...]
@@ -161,6 +181,7 @@ class SourceData:
     facts: dict[str, Any] = field(default_factory=dict)
     is_undivided: bool = False
     folders: ImageFolders | None = None
+    highest_level: int | None = None
 
 
 def images_per_read(image_shape: Sequence[int]) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from cnn_vit.data.base.parts import DecodingOptions
 from cnn_vit.data.decode import images, orientation
 
 BOX_RATIO = 4 / 3  # of a box's sides, wide or high, at most: Szegedy et al., arXiv:1409.4842, section 6
@@ -60,7 +61,12 @@ def crop_box(height: int, width: int, numbers: np.ndarray, *, min_area: float, m
 
 
 def read_crop(
-    content: bytes, size: tuple[int, int], *, channels: int, choose_box: Callable[[int, int], Box]
+    content: bytes,
+    size: tuple[int, int],
+    *,
+    channels: int,
+    choose_box: Callable[[int, int], Box],
+    options: DecodingOptions = images.DEFAULTS,
 ) -> np.ndarray:  # -> (height, width, C)
     """Reads a box of an image file and brings it to a size.
 
@@ -69,9 +75,10 @@ def read_crop(
         size: (height, width) of what is returned.
         channels: 1 or 3.
         choose_box: (height, width) of the upright image -> the box in it.
+        options: what the settings say of decoding.
 
     Raises:
-        UnreadableError: as `images.decode`.
+        UnreadableError: as `images.decode_image`.
     """
 
     def cut_box(image: Image.Image) -> np.ndarray:
@@ -82,11 +89,11 @@ def read_crop(
             spare = min((bottom - top) / size[0], (right - left) / size[1])
             reduction = next((factor for factor in REDUCTIONS if factor <= spare), 1)
         down, across = reduced_origin(header, reduction, orientation.exif_orientation(image))
-        pixels = images.image_pixels(image, content, channels, reduction)
+        pixels = images.image_pixels(image, content, channels, options, reduction).pixels
         part = left / reduction + across, top / reduction + down, right / reduction + across, bottom / reduction + down
         return images.resize(pixels, size, part)
 
-    return images.use_image(content, cut_box)
+    return images.use_image(content, cut_box, options)
 
 
 def reduced_origin(header: images.Header, reduction: int, exif_orientation: int) -> tuple[float, float]:

@@ -1,76 +1,62 @@
-"""From the bytes of an image file to pixels: the only place that decodes (a plain JPEG with `jpeg`) and that resizes.
+"""From the bytes of an image file, or an image of Pillow's, to pixels: the only place that opens and that resizes.
 
-The same pixels in another container give the same array. Animations give their first frame, 16 bits become 8 by 1/257,
-EXIF orientation is applied, and transparent pixels lie on white. Gray is ITU-R 601 luma, as Pillow computes it; a color
-image whose three channels agree has exactly that gray.
+What pixels an image has, `pixel_rules.image_pixels` says.
 """
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from cnn_vit.data.base.padding import PAD_BATCH, shrink_to_fit
-from cnn_vit.data.decode import jpeg, orientation, png
-from cnn_vit.errors import UserError
+from cnn_vit.data.base.parts import DecodingOptions
+from cnn_vit.data.decode import orientation
+from cnn_vit.data.decode.pixel_rules import (
+    DecodedImage,
+    image_pixels,
+    is_colored,
+    is_deep,
+    refuse_unreadable_kind,
+    to_channels,
+)
+from cnn_vit.data.decode.refusals import DEFAULT_REMEDY, FORMATS, UnreadableError, unknown_format_error
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # no other reader of Pillow is ever asked
-MOST_PIXELS = 50_000_000  # of an image, by its header
+__all__ = [
+    "DEFAULT_REMEDY",
+    "FORMATS",
+    "DecodedImage",
+    "Header",
+    "UnreadableError",
+    "decode",
+    "decode_image",
+    "fit_image",
+    "header_of_image",
+    "image_pixels",
+    "inspect_file",
+    "is_colored",
+    "pillow_errors",
+    "read_header",
+    "refuse_large",
+    "resize",
+    "to_channels",
+    "use_image",
+]  # fmt: skip
+
 MOST_BYTES = 100_000_000  # of a file
 PLAIN_PPM = (b"P1", b"P2", b"P3")  # beginnings of PPM files written as text
 SLOW_CODECS = {"ppm_plain": "pixels as text", "bmp_rle": "run lengths"}  # of Pillow, and what each reads
 MOST_SLOW_BYTES = 10_000_000  # of a file that such a codec reads
 MOST_READS = 500_000  # that Pillow may make of a file; a whole file takes a few thousand
-GRAY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}  # modes of Pillow without color
-DEFAULT_REMEDY = "replace it or remove it"
+SMALLER = "make it smaller, or train with a larger data.max_pixels"
+DEFAULTS = DecodingOptions()
 
-
-class ForeignFormat(NamedTuple):
-    """A kind of file that may bear an image's name and is not an image that can be read.
-
-    Attributes:
-        beginning: its first bytes, in any case.
-        description: what such a file is.
-        remedy: what the user can do.
-    """
-
-    beginning: bytes
-    description: str
-    remedy: str
-
-
-WEB_PAGE = "an HTML page, perhaps what a server answered instead"
-FOREIGN_FORMATS = (
-    ForeignFormat(b"version https://git-lfs", "a Git LFS pointer, not the image", "run git lfs pull"),
-    ForeignFormat(b"%PDF", "a PDF", "export its pages as PNG or JPEG"),
-    ForeignFormat(b"%!PS", "PostScript", "export it as PNG or JPEG"),
-    ForeignFormat(b"<!doctype html", WEB_PAGE, "download it again"),
-    ForeignFormat(b"<html", WEB_PAGE, "download it again"),
-    ForeignFormat(b"<svg", "a vector drawing (SVG)", "export it as PNG"),
-    ForeignFormat(b"<?xml", "XML, perhaps a vector drawing (SVG)", "export it as PNG"),
-    ForeignFormat(b"PK\3\4", "a zip archive", "unpack it"),
-    ForeignFormat(b"8BPS", "a Photoshop file", "export it as PNG or JPEG"),
-)
-
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # data.max_pixels is meant
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata; damaged pixels are errors
-
-
-class UnreadableError(UserError):
-    """A file that is not an image that can be read: the reason, and the remedy."""
-
-    def __init__(self, reason: str, remedy: str = DEFAULT_REMEDY):
-        super().__init__(f"{reason}; {remedy}")
-        self.reason = reason
-        self.remedy = remedy
-
-    def without_traceback(self) -> "UnreadableError":
-        """Returns the same error without its traceback, which holds all bytes of the file, to be stored."""
-        return UnreadableError(self.reason, self.remedy)
 
 
 class CountedReads(io.BytesIO):
@@ -93,57 +79,64 @@ class CountedReads(io.BytesIO):
         return super().read(size)
 
 
-class Header(NamedTuple):
+@dataclass(frozen=True)
+class Header:
     """What a file says of its image before it is decoded.
 
     Attributes:
         height: in pixels, of the upright image.
         width: in pixels, likewise.
         colored: whether it is stored in color; a palette of grays is not color.
+        deep: whether it has 16 bits.
+        highest_level: the highest of its levels of 16 bits; None where it has fewer bits, or was not decoded.
     """
 
     height: int
     width: int
     colored: bool
+    deep: bool = False
+    highest_level: int | None = None
 
 
-def read_header(content: bytes) -> Header:
+def read_header(content: bytes, options: DecodingOptions = DEFAULTS) -> Header:
     """Reads the header of an image, from the beginning of a file or from all of it.
 
     Raises:
-        UnreadableError: it is not an image of FORMATS, or too large.
+        UnreadableError: it is not an image of FORMATS, too large, or refused by its kind.
     """
-    return use_image(content, header_of_image)
+    return use_image(content, header_of_image, options)
 
 
-def decode(content: bytes, *, channels: int) -> np.ndarray:  # -> (H, W, C)
+def decode(content: bytes, *, channels: int, options: DecodingOptions = DEFAULTS) -> np.ndarray:  # -> (H, W, C)
+    """Decodes an image file to its pixels, uint8 and upright; as `decode_image`."""
+    return decode_image(content, channels=channels, options=options).pixels
+
+
+def decode_image(content: bytes, *, channels: int | None, options: DecodingOptions = DEFAULTS) -> DecodedImage:
     """Decodes an image file.
 
     Args:
         content: all bytes of the file.
-        channels: 1 or 3.
-
-    Returns:
-        The pixels, uint8, upright.
+        channels: 1 or 3; None: as the image is.
+        options: what the settings say of it.
 
     Raises:
-        UnreadableError: it is not an image of FORMATS, too large, or damaged.
+        UnreadableError: it is not an image of FORMATS, too large, refused by its kind, or damaged.
     """
-    return use_image(content, lambda image: image_pixels(image, content, channels))
+    return use_image(content, lambda image: image_pixels(image, content, channels, options), options)
 
 
-def inspect_file(content: bytes) -> Header:
-    """Decodes a file to see that it can be, and returns its header; errors are those of `decode`."""
+def inspect_file(content: bytes, options: DecodingOptions = DEFAULTS) -> Header:
+    """Decodes a file to see that it can be, and returns its header; errors are those of `decode_image`."""
 
     def decode_after_header(image: Image.Image) -> Header:
         header = header_of_image(image)
-        image_pixels(image, content, 3)
-        return header
+        return replace(header, highest_level=image_pixels(image, content, 3, options).highest_level)
 
-    return use_image(content, decode_after_header)
+    return use_image(content, decode_after_header, options)
 
 
-def use_image(content: bytes, use: Callable[[Image.Image], object]):
+def use_image(content: bytes, use: Callable[[Image.Image], object], options: DecodingOptions = DEFAULTS):
     """Opens an image, returns what `use` makes of it, and turns whatever Pillow raises into an error of ours.
 
     Raises:
@@ -153,21 +146,31 @@ def use_image(content: bytes, use: Callable[[Image.Image], object]):
         raise UnreadableError("empty, 0 bytes")
     if content[:2] in PLAIN_PPM:
         refuse_slow("ppm_plain", len(content))  # before the comments are looked for
-    try:
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, which stays as it is unless a larger one is asked for
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, options.max_pixels)
+    with pillow_errors(content, options):
         file = CountedReads(strip_comments(content))
         with Image.open(file, formats=FORMATS) as image:
-            refuse_large(image.size)
+            refuse_large(image.size, options)
+            refuse_unreadable_kind(image)
             codec = image.tile[0][0] if image.tile else None
             if codec in SLOW_CODECS:
                 refuse_slow(codec, len(content))
                 file.most_reads += 2 * MOST_SLOW_BYTES  # these codecs read byte by byte
             return use(image)
+
+
+@contextlib.contextmanager
+def pillow_errors(content: bytes, options: DecodingOptions) -> Iterator[None]:
+    """Turns whatever Pillow raises over an image, whose file has these bytes, into an `UnreadableError`."""
+    try:
+        yield
     except UnreadableError:
         raise
     except Image.UnidentifiedImageError as error:
         raise unknown_format_error(content) from error
     except Image.DecompressionBombError as error:
-        raise UnreadableError(f"more than {MOST_PIXELS:,} pixels", "make it smaller") from error
+        raise UnreadableError(f"more than {options.max_pixels:,} pixels", SMALLER) from error
     except MemoryError as error:
         raise UnreadableError("decoding it takes more memory than there is", "make it smaller") from error
     except Exception as error:  # Pillow's readers raise nearly anything over damaged bytes
@@ -191,99 +194,19 @@ def refuse_slow(codec: str, size: int) -> None:
         )
 
 
-def refuse_large(size: tuple[int, int]) -> None:
+def refuse_large(size: tuple[int, int], options: DecodingOptions) -> None:
     """Refuses an image by its header, before anything is decoded."""
     width, height = size
-    if width * height > MOST_PIXELS:
-        raise UnreadableError(f"{height:,} x {width:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
-
-
-def unknown_format_error(content: bytes) -> UnreadableError:
-    """Returns the error for bytes that no reader knows, by what they begin with."""
-    start = content[:256].lstrip().lower()
-    if content[4:8] == b"ftyp":  # the box that begins any file of the ISO base media format
-        return UnreadableError("HEIC, AVIF or a video", "convert it to JPEG or PNG")
-    for foreign in FOREIGN_FORMATS:
-        if start.startswith(foreign.beginning.lower()):
-            return UnreadableError(foreign.description, foreign.remedy)
-    return UnreadableError(f"not an image of a kind that is read ({', '.join(FORMATS)}), or its beginning is damaged")
+    if width * height > options.max_pixels:
+        raise UnreadableError(f"{height:,} x {width:,} pixels, more than {options.max_pixels:,}", SMALLER)
 
 
 def header_of_image(image: Image.Image) -> Header:
-    """Returns height, width and color of an open image."""
+    """Returns height, width, color and depth of an open image that is not loaded."""
     width, height = image.size
     if image.format != "TIFF" and orientation.exif_orientation(image) >= 5:  # Pillow gives a TIFF upright
         width, height = height, width
-    return Header(height, width, is_colored(image))
-
-
-def is_colored(image: Image.Image) -> bool:
-    """Returns whether an image is stored in color; a palette counts as what its colors are."""
-    if image.mode not in ("P", "PA") or image.palette is None:
-        return image.mode not in GRAY_MODES
-    kind, raw = image.palette.getdata()
-    levels = np.frombuffer(raw, np.uint8)
-    # RGB;L is all reds, all greens, all blues; RGB, BGRX ... are the colors one after the other, a letter for a byte.
-    colors = levels.reshape(3, -1).T if kind == "RGB;L" else levels.reshape(-1, len(kind))[:, :3]
-    return bool((colors != colors[:, :1]).any())
-
-
-def image_pixels(image: Image.Image, content: bytes, channels: int, reduction: int = 1) -> np.ndarray:  # -> (H, W, C)
-    """Decodes an open image to upright pixels, uint8; the sides of a JPEG are divided by `reduction`, rounded up.
-
-    Args:
-        image: the image, opened but not loaded.
-        content: all bytes of its file.
-        channels: 1 or 3.
-        reduction: 1, 2, 4 or 8.
-
-    Raises:
-        UnreadableError: the image is damaged. Whatever Pillow raises goes through; `use_image` turns it into this.
-    """
-    whole = image.size
-    if reduction > 1:
-        image.draft(None, (image.width // reduction, image.height // reduction))  # does nothing if not a JPEG
-    stored = jpeg.decode_jpeg(content, image, whole)
-    if stored is not None:
-        return orientation.upright(to_channels(stored, channels), orientation.exif_orientation(image))
-    # Asked before the pixels are loaded, as `exif_orientation` says. Pillow turns a TIFF upright itself.
-    turn = 1 if image.format == "TIFF" else orientation.exif_orientation(image)
-    image.load()
-    if image.format == "PNG" and png.lacks_rows(image, content):
-        raise UnreadableError("damaged (rows are missing)")
-    opaque = to_eight_bits(image)
-    if opaque.has_transparency_data:
-        transparent = opaque.convert("RGBA")
-        opaque = Image.new("RGB", transparent.size, "white")
-        opaque.paste(transparent, mask=transparent.getchannel("A"))
-    opaque = opaque.convert("RGB" if channels == 3 else "L")
-    return orientation.upright(np.array(opaque).reshape(opaque.height, opaque.width, channels), turn)
-
-
-def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Brings gray of 16 bits to 8 by 1/257, rounded; returns other images as they are.
-
-    Raises:
-        UnreadableError: the pixels have a range that the file does not state.
-    """
-    if image.mode == "F":
-        raise UnreadableError("floating-point pixels of unknown range", "save it with 8 bits")
-    if image.mode != "I" and not image.mode.startswith("I;16"):
-        return image
-    levels = np.asarray(image).astype(np.int32)
-    # Pillow may open 16 bits as 32 (mode I): only larger or negative levels show that the file has more than 16.
-    if levels.size and not 0 <= levels.min() <= levels.max() <= 65535:
-        raise UnreadableError("32-bit pixels of unknown range", "save it with 8 or 16 bits")
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-
-
-def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:  # (H, W, C) -> (H, W, channels)
-    """Brings pixels to 1 or 3 channels: gray is repeated three times, colors become their luma."""
-    if pixels.shape[-1] == channels:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=-1)
-    return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+    return Header(height, width, is_colored(image), is_deep(image))
 
 
 def fit_image(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:  # (H, W, C) -> (height, width, C)

@@ -17,6 +17,7 @@ except ImportError:
     simplejpeg = None
 
 VERSION = f"+{simplejpeg.__version__}" if simplejpeg else ""  # follows Pillow's in the names of cached pixels
+FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame header; ISO/IEC 10918-1, B.1.1.3
 COLORS = {"L": "GRAY", "RGB": "RGB"}  # modes of Pillow that simplejpeg reads alike, and its names of them
 
 
@@ -42,6 +43,16 @@ def decode_jpeg(content: bytes, image: Image.Image, whole: tuple[int, int]) -> n
     except Exception:  # Pillow says what is wrong, if anything is
         return None
     return pixels if pixels.shape[1::-1] == image.size else None  # a reduction that Pillow rounds otherwise
+
+
+def count_bits(content: bytes) -> int | None:
+    """Returns the bits of a sample that a JPEG's frame header states; None for bytes without such a header."""
+    start = 2  # behind the mark of a beginning
+    while content[start : start + 1] == b"\xff" and start + 5 <= len(content):
+        if content[start + 1] in FRAMES:
+            return content[start + 4]
+        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    return None
 
 
 DECODERS = ("fastest", "pillow")

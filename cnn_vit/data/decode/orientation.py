@@ -34,5 +34,8 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:  # (H, W, C) ->
     if orientation not in TURNS:
         return pixels
     channels = pixels.shape[-1]
+    if channels > 1 and pixels.dtype != np.uint8:  # which Pillow holds only band by band
+        bands = [upright(pixels[..., band : band + 1], orientation) for band in range(channels)]
+        return np.concatenate(bands, axis=-1)
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).transpose(TURNS[orientation])
     return np.array(image).reshape(image.height, image.width, channels)

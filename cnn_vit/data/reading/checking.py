@@ -114,21 +114,21 @@ def scan_file(part: EncodedPart, index: int, level: str) -> tuple[Header | Unrea
     """
     if level == "header" and part.sizes[index] > HEADER_BYTES:
         with contextlib.suppress(UnreadableError):  # the header may be longer: the whole file is tried below
-            return images.read_header(part.content(index, HEADER_BYTES)), True
+            return images.read_header(part.content(index, HEADER_BYTES), part.decoding), True
     has_content = False
     try:
         with read_whole(part, index) as content:
             has_content = True
-            header = images.inspect_file(content) if level == "all" else images.read_header(content)
-            return header, True
+            read = images.inspect_file if level == "all" else images.read_header
+            return read(content, part.decoding), True
     except UnreadableError as error:
         # Kept bare: the traceback would hold all bytes of the file in memory.
         return error.without_traceback(), has_content and not isinstance(error.__cause__, MemoryError)
 
 
 def file_version(part: EncodedPart, index: int) -> str | None:
-    """Returns a text that changes whenever a file does, or None where the part has no such texts."""
-    return None if part.version is None else part.version(index)
+    """Returns a text that changes whenever a file, or how it is decoded, does; None where there is none."""
+    return None if part.version is None else f"{part.version(index)}:{part.decoding}"
 
 
 def drop_unreadable(

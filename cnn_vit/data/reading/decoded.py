@@ -1,9 +1,9 @@
 """Keeps decoded images from start to start: the pixels of a split as one file, in the folder `decoded` of the cache.
 
 The name of such a file is a hash of the file versions of all its images (path, size, times of change), of their size,
-colors and fit, and of the versions of the decoders: touch one image and all are decoded again. A file ends with a
-checksum. Together the files take at most 2 GB; the oldest are removed. Where the cache cannot be read or written the
-images are decoded at each start, and nothing else changes.
+colors and fit, of how they are decoded and of the versions of the decoders: touch one image and all are decoded again.
+A file ends with the highest level of 16 bits and a checksum. Together the files take at most 2 GB; the oldest are
+removed. Where the cache cannot be read or written the images are decoded at each start, and nothing else changes.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ import PIL
 
 from cnn_vit import files
 from cnn_vit.data.base.parts import EncodedPart, Part
-from cnn_vit.data.decode import jpeg
+from cnn_vit.data.decode import jpeg, pixel_rules
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache, stamps
 
-DECODER_VERSION = 1  # to be raised when `images` gives other pixels
 LEAST_ENCODED = 2**20  # bytes of encoded files from which on keeping is worth it: about a tenth of a second
 MOST_KEPT = 2 * 2**30  # bytes of all kept files together
 FREE_FACTOR = 4  # the disk must have this many times the size of a new file free
+LEVEL_BYTES = 4  # of the highest level
 CHECKSUM_BYTES = 4
 
 
@@ -34,7 +34,7 @@ class Buffer:
 
     Attributes:
         path: the file in the cache; None where the images are not worth keeping.
-        bytes: (N H W C + 4,) uint8: the pixels and their checksum, as the file has them.
+        bytes: (N H W C + 8,) uint8: the pixels, their highest level of 16 bits and a checksum, as the file has them.
         pixels: (N, H, W, C) uint8, a view of `bytes`.
         is_filled: whether the pixels are those of the images.
     """
@@ -42,9 +42,21 @@ class Buffer:
     def __init__(self, part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit: str):
         self.path = buffer_path(part, indices, shape, fit)
         size = len(indices) * math.prod(shape)
-        self.bytes = np.empty(size + CHECKSUM_BYTES, np.uint8)
+        self.bytes = np.empty(size + LEVEL_BYTES + CHECKSUM_BYTES, np.uint8)
         self.pixels = self.bytes[:size].reshape(len(indices), *shape)
+        self._level = self.bytes[size : size + LEVEL_BYTES]
         self.is_filled = self.path is not None and read_exactly(self.path, self.bytes)
+
+    @property
+    def highest_level(self) -> int | None:
+        """The highest level of all images of 16 bits; None where all have fewer. Only of a filled or given buffer."""
+        level = int.from_bytes(self._level.tobytes(), "big", signed=True)
+        return None if level < 0 else level
+
+    @highest_level.setter
+    def highest_level(self, level: int | None) -> None:
+        number = -1 if level is None else level
+        self._level[:] = np.frombuffer(number.to_bytes(LEVEL_BYTES, "big", signed=True), np.uint8)
 
     def save(self) -> None:
         """Writes newly decoded pixels into the cache, where that is worth it and there is room."""
@@ -61,7 +73,8 @@ def buffer_path(part: Part, indices: np.ndarray, shape: tuple[int, int, int], fi
     """Returns the cache's file for the decoded images of a split; None without a cache or where it is not worth it."""
     if not isinstance(part, EncodedPart) or part.version is None or part.sizes[indices].sum() < LEAST_ENCODED:
         return None
-    digest = hashlib.sha256(f"{PIL.__version__}{jpeg.VERSION}:{DECODER_VERSION}:{shape}:{fit}".encode())
+    decoders = f"{PIL.__version__}{jpeg.VERSION}:{pixel_rules.VERSION}:{part.decoding}"
+    digest = hashlib.sha256(f"{decoders}:{shape}:{fit}".encode())
     for index in indices.tolist():
         # Each version is hashed by itself, so that two lists of versions never join to the same bytes.
         digest.update(hashlib.sha256(part.version(index).encode(errors="surrogateescape")).digest())

@@ -1,8 +1,8 @@
 """Computes one sha256 for a whole data set, whatever the slices, the image size, the seed or the container.
 
 It is over (split, class, name, content) of every example, sorted; above 2 GB over (split, class, name, bytes). The name
-of an array's example is its row, its content are shape and pixels. For drawn images it is over the rule that draws
-them and a sample.
+of an array's example is its row, its content are shape and pixels. Where images are files it is also over the version
+of the rules by which these become pixels. For drawn images it is over the rule that draws them and a sample.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_vit.data.base.parts import EncodedPart, Part, PixelPart, SourceData, images_per_read, read_whole
 from cnn_vit.data.base.threads import map_ranges
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import unreadable
 from cnn_vit.errors import UserError
@@ -28,6 +29,8 @@ def data_fingerprint(source_data: SourceData, *, workers: int = 0) -> tuple[str,
         return generated_digest(source_data), f"the rule of the images and the first {SAMPLE} of each part"
     reads_content = sum(map(part_bytes, source_data.parts.values())) <= MOST_READ
     digest = hashlib.sha256()
+    if any(isinstance(part, EncodedPart) for part in source_data.parts.values()):
+        digest.update(length_prefixed("version of pixels", str(pixel_rules.VERSION)))
     for part_name, part in sorted(source_data.parts.items()):
         contents = content_digests(part, workers) if reads_content else map(str, file_sizes(part))
         classes = (source_data.classes[label] for label in part.labels.tolist())

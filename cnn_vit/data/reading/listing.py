@@ -25,6 +25,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.files import stamps
 
 DEEPEST = 32  # levels of folders inside folders
+ANNEX = "/annex/objects/"  # in the target of a link that git-annex made
 
 
 def open_listing(path: str) -> Listing:
@@ -84,6 +85,8 @@ class FolderWalk:
         try:
             status = os.stat(path)
         except OSError as error:
+            if os.path.islink(path) and ANNEX in os.readlink(path):
+                return Entry(name, path, 0, ("a git-annex link whose content is not here", "run git annex get"))
             reason = LINK_TO_NOTHING if os.path.islink(path) else f"not accessible ({error.strerror})"
             return Entry(name, path, 0, (reason, DEFAULT_REMEDY))
         if stat.S_ISREG(status.st_mode):

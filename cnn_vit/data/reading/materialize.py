@@ -11,8 +11,8 @@ out of (`crops`). Files that cannot be read are named before the first step; one
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,16 +21,34 @@ from cnn_vit.data.base.parts import Part, PixelPart, SourceData, images_per_read
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import crops, images
-from cnn_vit.data.decode.images import Header, UnreadableError
+from cnn_vit.data.decode.images import DecodedImage, Header, UnreadableError
 from cnn_vit.data.reading import checking, decoded, unreadable
 from cnn_vit.data.reading.scan_cache import ScanCache
 from cnn_vit.data.reading.unreadable import UnreadableFile
 from cnn_vit.errors import UserError
 
 MEMORY = 512 * 2**20  # bytes of decoded images, of all splits together
+LEVEL_SAMPLE = 64  # images of a split, whose highest level stands for all, where not all are decoded at the start
 
 Shape = tuple[int, int, int]
 Selection = tuple[Part, np.ndarray]  # a part, and the indices (n,) of some of its images
+
+
+@dataclass(frozen=True)
+class MadeSplits:
+    """The splits of a data set.
+
+    Attributes:
+        splits: split -> `Split`.
+        shape: (H, W, C) of all images.
+        highest_level: the highest level of all images of 16 bits; None where all have fewer bits.
+        is_sampled: whether only some images were looked at for that.
+    """
+
+    splits: dict[str, Split]
+    shape: Shape
+    highest_level: int | None
+    is_sampled: bool
 
 
 def make_splits(
@@ -45,7 +63,7 @@ def make_splits(
     scan_cache: ScanCache,
     workers: int,
     batch_size: int,
-) -> tuple[dict[str, Split], Shape]:
+) -> MadeSplits:
     """Makes the splits of a data set.
 
     Args:
@@ -61,9 +79,6 @@ def make_splits(
         workers: number of threads.
         batch_size: images of a batch; where images keep their own sizes, it decides on the sizes of batches.
 
-    Returns:
-        split -> `Split`, and the shape (H, W, C) of all images.
-
     Raises:
         UserError: files that cannot be read, all in one sentence; images of several sizes and no size to bring
             them to.
@@ -72,6 +87,7 @@ def make_splits(
     count = count_images(selections)
     level = checking.scan_level(check, count)
     scanned_level = "none"
+    headers: set[Header] = set()
     unreadable_files: list[UnreadableFile] = []
     if image_size is None or channels is None or fit == PAD_BATCH:
         headers, unreadable_files = scan_selections(selections, "header", scan_cache, workers)
@@ -84,14 +100,19 @@ def make_splits(
     eager = {split: selections[split] for split in selections if split not in lazy}
     if count_images(eager) * math.prod(shape) > MEMORY:
         lazy, eager = selections, {}
+    lazy_headers: set[Header] = set()
     if lazy and level not in ("none", scanned_level):  # decoding finds the unreadable files of the others
-        _, unreadable_files = scan_selections(lazy, level, scan_cache, workers)
+        lazy_headers, unreadable_files = scan_selections(lazy, level, scan_cache, workers)
+    if level == "header" and any(header.deep for header in lazy_headers | headers):
+        lazy_headers, _ = scan_selections(sample_evenly(lazy), "all", scan_cache, workers)
     scan_cache.save()
 
     splits = {split: lazy_split(part, indices, shape, fit) for split, (part, indices) in lazy.items()}
+    levels = [header.highest_level for header in lazy_headers]
     for split, (part, indices) in eager.items():
-        splits[split], undecodable_files = decoded_split(part, indices, shape, fit, workers)
+        splits[split], undecodable_files, highest_level = decoded_split(part, indices, shape, fit, workers)
         unreadable_files += undecodable_files
+        levels.append(highest_level)
     # A scan and the decoding may both have named a file; it counts once.
     unreadable.refuse_unreadable(list({file.name: file for file in unreadable_files}.values()), count)
 
@@ -99,7 +120,26 @@ def make_splits(
         splits["train"] = croppable_split(splits["train"], *selections["train"], shape, random_crop)
     if fit == PAD_BATCH:
         splits = add_padded_sizes(splits, selections, image_size, scan_cache, workers, batch_size)
-    return {split: splits[split] for split in selections}, shape
+    return MadeSplits(
+        splits={split: splits[split] for split in selections},
+        shape=shape,
+        highest_level=highest_of([*levels, source_data.highest_level]),
+        is_sampled=bool(lazy) and level != "all",
+    )
+
+
+def highest_of(levels: Iterable[int | None]) -> int | None:
+    """Returns the highest of some levels of 16 bits; None where all images have fewer bits."""
+    return max((level for level in levels if level is not None), default=None)
+
+
+def sample_evenly(selections: Mapping[str, Selection]) -> dict[str, Selection]:
+    """Returns LEVEL_SAMPLE images of each split at most, taken evenly."""
+    samples = {}
+    for split, (part, indices) in selections.items():
+        count = min(len(indices), LEVEL_SAMPLE)
+        samples[split] = part, indices[np.arange(count) * len(indices) // max(count, 1)]
+    return samples
 
 
 def count_images(selections: Mapping[str, Selection]) -> int:
@@ -140,45 +180,58 @@ def croppable_split(
 
 def decoded_split(
     part: Part, indices: np.ndarray, shape: Shape, fit: str, workers: int
-) -> tuple[Split, list[UnreadableFile]]:
-    """Makes a split whose images are decoded now; also returns the files that cannot be decoded."""
+) -> tuple[Split, list[UnreadableFile], int | None]:
+    """Makes a split whose images are decoded now.
+
+    Returns:
+        The split, the files that cannot be decoded, and the highest level of 16 bits.
+    """
     if isinstance(part, PixelPart) and part.shape == shape and not part.is_generated:
-        return lazy_split(part, indices, shape, fit), []  # its images are pixels in memory already
+        return lazy_split(part, indices, shape, fit), [], None  # its images are pixels in memory already
     buffer = decoded.Buffer(part, indices, shape, fit)
     unreadable_files: list[UnreadableFile] = []
     if not buffer.is_filled:
-        unreadable_files = decode_into(buffer.pixels, part, indices, shape, fit, workers)
+        unreadable_files, buffer.highest_level = decode_into(buffer.pixels, part, indices, shape, fit, workers)
     if not unreadable_files:
         buffer.save()
     split = Split(part.labels[indices], buffer.pixels.__getitem__, True, names_of(part, indices))
-    return split, unreadable_files
+    return split, unreadable_files, buffer.highest_level
 
 
 def decode_into(
     pixels: np.ndarray, part: Part, indices: np.ndarray, shape: Shape, fit: str, workers: int
-) -> list[UnreadableFile]:
-    """Decodes images into an array (N, H, W, C), in threads; returns the files that cannot be decoded."""
+) -> tuple[list[UnreadableFile], int | None]:
+    """Decodes images into an array (N, H, W, C), in threads.
 
-    def decode_rows(rows: range) -> list[UnreadableFile]:
+    Returns:
+        The files that cannot be decoded, and the highest level of 16 bits.
+    """
+
+    def decode_rows(rows: range) -> tuple[list[UnreadableFile], int | None]:
         if isinstance(part, PixelPart) and part.shape == shape:
             images_at_once = images_per_read(shape)
             for start in range(rows.start, rows.stop, images_at_once):
                 stop = min(start + images_at_once, rows.stop)
                 pixels[start:stop] = part.read(indices[start:stop])
-            return []
+            return [], None
         unreadable_files = []
+        levels: list[int | None] = []
         for row in rows:
             index = int(indices[row])
             try:
-                pixels[row] = read_image(part, index, shape, fit)
+                decoded_image = decode_image(part, index, shape[2])
+                pixels[row] = bring_to_shape(decoded_image.pixels, shape, fit)
+                levels.append(decoded_image.highest_level)
             except UnreadableError as error:
                 # Kept bare: the traceback would hold all bytes of the file in memory.
                 unreadable_files.append(
                     UnreadableFile(unreadable.path_of(part, index), index, error.without_traceback())
                 )
-        return unreadable_files
+        return unreadable_files, highest_of(levels)
 
-    return list(itertools.chain.from_iterable(map_ranges(decode_rows, len(indices), workers)))
+    outcomes = list(map_ranges(decode_rows, len(indices), workers))
+    unreadable_files = list(itertools.chain.from_iterable(range_files for range_files, _ in outcomes))
+    return unreadable_files, highest_of(level for _, level in outcomes)
 
 
 def names_of(part: Part, indices: np.ndarray) -> Sequence[str] | None:
@@ -205,12 +258,20 @@ def read_images(
 
 def read_image(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H, W, C)
     """Reads an image in its final shape."""
-    height, width, channels = shape
+    return bring_to_shape(decode_image(part, index, shape[2]).pixels, shape, fit)
+
+
+def decode_image(part: Part, index: int, channels: int) -> DecodedImage:
+    """Decodes an image in its own size."""
     if isinstance(part, PixelPart):
-        pixels = images.to_channels(part.read(np.array([index]))[0], channels)
-    else:
-        with read_whole(part, index) as content:
-            pixels = images.decode(content, channels=channels)
+        return DecodedImage(images.to_channels(part.read(np.array([index]))[0], channels))
+    with read_whole(part, index) as content:
+        return images.decode_image(content, channels=channels, options=part.decoding)
+
+
+def bring_to_shape(pixels: np.ndarray, shape: Shape, fit: str) -> np.ndarray:  # (h, w, C) -> (H, W, C)
+    """Brings decoded pixels to the final height and width."""
+    height, width, _ = shape
     return pad_bottom_right(images.fit_image(pixels, (height, width), fit), (height, width))
 
 
@@ -223,7 +284,9 @@ def read_crop_of(
         pixels = images.to_channels(part.read(np.array([index]))[0], channels)
         return images.resize(pixels, (height, width), choose_box(*pixels.shape[:2]))
     with read_whole(part, index) as content:
-        return crops.read_crop(content, (height, width), channels=channels, choose_box=choose_box)
+        return crops.read_crop(
+            content, (height, width), channels=channels, choose_box=choose_box, options=part.decoding
+        )
 
 
 # Sizes from headers

@@ -15,14 +15,15 @@ import numpy as np
 import PIL
 
 from cnn_vit import files
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.data.decode.images import Header, UnreadableError
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 
 LEVELS = ("none", "header", "all")  # how closely a file is scanned, each level closer than the one before
-READER_VERSION = 1  # to be raised when `images` accepts other files
+READER_VERSION = 2  # to be raised when `images` accepts other files; other pixels have a version of their own
 MOST_REMEMBERED = 4_000_000  # images of a data set; of more, those scanned last
-COLUMNS = {"level": np.int8, "height": np.int32, "width": np.int32, "colored": bool}
+COLUMNS = {"level": np.int8, "height": np.int32, "width": np.int32, "colored": bool, "deep": bool, "highest": np.int32}
 
 
 class ScanCache:
@@ -34,7 +35,7 @@ class ScanCache:
     Attributes:
         path: the file in the cache; None where there is no cache.
         keys: (N,) uint64, ascending: the keys of the stored headers.
-        rows: (N, 4) int32: the stored headers, in the columns of `COLUMNS`.
+        rows: (N, 6) int32: the stored headers, in the columns of `COLUMNS`; no highest level is -1.
         unreadable: key as text -> [level, reason, remedy] of each unreadable file.
         new_headers: key -> (level, header) of what this process has scanned.
         is_changed: whether there is anything that `save` has not written.
@@ -68,8 +69,8 @@ class ScanCache:
         position = int(np.searchsorted(self.keys, np.uint64(key)))
         if position == len(self.keys) or int(self.keys[position]) != key:
             return None
-        level, height, width, colored = self.rows[position].tolist()
-        return level, Header(height, width, bool(colored))
+        level, height, width, colored, deep, highest = self.rows[position].tolist()
+        return level, Header(height, width, bool(colored), bool(deep), None if highest < 0 else highest)
 
     def put(self, file_version: str | None, level: str, outcome: Header | UnreadableError) -> None:
         """Remembers what a scan has found; until `save` is called, for this process alone."""
@@ -89,7 +90,9 @@ class ScanCache:
         new_keys = np.fromiter(self.new_headers, np.uint64, len(self.new_headers))
         new_rows = []
         for level, header in self.new_headers.values():
-            new_rows.append((level, header.height, header.width, header.colored))  # in the order of COLUMNS
+            highest = -1 if header.highest_level is None else header.highest_level
+            # in the order of COLUMNS
+            new_rows.append((level, header.height, header.width, header.colored, header.deep, highest))
         is_still_valid = ~np.isin(self.keys, new_keys)
         # The new ones come first, so that the older ones are lost where there are too many.
         keys = np.concatenate([new_keys, self.keys[is_still_valid]])[:MOST_REMEMBERED]
@@ -107,7 +110,7 @@ class ScanCache:
 
 def hash_version(file_version: str) -> int:
     """Returns 64 bits that stand for a version of a file under this reader and this version of Pillow."""
-    text = f"{PIL.__version__}:{READER_VERSION}:{file_version}".encode(errors="surrogateescape")
+    text = f"{PIL.__version__}:{READER_VERSION}:{pixel_rules.VERSION}:{file_version}".encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 

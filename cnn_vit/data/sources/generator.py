@@ -4,9 +4,10 @@
         for image, label in ...:
             yield image, label
 
-An image is an array of uint8, (H, W), (H, W, 1) or (H, W, 3), or a Pillow image; a label is an integer from 0 or a
-text. All are kept in memory; a split for which the function gives nothing does not exist. The function must give the
-same each time: a run that is resumed compares.
+An image is an array of uint8, (H, W), (H, W, 1) or (H, W, 3), or a Pillow image, which becomes pixels as a file does:
+upright, on white, 16 bits as 8 (`decode/pixel_rules.py`). A label is an integer from 0 or a text. All are kept in
+memory; a split for which the function gives nothing does not exist. The function must give the same each time: a run
+that is resumed compares.
 
 The file is run, with all the rights of who runs the command. So it is only run where a recipe or a command line names
 it: the commands that read a run folder refuse this source unless it is named again, --data=my_file.py:my_function.
@@ -15,6 +16,7 @@ it: the commands that read a run folder refuse this source unless it is named ag
 import inspect
 import io
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from PIL import Image
 
 from cnn_vit.data.base.parts import (
     PARTS,
+    DecodingOptions,
     EncodedPart,
     Part,
     SourceData,
@@ -31,13 +34,28 @@ from cnn_vit.data.base.parts import (
     pixel_part,
     require_path,
 )
+from cnn_vit.data.decode import given
 from cnn_vit.errors import UserError
 from cnn_vit.settings import recipes
 
 FORM = "write data.path=FILE.py:FUNCTION"
 LARGEST = 8 * 2**30  # bytes of pixels of one split, at most
 CLASSES = 1_000_000  # at most
-Example = tuple[np.ndarray, int | str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the function gave, checked.
+
+    Attributes:
+        pixels: (H, W, C) uint8.
+        label: an integer from 0, or a text.
+        highest_level: the highest level of an image of 16 bits; None of one of fewer bits.
+    """
+
+    pixels: np.ndarray
+    label: int | str
+    highest_level: int | None
 
 
 def about(options: SourceOptions) -> SourceInfo:
@@ -66,17 +84,20 @@ def load(options: SourceOptions) -> SourceData:
         raise UserError(f"{path} has no function {name!r}; {FORM}")
     is_divided = takes_split(function)
     images: dict[str, list[np.ndarray]] = {}
+    levels: list[int | None] = []
     raw_labels: dict[str, list[int | str]] = {}
     for part in PARTS if is_divided else ("train",):
-        examples = read_examples(path, function, part if is_divided else None)
+        examples = read_examples(path, function, part if is_divided else None, options.decoding)
         if examples:
-            images[part] = [image for image, _ in examples]
-            raw_labels[part] = [label for _, label in examples]
+            images[part] = [example.pixels for example in examples]
+            raw_labels[part] = [example.label for example in examples]
+            levels += [example.highest_level for example in examples]
     if "train" not in images:
         raise UserError(f"{text} gives nothing to train on; yield (image, label)")
     classes, labels = number_labels(text, raw_labels, options.classes)
     parts = {part: make_part(images[part], labels[part], f"{text} {part}") for part in images}
-    return SourceData(classes, parts, is_undivided=not is_divided)
+    highest_level = max((level for level in levels if level is not None), default=None)
+    return SourceData(classes, parts, is_undivided=not is_divided, highest_level=highest_level)
 
 
 def split_path(text: str) -> tuple[Path, str]:
@@ -109,7 +130,7 @@ def takes_split(function: Callable) -> bool:
     return bool(needed) or any(parameter.name == "split" for parameter in parameters)
 
 
-def read_examples(path: Path, function: Callable, part: str | None) -> list[Example]:
+def read_examples(path: Path, function: Callable, part: str | None, decoding: DecodingOptions) -> list[Example]:
     """Returns all examples of one split; part is None for a function that does not take the split.
 
     Raises:
@@ -120,15 +141,16 @@ def read_examples(path: Path, function: Callable, part: str | None) -> list[Exam
         examples = function() if part is None else function(part)
         if examples is None:  # a function without a yield or a return gives nothing
             return []
-        return list(check_examples(examples, f"{path}:{name}"))
+        return list(check_examples(examples, f"{path}:{name}", decoding))
 
 
-def check_examples(examples: Any, where: str) -> Iterator[Example]:
-    """Yields each example once it is checked: the pixels (H, W, C) and the label.
+def check_examples(examples: Any, where: str, decoding: DecodingOptions) -> Iterator[Example]:
+    """Yields each example once it is checked.
 
     Args:
         examples: what the function gave.
         where: the file and the function, as an error names them.
+        decoding: how Pillow's images become pixels.
 
     Raises:
         UserError: one is not an image with a label, or they are more than fit into memory.
@@ -141,40 +163,16 @@ def check_examples(examples: Any, where: str) -> Iterator[Example]:
         if not isinstance(example, tuple | list) or len(example) != 2:
             raise UserError(f"{where}: example {index} is not a pair (image, label) but {type(example).__name__}")
         image, label = example
-        pixels = to_pixels(image, f"{where}: image {index}")
+        decoded = given.decode_given(image, f"{where}: image {index}", channels=None, options=decoding)
         # bool is a kind of int in Python; it is refused, for 0 and 1 are hardly meant
         is_number = isinstance(label, int | np.integer) and not isinstance(label, bool)
         is_text = isinstance(label, str) and label != ""
         if not is_number and not is_text:
             raise UserError(f"{where}: label {index} is {label!r:.60}; it must be an integer from 0, or a text")
-        total_bytes += pixels.nbytes
+        total_bytes += decoded.pixels.nbytes
         if total_bytes > LARGEST:
             raise UserError(f"{where} gives more than {LARGEST:,} bytes of pixels; write them into a folder or an npz")
-        yield pixels, str(label) if is_text else int(label)
-
-
-def to_pixels(image: Any, where: str) -> np.ndarray:  # -> (H, W, C)
-    """Returns an image as an array of its own, uint8.
-
-    Args:
-        image: what the function gave: an array, or a Pillow image of any mode.
-        where: which image it is, as an error names it.
-
-    Raises:
-        UserError: it is not an image.
-    """
-    if isinstance(image, Image.Image):
-        image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    pixels = np.array(image)  # a copy, for the function may fill one array again and again
-    if pixels.dtype != np.uint8:
-        is_float = pixels.dtype.kind == "f"
-        remedy = "; for values 0 to 1 give (255 * image).round().astype(numpy.uint8)" if is_float else ""
-        raise UserError(f"{where} is {pixels.dtype}; it must be an array of uint8, 0 to 255{remedy}")
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
-        raise UserError(f"{where} has the shape {np.shape(image)}; it must be (H, W), (H, W, 1) or (H, W, 3)")
-    return pixels
+        yield Example(decoded.pixels, str(label) if is_text else int(label), decoded.highest_level)
 
 
 def number_labels(

@@ -238,8 +238,10 @@ def test_simplejpeg_reads_where_it_is_installed(monkeypatch):
     contents = {channels: encoded(smooth(40, 50, channels)) for channels in (1, 3)}
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("Pillow decodes"))
     for channels, content in contents.items():
-        assert images.image_pixels(Image.open(io.BytesIO(content)), content, channels).shape == (40, 50, channels)
-        assert images.image_pixels(Image.open(io.BytesIO(content)), content, channels, 4).shape == (10, 13, channels)
+        for reduction, size in ((1, (40, 50)), (4, (10, 13))):
+            image = Image.open(io.BytesIO(content))
+            decoded = images.image_pixels(image, content, channels, images.DEFAULTS, reduction)
+            assert decoded.pixels.shape == (*size, channels)
 
 
 def test_flawed_files_are_read_and_refused_in_the_same_words(monkeypatch):
@@ -355,13 +357,13 @@ def test_what_the_memory_holds_changes_no_bit(photos, monkeypatch):
 
 
 def test_training_images_are_not_decoded_before_they_are_cut(photos, monkeypatch):
-    calls, decode = [], images.decode
+    calls, decode_image = [], images.decode_image
 
-    def counting_decode(content, *, channels):
+    def counting_decode(content, *, channels, options):
         calls.append(channels)
-        return decode(content, channels=channels)
+        return decode_image(content, channels=channels, options=options)
 
-    monkeypatch.setattr(images, "decode", counting_decode)
+    monkeypatch.setattr(images, "decode_image", counting_decode)
     splits = data.load(section(photos, check="none")).splits
     assert len(calls) == len(splits["validation"]) + len(splits["test"])
 

@@ -35,9 +35,9 @@ def opened(monkeypatch):
     """The bytes of every image that Pillow opens, its header or all of it."""
     contents, use_image = [], images.use_image
 
-    def record_and_use(content, use):
+    def record_and_use(content, use, options):
         contents.append(content)
-        return use_image(content, use)
+        return use_image(content, use, options)
 
     monkeypatch.setattr(images, "use_image", record_and_use)
     return contents
@@ -227,7 +227,7 @@ def test_the_oldest_are_removed_where_kept_images_grow_too_many(tmp_path, kept_f
     write_images(tmp_path / "root", FOUR_FOLDERS)
     load_folder(tmp_path / "root", image_size=5)
     sizes = [path.stat().st_size for path in kept_files()]
-    assert sum(sizes) == FILES * 75 + 2 * decoded.CHECKSUM_BYTES  # 5 x 5 pixels of three colors
+    assert sum(sizes) == FILES * 75 + 2 * (decoded.LEVEL_BYTES + decoded.CHECKSUM_BYTES)  # 5 x 5 pixels of three colors
     oldest = kept_files()
     for path in oldest:
         os.utime(path, (1, 1))
