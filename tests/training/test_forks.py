@@ -17,9 +17,10 @@ from running import (
     train,
 )
 
+from cnn_vit import stops
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.runs.manifests import DamageError
-from cnn_vit.training import forks, stops
+from cnn_vit.training import forks
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,10 @@ from running import (
     undisturbed_outcome,
 )
 
-from cnn_vit import compilation, data, files
+from cnn_vit import compilation, data, files, stops
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
 from cnn_vit.runs import folder, manifests
-from cnn_vit.training import stops
 from cnn_vit.training.run import Run
 
 
