@@ -34,7 +34,7 @@ from typing import ClassVar, NoReturn
 
 from cnn_vit.errors import StoppedError
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 ECHO_SECONDS = 0.5  # a second signal within so many seconds is the first one's echo
 GRACE_SECONDS = 2.0  # that the main thread has to come to a safe point
 SHOW_CURSOR = "\x1b[?25h"  # the terminal's code for it; a progress bar may have hidden the cursor
@@ -132,11 +132,7 @@ class StopSignals:
         After a signal this waits until no echo can come, which the handlers from before would meet.
         """
         StopSignals.active = None
-        signal.set_wakeup_fd(self._wakeup_before)
-        self._is_closed = True
-        os.close(self._write_end)  # its end of file ends the thread
-        self._listener.join()
-        os.close(self._read_end)
+        self._end_listening()
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
         if self.requested is not None and not self._is_obeyed:
@@ -146,6 +142,22 @@ class StopSignals:
         """Has the kernel ignore the signals: a process that takes itself down shall not lose its exit code to one."""
         for number in self._handlers_before:
             signal.signal(number, signal.SIG_IGN)
+        self._end_listening()  # no thread of ours wakes up once Python is down
+
+    def leave_if_obeyed(self) -> None:
+        """Ends the process of a command that a signal has stopped, without taking Python down.
+
+        Threads of libraries may be in the middle of anything then, and may crash where what they use is taken down.
+        """
+        if self._is_obeyed and self._exit_code is not None:
+            os._exit(self._exit_code)
+
+    def _end_listening(self) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._is_closed = True
+        os.close(self._write_end)  # its end of file ends the thread
+        self._listener.join()
+        os.close(self._read_end)
 
     def _listen(self) -> None:
         """Waits in a thread for the first signal, then for a second one or for the end of the main thread's time."""
@@ -207,7 +219,8 @@ def handle_signals(*, owns_process: bool = False) -> Iterator[StopSignals]:
 
     Args:
         owns_process: whether the process is there for this command alone. Then it is ended where it comes to no safe
-            point in time, and its signals are not given back: none can change its exit code while Python shuts down.
+            point in time, and once a signal has stopped the command. Its signals are not given back: none can change
+            its exit code while Python shuts down.
     """
     if threading.current_thread() is not threading.main_thread():
         yield StopSignals()
@@ -220,6 +233,7 @@ def handle_signals(*, owns_process: bool = False) -> Iterator[StopSignals]:
     if owns_process:
         atexit.register(stop.ignore)  # as the first that is registered, it is called last
         yield stop
+        stop.leave_if_obeyed()
         return
     try:
         yield stop

@@ -34,7 +34,7 @@ def read_kernel_file(process, name):
 
 
 def handles_signals(process):
-    """Whether a process has a handler for SIGTERM, so that it has begun to look after signals."""
+    """Whether a process handles signals by now: it has a handler for SIGTERM, which it installs last."""
     caught = re.search(r"^SigCgt:\s*(\w+)$", read_kernel_file(process, "status"), re.M)
     return caught is not None and int(caught[1], 16) & 1 << signal.SIGTERM - 1 != 0
 

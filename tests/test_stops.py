@@ -177,7 +177,7 @@ def test_a_second_signal_ends_a_process_at_once():
 
 def test_the_echo_of_a_signal_is_not_a_second_one():
     process = start_program(command(f"{A_SECOND}\nos._exit(7)", grace=10 * PATIENCE))
-    assert end_program(process, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM) == (7, [])
+    assert end_program(process, signal.SIGTERM, signal.SIGTERM, pause=0.05) == (7, [])
 
 
 def test_a_step_under_way_is_not_ended():
@@ -224,6 +224,20 @@ stops.end_command(0)
 def test_a_signal_after_the_command_changes_no_exit_code_while_python_shuts_down():
     process = start_program(command(SIGNAL_AT_THE_VERY_END))
     assert end_program(process) == (0, [])
+
+
+STOPPED_COMMAND = """
+os.kill(os.getpid(), signal.SIGTERM)
+try:
+    stops.raise_if_requested()
+except StoppedError as error:
+    stops.end_command(error.code)
+"""
+
+
+def test_a_stopped_command_does_not_take_python_down_around_the_threads_of_libraries():
+    process = start_program(command(STOPPED_COMMAND, first="atexit.register(os._exit, 99)"))
+    assert end_program(process) == (143, [])
 
 
 def test_a_shutdown_that_hangs_is_ended_by_a_signal_with_the_commands_own_code():
