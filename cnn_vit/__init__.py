@@ -40,7 +40,7 @@ def __getattr__(name: str):
 
 @functools.cache
 def _configure_cache() -> None:
-    """Tells the download cache, once, what the environment variables say of it; `__main__` does so for commands."""
+    """Tells the download cache, once, what the environment variables say of it; commands do so themselves."""
     from cnn_vit import process
     from cnn_vit.files import cache
 

@@ -1,7 +1,7 @@
 """Sets what has to be set before jax is imported: memory, the compilation cache, quiet logs; and tells what is free.
 
-`__main__` prepares the process; nothing else does. The variables of downloads are read here too, for `__main__` and
-the public door to hand on, and those that bear on compiler options, for `compilation`.
+The command line prepares the process; nothing else does. The variables of downloads are read here too, for the command
+line and the public door to hand on, and those that bear on compiler options, for `compilation`.
 
 XLA on a CPU allocates its buffers anew at every call, and glibc answers large requests with fresh pages: a page fault
 for each 4 KiB of every step. Keeping the freed pages makes a small CNN 1.8 times as fast, a small ViT 1.3 times. But

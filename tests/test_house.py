@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # The rooms on each floor, from the ground up.
 FLOORS = [
     {"errors"},
-    {"files", "plots", "process", "settings", "trees"},
+    {"files", "plots", "process", "settings", "stops", "trees"},
     {"compilation"},
     {"data", "nn"},
     {"models", "runs"},
@@ -199,7 +199,7 @@ def test_a_room_of_data_is_seen_in_every_spelling(line, room):
 
 # The files of these rooms in their order: each imports only files that stand before it.
 TRAINING = """
-    caches devices memory losses schedules optimizers progress stops
+    caches devices memory losses schedules optimizers progress
     forward step plan program trained evaluation prediction forks run samples loop
 """
 RUNS = "manifests orbax_errors folder seals journal reader environment description checkpoints"
@@ -433,7 +433,7 @@ DOORS = {
     ),
     "orbax": (r"runs/checkpoints\.py", takes_module("orbax")),
     "torch": ("", takes_module("torch")),
-    "stdout": (r"cli/.*|__main__\.py", prints),
+    "stdout": (r"cli/.*", prints),
     "argv and environment": (r"__main__\.py|process\.py", mentions(ENVIRONMENT)),
     "bare jit": (r"compilation\.py|analysis/program\.py", mentions(JITS), takes_module(JITS)),
     "pickle": ("", takes_module(PICKLES), calls_with(("allow_pickle", "True"))),

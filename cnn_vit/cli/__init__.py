@@ -2,7 +2,7 @@
 
 Each command is one file of this room, NAME.py, with three parts: its docstring is its help text, `arguments(parser)`
 declares its flags, and `run(args)` does the work and returns the exit code, or None for 0. What is heavy to import is
-imported inside `run`, so that `--help` answers at once.
+imported inside `run`, so that `--help` answers at once. `_program.py` calls the command that a command line names.
 
 `args` holds what `arguments` declared, and for every command four attributes more:
 
@@ -11,7 +11,7 @@ imported inside `run`, so that `--help` answers at once.
     overrides   the settings of the command line, "key=value" for each `--config.key=value`
     prepared    what `process.prepare` set up before jax was imported
 
-Only the commands and `__main__` print to stdout, and they print the answer and nothing else. Notes, and the one-line
+Only the files of this room print to stdout, and they print the answer and nothing else. Notes, and the one-line
 cause of an error, go to stderr.
 """
 
@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn_vit import stops
 from cnn_vit.errors import SurroundingsError
 
 FOLDER = Path(__file__).parent
@@ -164,7 +165,14 @@ def shell_quote(word: str) -> str:
 # Printing -------------------------------------------------------------------------------------------------------------
 
 
-def print_answer(args: argparse.Namespace, record: dict[str, Any], text: str, *, next_command: str) -> None:
+def print_answer(
+    args: argparse.Namespace,
+    record: dict[str, Any],
+    text: str,
+    *,
+    next_command: str,
+    even_if_stopped: bool = False,
+) -> None:
     """Prints the answer of a command to stdout: the text, or with --json the record as one JSON object on one line.
 
     The next sensible command follows as "next: COMMAND": on stdout below the text, but on stderr beside JSON, so that
@@ -175,10 +183,15 @@ def print_answer(args: argparse.Namespace, record: dict[str, Any], text: str, *,
         record: the answer for programs. It holds no nan and no infinity, which are not JSON.
         text: the answer for people.
         next_command: the next command, as it is typed.
+        even_if_stopped: whether the answer is printed though a signal asked to stop, as by commands that have written
+            something by then.
 
     Raises:
         SurroundingsError: stdout cannot be written.
+        StoppedError: a signal asked to stop before the answer was there.
     """
+    if not even_if_stopped:
+        stops.raise_if_requested()
     if args.json:
         print_line(json.dumps(record, allow_nan=False))
         print_note(f"next: {next_command}")
@@ -192,7 +205,7 @@ def print_line(text: str) -> None:
 
     Raises:
         SurroundingsError: stdout cannot be written, such as on a full disk.
-        BrokenPipeError: stdout is a pipe that nobody reads any more; `__main__` then ends the command quietly.
+        BrokenPipeError: stdout is a pipe that nobody reads any more; `_program` then ends the command quietly.
     """
     try:
         print(text, flush=True)

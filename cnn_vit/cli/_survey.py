@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn_vit import cli, files, settings
+from cnn_vit import cli, files, settings, stops
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ def run(args: argparse.Namespace) -> int:
     record = findings.to_record(surveyed)
     text = as_table(surveyed, record)
     if args.gallery:
+        stops.raise_if_requested()
         files.write(Path(args.gallery), draw_gallery(surveyed).encode())
         record["pictures_in"] = args.gallery  # a key that other programs may read
         text += f"\ngallery  {args.gallery}"
-    cli.print_answer(args, record, text, next_command=next_command(args, surveyed.source))
+    next_words = next_command(args, surveyed.source)
+    cli.print_answer(args, record, text, next_command=next_words, even_if_stopped=bool(args.gallery))
     # The last line of stderr is the cause of an exit code other than 0.
     errors = [problem["sentence"] for problem in record["problems"] if problem["level"] == "error"]
     if not errors:

@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> None:
     metrics = evaluation.evaluate(network, source, args.split, batch_size=args.batch_size)
     del metrics["rows"]  # arrays with a row for each example, which are too long to print
     workdir = cli.shell_quote(f"--workdir={args.workdir}")
-    cli.print_answer(args, metrics, as_table(metrics), next_command=f"cnn-vit predict {workdir} IMAGE ...")
+    next_command = f"cnn-vit predict {workdir} IMAGE ..."
+    # The reading of a test split is written down by now.
+    cli.print_answer(args, metrics, as_table(metrics), next_command=next_command, even_if_stopped=True)
 
 
 def as_table(metrics: dict[str, Any]) -> str:

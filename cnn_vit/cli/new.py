@@ -22,7 +22,7 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_vit import cli
+from cnn_vit import cli, stops
 from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -67,12 +67,19 @@ def run(args: argparse.Namespace) -> None:
         image_size=args.image_size,
         on_bad_image=args.on_bad_image,
         layout=args.layout,
-        on_progress=cli.print_note,
+        on_progress=say_unless_stopped,
     )
+    stops.raise_if_requested()
     files.write(path, starting.recipe_text(draft))
     answer = as_json(draft, starting.draft_notes(draft))
     next_command = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
-    cli.print_answer(args, answer, as_text(draft, answer), next_command=next_command)
+    cli.print_answer(args, answer, as_text(draft, answer), next_command=next_command, even_if_stopped=True)
+
+
+def say_unless_stopped(sentence: str) -> None:
+    """Says what is done next; raises `StoppedError` where a signal asked to stop."""
+    stops.raise_if_requested()
+    cli.print_note(sentence)
 
 
 def check_request(args: argparse.Namespace, path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_vit import cli
+from cnn_vit import cli, stops
 from cnn_vit.errors import SurroundingsError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def report_one(args: argparse.Namespace) -> int:
             rows.append((f"{split} accuracy", f"{accuracy:.2f} %  ({low:.1f} to {high:.1f})"))
     rows += [("test reads", answer["test_reads"]), ("page", path)]
     next_command = f"cnn-vit report {cli.shell_quote(args.runs[0])} ANOTHER_RUN ..."
-    cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command)
+    cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command, even_if_stopped=True)
     return report_problems(record.problems)
 
 
@@ -123,7 +123,8 @@ def report_several(args: argparse.Namespace) -> int:
     splits = several.evaluated_splits(groups) or ["validation"]
     tables = [differing_rows(groups, differing), accuracy_rows(groups, splits), comparison_rows(comparisons)]
     texts = [cli.format_table(rows, width=cli.terminal_width()) for rows in tables if rows]
-    cli.print_answer(args, answer, "\n\n".join([*texts, f"page  {path}"]), next_command="cnn-vit report RUN")
+    text = "\n\n".join([*texts, f"page  {path}"])
+    cli.print_answer(args, answer, text, next_command="cnn-vit report RUN", even_if_stopped=True)
     return report_problems(problems)
 
 
@@ -224,6 +225,7 @@ def copy_to_service(args: argparse.Namespace) -> int:
     copy_run = mirror.SERVICES[args.to]
     copies, damages = [], []
     for run in args.runs:
+        stops.raise_if_requested()
         try:
             record = reader.read_run(run)
         except RunDamageError as error:
@@ -234,7 +236,7 @@ def copy_to_service(args: argparse.Namespace) -> int:
         raise RunDamageError(f"no run is left to copy: {damages[0]}", details=damages)
     answer = {"copied": [{"run": run, "to": destination} for run, destination in copies]}
     last_destination = copies[-1][1]
-    cli.print_answer(args, answer, cli.format_table(copies), next_command=last_destination)
+    cli.print_answer(args, answer, cli.format_table(copies), next_command=last_destination, even_if_stopped=True)
     return report_problems(damages)
 
 

@@ -18,12 +18,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import cli
+from cnn_vit import cli, stops
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.settings import Settings, to_json
 from cnn_vit.settings import load as load_settings
 
 DEFAULT_RECIPE = "configs/digits_resnet.py"
+STOPPED_IN_REPORT = "the run is finished, but its report was stopped by {}; the same command makes it"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +65,13 @@ def run(args: argparse.Namespace) -> int:
     fork_from = None if args.fork_from is None else Path(args.fork_from)
     result = loop.train(settings, Path(args.workdir), fork_from=fork_from, command=train_command(args))
     try:
-        problems = write_report(args.workdir)
+        with stops.saying(STOPPED_IN_REPORT):
+            problems = write_report(args.workdir)
     finally:
-        # The run is finished, so its result is printed even where making the report is interrupted.
+        # The run is finished, so its result is printed even where making the report is stopped.
         next_command = f"cnn-vit predict {cli.shell_quote(f'--workdir={args.workdir}')} IMAGE ..."
-        cli.print_answer(args, result, as_table(result, Path(args.workdir)), next_command=next_command)
+        table = as_table(result, Path(args.workdir))
+        cli.print_answer(args, result, table, next_command=next_command, even_if_stopped=True)
     for sentence in problems:
         cli.print_note(cli.as_one_line(sentence))
     return SurroundingsError.code if problems else 0

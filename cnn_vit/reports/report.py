@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 from pathlib import Path
 
-from cnn_vit import files, plots
+from cnn_vit import files, plots, stops
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
 from cnn_vit.reports.tallies import SplitTally
@@ -45,6 +45,7 @@ def write(workdir: str | Path, out: str | Path | None = None) -> tuple[RunRecord
         return record, path
     tallies = facts.tally_splits(record)
     drawings = draw_plots(record, tallies)
+    stops.raise_if_requested()
     if out is None:
         for name, svg in (drawings | draw_overview(record, drawings)).items():
             files.write(record.workdir / folder.PLOTS / f"{name}.svg", plots.standalone(svg))
@@ -95,6 +96,7 @@ def draw_plots(record: RunRecord, tallies: dict[str, SplitTally]) -> dict[str, s
     """Returns every plot that the run has numbers for, as SVG by name."""
     drawings = draw_curves(record)
     for split, tally in tallies.items():
+        stops.raise_if_requested()
         if tally.confusion is not None:
             title = f"Confusion, {split} (n {tally.n:,})"
             drawings[f"confusion_{split}"] = plots.draw_confusion(tally.confusion, record.classes, title=title)
@@ -124,6 +126,7 @@ def draw_curves(record: RunRecord) -> dict[str, str]:
     }
     drawings = {}
     for name, title in titles.items():
+        stops.raise_if_requested()
         curves = [Line("train", train_steps, [line.get(name) for line in train])]
         if name in ("loss", "accuracy"):
             curves.append(Line("validation", evaluation_steps, [line.get(name) for line in evaluations], series=1))

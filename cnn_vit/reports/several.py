@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit import files, plots, settings
+from cnn_vit import files, plots, settings, stops
 from cnn_vit.errors import UserError
 from cnn_vit.plots import Line, Span
 from cnn_vit.reports import facts, page
@@ -308,6 +308,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path) -> SeveralRuns:
         images_per_second=facts.images_per_second,
         series_color=series_color,
     )
+    stops.raise_if_requested()
     files.write(Path(out), text)
     return SeveralRuns(groups, comparisons, damages)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit import data, files
+from cnn_vit import data, files, stops
 from cnn_vit.data import evaluated
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError
@@ -53,6 +53,7 @@ def per_example(
     batches_of_measures = (evaluator(values, batch) for batch in batches)
     on_host = []
     for measures in yield_one_behind(batches_of_measures):
+        stops.raise_if_requested()
         on_host.append({name: np.asarray(column) for name, column in measures.items()})
     columns = {name: np.concatenate([part[name] for part in on_host]) for name in on_host[0]}
     is_example = columns.pop("weight") > 0  # the last batch was filled up with rows of weight 0

@@ -10,12 +10,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import data, files
+from cnn_vit import data, files, stops
 from cnn_vit.runs import description, folder, reader, seals
 from cnn_vit.settings import Settings, load
 from cnn_vit.training import evaluation, forks, plan, samples
 from cnn_vit.training.run import Display, Run, TestedValues
-from cnn_vit.training.stops import StopSignals
 
 
 def train(
@@ -59,7 +58,8 @@ def train(
         source_data = data.read_source(run_settings.section("data"))
         if source_data.folders is not None:
             folder.refuse_image_folder(workdir, source_data.folders)
-    with StopSignals() as stop, folder.locked(workdir):
+    stops.raise_if_requested()  # nothing is written yet
+    with stops.handle_signals() as stop, stop.saying(stops.STOPPED_BEFORE), folder.locked(workdir):
         seals.refuse_changed(workdir)  # before anything in the folder is believed
         folder.claim(workdir, run_settings)
         # Its answer is not used here. It refuses a wrong `fork_from` before the data are read, which may take long;
@@ -75,19 +75,21 @@ def train(
         if dataset is None:
             dataset = data.load(run_settings.section("data"), source_data)
             source_data = None  # what it holds in memory is not needed while the run trains
+        stop.raise_if_requested()
         with Run(run_settings, workdir, dataset, progress=progress) as run:
             environment_changes = run.open_folder(command)
             step, state = run.restore_or_init(fork_from)
             if step and environment_changes:
                 run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(environment_changes)}")
             state = learn(run, step, state, stop)
-            # From here on a signal ends the run at once, as all that was learned is saved. One that came after `learn`
-            # last looked ends it on this line.
+            # From here on a signal ends the run at the next safe point, as all that was learned is saved. One that came
+            # after `learn` last looked ends it on the second of these lines.
+            run.checkpoints.wait()
             stop.end_training()
             return finish(run, state)
 
 
-def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
+def learn(run: Run, step: int, state: dict, stop: stops.StopSignals) -> dict:
     """Trains from a step to the end of the run, and returns the last state.
 
     Logging, evaluating and saving read the current step's measures, so there the host waits for the device. In between
@@ -107,10 +109,10 @@ def learn(run: Run, step: int, state: dict, stop: StopSignals) -> dict:
     if run.should_stop_early(patience):
         return state
     batches = run.batches(step, total)
-    stop.begin_training()
     with contextlib.closing(batches):  # ends the threads that read ahead
         if step < total:
             run.compile_step()
+        stop.begin_training()
         for batch in batches:
             state, measures = run.learn(state, batch)
             step += 1
@@ -140,7 +142,6 @@ def finish(run: Run, state: dict) -> dict[str, Any]:
 
     For a run that has its result already, only the missing samples are saved.
     """
-    run.checkpoints.wait()
     chosen_values = run.values_to_test(state)
     result = reader.finished_result(run.workdir)
     if result:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from cnn_vit import compilation
+from cnn_vit import compilation, stops
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
 from cnn_vit.data.base.parts import DecodingOptions
 from cnn_vit.data.decode import given
@@ -158,6 +158,7 @@ def top_classes(network: Trained, images: Iterable[InputImage], count: int) -> I
     """
     images = iter(images)
     while True:  # one batch after another, so that many images need little memory
+        stops.raise_if_requested()
         chunk = list(itertools.islice(images, BATCH_SIZE))
         if not chunk:
             return

@@ -23,10 +23,10 @@ import jax
 from cnn_vit import data
 from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.settings import Settings, load
+from cnn_vit.stops import handle_signals
 from cnn_vit.training import devices, loop, plan
 from cnn_vit.training.program import Program
 from cnn_vit.training.run import Run
-from cnn_vit.training.stops import StopSignals
 
 WARM_STEPS = 100  # before the clock starts: compilation and the first batches
 TINY = ["model.name=mlp/test", "data.batch_size=32"]
@@ -55,7 +55,7 @@ def time_loop(settings: Settings, workdir: Path) -> float:
     """Trains in a new run folder and returns the seconds a step, from step WARM_STEPS to the last one."""
     dataset = data.load(settings.section("data"))
     run = ClockedRun(settings, workdir, dataset)
-    with StopSignals() as stop, run:
+    with handle_signals() as stop, run:
         run.open_folder(None)
         step, state = run.restore_or_init(None)
         loop.learn(run, step, state, stop)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cnn_vit import cli
-from cnn_vit.__main__ import main, split_settings
+from cnn_vit.__main__ import main
+from cnn_vit.cli._program import split_settings
 from cnn_vit.errors import DivergedError, StoppedError, UserError
 from cnn_vit.settings import KEYS
 

@@ -11,8 +11,8 @@ import pytest
 from four_device_runs import SIZES, evaluate_run
 from running import call_at_step, read_result, send_signal, train, train_lines
 
+from cnn_vit import stops
 from cnn_vit.errors import StoppedError
-from cnn_vit.training import stops
 
 
 @pytest.fixture(scope="module")

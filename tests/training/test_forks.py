@@ -18,9 +18,10 @@ from running import (
 )
 from sealing import reseal
 
+from cnn_vit import stops
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.runs.manifests import DamageError
-from cnn_vit.training import forks, stops
+from cnn_vit.training import forks
 
 
 @pytest.fixture(scope="module")

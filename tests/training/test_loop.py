@@ -18,11 +18,11 @@ from running import (
     train_lines,
 )
 
-from cnn_vit import data, files
+from cnn_vit import data, files, stops
 from cnn_vit.data.feed import stream
 from cnn_vit.data.reading import materialize
 from cnn_vit.errors import SurroundingsError
-from cnn_vit.training import loop, stops, trained
+from cnn_vit.training import loop, trained
 
 
 @pytest.fixture(scope="module")

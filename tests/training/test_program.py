@@ -21,10 +21,10 @@ from cnn_vit import data
 from cnn_vit.errors import StoppedError
 from cnn_vit.runs import reader
 from cnn_vit.runs.description import make_preprocessing
+from cnn_vit.stops import handle_signals
 from cnn_vit.training import devices, loop, step
 from cnn_vit.training.program import Program
 from cnn_vit.training.run import Run
-from cnn_vit.training.stops import StopSignals
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_measures_that_a_study_adds_stand_in_the_journal_beside_the_others(setti
     def update_norm(parts):
         return {"update_norm": optax.tree.norm(parts["updates"])}
 
-    with StopSignals() as stop, Run(settings, tmp_path, dataset, add_measures=update_norm) as run:
+    with handle_signals() as stop, Run(settings, tmp_path, dataset, add_measures=update_norm) as run:
         run.open_folder(command=None)
         start, state = run.restore_or_init(fork_from=None)
         loop.learn(run, start, state, stop)

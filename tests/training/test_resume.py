@@ -30,11 +30,10 @@ from running import (
 )
 from sealing import reseal
 
-from cnn_vit import compilation, data, files
+from cnn_vit import compilation, data, files, stops
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
 from cnn_vit.runs import folder, manifests
-from cnn_vit.training import stops
 from cnn_vit.training.run import Run
 
 
@@ -74,12 +73,14 @@ def test_a_run_stopped_twice_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
-    ("owner", "function_name"), [(data, "load"), (Run, "restore_or_init")], ids=["data", "first state"]
+    ("owner", "function_name"),
+    [(data, "load"), (Run, "restore_or_init"), (Run, "compile_step")],
+    ids=["data", "first state", "first compilation"],
 )
 def test_a_signal_before_the_first_step_leaves_nothing_and_the_same_command_starts_afresh(
     number, code, owner, function_name, tmp_path, monkeypatch
 ):
-    """As soon as the data are there, and when all is ready for the first step."""
+    """As soon as the data are there, when there is a state, and when all is ready for the first step."""
     monkeypatch.setattr(stops, "ECHO_SECONDS", 0.0)  # here a signal has no echo to wait for
     function = getattr(owner, function_name)
 
