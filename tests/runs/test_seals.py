@@ -17,14 +17,14 @@ from PIL import Image
 from running import call_at_step, committed_steps, send_signal, train
 from sealing import DESCRIPTION, lines_until, seal_of, sealed_result, write_sealed_manifest
 
-from cnn_vit import trees
+from cnn_vit import stops, trees
 from cnn_vit.__main__ import main
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.runs import manifests, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.seals import RunDamageError
-from cnn_vit.training import loop, stops, trained
+from cnn_vit.training import loop, trained
 
 COMMANDS = ("load", "resume", "evaluate", "predict", "report")
 

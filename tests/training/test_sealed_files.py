@@ -16,11 +16,11 @@ from running import (
 )
 from sealing import lines_until
 
-from cnn_vit import data
+from cnn_vit import data, stops
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.runs import description
 from cnn_vit.runs.seals import RunDamageError
-from cnn_vit.training import loop, stops, trained
+from cnn_vit.training import loop, trained
 
 REMADE = ("classes.json", "preprocessing.json", "data.json")
 
