@@ -174,15 +174,19 @@ def find_devices() -> list["jax.Device"]:
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names a platform without a plugin
-        requests = [f"{name}={os.environ[name]}" for name in PLATFORM_VARIABLES if os.environ.get(name)]
-        if not requests:
-            cause = " ".join(str(error).split()) or type(error).__name__
-            raise SurroundingsError(f"jax finds no device to compute on ({cause}); reinstall jax") from error
-        names = [request.partition("=")[0] for request in requests]
-        raise SurroundingsError(
-            f"{' and '.join(requests)} asks for devices that jax does not find here; unset {' and '.join(names)} to "
-            "compute on what there is, or install what these devices need (pip install 'cnn_vit[cuda]' for NVIDIA's)"
-        ) from error
+        raise SurroundingsError(no_device_sentence(str(error))) from error
+
+
+def no_device_sentence(cause: str) -> str:
+    """Says that jax finds nothing to compute on, and the remedy; `cause` is jax's own sentence."""
+    requests = [f"{name}={os.environ[name]}" for name in PLATFORM_VARIABLES if os.environ.get(name)]
+    if not requests:
+        return f"jax finds no device to compute on ({' '.join(cause.split())}); reinstall jax"
+    names = " and ".join(request.partition("=")[0] for request in requests)
+    return (
+        f"{' and '.join(requests)} asks for devices that jax does not find here; unset {names} to compute on what "
+        "there is, or install what these devices need (pip install 'cnn_vit[cuda]' for NVIDIA's)"
+    )
 
 
 def cache_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -328,8 +332,3 @@ def cache_folder(environ: MutableMapping[str, str]) -> tuple[str | None, str]:
     if not (os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)):
         return None, f"{existing} cannot be written; set CNN_VIT_CACHE to a folder that can"
     return folder, ""
-
-
-def no_device_sentence(why: str) -> str:
-    """Says that jax finds nothing to compute on, and the remedy; `why` is jax's own reason."""
-    return f"jax finds no device ({why}); unset JAX_PLATFORMS or install its drivers"

@@ -267,7 +267,7 @@ def find_problems(record: dict[str, Any], prepared: process.Prepared) -> list[st
     """
     problems = find_wrong_versions(record["versions"])
     if "none" in record["devices"]:
-        problems.append(process.no_device_sentence(record["devices"]["none"]))
+        problems.append(record["devices"]["none"])
     is_on_cpu = all(kind.startswith("cpu") for kind in record["devices"].values())
     has_nvidia_driver = Path("/proc/driver/nvidia/version").exists()
     # A user who sets JAX_PLATFORMS may well want the CPU.
