@@ -66,21 +66,28 @@ class Row:
 
 # The first row that fits a program counts; a program that no row fits is left to XLA.
 #
-# Images a second of forward and backward pass with the forms of nn/, the best of 7 runs in turn on 2 idle cores with
-# AVX-512, jaxlib 0.12.0.1 (R: YNN for reductions; E: for elementwise loops; a blank was not measured):
+# Images a second of the training step on jaxlib 0.12.0.1 with the forms of nn/, 2 cores with AVX-512: the best of 3
+# windows of 3 s, as a share of that of XLA's own choice in the same call of
 #
-#                              ResNet-20   ViT p4 d192 L9   small CNN   ViT-Ti/16   ResNet-50
-#     batch                        128            64           128           8           8
-#     XLA's own choice             390          88.8         3,201        17.5         5.5
-#     YNN for nothing              334          86.5         3,180        17.8         5.6
-#     R                            357          87.5         3,138        18.0         5.5
-#     E,R                          356          75.4         2,964
-#     XLA's own, with oneDNN       410          89.0         3,229        18.3         5.3
-#     R, with oneDNN               343          89.3         3,186        18.2         5.2
+#     python experiments/speed/train.py ROW --rounds=3 --seconds=3 --arms=ours,ours:none,ours:R,...
 #
-# XLA's own choice is the best for ResNet-20 and nowhere far from it. oneDNN gains about 5 % at most, and of three
-# programs that call it two could not be written to the compilation cache, so that each start would compile anew. So
-# from 0.12 on every kind of program is left to XLA's own choice.
+# (R: YNN for reductions; E: for elementwise loops; D: for single products). Two calls of the same arm differed by up
+# to a sixth on that machine, so that differences below that say nothing.
+#
+#                      XLA's own   none    R    E,R    D     with oneDNN: XLA's own   none    R    E,R    D
+#     LeNet              8,078     1.01  0.89  0.90  0.86                     1.71    1.87  1.76  1.56  1.82
+#     small CNN          3,992     1.03  1.07  0.85  1.00                     0.87    0.90  0.93  0.75  0.88
+#     ResNet-20            347     1.00  0.94  0.89  0.95                     0.97    0.81  0.89  0.84  0.91
+#     ViT p4 d192 L9      82.9     0.98  1.03  0.79  0.99                     0.98    0.96  0.93  0.76  0.90
+#     ResNet-50           4.84     0.98  1.04  0.99  0.88                     0.95    0.89  0.88  1.01  0.94
+#     ResNeXt-50          4.40     0.91  1.01  0.89  1.00                     0.99    0.94  0.95  0.95  0.96
+#     ViT-Ti/16           17.5     0.92  0.98  0.84  1.02                     0.99    0.90  1.12  0.91  1.04
+#     ViT-S/16            5.17     1.01  0.93  0.89  0.99                     1.18    1.15  1.18  1.05  1.27
+#
+# So from 0.12 on every kind of program is left to XLA's own choice. The one clear gain, oneDNN's on LeNet, is not
+# taken: a program that calls oneDNN cannot be written to the compilation cache, so that each start compiles anew (3 s,
+# of a network whose whole run takes minutes). ViT-S/16's is within what two calls differed by (5.17 and 4.49 for one
+# arm). On 0.10.2 the option of oneDNN changes nothing: the compiled program calls it neither with it nor without.
 TABLE = (
     # Eigen for everything: YNN computes wrong sums or ends the process in some of these versions (KNOWN_FAULTS).
     Row("cpu", "<0.12", None, None, {YNN: NOTHING}),
