@@ -24,6 +24,7 @@ from cnn_vit import compilation, trees  # noqa: E402
 from cnn_vit.nn import pool  # noqa: E402
 from cnn_vit.nn.values import initial_values  # noqa: E402
 from cnn_vit.training import devices, forward  # noqa: E402
+from cnn_vit.training.rules import RuleSpec  # noqa: E402
 
 CLASSES = 4
 AROUND = (-1, 0, 1)
@@ -49,7 +50,7 @@ class Float64NumPy:
 
 def batch_gradient(model, side, batch_size, keywords):
     """The gradient of the mean loss of random images, by path of the parameter."""
-    spec = forward.NetworkSpec(model, tuple(keywords.items()), CLASSES, (side, side, 3), "float32", "softmax")
+    spec = forward.NetworkSpec(model, tuple(keywords.items()), CLASSES, (side, side, 3), "float32", RuleSpec("softmax"))
     network = forward.get_network(spec)
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(batch_size, side, side, 3)), rng.integers(0, CLASSES, batch_size)

@@ -15,6 +15,7 @@ import pytest
 from cnn_vit import compilation, models
 from cnn_vit.compilation import ONEDNN, YNN, ProgramKind
 from cnn_vit.training import devices, forward
+from cnn_vit.training.rules import RuleSpec
 
 KIND = ProgramKind("cpu", convolutional=True, dtype="float32")
 NO_YNN = {YNN: ""}
@@ -69,7 +70,7 @@ def test_a_jaxlib_with_a_version_of_its_own_kind_is_left_to_xla():
     [("lenet/test", True), ("cifar_resnet/test", True), ("vit/test", False), ("mlp/test", False)],
 )
 def test_a_network_with_a_convolution_is_convolutional(model, convolutional):
-    spec = forward.NetworkSpec(model, (), 10, (32, 32, 3), "float32", "softmax")
+    spec = forward.NetworkSpec(model, (), 10, (32, 32, 3), "float32", RuleSpec("softmax"))
     assert forward.program_kind(spec, devices.mesh()) == ProgramKind("cpu", convolutional, "float32")
 
 

@@ -67,7 +67,6 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network_spec = plan.network_spec(settings, classes=classes, image_shape=image_shape)
     built = step.build_step(plan.step_spec(settings, network_spec, examples=20_000), devices.mesh())
-    state = jax.eval_shape(built.init_state, built.network.params, built.network.stats)
     batch_size = section["batch_size"]
     batch = {
         "image": jax.ShapeDtypeStruct((batch_size, *image_shape), np.uint8),
@@ -79,6 +78,7 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
     mean_and_std = {"mean": [0.5] * channels, "std": [0.25] * channels}
     hyperparameters = plan.hyperparameters(settings, mean_and_std, labels=np.arange(classes), classes=classes)
     frozen = {"params": {}, "stats": {}}
+    state = jax.eval_shape(built.init_state, built.network.params, built.network.stats, hyperparameters)
     new_state, measures = jax.eval_shape(built.learn, state, frozen, batch, hyperparameters)
     assert shapes_and_dtypes(new_state) == shapes_and_dtypes(state)
     assert measures["loss"].dtype == np.float32

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_vit.reports.intervals import Interval, wilson_interval
+from cnn_vit.training import losses
 
 BINS = 10  # of the predicted probability, equally wide
 MOST_IN_MATRIX = 1_000  # classes of a confusion matrix; of 10,000 it would take 0.8 GB, and nobody could read it
@@ -159,16 +161,15 @@ def worst_confusions(
 def class_probabilities(predictions: dict[str, np.ndarray], loss: str) -> np.ndarray | None:  # -> (N, K)
     """Returns the probability of every class for each example, or None where only the best scores were stored.
 
-    With the sigmoid loss each class has its own probability; with any other, the probabilities are a softmax.
+    They are those that the loss brings along: a softmax, or for each class its own probability.
+
+    Raises:
+        UserError: there is no loss of that name.
     """
     if "classes" in predictions:
         return None
-    scores = predictions["scores"].astype(np.float64)
-    if loss == "sigmoid":
-        return np.exp(-np.logaddexp(0, -scores))
-    # Less the largest score of the row, which changes no softmax and keeps exp from overflowing.
-    exponentials = np.exp(scores - scores.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
+    scores = jnp.asarray(predictions["scores"], jnp.float32)
+    return np.asarray(losses.get_loss(loss).probabilities(scores), np.float64)
 
 
 def measure_calibration(confidences: np.ndarray, correct: np.ndarray) -> tuple[list[CalibrationBin], float]:

@@ -1,13 +1,15 @@
 """The table of the common settings: what each takes, its default, its meaning, and whether it changes results.
 
-The table is the first check, the help text and the list of what the fingerprint holds. The keywords of a model
-(`model.width`) and of a data source (`data.train_count`) are not here: the rooms `models` and `data` know them.
+The table is the first check, the help text and the list of what the fingerprint holds. The keywords of an optimizer, a
+schedule or a loss (`optimizer.momentum`) join it in `rules.run_keys`. The keywords of a model (`model.width`) and of a
+data source (`data.train_count`) do not: the rooms `models` and `data` know them.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 REQUIRED = ...  # the default of what a recipe must set
+RULES_OWN = None  # the default of the learning rate in this table; `rules.run_keys` puts that of the rule in its place
 
 
 @dataclass(frozen=True)
@@ -98,30 +100,21 @@ KEYS: dict[str, Key] = {
 
     "model.name": Key("text", REQUIRED, "", "the network, family/variant"),
 
-    "loss.name": Key("text", "softmax", "", "cross-entropy of a softmax over the classes, or of a sigmoid for each"),
+    "loss.name": Key("text", "softmax", "", "what a step minimizes"),
     "loss.smoothing": Key("float", 0.0, "[0, 1)", "share of the target that is spread evenly over all classes"),
     "loss.class_weight": Key("text", "none", "", "balanced: train each class with weight n / (classes x its count); "
                              "never in evaluation", choices=("none", "balanced")),
 
     "optimizer.name": Key("text", REQUIRED, "", "the learning rule"),
-    "optimizer.learning_rate": Key("float", REQUIRED, "(0, 1000]", "base rate, which the schedule multiplies"),
-    "optimizer.weight_decay": Key("float", 0.0, "[0, 100]", "adamw: times the rate; sgd: added to the gradient"),
-    "optimizer.decay_pattern": Key("pattern", r"(^|/)kernel$", "", "parameters decay whose path holds a match of it"),
-    "optimizer.momentum": Key("float", 0.9, "[0, 1)", "sgd: share of the last update that is kept"),
-    "optimizer.nesterov": Key("bool", False, "", "sgd: look ahead along the momentum"),
-    "optimizer.b1": Key("float", 0.9, "[0, 1)", "adamw: decay of the gradient's average"),
-    "optimizer.b2": Key("float", 0.999, "[0, 1)", "adamw: decay of the squared gradient's average"),
-    "optimizer.epsilon": Key("float", 1e-8, "(0, 1]", "adamw: added to the denominator"),
+    "optimizer.learning_rate": Key("float", RULES_OWN, "(0, 1000]", "base rate, which the schedule multiplies"),
+    "optimizer.decay_pattern": Key("pattern", r"(^|/)kernel$", "", "parameters decay whose path holds a match of it, "
+                                   "where the rule has a weight_decay"),
     "optimizer.clip": Key("float?", None, "(0, 1e9]", "largest norm of the whole gradient; unset: no limit"),
     "optimizer.accumulate": Key("int", 1, "[1, 4096]", "micro-batches that a step is cut into, whose gradients are "
                                 "averaged", "micro-batches"),
 
     "schedule.name": Key("text", "constant", "", "shape of the learning rate over the run"),
     "schedule.warmup": Key("duration", "0 steps", "[0, 1e15]", "time over which the rate rises from 0"),
-    "schedule.boundaries": Key("durations", (), "(0, 1e15]", "step: the times at which the rate falls"),
-    "schedule.factor": Key("float", 0.1, "(0, 1]", "step: what each boundary multiplies the rate by"),
-    "schedule.timescale": Key("duration", "10000 steps", "(0, 1e15]", "rsqrt: time at the full rate, before it falls "
-                              "as 1/sqrt(step)"),
 }
 # fmt: on
 

@@ -1,18 +1,19 @@
 """Settings of a run in four layers, later ones winning: the recipe, its words (`cifar_resnet.py:56`), the built-in word
 `smoke`, the command line.
 
-The first check is made here: each common key against the table `KEYS`. Keywords of the model and of the data source are
-plain values here; the packages `models` and `data`, which know them, check them later.
+The first check is made here: each key against the table of the run, which holds the common settings and the keywords
+of the optimizer, the schedule and the loss that are named (`rules.run_keys`). Keywords of the model and of the data
+source are plain values here; the packages `models` and `data`, which know them, check them later.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cnn_vit.errors import UserError, nearest, unknown
-from cnn_vit.settings import durations, recipes
-from cnn_vit.settings.keys import KEYS, REQUIRED, SECTIONS, SECTIONS_WITH_KEYWORDS, is_keyword
+from cnn_vit.settings import durations, recipes, rules
+from cnn_vit.settings.keys import KEYS, REQUIRED, SECTIONS, SECTIONS_WITH_KEYWORDS, Key, is_keyword
 from cnn_vit.settings.values import MAX_CHARACTERS, accepted_values, as_plain, check_value, parse_any, quote_value
 
 # What the word smoke sets.
@@ -27,6 +28,7 @@ SMOKE_DURATION = "20 steps"
 SMOKE_EVALUATE_EVERY = "10 steps"
 SMOKE_LOG_EVERY = "5 steps"
 
+DROPPED_WITH_RULE = ("optimizer.learning_rate",)  # common settings that go with the rule that they were chosen for
 COMMAND_LINE = "command line"  # the origin of a value, also as errors name it
 
 
@@ -35,17 +37,19 @@ class Settings:
     """The settings of one run.
 
     Attributes:
-        values: every common key, and the keywords set for the model and the source, by dotted key:
-            {"data.batch_size": 128}.
+        values: every common key, every keyword of the named optimizer, schedule and loss, and the keywords set for the
+            model and the source, by dotted key: {"data.batch_size": 128}.
         origin: where each value comes from: "default", "recipe", "word 56" or "command line".
         recipe: name of the recipe without folder and words, `cifar_resnet`.
         words: the words behind the recipe, smoke last.
+        notes: sentences about what the recipe sets and the command line dropped.
     """
 
     values: dict[str, Any]
     origin: dict[str, str]
     recipe: str
     words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -59,8 +63,9 @@ class Settings:
 def load(recipe: str, overrides: Sequence[str] = ()) -> Settings:
     """Loads a recipe with its words and puts the command line over it.
 
-    Where the command line names a model of another family, or another data source, the keywords that the recipe sets
-    for its own are dropped.
+    Where the command line names a model of another family, another data source, optimizer, schedule or loss, the
+    keywords that the recipe sets for its own are dropped, of another optimizer the learning rate too. The settings'
+    notes name them.
 
     Args:
         recipe: file of the recipe with its words, "configs/cifar_resnet.py:56,smoke".
@@ -81,11 +86,16 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Settings:
         assignments, origins = shrink_to_smoke(assignments, origins)
     override_texts = dict(map(split_override, overrides))  # where a key is set twice, the last text counts
     # Before the command line is put over it, so that keywords of the command line stay.
-    assignments = drop_replaced_keywords(assignments, override_texts)
+    assignments, notes = drop_replaced_keywords(assignments, override_texts)
+    origins = {key: origins[key] for key in assignments}
+    table = rules.run_keys(assignments | override_texts)
     for key, text in override_texts.items():
-        assignments[key] = parse_value(key, text)
+        assignments[key] = parse_value(key, text, table)
         origins[key] = COMMAND_LINE
-    return complete_settings(assignments, origins, recipe_name=path.stem, words=words, file_in_errors=file_in_errors)
+    settings = complete_settings(
+        assignments, origins, recipe_name=path.stem, words=words, file_in_errors=file_in_errors
+    )
+    return replace(settings, notes=notes)
 
 
 # The recipe and its words
@@ -112,26 +122,42 @@ def read_recipe(path: Path, words: Sequence[str], *, file_in_errors: str) -> tup
         origins |= dict.fromkeys(changed, origin)
         assignments = layer
     # Only the last layer is checked: a word may replace a value that would be refused.
-    checked = {key: fit_value(key, value, where=file_in_errors) for key, value in assignments.items()}
+    checked = fit_values(assignments, where=file_in_errors)
     # A word may have taken a key away, which then has an origin but no value.
     return checked, {key: origins[key] for key in checked}
 
 
-def fit_value(key: str, value: Any, *, where: str) -> Any:
-    """Checks a value of a recipe, or of a stored run, and returns it in the form that its key has in the settings.
+def fit_values(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Checks the values of a recipe, or of a stored run, and returns each in the form that its key has in the settings.
 
     Args:
-        key: the dotted key, of the table or a keyword.
-        value: what the recipe or the stored run sets.
+        values: what the recipe or the stored run sets, by dotted key.
         where: the file that sets it, as errors name it.
 
     Raises:
         UserError: an unknown key, or a value that it does not take.
     """
-    if key in KEYS:
-        return check_value(key, KEYS[key], value, where=where)
+    names = {}  # of the rules, which say what else there is; checked first, for they may be anything
+    for section in rules.TABLES:
+        key = f"{section}.name"
+        if key in values:
+            names[key] = check_value(key, KEYS[key], values[key], where=where)
+    table = rules.run_keys(names)
+    fitted = {}
+    for key, value in values.items():
+        section = key.partition(".")[0]
+        if section in rules.TABLES and rules.rule_name(section, names) is None and key not in table:
+            raise unset_error(f"{section}.name", KEYS[f"{section}.name"], where=where)
+        fitted[key] = fit_value(key, value, table, where=where)
+    return fitted
+
+
+def fit_value(key: str, value: Any, table: Mapping[str, Key], *, where: str) -> Any:
+    """Checks a value as `fit_values` does; `table` is that of the run, as `rules.run_keys` returns it."""
+    if key in table:
+        return check_value(key, table[key], value, where=where)
     if not is_keyword(key):
-        raise unknown_key_error(key)
+        raise unknown_key_error(key, table)
     try:
         return as_plain(value)
     except ValueError as error:
@@ -200,36 +226,51 @@ def split_override(override: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), text
 
 
-def drop_replaced_keywords(assignments: dict[str, Any], override_texts: dict[str, str]) -> dict[str, Any]:
-    """Returns the assignments without the keywords of a model or a source that the command line replaces by another.
+def drop_replaced_keywords(
+    assignments: dict[str, Any], override_texts: dict[str, str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Drops the keywords of a model, a source or a rule that the command line replaces by another.
 
-    Where it names another variant of the same family, such as `vit/B16` instead of `vit/S16`, the keywords stay.
+    Where it names another variant of the same family, such as `vit/B16` instead of `vit/S16`, the keywords stay. With
+    an optimizer its learning rate is dropped, for what is right for one is far too large or small for another.
 
     Args:
         assignments: those of the recipe.
         override_texts: the text of the command line for each key that it sets.
+
+    Returns:
+        The assignments that are left, and a sentence for each section that lost some, which names them.
     """
-    for section in SECTIONS_WITH_KEYWORDS:
-        name = assignments.get(f"{section}.name") or ""
-        family = name.partition("/")[0]
-        new_family = override_texts.get(f"{section}.name", name).partition("/")[0]
-        if new_family == family:
+    notes = []
+    for section in SECTIONS:
+        key = f"{section}.name"
+        name = assignments.get(key) or KEYS[key].default
+        new_name = override_texts.get(key, name)
+        if name is REQUIRED or new_name.partition("/")[0] == name.partition("/")[0]:
             continue
-        dropped = {key for key in assignments if is_keyword(key) and key.startswith(f"{section}.")}
-        assignments = {key: value for key, value in assignments.items() if key not in dropped}
-    return assignments
+        dropped = {}
+        for assigned, value in assignments.items():
+            is_own = assigned.startswith(f"{section}.") and (assigned not in KEYS or assigned in DROPPED_WITH_RULE)
+            if is_own:
+                dropped[assigned] = value
+        assignments = {assigned: value for assigned, value in assignments.items() if assigned not in dropped}
+        # what the command line sets anew is not missed
+        missed = [f"{assigned}={value}" for assigned, value in dropped.items() if assigned not in override_texts]
+        if missed:
+            notes.append(f"{key}={new_name} drops what the recipe sets for {name}: {', '.join(missed)}")
+    return assignments, tuple(notes)
 
 
-def parse_value(key: str, text: str) -> Any:
+def parse_value(key: str, text: str, table: Mapping[str, Key]) -> Any:
     """Reads a value of the command line and returns it in the form that its key has in the settings.
 
     Raises:
         UserError: an unknown key, or a value that it does not take.
     """
-    if key in KEYS:
-        return check_value(key, KEYS[key], text, where=COMMAND_LINE, is_text=True)
+    if key in table:
+        return check_value(key, table[key], text, where=COMMAND_LINE, is_text=True)
     if not is_keyword(key):
-        raise unknown_key_error(key)
+        raise unknown_key_error(key, table)
     if len(text) > MAX_CHARACTERS:
         raise UserError(
             f"{key} is {quote_value(text)} ({COMMAND_LINE}), {len(text)} characters; {MAX_CHARACTERS} are the most"
@@ -237,20 +278,30 @@ def parse_value(key: str, text: str) -> Any:
     return parse_any(text)
 
 
-def unknown_key_error(key: str) -> UserError:
-    """Makes the error for an unknown key, with the keys spelled most like it."""
-    keys_in_section = [common for common in KEYS if common.startswith(f"{key}.")]
+def unknown_key_error(key: str, table: Mapping[str, Key]) -> UserError:
+    """Makes the error for an unknown key, with the keys spelled most like it.
+
+    A keyword of another optimizer, schedule or loss than the one that is named is said to be that.
+    """
+    keys_in_section = [known for known in table if known.startswith(f"{key}.")]
     if keys_in_section:
         return UserError(f"{key!r} is a section, not a setting; set {', '.join(keys_in_section)}")
     section, _, name = key.rpartition(".")
+    takers = rules.rules_that_take(section, name) if section in rules.TABLES else []
+    if takers:
+        taken = [known for known in table if known.startswith(f"{section}.") and known != f"{section}.name"]
+        return UserError(
+            f"{key} is a keyword of {' and '.join(takers)}, not of the {section} that is named; "
+            f"that takes {', '.join(taken)}"
+        )
     keys_by_name = {}  # of the key's own section where that exists, else of all sections
-    for common in KEYS:
-        if section not in SECTIONS or common.startswith(section):
-            keys_by_name[common.rpartition(".")[2]] = common
+    for known in table:
+        if section not in SECTIONS or known.startswith(section):
+            keys_by_name[known.rpartition(".")[2]] = known
     near = [keys_by_name[choice] for choice in nearest(name, keys_by_name, most=2)]
     if near:
         return UserError(f"no setting {quote_value(key)}; did you mean {' or '.join(near)}?")
-    return unknown("setting", key, KEYS)
+    return unknown("setting", key, table)
 
 
 # Defaults
@@ -269,7 +320,7 @@ def complete_settings(
     The keys are in the order of the table, the keywords of a model or a source behind the name that they belong to.
 
     Args:
-        assignments: what is set, each value as `fit_value` or `parse_value` returns it.
+        assignments: what is set, each value as `fit_values` or `parse_value` returns it.
         origins: where each assignment comes from.
         recipe_name: name of the recipe without folder and words, `cifar_resnet`.
         words: the words behind the recipe, smoke last.
@@ -279,10 +330,10 @@ def complete_settings(
         UserError: a key without a default is not set.
     """
     values: dict[str, Any] = {}
-    for key, row in KEYS.items():
+    for key, row in rules.run_keys(assignments).items():
         # a placeholder of ml_collections that nobody filled is None
         if row.default is REQUIRED and assignments.get(key) is None:
-            raise UserError(f"{file_in_errors} sets no {key}, {row.meaning}; it takes {accepted_values(row)}")
+            raise unset_error(key, row, where=file_in_errors)
         values[key] = assignments.get(key, row.default)
         section, _, last_part = key.rpartition(".")
         if section in SECTIONS_WITH_KEYWORDS and last_part == "name":
@@ -290,3 +341,8 @@ def complete_settings(
                 if is_keyword(keyword) and keyword.startswith(f"{section}."):
                     values[keyword] = value
     return Settings(values, {key: origins.get(key, "default") for key in values}, recipe_name, words)
+
+
+def unset_error(key: str, row: Key, *, where: str) -> UserError:
+    """Makes the error for a setting without a default that a file does not set."""
+    return UserError(f"{where} sets no {key}, {row.meaning}; it takes {accepted_values(row)}")

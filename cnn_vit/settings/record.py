@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_vit.errors import UserError
+from cnn_vit.settings import rules
 from cnn_vit.settings.keys import KEYS, is_keyword
-from cnn_vit.settings.load import Settings, complete_settings, fit_value
+from cnn_vit.settings.load import Settings, complete_settings, fit_values
 from cnn_vit.settings.values import quote_value
 
 STORED = {"recipe": str, "words": list, "values": dict, "origin": dict}  # the record's keys, with their types in JSON
@@ -31,13 +32,16 @@ def from_json(stored: Any, *, file: str) -> Settings:
     """
     if not is_record(stored):
         raise UserError(f"{file} holds {quote_value(stored)}; settings are stored as {', '.join(STORED)}")
-    for key in stored["values"]:
-        if key not in KEYS and not is_keyword(key):
+    values = drop_foreign_keywords(stored["values"])
+    for key in values:
+        section, _, name = key.partition(".")
+        is_of_rule = section in rules.TABLES and bool(rules.rules_that_take(section, name))
+        if key not in KEYS and not is_keyword(key) and not is_of_rule:
             raise UserError(
                 f"{file} sets {quote_value(key)}, which this version of cnn_vit does not know; use the version "
                 "that wrote it (the environment beside it names the commit)"
             )
-    assignments = {key: fit_value(key, value, where=file) for key, value in stored["values"].items()}
+    assignments = fit_values(values, where=file)
     words = tuple(map(str, stored["words"]))
     origins = {str(key): str(origin) for key, origin in stored["origin"].items()}
     return complete_settings(assignments, origins, recipe_name=stored["recipe"], words=words, file_in_errors=file)
@@ -48,6 +52,20 @@ def is_record(stored: Any) -> bool:
     if not isinstance(stored, dict):
         return False
     return all(isinstance(stored.get(name), kind) for name, kind in STORED.items())
+
+
+def drop_foreign_keywords(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns stored values without the keywords of other optimizers, schedules and losses than those of the run.
+
+    Runs were once stored with the keywords of all of them, and those of the others changed nothing.
+    """
+    own = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        takers = rules.rules_that_take(section, name) if section in rules.TABLES else []
+        if not takers or rules.rule_name(section, values) in (*takers, None):
+            own[key] = value
+    return own
 
 
 def tuples_as_lists(value: Any) -> Any:
@@ -63,7 +81,7 @@ def deciding_settings(settings: Settings) -> dict[str, Any]:
     """Returns the settings that change results, values that mean the same in one form."""
     deciding = {}
     for key, value in settings.values.items():
-        if is_keyword(key) or KEYS[key].changes_results:
+        if key not in KEYS or KEYS[key].changes_results:  # every keyword does
             deciding[key] = normalize(value)
     return deciding
 
@@ -128,7 +146,9 @@ class ExplainedSetting:
 
 def explain(settings: Settings) -> list[ExplainedSetting]:
     """Lists every setting with its origin and meaning."""
-    return [
-        ExplainedSetting(key, value, settings.origin[key], KEYS[key].meaning if key in KEYS else "")
-        for key, value in settings.values.items()
-    ]
+    table = rules.run_keys(settings.values)
+    rows = []
+    for key, value in settings.values.items():
+        meaning = table[key].meaning if key in table else ""
+        rows.append(ExplainedSetting(key, value, settings.origin[key], meaning))
+    return rows

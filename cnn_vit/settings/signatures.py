@@ -80,6 +80,28 @@ def read_keywords(module: ast.Module, name: str) -> dict[str, Keyword]:
     return keywords
 
 
+def read_entries(module: ast.Module, name: str) -> dict[str, ast.expr]:
+    """Reads the dict that a file assigns as `name = {...}`: its keys are texts, its values stay code.
+
+    Raises:
+        LookupError: the file assigns no dict of that name.
+    """
+    for statement in module.body:
+        if isinstance(statement, ast.Assign):
+            target = statement.targets[0]
+        elif isinstance(statement, ast.AnnAssign):
+            target = statement.target
+        else:
+            continue
+        if ast.unparse(target) == name and isinstance(statement.value, ast.Dict):
+            entries = {}
+            for key, value in zip(statement.value.keys, statement.value.values, strict=True):
+                if key is not None:  # None stands for a `**` in the dict
+                    entries[ast.literal_eval(key)] = value
+            return entries
+    raise LookupError(f"no dict is called {name}")
+
+
 def find_definition(statements: list[ast.stmt], name: str) -> ast.FunctionDef | ast.ClassDef:
     """Finds the function or the class that some statements define under a name; LookupError where none does."""
     for statement in statements:

@@ -147,7 +147,7 @@ def evaluate(
         raise UserError(f"batch_size={batch_size} evaluates nothing; make it at least 1")
     evaluated_split = load_matching(network, source, split)
     mesh = devices.mesh()
-    evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh)
+    evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh, loss_numbers=network.loss_numbers)
     values = devices.place(network.values, mesh)
     measures = per_example(evaluator, values, evaluated_split.split, batch_size=batch_size, workers=workers)
     metrics = {

@@ -28,6 +28,7 @@ class Fork:
         needs_best: whether the fork cannot do without the origin's best checkpoint, since it may test that one.
         sealed: seals of the files that describe the fork.
         say: takes a sentence for the user.
+        renew: takes the numbers of the fork's settings into a state of the origin; most optimizers keep none there.
     """
 
     workdir: Path
@@ -37,6 +38,7 @@ class Fork:
     needs_best: bool
     sealed: dict[str, seals.Seal]
     say: Callable[[str], None]
+    renew: Callable[[dict], dict]
 
 
 def read_fork_note(workdir: Path) -> dict[str, Any] | None:
@@ -110,6 +112,7 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
             copy_best(fork, origin_checkpoints, checkpoints, best_step, template)
     finally:
         origin_checkpoints.close()
+    state = fork.renew(state)
     checkpoints.save(step, state, sealed=seals_at(fork, step))  # last: from here on the fork has begun
     checkpoints.wait()
     return step, state
@@ -134,7 +137,8 @@ def choose_checkpoint(checkpoints: Checkpoints, template: dict, note: dict[str, 
 def copy_best(fork: Fork, origin: Checkpoints, checkpoints: Checkpoints, step: int, template: dict) -> None:
     """Copies the origin's best checkpoint. Where it is damaged or gone, but not needed, the user is told so."""
     try:
-        checkpoints.save(step, origin.restore(step, template), sealed=seals_at(fork, step))
+        best = fork.renew(origin.restore(step, template))
+        checkpoints.save(step, best, sealed=seals_at(fork, step))
     except DamageError as error:
         if fork.needs_best:
             raise

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_vit import compilation, data, models
+from cnn_vit import compilation, data, models, trees
+from cnn_vit.analysis import record
 from cnn_vit.compilation import ProgramKind
 from cnn_vit.errors import UserError
 from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.nn.values import Network, functional
 from cnn_vit.training import devices, losses
 from cnn_vit.training.caches import compiled_once
+from cnn_vit.training.rules import RuleSpec
 
 MANY_CLASSES = 1000  # above so many, only the best scores of each example are kept
 TOP_SCORES = 5  # so many of them
@@ -36,7 +38,7 @@ class NetworkSpec:
         num_classes: K.
         image_shape: (H, W, C) of the images.
         dtype: of the arithmetic, "float32" or "bfloat16".
-        loss: a key of `losses.LOSSES`.
+        loss: the loss, with the keywords of it that shape its program.
     """
 
     model: str
@@ -44,7 +46,7 @@ class NetworkSpec:
     num_classes: int
     image_shape: tuple[int, int, int]
     dtype: str
-    loss: str
+    loss: RuleSpec
 
 
 def get_network(spec: NetworkSpec) -> Network:
@@ -72,6 +74,39 @@ def build_network(spec: NetworkSpec) -> nnx.Module:
     )
 
 
+@functools.lru_cache(maxsize=32)
+def find_first_layer(spec: NetworkSpec) -> str:
+    """Finds the path of the layer with a kernel that is called first, such as "stem", by tracing the network."""
+    images = jax.ShapeDtypeStruct((2, *spec.image_shape), jnp.float32)
+    paths = {trees.path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(get_network(spec).params)}
+    for call in record.record_calls(build_network(spec), images):
+        if f"{call.path}/kernel" in paths:
+            return call.path
+    return ""
+
+
+def find_inner_kernels(spec: NetworkSpec) -> dict:
+    """Builds a tree of booleans like the parameters: whether each is a kernel behind the first layer, not the head's.
+
+    The head is the network's attribute `head`, as every family has it.
+    """
+    first_layer = find_first_layer(spec)
+
+    def is_inner_kernel(path, _):
+        layer, _, leaf = trees.path_text(path).rpartition("/")
+        return leaf == "kernel" and layer != first_layer and layer.partition("/")[0] != "head"
+
+    return jax.tree_util.tree_map_with_path(is_inner_kernel, get_network(spec).params)
+
+
+def compute_loss(
+    spec: NetworkSpec, scores: jax.Array, target: jax.Array, numbers: dict, weight: jax.Array | float = 1.0
+) -> jax.Array:  # (B, K), (B, K) -> (B,)
+    """Computes the loss of each example; `numbers` are those of the loss by keyword, `weight` that of each class."""
+    cost = losses.get_loss(spec.loss.name).cost
+    return cost(scores, target, weight, **spec.loss.keywords(cost, numbers))
+
+
 def normalize(images: jax.Array, mean_and_std: dict, dtype: str) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
     """Subtracts the mean of each channel from images in 0..1, and divides by its standard deviation.
 
@@ -85,7 +120,9 @@ def normalize(images: jax.Array, mean_and_std: dict, dtype: str) -> jax.Array:  
 
 @compiled_once
 def build_eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles the function that measures a batch: (params, stats, batch, mean_and_std) -> per-example measures.
+    """Compiles the function that measures a batch: (params, stats, batch, constants) -> per-example measures.
+
+    The constants are those of an `Evaluator`.
 
     The measures are a dict of arrays with a row for each example: loss, predicted class, rank of the label (0 is best),
     margin (best score less the second), scores, and the batch's label, weight and index. The loss is the recipe's
@@ -97,8 +134,8 @@ def build_eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
     """
     network = get_network(spec)
 
-    def measure(params, stats, batch, mean_and_std):
-        images = normalize(batch["image"].astype(jnp.float32) / 255, mean_and_std, spec.dtype)
+    def measure(params, stats, batch, constants):
+        images = normalize(batch["image"].astype(jnp.float32) / 255, constants, spec.dtype)
         scores, _ = network.apply(params, stats, images, train=False, mask=batch.get("mask"))
         label = batch["label"]
         label_score = jnp.take_along_axis(scores, label[:, None], 1)
@@ -109,7 +146,7 @@ def build_eval_step(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
         if spec.num_classes > 1:
             first, second = jax.lax.top_k(scores, 2)[0].T
         measures = dict(
-            loss=losses.LOSSES[spec.loss](scores, jax.nn.one_hot(label, spec.num_classes)),
+            loss=compute_loss(spec, scores, jax.nn.one_hot(label, spec.num_classes), constants["loss"]),
             predicted=scores.argmax(-1).astype(jnp.int32),
             rank=ranks_before.sum(-1).astype(jnp.int32),
             margin=first - second,
@@ -132,23 +169,33 @@ class Evaluator:
     Attributes:
         spec: the network.
         mesh: the devices that it runs on.
-        mean_and_std: dict of `mean` and `std`, (C,) float32, on the devices.
+        constants: dict of `mean` and `std`, (C,) float32, and `loss`, a dict of the loss's numbers; on the devices.
     """
 
     spec: NetworkSpec
     mesh: jax.sharding.Mesh
-    mean_and_std: dict[str, jax.Array]
+    constants: dict[str, Any]
 
     def __call__(self, values: dict, batch: dict) -> dict[str, jax.Array]:
         """Measures a batch with `values`, dict(params, stats) on the devices."""
         eval_step = build_eval_step(self.spec, self.mesh)
-        return eval_step(values["params"], values["stats"], batch, self.mean_and_std)
+        return eval_step(values["params"], values["stats"], batch, self.constants)
 
 
-def build_evaluator(spec: NetworkSpec, preprocessing: dict[str, Any], mesh: jax.sharding.Mesh) -> Evaluator:
-    """Builds an evaluator: puts mean and standard deviation on the devices, from the `preprocessing` of a run."""
-    mean_and_std = {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "std")}
-    return Evaluator(spec, mesh, devices.place(mean_and_std, mesh))
+def build_evaluator(
+    spec: NetworkSpec, preprocessing: dict[str, Any], mesh: jax.sharding.Mesh, *, loss_numbers: dict[str, Any]
+) -> Evaluator:
+    """Builds an evaluator: puts its constants on the devices.
+
+    Args:
+        spec: the network.
+        preprocessing: of a run; its mean and std are read.
+        mesh: the devices.
+        loss_numbers: the numbers of the spec's loss by keyword.
+    """
+    constants: dict[str, Any] = {name: np.asarray(preprocessing[name], np.float32) for name in ("mean", "std")}
+    constants["loss"] = {name: np.float32(number) for name, number in loss_numbers.items()}
+    return Evaluator(spec, mesh, devices.place(constants, mesh))
 
 
 # Images of several sizes ---------------------------------------------------------------------------------------------

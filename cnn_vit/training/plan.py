@@ -15,33 +15,27 @@ from cnn_vit.data import augment
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import height_and_width
-from cnn_vit.errors import UserError, unknown
-from cnn_vit.settings import Every, Settings, count_steps
-from cnn_vit.training import losses, optimizers, schedules
+from cnn_vit.errors import UserError
+from cnn_vit.settings import Every, Key, Settings, count_steps, read_rule
+from cnn_vit.training import losses, optimizers
 from cnn_vit.training.forward import NetworkSpec
+from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.step import ScheduleSpec, StepSpec
 
 
 def check(settings: Settings) -> None:
     """Checks every name and keyword of settings with the part of the package that owns it, without data or device.
 
-    It is the second check: `settings.load` has checked types and ranges.
+    It is the second check: `settings.load` has checked types and ranges, and the keywords of optimizer, schedule and
+    loss.
 
     Raises:
         UserError: the first thing that is wrong, with the nearest names.
     """
     section = settings.section("data")
     data.check(section)
-    for key, choices in (
-        ("loss.name", losses.LOSSES),
-        ("optimizer.name", optimizers.OPTIMIZERS),
-        ("schedule.name", schedules.SCHEDULES),
-    ):
-        if settings[key] not in choices:
-            raise unknown(key.removesuffix(".name"), settings[key], choices)
-    if settings["optimizer.nesterov"] and settings["optimizer.name"] != "sgd":
-        raise UserError(f"optimizer.nesterov is for sgd; set it to false for {settings['optimizer.name']}")
-    if settings["test_weights"] == "ema" and settings["ema_decay"] is None:
+    refuse_unfit_rules(settings)
+    if settings["test_weights"] == "ema" and not evaluates_average(settings):
         raise UserError(
             "test_weights is ema, but nothing is averaged; set ema_decay, such as 0.999, or test_weights=last"
         )
@@ -59,6 +53,30 @@ def check(settings: Settings) -> None:
             # whether a network takes a mask depends neither on the number of classes nor on the channels: any will do
             stand_in_shape = (*image_size, section["channels"] or 3)
             check_model(settings, classes=source_info.num_classes or 2, image_shape=stand_in_shape)
+
+
+def refuse_unfit_rules(settings: Settings) -> None:
+    """Raises UserError where the optimizer does not go with the schedule or with averaged parameters."""
+    name = settings["optimizer.name"]
+    optimizer = optimizers.get_optimizer(name)
+    schedule = settings["schedule.name"]
+    if optimizer.schedules is not None and schedule not in optimizer.schedules:
+        raise UserError(
+            f"schedule.name is {schedule}, and {name} takes {' or '.join(optimizer.schedules)} alone; "
+            f"set schedule.name={optimizer.schedules[0]}, a warm-up may stay"
+        )
+    if optimizer.average is not None and settings["ema_decay"] is not None:
+        raise UserError(f"ema_decay is set, and {name} averages its parameters itself; set ema_decay=none")
+
+
+def evaluates_average(settings: Settings) -> bool:
+    """Whether an average of the parameters is evaluated: that of `ema_decay`, or the optimizer's own."""
+    return settings["ema_decay"] is not None or averages_by_itself(settings)
+
+
+def averages_by_itself(settings: Settings) -> bool:
+    """Whether the optimizer keeps the average at which its network is evaluated."""
+    return optimizers.get_optimizer(settings["optimizer.name"]).average is not None
 
 
 def check_model(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> None:
@@ -117,8 +135,51 @@ def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, in
         num_classes=classes,
         image_shape=image_shape,
         dtype=settings["dtype"],
-        loss=settings["loss.name"],
+        loss=rule_spec(settings, "loss", examples=None),
     )
+
+
+def rule_spec(settings: Settings, section: str, *, examples: int | None) -> RuleSpec:
+    """Returns the optimizer, the schedule or the loss of the settings, with the keywords that shape its program.
+
+    Args:
+        settings: final settings.
+        section: "optimizer", "schedule" or "loss".
+        examples: of the training split, for durations; None for a section that has none.
+    """
+    name = settings[f"{section}.name"]
+    options = {}
+    for keyword, row in read_rule(section, name).keys.items():
+        key = f"{section}.{keyword}"
+        value = settings[key]
+        if is_number(row, value):
+            continue
+        if row.kind == "duration":
+            value = steps_of(settings, key, value, examples)
+        elif row.kind == "durations":
+            value = tuple(steps_of(settings, key, amount, examples) for amount in value)
+        options[keyword] = value
+    return RuleSpec(name, tuple(sorted(options.items())))
+
+
+def rule_numbers(settings: Settings, section: str) -> dict[str, float]:
+    """Returns the numbers of the optimizer, the schedule or the loss by keyword, which are arguments of the step."""
+    numbers = {}
+    for keyword, row in read_rule(section, settings[f"{section}.name"]).keys.items():
+        value = settings[f"{section}.{keyword}"]
+        if is_number(row, value):
+            numbers[keyword] = value
+    return numbers
+
+
+def is_number(row: Key, value: Any) -> bool:
+    """Whether the value of a keyword is an argument of the step. One that is unset, `none`, shapes the program."""
+    return row.kind == "float" and value is not None
+
+
+def steps_of(settings: Settings, key: str, amount: Any, examples: int | None) -> int:
+    """Converts a duration of the settings to steps."""
+    return count_steps(amount, examples=examples or 0, batch=settings["data.batch_size"], key=key)
 
 
 @dataclass(frozen=True)
@@ -151,23 +212,15 @@ def run_times(settings: Settings, *, examples: int) -> RunTimes:
 
 def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> StepSpec:
     """Returns the static part of the compiled step, for so many training examples."""
-
-    def in_steps(key: str, amount: Any) -> int:
-        return count_steps(amount, examples=examples, batch=settings["data.batch_size"], key=key)
-
     schedule = ScheduleSpec(
-        name=settings["schedule.name"],
+        rule=rule_spec(settings, "schedule", examples=examples),
         total=run_times(settings, examples=examples).total,
-        warmup=in_steps("schedule.warmup", settings["schedule.warmup"]),
-        boundaries=tuple(in_steps("schedule.boundaries", boundary) for boundary in settings["schedule.boundaries"]),
-        factor=settings["schedule.factor"],
-        timescale=in_steps("schedule.timescale", settings["schedule.timescale"]),
+        warmup=steps_of(settings, "schedule.warmup", settings["schedule.warmup"], examples),
     )
     return StepSpec(
         network=network,
         augment=augment.operation_names(settings["data.augment"]),
-        optimizer=settings["optimizer.name"],
-        nesterov=settings["optimizer.nesterov"],
+        optimizer=rule_spec(settings, "optimizer", examples=examples),
         clip=settings["optimizer.clip"] is not None,
         decay_pattern=settings["optimizer.decay_pattern"],
         accumulate=settings["optimizer.accumulate"],
@@ -188,13 +241,15 @@ def hyperparameters(
         classes: K.
     """
     numbers = {
-        name: settings[f"optimizer.{name}"]
-        for name in ("learning_rate", "weight_decay", "momentum", "b1", "b2", "epsilon")
+        "learning_rate": settings["optimizer.learning_rate"],
+        "clip": settings["optimizer.clip"] or 1.0,  # read only where clipping is on
+        "ema_decay": settings["ema_decay"] or 0.0,  # read only where there is a moving average
+        "smoothing": settings["loss.smoothing"],
     }
-    numbers["clip"] = settings["optimizer.clip"] or 1.0  # read only where clipping is on
-    numbers["ema_decay"] = settings["ema_decay"] or 0.0  # read only where there is a moving average
-    numbers["smoothing"] = settings["loss.smoothing"]
     arrays: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
+    for section in ("optimizer", "schedule", "loss"):
+        rule = rule_numbers(settings, section)
+        arrays[section] = {name: np.float32(number) for name, number in rule.items()}
     arrays["augment"] = [
         [np.float32(number) for number in operation]
         for operation in augment.operation_numbers(settings["data.augment"])

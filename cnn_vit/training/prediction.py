@@ -60,8 +60,8 @@ def predict(
         batch_size: images that are predicted at once; the result does not depend on it.
 
     Returns:
-        (N, K) float32: for each image a distribution over `network.classes`; of a network trained with a sigmoid loss,
-        a probability for each class by itself.
+        (N, K) float32: for each image a distribution over `network.classes`; of a network trained with a loss of
+        sigmoids, a probability for each class by itself.
 
     Raises:
         UserError: an image cannot be read, or has another shape than the network takes.
@@ -184,7 +184,7 @@ def predict_probabilities(
     """
     mesh = devices.mesh()
     size = devices.round_up_batch(batch_size, mesh)
-    evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh)
+    evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh, loss_numbers=network.loss_numbers)
     predict_batch = build_scorer(network.spec, mesh)
     parts = []
     for first in range(0, len(images), size):
@@ -194,7 +194,7 @@ def predict_probabilities(
             padding = np.repeat(array[:1], size - len(chunk), axis=0)
             batch[name] = np.concatenate([array, padding])
         placed = jax.device_put(batch, devices.batch_sharding(mesh))
-        predicted = predict_batch(network.params, network.stats, placed, evaluator.mean_and_std)
+        predicted = predict_batch(network.params, network.stats, placed, evaluator.constants)
         parts.append(np.asarray(predicted)[: len(chunk)])
     return np.concatenate(parts) if parts else np.zeros((0, network.spec.num_classes), np.float32)
 
@@ -243,19 +243,19 @@ def check_arrays(network: Trained, images: np.ndarray) -> np.ndarray:
 
 @compiled_once
 def build_scorer(spec: NetworkSpec, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles (params, stats, batch, mean_and_std) -> class probabilities (B, K).
+    """Compiles (params, stats, batch, constants) -> class probabilities (B, K).
 
     The batch has `image` (B, H, W, C), uint8 or float32 in 0..1, and for images of several sizes a `mask` (B, H, W).
     """
     network = forward.get_network(spec)
 
-    def predict_batch(params, stats, batch, mean_and_std):
+    def predict_batch(params, stats, batch, constants):
         images = batch["image"]
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
-        images = forward.normalize(images, mean_and_std, spec.dtype)
+        images = forward.normalize(images, constants, spec.dtype)
         scores, _ = network.apply(params, stats, images, train=False, mask=batch.get("mask"))
-        return losses.PROBABILITIES[spec.loss](scores)
+        return losses.get_loss(spec.loss.name).probabilities(scores)
 
     kind = forward.program_kind(spec, mesh)
     return compilation.jit(predict_batch, kind, out_shardings=devices.batch_sharding(mesh))

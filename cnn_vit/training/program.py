@@ -40,7 +40,8 @@ class Program:
         frozen: values that are not trained; none yet.
 
     Raises:
-        UserError: the model does not take the data, or the batch does not divide among the devices.
+        UserError: the model does not take the data, the batch does not divide among the devices, or the optimizer or
+            the schedule cannot be.
     """
 
     def __init__(
@@ -63,21 +64,28 @@ class Program:
         self.times = plan.run_times(settings, examples=len(train))
         self.spec = plan.step_spec(settings, network, examples=len(train))
         self.step = step.build_step(self.spec, self.mesh, add_measures=add_measures)
-        self.evaluator: Evaluator = forward.build_evaluator(network, preprocessing, self.mesh)
+        self.evaluator: Evaluator = forward.build_evaluator(
+            network, preprocessing, self.mesh, loss_numbers=plan.rule_numbers(settings, "loss")
+        )
         hyperparameters = plan.hyperparameters(settings, preprocessing, labels=train.labels, classes=classes)
         self.hyperparameters = jax.device_put(hyperparameters, devices.replicated_sharding(self.mesh))
         self.frozen: dict = step.NOTHING_FROZEN
+        _ = self.state_template  # made here for its errors: of an optimizer or a schedule that cannot be
 
     def initial_state(self) -> dict:
         """Draws the state before the first step, and puts it on the devices."""
         values = initial_values(self.step.network, self.settings["seed"])
-        return devices.place(self.step.init_state(*values), self.mesh)
+        return devices.place(self.step.init_state(*values, self.hyperparameters), self.mesh)
+
+    def renew_numbers(self, state: dict) -> dict:
+        """Takes the numbers of these settings into the state of another run, as `step.renew_numbers` does."""
+        return step.renew_numbers(self.spec, state, self.hyperparameters)
 
     @cached_property
     def state_template(self) -> dict:
         """The state without its values: a `jax.ShapeDtypeStruct` with shape, type and sharding for each array."""
         network = self.step.network
-        shapes = jax.eval_shape(self.step.init_state, network.params, network.stats)
+        shapes = jax.eval_shape(self.step.init_state, network.params, network.stats, self.hyperparameters)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,

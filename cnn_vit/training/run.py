@@ -46,7 +46,7 @@ class TestedValues:
     Attributes:
         step: the training step that they come from.
         values: dict(params, stats).
-        is_ema: whether they are the moving average.
+        is_ema: whether they are an average of the parameters.
         choice: "last", "best" or "ema": the setting `test_weights`, or its default.
     """
 
@@ -199,6 +199,7 @@ class Run:
             needs_best=self.settings["test_weights"] == "best",
             sealed=self.sealed,
             say=self.say,
+            renew=self.program.renew_numbers,
         )
         return forks.take_over(fork, self.program.state_template, self.checkpoints)
 
@@ -312,12 +313,12 @@ class Run:
         )
 
     def values_to_evaluate(self, state: dict) -> tuple[dict, bool]:
-        """Chooses the values that are validated: the moving average where there is one, else the trained ones.
+        """Chooses the values that are validated: the average of the parameters where there is one, else the trained.
 
         Returns:
-            dict(params, stats), and whether they are the moving average.
+            dict(params, stats), and whether they are the average.
         """
-        if self.settings["ema_decay"] is not None:
+        if plan.evaluates_average(self.settings):
             return state["ema"], True
         return trained_values(state), False
 
@@ -362,9 +363,10 @@ class Run:
         """
         choice = self.settings["test_weights"]
         if choice is None:
-            choice = "last" if self.settings["ema_decay"] is None else "ema"
+            choice = "ema" if plan.evaluates_average(self.settings) else "last"
         last_step = int(state["step"])
-        if choice == "last":
+        # an optimizer that averages by itself has no other parameters to test than its average
+        if choice == "last" and not plan.averages_by_itself(self.settings):
             return TestedValues(step=last_step, values=trained_values(state), is_ema=False, choice=choice)
         step = self.best_evaluation()["step"] if choice == "best" else last_step
         if step != last_step:

@@ -12,33 +12,35 @@ compiles once. The arguments are dicts; numbers are float32 where no other type 
     state            step () int32: the updates done
                      params, stats: trained parameters and running statistics, as nested dicts of arrays
                      opt: the state of the optimizer, as optax has it
-                     ema: dict(params, stats) of moving averages; {} where none is kept
+                     ema: dict(params, stats) of moving averages, or those of an optimizer that averages by itself;
+                     {} where none is kept
     frozen           params, stats: the network's values that are not in the state and never change. It is there for
                      transfer, where a part of a network is not trained; in all runs so far both are empty
     batch            image (B, H, W, C) uint8; label (B,) int32; weight (B,), all 1 in training; index (B,) int32;
                      for images of several sizes also mask (B, H, W) bool: True on each image's own pixels
     hyperparameters  of `plan.hyperparameters`:
-                     learning_rate, weight_decay, momentum, b1, b2, epsilon, clip, ema_decay, smoothing: () each
+                     learning_rate (the base rate), clip, ema_decay, smoothing: () each
+                     optimizer, schedule, loss: a dict each, of the rule's numbers by keyword, () each
                      augment: a list for each operation, of its numbers, () each
                      mean, std (C,); class_weight (K,); key (): the random key that follows from the seed
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 from cnn_vit import compilation, trees
 from cnn_vit.data import augment
 from cnn_vit.nn.values import Network
-from cnn_vit.training import devices, losses, optimizers, schedules
+from cnn_vit.training import devices, forward, losses, optimizers, schedules
 from cnn_vit.training.caches import compiled_once
 from cnn_vit.training.forward import NetworkSpec, get_network, normalize, program_kind
+from cnn_vit.training.rules import RuleSpec
 
 MOST_UNROLLED = 64  # up to so many micro-batches are compiled one by one; each takes about a second to compile
 NOTHING_FROZEN: dict[str, dict] = dict(params={}, stats={})
@@ -46,23 +48,17 @@ NOTHING_FROZEN: dict[str, dict] = dict(params={}, stats={})
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """The shape of the learning rate over a run; keywords of `schedules.build_schedule`.
+    """The shape of the learning rate over a run.
 
     Attributes:
-        name: a key of `schedules.SCHEDULES`.
+        rule: the schedule, with the keywords of it that shape the program.
         total: steps of the run.
-        warmup: steps of the rise from 0.
-        boundaries: steps at which the schedule `step` falls.
-        factor: what each boundary multiplies by.
-        timescale: of the schedule `rsqrt`, in steps.
+        warmup: steps of the rise at its beginning.
     """
 
-    name: str
+    rule: RuleSpec
     total: int
-    warmup: int
-    boundaries: tuple[int, ...]
-    factor: float
-    timescale: int
+    warmup: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,7 @@ class StepSpec:
     Attributes:
         network: what is trained.
         augment: names of the augmentation's operations, in order.
-        optimizer: a key of `optimizers.OPTIMIZERS`.
-        nesterov: whether SGD looks ahead along its momentum.
+        optimizer: the learning rule, with the keywords of it that shape the program.
         clip: whether long gradients are shortened.
         decay_pattern: regular expression that is searched in the paths of parameters; those that it matches decay.
         accumulate: micro-batches that a batch is cut into.
@@ -85,8 +80,7 @@ class StepSpec:
 
     network: NetworkSpec
     augment: tuple[str, ...]
-    optimizer: str
-    nesterov: bool
+    optimizer: RuleSpec
     clip: bool
     decay_pattern: str
     accumulate: int
@@ -103,7 +97,7 @@ class Step(NamedTuple):
 
     Attributes:
         network: shapes, initializers and `apply` of the network.
-        init_state: (params, stats) -> state before the first step, on the host.
+        init_state: (params, stats, hyperparameters) -> state before the first step, compiled; it lies as the rules say.
         learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled. The state that it takes is
             donated: its arrays may not be used afterwards. It has compiler options of its own, so that it cannot be
             traced inside another `jit`; `learn` below can.
@@ -148,15 +142,14 @@ def build_step(
         add_measures: adds scalars to the measures of each step, as `learn` says.
 
     Raises:
-        UserError: no parameter matches the decay pattern, or the schedule cannot be.
+        UserError: no parameter matches the decay pattern.
     """
     network = get_network(spec.network)
-    # built for nothing but their errors, which should come now and not at the first step
+    # built for nothing but its error, which should come now and not at the first step
     optimizers.build_decay_mask(network.params, spec.decay_pattern)
-    schedules.build_schedule(**asdict(spec.schedule))
 
-    def init(params: dict, stats: dict) -> dict:
-        return init_state(spec, network, params, stats)
+    def init(params, stats, hyperparameters):
+        return devices.constrain(init_state(spec, network, params, stats, hyperparameters), mesh, rules)
 
     def learn_in_place(state, frozen, batch, hyperparameters):
         state, measures = learn(spec, network, state, frozen, batch, hyperparameters, add_measures=add_measures)
@@ -166,23 +159,24 @@ def build_step(
     out_shardings = (None, devices.replicated_sharding(mesh))
     kind = program_kind(spec.network, mesh)
     jitted = compilation.jit(learn_in_place, kind, donate_argnums=0, out_shardings=out_shardings)
-    return Step(network, init, jitted)
+    # compiled as one program, for outside of one each array of another shape would be compiled by itself
+    return Step(network, compilation.jit(init, kind), jitted)
 
 
-# Only the shapes of an optimizer's state are needed to make it, and no hyperparameter changes them: any number will do
-STAND_IN_HYPERPARAMETERS = dict.fromkeys(("weight_decay", "momentum", "b1", "b2", "epsilon", "clip"), 0.5)
+def init_state(spec: StepSpec, network: Network, params: dict, stats: dict, hyperparameters: dict) -> dict:
+    """Makes the state before the first step from initial values of parameters and statistics.
 
-
-def init_state(spec: StepSpec, network: Network, params: dict, stats: dict) -> dict:
-    """Makes the state before the first step, as NumPy arrays, from initial values of parameters and statistics."""
-    chain = build_optimizer(spec, network, params, STAND_IN_HYPERPARAMETERS, 0.0)
-    shapes = jax.eval_shape(chain.init, params)
-    opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)  # every rule here starts from zeros
-    ema = {}
-    if spec.ema:
-        # copies, because the whole state is donated and one buffer cannot be donated twice
-        ema = jax.tree.map(lambda leaf: leaf.copy(), dict(params=params, stats=stats))
-    return dict(step=np.zeros((), np.int32), params=params, stats=stats, opt=opt, ema=ema)
+    The optimizer's part is what its own `init` gives with the numbers of the run.
+    """
+    step = jnp.zeros((), jnp.int32)
+    opt = build_optimizer(spec, network, params, hyperparameters, step).init(params)
+    averages = {}
+    if spec.ema or optimizers.get_optimizer(spec.optimizer.name).average:
+        averages = dict(params=params, stats=stats)
+    # Copies, because the whole state is donated and one buffer cannot be donated twice: some optimizers begin with the
+    # parameters themselves.
+    opt, ema = jax.tree.map(lambda leaf: leaf.copy(), (opt, averages))
+    return dict(step=step, params=params, stats=stats, opt=opt, ema=ema)
 
 
 def learn(
@@ -209,17 +203,25 @@ def learn(
         saw it, `learning_rate`, `gradient_norm` before clipping, and `finite`: whether loss, gradient and all new
         values are finite numbers.
     """
-    gradient = compute_gradient(spec, network, state, frozen, batch, hyperparameters)
+    examples = prepare_batch(spec, state["step"], batch, hyperparameters)
+    gradient = compute_gradient(spec, network, state, frozen, examples, hyperparameters)
     grads, stats, loss = gradient.grads, gradient.stats, gradient.loss
-    rate = hyperparameters["learning_rate"] * schedules.build_schedule(**asdict(spec.schedule))(state["step"])
-    chain = build_optimizer(spec, network, state["params"], hyperparameters, rate)
-    updates, opt = chain.update(grads, state["opt"], state["params"])
+    optimizer = build_optimizer(spec, network, state["params"], hyperparameters, state["step"])
+    updates, opt = optimizer.update(grads, state["opt"], state["params"], value=loss)
     params = optax.apply_updates(state["params"], updates)
-    ema = update_ema(state, params, stats, hyperparameters) if spec.ema else {}
+    average = optimizers.get_optimizer(spec.optimizer.name).average
+    if average:
+        averaged_params = average(opt[1], params)
+        ema = dict(params=averaged_params, stats=stats_at(spec, network, averaged_params, state, frozen, examples))
+    elif spec.ema:
+        ema = update_ema(state, params, stats, hyperparameters)
+    else:
+        ema = {}
+    rate = hyperparameters["learning_rate"] * multiplier_of_step(spec, hyperparameters, state["step"])
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     # a finite gradient can still make infinite values: by an infinite rate or decay, or by overflow
-    for leaf in jax.tree.leaves((params, stats)):
+    for leaf in jax.tree.leaves((params, stats, ema if average else {})):
         finite &= jnp.isfinite(leaf).all()
     measures = dict(loss=loss, accuracy=gradient.accuracy, learning_rate=rate, gradient_norm=norm, finite=finite)
     if add_measures is not None:
@@ -227,35 +229,94 @@ def learn(
     return dict(step=state["step"] + 1, params=params, stats=stats, opt=opt, ema=ema), measures
 
 
+def multiplier_of_step(spec: StepSpec, hyperparameters: dict, step: jax.Array) -> jax.Array:
+    """Computes what the schedule multiplies base rates by at a step."""
+    schedule = schedules.build_schedule(
+        spec.schedule.rule,
+        hyperparameters["schedule"],
+        total=spec.schedule.total,
+        warmup=spec.schedule.warmup,
+        starts_above_zero=optimizers.get_optimizer(spec.optimizer.name).starts_above_zero,
+    )
+    return schedule(step)
+
+
 def build_optimizer(
-    spec: StepSpec, network: Network, params: dict, hyperparameters: dict, rate: jax.Array | float
-) -> optax.GradientTransformation:
-    """Builds the optimizer's chain for one step; from step to step only its arrays differ."""
-    # the pattern is looked for in the whole network, of which `params` may be the part that is not frozen
-    decay_mask = optimizers.build_decay_mask(network.params, spec.decay_pattern)
+    spec: StepSpec, network: Network, params: dict, hyperparameters: dict, step: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    """Builds the optimizer's chain for a step; from step to step only its arrays differ."""
+    multiplier = multiplier_of_step(spec, hyperparameters, step)
+    numbers = dict(hyperparameters["optimizer"])
+    for name, number in numbers.items():
+        if name.endswith("learning_rate"):  # the base rate of a part of the parameters
+            numbers[name] = number * multiplier
+    # both are looked for in the whole network, of which `params` may be the part that is not frozen
+    leaves = optimizers.Leaves(
+        decays=restrict_to(optimizers.build_decay_mask(network.params, spec.decay_pattern), params),
+        find_inner_kernels=lambda: restrict_to(forward.find_inner_kernels(spec.network), params),
+    )
     return optimizers.build_chain(
         spec.optimizer,
-        hyperparameters,
-        rate,
-        decay_mask=restrict_to(decay_mask, params),
-        clip=spec.clip,
-        nesterov=spec.nesterov,
+        numbers,
+        learning_rate=hyperparameters["learning_rate"] * multiplier,
+        leaves=leaves,
+        clip=hyperparameters["clip"] if spec.clip else None,
     )
 
 
+def renew_numbers(spec: StepSpec, state: dict, hyperparameters: dict) -> dict:
+    """Takes other numbers of the settings into the state of an optimizer that keeps some in it.
+
+    All other numbers are arguments of each step.
+    """
+    renew = optimizers.get_optimizer(spec.optimizer.name).renew
+    if renew is None:
+        return state
+    clipping, rule = state["opt"]
+    rule, params = renew(rule, state["params"], hyperparameters["optimizer"])
+    return state | dict(params=params, opt=(clipping, rule))
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """A batch as the network sees it at a step.
+
+    Attributes:
+        images: (B, H, W, C), augmented and normalized.
+        target: (B, K) float32, mixed and smoothed.
+        weight: (B,).
+        mask: (B, H, W) bool where images have several sizes, else None.
+        dropout_key: of the step.
+    """
+
+    images: jax.Array
+    target: jax.Array
+    weight: jax.Array
+    mask: jax.Array | None
+    dropout_key: jax.Array
+
+    @property
+    def rows(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+        """What has a row for each example: images, target, weight, mask."""
+        return self.images, self.target, self.weight, self.mask
+
+
+def prepare_batch(spec: StepSpec, step: jax.Array, batch: dict, hyperparameters: dict) -> PreparedBatch:
+    """Augments, mixes, normalizes and smooths a whole batch, before it is cut into micro-batches."""
+    images, target, dropout_key = augment_batch(spec, step, batch, hyperparameters)
+    images = normalize(images, hyperparameters, spec.network.dtype)
+    target = losses.smooth_labels(target, hyperparameters["smoothing"])
+    return PreparedBatch(images, target, batch["weight"], batch.get("mask"), dropout_key)
+
+
 def compute_gradient(
-    spec: StepSpec, network: Network, state: dict, frozen: dict, batch: dict, hyperparameters: dict
+    spec: StepSpec, network: Network, state: dict, frozen: dict, examples: PreparedBatch, hyperparameters: dict
 ) -> BatchGradient:
     """Computes the gradient of the mean loss over the batch, with the new statistics, the loss and the accuracy.
 
-    The whole batch is augmented and mixed before it is cut into micro-batches, of which micro-batch i is the rows
-    i::accumulate. A batch to learn from must be full, so all its weights are 1: a row of weight 0 would count in no
-    loss, but it would in the statistics of batch norm and as a partner in mixing.
+    Micro-batch i is the rows i::accumulate. A batch to learn from must be full, so all its weights are 1: a row of
+    weight 0 would count in no loss, but it would in the statistics of batch norm and as a partner in mixing.
     """
-    images, target, dropout_key = augment_batch(spec, state["step"], batch, hyperparameters)
-    images = normalize(images, hyperparameters, spec.network.dtype)
-    target = losses.smooth_labels(target, hyperparameters["smoothing"])
-    whole_batch = images, target, batch["weight"], batch.get("mask")
 
     def mean_loss(params, stats, micro_batch, key):
         images, target, weight, mask = micro_batch
@@ -267,7 +328,9 @@ def compute_gradient(
             rngs=nnx.Rngs(dropout=key),
             mask=mask,
         )
-        per_example = losses.LOSSES[spec.network.loss](scores, target, hyperparameters["class_weight"])
+        per_example = forward.compute_loss(
+            spec.network, scores, target, hyperparameters["loss"], hyperparameters["class_weight"]
+        )
         weight_sum = jnp.maximum(weight.sum(), 1)
         # of a mixture of two images, the class of the larger part is the right one
         is_correct = (scores.argmax(-1) == target.argmax(-1)).astype(jnp.float32)
@@ -275,35 +338,79 @@ def compute_gradient(
         return loss, (restrict_to(stats, state["stats"]), accuracy)
 
     loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
-    if spec.accumulate == 1:
-        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], state["stats"], whole_batch, dropout_key)
-        return BatchGradient(grads, stats, loss, accuracy)
 
-    # The rows of a batch lie on the devices in blocks, one block after the other. Taking every accumulate-th row gives
-    # each micro-batch an equal share of every block, so that no row moves to another device; slices in a row would not.
+    def add_micro_batch(stats_and_sums, micro_batch, key):
+        stats, sums = stats_and_sums
+        # parameters stay those before the step; statistics pass from one micro-batch to the next
+        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], stats, micro_batch, key)
+        return stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))
+
+    if spec.accumulate == 1:
+        (loss, (stats, accuracy)), grads = loss_and_gradient(
+            state["params"], state["stats"], examples.rows, examples.dropout_key
+        )
+        return BatchGradient(grads, stats, loss, accuracy)
+    zero_sums = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
+    stats, sums = fold_micro_batches(spec, add_micro_batch, (state["stats"], zero_sums), examples)
+    grads, loss, accuracy = jax.tree.map(lambda summed: summed / spec.accumulate, sums)
+    return BatchGradient(grads, stats, loss, accuracy)
+
+
+def stats_at(
+    spec: StepSpec, network: Network, params: dict, state: dict, frozen: dict, examples: PreparedBatch
+) -> dict:
+    """Computes the running statistics of a network with other parameters than those that the gradient was taken at.
+
+    An optimizer's average of the parameters gives other activations than the parameters themselves, so that their
+    statistics are not its own. The batch passes through the network once more, and its statistics go into
+    `state["ema"]["stats"]`, as those of training go into `state["stats"]`. Without statistics this costs nothing.
+    """
+    stats = state["ema"]["stats"]
+    if not jax.tree.leaves(stats):
+        return stats
+
+    def update_stats(stats, micro_batch, key):
+        images, _, _, mask = micro_batch
+        _, new_stats = network.apply(
+            trees.merge(params, frozen["params"]),
+            trees.merge(stats, frozen["stats"]),
+            images,
+            train=True,
+            rngs=nnx.Rngs(dropout=key),
+            mask=mask,
+        )
+        return restrict_to(new_stats, stats)
+
+    if spec.accumulate == 1:
+        return update_stats(stats, examples.rows, examples.dropout_key)
+    return fold_micro_batches(spec, update_stats, stats, examples)
+
+
+def fold_micro_batches(spec: StepSpec, function: Callable, carry: Any, examples: PreparedBatch) -> Any:
+    """Passes a value through a function of each micro-batch: carry = function(carry, micro-batch, dropout key).
+
+    The rows of a batch lie on the devices in blocks, one block after the other. Taking every accumulate-th row gives
+    each micro-batch an equal share of every block, so that no row moves to another device; slices in a row would not.
+    """
+
     def cut_into_micro_batches(array):  # (B, ...) -> (accumulate, B / accumulate, ...), rows i::accumulate in the i-th
         size = len(array) // spec.accumulate
         return array.reshape(size, spec.accumulate, *array.shape[1:]).swapaxes(0, 1)
 
-    def add_micro_batch(stats_and_sums, index_and_micro_batch):
-        stats, sums = stats_and_sums
+    def fold(carry, index_and_micro_batch):
         index, micro_batch = index_and_micro_batch
-        key = jax.random.fold_in(dropout_key, index)
-        # parameters stay those before the step; statistics pass from one micro-batch to the next
-        (loss, (stats, accuracy)), grads = loss_and_gradient(state["params"], stats, micro_batch, key)
-        return (stats, jax.tree.map(jnp.add, sums, (grads, loss, accuracy))), None
+        return function(carry, micro_batch, jax.random.fold_in(examples.dropout_key, index)), None
 
-    zero_sums = jax.tree.map(jnp.zeros_like, state["params"]), jnp.zeros(()), jnp.zeros(())
     # on a CPU, the gradient of a convolution is about ten times as slow inside a loop
     is_unrolled = jax.default_backend() == "cpu" and spec.accumulate <= MOST_UNROLLED
-    (stats, sums), _ = jax.lax.scan(
-        add_micro_batch,
-        (state["stats"], zero_sums),
-        (jnp.arange(spec.accumulate), jax.tree.map(cut_into_micro_batches, whole_batch)),
+    micro_batches = jax.tree.map(cut_into_micro_batches, examples.rows)
+    carry, _ = jax.lax.scan(
+        fold,
+        carry,
+        (jnp.arange(spec.accumulate), micro_batches),
         unroll=spec.accumulate if is_unrolled else 1,
     )
-    grads, loss, accuracy = jax.tree.map(lambda summed: summed / spec.accumulate, sums)
-    return BatchGradient(grads, stats, loss, accuracy)
+    return carry
 
 
 def augment_batch(

@@ -1,7 +1,7 @@
 """Loads a trained network from a run folder, with the values that the run was tested with."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Trained:
         classes: names of the classes, in the order of the scores.
         preprocessing: mean, std, image_size (height, width), channels and fit of its images; also the padded `sizes`
             where it was trained on images of several sizes.
+        loss_numbers: the numbers of the spec's loss by keyword.
         run: the run folder that it was loaded from, in which each reading of a test split leaves a line; None for a
             network from elsewhere.
     """
@@ -36,6 +37,7 @@ class Trained:
     stats: dict
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]
+    loss_numbers: dict[str, float] = field(default_factory=dict)
     run: Path | None = None
 
     @property
@@ -66,7 +68,7 @@ def load(run: str | os.PathLike) -> Trained:
     if (workdir / folder.RESULT).exists():
         tested = reader.read_result(workdir / folder.RESULT)["tested"]
     # a run that is not finished has tested nothing yet: take what its validation reads
-    default = "trained" if settings["ema_decay"] is None else "ema"
+    default = "ema" if plan.evaluates_average(settings) else "trained"
     is_ema = tested.get("values", default) == "ema"
 
     network = get_network(spec)
@@ -101,6 +103,7 @@ def load(run: str | os.PathLike) -> Trained:
         stats=values["stats"],
         classes=description.classes,
         preprocessing=description.preprocessing,
+        loss_numbers=plan.rule_numbers(settings, "loss"),
         run=workdir,
     )
 

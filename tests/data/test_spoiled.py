@@ -23,6 +23,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.files import cache
 from cnn_vit.nn.values import initial_values
 from cnn_vit.training import evaluation, forward, prediction, trained
+from cnn_vit.training.rules import RuleSpec
 
 LONGEST = 60  # seconds that any test may take, on a busy machine
 MOST_MEMORY = 200  # MB that scanning spoiled data may take more than scanning good data
@@ -316,7 +317,7 @@ def files_of_black_and_white(bits):
 @pytest.fixture(scope="module")
 def network():
     """A network of random values for color images of 12x12 pixels."""
-    spec = forward.NetworkSpec("mlp/test", (), 3, (12, 12, 3), "float32", "softmax")
+    spec = forward.NetworkSpec("mlp/test", (), 3, (12, 12, 3), "float32", RuleSpec("softmax"))
     params, stats = initial_values(forward.get_network(spec), 0)
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)

@@ -22,6 +22,7 @@ from tiff_files import write_tiff
 from cnn_vit import data
 from cnn_vit.errors import UserError
 from cnn_vit.training import forward, prediction, trained
+from cnn_vit.training.rules import RuleSpec
 
 HEIGHT, WIDTH = 6, 8
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -336,7 +337,7 @@ def read_predicted(network, image):
 @pytest.fixture(scope="module")
 def network():
     """What `predict` needs to know to read an image: nothing is computed here."""
-    spec = forward.NetworkSpec("mlp/test", (), 3, (HEIGHT, WIDTH, 3), "float32", "softmax")
+    spec = forward.NetworkSpec("mlp/test", (), 3, (HEIGHT, WIDTH, 3), "float32", RuleSpec("softmax"))
     preprocessing = dict(
         mean=[0.5] * 3,
         std=[0.3] * 3,

@@ -80,9 +80,9 @@ def observe():
     def build_observed_eval_step(*args):
         eval_step = BUILD_EVAL_STEP(*args)
 
-        def measure(params, stats, batch, mean_and_std):
+        def measure(params, stats, batch, constants):
             observed["evaluated"] += rows_per_device(batch)
-            measures = eval_step(params, stats, batch, mean_and_std)
+            measures = eval_step(params, stats, batch, constants)
             observed["scores"] += rows_per_device(measures)
             return measures
 

@@ -45,7 +45,7 @@ def train_networks():
     outcomes = {}
     for name, spec in STEPS.items():
         hyperparameters = make_hyperparameters(
-            operations=("flip",), channels=3, learning_rate=0.05, momentum=0.9, weight_decay=1e-3
+            operations=("flip",), channels=3, learning_rate=0.05, optimizer=dict(momentum=0.9, weight_decay=1e-3)
         )
         for count, mesh in MESHES.items():
             state, first_measures = learn_batches(spec, hyperparameters, [make_sorted_batch(0)], mesh=mesh)
@@ -73,7 +73,8 @@ def train_with_rules():
     ):
         mesh = MESHES[count]
         built_step = step.build_step(spec, mesh, rules)
-        hyperparameters = jax.device_put(make_hyperparameters(momentum=0.9), devices.replicated_sharding(mesh))
+        hyperparameters = make_hyperparameters(optimizer=dict(momentum=0.9, weight_decay=0))
+        hyperparameters = jax.device_put(hyperparameters, devices.replicated_sharding(mesh))
         state = make_initial_state(built_step, mesh=mesh, rules=rules)
         for seed in range(3):
             batch = devices.place_batch(make_batch(seed=seed), mesh)
@@ -113,7 +114,7 @@ def evaluate_network():
     for count, mesh in MESHES.items():
         hyperparameters = make_hyperparameters(operations=("flip",), channels=3)
         state, _ = learn_batches(STEPS["cnn"], hyperparameters, [make_sorted_batch(0)], mesh=mesh)
-        evaluator = forward.build_evaluator(NETWORKS["cnn"], mean_and_std, mesh)
+        evaluator = forward.build_evaluator(NETWORKS["cnn"], mean_and_std, mesh, loss_numbers={})
         for size in (1, 7, 512):
             per_example = evaluation.per_example(evaluator, state, split, batch_size=size)
             outcomes[f"{size} on {count}"] = evaluation.summarize(per_example, 4) | dict(

@@ -128,7 +128,8 @@ def test_learning_does_not_write_into_the_arrays_it_was_started_from():
     built_step = step.build_step(make_step_spec(make_network_spec(), ema=True), mesh)
     host_state = jax.tree.map(align, jax.tree.map(np.asarray, make_initial_state(built_step)))
     digest_before = trees.digest(host_state)
-    state, hyperparameters = devices.place(host_state, mesh), jax.device_put(make_hyperparameters(momentum=0.9))
+    hyperparameters = jax.device_put(make_hyperparameters(optimizer=dict(momentum=0.9, weight_decay=0)))
+    state = devices.place(host_state, mesh)
     for _ in range(3):
         state, _ = built_step.learn(state, NOTHING_FROZEN, devices.place_batch(make_batch(), mesh), hyperparameters)
     assert trees.digest(host_state) == digest_before

@@ -55,7 +55,7 @@ def make_linear_case(classes, rows=12, *, loss="softmax", seed=0):
 
 def build_plain_evaluator(spec):
     """An evaluator that does not normalize the images."""
-    return forward.build_evaluator(spec, PREPROCESSING, devices.mesh())
+    return forward.build_evaluator(spec, PREPROCESSING, devices.mesh(), loss_numbers={})
 
 
 def measure_batch(case):
@@ -325,8 +325,8 @@ def test_a_reading_of_the_test_split_leaves_a_line(tmp_path):
 def test_normalization_subtracts_the_mean_and_divides_by_the_standard_deviation():
     images = np.float32(np.arange(12).reshape(1, 2, 2, 3)) / 10
     preprocessing = dict(mean=[0.1, 0.2, 0.3], std=[0.5, 1, 2])
-    mean_and_std = forward.build_evaluator(make_network_spec(), preprocessing, devices.mesh()).mean_and_std
+    constants = forward.build_evaluator(make_network_spec(), preprocessing, devices.mesh(), loss_numbers={}).constants
     expected = (np.float64(images) - [0.1, 0.2, 0.3]) / [0.5, 1, 2]
-    normalized = forward.normalize(images, mean_and_std, "float32")
+    normalized = forward.normalize(images, constants, "float32")
     np.testing.assert_allclose(normalized, expected, atol=1e-6)
-    assert jax.eval_shape(lambda x: forward.normalize(x, mean_and_std, "bfloat16"), images).dtype == "bfloat16"
+    assert jax.eval_shape(lambda x: forward.normalize(x, constants, "bfloat16"), images).dtype == "bfloat16"

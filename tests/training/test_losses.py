@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.utils.class_weight import compute_class_weight
 
+from cnn_vit.errors import UserError
 from cnn_vit.training import losses
 
 few_examples = settings(max_examples=20, deadline=None, derandomize=True, database=None)
@@ -46,6 +47,37 @@ def test_sigmoid_sums_a_binary_cross_entropy_of_each_class(scores, weights):
     np.testing.assert_allclose(losses.sigmoid_cross_entropy(scores, np.float32(target)), expected, rtol=1e-5, atol=1e-4)
 
 
+@few_examples
+@given(scores=SCORES, gamma=st.sampled_from([0.0, 0.5, 2.0, 5.0]), alpha=st.sampled_from([None, 0.25]))
+def test_focal_is_the_papers_sum_over_classes(scores, gamma, alpha):
+    """Lin et al., equation 5: -alpha_t (1 - p_t)^gamma log p_t, p_t the probability of what is true of each class."""
+    target, exact_scores = np.eye(4)[[2, 0, 3]], np.float64(scores)
+    sign = 2 * target - 1
+    log_true, log_false = -np.logaddexp(0, -sign * exact_scores), -np.logaddexp(0, sign * exact_scores)
+    balance = 1 if alpha is None else np.where(target == 1, alpha, 1 - alpha)
+    expected = (-balance * np.exp(gamma * log_false) * log_true).sum(1)
+    focal = losses.sigmoid_focal(scores, np.float32(target), gamma=gamma, alpha=alpha)
+    np.testing.assert_allclose(focal, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_focal_without_gamma_is_the_sigmoid_loss_also_of_mixtures_and_weights():
+    rng = np.random.default_rng(0)
+    scores, weight = rng.normal(0, 3, (20, 5)).astype(np.float32), rng.uniform(0.5, 2, 5).astype(np.float32)
+    target = to_distribution(rng.random((20, 5), np.float32))
+    expected = losses.sigmoid_cross_entropy(scores, target, weight)
+    np.testing.assert_allclose(losses.sigmoid_focal(scores, target, weight, gamma=0.0), expected, rtol=1e-5)
+
+
+def test_a_loss_brings_its_probabilities():
+    scores = jnp.array([[0.0, np.log(3.0)]])
+    expected = {"softmax": [0.25, 0.75], "sigmoid": [0.5, 0.75], "focal": [0.5, 0.75]}
+    assert expected.keys() == losses.LOSSES.keys()
+    for name, probabilities in expected.items():
+        np.testing.assert_allclose(losses.get_loss(name).probabilities(scores), [probabilities], rtol=1e-6)
+    with pytest.raises(UserError, match="no loss 'softmx'; did you mean softmax"):
+        losses.get_loss("softmx")
+
+
 def test_equal_scores_cost_log_k_and_k_log_2():
     scores, target = jnp.zeros((2, 10)), jnp.eye(2, 10)
     np.testing.assert_allclose(losses.softmax_cross_entropy(scores, target), [np.log(10)] * 2, rtol=1e-6)
@@ -63,10 +95,10 @@ def test_the_gradient_of_softmax_is_probability_minus_target():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_loss_is_float32_one_number_per_example_and_finite_far_out(name, dtype):
     scores = jnp.array([[1e4, -1e4], [-1e4, 1e4]], dtype)
-    loss = losses.LOSSES[name](scores, jnp.eye(2))
+    loss = losses.LOSSES[name].cost(scores, jnp.eye(2))
     assert (loss.shape, loss.dtype) == ((2,), jnp.float32)
     np.testing.assert_allclose(loss, [0, 0], atol=1e-6)
-    assert np.isfinite(losses.LOSSES[name](scores, 1 - jnp.eye(2))).all()
+    assert np.isfinite(losses.LOSSES[name].cost(scores, 1 - jnp.eye(2))).all()
 
 
 def test_smoothing_spreads_a_tenth_over_all_ten_classes():
@@ -118,9 +150,9 @@ def test_a_weighted_loss_is_the_sum_of_what_each_class_would_cost(scores, weight
         costs = []
         for label in range(4):
             only_this_class = np.eye(4, dtype=np.float32)[[label] * 3]
-            costs.append(loss(scores, only_this_class))
+            costs.append(loss.cost(scores, only_this_class))
         expected = (np.float64(target) * counts * np.stack(costs, 1)).sum(1)
-        np.testing.assert_allclose(loss(scores, target, counts), expected, rtol=1e-5, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(loss.cost(scores, target, counts), expected, rtol=1e-5, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("name", list(losses.LOSSES))
@@ -128,7 +160,7 @@ def test_weights_of_one_change_no_bit(name):
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 9, (50, 7)).astype(np.float32)
     target = to_distribution(rng.random((50, 7), np.float32))
-    loss = jax.jit(losses.LOSSES[name])
+    loss = jax.jit(losses.LOSSES[name].cost)
     np.testing.assert_array_equal(loss(scores, target, np.ones(7, np.float32)), loss(scores, target))
 
 

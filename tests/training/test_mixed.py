@@ -15,6 +15,7 @@ from cnn_vit import data, settings
 from cnn_vit.data.base.padding import PaddedSizes
 from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.training import devices, evaluation, forward, loop, plan, prediction, step
+from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.trained import load
 
 SMALL = ("model.filters=(4,4)", "model.stride=2", "model.head=average", "model.batch_norm=false")
@@ -109,7 +110,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
     assert 1 < compilations <= len(network.preprocessing["sizes"])
     for size in (7, 512):
         answers.append(evaluation.evaluate(network, dataset, batch_size=size)["rows"])
-    mean_and_std = forward.build_evaluator(network.spec, network.preprocessing, devices.mesh()).mean_and_std
+    constants = forward.build_evaluator(network.spec, network.preprocessing, devices.mesh(), loss_numbers={}).constants
     apply = jax.jit(functools.partial(network.network.apply, train=False))
     for index in range(len(split)):
         height, width = split.padded_sizes.image_sizes[index]
@@ -117,7 +118,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
         expected, _ = apply(
             network.params,
             network.stats,
-            forward.normalize(image, mean_and_std, "float32"),
+            forward.normalize(image, constants, "float32"),
             mask=np.ones((1, height, width), bool),
         )
         for per_example in answers:
@@ -221,7 +222,7 @@ def test_an_image_of_which_nothing_is_left_is_named(tmp_path):
 
 def test_a_network_that_takes_no_mask_is_not_evaluated_with_one():
     dataset = load_dataset("vit")
-    network_spec = forward.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", "softmax")
+    network_spec = forward.NetworkSpec("mlp/test", (), 2, dataset.image_shape, "float32", RuleSpec("softmax"))
     with pytest.raises(UserError, match="mlp/test takes no mask"):
         forward.refuse_padded_sizes(network_spec, dataset.splits)
 

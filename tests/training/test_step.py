@@ -10,11 +10,13 @@ import pytest
 from flax import nnx
 from stepping import (
     NOTHING_FROZEN,
+    default_numbers,
     learn_batches,
     make_batch,
     make_hyperparameters,
     make_initial_state,
     make_network_spec,
+    make_rule_spec,
     make_step_spec,
 )
 
@@ -24,7 +26,9 @@ from cnn_vit.training import devices, forward, losses, step
 
 DROPOUT = make_network_spec("mlp/test", dropout=0.5)
 BATCH_NORM = make_network_spec("cnn/test", filters=(4, 4))
-COSINE = step.ScheduleSpec("cosine", total=6, warmup=2, boundaries=(), factor=0.1, timescale=10)
+COSINE = step.ScheduleSpec(make_rule_spec("schedule", "cosine"), total=6, warmup=2)
+NESTEROV = make_rule_spec("optimizer", "sgd", nesterov=True)
+ADAMW = default_numbers("optimizer", "adamw")
 
 
 def assert_close(tree, expected, *, rtol=1e-4, atol=1e-6):
@@ -41,9 +45,9 @@ def build_step(spec):
     return step.build_step(spec, devices.mesh())
 
 
-def state_shapes(built_step):
+def state_shapes(built_step, hyperparameters):
     """The shapes of a step's state, found without values."""
-    return jax.eval_shape(built_step.init_state, built_step.network.params, built_step.network.stats)
+    return jax.eval_shape(built_step.init_state, built_step.network.params, built_step.network.stats, hyperparameters)
 
 
 def blend(images, target, key, share):
@@ -92,26 +96,27 @@ def learn_by_hand(spec, hyperparameters, batches, params, rates):
         x, target = to_pixels(hyperparameters, batch["image"]), np.eye(4)[batch["label"]]
         target = target * (1 - hyperparameters["smoothing"]) + hyperparameters["smoothing"] / 4
         class_weight = hyperparameters["class_weight"]
-        loss, grads, scores = loss_and_gradient(params, x, target, spec.network.loss, class_weight)
+        loss, grads, scores = loss_and_gradient(params, x, target, spec.network.loss.name, class_weight)
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         all_measures.append([loss, (scores.argmax(1) == batch["label"]).mean(), rate, norm])
         for name, g in grads.items():
             if spec.clip:
                 g = g * min(1, hyperparameters["clip"] / norm)
-            decay = hyperparameters["weight_decay"] * (name == "kernel") * params[name]
-            params[name] = params[name] - rate * direction(spec, hyperparameters, g, decay, memory[name], t)
+            decay = hyperparameters["optimizer"]["weight_decay"] * (name == "kernel") * params[name]
+            direction = find_direction(spec, hyperparameters["optimizer"], g, decay, memory[name], t)
+            params[name] = params[name] - rate * direction
     return params, all_measures
 
 
-def direction(spec, hyperparameters, g, decay, memory, t):
+def find_direction(spec, numbers, g, decay, memory, t):
     """What the rate multiplies: torch's SGD; AdamW of arXiv:1711.05101."""
-    if spec.optimizer == "sgd":
-        momentum = hyperparameters["momentum"]
+    if spec.optimizer.name == "sgd":
+        momentum = numbers["momentum"]
         memory["m"] = momentum * memory["m"] + g + decay
-        return g + decay + momentum * memory["m"] if spec.nesterov else memory["m"]
-    b1, b2 = hyperparameters["b1"], hyperparameters["b2"]
+        return g + decay + momentum * memory["m"] if spec.optimizer == NESTEROV else memory["m"]
+    b1, b2 = numbers["b1"], numbers["b2"]
     memory["m"], memory["n"] = b1 * memory["m"] + (1 - b1) * g, b2 * memory["n"] + (1 - b2) * g**2
-    return memory["m"] / (1 - b1**t) / (np.sqrt(memory["n"] / (1 - b2**t)) + hyperparameters["epsilon"]) + decay
+    return memory["m"] / (1 - b1**t) / (np.sqrt(memory["n"] / (1 - b2**t)) + numbers["epsilon"]) + decay
 
 
 SIGMOID = make_network_spec(hidden=(), loss="sigmoid")
@@ -120,11 +125,11 @@ SIGMOID = make_network_spec(hidden=(), loss="sigmoid")
 @pytest.mark.parametrize(
     ("spec_changes", "changes"),
     [
-        (dict(), dict(weight_decay=0.1, momentum=0.9)),
-        (dict(nesterov=True), dict(weight_decay=0.1, momentum=0.9)),
-        (dict(optimizer="adamw"), dict(weight_decay=0.1, b1=0.8, b2=0.95, epsilon=1e-3)),
-        (dict(clip=True), dict(clip=0.2, weight_decay=0.3)),
-        (dict(schedule=COSINE), dict(smoothing=0.2)),
+        (dict(), dict(optimizer=dict(weight_decay=0.1, momentum=0.9))),
+        (dict(optimizer=NESTEROV), dict(optimizer=dict(weight_decay=0.1, momentum=0.9))),
+        (dict(optimizer="adamw"), dict(optimizer=dict(weight_decay=0.1, b1=0.8, b2=0.95, epsilon=1e-3))),
+        (dict(clip=True), dict(clip=0.2, optimizer=dict(weight_decay=0.3, momentum=0))),
+        (dict(schedule=COSINE), dict(smoothing=0.2, schedule=dict(final=0))),
         (dict(network=SIGMOID), dict(smoothing=0.1)),
         (dict(), dict(class_weight=[0.5, 4, 1, 0.25])),
         (dict(network=SIGMOID), dict(class_weight=[0.5, 4, 1, 0.25], smoothing=0.1)),
@@ -147,7 +152,7 @@ def test_steps_are_those_of_the_formula(spec_changes, changes):
         multipliers = [0, 0.5, 1, (2 + np.sqrt(2)) / 4]
     rates = 0.1 * np.array(multipliers)
     batches = [make_batch(seed=seed) for seed in range(4)]
-    params = copy_to_numpy(make_initial_state(build_step(spec))["params"]["head"])
+    params = copy_to_numpy(make_initial_state(build_step(spec), hyperparameters)["params"]["head"])
     expected, expected_measures = learn_by_hand(spec, hyperparameters, batches, params, rates)
     state, all_measures = learn_batches(spec, hyperparameters, batches)
     assert_close(state["params"]["head"], expected)
@@ -164,18 +169,21 @@ def test_steps_are_those_of_the_formula(spec_changes, changes):
 @pytest.mark.usefixtures("_blend")
 def test_rates_seeds_decays_and_strengths_share_one_compilation():
     operations = ("pad_crop(1)", "blend(0.7)")
-    trials = [
-        make_hyperparameters(operations=operations),
-        make_hyperparameters(operations=operations, learning_rate=0.3),
-        make_hyperparameters(operations=operations, seed=7),
-        make_hyperparameters(operations=operations, weight_decay=0.5, momentum=0.5, smoothing=0.1, mean=[0.1]),
-        make_hyperparameters(operations=("pad_crop(2)", "blend(0.9)")),
-        make_hyperparameters(operations=operations, class_weight=[3, 1, 0.5, 0.5]),
+    all_changes = [
+        dict(),
+        dict(learning_rate=0.3),
+        dict(seed=7),
+        dict(optimizer=dict(weight_decay=0.5, momentum=0.5), smoothing=0.1, mean=[0.1]),
+        dict(operations=("pad_crop(2)", "blend(0.9)")),
+        dict(class_weight=[3, 1, 0.5, 0.5]),
+        dict(schedule=dict(final=0.5)),
     ]
+    unchanged = dict(operations=operations, schedule=dict(final=0))
+    trials = [make_hyperparameters(**(unchanged | changes)) for changes in all_changes]
     compiled_steps, digests = set(), []
     for hyperparameters in trials:  # as trials of one process do: each builds its step anew
         spec = make_step_spec(augment=augment.operation_names(operations), schedule=COSINE)
-        state, _ = learn_batches(spec, hyperparameters, [make_batch(seed=0), make_batch(seed=1)])
+        state, _ = learn_batches(spec, hyperparameters, [make_batch(seed=seed) for seed in range(4)])
         compiled_steps.add(build_step(spec).learn)
         digests.append(trees.digest(state))
     assert len(set(digests)) == len(trials)
@@ -216,19 +224,23 @@ def test_the_state_is_donated_and_nothing_else():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_states_shapes_are_known_without_values_and_stay(optimizer):
     built_step = build_step(make_step_spec(BATCH_NORM, optimizer=optimizer, ema=True))
-    shapes = state_shapes(built_step)
-    shapes_after, _ = jax.eval_shape(built_step.learn, shapes, NOTHING_FROZEN, make_batch(), make_hyperparameters())
-    for state in (make_initial_state(built_step), shapes_after):
+    hyperparameters = make_hyperparameters(optimizer=default_numbers("optimizer", optimizer))
+    shapes = state_shapes(built_step, hyperparameters)
+    shapes_after, _ = jax.eval_shape(built_step.learn, shapes, NOTHING_FROZEN, make_batch(), hyperparameters)
+    for state in (make_initial_state(built_step, hyperparameters), shapes_after):
         assert jax.tree.structure(state) == jax.tree.structure(shapes)
         for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
             assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
 
 
-def test_frozen_parameters_keep_their_bits():
-    spec = make_step_spec(BATCH_NORM, optimizer="adamw", ema=True)
-    hyperparameters, batch = make_hyperparameters(weight_decay=0.1, epsilon=0.1), make_batch(seed=1)
-    built_step = build_step(spec)
-    whole_state = make_initial_state(built_step)
+# AdamW trains all parameters by one rule, Muon by two: the second stage's kernel, and with AdamW the others.
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_frozen_parameters_keep_their_bits(optimizer):
+    spec = make_step_spec(BATCH_NORM, optimizer=optimizer, ema=True)
+    numbers = default_numbers("optimizer", optimizer)
+    hyperparameters = make_hyperparameters(optimizer=numbers | dict(weight_decay=0.1, epsilon=0.1))
+    batch, built_step = make_batch(seed=1), build_step(spec)
+    whole_state = make_initial_state(built_step, hyperparameters)
     values = copy_to_numpy(dict(params=whole_state["params"], stats=whole_state["stats"]))
     trained_values, frozen_values = {}, {}  # the first stage is frozen
     for name, tree in values.items():
@@ -236,12 +248,14 @@ def test_frozen_parameters_keep_their_bits():
         frozen_values[name] = dict(stages={0: tree["stages"][0]})
     frozen = devices.place(frozen_values, devices.mesh())
     digest_before = trees.digest(frozen)
-    state = devices.place(built_step.init_state(**trained_values), devices.mesh())
+    state = devices.place(built_step.init_state(**trained_values, hyperparameters=hyperparameters), devices.mesh())
     state, (measures,) = learn_batches(spec, hyperparameters, [batch], frozen=frozen, state=state)
     assert trees.digest(frozen) == digest_before
     expected, (expected_measures,) = learn_batches(spec, hyperparameters, [batch], state=whole_state)
     paths = [trees.path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     assert not any("stages/0" in path for path in paths)
+    groups = {path.split("inner_states/")[1].split("/")[0] for path in paths if "inner_states/" in path}
+    assert groups == ({"muon", "adamw"} if optimizer == "muon" else set())
     assert measures["loss"] == pytest.approx(expected_measures["loss"], rel=1e-6)
     # the gradient of a part is a part of the gradient
     assert_close(state["params"]["stages"][1], expected["params"]["stages"][1])
@@ -268,7 +282,12 @@ def test_the_average_follows_parameters_and_statistics(ema_decay):
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(learning_rate=np.inf), dict(learning_rate=np.nan), dict(mean=[np.nan]), dict(weight_decay=np.inf)],
+    [
+        dict(learning_rate=np.inf),
+        dict(learning_rate=np.nan),
+        dict(mean=[np.nan]),
+        dict(optimizer=dict(weight_decay=np.inf, momentum=0)),
+    ],
     ids=["infinite rate", "no rate", "no pixels", "infinite decay"],
 )
 def test_a_step_that_is_not_finite_says_so_at_once(changes):
@@ -291,16 +310,17 @@ def test_statistics_that_are_not_finite_are_seen():
 
 def test_bfloat16_is_for_layers_alone():
     network = make_network_spec(dtype="bfloat16")
-    built_step, hyperparameters = build_step(make_step_spec(network, optimizer="adamw")), make_hyperparameters()
-    shapes = state_shapes(built_step)
+    built_step = build_step(make_step_spec(network, optimizer="adamw"))
+    hyperparameters = make_hyperparameters(optimizer=ADAMW)
+    shapes = state_shapes(built_step, hyperparameters)
     state, measures = jax.eval_shape(built_step.learn, shapes, NOTHING_FROZEN, make_batch(), hyperparameters)
     leaves = jax.tree.leaves((state["params"], state["opt"], state["stats"], measures))
     assert {str(leaf.dtype) for leaf in leaves} == {"float32", "int32", "bool"}
     program = str(built_step.learn.trace(shapes, NOTHING_FROZEN, make_batch(), hyperparameters).jaxpr)
     assert "bf16[8,8] = dot_general" in program  # 8 rows, 8 hidden units
     eval_step = forward.build_eval_step(network, devices.mesh())
-    mean_and_std = {name: hyperparameters[name] for name in ("mean", "std")}
-    per_example = jax.eval_shape(eval_step, shapes["params"], shapes["stats"], make_batch(), mean_and_std)
+    constants = {name: hyperparameters[name] for name in ("mean", "std", "loss")}
+    per_example = jax.eval_shape(eval_step, shapes["params"], shapes["stats"], make_batch(), constants)
     assert (per_example["scores"].dtype, per_example["loss"].dtype) == (jnp.float32, jnp.float32)
 
 
@@ -381,7 +401,7 @@ def test_dropout_draws_from_the_steps_third_key_and_the_micro_batchs_number(accu
 @pytest.mark.usefixtures("_blend")
 def test_micro_batches_add_up_to_the_big_batch():
     operations = ("flip", "blend(0.6)")  # over the whole batch, before it is cut
-    hyperparameters = make_hyperparameters(operations=operations, momentum=0.9, weight_decay=0.1)
+    hyperparameters = make_hyperparameters(operations=operations, optimizer=dict(momentum=0.9, weight_decay=0.1))
     outcomes = []
     for accumulate in (1, 2, 4):
         spec = make_step_spec(make_network_spec(), augment=augment.operation_names(operations), accumulate=accumulate)
@@ -407,7 +427,8 @@ def test_many_micro_batches_are_not_compiled_one_by_one():
     """Above step.MOST_UNROLLED a loop does the same work; else compilation would take minutes."""
     few = build_step(make_step_spec(make_network_spec(), accumulate=2))
     many = build_step(make_step_spec(make_network_spec(), accumulate=2 * step.MOST_UNROLLED))
-    shapes, hyperparameters = state_shapes(few), make_hyperparameters()
+    hyperparameters = make_hyperparameters()
+    shapes = state_shapes(few, hyperparameters)
     program = str(few.learn.trace(shapes, NOTHING_FROZEN, make_batch(), hyperparameters).jaxpr)
     assert "unroll=2" in program
     large_batch = make_batch(4 * step.MOST_UNROLLED)
@@ -419,8 +440,8 @@ def test_many_micro_batches_are_not_compiled_one_by_one():
 
 
 def test_the_schedule_is_the_one_named():
-    schedule = step.ScheduleSpec("step", total=9, warmup=0, boundaries=(1, 3), factor=0.5, timescale=1)
-    hyperparameters = make_hyperparameters(learning_rate=0.4)
+    schedule = step.ScheduleSpec(make_rule_spec("schedule", "step", boundaries=(1, 3)), total=9)
+    hyperparameters = make_hyperparameters(learning_rate=0.4, schedule=dict(factor=0.5))
     _, all_measures = learn_batches(make_step_spec(schedule=schedule), hyperparameters, [make_batch()] * 4)
     rates = [measures["learning_rate"] for measures in all_measures]
     np.testing.assert_allclose(rates, [0.4, 0.2, 0.2, 0.1], rtol=1e-6)

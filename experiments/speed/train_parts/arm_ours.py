@@ -21,11 +21,15 @@ from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.settings import Settings, load
 from cnn_vit.training import devices, forward, step
 from cnn_vit.training.program import Program
+from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.step import ScheduleSpec, StepSpec
 from train_parts.job import Job, count_threads, draw_batch, mean_and_std
 from train_parts.rows import END_TO_END, MOMENTUM, Row, compiler_options
 
-CONSTANT = ScheduleSpec("constant", total=1_000_000, warmup=0, boundaries=(), factor=0.1, timescale=1)
+CONSTANT = ScheduleSpec(RuleSpec("constant"), total=1_000_000)
+# Of each optimizer of the rows: the keywords that shape its program, and its numbers beside the decay.
+OPTIONS = {"sgd": (("nesterov", False),), "adamw": ()}
+NUMBERS = {"sgd": dict(momentum=MOMENTUM), "adamw": dict(b1=0.9, b2=0.999, epsilon=1e-8)}
 
 
 def network_spec(row: Row, dtype: str) -> forward.NetworkSpec:
@@ -36,7 +40,7 @@ def network_spec(row: Row, dtype: str) -> forward.NetworkSpec:
         num_classes=row.num_classes,
         image_shape=row.image_shape,
         dtype=dtype,
-        loss="softmax",
+        loss=RuleSpec("softmax"),
     )
 
 
@@ -45,8 +49,7 @@ def step_spec(row: Row, dtype: str) -> StepSpec:
     return StepSpec(
         network=network_spec(row, dtype),
         augment=(),
-        optimizer=row.optimizer,
-        nesterov=False,
+        optimizer=RuleSpec(row.optimizer, OPTIONS[row.optimizer]),
         clip=False,
         decay_pattern=".",  # every parameter decays, as the optimizers of the other arms do by default
         accumulate=1,
@@ -57,11 +60,11 @@ def step_spec(row: Row, dtype: str) -> StepSpec:
 
 def hyperparameters(row: Row) -> dict[str, Any]:
     """Returns the numbers of the step, as `plan.hyperparameters` makes them for a run."""
-    numbers = dict(
-        learning_rate=row.learning_rate, weight_decay=row.weight_decay, momentum=MOMENTUM, b1=0.9, b2=0.999,
-        epsilon=1e-8, clip=1.0, ema_decay=0.0, smoothing=0.0,
-    )  # fmt: skip
+    numbers = dict(learning_rate=row.learning_rate, clip=1.0, ema_decay=0.0, smoothing=0.0)
     arrays: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
+    of_optimizer = NUMBERS[row.optimizer] | dict(weight_decay=row.weight_decay)
+    arrays["optimizer"] = {name: np.float32(number) for name, number in of_optimizer.items()}
+    arrays["schedule"], arrays["loss"] = {}, {}
     arrays["augment"] = []
     arrays["mean"], arrays["std"] = mean_and_std(row)
     arrays["class_weight"] = np.ones(row.num_classes, np.float32)
@@ -112,10 +115,10 @@ class OurArm:
         self.mesh = devices.mesh()
         built = step.build_step(self.spec, self.mesh)
         values = read_values(job, built.network)
-        self.state = devices.place(built.init_state(**values), self.mesh)
-        self.eval_values = devices.place(values, self.mesh)
         self.hyperparameters = jax.device_put(hyperparameters(row), devices.replicated_sharding(self.mesh))
-        self.mean_and_std = {name: self.hyperparameters[name] for name in ("mean", "std")}
+        self.state = devices.place(built.init_state(**values, hyperparameters=self.hyperparameters), self.mesh)
+        self.eval_values = devices.place(values, self.mesh)
+        self.constants = {name: self.hyperparameters[name] for name in ("mean", "std", "loss")}
         images, labels = draw_batch(row)
         batch = dict(
             image=images,
@@ -140,9 +143,9 @@ class OurArm:
         self.epoch_state: dict | None = None
         jpeg.use_decoder("pillow")  # which every arm has
 
-    def measure(self, network: Any, params: dict, stats: dict, batch: dict, mean_and_std: dict) -> dict:
+    def measure(self, network: Any, params: dict, stats: dict, batch: dict, constants: dict) -> dict:
         """Computes the scores of a batch, in evaluation mode."""
-        images = forward.normalize(batch["image"].astype(np.float32) / 255, mean_and_std, self.spec.network.dtype)
+        images = forward.normalize(batch["image"].astype(np.float32) / 255, constants, self.spec.network.dtype)
         return {"scores": network.apply(params, stats, images, train=False)[0]}
 
     def scores(self) -> np.ndarray:
@@ -151,7 +154,7 @@ class OurArm:
 
     def evaluate(self) -> dict[str, jax.Array]:
         """Starts the evaluation of the batch with the initial values."""
-        return self.eval_step(self.eval_values["params"], self.eval_values["stats"], self.batch, self.mean_and_std)
+        return self.eval_step(self.eval_values["params"], self.eval_values["stats"], self.batch, self.constants)
 
     def start_step(self) -> dict[str, jax.Array]:
         """Starts one step; returns its measures, which are not computed yet."""
