@@ -30,9 +30,9 @@ def test_the_five_files_to_read_first_are_there():
 
 
 def examples() -> list[tuple[str, str, str]]:
-    """(kind, path, code) of each example: a new file, something behind a file's end, or an entry of OPERATIONS."""
+    """(kind, path, code) of each example: a new file, something behind a file's end, above a dict of it or in one."""
     blocks = re.findall(
-        r"^```python\n# (file|append|entry of OPERATIONS): (\S+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE
+        r"^```python\n# (file|append|above [A-Z]+|entry of [A-Z]+): (\S+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE
     )
     return [(kind, path, code) for kind, path, code in blocks]
 
@@ -53,8 +53,10 @@ def project(tmp_path_factory):
             path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n\n\n" + code, encoding="utf-8")
         else:
             before = path.read_text(encoding="utf-8")
-            start = re.search(r"(?m)^OPERATIONS[^\n]*= \{\n", before)
-            after = before[: start.end()] + code + before[start.end() :]
+            start = re.search(rf"(?m)^{kind.rpartition(' ')[2]}\b[^\n]*= \{{\n", before)
+            place = start.end() if kind.startswith("entry") else start.start()
+            space = "" if kind.startswith("entry") else "\n\n"
+            after = before[:place] + code + space + before[place:]
             assert after != before
             path.write_text(after, encoding="utf-8")
     return copy
@@ -70,12 +72,13 @@ def run(project: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_there_is_an_example_of_each_of_the_six():
+def test_there_is_an_example_of_each_of_the_seven():
     paths = [path for _, path, _ in examples()]
     kinds = (
         "cnn_vit/models/",
         "cnn_vit/data/sources/",
         "cnn_vit/data/augment/",
+        "cnn_vit/training/optimizers.py",
         "cnn_vit/cli/",
         "configs/",
         "experiments/",
@@ -83,9 +86,13 @@ def test_there_is_an_example_of_each_of_the_six():
     assert [kind for kind in kinds if not any(path.startswith(kind) for path in paths)] == []
 
 
-def test_no_example_changes_a_file_of_the_package_but_by_an_entry():
+def test_no_example_changes_a_file_of_the_package_but_by_a_function_and_its_entry():
     changed = {path for kind, path, _ in examples() if kind != "file"}
-    assert changed == {"cnn_vit/data/augment/__init__.py", "cnn_vit/data/augment/color.py"}
+    assert changed == {
+        "cnn_vit/data/augment/__init__.py",
+        "cnn_vit/data/augment/color.py",
+        "cnn_vit/training/optimizers.py",
+    }
 
 
 def test_each_example_is_as_ruff_would_have_it(tmp_path):
@@ -104,13 +111,13 @@ def test_each_example_is_as_ruff_would_have_it(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_model_source_augmentation_and_recipe_train_together_and_are_listed(project):
-    """The recipe uses the three others: their names are found, their keywords read, and the run ends with a result."""
+def test_model_source_augmentation_optimizer_and_recipe_train_together_and_are_listed(project):
+    """The recipe uses the four others: their names are found, their keywords read, and the run ends with a result."""
     command = ["-m", "cnn_vit", "train", "--config=configs/stripes.py", "--workdir=run", "--json"]
     result = json.loads(run(project, *command))
     assert (result["model"], result["steps"], result["parameters"]) == ("linear/bright", 30, 8 * 8 * 2 + 2)
     listed = run(project, "-m", "cnn_vit", "list")
-    assert all(name in listed for name in ("linear", "stripes", "configs/stripes.py"))
+    assert all(name in listed for name in ("linear", "stripes", "invert", "sign_sgd", "configs/stripes.py"))
     help_text = run(project, "-m", "cnn_vit", "train", "--config=configs/stripes.py", "--help")
     assert "what pixels are multiplied by" in " ".join(help_text.split())
 

@@ -50,23 +50,6 @@ def read_summary(path: Path) -> str:
     return read_docstring(path).partition("\n")[0]
 
 
-def read_literal_keys(path: Path, name: str) -> list[str]:
-    """Returns the keys of the dict that a Python file assigns as `name = {...}`, without running the file.
-
-    Keys that are not constants are left out. The list is empty where the file assigns no dict literal to the name.
-    """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        elif isinstance(node, ast.AnnAssign):
-            target = node.target
-        else:
-            continue
-        if isinstance(target, ast.Name) and target.id == name and isinstance(node.value, ast.Dict):
-            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
-    return []
-
-
 # Text for the terminal ------------------------------------------------------------------------------------------------
 
 

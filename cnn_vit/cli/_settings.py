@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, models
-from cnn_vit.cli import FOLDER, format_table, read_literal_keys, terminal_width, wrap_paragraphs
+from cnn_vit.cli import format_table, terminal_width, wrap_paragraphs
 from cnn_vit.errors import nearest, unknown
 from cnn_vit.settings import (
     KEYS,
+    REQUIRED,
+    Key,
     Settings,
     accepted_values,
     describe_recipe,
@@ -23,12 +25,13 @@ from cnn_vit.settings import (
     is_keyword,
     quote_value,
     recipe_names,
+    rule_names,
+    run_keys,
 )
 from cnn_vit.settings import load as load_settings
+from cnn_vit.settings.signatures import Keyword
 
-# Settings whose choices are the keys of a dict in a file of `training`: (the file, the dict).
-CHOICES = {"loss.name": ("losses", "LOSSES"), "optimizer.name": ("optimizers", "OPTIMIZERS"),
-           "schedule.name": ("schedules", "SCHEDULES")}  # fmt: skip
+SECTIONS_OF_RULES = ("loss", "optimizer", "schedule")
 MAX_VALUE = 40  # characters of a value in the help
 
 
@@ -84,13 +87,14 @@ def settings_help(recipe: str, overrides: Sequence[str]) -> str:
 def list_help_rows(settings: Settings) -> list[HelpRow]:
     """Returns the help row of every setting; keywords that are not set follow the name of the source or the model."""
     keyword_rows = read_keyword_rows(settings)
+    table = run_keys(settings.values)
     rows = []
     for setting in explain(settings):
         key, value = setting.key, command_line_value(setting.value)
         if key in keyword_rows:
             rows.append(replace(keyword_rows[key], value=value))
         else:
-            rows.append(HelpRow(f"--config.{key}", value, describe_accepted(key), setting.meaning))
+            rows.append(HelpRow(f"--config.{key}", value, describe_accepted(key, table[key]), setting.meaning))
         if key in ("data.name", "model.name"):
             section = key.removesuffix("name")
             for keyword, row in keyword_rows.items():
@@ -100,8 +104,29 @@ def list_help_rows(settings: Settings) -> list[HelpRow]:
 
 
 def settings_table(settings: Settings) -> str:
-    """Returns a table of every setting: its key, its value, and where that comes from, such as "command line"."""
-    return format_table([(setting.key, repr(setting.value), setting.origin) for setting in explain(settings)])
+    """Returns a table of every setting: its key, its value, and where that comes from, such as "command line".
+
+    Keywords of the data source and the model that nobody set are there, too, with their defaults.
+    """
+    defaults = unset_keywords(settings)
+    rows = []
+    for setting in explain(settings):
+        rows.append((setting.key, repr(setting.value), setting.origin))
+        if setting.key in ("data.name", "model.name"):
+            section = setting.key.removesuffix("name")
+            for key, default in defaults.items():
+                if key.startswith(section):
+                    rows.append((key, repr(default), "default"))
+    return format_table(rows)
+
+
+def unset_keywords(settings: Settings) -> dict[str, Any]:
+    """Returns the defaults of the keywords of the data source and the model that nobody set, by key."""
+    defaults = {}
+    for key, keyword in read_keywords(settings).items():
+        if key not in settings.values and not keyword.is_required:
+            defaults[key] = keyword.default
+    return defaults
 
 
 def refuse_unknown_keywords(settings: Settings) -> None:
@@ -122,16 +147,9 @@ def refuse_unknown_keywords(settings: Settings) -> None:
 
 
 def read_keyword_rows(settings: Settings) -> dict[str, HelpRow]:
-    """Returns the help row of each keyword of the named data source and model, by key ("model.width"), with defaults.
-
-    Keywords of a model that follow from the data, such as its number of classes, cannot be set and are left out.
-    """
-    keywords = {f"data.{name}": keyword for name, keyword in data.read_keywords(settings["data.name"]).items()}
-    for name, keyword in models.read_keywords(settings["model.name"]).items():
-        if name not in models.KEYWORDS_FROM_DATA:
-            keywords[f"model.{name}"] = keyword
+    """Returns the help row of each keyword of the named data source and model, by key, with its default."""
     rows = {}
-    for key, keyword in keywords.items():
+    for key, keyword in read_keywords(settings).items():
         rows[key] = HelpRow(
             f"--config.{key}",
             command_line_value(keyword.default),
@@ -141,28 +159,37 @@ def read_keyword_rows(settings: Settings) -> dict[str, HelpRow]:
     return rows
 
 
+def read_keywords(settings: Settings) -> dict[str, Keyword]:
+    """Returns the keywords of the named data source and model, by key ("model.width").
+
+    Those of a model that follow from the data, such as its number of classes, cannot be set and are left out.
+    """
+    keywords = {f"data.{name}": keyword for name, keyword in data.read_keywords(settings["data.name"]).items()}
+    for name, keyword in models.read_keywords(settings["model.name"]).items():
+        if name not in models.KEYWORDS_FROM_DATA:
+            keywords[f"model.{name}"] = keyword
+    return keywords
+
+
 def type_in_words(annotation: str) -> str:
     """Writes the annotation of a keyword for users: "Literal['pad', 'projection']" becomes "pad or projection"."""
     return re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("', '", " or ").strip("'"), annotation)
 
 
-def describe_accepted(key: str) -> str:
-    """Returns what a common setting takes, as a phrase.
-
-    Where it takes a name, such as that of a loss, the phrase lists the names, read from the file that defines them.
-    """
-    if key in CHOICES:
-        file, name = CHOICES[key]
-        return " or ".join(read_literal_keys(FOLDER.parent / "training" / f"{file}.py", name))
+def describe_accepted(key: str, row: Key) -> str:
+    """Returns what a setting takes, as a phrase; where it takes a name, such as that of a loss, the names there are."""
+    section, _, last_part = key.rpartition(".")
+    if section in SECTIONS_OF_RULES and last_part == "name":
+        return " or ".join(rule_names(section))
     if key == "data.name":
         return " or ".join(data.names())
-    return accepted_values(KEYS[key])
+    return accepted_values(row)
 
 
 def command_line_value(value: Any) -> str:
     """Writes a value as the command line does; a keyword without a default "must be given"."""
     if value is None:
         return "none"
-    if value is inspect.Parameter.empty:
+    if value in (inspect.Parameter.empty, REQUIRED):
         return "must be given"
     return quote_value(value, most=MAX_VALUE) if isinstance(value, tuple) else str(value)

@@ -8,8 +8,8 @@
 An IMAGE is a file, a folder with all images under it, or a zip archive. Images are turned upright,
 brought to the size and colors that the network takes, and normalized as in training. An image that
 cannot be read is listed with its reason beside the others, and the exit code is then 2.
-Probabilities are those of the network's softmax: they say how sure it is, not how often it is
-right.
+Probabilities are those of the loss that the network was trained with, a softmax or a sigmoid for each
+class: they say how sure it is, not how often it is right.
 """
 
 import argparse

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.compile and not args.show:
         raise UserError("--compile belongs to --show, which trains nothing; add --show, or leave --compile out")
     settings = load_settings(args.config, args.overrides)
+    for note in settings.notes:
+        cli.print_note(cli.as_one_line(note))
     if args.workdir is None:
         args.workdir = str(Path("runs", "-".join((settings.recipe, *settings.words))))
     if args.show:
@@ -97,15 +99,22 @@ def write_report(workdir: str) -> tuple[str, ...]:
 def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     """Prints the final settings and where each comes from, and the memory of a step where `--compile` asks for it.
 
-    Nothing is trained, and no run folder is written.
+    Nothing is trained, and no run folder is written. The settings are checked as `train` checks them before it reads
+    the data.
 
     Raises:
-        UserError: the named model or data source does not take one of its keywords.
+        UserError: a setting is wrong, or the named model or data source does not take one of its keywords.
     """
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown_keywords(settings)
+    from cnn_vit.training import plan
+
+    plan.check(settings)
     answer, text = to_json(settings), _settings.settings_table(settings)
+    defaults = _settings.unset_keywords(settings)
+    answer["values"] |= defaults
+    answer["origin"] |= dict.fromkeys(defaults, "default")
     if args.compile:
         step_memory, line = measure_step(settings)
         answer["step_memory"] = step_memory
@@ -122,9 +131,8 @@ def measure_step(settings: Settings) -> tuple[dict[str, int | None] | None, str]
     """
     from cnn_vit import data
     from cnn_vit.runs.description import make_preprocessing
-    from cnn_vit.training import devices, memory, plan, program
+    from cnn_vit.training import devices, memory, program
 
-    plan.check(settings)
     dataset = data.load(settings.section("data"))
     program.check_network(settings, dataset)  # before mean and std are measured, which reads images
     run_program = program.Program(settings, dataset, make_preprocessing(settings, dataset))

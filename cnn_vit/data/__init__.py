@@ -40,6 +40,7 @@ from cnn_vit.data.sections import (
     height_and_width,
     names,
     read_keywords,
+    read_operations,
     source_keywords,
     source_module,
     source_options,
@@ -60,6 +61,7 @@ __all__ = [
     "mean_and_std",
     "names",
     "read_keywords",
+    "read_operations",
     "read_source",
     "section_for_path",
 ]  # fmt: skip

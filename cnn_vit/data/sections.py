@@ -15,11 +15,12 @@ from typing import Any
 from cnn_vit import settings
 from cnn_vit.data.base.parts import DecodingOptions, SourceOptions
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.settings import signatures
+from cnn_vit.settings import Key, Rule, signatures
 from cnn_vit.settings.signatures import Keyword
 from cnn_vit.settings.values import KINDS, check_value
 
 SOURCES = Path(__file__).with_name("sources")
+AUGMENT = Path(__file__).with_name("augment") / "__init__.py"
 DEFAULTS = {key.removeprefix("data."): row.default for key, row in settings.KEYS.items() if key.startswith("data.")}
 
 
@@ -38,6 +39,33 @@ def read_keywords(source: str) -> dict[str, Keyword]:
     if source not in names():
         raise unknown("data source", source, names())
     return signatures.read_keywords(signatures.parse_file(SOURCES / f"{source}.py"), "load")
+
+
+@functools.cache
+def read_operations() -> dict[str, Rule]:
+    """Reads the operations of `data.augment` from the text of their file: of each its meaning and its numbers."""
+    module = signatures.parse_file(AUGMENT)
+    operations = {}
+    for name, entry in signatures.read_entries(module, "OPERATIONS").items():
+        meaning, _, *numbers = call_arguments(entry)
+        keys = {}
+        for number in getattr(numbers[0], "elts", ()) if numbers else ():
+            keyword, default, low, high = map(ast.literal_eval, call_arguments(number))
+            is_whole = any(word.arg == "is_whole" for word in number.keywords)
+            keys[keyword] = Key("int" if is_whole else "float", default, f"[{low}, {high}]", "")
+        operations[name] = Rule(name, ast.literal_eval(meaning), keys)
+    return operations
+
+
+def call_arguments(call: ast.expr) -> list[ast.expr]:
+    """Returns the positional arguments of a call, as code.
+
+    Raises:
+        LookupError: it is not a call.
+    """
+    if not isinstance(call, ast.Call):
+        raise LookupError(f"{ast.unparse(call)} is not a call")
+    return call.args
 
 
 def complete_section(section: Mapping[str, Any]) -> dict[str, Any]:

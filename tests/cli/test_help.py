@@ -22,15 +22,16 @@ from cnn_vit.__main__ import main
 lines = [["--help"], ["list"]]
 for name in sys.argv[1:]:
     lines.append([name, "--help"])
-for flag in ("--help", "--show"):
-    lines.append(["train", "--config=configs/digits_vit.py:smoke", flag])
+for kind in ("augment", "losses", "optimizers", "schedules"):
+    lines.append(["list", kind])
+lines.append(["train", "--config=configs/digits_vit.py:smoke", "--help"])
 codes = [main(words) for words in lines]
 heavy = {"jax", "flax", "orbax", "optax", "sklearn", "matplotlib"} & sys.modules.keys()
 sys.stderr.write(f"codes {set(codes)} heavy {heavy}")
 """
 
 
-def test_help_list_and_show_import_no_jax():
+def test_help_and_lists_import_no_jax():
     names = list(cli.find_commands())
     command = [sys.executable, "-c", LIGHT_COMMANDS, *names]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -56,7 +57,7 @@ def test_help_with_a_recipe_lists_every_setting_with_value_type_and_meaning(caps
     assert re.search(r"--config\.model\.name +cifar_resnet/56 ", text)
     assert re.search(r"--config\.model\.blocks +9 +int +residual blocks per stage", text)
     assert not re.search(r"--config\.model\.(channels|image_size|num_classes)", text)  # these follow from the data
-    assert re.search(r"--config\.loss\.name +softmax +softmax or sigmoid ", text)
+    assert re.search(r"--config\.loss\.name +softmax +softmax or sigmoid or focal ", text)
     assert re.search(r"^  110 +110 layers", text, re.M)
     assert re.search(r"^  smoke +the same run made tiny", text, re.M)
 
@@ -204,6 +205,57 @@ def test_show_prints_each_value_with_its_origin(capsys):
     assert main([*words, "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["origin"]["model.name"] == "word 56"
+
+
+def test_show_shows_the_keywords_of_model_source_and_rules_at_their_defaults(capsys):
+    words = ["train", "--config=configs/digits_mlp.py:smoke", "--config.loss.name=focal", "--show"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    for key, value, origin in [
+        ("data.train_count", "256", "word smoke"),
+        ("model.hidden", "(8,)", "default"),
+        ("model.dropout", "0.0", "default"),
+        ("loss.gamma", "2.0", "default"),
+        ("optimizer.b1", "0.9", "default"),
+        ("optimizer.weight_decay", "0.01", "recipe"),
+        ("schedule.final", "0.0", "default"),
+    ]:
+        assert re.search(rf"^{re.escape(key)} +{re.escape(value)} +{origin}$", out, re.M), key
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["values"]["model.hidden"], answer["origin"]["model.hidden"]) == ([8], "default")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["model.name=vit/test", "model.heads=3"], "heads=3"),
+        (["data.augment=flipp"], "no operation of data.augment 'flipp'; did you mean flip?"),
+        (
+            ["optimizer.name=schedule_free_adamw"],
+            "schedule.name is cosine, and schedule_free_adamw takes constant alone",
+        ),
+        (["optimizer.accumulate=3"], "data.batch_size of 32 does not divide by 3"),
+        (["optimizer.name=adm"], "no optimizer 'adm'; did you mean adam"),
+    ],
+)
+def test_show_refuses_what_training_would_refuse(changes, sentence, capsys):
+    words = ["train", "--config=configs/digits_mlp.py:smoke", *(f"--config.{change}" for change in changes)]
+    assert main([*words, "--show"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err.splitlines()[-1]
+
+
+def test_what_another_rule_drops_is_said_on_stderr(capsys):
+    words = ["train", "--config=configs/digits_mlp.py:smoke", "--config.optimizer.name=lion", "--show"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert err == (
+        "optimizer.name=lion drops what the recipe sets for adamw: optimizer.learning_rate=0.002, "
+        "optimizer.weight_decay=0.01\n"
+    )
+    assert re.search(r"^optimizer\.learning_rate +0\.0001 +default$", out, re.M)
 
 
 def test_show_compiles_the_step_only_where_it_is_asked_to(capsys, monkeypatch):

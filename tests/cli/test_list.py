@@ -1,5 +1,7 @@
 """`list` has a line for everything there is; and what a terminal shows of tables and paragraphs."""
 
+import importlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from cnn_vit import cli
 from cnn_vit.__main__ import main
 from cnn_vit.cli import _settings
+from cnn_vit.data import augment
 
 TOP = Path(__file__).parents[2]
 
@@ -31,6 +34,45 @@ def test_every_model_source_and_recipe_is_listed_with_a_meaning(capsys):
     assert recipe["words"] == ["20", "32", "44", "56", "110"]
 
 
+def read_functions(file: str) -> dict:
+    """The functions of a file of training, by name, as `inspect` sees their keywords."""
+    module = importlib.import_module(f"cnn_vit.training.{file}")
+    return {
+        "losses": {name: entry.cost for name, entry in getattr(module, "LOSSES", {}).items()},
+        "optimizers": {name: entry.build for name, entry in getattr(module, "OPTIMIZERS", {}).items()},
+        "schedules": getattr(module, "SCHEDULES", {}),
+    }[file]
+
+
+@pytest.mark.parametrize("kind", ["losses", "optimizers", "schedules"])
+def test_every_rule_is_listed_with_each_of_its_keywords_with_range_and_meaning(kind, capsys):
+    assert main(["list", kind, "--json"]) == 0
+    entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)[kind]}
+    functions = read_functions(kind)
+    assert entries.keys() == functions.keys()
+    assert main(["list", kind]) == 0
+    shown = capsys.readouterr().out
+    for name, function in functions.items():
+        assert re.search(rf"^  {name} +{re.escape(entries[name]['meaning'])}$", shown, re.M)
+        parameters = inspect.signature(function).parameters.values()
+        expected = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        assert [keyword["name"] for keyword in entries[name]["keywords"]] == expected
+        for keyword in entries[name]["keywords"]:
+            assert re.search(rf"^    {keyword['name']} +{re.escape(keyword['default'])} +.*; .*", shown, re.M)
+            assert keyword["meaning"]
+            is_choice = re.match(r"true or false|linear or sqrt", keyword["takes"])
+            assert is_choice or re.search(r" in [\[(][^,]+, [^,]+[\])]( or none)?$", keyword["takes"]), keyword
+
+
+def test_every_augmentation_is_listed_with_the_numbers_that_it_takes(capsys):
+    assert main(["list", "augment", "--json"]) == 0
+    listed = {}
+    for entry in json.loads(capsys.readouterr().out)["augment"]:
+        defaults = ", ".join(f"{number['name']}={number['default']}" for number in entry["keywords"])
+        listed[entry["name"]] = f"{entry['name']}({defaults})" if defaults else entry["name"]
+    assert listed == {name: augment.signature(name) for name in augment.OPERATIONS}
+
+
 def test_one_kind_is_listed_alone_and_ends_with_the_next_command(capsys):
     assert main(["list", "recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -50,7 +92,11 @@ def test_a_recipe_that_cannot_be_read_is_listed_all_the_same(capsys, tmp_path, m
 # Width ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["list"], ["--help"], ["train", "--config=configs/digits_vit.py", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["list", "optimizers"], ["--help"], ["train", "--config=configs/digits_vit.py", "--help"]],
+    ids=" ".join,
+)
 @pytest.mark.parametrize("width", [80, 200])
 def test_on_a_terminal_no_sentence_is_cut_by_its_edge(words, width, capsys, monkeypatch):
     assert main(words) == 0
