@@ -29,7 +29,7 @@ def make_trained(workdir, section):
     dataset = data.load(run_settings.section("data"))
     preprocessing = description.make_preprocessing(run_settings, dataset)
     workdir.mkdir(parents=True)
-    description.describe(workdir, run_settings, dataset, preprocessing)
+    description.describe(workdir, run_settings, dataset, preprocessing, say=print)
     spec = plan.network_spec(run_settings, classes=len(dataset.classes), image_shape=dataset.image_shape)
     params, stats = initial_values(forward.get_network(spec), seed=0)
     return trained.Trained(
