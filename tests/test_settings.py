@@ -307,7 +307,10 @@ def test_whole_floats_of_a_recipe_are_ints_where_an_int_is_taken(recipe):
     [
         ("optimizer.leraning_rate=1", "no setting 'optimizer.leraning_rate'; did you mean optimizer.learning_rate?"),
         ("sed=1", "no setting 'sed'; did you mean seed?"),
-        ("lr=1", "no setting 'lr'; there is checkpoint_every, data.augment, "),
+        ("lr=1", "no setting 'lr'; did you mean optimizer.learning_rate?"),
+        ("optimizer.lr=1", "no setting 'optimizer.lr'; did you mean optimizer.learning_rate?"),
+        ("epochs=1", "no setting 'epochs'; did you mean duration?"),
+        ("zzz=1", "no setting 'zzz'; there is checkpoint_every, data.augment, "),
         ("learning_rate=1", "no setting 'learning_rate'; did you mean optimizer.learning_rate?"),
         ("model.name.size=1", "no setting 'model.name.size'; did you mean model.name?"),
         ("model=vit/B16", "'model' is a section, not a setting; set model.name"),

@@ -29,6 +29,14 @@ SMOKE_EVALUATE_EVERY = "10 steps"
 SMOKE_LOG_EVERY = "5 steps"
 
 DROPPED_WITH_RULE = ("optimizer.learning_rate",)  # common settings that go with the rule that they were chosen for
+# What other programs call a setting, where its spelling does not lead to ours.
+USUAL_NAMES = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "epochs": "duration",
+    "steps": "duration",
+}
 COMMAND_LINE = "command line"  # the origin of a value, also as errors name it
 
 
@@ -298,7 +306,8 @@ def unknown_key_error(key: str, table: Mapping[str, Key]) -> UserError:
     for known in table:
         if section not in SECTIONS or known.startswith(section):
             keys_by_name[known.rpartition(".")[2]] = known
-    near = [keys_by_name[choice] for choice in nearest(name, keys_by_name, most=2)]
+    usual_name = USUAL_NAMES.get(name, name)
+    near = [keys_by_name[choice] for choice in nearest(usual_name, keys_by_name, most=2)]
     if near:
         return UserError(f"no setting {quote_value(key)}; did you mean {' or '.join(near)}?")
     return unknown("setting", key, table)
