@@ -27,6 +27,10 @@ from cnn_vit import cli, process, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError, unknown
 
 BUG = 1  # exit code of a bug in this program
+TOO_LITTLE_MEMORY = (
+    "there is too little memory; make data.batch_size, data.image_size or the model smaller, `cnn-vit train --show "
+    "--compile` says what a training step needs"
+)
 SETTING = "--config."  # what the flag of a setting begins with
 HELP_FLAGS = ("-h", "--help")
 
@@ -307,6 +311,11 @@ def explain_failure(error: BaseException, args: argparse.Namespace) -> tuple[lis
     # This is how jax says that the machine has none of the devices that JAX_PLATFORMS asks for.
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
         return [cli.as_one_line(process.no_device_sentence(str(error)), most=400)], SurroundingsError.code
+    # The latter is how jax says it.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
+        return [
+            cli.as_one_line(f"{TOO_LITTLE_MEMORY} ({error or 'no more was said'})", most=400)
+        ], SurroundingsError.code
     cause = cli.as_one_line(f"{type(error).__name__}: {error}", most=300)
     return [f"this is a bug in cnn-vit, {cause}; {save_traceback(error, args)}"], BUG
 

@@ -32,6 +32,26 @@ def test_a_jax_without_devices_is_one_line_with_its_remedy(tmp_path):
     assert line.startswith("JAX_PLATFORMS=nowhere asks for devices that jax does not find here; unset JAX_PLATFORMS to")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 1.46 TiB for an array"),  # as NumPy says it
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes."),  # as jax does
+    ],
+)
+def test_too_little_memory_is_one_sentence_with_what_to_make_smaller(capsys, monkeypatch, error):
+    def run_out(args):
+        raise error
+
+    monkeypatch.setattr("cnn_vit.cli.list.run", run_out)
+    line = read_cause(capsys, ["list"], 3)
+    assert line.startswith(
+        "there is too little memory; make data.batch_size, data.image_size or the model smaller, `cnn"
+    )
+    assert (str(error) or "no more was said") in line
+
+
 def read_cause(capsys, words, code):
     """Runs a command that must fail with this exit code and print nothing else; returns its one line on stderr."""
     capsys.readouterr()
