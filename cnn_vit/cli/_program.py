@@ -313,9 +313,8 @@ def explain_failure(error: BaseException, args: argparse.Namespace) -> tuple[lis
         return [cli.as_one_line(process.no_device_sentence(str(error)), most=400)], SurroundingsError.code
     # The latter is how jax says it.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
-        return [
-            cli.as_one_line(f"{TOO_LITTLE_MEMORY} ({error or 'no more was said'})", most=400)
-        ], SurroundingsError.code
+        sentence = f"{TOO_LITTLE_MEMORY} ({str(error) or 'no more was said'})"
+        return [cli.as_one_line(sentence, most=400)], SurroundingsError.code
     cause = cli.as_one_line(f"{type(error).__name__}: {error}", most=300)
     return [f"this is a bug in cnn-vit, {cause}; {save_traceback(error, args)}"], BUG
 
