@@ -29,10 +29,17 @@ from cnn_vit.errors import StoppedError
 """
 
 
-def start_program(lines, **options):
-    """Starts lines of Python in a process of their own, and returns it once it has printed "ready"."""
+def start_program(lines, *, hangup=signal.SIG_DFL):
+    """Starts lines of Python in a process of their own, and returns it once it has printed "ready".
+
+    `hangup` is what the process does by itself at a SIGHUP, which these tests must not inherit: `nohup pytest` ignores it.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", BEGINNING + lines], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-c", BEGINNING + lines],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
     )
     assert process.stdout.readline() == "ready\n", process.stderr.read()
     return process
@@ -43,7 +50,10 @@ def end_program(process, *numbers, pause=0.0):
     for number in numbers:
         process.send_signal(number)
         time.sleep(pause)
-    _, stderr = process.communicate(timeout=PATIENCE)
+    try:
+        _, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()  # does nothing to a process that has ended
     return process.returncode, stderr.splitlines()
 
 
@@ -199,9 +209,7 @@ def test_a_process_that_only_uses_the_package_is_not_ended():
 
 
 def test_under_nohup_a_closed_terminal_ends_nothing():
-    process = start_program(
-        command(f"{A_SECOND}\nos._exit(7)", grace=0.6), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    )
+    process = start_program(command(f"{A_SECOND}\nos._exit(7)", grace=0.6), hangup=signal.SIG_IGN)
     assert end_program(process, signal.SIGHUP) == (7, [])
 
 
