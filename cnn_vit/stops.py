@@ -39,7 +39,7 @@ ECHO_SECONDS = 0.5  # a second signal within so many seconds is the first one's 
 GRACE_SECONDS = 2.0  # that the main thread has to come to a safe point
 SHOW_CURSOR = "\x1b[?25h"  # the terminal's code for it; a progress bar may have hidden the cursor
 STOPPED = "stopped by {}; the same command starts again"
-STOPPED_BEFORE = "stopped before its first step by {}; the same command starts again"
+STOPPED_BEFORE = "stopped by {} before this start trained a step; the same command starts again"
 STOPPED_AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 
 
@@ -77,10 +77,15 @@ class StopSignals:
     def saying(self, sentence: str) -> Iterator[None]:
         """Within this context, a command that is stopped says this sentence, in which {} stands for the signal's name.
 
-        An error that leaves the context ends the command, which has something else to say then: so the sentence stays.
+        An error that leaves the context ends a command, which has something else to say then: so its sentence stays.
         """
         sentence_before, self._sentence = self._sentence, sentence
-        yield
+        try:
+            yield
+        except BaseException:
+            if not self._owns_process:  # the process goes on, and may have another command to stop
+                self._sentence = sentence_before
+            raise
         self._sentence = sentence_before
 
     def begin_training(self) -> None:
@@ -134,7 +139,8 @@ class StopSignals:
         StopSignals.active = None
         self._end_listening()
         for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+            if handler is not None:  # one that was not installed from Python cannot be given back
+                signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
         if self.requested is not None and not self._is_obeyed:
             signal.raise_signal(self.requested)
 

@@ -96,7 +96,7 @@ def test_a_foreign_keyword_is_refused_with_those_that_take_it(recipe, section, n
         takers = rules_that_take(section, keyword)
         sentence = load_error(recipe, [*changes, f"{section}.{keyword}=1"])
         assert sentence.startswith(
-            f"{section}.{keyword} is a keyword of {' and '.join(takers)}, not of the {section} that is named; "
+            f"{section}.{keyword} is a keyword of {', '.join(takers)}, not of the {section} that is named; "
         )
         assert all(f"{section}.{taken}" in sentence for taken in own)
     assert foreign or name == "focal"  # the only loss with keywords
@@ -175,7 +175,7 @@ def test_a_word_that_switches_drops_what_was_meant_for_the_first_itself(recipe):
     assert (settings["optimizer.b2"], settings["optimizer.learning_rate"]) == (0.98, 1e-4)
     assert settings.origin["optimizer.b2"] == "word lion"
     sentence = load_error(f"{recipe}:careless")
-    assert sentence.startswith("optimizer.b2 is a keyword of adam and adamw and nadamw")
+    assert sentence.startswith("optimizer.b2 is a keyword of adam, adamw, nadamw")
     assert "not of the optimizer that is named" in sentence
 
 

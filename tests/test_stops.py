@@ -32,7 +32,7 @@ from cnn_vit.errors import StoppedError
 def start_program(lines, *, hangup=signal.SIG_DFL):
     """Starts lines of Python in a process of their own, and returns it once it has printed "ready".
 
-    `hangup` is what the process does by itself at a SIGHUP, which these tests must not inherit: `nohup pytest` ignores it.
+    `hangup` is what the process does by itself at a SIGHUP. It must not be inherited: under `nohup` it is ignored.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", BEGINNING + lines],
@@ -121,7 +121,7 @@ def test_while_a_run_trains_no_safe_point_raises_and_its_end_does():
 def test_a_signal_before_training_is_obeyed_where_training_would_begin():
     with stops.handle_signals() as stop, stop.saying(stops.STOPPED_BEFORE):
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(StoppedError, match="stopped before its first step by SIGTERM"):
+        with pytest.raises(StoppedError, match="stopped by SIGTERM before this start trained a step"):
             stop.begin_training()
 
 

@@ -28,6 +28,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, zip or npz file, or FILE.py:FUNCTION, that is read instead of the run's data",
     )
     parser.add_argument(
+        "--layout",
+        metavar="KIND",
+        help="what the folders of --data are: classes, or splits with class folders (default: their names tell)",
+    )
+    parser.add_argument(
         "--batch_size",
         type=int,
         default=256,
@@ -55,6 +60,8 @@ def choose_data(args: argparse.Namespace, network: Any) -> str | dict[str, Any]:
         raise UserError(
             f"--config.{args.overrides[0]} sets something of a recipe that is not named; add --config=RECIPE"
         )
+    if args.layout and not args.data:
+        raise UserError(f"--layout={args.layout} belongs to --data=PATH; a recipe says --config.data.layout")
     if args.batch_size < 1:
         raise UserError(f"--batch_size={args.batch_size} must be at least 1")
     if args.data:

@@ -331,9 +331,11 @@ def save_traceback(error: BaseException, args: argparse.Namespace) -> str:
     from cnn_vit.runs import folder
 
     run_folder = Path(getattr(args, "workdir", None) or os.devnull)  # the null device is no folder
-    crash_folder = run_folder / folder.CRASH if run_folder.is_dir() else Path(tempfile.gettempdir()) / "cnn_vit_crash"
-    path = crash_folder / f"traceback-{os.getpid()}.txt"
     try:
+        crash_folder = Path(tempfile.gettempdir()) / "cnn_vit_crash"
+        if run_folder.is_dir():
+            crash_folder = run_folder / folder.CRASH
+        path = crash_folder / f"traceback-{os.getpid()}.txt"
         files.write(path, "".join(traceback.format_exception(error)))
     except (UserError, OSError):
         return "add --debug to see where"

@@ -5,9 +5,9 @@
     cnn-vit evaluate --workdir=runs/flowers --data=more_flowers/    other images of these classes
 
 The command reads the parameters that the run itself tested, and the batch size changes no number.
-Other data may have some of the network's classes, which are matched by name; a folder without split
-folders is evaluated whole. Images whose content was trained on are counted, as far as the run's
-data can still be read.
+Other data may have some of the network's classes, which are matched by name. A folder without split
+folders is evaluated whole, or in the run's own splits where it is what the run was trained on.
+Images whose content was trained on are counted, as far as the run's data can still be read.
 Each reading of a test split adds a line to RUN/test_reads.jsonl, so that choosing a network by its
 test accuracy leaves a trace. Near ties are examples whose two highest scores are so close that
 rounding may exchange them.
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
     network = trained.load(args.workdir)
     source = _network.choose_data(args, network)
-    metrics = evaluation.evaluate(network, source, args.split, batch_size=args.batch_size)
+    metrics = evaluation.evaluate(network, source, args.split, layout=args.layout, batch_size=args.batch_size)
     del metrics["rows"]  # arrays with a row for each example, which are too long to print
     workdir = cli.shell_quote(f"--workdir={args.workdir}")
     next_command = f"cnn-vit predict {workdir} IMAGE ..."

@@ -111,6 +111,8 @@ def load(
     Raises:
         UserError: as `data.load`; there is no such split, or it has a class that the network does not know.
     """
+    from cnn_vit.data.reading import levels
+
     section = complete_section(section)
     readable = data.drop_unreadable(section, data.read_source(section, for_evaluation=is_whole))
     source_data = readable.source_data
@@ -140,8 +142,13 @@ def load(
     readable = readable._replace(source_data=replace(source_data, parts=parts))
     made = read_split(section, readable, split_name, (part_name, indices))
     notes = list(source_data.facts.get("left out", [])) + describe_missing(missing, classes)
+    dark = levels.describe_dark_levels(made.highest_level, section["levels"], is_sampled=made.is_sampled)
+    if dark is not None:
+        notes.append(dark)
     trained_on = None
     if run_data is not None:
+        if own_data is None and section == complete_section(run_data.section):
+            notes.append(f"these are not the data that {run_data.path} was trained on: their fingerprint is another")
         try:
             trained_on = count_trained_on(part.select(indices), run_data, own_data)
             notes += describe_trained_on(trained_on, len(indices))

@@ -356,6 +356,10 @@ class Lock:
         on_wait: called with a sentence that names the owner where another process holds the lock, which is then
             waited for; None: that is an error.
 
+    Attributes:
+        path: the file.
+        is_made_here: whether this process made the file.
+
     Raises:
         SurroundingsError: another process holds the lock, or the file system has no such locks.
     """
@@ -363,7 +367,7 @@ class Lock:
     def __init__(self, path: Path, *, title: str = "", on_wait: Callable[[str], None] | None = None):
         self.path = path
         self._handle = -1
-        self._is_made_here = False  # whether this process made the file
+        self.is_made_here = False
         with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -388,10 +392,10 @@ class Lock:
         with os_errors(self.path):
             try:
                 self._handle = os.open(self.path, flags | os.O_EXCL, 0o666)
-                self._is_made_here = True
+                self.is_made_here = True
             except FileExistsError:
                 self._handle = os.open(self.path, flags, 0o666)
-                self._is_made_here = False
+                self.is_made_here = False
 
     def _is_own(self) -> bool:
         """Whether the file that is locked is still the one at the path."""
@@ -424,7 +428,7 @@ class Lock:
 
     def remove(self) -> None:
         """Removes the file, which is still locked, where this process made it and it is still the one at the path."""
-        if self._is_made_here and self._is_own():
+        if self.is_made_here and self._is_own():
             remove(self.path)
 
     def release(self) -> None:

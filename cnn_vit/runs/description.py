@@ -17,6 +17,7 @@ from cnn_vit.runs import folder, reader, seals
 from cnn_vit.runs.seals import RECOVER, REMADE, RunDamageError, Seal
 from cnn_vit.settings import Settings, to_json
 
+FREE_KEY = "max_pixels"  # of preprocessing.json, which changes no pixel, so that a resume may raise it
 MEASURED = ("mean", "std")  # the keys of preprocessing.json that other versions of libraries may measure differently
 
 
@@ -124,7 +125,10 @@ def choose_preprocessing(workdir: Path, computed: dict[str, Any], *, say: Callab
         return computed
     recorded = reader.read_preprocessing(path)
     current = json.loads(files.json_text(computed))  # tuples as lists, as the file has them
-    differing = [key for key in recorded | current if recorded.get(key) != current.get(key)]
+    differing = []
+    for key in recorded | current:
+        if key != FREE_KEY and recorded.get(key) != current.get(key):
+            differing.append(key)
     changes = [f"{key} {recorded.get(key)} there, {current.get(key)} now" for key in differing]
     if not set(differing) <= set(MEASURED):
         raise UserError(

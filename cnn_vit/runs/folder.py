@@ -24,12 +24,12 @@ the package spells these names, and it imports no jax.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cnn_vit import files
 from cnn_vit.data.base.parts import ImageFolders
-from cnn_vit.data.reading.run_folders import RUN_CONFIG, RUN_LOCK, RUN_TITLE
+from cnn_vit.data.reading.run_folders import RUN_CONFIG, RUN_LOCK, RUN_TITLE, is_run_config
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.errors import DivergedError, UserError
 from cnn_vit.runs.manifests import step_folders
@@ -87,9 +87,12 @@ def locked(workdir: Path) -> Iterator[None]:
     made_folders = files.make_folders(workdir)
     try:
         files.ensure_writable(workdir)
-        names_before = set(os.listdir(workdir))
+        with files.os_errors(workdir):
+            names_before = set(os.listdir(workdir))
         with files.Lock(workdir / LOCK, title=LOCK_TITLE) as lock:
             try:
+                if lock.is_made_here:  # no run was started here, unless somebody took its lock away
+                    refuse_foreign_files(workdir, names_before)
                 yield
             except DivergedError:
                 raise
@@ -103,6 +106,30 @@ def locked(workdir: Path) -> Iterator[None]:
     except UserError:
         files.remove_empty_folders(made_folders)
         raise
+
+
+def refuse_foreign_files(workdir: Path, names: Collection[str]) -> None:
+    """Refuses a folder that no run was started in and that has files which a run would write over.
+
+    Args:
+        workdir: the folder.
+        names: of what lies in it.
+
+    Raises:
+        UserError: so it is; the first such file is named.
+    """
+    foreign = [name for name in WRITTEN_AT_START if name in names]
+    if foreign and not is_run_config(read_bytes(workdir / CONFIG)):
+        raise UserError(
+            f"{workdir / foreign[0]} is not of a run, and one would write over it; give a --workdir of the run's own, "
+            "such as runs/NAME"
+        )
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of a file; b"" where there is none."""
+    with files.os_errors(path):
+        return path.read_bytes() if path.is_file() else b""
 
 
 def refuse_image_folder(workdir: Path, folders: ImageFolders) -> None:
@@ -135,6 +162,8 @@ def claim(workdir: Path, settings: Settings) -> None:
     """
     path = workdir / CONFIG
     if not has_begun(workdir):
+        if path.exists() and not is_run_config(read_bytes(path)):
+            refuse_foreign_files(workdir, {CONFIG})
         for name in (CONFIG, ENVIRONMENT, FORK):
             files.remove(workdir / name)
         return

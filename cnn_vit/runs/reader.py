@@ -174,8 +174,9 @@ def read_result(path: Path) -> dict[str, Any]:
 def finished_result(workdir: Path) -> dict[str, Any] | None:
     """Reads the result of a run that is finished; None where the result or predictions of a split are missing."""
     path = workdir / folder.RESULT
-    if not path.exists():
-        return None
+    with files.os_errors(path):  # a name may be too long, or a folder above it closed to this user
+        if not path.exists():
+            return None
     result = read_result(path)
     for split in SPLITS:
         if result.get(split) and not folder.predictions_path(workdir, split).exists():

@@ -87,7 +87,9 @@ def find_seals(workdir: Path) -> RunSeals | None:
         RunDamageError: the result is damaged, or the manifests of all checkpoints are, or the run is of a version of
             cnn_vit that did not seal its files: nothing then says whether they are as they were.
     """
-    if (workdir / folder.RESULT).exists():
+    with files.os_errors(workdir):
+        is_finished = (workdir / folder.RESULT).exists()
+    if is_finished:
         return RunSeals(read_result(workdir / folder.RESULT)["sealed"], folder.RESULT, is_final=True)
     by_step = step_folders(workdir / folder.CHECKPOINTS)
     first_error = None
@@ -180,7 +182,10 @@ def read_result(path: Path) -> dict[str, Any]:
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
         result = json.loads(content)
         if "seal" not in result:
-            damage = "has no seal: it is damaged, or of an older cnn_vit, which environment.json names"
+            raise RunDamageError(
+                f"{path} has no seal: its run is of an older cnn_vit, which {folder.ENVIRONMENT} names; use that one, "
+                "or train again in another --workdir"
+            )
         seal = result.pop("seal")
         if seal == seal_result(result)["seal"] and isinstance(result["sealed"], dict):
             return {**result, "seal": seal}

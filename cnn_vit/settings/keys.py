@@ -55,7 +55,8 @@ KEYS: dict[str, Key] = {
     "keep_checkpoints": Key("int", 2, "[2, 1000]", "number of newest checkpoints that are kept, beside the best one",
                             "checkpoints", changes_results=False),
     "test_weights": Key("text?", None, "", "which parameters the test split is evaluated with; unset: ema where "
-                        "ema_decay is set, else last", choices=("last", "best", "ema")),
+                        "ema_decay is set or the optimizer averages by itself, else last",
+                        choices=("last", "best", "ema")),
     "ema_decay": Key("float?", None, "[0, 1)", "decay of the parameters' moving average, which the validation split "
                      "is evaluated with; unset: no average"),
     "dtype": Key("text", "float32", "", "number format in which layers compute; parameters and loss are always float32",

@@ -299,8 +299,8 @@ def unknown_key_error(key: str, table: Mapping[str, Key]) -> UserError:
     if takers:
         taken = [known for known in table if known.startswith(f"{section}.") and known != f"{section}.name"]
         return UserError(
-            f"{key} is a keyword of {' and '.join(takers)}, not of the {section} that is named; "
-            f"that takes {', '.join(taken)}"
+            f"{key} is a keyword of {', '.join(takers)}, not of the {section} that is named; that takes "
+            f"{', '.join(taken)}"
         )
     keys_by_name = {}  # of the key's own section where that exists, else of all sections
     for known in table:

@@ -116,7 +116,13 @@ def record_test_read(workdir: Path, **facts) -> None:
 
 
 def evaluate(
-    network: Trained, source, split: str | None = None, *, batch_size: int = BATCH_SIZE, workers: int = 2
+    network: Trained,
+    source,
+    split: str | None = None,
+    *,
+    layout: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 2,
 ) -> dict[str, Any]:
     """Evaluates a trained network on a split, exactly: each example counts once.
 
@@ -129,6 +135,8 @@ def evaluate(
             data section. A folder without split folders, given by its path, is evaluated whole, but where it is what
             the network was trained on.
         split: train, validation or test; None: test, or all of such a folder.
+        layout: what the folders at a path are, "classes" or "splits"; None: their names tell, or the run's own setting
+            where the path is that of its data.
         batch_size: examples that are evaluated at once; the result does not depend on it.
         workers: threads that decode images.
 
@@ -145,7 +153,7 @@ def evaluate(
     refuse_untrained(network)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} evaluates nothing; make it at least 1")
-    evaluated_split = load_matching(network, source, split)
+    evaluated_split = load_matching(network, source, split, layout)
     mesh = devices.mesh()
     evaluator = forward.build_evaluator(network.spec, network.preprocessing, mesh, loss_numbers=network.loss_numbers)
     values = devices.place(network.values, mesh)
@@ -171,7 +179,7 @@ def path_of_source(source) -> str | None:
     return os.fspath(path) if isinstance(path, str | os.PathLike) else None
 
 
-def load_matching(network: Trained, source, split: str | None) -> evaluated.EvaluatedSplit:
+def load_matching(network: Trained, source, split: str | None, layout: str | None) -> evaluated.EvaluatedSplit:
     """Loads a split of the data that a source names, with images as the network takes them and its labels.
 
     Raises:
@@ -179,18 +187,18 @@ def load_matching(network: Trained, source, split: str | None) -> evaluated.Eval
     """
     is_path = isinstance(source, str | os.PathLike) and source not in data.names()
     if is_path:
-        source = section_for(network, source)
+        source = section_for(network, source, layout=layout)
+    elif layout is not None:
+        raise UserError(f"--layout={layout} says what the folders at a path are; give a path, --data=PATH")
     elif isinstance(source, str):  # a data source such as "digits"
         source = section_as_seen(network, {"name": source})
     run_data = None
     if network.run is not None and isinstance(source, Mapping):
         run_data = read_run_data(network.run)
-    is_own_section = run_data is not None and dict(source) == run_data.section
-    if isinstance(source, Mapping) and not is_own_section:
-        loaded = evaluated.load(source, network.classes, split, run_data=run_data, is_whole=is_path)
+    if isinstance(source, data.Dataset):
+        loaded = evaluated.from_dataset(source, network.classes, split)
     else:
-        dataset = source if isinstance(source, data.Dataset) else data.load(source)
-        loaded = evaluated.from_dataset(dataset, network.classes, split)
+        loaded = evaluated.load(source, network.classes, split, run_data=run_data, is_whole=is_path)
     if loaded.image_shape != tuple(network.spec.image_shape):
         raise UserError(
             f"the network takes {shape_text(network.spec.image_shape)} images, the data gives "
@@ -221,19 +229,24 @@ def refuse_other_levels(network: Trained, loaded: evaluated.EvaluatedSplit) -> N
         )
 
 
-def section_for(network: Trained, path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the data section that reads a path the way the network's training images were read."""
+def section_for(network: Trained, path: str | os.PathLike, *, layout: str | None = None) -> dict[str, Any]:
+    """Returns the data section that reads a path the way the network's training images were read.
+
+    Without `layout`, the layout of the run is taken where the path is that of its own data.
+    """
     preprocessing = network.preprocessing
     section = data.section_for_path(
         path,
         image_size=tuple(preprocessing["image_size"]),
         channels=preprocessing["channels"],
         fit=preprocessing["fit"],
+        layout=layout,
     )
     section |= {"levels": preprocessing["levels"], "max_pixels": preprocessing["max_pixels"]}
-    if network.run is not None and section["name"] == "folder":
+    if network.run is not None and section["name"] == "folder" and layout is None:
         trained_on = reader.read_settings(network.run).section("data")
-        if "layout" in trained_on:  # another source has none
+        is_own_path = trained_on["path"] is not None and os.path.realpath(trained_on["path"]) == os.path.realpath(path)
+        if is_own_path and "layout" in trained_on:
             section["layout"] = trained_on["layout"]
     return section
 

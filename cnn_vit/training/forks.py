@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn_vit import data, files
 from cnn_vit.errors import UserError
-from cnn_vit.runs import description, folder, journal, seals
+from cnn_vit.runs import description, folder, journal, reader, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
 
@@ -26,6 +26,7 @@ class Fork:
         dataset: the fork's data. Evaluations on other examples are not taken over.
         total: steps of the fork.
         needs_best: whether the fork cannot do without the origin's best checkpoint, since it may test that one.
+        optimizer: name of the fork's optimizer.
         sealed: seals of the files that describe the fork.
         say: takes a sentence for the user.
         renew: takes the numbers of the fork's settings into a state of the origin; most optimizers keep none there.
@@ -36,6 +37,7 @@ class Fork:
     dataset: data.Dataset
     total: int
     needs_best: bool
+    optimizer: str
     sealed: dict[str, seals.Seal]
     say: Callable[[str], None]
     renew: Callable[[dict], dict]
@@ -86,6 +88,7 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
             that the origin has sealed is.
     """
     seals.refuse_damaged(fork.origin)
+    refuse_other_optimizer(fork)
     description.refuse_other_classes(fork.origin, fork.dataset)
     origin_checkpoints = Checkpoints(
         fork.origin / folder.CHECKPOINTS,
@@ -116,6 +119,19 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
     checkpoints.save(step, state, sealed=seals_at(fork, step))  # last: from here on the fork has begun
     checkpoints.wait()
     return step, state
+
+
+def refuse_other_optimizer(fork: Fork) -> None:
+    """Raises UserError where the origin was trained by another optimizer.
+
+    Some optimizers have states of one form and another meaning, so that shapes do not tell.
+    """
+    optimizer = reader.read_settings(fork.origin)["optimizer.name"]
+    if optimizer != fork.optimizer:
+        raise UserError(
+            f"--fork_from={fork.origin} was trained by {optimizer}, whose state {fork.optimizer} cannot go on with; "
+            f"set optimizer.name={optimizer}"
+        )
 
 
 def seals_at(fork: Fork, step: int) -> dict[str, seals.Seal]:

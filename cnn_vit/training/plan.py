@@ -16,7 +16,7 @@ from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError
-from cnn_vit.settings import Every, Key, Settings, count_steps, read_rule
+from cnn_vit.settings import Every, Key, Settings, count_steps, durations, read_rule
 from cnn_vit.training import losses, optimizers
 from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.rules import RuleSpec
@@ -64,6 +64,16 @@ def refuse_unfit_rules(settings: Settings) -> None:
         raise UserError(
             f"schedule.name is {schedule}, and {name} takes {' or '.join(optimizer.schedules)} alone; "
             f"set schedule.name={optimizer.schedules[0]}, a warm-up may stay"
+        )
+    warmup = settings["schedule.warmup"]
+    if schedule == "onecycle" and durations.parse_duration(warmup)[0] > 0:
+        raise UserError("schedule.name is onecycle, which rises by itself; set schedule.warmup=0")
+    if schedule == "step" and not settings["schedule.boundaries"]:
+        raise UserError("schedule.name is step without schedule.boundaries; give some, such as ('80 epochs',)")
+    (warmup_amount, warmup_unit), (total, unit) = map(durations.parse_duration, (warmup, settings["duration"]))
+    if warmup_unit == unit and warmup_amount > 0 and warmup_amount >= total:
+        raise UserError(
+            f"schedule.warmup is {warmup} of a run of {settings['duration']}; make it shorter than duration, or 0"
         )
     if optimizer.average is not None and settings["ema_decay"] is not None:
         raise UserError(f"ema_decay is set, and {name} averages its parameters itself; set ema_decay=none")

@@ -197,6 +197,7 @@ class Run:
             dataset=self.dataset,
             total=self.times.total,
             needs_best=self.settings["test_weights"] == "best",
+            optimizer=self.settings["optimizer.name"],
             sealed=self.sealed,
             say=self.say,
             renew=self.program.renew_numbers,

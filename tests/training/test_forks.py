@@ -149,3 +149,13 @@ def test_a_fork_whose_best_is_damaged_is_refused_only_where_it_needs_it(origin, 
         train("mlp", tmp_path / "needs", "test_weights=best", fork_from=origin)
     train("mlp", tmp_path / "fork", fork_from=origin)
     assert "checkpoint 5 is damaged" in capsys.readouterr().err
+
+
+def test_a_run_of_another_optimizer_is_not_forked(tmp_path):
+    """The states of adopt and adamw have the same arrays, and another meaning."""
+    train("mlp", tmp_path / "origin", "optimizer.name=adopt", "optimizer.learning_rate=0.001")
+    with pytest.raises(
+        UserError, match=r"was trained by adopt, whose state adamw cannot go on with; set optimizer\.name"
+    ):
+        train("mlp", tmp_path / "fork", "optimizer.name=adamw", fork_from=tmp_path / "origin")
+    assert not (tmp_path / "fork").exists()

@@ -255,7 +255,7 @@ def test_a_signal_before_the_first_step_ends_a_command_with_its_code_and_leaves_
         time.sleep(0.001)
     returncode, stderr = end_by_signal(process, signal.SIGTERM)
     assert returncode == 143, stderr
-    assert stderr.splitlines() == ["stopped before its first step by SIGTERM; the same command starts again"]
+    assert stderr.splitlines() == ["stopped by SIGTERM before this start trained a step; the same command starts again"]
     assert not (tmp_path / "checkpoints").exists()
     train("mlp", tmp_path, *OFTEN)
     assert read_outcome(tmp_path) == undisturbed_outcome("mlp", *OFTEN)

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from image_files import encode_png, noise, write_images, write_zip
+from PIL import Image
 
 from cnn_vit import data, settings
 from cnn_vit.data.reading import fingerprints
@@ -165,6 +166,31 @@ def test_data_that_changed_since_they_were_trained_on_leave_the_count_open(tmp_p
     assert f"is not known: the data of {network.run} in {root} have changed" in " ".join(metrics["notes"])
     shutil.rmtree(root)
     assert f"is not known: {root} is not there" in " ".join(evaluation.evaluate(network, path)["notes"])
+
+
+def test_the_runs_own_section_says_where_its_data_have_changed(tmp_path, network, root):
+    section = evaluation.read_run_data(network.run).section
+    assert evaluation.evaluate(network, section)["notes"] == []
+    (root / "ant" / "000.png").write_bytes(encode_png(noise(SIDE, SIDE, 3, seed=77)))
+    sentence = f"these are not the data that {network.run} was trained on: their fingerprint is another"
+    assert sentence in evaluation.evaluate(network, section)["notes"]
+
+
+def test_the_layout_of_other_data_can_be_said(tmp_path, network):
+    """The folders may be classes with folders inside, or parts of one set."""
+    path = write_new_images(tmp_path / "new", {"first/ant": 1, "first/bee": 1, "second/ant": 1, "second/bee": 1})
+    with pytest.raises(UserError, match=r"can be read in two ways: .* evaluate have --layout"):
+        evaluation.evaluate(network, path)
+    with pytest.raises(UserError, match="does not know the class first, second"):
+        evaluation.evaluate(network, path, layout="classes")
+    assert evaluation.evaluate(network, path, layout="splits")["rows"]["label"].tolist() == [0, 0, 1, 1]
+
+
+def test_dark_images_of_sixteen_bits_are_told(tmp_path, network):
+    path = write_new_images(tmp_path / "new", {"ant": 1})
+    Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16)).save(path / "ant" / "dark.png")
+    notes = " ".join(evaluation.evaluate(network, path)["notes"])
+    assert "images of 16 bits have levels of 0 to 4,000" in notes or "levels of 4,000 to 4,000" in notes
 
 
 def test_each_reading_of_a_whole_folder_leaves_a_line(tmp_path, network):

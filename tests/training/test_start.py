@@ -157,3 +157,37 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeyp
     with files.Lock(path), pytest.raises(SurroundingsError, match="in use"):
         files.Lock(path)
     assert json.loads(path.read_text().split()[0]) == os.getpid()
+
+
+# Folders of somebody else ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["config.json", "environment.json", "fork.json", "classes.json", "data.json"])
+def test_a_folder_with_files_that_a_run_would_write_over_is_refused_untouched(tmp_path, images, name):
+    (images.parent / name).write_text('{"mine": 1}')
+    before = list_files(tmp_path)
+    with pytest.raises(UserError, match=rf"{name} is not of a run, and one would write over it; give a --workdir"):
+        loop.train(load_folder_settings(images), images.parent)
+    assert list_files(tmp_path) == before
+
+
+def test_a_name_that_the_system_refuses_is_one_sentence(tmp_path, images):
+    with pytest.raises(SurroundingsError, match="File name too long"):
+        loop.train(load_folder_settings(images), tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["schedule.name=onecycle"], "schedule.name is onecycle, which rises by itself; set schedule.warmup=0"),
+        (["schedule.name=step", "schedule.boundaries=()"], "schedule.name is step without schedule.boundaries"),
+        (
+            ["duration=10 steps", "schedule.warmup=25 steps"],
+            "schedule.warmup is 25 steps of a run of 10 steps",
+        ),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused_before_the_folder_is_made(tmp_path, changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        loop.train(load_settings("mlp", "schedule.warmup=2 steps", *changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ from signaling import (
 
 from cnn_vit.runs import folder as run_folder
 
-BEFORE = "stopped before its first step by {}; the same command starts again"
+BEFORE = "stopped by {} before this start trained a step; the same command starts again"
 AT_STEP = r"stopped at step \d+ by {}; the same command resumes"
 AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 IN_REPORT = "the run is finished, but its report was stopped by {}; the same command makes it"

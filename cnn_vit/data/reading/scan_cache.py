@@ -96,7 +96,7 @@ class ScanCache:
         is_still_valid = ~np.isin(self.keys, new_keys)
         # The new ones come first, so that the older ones are lost where there are too many.
         keys = np.concatenate([new_keys, self.keys[is_still_valid]])[:MOST_REMEMBERED]
-        new_table = np.array(new_rows, np.int32).reshape(-1, len(COLUMNS))  # (0, 4) where there are none
+        new_table = np.array(new_rows, np.int32).reshape(-1, len(COLUMNS))  # no rows where there are none
         rows = np.concatenate([new_table, self.rows[is_still_valid]])[:MOST_REMEMBERED]
         order = np.argsort(keys)  # `find_stored` searches by bisection
         arrays: dict[str, Any] = {"key": keys[order]}

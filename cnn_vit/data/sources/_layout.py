@@ -255,7 +255,7 @@ def refuse_two_readings(root: Tree) -> None:
     raise UserError(
         f"{printable_name(root.path)} can be read in two ways: the classes are {show_names(outer)}, or they are "
         f"{show_names(inner)}, in {len(outer)} parts of one set; set data.layout=classes for the first, "
-        "data.layout=splits for the second (cnn-vit new and cnn-vit doctor have --layout)"
+        "data.layout=splits for the second (cnn-vit new, doctor and evaluate have --layout)"
     )
 
 
