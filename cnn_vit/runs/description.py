@@ -98,11 +98,11 @@ def make_missing(
             continue
         if seals.seal_content(texts[name].encode()) != run_seals.files[name]:
             raise RunDamageError(
-                f"{path} has disappeared since {run_seals.keeper} sealed it, and settings and data now give another "
+                f"{path} has disappeared since {run_seals.sealed_by} sealed it, and settings and data now give another "
                 f"content; {RECOVER}"
             )
         files.write(path, texts[name])
-        say(f"{path} has disappeared since {run_seals.keeper} sealed it; it is made anew, with the same content")
+        say(f"{path} has disappeared since {run_seals.sealed_by} sealed it; it is made anew, with the same content")
 
 
 def choose_preprocessing(workdir: Path, computed: dict[str, Any], *, say: Callable[[str], None]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def choose_preprocessing(workdir: Path, computed: dict[str, Any], *, say: Callab
         )
     if changes:
         measured = "; ".join(changes)
-        say(f"{path} was measured differently: {measured}; the run goes on with what {run_seals.keeper} sealed")
+        say(f"{path} was measured differently: {measured}; the run goes on with what {run_seals.sealed_by} sealed")
     return recorded
 
 

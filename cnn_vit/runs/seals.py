@@ -44,12 +44,12 @@ class RunSeals:
 
     Attributes:
         files: the seal of each file by its name.
-        keeper: the file or checkpoint that holds them, "result.json" or "checkpoint 12".
+        sealed_by: the file or checkpoint that holds them, "result.json" or "checkpoint 12".
         is_final: whether the run is finished, so that metrics.jsonl grows no more.
     """
 
     files: Mapping[str, Seal]
-    keeper: str
+    sealed_by: str
     is_final: bool
 
 
@@ -145,7 +145,7 @@ def refuse_damaged_file(workdir: Path, name: str, seals: RunSeals) -> None:
     if name in REMADE:
         remove = "remove it and " if (workdir / name).exists() else ""
         remedy = f"put it back from a copy, or {remove}{REMAKE}"
-    raise RunDamageError(f"{damage} since {seals.keeper} sealed it; {remedy}")
+    raise RunDamageError(f"{damage} since {seals.sealed_by} sealed it; {remedy}")
 
 
 def refuse_other_run_files(workdir: Path, step: int, sealed: Mapping[str, Seal]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from cnn_vit import compilation, stops
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
 from cnn_vit.data.base.parts import DecodingOptions
-from cnn_vit.data.decode import given
+from cnn_vit.data.decode import caller_images
 from cnn_vit.data.decode import images as decoding
 from cnn_vit.data.reading import entries, listing, zips
 from cnn_vit.errors import UserError
@@ -24,7 +24,7 @@ from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.trained import Trained, refuse_untrained
 
 BATCH_SIZE = 64  # images that are predicted at once by default
-GivenImage = str | os.PathLike | Image.Image | np.ndarray  # an image, or a path with images under it
+CallerImage = str | os.PathLike | Image.Image | np.ndarray  # an image, or a path with images under it
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class InputImage:
 
 def predict(
     network: Trained,
-    images: GivenImage | Sequence[GivenImage],
+    images: CallerImage | Sequence[CallerImage],
     *,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
@@ -69,26 +69,26 @@ def predict(
     refuse_untrained(network)
     if isinstance(images, np.ndarray) or hasattr(images, "__array__"):
         return predict_probabilities(network, check_arrays(network, np.asarray(images)), batch_size=batch_size)
-    given_images = [images] if isinstance(images, str | os.PathLike | Image.Image) else images
+    images_or_paths = [images] if isinstance(images, str | os.PathLike | Image.Image) else images
     pixels = []
-    for image in read_images(network, given_images):
+    for image in read_images(network, images_or_paths):
         if image.pixels is None:
             raise UserError(f"{image.path}: {image.error}")
         pixels.append(image.pixels)
     return predict_probabilities(network, pixels, batch_size=batch_size)
 
 
-def read_images(network: Trained, images: Iterable[GivenImage]) -> Iterator[InputImage]:
+def read_images(network: Trained, images: Iterable[CallerImage]) -> Iterator[InputImage]:
     """Reads every image under some paths, and images that are given themselves, as the training images were read.
 
     An image that cannot be read comes with its error. Of a folder or a zip, the files with an image's name are read; a
     file that a path names itself is tried whatever its name. An image without a path is called "image 0", the first.
     """
-    for number, given_image in enumerate(images):
-        if not isinstance(given_image, str | os.PathLike):
-            yield read_given(network, given_image, f"image {number}")
+    for number, image_or_path in enumerate(images):
+        if not isinstance(image_or_path, str | os.PathLike):
+            yield read_caller_image(network, image_or_path, f"image {number}")
             continue
-        path = os.fspath(given_image)
+        path = os.fspath(image_or_path)
         try:
             contents = list(list_contents(path))
         except UserError as error:
@@ -105,11 +105,11 @@ def read_images(network: Trained, images: Iterable[GivenImage]) -> Iterator[Inpu
                 yield InputImage(name, None, error)
 
 
-def read_given(network: Trained, image: np.ndarray | Image.Image, name: str) -> InputImage:
+def read_caller_image(network: Trained, image: np.ndarray | Image.Image, name: str) -> InputImage:
     """Brings an array of one image, or an image of Pillow's, to the network's size; it may come with an error."""
     channels = network.preprocessing["channels"]
     try:
-        decoded = given.decode_given(image, name, channels=channels, options=decoding_options(network))
+        decoded = caller_images.decode_caller_image(image, name, channels=channels, options=decoding_options(network))
         return InputImage(name, fit_pixels(network, decoded.pixels))
     except UserError as error:
         return InputImage(name, None, error)

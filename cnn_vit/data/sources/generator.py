@@ -34,7 +34,7 @@ from cnn_vit.data.base.parts import (
     pixel_part,
     require_path,
 )
-from cnn_vit.data.decode import given
+from cnn_vit.data.decode import caller_images
 from cnn_vit.errors import UserError
 from cnn_vit.settings import recipes
 
@@ -163,7 +163,7 @@ def check_examples(examples: Any, where: str, decoding: DecodingOptions) -> Iter
         if not isinstance(example, tuple | list) or len(example) != 2:
             raise UserError(f"{where}: example {index} is not a pair (image, label) but {type(example).__name__}")
         image, label = example
-        decoded = given.decode_given(image, f"{where}: image {index}", channels=None, options=decoding)
+        decoded = caller_images.decode_caller_image(image, f"{where}: image {index}", channels=None, options=decoding)
         # bool is a kind of int in Python; it is refused, for 0 and 1 are hardly meant
         is_number = isinstance(label, int | np.integer) and not isinstance(label, bool)
         is_text = isinstance(label, str) and label != ""

@@ -12,7 +12,7 @@ from tiff_files import write_tiff
 
 from cnn_vit import data
 from cnn_vit.data.base.parts import DecodingOptions, EncodedPart, SourceData, pixel_part
-from cnn_vit.data.decode import given, images, pixel_rules
+from cnn_vit.data.decode import caller_images, images, pixel_rules
 from cnn_vit.data.decode.images import UnreadableError
 from cnn_vit.data.reading import fingerprints, materialize
 from cnn_vit.errors import UserError
@@ -98,9 +98,9 @@ def oriented_jpeg(orientation):
     return encode(np.stack([10 * rows, 15 * columns, 5 * rows], -1).astype(np.uint8), "JPEG", quality=95, exif=exif)
 
 
-def decode_given(image, channels=3):
+def decode_caller_image(image, channels=3):
     """The pixels of an image that a caller gives."""
-    return given.decode_given(image, "image", channels=channels, options=images.DEFAULTS).pixels
+    return caller_images.decode_caller_image(image, "image", channels=channels, options=images.DEFAULTS).pixels
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -108,23 +108,23 @@ def test_an_image_that_was_opened_and_changed_is_turned_as_its_file_would_be(ori
     content = oriented_jpeg(orientation)
     expected = images.decode(content, channels=3)
     for change in (Image.Image.copy, lambda image: image.convert("RGB"), ImageOps.exif_transpose):
-        np.testing.assert_array_equal(decode_given(change(Image.open(io.BytesIO(content)))), expected)
+        np.testing.assert_array_equal(decode_caller_image(change(Image.open(io.BytesIO(content)))), expected)
     half = Image.open(io.BytesIO(content)).resize((8, 12))
-    assert decode_given(half).shape == ((8, 12, 3) if orientation >= 5 else (12, 8, 3))
+    assert decode_caller_image(half).shape == ((8, 12, 3) if orientation >= 5 else (12, 8, 3))
 
 
 def test_an_image_that_is_given_stays_as_it_was():
     opened = Image.open(io.BytesIO(encode(noise(5, 4, 3))))
     position = opened.fp.tell()
-    decode_given(opened)
+    decode_caller_image(opened)
     assert opened.tile  # not loaded
     assert opened.fp.tell() == position
-    np.testing.assert_array_equal(decode_given(opened), np.asarray(opened))
+    np.testing.assert_array_equal(decode_caller_image(opened), np.asarray(opened))
     palette = Image.fromarray(noise(5, 4) % 3)
     palette.putpalette(noise(3, 3, seed=1).tobytes())
     palette.info["transparency"] = 1
-    first = decode_given(palette)
-    np.testing.assert_array_equal(decode_given(palette), first)
+    first = decode_caller_image(palette)
+    np.testing.assert_array_equal(decode_caller_image(palette), first)
     assert palette.im.getpalettemode() == "RGB"
 
 
@@ -133,24 +133,24 @@ def test_a_frame_and_a_size_that_a_caller_has_chosen_are_the_ones_that_count():
     content = encode(frames[0], "GIF", save_all=True, append_images=[Image.fromarray(frames[1])])
     opened = Image.open(io.BytesIO(content))
     opened.seek(1)
-    np.testing.assert_array_equal(decode_given(opened, channels=1)[..., 0], frames[1])
+    np.testing.assert_array_equal(decode_caller_image(opened, channels=1)[..., 0], frames[1])
     drafted = Image.open(io.BytesIO(oriented_jpeg(1)))
     drafted.draft("RGB", (8, 12))
-    assert decode_given(drafted).shape == (12, 8, 3)
+    assert decode_caller_image(drafted).shape == (12, 8, 3)
 
 
 def test_a_damaged_file_that_is_given_unloaded_is_refused_like_a_file():
     content = encode(noise(40, 40, 3))
     opened = Image.open(io.BytesIO(content[: len(content) // 2]))
     with pytest.raises(UserError, match=r"^image cannot be read: damaged \("):
-        decode_given(opened)
+        decode_caller_image(opened)
 
 
 def test_what_is_no_image_is_refused():
     with pytest.raises(UserError, match="image is float64; it must be an array of uint8"):
-        decode_given(np.zeros((4, 4)))
+        decode_caller_image(np.zeros((4, 4)))
     with pytest.raises(UserError, match="image has the shape"):
-        decode_given(np.zeros((4, 4, 2), np.uint8))
+        decode_caller_image(np.zeros((4, 4, 2), np.uint8))
 
 
 # The largest image

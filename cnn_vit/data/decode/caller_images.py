@@ -15,7 +15,7 @@ MULTIPLE = "MPO"  # what Pillow calls a JPEG with more images behind the first o
 FORMATS = (*images.FORMATS, MULTIPLE)
 
 
-def decode_given(image: Any, where: str, *, channels: int | None, options: DecodingOptions) -> DecodedImage:
+def decode_caller_image(image: Any, where: str, *, channels: int | None, options: DecodingOptions) -> DecodedImage:
     """Decodes an image that a caller gives. Its pixels are an array of their own.
 
     Args:
