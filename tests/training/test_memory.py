@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from running import committed_steps, load_settings, read_outcome, train, undisturbed_outcome
+from running import load_settings, read_outcome, train, undisturbed_outcome
 
 from cnn_vit import data, process
 from cnn_vit.errors import StoppedError, SurroundingsError
@@ -159,8 +159,7 @@ def test_a_step_that_needs_more_than_is_free_is_refused_before_it_is_done(tmp_pa
         f"a step needs {planned.as_text()}, but beside the values only {available} of memory are free; make "
         "data.batch_size (now 32) smaller, or data.image_size (now 8), or take a smaller model"
     )
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
-    assert committed_steps(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []  # a refused start takes away what it made
 
     free = iter([10**12, planned.intermediate])  # as much as it needs
     train("mlp", tmp_path)
