@@ -274,6 +274,7 @@ def test_a_run_whose_images_became_pixels_by_other_rules_is_not_resumed(tmp_path
         for name in ("version", "levels", "max_pixels"):
             del preprocessing[name]
     path.write_text(json.dumps(preprocessing))
+    reseal(tmp_path)  # as the cnn_vit of those rules would have sealed it
     before = hash_files(tmp_path)
     with pytest.raises(UserError, match=f"became pixels by version {version or 1} of the rules, and this cnn_vit has"):
         train("mlp", tmp_path)

@@ -232,8 +232,13 @@ def test_a_run_that_went_back_and_was_killed_at_once_is_whole(stopped, monkeypat
     """The later checkpoints have sealed lines that are no longer there, so they are gone too."""
     path = stopped / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
+
+    def stop_before_learning(run, step, state, stop):
+        send_signal()
+        stop.begin_training()
+
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learn", lambda *args: send_signal() or pytest.fail("was not killed"))
+        patch.setattr(loop, "learn", stop_before_learning)
         patch.setattr(stops, "ECHO_SECONDS", 0.0)
         with pytest.raises(StoppedError):
             train("mlp", stopped)
