@@ -78,10 +78,11 @@ def seal_texts(texts: Mapping[str, str]) -> dict[str, Seal]:
 def rewrite_differing(workdir: Path, texts: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Writes each file anew that has not this text, and says so."""
     for name, text in texts.items():
-        damage = seals.find_damage(workdir / name, seals.seal_content(text.encode()))
-        if damage:
-            files.write(workdir / name, text)
-            say(f"{damage} before the first checkpoint; it is written anew from settings and data")
+        path = workdir / name
+        if seals.find_damage(path, seals.seal_content(text.encode())):
+            difference = "is not what settings and data give now" if path.exists() else "is missing"
+            files.write(path, text)
+            say(f"{path} {difference}, and no checkpoint stands on it; it is written anew")
 
 
 def make_missing(

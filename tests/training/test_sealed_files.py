@@ -146,10 +146,9 @@ def test_before_the_first_checkpoint_what_differs_is_named_and_written_anew(begu
     (begun / "data.json").write_text(json.dumps(facts | {"counts": {"train": 7}}))
     train("mlp", begun)
     lines = capsys.readouterr().err.splitlines()
-    for name, happened in zip(REMADE, ("disappeared", "changed", "changed"), strict=True):
-        sentence = (
-            f"{begun / name} has {happened} before the first checkpoint; it is written anew from settings and data"
-        )
+    differing = "is not what settings and data give now"
+    for name, happened in zip(REMADE, ("is missing", differing, differing), strict=True):
+        sentence = f"{begun / name} {happened}, and no checkpoint stands on it; it is written anew"
         assert sentence in lines
         assert (begun / name).read_bytes() == contents[name]
     assert read_outcome(begun) == undisturbed_outcome("mlp")
