@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, 
 from cnn_vit.data.base.parts import DecodingOptions
 from cnn_vit.data.decode import caller_images
 from cnn_vit.data.decode import images as decoding
-from cnn_vit.data.reading import entries, listing, zips
+from cnn_vit.data.reading import entries, listing, unreadable, zips
 from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, forward, losses
 from cnn_vit.training.caches import compiled_once
@@ -140,6 +141,11 @@ def list_contents(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Lists the images that a path stands for, in the order of their names: the name and a reader of the bytes."""
     if os.path.isdir(path) or (os.path.isfile(path) and zips.is_zip(path)):
         contents = listing.open_listing(path)
+        if contents.runs:
+            first = unreadable.printable_name(contents.runs[0])
+            count = len(contents.runs)
+            sentence = f"{path} holds {count:,} training runs, such as {first}; their plots are left out"
+            print(sentence, file=sys.stderr, flush=True)
         for _, entry in contents.tree.all_files():
             # What has a problem and no ending may be a folder of images, which must not be passed over in silence.
             may_be_folder = entry.problem is not None and not os.path.splitext(entry.name)[1]

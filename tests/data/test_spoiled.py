@@ -358,6 +358,14 @@ def test_an_image_with_an_archive_behind_it_is_predicted_as_an_image(tmp_path, n
     assert predicted.tobytes() == predict_files(network, tmp_path, {"alone": image})["alone"].tobytes()
 
 
+def test_runs_among_the_images_are_named_by_prediction(tmp_path, network, capsys):
+    write_images(tmp_path / "mine", {"a": 3, "run/plots": 1})
+    (tmp_path / "mine" / "run" / "lock").write_text("cnn-vit run 17 host\n")
+    assert len(list(prediction.read_images(network, [tmp_path / "mine"]))) == 3
+    sentence = f"{tmp_path}/mine holds 1 training runs, such as {tmp_path}/mine/run; their plots are left out\n"
+    assert capsys.readouterr().err == sentence
+
+
 def test_what_may_be_a_folder_of_images_is_not_passed_over_by_prediction(tmp_path, network):
     """A link to nothing stands for all that cannot be entered, such as a folder without the right to list it."""
     write_images(tmp_path / "mine", {"a": 3})
