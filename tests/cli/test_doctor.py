@@ -68,7 +68,7 @@ def test_the_table_ends_with_the_problems_and_the_next_command(capsys):
     ("changed", "prepared", "beginning"),
     [
         ({}, {}, None),
-        ({"devices": {"none": "no backend"}}, {}, "jax finds no device (no backend); unset JAX_PLATFORMS"),
+        ({"devices": {"none": "no backend"}}, {}, "no backend"),
         (
             {"cores": {"machine": 64, "usable": 64, "granted": 2.0}},
             {},
