@@ -128,6 +128,7 @@ def test_the_command_answers_as_text_and_as_json(project):
     assert json.loads(run(project, *words, "--json")) == {"model": "lenet/5", "parameters": 61706}
 
 
+@pytest.mark.slow
 def test_the_experiment_prints_a_difference_with_its_verdict(project):
     printed = run(project, "experiments/gain/run.py", "--seeds=2")
     assert re.fullmatch(r"bright less plain: [+-]0\.\d{3}, (not )?resolved \(.+\)\n", printed)

@@ -178,6 +178,7 @@ def test_bombs_take_less_than_200_megabytes(tmp_path):
     assert megabytes < MOST_MEMORY
 
 
+@pytest.mark.slow
 def test_many_large_files_take_the_memory_of_one(tmp_path):
     """Seven of nearly the largest size, which were once all kept with the errors about them, or read side by side."""
     write_images(tmp_path / "files", COUNTS)

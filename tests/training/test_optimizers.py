@@ -30,6 +30,12 @@ SGD = dict(momentum=0.9, weight_decay=0.1)
 ADAMW = dict(b1=0.8, b2=0.95, epsilon=1e-3, weight_decay=0.1)
 STEPS = 4
 for_each_rule = pytest.mark.parametrize("name", list(optimizers.OPTIMIZERS))
+# Rules whose states are of different kinds; the others are tested with the slow tests.
+FAST_RULES = ("sgd", "adamw", "muon", "schedule_free_adamw", "prodigy")
+for_each_rule_in_time = pytest.mark.parametrize(
+    "name",
+    [name if name in FAST_RULES else pytest.param(name, marks=pytest.mark.slow) for name in optimizers.OPTIMIZERS],
+)
 
 
 def draw_tree(seed):
@@ -358,7 +364,7 @@ def copy_through_host(state):
     return devices.place(jax.tree.map(np.array, state), devices.mesh())
 
 
-@for_each_rule
+@for_each_rule_in_time
 def test_a_rule_resumes_to_the_same_bits_and_another_value_of_a_number_compiles_nothing(name):
     numbers, rate = default_numbers("optimizer", name), read_rule("optimizer", name).learning_rate
     undisturbed, _ = learn_with(name, BATCHES)
