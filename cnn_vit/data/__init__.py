@@ -223,7 +223,7 @@ def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> D
     plan = plan_splits(source_data.parts, section)
     split_indices = index_splits(source_data.parts, plan)
     refuse_missing_classes(source_data, split_indices, skipped)
-    made = materialize.make_splits(
+    made_splits = materialize.make_splits(
         source_data,
         split_indices,
         image_size=height_and_width(section["image_size"]),
@@ -236,29 +236,29 @@ def load(section: Mapping[str, Any], source_data: SourceData | None = None) -> D
         batch_size=section["batch_size"],
     )
     fingerprint, fingerprint_of = fingerprints.data_fingerprint(source_data, workers=section["workers"])
-    classes, padded_sizes = source_data.classes, made.splits["train"].padded_sizes
+    classes, padded_sizes = source_data.classes, made_splits.splits["train"].padded_sizes
     facts = {
         "source": section["name"],
         "path": section["path"],
         "classes": list(classes),
-        "image_shape": list(made.shape),
-        "counts": {name: len(split) for name, split in made.splits.items()},
-        "class_counts": {name: count_per_class(split.labels, classes) for name, split in made.splits.items()},
+        "image_shape": list(made_splits.shape),
+        "counts": {name: len(split) for name, split in made_splits.splits.items()},
+        "class_counts": {name: count_per_class(split.labels, classes) for name, split in made_splits.splits.items()},
         "slices": {name: section[name] for name in PARTS},
         "notes": plan.notes + source_data.facts.get("left out", []),
     }
     if padded_sizes is not None:
         facts["sizes"] = [list(size) for size in padded_sizes.buckets]
-    dark = levels.describe_dark_levels(made.highest_level, section["levels"], is_sampled=made.is_sampled)
-    if made.highest_level is not None:
-        facts |= {"highest_level": made.highest_level, "levels": section["levels"]}
+    dark = levels.describe_dark_levels(made_splits.highest_level, section["levels"], is_sampled=made_splits.is_sampled)
+    if made_splits.highest_level is not None:
+        facts |= {"highest_level": made_splits.highest_level, "levels": section["levels"]}
     if dark is not None:
         facts["dark"] = dark
     facts["fingerprint"] = fingerprint
     facts["fingerprint_of"] = fingerprint_of
     facts["skipped"] = [f"{file.name}: {file.error.reason}" for file in skipped]
     facts |= source_data.facts
-    return Dataset(classes, made.shape, made.splits, fingerprint, facts)
+    return Dataset(classes, made_splits.shape, made_splits.splits, fingerprint, facts)
 
 
 def load_readable(section: Mapping[str, Any], source_data: SourceData | None = None) -> ReadableData:

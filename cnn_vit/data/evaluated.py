@@ -117,32 +117,18 @@ def load(
     readable = data.drop_unreadable(section, data.read_source(section, for_evaluation=is_whole))
     source_data = readable.source_data
     own_data = None if run_data is None else find_own_data(source_data, run_data, section)
-    if own_data is not None and run_data is not None and is_whole:
-        slices = {split: run_data.section.get(split) for split in PARTS}
-        section, source_data, is_whole = {**section, **slices}, own_data, False
-    parts = source_data.parts
-    if is_whole and source_data.is_undivided:
-        if split_name is not None:
-            raise UserError(
-                f"{section['path']} has no split folders, and all of its images are evaluated; leave "
-                f"--split={split_name} out"
-            )
-        split_name, parts = ALL, {ALL: parts["train"]}
-    split_name = split_name or "test"
-    if is_whole:
-        refuse_missing_split(split_name, parts)
-        part_name, indices = split_name, np.arange(len(parts[split_name].labels))
+    if not is_whole:
+        chosen = choose_slice(data.divide(source_data).parts, section, split_name)
+    elif own_data is not None and run_data is not None:
+        chosen = choose_slice(own_data.parts, complete_section(run_data.section), split_name)
     else:
-        parts = data.divide(source_data).parts
-        split_indices = data.index_splits(parts, data.plan_splits(parts, section))
-        refuse_missing_split(split_name, split_indices)
-        part_name, indices = split_indices[split_name]
-    part = parts[part_name]
-    labels, missing = match_labels(part.labels[indices], source_data.classes, classes)
-    readable = readable._replace(source_data=replace(source_data, parts=parts))
-    made = read_split(section, readable, split_name, (part_name, indices))
+        chosen = choose_part(source_data, section["path"], split_name)
+    part = chosen.parts[chosen.part_name].select(chosen.indices)
+    labels, missing = match_labels(part.labels, source_data.classes, classes)
+    readable = readable._replace(source_data=replace(source_data, parts=chosen.parts))
+    made_splits = read_split(section, readable, chosen)
     notes = list(source_data.facts.get("left out", [])) + describe_missing(missing, classes)
-    dark = levels.describe_dark_levels(made.highest_level, section["levels"], is_sampled=made.is_sampled)
+    dark = levels.describe_dark_levels(made_splits.highest_level, section["levels"], is_sampled=made_splits.is_sampled)
     if dark is not None:
         notes.append(dark)
     trained_on = None
@@ -150,32 +136,76 @@ def load(
         if own_data is None and section == complete_section(run_data.section):
             notes.append(f"these are not the data that {run_data.path} was trained on: their fingerprint is another")
         try:
-            trained_on = count_trained_on(part.select(indices), run_data, own_data)
-            notes += describe_trained_on(trained_on, len(indices))
+            trained_on = count_trained_on(part, run_data, own_data)
+            notes += describe_trained_on(trained_on, len(part.labels))
         except UserError as error:
             notes.append(f"whether the network was trained on some of these images is not known: {error}")
     return EvaluatedSplit(
-        name=split_name,
-        split=replace(made.splits[split_name], labels=labels),
-        image_shape=made.shape,
-        layout=source_data.facts.get("layout") if split_name != ALL else "no split folders: all images are evaluated",
+        name=chosen.name,
+        split=replace(made_splits.splits[chosen.name], labels=labels),
+        image_shape=made_splits.shape,
+        layout="no split folders: all images are evaluated" if chosen.name == ALL else source_data.facts.get("layout"),
         trained_on=trained_on,
         notes=notes,
-        highest_level=made.highest_level,
+        highest_level=made_splits.highest_level,
         levels=section["levels"],
     )
 
 
-def read_split(
-    section: Mapping[str, Any], readable: data.ReadableData, name: str, selection: tuple[str, np.ndarray]
-) -> "MadeSplits":
+@dataclass(frozen=True)
+class ChosenSplit:
+    """The examples that are evaluated, before their images are read.
+
+    Attributes:
+        name: of the split: train, validation, test or ALL.
+        parts: of the data.
+        part_name: the part that holds the examples.
+        indices: of the examples there, (n,).
+    """
+
+    name: str
+    parts: Mapping[str, Part]
+    part_name: str
+    indices: np.ndarray
+
+
+def choose_slice(parts: Mapping[str, Part], section: Mapping[str, Any], split_name: str | None) -> ChosenSplit:
+    """Chooses a split as training does, by the slices of a completed section; None is test.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    name = split_name or "test"
+    split_indices = data.index_splits(parts, data.plan_splits(parts, section))
+    refuse_missing_split(name, split_indices)
+    part_name, indices = split_indices[name]
+    return ChosenSplit(name, parts, part_name, indices)
+
+
+def choose_part(source_data: SourceData, path: str, split_name: str | None) -> ChosenSplit:
+    """Chooses a whole part of the data: test for None, or all images of undivided data.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    name, parts = split_name or "test", source_data.parts
+    if source_data.is_undivided:
+        if split_name is not None:
+            raise UserError(
+                f"{path} has no split folders, and all of its images are evaluated; leave --split={split_name} out"
+            )
+        name, parts = ALL, {ALL: source_data.parts["train"]}
+    refuse_missing_split(name, parts)
+    return ChosenSplit(name, parts, name, np.arange(len(parts[name].labels)))
+
+
+def read_split(section: Mapping[str, Any], readable: data.ReadableData, chosen: ChosenSplit) -> "MadeSplits":
     """Reads the images of one split.
 
     Args:
         section: completed settings of the data.
         readable: what the source has.
-        name: of the split.
-        selection: name of its part, and the indices (n,) of its examples there.
+        chosen: the split.
 
     Raises:
         UserError: images cannot be read.
@@ -184,7 +214,7 @@ def read_split(
 
     return materialize.make_splits(
         readable.source_data,
-        {name: selection},
+        {chosen.name: (chosen.part_name, chosen.indices)},
         image_size=height_and_width(section["image_size"]),
         channels=section["channels"],
         fit=section["fit"],

@@ -301,14 +301,14 @@ def make_folders(folder: Path) -> list[Path]:
     Raises:
         SurroundingsError: it cannot be made.
     """
-    made = []
+    new_folders = []
     with os_errors(folder):
         for path in (folder, *folder.parents):
             if path.exists():
                 break
-            made.append(path)
+            new_folders.append(path)
         folder.mkdir(parents=True, exist_ok=True)
-    return made
+    return new_folders
 
 
 def remove_empty_folders(folders: Iterable[Path]) -> None:

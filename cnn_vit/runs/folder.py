@@ -98,14 +98,19 @@ def locked(workdir: Path) -> Iterator[None]:
                 raise
             except UserError:
                 if not has_begun(workdir):
-                    for name in WRITTEN_AT_START:
-                        if name not in names_before:
-                            files.remove(workdir / name)
+                    remove_start(workdir, names_before)
                     lock.remove()
                 raise
     except UserError:
         files.remove_empty_folders(made_folders)
         raise
+
+
+def remove_start(workdir: Path, names_before: Collection[str]) -> None:
+    """Removes what a start has written before its first step, but for the names that lay there before."""
+    for name in WRITTEN_AT_START:
+        if name not in names_before:
+            files.remove(workdir / name)
 
 
 def refuse_foreign_files(workdir: Path, names: Collection[str]) -> None:

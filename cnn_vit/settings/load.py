@@ -291,21 +291,21 @@ def unknown_key_error(key: str, table: Mapping[str, Key]) -> UserError:
 
     A keyword of another optimizer, schedule or loss than the one that is named is said to be that.
     """
-    keys_in_section = [known for known in table if known.startswith(f"{key}.")]
+    keys_in_section = [row_key for row_key in table if row_key.startswith(f"{key}.")]
     if keys_in_section:
         return UserError(f"{key!r} is a section, not a setting; set {', '.join(keys_in_section)}")
     section, _, name = key.rpartition(".")
     takers = rules.rules_that_take(section, name) if section in rules.TABLES else []
     if takers:
-        taken = [known for known in table if known.startswith(f"{section}.") and known != f"{section}.name"]
+        keywords = [row_key for row_key in table if row_key.startswith(f"{section}.") and row_key != f"{section}.name"]
         return UserError(
             f"{key} is a keyword of {', '.join(takers)}, not of the {section} that is named; that takes "
-            f"{', '.join(taken)}"
+            f"{', '.join(keywords)}"
         )
     keys_by_name = {}  # of the key's own section where that exists, else of all sections
-    for known in table:
-        if section not in SECTIONS or known.startswith(section):
-            keys_by_name[known.rpartition(".")[2]] = known
+    for row_key in table:
+        if section not in SECTIONS or row_key.startswith(section):
+            keys_by_name[row_key.rpartition(".")[2]] = row_key
     usual_name = USUAL_NAMES.get(name, name)
     near = [keys_by_name[choice] for choice in nearest(usual_name, keys_by_name, most=2)]
     if near:

@@ -59,13 +59,13 @@ def drop_foreign_keywords(values: dict[str, Any]) -> dict[str, Any]:
 
     Runs were once stored with the keywords of all of them, and those of the others changed nothing.
     """
-    own = {}
+    values_of_run = {}
     for key, value in values.items():
         section, _, name = key.partition(".")
         takers = rules.rules_that_take(section, name) if section in rules.TABLES else []
         if not takers or rules.rule_name(section, values) in (*takers, None):
-            own[key] = value
-    return own
+            values_of_run[key] = value
+    return values_of_run
 
 
 def tuples_as_lists(value: Any) -> Any:

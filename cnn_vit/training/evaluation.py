@@ -222,11 +222,15 @@ def refuse_other_levels(network: Trained, loaded: evaluated.EvaluatedSplit) -> N
         return
     expected = network.preprocessing["levels"]
     if loaded.levels != expected:
-        here, there = ("unset" if levels is None else levels for levels in (loaded.levels, expected))
         raise UserError(
-            f"data.levels is {here}, and was {there} when the network was trained; set it to that, or images of 16 "
-            "bits have another brightness"
+            f"data.levels is {text_of_levels(loaded.levels)}, and was {text_of_levels(expected)} when the network was "
+            "trained; set it to that, or images of 16 bits have another brightness"
         )
+
+
+def text_of_levels(levels: int | None) -> str:
+    """Writes the setting `data.levels` in a sentence."""
+    return "unset" if levels is None else str(levels)
 
 
 def section_for(network: Trained, path: str | os.PathLike, *, layout: str | None = None) -> dict[str, Any]:

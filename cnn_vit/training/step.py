@@ -320,14 +320,7 @@ def compute_gradient(
 
     def mean_loss(params, stats, micro_batch, key):
         images, target, weight, mask = micro_batch
-        scores, stats = network.apply(
-            trees.merge(params, frozen["params"]),
-            trees.merge(stats, frozen["stats"]),
-            images,
-            train=True,
-            rngs=nnx.Rngs(dropout=key),
-            mask=mask,
-        )
+        scores, stats = apply_in_training(network, params, stats, frozen, images, mask, key)
         per_example = forward.compute_loss(
             spec.network, scores, target, hyperparameters["loss"], hyperparameters["class_weight"]
         )
@@ -356,6 +349,26 @@ def compute_gradient(
     return BatchGradient(grads, stats, loss, accuracy)
 
 
+def apply_in_training(
+    network: Network,
+    params: dict,
+    stats: dict,
+    frozen: dict,
+    images: jax.Array,
+    mask: jax.Array | None,
+    dropout_key: jax.Array,
+) -> tuple[jax.Array, dict]:
+    """Runs the whole network, frozen values included, as training does; returns the scores and the new statistics."""
+    return network.apply(
+        trees.merge(params, frozen["params"]),
+        trees.merge(stats, frozen["stats"]),
+        images,
+        train=True,
+        rngs=nnx.Rngs(dropout=dropout_key),
+        mask=mask,
+    )
+
+
 def stats_at(
     spec: StepSpec, network: Network, params: dict, state: dict, frozen: dict, examples: PreparedBatch
 ) -> dict:
@@ -371,14 +384,7 @@ def stats_at(
 
     def update_stats(stats, micro_batch, key):
         images, _, _, mask = micro_batch
-        _, new_stats = network.apply(
-            trees.merge(params, frozen["params"]),
-            trees.merge(stats, frozen["stats"]),
-            images,
-            train=True,
-            rngs=nnx.Rngs(dropout=key),
-            mask=mask,
-        )
+        _, new_stats = apply_in_training(network, params, stats, frozen, images, mask, key)
         return restrict_to(new_stats, stats)
 
     if spec.accumulate == 1:

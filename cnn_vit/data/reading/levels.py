@@ -21,9 +21,9 @@ def describe_dark_levels(highest_level: int | None, levels: int | None, *, is_sa
         return None
     for usual in USUAL_LEVELS:
         if highest_level <= usual:
-            seen = " as far as they were looked at" if is_sampled else ""
+            limit = " as far as they were looked at" if is_sampled else ""
             return (
-                f"images of 16 bits have levels of 0 to {highest_level:,}{seen}, so that they are nearly black where "
+                f"images of 16 bits have levels of 0 to {highest_level:,}{limit}, so that they are nearly black where "
                 f"{WHITE:,} is white; if the data have {usual.bit_length()} bits, set data.levels={usual}"
             )
     return None
