@@ -450,13 +450,13 @@ def test_flowers_load_from_their_zip(path):
 def test_a_second_start_on_flowers_decodes_no_image(tmp_path, monkeypatch, path):
     """Each image of the archive is decoded once, at the first start; headers are not counted."""
     cache.configure(folder=tmp_path)
-    decode_calls, decode = [], images.decode
+    decode_calls, decode = [], images.decode_image
 
     def count_and_decode(content, **keywords):
         decode_calls.append(1)
         return decode(content, **keywords)
 
-    monkeypatch.setattr(images, "decode", count_and_decode)
+    monkeypatch.setattr(images, "decode_image", count_and_decode)
     with zipfile.ZipFile(path) as archive:
         image_count = sum(name.endswith(".jpg") for name in archive.namelist())
     counts, pixels = [], []
