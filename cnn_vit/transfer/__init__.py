@@ -1,0 +1,1 @@
+"""Somebody's weights -> our trees, and back. It never trains."""
