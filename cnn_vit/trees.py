@@ -41,9 +41,25 @@ def path_text(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def keys_text(keys: tuple) -> str:
+    """Writes a path of plain keys, ("stages", 0, "kernel"), as text: `stages/0/kernel`."""
+    return "/".join(map(str, keys))
+
+
 def mask_by_pattern(tree: dict, pattern: str) -> dict:
     """Returns a tree of booleans: whether a leaf's path, as text, holds a match of the regular expression."""
     return jax.tree_util.tree_map_with_path(lambda path, _: re.search(pattern, path_text(path)) is not None, tree)
+
+
+def mask_by_paths(tree: dict, paths: set[tuple]) -> dict:
+    """Returns a tree of booleans: whether the path of a leaf, ("stages", 0, "kernel"), is among those given."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: tuple(entry.key for entry in path) in paths, tree)
+
+
+def paths_where(mask: dict) -> set[tuple]:
+    """Returns the paths, ("stages", 0, "kernel"), of the leaves that are True."""
+    leaves = jax.tree_util.tree_leaves_with_path(mask)
+    return {tuple(entry.key for entry in path) for path, is_true in leaves if is_true}
 
 
 def count(tree: dict) -> int:
@@ -66,18 +82,57 @@ def digest(tree: dict) -> str:
     return sha256.hexdigest()
 
 
+def split(tree: dict[Any, Any], mask: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Parts a tree by a mask; `merge` joins the two parts again.
+
+    A branch stands in a part only where that part has leaves in it, and a part without leaves is the empty dict. So
+    neither holds an empty branch, which jax counts as structure: a state whose tree has one is not of the same
+    structure as one that leaves it out. Keys are in sorted order, as jax puts them.
+
+    Args:
+        tree: arrays, or anything else that is no dict.
+        mask: a tree of booleans with the same keys.
+
+    Returns:
+        The leaves where the mask is True, and those where it is False.
+
+    Raises:
+        ValueError: the mask has other keys.
+    """
+    if tree.keys() != mask.keys():
+        raise ValueError(f"a mask with the keys {sorted(mask)} is not that of a tree with the keys {sorted(tree)}")
+    where_true, where_false = {}, {}
+    for key in sorted(tree):
+        branch, branch_mask = tree[key], mask[key]
+        if isinstance(branch, dict) != isinstance(branch_mask, dict):
+            raise ValueError(f"at {key!r} one of tree and mask has a leaf, the other a branch")
+        if isinstance(branch, dict):
+            branch_where_true, branch_where_false = split(branch, branch_mask)
+            if branch_where_true:
+                where_true[key] = branch_where_true
+            if branch_where_false:
+                where_false[key] = branch_where_false
+        elif branch_mask:
+            where_true[key] = branch
+        else:
+            where_false[key] = branch
+    return where_true, where_false
+
+
 def merge(first: dict[Any, Any], second: dict[Any, Any]) -> dict[Any, Any]:
-    """Returns one tree with the leaves of two.
+    """Returns one tree with the leaves of two, its keys in sorted order, as jax puts them.
 
     Raises:
         ValueError: both trees hold a leaf in the same place, or one a leaf where the other has a branch.
     """
-    merged = dict(first)
-    for key, branch in second.items():
-        if key not in merged:
-            merged[key] = branch
-        elif isinstance(branch, dict) and isinstance(merged[key], dict):
-            merged[key] = merge(merged[key], branch)
+    merged = {}
+    for key in sorted(first.keys() | second.keys()):
+        if key not in second:
+            merged[key] = first[key]
+        elif key not in first:
+            merged[key] = second[key]
+        elif isinstance(first[key], dict) and isinstance(second[key], dict):
+            merged[key] = merge(first[key], second[key])
         else:
             raise ValueError(f"both trees hold a leaf at {key!r}")
     return merged
