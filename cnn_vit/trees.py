@@ -13,13 +13,17 @@ import jax
 import numpy as np
 
 
-def shapes_by_path(tree: dict) -> dict[tuple, tuple]:
-    """Returns the shape of every leaf by its path, ("stages", 0, "blocks", 0, "conv1", "kernel")."""
-    shapes = {}
+def leaves_by_path(tree: dict) -> dict[tuple, Any]:
+    """Returns every leaf by its path, ("stages", 0, "blocks", 0, "conv1", "kernel"), in the order of jax."""
+    leaves = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        keys = tuple(entry.key for entry in path)
-        shapes[keys] = tuple(leaf.shape)
-    return shapes
+        leaves[tuple(entry.key for entry in path)] = leaf
+    return leaves
+
+
+def shapes_by_path(tree: dict) -> dict[tuple, tuple]:
+    """Returns the shape of every leaf by its path."""
+    return {path: tuple(leaf.shape) for path, leaf in leaves_by_path(tree).items()}
 
 
 def differences(tree: dict, expected: dict) -> list[str]:
@@ -58,8 +62,7 @@ def mask_by_paths(tree: dict, paths: set[tuple]) -> dict:
 
 def paths_where(mask: dict) -> set[tuple]:
     """Returns the paths, ("stages", 0, "kernel"), of the leaves that are True."""
-    leaves = jax.tree_util.tree_leaves_with_path(mask)
-    return {tuple(entry.key for entry in path) for path, is_true in leaves if is_true}
+    return {path for path, is_true in leaves_by_path(mask).items() if is_true}
 
 
 def count(tree: dict) -> int:

@@ -5,9 +5,9 @@
     blocks/0..3/attention     the attention of four blocks
     all but head              the rest
 
-A pattern is `all`, parts behind `all but`, or parts alone, with commas between them. A part is the beginning of a
-parameter's path in whole components; a component may be a range of indices, whose ends are meant too. Each part must
-match something, and no two parts may match the same parameter: a pattern that does less or more than it seems to is
+A pattern is `all`, prefixes behind `all but`, or prefixes alone, with commas between them. A prefix is the beginning of
+a parameter's path in whole components; a component may be a range of indices, whose ends are meant too. Each prefix
+must match something, and no two may match the same parameter: a pattern that does less or more than it seems to is
 refused.
 """
 
@@ -25,7 +25,7 @@ Component = str | int | range
 
 
 @dataclass(frozen=True)
-class Part:
+class Prefix:
     """The beginning of a path.
 
     Attributes:
@@ -37,7 +37,7 @@ class Part:
     components: tuple[Component, ...]
 
     def matches(self, path: tuple) -> bool:
-        """Whether a path begins with this part."""
+        """Whether a path begins so."""
         if len(path) < len(self.components):
             return False
         pairs = zip(self.components, path, strict=False)  # the path may go on
@@ -50,17 +50,17 @@ class Pattern:
 
     Attributes:
         setting: "pretrained.freeze='all but head'", which messages begin with.
-        parts: what the text names.
-        is_complement: whether everything but the parts is meant.
+        prefixes: what the text names.
+        is_complement: whether everything but the prefixes is meant.
     """
 
     setting: str
-    parts: tuple[Part, ...]
+    prefixes: tuple[Prefix, ...]
     is_complement: bool
 
     def matches(self, path: tuple) -> bool:
         """Whether the pattern means the parameter at a path, which need not be one of those it was checked against."""
-        return any(part.matches(path) for part in self.parts) != self.is_complement
+        return any(prefix.matches(path) for prefix in self.prefixes) != self.is_complement
 
 
 def parse(text: str, *, setting: str) -> Pattern:
@@ -71,7 +71,7 @@ def parse(text: str, *, setting: str) -> Pattern:
         setting: the name of the setting that the text stands in, for messages.
 
     Raises:
-        UserError: an empty part, `all` among other parts, or a range that runs backwards.
+        UserError: an empty prefix, `all` among prefixes, or a range that runs backwards.
     """
     setting_and_text = f"{setting}={text!r}"
     stripped = text.strip()
@@ -79,11 +79,11 @@ def parse(text: str, *, setting: str) -> Pattern:
         return Pattern(setting_and_text, (), is_complement=True)
     complement = COMPLEMENT.fullmatch(stripped)
     listed = stripped if complement is None else complement[1]
-    parts = tuple(parse_part(part.strip(), setting_and_text) for part in listed.split(","))
-    return Pattern(setting_and_text, parts, is_complement=complement is not None)
+    prefixes = tuple(parse_prefix(words.strip(), setting_and_text) for words in listed.split(","))
+    return Pattern(setting_and_text, prefixes, is_complement=complement is not None)
 
 
-def parse_part(text: str, setting_and_text: str) -> Part:
+def parse_prefix(text: str, setting_and_text: str) -> Prefix:
     """Parses what stands between two commas; `setting_and_text` begins a message."""
     if text == "all" or COMPLEMENT.fullmatch(text):
         raise UserError(
@@ -107,7 +107,7 @@ def parse_part(text: str, setting_and_text: str) -> Part:
             components.append(int(word))
         else:
             components.append(word)
-    return Part(text, tuple(components))
+    return Prefix(text, tuple(components))
 
 
 def matches_key(component: Component, key: str | int) -> bool:
@@ -125,13 +125,13 @@ def find_matches(pattern: Pattern, paths: Iterable[tuple]) -> set[tuple]:
         paths: of all parameters of a network, ("stages", 0, "blocks", 0, "conv1", "kernel").
 
     Raises:
-        UserError: a part, or an end of a range, that no path has; or two parts that match the same path.
+        UserError: a prefix, or an end of a range, that no path has; or two prefixes of the same path.
     """
     paths = list(paths)
-    for part in pattern.parts:
-        require_match(part, paths, pattern.setting)
+    for prefix in pattern.prefixes:
+        require_match(prefix, paths, pattern.setting)
     for path in paths:
-        matching = [part.text for part in pattern.parts if part.matches(path)]
+        matching = [prefix.text for prefix in pattern.prefixes if prefix.matches(path)]
         if len(matching) > 1:
             raise UserError(
                 f"{pattern.setting}: {matching[0]!r} and {matching[1]!r} both name {keys_text(path)}; "
@@ -140,23 +140,23 @@ def find_matches(pattern: Pattern, paths: Iterable[tuple]) -> set[tuple]:
     return {path for path in paths if pattern.matches(path)}
 
 
-def require_match(part: Part, paths: list[tuple], setting_and_text: str) -> None:
-    """Raises UserError for a part that matches no path; the sentence names the component that fails, and the choices.
+def require_match(prefix: Prefix, paths: list[tuple], setting_and_text: str) -> None:
+    """Raises UserError for a prefix that no path has; the sentence names the component that fails, and the choices.
 
     Both ends of a range must be there. What lies between them need not: a layer without parameters has no path.
     """
-    words = part.text.split("/")
-    branches = paths  # the paths that begin as the part does
-    for depth, component in enumerate(part.components):
+    words = prefix.text.split("/")
+    branches = paths  # the paths that begin as the prefix does, so far
+    for depth, component in enumerate(prefix.components):
         keys = {path[depth] for path in branches if len(path) > depth}
         ends = [component[0], component[-1]] if isinstance(component, range) else [component]
         for end in ends:
             if end not in keys:
-                raise no_such_part(words[:depth], end, keys, setting_and_text)
+                raise no_such_prefix(words[:depth], end, keys, setting_and_text)
         branches = [path for path in branches if len(path) > depth and matches_key(component, path[depth])]
 
 
-def no_such_part(parent: list[str], key: str | int, keys: set, setting_and_text: str) -> UserError:
+def no_such_prefix(parent: list[str], key: str | int, keys: set, setting_and_text: str) -> UserError:
     """Makes the error for a key that is not among the keys below `parent`."""
     parent_text = "/".join(parent)
     missing = "/".join([*parent, str(key)])
