@@ -2,6 +2,8 @@
 
 import jax
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from cnn_vit import trees
 from cnn_vit.errors import UserError
@@ -177,6 +179,43 @@ def test_a_pattern_that_does_not_fit_is_refused_in_one_sentence(resnet, pattern,
     assert sentence in str(error.value)
     assert str(error.value).startswith("pretrained.freeze=")
     assert len(str(error.value)) < 400
+
+
+words = st.sampled_from(
+    [
+        "all",
+        "all but",
+        "head",
+        "stem",
+        "stages",
+        "blocks",
+        "kernel",
+        "norm1",
+        "0",
+        "2",
+        "0..1",
+        "1..0",
+        "..",
+        "-1",
+        "",
+        "A",
+    ]
+)
+prefixes = st.lists(words, min_size=1, max_size=4).map("/".join)
+patterns = st.one_of(st.text(max_size=12), st.lists(prefixes, min_size=1, max_size=3).map(", ".join))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(pattern=patterns, is_complement=st.booleans())
+@example(pattern="stages/\u0661", is_complement=False)  # a digit that Python reads as 1
+@example(pattern="stages/0..\u0661", is_complement=False)
+def test_any_text_freezes_a_part_or_is_refused(resnet, pattern, is_complement):
+    try:
+        masks = frozen_masks(resnet, f"all but {pattern}" if is_complement else pattern, "stored")
+    except UserError:
+        return
+    assert 0 < len(trees.paths_where(masks["params"])) < len(jax.tree.leaves(resnet.params))
+    assert "\u0661" not in pattern
 
 
 def test_a_layer_without_parameters_may_lie_inside_a_range_but_not_at_its_end():
