@@ -17,7 +17,7 @@ class Card:
 
     Attributes:
         model: name of the network, "cifar_resnet/20".
-        keywords: keywords of the model that are not those of the name, {"gelu": "erf"}; without channels and image
+        keywords: keywords of the model that are not those of the name, {"depth": 6}; without channels and image
             size.
         num_classes: K, the number of scores.
         classes: names of the classes in the order of the scores; None where nobody says them.

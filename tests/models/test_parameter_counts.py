@@ -121,6 +121,8 @@ def test_the_test_variant_of_resnet_has_one_block_a_stage():
 
 
 GRAY = {"channels": 1, "image_size": 28}
+# A ViT whose four heads of 64 are together four times as wide as its tokens.
+WIDE_HEADS = {"width": 64, "depth": 6, "heads": 4, "head_width": 64, "hidden": 128, "qkv_bias": False}
 TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden": (64,)}
 
 
@@ -146,6 +148,8 @@ TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden"
         ("mlp/lecture", GRAY, 669_706),
         ("mlp/small", {"channels": 1, "image_size": 8}, 50_826),  # 64*256+256 + 256*128+128 + 128*10+10
         ("mlp/test", {"channels": 1, "image_size": (2, 3), "hidden": ()}, 70),  # 6*10 + 10
+        # patches 1,088, token 64, positions 3,200; a block 2 * 128 + 3 * 64 * 256 + 16,448 + 8,320 + 8,256; 128; 650
+        ("vit/mu4", GRAY | WIDE_HEADS, 499_722),
         ("lenet/5", {"image_size": 28}, 61_706),
         ("lenet/5", {"image_size": 32}, 61_706),
     ],
