@@ -7,6 +7,7 @@ that its networks have, how images became their input, and files that it publish
 
 import functools
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,8 @@ def name_variant(family: str, keywords: dict[str, Any], *, otherwise: str) -> tu
         The name, and the keywords that it does not say.
     """
     for variant in models.variants_of(family):
+        if "patch" in keywords:  # stands behind a size, whose usual one is listed
+            variant = re.sub(r"\d+$", str(keywords["patch"]), variant)
         name = f"{family}/{variant}"
         defaults = {key: keyword.default for key, keyword in models.read_keywords(name).items()}
         # `test` exists in every family, with sizes of its own that may change
