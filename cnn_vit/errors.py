@@ -78,3 +78,15 @@ def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
     if near:
         return UserError(f"no {what} {word!r}; did you mean {' or '.join(near)}?")
     return UserError(f"no {what} {word!r}; there is {', '.join(sorted(choices)) or 'none'}")
+
+
+LONGEST_NAME = 200  # characters of a name that an error shows
+
+
+def printable_name(name: str) -> str:
+    """Returns a name as an error prints it: on one line, escaped, and shortened where it is very long."""
+    text = name if name.isprintable() else ascii(name)
+    if len(text) <= LONGEST_NAME:
+        return text
+    # Both ends tell most: the folder where the file lies, and the file's own name.
+    return f"{text[: LONGEST_NAME // 2]} ... {text[-LONGEST_NAME // 3 :]}"

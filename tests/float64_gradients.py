@@ -34,6 +34,7 @@ FAMILIES = {
     "lenet/test": (16, 256, {}),
     "cnn/test": (8, 64, {}),
     "cifar_resnet/test": (8, 64, {}),
+    "mobilenet_v1/test": (16, 64, {}),
     "resnet/test": (16, 64, {}),
     "vit/test": (16, 16, {"pool": "average"}),
 }

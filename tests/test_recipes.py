@@ -13,7 +13,7 @@ from cnn_vit.training import devices, plan, step
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 PUBLISHED = {"mnist_lenet", "cifar_resnet", "cifar_vit"}
-NEEDS_PATH = {"folder_resnet", "folder_vit"}
+NEEDS_PATH = {"folder_resnet", "folder_vit", "mobilenet_v1"}
 
 
 def list_modes(path):
@@ -26,6 +26,14 @@ def list_modes(path):
 
 
 MODES = [mode for path in RECIPES for mode in list_modes(path)]
+# Words that only make a network of the same layers deeper or wider: each takes seconds to trace.
+OTHER_SIZES = {f"configs/cifar_resnet.py:{depth}" for depth in ("32", "44", "56")}
+OTHER_SIZES |= {f"configs/mobilenet_v1.py:{width}" for width in ("0.5", "0.75", "1.0")}
+
+
+def traced_case(mode):
+    """A mode as a case of the test that traces a step, marked slow where it is one of OTHER_SIZES."""
+    return pytest.param(mode, marks=pytest.mark.slow if mode in OTHER_SIZES else ())
 
 
 def lacks_path(settings):
@@ -56,7 +64,11 @@ def test_it_loads_and_passes_both_checks(recipe):
     models.check(name, keywords, num_classes=classes, channels=channels, image_size=tuple(image_size))
 
 
-@pytest.mark.parametrize("recipe", MODES)
+def test_the_other_sizes_are_modes_of_recipes():
+    assert set(MODES) > OTHER_SIZES
+
+
+@pytest.mark.parametrize("recipe", [traced_case(mode) for mode in MODES])
 def test_its_step_of_learning_is_traced_without_computing(recipe):
     """The whole of `learn`: augmentation, network, loss, gradient and update, for shapes alone."""
     settings = load(recipe)

@@ -11,6 +11,9 @@ imported inside `run`, so that `--help` answers at once. `_program.py` calls the
     overrides   the settings of the command line, "key=value" for each `--config.key=value`
     prepared    what `process.prepare` set up before jax was imported
 
+A command that takes the keywords of a network, `--model.key=value`, declares the attribute `model_keywords`
+(`_model.add_model_arguments`), where "key=value" stands for each of them.
+
 Only the files of this room print to stdout, and they print the answer and nothing else. Notes, and the one-line
 cause of an error, go to stderr.
 """

@@ -32,6 +32,7 @@ TOO_LITTLE_MEMORY = (
     "--compile` says what a training step needs"
 )
 SETTING = "--config."  # what the flag of a setting begins with
+MODEL_KEYWORD = "--model."  # what the flag of a keyword of a network begins with, where no recipe is named
 HELP_FLAGS = ("-h", "--help")
 
 
@@ -148,6 +149,7 @@ def dispatch(words: list[str], args: argparse.Namespace) -> int:
     stops.raise_if_requested()
     module = importlib.import_module(f"cnn_vit.cli.{name}")
     rest, overrides = split_settings(words[1:])
+    rest, model_keywords = split_settings(rest, MODEL_KEYWORD)
     parser = build_parser(name, module)
     if set(HELP_FLAGS) & set(rest):
         cli.print_line(command_help(parser, rest, overrides))
@@ -157,8 +159,13 @@ def dispatch(words: list[str], args: argparse.Namespace) -> int:
         raise unexpected_word_error(name, extra[0], list(parser._option_string_actions))
     if overrides and not hasattr(args, "config"):
         raise UserError(f"{name} takes no settings; leave out {SETTING}{overrides[0]}")
+    if model_keywords and not hasattr(args, "model_keywords"):
+        remedy = f"write {SETTING}model.{model_keywords[0]}" if hasattr(args, "config") else "leave it out"
+        raise UserError(f"{name} does not take {MODEL_KEYWORD}{model_keywords[0]}; {remedy}")
     refuse_removed_folder()
     args.overrides = overrides
+    if model_keywords:
+        args.model_keywords = model_keywords
     args.prepared = process.prepare()  # before the command imports jax
     from cnn_vit.files import cache
 
@@ -167,11 +174,12 @@ def dispatch(words: list[str], args: argparse.Namespace) -> int:
     return module.run(args) or 0
 
 
-def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_settings(words: Sequence[str], prefix: str = SETTING) -> tuple[list[str], list[str]]:
     """Parts the words of a command from its settings: (["--workdir=a"], ["seed=1"]).
 
     Args:
         words: the words behind the command's name; a setting is `--config.key=value` or `--config.key value`.
+        prefix: what the flag of a setting begins with.
 
     Returns:
         The words for the command's parser, with underscores in their flags, and "key=value" for each setting.
@@ -184,12 +192,12 @@ def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     remaining = iter(words)
     for word in remaining:
         flag, equals, value = word.partition("=")
-        if flag.startswith(SETTING):
+        if flag.startswith(prefix):
             if not equals:
                 value = next(remaining, "--")
                 if value.startswith("--"):  # the next flag, or the end of the line
                     raise UserError(f"{flag} has no value; write {flag}=VALUE")
-            overrides.append(f"{flag.removeprefix(SETTING)}={value}")
+            overrides.append(f"{flag.removeprefix(prefix)}={value}")
         elif flag.startswith("--"):
             if equals and not value:
                 raise UserError(f"{flag}= has no value; write {flag}=VALUE, or leave it out")

@@ -181,7 +181,13 @@ def type_in_words(annotation: Any) -> str:
     if origin is tuple:
         count = "any number" if arguments[-1] is ... else len(arguments)
         return f"a tuple of {count} of: {type_in_words(arguments[0])}"
-    words = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text"}
+    words = {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "True or False",
+        str: "a text",
+        types.NoneType: "none",
+    }
     return words.get(annotation, str(annotation))
 
 

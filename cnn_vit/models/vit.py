@@ -7,7 +7,7 @@ arXiv:2106.04560 (Ti to G), arXiv:2305.13035 (So400m), arXiv:2209.06794 (e) and 
 Numbers and initial values follow Google's code (google-research/vision_transformer; big_vision for `-tok` and `-map`):
 LayerNorm's epsilon 1e-6; MLP and attention start with Xavier's uniform values, positions with normal(0.02), class token
 and head at 0, so that the initial scores are 0. GELU is its tanh form there; timm and torchvision use erf
-(`gelu="erf"`; up to 5e-4 apart).
+(`activation="gelu"`; up to 5e-4 apart).
 Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block. With a mask,
 images of several sizes share a batch, and each gets the scores that it would get alone: its patches read one another
 only, and have the positions of the top left part of the table, those of their pixels (absolute positions in NaViT's
@@ -21,6 +21,7 @@ Axes:
     N patches    T tokens (patches, and the class token if any)    D width    F hidden width    K classes
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -40,7 +41,11 @@ from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions, sincos_positions
 from cnn_vit.nn.values import declare
 
-EPSILON = 1e-6  # of every LayerNorm, as in Flax; PyTorch's default is 1e-5, timm's ViT sets 1e-6
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+}
 
 
 class ViT(nnx.Module):
@@ -51,14 +56,18 @@ class ViT(nnx.Module):
         patch: side of a patch in pixels.
         width: numbers per token.
         depth: blocks.
-        heads: attention heads of a block; they share the width evenly.
+        heads: attention heads of a block.
         hidden: units in the middle of each MLP.
+        head_width: numbers per head in queries, keys and values; none lets the heads share the width evenly.
+        qkv_bias: whether queries, keys and values have a bias.
+        activation: what stands in the middle of each MLP; gelu_tanh is the approximation of Google's code, gelu the
+            exact one (erf) of timm and torchvision.
+        epsilon: added to the variance in each norm; 1e-6 in Flax and timm's ViT, 1e-5 is PyTorch's default.
         pool: what the head sees; a class token, the average of the tokens, or one learned query's attention to them.
         token_position: whether the class token has its own row in the table of learned positions.
         pre_logits: whether a dense layer and tanh stand before the head.
         positions: what is added to the patches to tell where they are; sincos is fixed, in two dimensions.
         norm: pre normalizes the input of each part of a block, and the end; post its output, as in arXiv:1706.03762.
-        gelu: tanh is the approximation of Google's code, erf the exact one of timm and torchvision.
         dropout: share of the values that is dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
@@ -77,12 +86,15 @@ class ViT(nnx.Module):
         depth: int,
         heads: int,
         hidden: int,
+        head_width: int | None = None,
+        qkv_bias: bool = True,
+        activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh",
+        epsilon: float = 1e-6,
         pool: Literal["token", "average", "attention"] = "token",
         token_position: bool = True,
         pre_logits: bool = False,
         positions: Literal["learned", "sincos", "none"] = "learned",
         norm: Literal["pre", "post"] = "pre",
-        gelu: Literal["tanh", "erf"] = "tanh",
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         leftover: Literal["refuse", "drop"] = "refuse",
@@ -92,10 +104,14 @@ class ViT(nnx.Module):
     ):
         require_at_least(1, patch=patch, width=width, depth=depth, heads=heads, hidden=hidden)
         require_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+        if head_width is not None:
+            require_at_least(1, head_width=head_width)
+        if epsilon <= 0:
+            raise UserError(f"model.epsilon={epsilon} must be above 0")
         self.image_size = height_and_width(image_size)
         self.drop_leftover = leftover == "drop"
         self.grid = count_patches(self.image_size, patch, drop_leftover=self.drop_leftover)
-        refuse_width(width, heads=heads, positions=positions)
+        refuse_width(width, heads=heads, head_width=head_width, positions=positions)
         rows, columns = self.grid
         self.covered_size = (rows * patch, columns * patch)  # the pixels that the patches cover
         self.patches = PatchEmbed(patch, channels, width)
@@ -105,14 +121,16 @@ class ViT(nnx.Module):
         self.pos_embed = LearnedPositions(table_rows, width) if positions == "learned" else None
         self.positions = positions
         self.dropout = Dropout(dropout)
-        make_attention = partial(Attention, width, heads, fused=fused)
-        make_block = partial(Block, width, hidden, make_attention, post=norm == "post", gelu=gelu, dropout=dropout)
+        make_norm = partial(LayerNorm, width, epsilon=epsilon)
+        make_attention = partial(Attention, width, heads, head_width=head_width, qkv_bias=qkv_bias, fused=fused)
+        make_mlp = partial(MLP, width, hidden, activation=activation)
+        make_block = partial(Block, make_norm, make_attention, make_mlp, post=norm == "post", dropout=dropout)
         # 0 in the first block, rising linearly to `stochastic_depth` in the last; a network of one block never skips.
         skip_rates = [stochastic_depth * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nnx.List([make_block(stochastic_depth=rate) for rate in skip_rates])
         # Pre-norm blocks add to x without normalizing the sum, so it is normalized once at the end.
-        self.norm = LayerNorm(width, epsilon=EPSILON) if norm == "pre" else None
-        self.map_head = MAPHead(width, hidden, make_attention, gelu=gelu) if pool == "attention" else None
+        self.norm = make_norm() if norm == "pre" else None
+        self.map_head = MAPHead(width, make_norm, make_attention, make_mlp) if pool == "attention" else None
         self.pre_logits = Dense(width, width) if pre_logits else None
         self.head = Dense(width, num_classes, initializer="zeros")
 
@@ -244,30 +262,28 @@ class Block(nnx.Module):
     """Attention among the tokens, then an MLP on each of them; the output of each part is added to its input.
 
     Args:
-        width: numbers per token.
-        hidden: units in the middle of the MLP.
+        make_norm: makes a norm.
         make_attention: makes the attention.
+        make_mlp: makes the MLP.
         post: normalize after each addition instead of before each part.
-        gelu: tanh or erf.
         dropout: share of the values that is dropped in training.
         stochastic_depth: share of the examples for which a part is skipped in training.
     """
 
     def __init__(
         self,
-        width: int,
-        hidden: int,
+        make_norm: partial,
         make_attention: partial,
+        make_mlp: partial,
         *,
         post: bool,
-        gelu: str,
         dropout: float,
         stochastic_depth: float,
     ):
-        self.norm1 = LayerNorm(width, epsilon=EPSILON)
+        self.norm1 = make_norm()
         self.attention = make_attention()
-        self.norm2 = LayerNorm(width, epsilon=EPSILON)
-        self.mlp = MLP(width, hidden, gelu=gelu, dropout=dropout)
+        self.norm2 = make_norm()
+        self.mlp = make_mlp(dropout=dropout)
         self.dropout = Dropout(dropout)
         self.skip = StochasticDepth(stochastic_depth)
         self.post = post
@@ -301,18 +317,18 @@ class Block(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Two dense layers on each token alone, GELU between them."""
+    """Two dense layers on each token alone, and an activation between them, a key of ACTIVATIONS."""
 
-    def __init__(self, width: int, hidden: int, *, gelu: str, dropout: float):
+    def __init__(self, width: int, hidden: int, *, activation: str, dropout: float):
         # Google's code starts the biases not at 0 but near it.
         dense = partial(Dense, initializer="xavier_uniform", bias_initializer="normal(1e-6)")
         self.dense1 = dense(width, hidden)
         self.dense2 = dense(hidden, width)
-        self.approximate = gelu == "tanh"
+        self.activation = activation
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:  # (B, T, D) -> (B, T, D)
-        x = jax.nn.gelu(self.dense1(x), approximate=self.approximate)  # (B, T, F)
+        x = ACTIVATIONS[self.activation](self.dense1(x))  # (B, T, F)
         x = self.dense2(self.dropout(x, train=train, rngs=rngs))
         return self.dropout(x, train=train, rngs=rngs)
 
@@ -320,11 +336,11 @@ class MLP(nnx.Module):
 class MAPHead(nnx.Module):
     """Attention pooling (arXiv:1810.00825, as in arXiv:2106.04560): a learned query reads the tokens, then an MLP."""
 
-    def __init__(self, width: int, hidden: int, make_attention: partial, *, gelu: str):
+    def __init__(self, width: int, make_norm: partial, make_attention: partial, make_mlp: partial):
         self.query = declare(nnx.Param, (1, width), "xavier_uniform")
         self.attention = make_attention()
-        self.norm = LayerNorm(width, epsilon=EPSILON)
-        self.mlp = MLP(width, hidden, gelu=gelu, dropout=0.0)
+        self.norm = make_norm()
+        self.mlp = make_mlp(dropout=0.0)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
         """Lets one learned query, the same for all images, read the tokens that the mask (B, T) keeps."""
@@ -349,10 +365,13 @@ def count_patches(image_size: tuple[int, int], patch: int, *, drop_leftover: boo
     return height // patch, width // patch
 
 
-def refuse_width(width: int, *, heads: int, positions: str) -> None:
+def refuse_width(width: int, *, heads: int, head_width: int | None, positions: str) -> None:
     """Raises UserError for a width that heads cannot share, or that sin-cos positions cannot fill by quarters."""
-    if width % heads:
-        raise UserError(f"model.width={width} is not a multiple of model.heads={heads}; the heads share it evenly")
+    if head_width is None and width % heads:
+        raise UserError(
+            f"model.width={width} is not a multiple of model.heads={heads}; the heads share it evenly, unless "
+            "model.head_width gives each its own"
+        )
     if positions == "sincos" and width % 4:
         raise UserError(f"model.width={width} is not a multiple of 4; sincos positions need a sine and cosine per axis")
 

@@ -6,6 +6,7 @@ applied to the values.
 
 Axes:
     B batch    N tokens that read    M tokens that are read    D width    A heads    E width of a head
+    I width of all heads together
 """
 
 import math
@@ -80,12 +81,14 @@ class Attention(nnx.Module):
     """Attention in several heads, each with learned queries, keys and values of its own; a dense layer joins them.
 
     Attributes:
-        query, key, value, out: dense layers of (width, width), with bias. Head a owns features a * E to (a + 1) * E - 1
-            of the first three's outputs and of the last one's input.
+        query, key, value, out: dense layers, the first three of (width, A * E), the last of (A * E, width). Head a owns
+            features a * E to (a + 1) * E - 1 of the first three's outputs and of the last one's input.
 
     Args:
         width: numbers per token.
-        heads: attention heads; they share the width evenly.
+        heads: attention heads.
+        head_width: E, numbers per head; None lets the heads share the width evenly.
+        qkv_bias: whether queries, keys and values have a bias; the last dense layer always has one.
         dropout: share of the attention weights that is dropped in training. Each weight is drawn by itself (Flax's
             default drops the same weights in the whole batch).
         fused: whether `jax.nn.dot_product_attention` computes it: the same numbers up to rounding.
@@ -93,7 +96,8 @@ class Attention(nnx.Module):
             sqrt(3 / width) in each of the four.
 
     Raises:
-        UserError: if the heads do not divide the width, or if weights are to be dropped that the fused form hides.
+        UserError: if heads are to share a width that they do not divide, or if weights are to be dropped that the fused
+            form hides.
     """
 
     def __init__(
@@ -101,19 +105,23 @@ class Attention(nnx.Module):
         width: int,
         heads: int,
         *,
+        head_width: int | None = None,
+        qkv_bias: bool = True,
         dropout: float = 0.0,
         fused: bool = False,
         initializer: str = "xavier_uniform",
     ):
-        if heads < 1 or width % heads:
+        if heads < 1 or (head_width is None and width % heads):
             raise UserError(f"{heads} heads do not share a width of {width} evenly")
+        if head_width is not None and head_width < 1:
+            raise UserError(f"a head of {head_width} numbers has nothing to compare; head_width must be at least 1")
         if fused and dropout:
             raise UserError(f"fused attention hides the weights to drop; set dropout={dropout} to 0, or fused to False")
-        dense = partial(Dense, width, width, initializer=initializer)
-        self.query = dense()
-        self.key = dense()
-        self.value = dense()
-        self.out = dense()
+        inner_width = width if head_width is None else heads * head_width
+        self.query = Dense(width, inner_width, bias=qkv_bias, initializer=initializer)
+        self.key = Dense(width, inner_width, bias=qkv_bias, initializer=initializer)
+        self.value = Dense(width, inner_width, bias=qkv_bias, initializer=initializer)
+        self.out = Dense(inner_width, width, initializer=initializer)
         self.drop = Dropout(dropout)
         self.heads = heads
         self.fused = fused
@@ -134,8 +142,8 @@ class Attention(nnx.Module):
         v = self.split_heads(self.value(context))  # (B, M, A, E)
         drop = None if self.fused else partial(self.drop, train=train, rngs=rngs)
         y = attend(q, k, v, mask=mask, drop=drop, fused=self.fused)  # (B, N, A, E)
-        return self.out(y.reshape(x.shape))
+        return self.out(y.reshape(*y.shape[:2], -1))
 
-    def split_heads(self, x: jax.Array) -> jax.Array:  # (B, N, D) -> (B, N, A, D/A)
+    def split_heads(self, x: jax.Array) -> jax.Array:  # (B, N, I) -> (B, N, A, I/A)
         """Gives each head its share of the features, in their order."""
         return x.reshape(*x.shape[:-1], self.heads, -1)

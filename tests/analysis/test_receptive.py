@@ -73,6 +73,12 @@ def test_lenets_c5_sees_its_whole_image_of_32_pixels():
     assert description.row("hidden/layers/0").field == (Field(None, None),) * 2
 
 
+def test_mobilenets_last_layer_sees_315_pixels_in_steps_of_32():
+    """Published in Araujo et al., Computing Receptive Fields of Convolutional Neural Networks, Distill 2019."""
+    row = describe_once("mobilenet_v1/0.25").row("stages/4/blocks/1/pointwise_norm")
+    assert row.field == (Field(315, 32),) * 2
+
+
 def test_attention_sees_the_whole_image_and_layers_before_it_their_patch():
     description = describe_once("vit/B16", depth=2)
     fields = {row.path: row.field for row in description.rows if row.call is not None}
@@ -304,6 +310,7 @@ def test_every_familys_numbers_pass_the_check_in_a_second_way(family):
         ("vit/H5", 17, {"width": 8, "heads": 2, "hidden": 8, "depth": 1}),  # 2 pixels fill no patch
         ("cnn/test", (21, 18), {"kernel_size": (5, 2), "stride": (1, 3), "padding": (0, 1), "pooling": "average"}),
         ("cnn/test", 23, {"pooling": "none", "kernel_size": (1, 3), "stride": (3, 1), "head": "average"}),
+        pytest.param("mobilenet_v1/0.25", 352, {"width_multiplier": 0.04}, marks=pytest.mark.slow),
         pytest.param("vit/test-gap", 8, {"positions": "sincos", "norm": "post", "fused": True}, marks=pytest.mark.slow),
         pytest.param("resnet/test", (65, 96), {"version": "v1", "bottleneck": True}, marks=pytest.mark.slow),
         pytest.param("cifar_resnet/20", 96, {"filters": 2}, marks=pytest.mark.slow),

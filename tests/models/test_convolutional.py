@@ -13,7 +13,7 @@ from cnn_vit.models.resnet import Basic, Bottleneck
 from cnn_vit.nn.values import functional, initial_values
 
 
-@pytest.mark.parametrize("name", ["cnn/test", "cifar_resnet/test", "resnet/test"])
+@pytest.mark.parametrize("name", ["cnn/test", "cifar_resnet/test", "mobilenet_v1/test", "resnet/test"])
 def test_an_average_takes_any_size(name, make_network, images):
     keywords = {"head": "average"} if name == "cnn/test" else {}
     small = make_network(name, image_size=8, **keywords)
@@ -96,9 +96,15 @@ def test_cnn_equals_its_description(pooling, reduce, make_network, images):
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def normalize(x, p, s):
+def normalize(x, p, s, epsilon=1e-5):
     """Batch norm outside training, with parameters p and statistics s."""
-    return (x - s["mean"]) / np.sqrt(s["var"] + 1e-5) * p["scale"] + p["bias"]
+    return (x - s["mean"]) / np.sqrt(s["var"] + epsilon) * p["scale"] + p["bias"]
+
+
+def draw_statistic(leaf):
+    """A random statistic around the initial 0 or 1: with means near 1 a narrow network would be rectified to 0."""
+    rng = np.random.default_rng(leaf.size)
+    return np.float32(leaf + rng.uniform(-0.5, 0.5, leaf.shape))
 
 
 def bottleneck(x, p, s, *, stride, version):
@@ -128,12 +134,6 @@ def max_pool(x):
 def test_resnet_of_bottlenecks_equals_its_description(version, make_network, images):
     keywords = {"bottleneck": True, "blocks": (2, 1), "filters": 4}
     network = make_network("resnet/test", version=version, image_size=(13, 16), **keywords)
-    rng = np.random.default_rng(0)
-
-    def draw_statistic(leaf):
-        # Around the initial 0 or 1. With means near 1 every channel of so narrow a network would be rectified to 0.
-        return np.float32(leaf + rng.uniform(-0.5, 0.5, leaf.shape))
-
     network.stats = jax.tree.map(draw_statistic, network.stats)
     p, s, batch = network.params, network.stats, images((1, 13, 16, 3))
     x = convolve(np.asarray(batch[0]), p["stem"]["kernel"], stride=2, padding=(3, 3))
@@ -143,6 +143,40 @@ def test_resnet_of_bottlenecks_equals_its_description(version, make_network, ima
         x = bottleneck(x, block_params, block_stats, stride=stride, version=version)
     expected = x.mean((0, 1)) @ p["head"]["kernel"] + p["head"]["bias"]
     assert np.all(expected)
+    np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def convolve_channels(x, kernel, *, stride, padding):
+    """Cross-correlates each channel of one image (H, W, C) with its own filter of a kernel (V, U, 1, C)."""
+    channels = []
+    for i in range(x.shape[-1]):
+        channels.append(convolve(x[..., i : i + 1], kernel[..., i : i + 1], stride=stride, padding=padding))
+    return np.concatenate(channels, -1)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (13, 18)])
+def test_mobilenet_equals_its_description(size, make_network, images):
+    """Half a side is rounded down: a stride pads one zero at the right and bottom. A unit ends at 6."""
+    network = make_network("mobilenet_v1/test", blocks=(1, 2), image_size=size)
+    network.stats = jax.tree.map(draw_statistic, network.stats)
+    p, s, batch = network.params, network.stats, 20 * images((1, *size, 3))
+
+    def normalize_and_rectify(y, params, stats):
+        return np.clip(normalize(y, params, stats, epsilon=1e-3), 0, 6)
+
+    x = convolve(np.asarray(batch[0]), p["stem"]["kernel"], stride=2, padding=(0, 1))
+    x = normalize_and_rectify(x, p["stem_norm"], s["stem_norm"])
+    assert x.shape == (size[0] // 2, size[1] // 2, 8)
+    assert 0.1 < np.mean(x == 6) < 0.9
+    for stage, block, stride in ((0, 0, 1), (1, 0, 2), (1, 1, 1)):
+        block_params, block_stats = p["stages"][stage]["blocks"][block], s["stages"][stage]["blocks"][block]
+        padding = (1, 1) if stride == 1 else (0, 1)
+        x = convolve_channels(x, block_params["depthwise"]["kernel"], stride=stride, padding=padding)
+        x = normalize_and_rectify(x, block_params["depthwise_norm"], block_stats["depthwise_norm"])
+        x = convolve(x, block_params["pointwise"]["kernel"], stride=1, padding=(0, 0))
+        x = normalize_and_rectify(x, block_params["pointwise_norm"], block_stats["pointwise_norm"])
+    assert x.shape == (size[0] // 4, size[1] // 4, 32)
+    expected = x.mean((0, 1)) @ p["head"]["kernel"] + p["head"]["bias"]
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-4)
 
 

@@ -74,7 +74,7 @@ def test_training_without_dropout_needs_no_key(family, make_network, images):
     assert np.isfinite(network.run(images((2, 8, 8, 1)), train=True)).all()
 
 
-@pytest.mark.parametrize("family", ["cifar_resnet", "cnn", "resnet"])
+@pytest.mark.parametrize("family", ["cifar_resnet", "cnn", "mobilenet_v1", "resnet"])
 def test_every_batch_norm_moves_in_training(family):
     network = functional(models.build(f"{family}/test", 3, image_size=8))
 
@@ -83,7 +83,7 @@ def test_every_batch_norm_moves_in_training(family):
 
     _, stats = jax.eval_shape(train_call, network.params, network.stats)
     assert jax.tree.structure(stats) == jax.tree.structure(network.stats)
-    batch_norms = {"cifar_resnet": 7, "cnn": 2, "resnet": 12}
+    batch_norms = {"cifar_resnet": 7, "cnn": 2, "mobilenet_v1": 5, "resnet": 12}
     assert len(jax.tree.leaves(stats)) == 2 * batch_norms[family]  # a mean and a variance each
 
 

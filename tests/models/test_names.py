@@ -44,7 +44,7 @@ def test_every_keyword_is_named_and_typed_and_every_variant_takes_colors_and_siz
 
 def test_every_family_has_a_test_variant():
     variants_by_family = models.names()
-    assert variants_by_family.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "resnet", "vit"}
+    assert variants_by_family.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "mobilenet_v1", "resnet", "vit"}
     assert all("test" in variants for variants in variants_by_family.values())
     assert {"B16", "So400m14", "H14"} <= set(variants_by_family["vit"])
 
@@ -113,7 +113,14 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("mlp/small", {"hidden": (4, 0)}, "model.hidden=.* must be at least 1"),
         ("resnet/50", {"blocks": ()}, r"model.blocks=\(\) names no stage"),
         ("resnet/50", {"filters": 4, "group_width": 4}, "no channel is left"),
+        ("mobilenet_v1/1.0", {"blocks": ()}, r"model.blocks=\(\) names no stage"),
+        ("mobilenet_v1/1.0", {"width_multiplier": 0.03}, "model.width_multiplier=0.03 leaves no filter; .* 1/32"),
+        ("mobilenet_v1/1.0", {"image_size": (32, 31)}, "32x31 pixels leave nothing .*data.image_size at least 32"),
         ("vit/Ti16", {"heads": 5}, "model.width=192 is not a multiple of model.heads=5"),
+        ("vit/Ti16", {"head_width": 0}, "model.head_width=0 must be at least 1"),
+        ("vit/Ti16", {"head_width": "64"}, "model.head_width='64' is not a whole number or none"),
+        ("vit/Ti16", {"epsilon": 0}, "model.epsilon=0 must be above 0"),
+        ("vit/Ti16", {"activation": "silu"}, "model.activation='silu' is not 'gelu_tanh' or 'gelu' or 'relu'"),
         ("vit/Ti16", {"width": 6, "positions": "sincos"}, "model.width=6 is not a multiple of 4"),
         ("vit/Ti16", {"stochastic_depth": -0.1}, "model.stochastic_depth=-0.1 must be at least 0"),
         (

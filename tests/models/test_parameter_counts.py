@@ -1,6 +1,7 @@
 """Networks are their papers' networks: parameters and MACs as published, counted without drawing a value."""
 
 import csv
+import itertools
 import math
 from pathlib import Path
 
@@ -21,6 +22,7 @@ FAST = {
     ("cifar_resnet/20-b", 10),
     ("resnet/18", 1000),
     ("resnet/50", 1000),
+    ("mobilenet_v1/0.25", 1000),
     ("vit/B16", 1000),
     ("vit/B16-pre_logits", 21843),
     ("vit/S32-tok", 1000),
@@ -51,8 +53,8 @@ def test_parameters_are_those_of_the_table(row):
 
 
 def test_the_table_holds_every_published_row_of_these_families():
-    assert len(ROWS) == 176
-    assert {row["name"].partition("/")[0] for row in ROWS} == {"lenet", "cifar_resnet", "resnet", "vit"}
+    assert len(ROWS) == 176 + 4  # MobileNetV1 came from Keras
+    assert {row["name"].partition("/")[0] for row in ROWS} == {"lenet", "cifar_resnet", "mobilenet_v1", "resnet", "vit"}
 
 
 def closed_form(name, num_classes, image_size) -> int:
@@ -90,6 +92,23 @@ def test_the_position_table_of_a_vit_covers_unequal_sides():
     assert large - small == (2 * 4 - 1 * 2) * 192
 
 
+def test_a_small_mobilenet_has_the_parameters_of_table_1_with_a_quarter_of_the_filters():
+    """Howard et al. 2017, Table 1: 3x3 filters of each channel, then 1x1 filters, two norms; no bias but the head's."""
+    widths = [8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256]  # of the stem and of 13 blocks
+    stem = 3 * 3 * 3 * 8 + 2 * 8
+    blocks = 0
+    for narrow, wide in itertools.pairwise(widths):
+        blocks += 3 * 3 * narrow + 2 * narrow + narrow * wide + 2 * wide
+    head = 256 * 1000 + 1000
+    assert stem + blocks + head == 470_072
+    assert count_parameters("mobilenet_v1/0.25", 1000) == 470_072
+
+
+def test_the_test_variant_of_mobilenet_has_one_block_in_each_of_two_stages():
+    first, second = 9 * 8 + 16 + 8 * 16 + 32, 9 * 16 + 32 + 16 * 32 + 64
+    assert count_parameters("mobilenet_v1/test", 10) == 27 * 8 + 16 + first + second + 32 * 10 + 10
+
+
 def test_the_test_variant_of_resnet_has_one_block_a_stage():
     stem = 7 * 7 * 3 * 8 + 16
     stages = [
@@ -102,6 +121,8 @@ def test_the_test_variant_of_resnet_has_one_block_a_stage():
 
 
 GRAY = {"channels": 1, "image_size": 28}
+# A ViT whose four heads of 64 are together four times as wide as its tokens.
+WIDE_HEADS = {"width": 64, "depth": 6, "heads": 4, "head_width": 64, "hidden": 128, "qkv_bias": False}
 TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden": (64,)}
 
 
@@ -127,6 +148,8 @@ TUTORIAL = {"filters": (32, 64, 64), "padding": 0, "batch_norm": False, "hidden"
         ("mlp/lecture", GRAY, 669_706),
         ("mlp/small", {"channels": 1, "image_size": 8}, 50_826),  # 64*256+256 + 256*128+128 + 128*10+10
         ("mlp/test", {"channels": 1, "image_size": (2, 3), "hidden": ()}, 70),  # 6*10 + 10
+        # patches 1,088, token 64, positions 3,200; a block 2 * 128 + 3 * 64 * 256 + 16,448 + 8,320 + 8,256; 128; 650
+        ("vit/mu4", GRAY | WIDE_HEADS, 499_722),
         ("lenet/5", {"image_size": 28}, 61_706),
         ("lenet/5", {"image_size": 32}, 61_706),
     ],
@@ -168,6 +191,8 @@ def count_macs(jaxpr) -> int:
         pytest.param("resnet/50-v1", marks=pytest.mark.slow),
         pytest.param("resnet/50-32x4d", marks=pytest.mark.slow),
         pytest.param("resnet/50-wide2", marks=pytest.mark.slow),
+        "mobilenet_v1/0.25",
+        pytest.param("mobilenet_v1/1.0", marks=pytest.mark.slow),
         pytest.param("vit/Ti16", marks=pytest.mark.slow),
         pytest.param("vit/Ti16-tok", marks=pytest.mark.slow),
         "vit/mu16-gap",

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from cnn_vit.models import build
-from cnn_vit.models.vit import EPSILON
 
+EPSILON = 1e-6  # of the norms in Google's code
 SMALL = {"image_size": (8, 12), "channels": 1, "depth": 2}  # 2 x 3 patches of 4
 
 
@@ -50,23 +50,25 @@ def test_with_positions_the_order_of_patches_matters(positions, make_network, ba
     assert np.abs(network.run(shuffle_patches(batch, [3, 1, 5, 0, 4, 2])) - network.run(batch)).max() > 1e-2
 
 
-def layer_norm(x, p):
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + EPSILON)
+def layer_norm(x, p, epsilon=EPSILON):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return x * p["scale"] + p["bias"]
 
 
 def dense(x, p):
-    return x @ p["kernel"] + p["bias"]
+    return x @ p["kernel"] + p.get("bias", 0)
 
 
-def gelu(x, kind):
-    if kind == "tanh":
+def activate(x, kind):
+    if kind == "relu":
+        return np.maximum(x, 0)
+    if kind == "gelu_tanh":
         return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
 def mlp(x, p, kind):
-    return dense(gelu(dense(x, p["dense1"]), kind), p["dense2"])
+    return dense(activate(dense(x, p["dense1"]), kind), p["dense2"])
 
 
 def attention(x, context, p, heads=2):
@@ -79,7 +81,7 @@ def attention(x, context, p, heads=2):
     weights = np.einsum("bnae,bmae->banm", q, k) / math.sqrt(q.shape[-1])
     weights = np.exp(weights - weights.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    return dense(np.einsum("banm,bmae->bnae", weights, v).reshape(x.shape), p["out"])
+    return dense(np.einsum("banm,bmae->bnae", weights, v).reshape(*x.shape[:2], -1), p["out"])
 
 
 def embed(p, images, *, pool, token_position):
@@ -96,7 +98,7 @@ def embed(p, images, *, pool, token_position):
     return np.concatenate([cls_token, x + table], 1)
 
 
-def pool_tokens(p, x, *, pool, kind):
+def pool_tokens(p, x, *, pool, kind, epsilon):
     """The class token, the average of the tokens, or what a learned query reads of them."""
     if pool == "token":
         return x[:, 0]
@@ -105,24 +107,27 @@ def pool_tokens(p, x, *, pool, kind):
     map_head = p["map_head"]
     query = np.broadcast_to(map_head["query"], (len(x), 1, x.shape[-1]))
     y = attention(query, x, map_head["attention"])
-    return (y + mlp(layer_norm(y, map_head["norm"]), map_head["mlp"], kind))[:, 0]
+    return (y + mlp(layer_norm(y, map_head["norm"], epsilon), map_head["mlp"], kind))[:, 0]
 
 
-def reference(p, images, *, pool="token", token_position=True, pre_logits=False, norm="pre", kind="tanh"):
+def reference(
+    p, images, *, pool="token", token_position=True, pre_logits=False, norm="pre", kind="gelu_tanh", epsilon=EPSILON
+):
     """Scores of the paper's network in float64, equations 1 to 4; post-norm as in arXiv:1706.03762."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
     x = embed(p, images, pool=pool, token_position=token_position)
+    normalize = partial(layer_norm, epsilon=epsilon)
     for block in p["blocks"].values():
         if norm == "pre":
-            y = layer_norm(x, block["norm1"])
+            y = normalize(x, block["norm1"])
             x = x + attention(y, y, block["attention"])
-            x = x + mlp(layer_norm(x, block["norm2"]), block["mlp"], kind)
+            x = x + mlp(normalize(x, block["norm2"]), block["mlp"], kind)
         else:
-            x = layer_norm(x + attention(x, x, block["attention"]), block["norm1"])
-            x = layer_norm(x + mlp(x, block["mlp"], kind), block["norm2"])
+            x = normalize(x + attention(x, x, block["attention"]), block["norm1"])
+            x = normalize(x + mlp(x, block["mlp"], kind), block["norm2"])
     if norm == "pre":
-        x = layer_norm(x, p["norm"])
-    x = pool_tokens(p, x, pool=pool, kind=kind)
+        x = normalize(x, p["norm"])
+    x = pool_tokens(p, x, pool=pool, kind=kind, epsilon=epsilon)
     if pre_logits:
         x = np.tanh(dense(x, p["pre_logits"]))
     return dense(x, p["head"])
@@ -132,11 +137,12 @@ def reference(p, images, *, pool="token", token_position=True, pre_logits=False,
     ("suffix", "changes", "of_reference"),
     [
         ("", {}, {}),
-        ("", {"gelu": "erf"}, {"kind": "erf"}),
+        ("", {"activation": "gelu"}, {"kind": "gelu"}),
+        ("", {"activation": "relu", "head_width": 3, "qkv_bias": False}, {"kind": "relu"}),
+        ("-map", {"epsilon": 0.1, "head_width": 5}, {"pool": "attention", "epsilon": 0.1}),
         ("", {"norm": "post"}, {"norm": "post"}),
         ("-tok", {}, {"token_position": False}),
         ("-gap", {}, {"pool": "average"}),
-        ("-map", {}, {"pool": "attention"}),
         ("-gap-pre_logits", {}, {"pool": "average", "pre_logits": True}),
         ("", {"fused": True}, {}),
     ],
@@ -146,6 +152,13 @@ def test_scores_equal_the_papers_equations(suffix, changes, of_reference, make_n
     with jax.default_matmul_precision("highest"):
         scores = network.run(batch)
     np.testing.assert_allclose(scores, reference(network.params, batch, **of_reference), rtol=1e-4, atol=1e-4)
+
+
+def test_queries_keys_and_values_may_have_no_bias_and_a_width_of_their_own(make_network):
+    attention_params = make_network("vit/test", head_width=3, qkv_bias=False, **SMALL).params["blocks"][1]["attention"]
+    shapes = {name: jax.tree.map(np.shape, layer) for name, layer in attention_params.items()}
+    inner = {"kernel": (8, 2 * 3)}  # two heads of 3 numbers; the tokens have 8
+    assert shapes == {"query": inner, "key": inner, "value": inner, "out": {"kernel": (2 * 3, 8), "bias": (8,)}}
 
 
 def test_post_norm_has_no_norm_at_its_end(make_network):
@@ -201,7 +214,7 @@ def test_initial_scores_are_zero(make_network, batch):
     ("suffix", "changes"),
     [
         ("", {}),
-        ("-tok", {"gelu": "erf"}),
+        ("-tok", {"activation": "gelu", "head_width": 3, "qkv_bias": False}),
         ("-gap", {"positions": "sincos", "fused": True}),
         ("-map", {"norm": "post"}),
         ("", {"norm": "post", "positions": "none", "pre_logits": True}),

@@ -219,6 +219,8 @@ def test_each_weight_is_dropped_by_itself():
     [
         ({"heads": 3}, "3 heads do not share a width of 8 evenly"),
         ({"heads": 0}, "0 heads do not share"),
+        ({"heads": 0, "head_width": 4}, "0 heads do not share"),
+        ({"heads": 2, "head_width": 0}, "a head of 0 numbers has nothing to compare"),
         (
             {"heads": 2, "fused": True, "dropout": 0.1},
             "fused attention hides the weights to drop; set dropout=0.1 to 0",

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from cnn_vit.data.base.parts import EncodedPart, Part
 from cnn_vit.data.decode.images import UnreadableError
-from cnn_vit.errors import UserError
+from cnn_vit.errors import UserError, printable_name
 
 MOST_NAMED = 5  # files that the sentence names
 MOST_REMEDIES = 3  # different remedies that the sentence names
-LONGEST_NAME = 200  # characters of a name that an error shows
 THEN_RERUN = "then give the same command again"
 
 
@@ -34,15 +33,6 @@ class UnreadableFile:
 def path_of(part: Part, index: int) -> str:
     """Returns what an error calls an image: its printable path, or "image 7" where it has no file of its own."""
     return printable_name(part.path_of(index)) if isinstance(part, EncodedPart) else f"image {index}"
-
-
-def printable_name(name: str) -> str:
-    """Returns a name as an error prints it: on one line, escaped, and shortened where it is very long."""
-    text = name if name.isprintable() else ascii(name)
-    if len(text) <= LONGEST_NAME:
-        return text
-    # Both ends tell most: the folder where the file lies, and the file's own name.
-    return f"{text[: LONGEST_NAME // 2]} ... {text[-LONGEST_NAME // 3 :]}"
 
 
 def summarize(unreadable_files: Sequence[UnreadableFile]) -> str:

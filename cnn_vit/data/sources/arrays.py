@@ -11,7 +11,6 @@ and the same of test and validation, where there are any. Everything is checked 
 before it is unpacked, and no pickled object is ever read.
 """
 
-import math
 import os
 import zipfile
 from typing import NamedTuple
@@ -29,7 +28,7 @@ from cnn_vit.data.base.parts import (
     require_path,
 )
 from cnn_vit.errors import UserError, nearest
-from cnn_vit.files import stamps
+from cnn_vit.files import npz, stamps
 
 MEMBERS = 64  # arrays in a file, at most
 MOST_NUMBERED = 2**16  # classes without names, of data that are only to be evaluated on
@@ -39,13 +38,6 @@ RATIO = 200  # unpacked by packed bytes
 PIXELS = ("x", "y")  # arrays of a part whose images are pixels: images, labels
 FILES = ("jpeg", "offsets", "labels")  # arrays of a part whose images are files: images, where each begins, labels
 FORMS = "there must be train_x and train_y (uint8 images and their labels), or train_jpeg, train_offsets, train_labels"
-
-
-class Member(NamedTuple):
-    """An array as the archive's directory and its own header declare it."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
 
 
 class PartNames(NamedTuple):
@@ -76,9 +68,9 @@ def load(options: SourceOptions) -> SourceData:
     """
     path = require_path("arrays", options)
     with open_archive(path) as archive:
-        members: dict[str, Member] = {}
+        members: dict[str, npz.Declaration] = {}
         for file_name, info in read_directory(path, archive).items():
-            members[file_name.removesuffix(".npy")] = read_declaration(path, archive, info)
+            members[file_name.removesuffix(".npy")] = npz.read_declaration(path, archive, info)
         arrays = Arrays(path, archive, members)
         names = arrays.find_parts(needs_train=not options.for_evaluation)
         labels = {part: arrays.read_labels(names[part].labels) for part in names}
@@ -108,53 +100,15 @@ def read_directory(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
     Raises:
         UserError: there are too many arrays, they unpack to too much, or one is encrypted or stands there twice.
     """
-    members = archive.infolist()
-    if len(members) > MEMBERS:
-        raise UserError(f"{path} holds {len(members):,} arrays; {MEMBERS} are the most")
-    total_bytes = sum(info.file_size for info in members)
-    if total_bytes > LARGEST:
-        raise UserError(f"{path} unpacks to {total_bytes:,} bytes; {LARGEST:,} are the most")
-    for info in members:
-        if info.flag_bits & 1:  # the zip format's mark of encryption
-            raise UserError(f"{path}: {info.filename} is encrypted; write the file without a password")
+    npz.check_members(path, archive, most=MEMBERS, most_bytes=LARGEST)
+    by_name = {info.filename: info for info in archive.infolist()}
+    for name, info in by_name.items():
         if info.file_size > SUSPECT and info.file_size > RATIO * info.compress_size:
             raise UserError(
-                f"{path}: {info.filename} packs {info.file_size:,} bytes into {info.compress_size:,}, which no "
-                "images do; write it again"
+                f"{path}: {name} packs {info.file_size:,} bytes into {info.compress_size:,}, which no images do; write "
+                "it again"
             )
-    by_name = {info.filename: info for info in members}
-    if len(by_name) < len(members):
-        raise UserError(f"{path} holds an array twice; write it again")
     return by_name
-
-
-def read_declaration(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    """Returns the shape and the dtype of an array from its header, once they agree with its size.
-
-    Raises:
-        UserError: the header cannot be read, declares Python objects, or does not agree with the size.
-    """
-    name = info.filename
-    try:
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-            header_bytes = file.tell()
-    except Exception as error:  # NumPy's and zipfile's readers raise seven kinds over damaged bytes
-        raise UserError(f"{path}: {name} is not an array, or is damaged; write the file again") from error
-    if dtype.hasobject:
-        raise UserError(f"{path}: {name} holds Python objects, which are never read; write numbers or texts")
-    declared_bytes = math.prod(shape) * dtype.itemsize
-    # Two negative sides have a positive product, so the sides are looked at as well
-    if header_bytes + declared_bytes != info.file_size or min(shape, default=0) < 0:
-        raise UserError(
-            f"{path}: {name} declares {'x'.join(map(str, shape))} of {dtype} but is {info.file_size - header_bytes:,} "
-            "bytes long; write the file again"
-        )
-    return Member(shape, dtype)
 
 
 # The arrays
@@ -171,7 +125,7 @@ class Arrays:
         used: names of the arrays that have been unpacked.
     """
 
-    def __init__(self, path: str, archive: zipfile.ZipFile, members: dict[str, Member]):
+    def __init__(self, path: str, archive: zipfile.ZipFile, members: dict[str, npz.Declaration]):
         self.path = path
         self.archive = archive
         self.members = members
@@ -243,7 +197,7 @@ class Arrays:
         Raises:
             UserError: the array does not hold one integer for each image, or is empty.
         """
-        shape, dtype = self.members[name]
+        shape, dtype = self.members[name].shape, self.members[name].dtype
         if dtype.kind not in "iu":  # signed or unsigned integers
             raise UserError(f"{self.path}: {name} is {dtype}; labels are integers from 0")
         is_row, is_column = len(shape) == 1, len(shape) == 2 and shape[1] == 1
@@ -289,7 +243,7 @@ class Arrays:
 
     def read_class_names(self) -> tuple[str, ...]:
         """Reads the array `class_names`, or raises UserError where it does not hold different texts."""
-        shape, dtype = self.members["class_names"]
+        shape, dtype = self.members["class_names"].shape, self.members["class_names"].dtype
         if dtype.kind not in "US" or len(shape) != 1:  # Unicode texts or bytes
             raise UserError(f"{self.path}: class_names is {dtype} of shape {shape}; it must be a row of texts")
         stored_names = self.read("class_names").tolist()
@@ -313,7 +267,7 @@ class Arrays:
         Raises:
             UserError: the array does not hold images, or not one for each label.
         """
-        shape, dtype = self.members[name]
+        shape, dtype = self.members[name].shape, self.members[name].dtype
         if dtype != np.uint8:
             raise UserError(f"{self.path}: {name} is {dtype}; images are uint8, 0 to 255")
         if not is_image_shape(shape):
@@ -332,10 +286,10 @@ class Arrays:
         Raises:
             UserError: the arrays do not hold bytes and where each file begins, or not one file for each label.
         """
-        shape, dtype = self.members[name]
+        shape, dtype = self.members[name].shape, self.members[name].dtype
         if dtype != np.uint8 or len(shape) != 1:
             raise UserError(f"{self.path}: {name} is {dtype} of shape {shape}; it must be a row of bytes, uint8")
-        offsets_shape, offsets_dtype = self.members[offsets_name]
+        offsets_shape, offsets_dtype = self.members[offsets_name].shape, self.members[offsets_name].dtype
         if offsets_dtype.kind not in "iu" or len(offsets_shape) != 1:
             raise UserError(
                 f"{self.path}: {offsets_name} is {offsets_dtype} of shape {offsets_shape}; it must be a row of integers"

@@ -1,0 +1,256 @@
+"""Make weights of another program usable here: PyTorch, Keras and safetensors files become a file with a card.
+
+    cnn-vit convert resnet20.th --out=resnet20.safetensors          names and shapes tell the network
+    cnn-vit convert vit.pt --model.heads=4 --out=vit.safetensors    what no shape tells is asked for
+    cnn-vit convert net.npz --mean=0.5 --std=0.25 --image_size=28 --class_names=names.txt --out=net.safetensors
+    cnn-vit convert net.npz --value_range=0,255 --channel_order=BGR --mean=104,117,124 --std=1,1,1 --out=net.safetensors
+
+Every array of the file and of the network needs its partner of the right shape: one left over on either side is an
+error, and all of them are listed. The answer says by what the file was recognized, which arrays became which part of
+the network, and what the card says: network, classes, how images were prepared, source, licence. Flags replace what is
+known of the source. Value range and channel order are worked into the weights and the card: the network then sees RGB
+images in 0..1 like every other, and gives the same scores.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_vit import cli
+from cnn_vit.cli import _model
+from cnn_vit.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from cnn_vit.transfer.convert import Conversion, SourceFacts
+
+SUFFIX = ".safetensors"
+MAX_NAMES_BYTES = 2**22  # of a file of class names
+NAMED = 6  # classes that the answer names, at most
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the words of the command."""
+    parser.add_argument("source", metavar="SOURCE", help="a file of weights: .pth .pt .th, .npz, .safetensors, .h5")
+    _model.add_model_arguments(parser)
+    parser.add_argument("--out", metavar=f"FILE{SUFFIX}", required=True, help="the file that is written")
+    parser.add_argument("--force", action="store_true", help="write over a file of this kind that is there already")
+    parser.add_argument("--mean", metavar="M,M,M", help="mean of each channel, in the unit of the value range")
+    parser.add_argument("--std", metavar="S,S,S", help="standard deviation of each channel, in the same unit")
+    parser.add_argument(
+        "--value_range", metavar="LOW,HIGH", help="what black and white are before mean and std (default: 0,1)"
+    )
+    parser.add_argument("--channel_order", metavar="ORDER", help="RGB, or BGR as Caffe and OpenCV have it")
+    parser.add_argument("--image_size", metavar="SIZE", help="side in pixels, or HEIGHT,WIDTH")
+    parser.add_argument("--fit", help="how images are brought to that size: crop, stretch, pad, crop(0.875) ...")
+    parser.add_argument("--interpolation", metavar="KIND", help="bilinear or bicubic")
+    parser.add_argument("--class_names", metavar="FILE", help="text file with a line for each class, in their order")
+    parser.add_argument("--licence", metavar="TEXT", help="of the weights, to be kept in the card")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts the file and prints what became of it."""
+    out = Path(args.out)
+    check_out(out, Path(args.source), force=args.force)
+    facts = read_facts(args)
+    from cnn_vit import files
+    from cnn_vit.transfer import weights
+    from cnn_vit.transfer.convert import convert_file
+
+    if out.exists():
+        refuse_other_file(out)
+    files.ensure_writable(out.parent)
+    conversion = convert_file(args.source, model=args.model, keywords=_model.read_model_keywords(args), facts=facts)
+    weights.save(out, conversion.weights)
+    answer = as_json(conversion, out)
+    next_command = f"cnn-vit predict {cli.shell_quote(f'--weights={out}')} IMAGE ..."
+    cli.print_answer(args, answer, as_text(conversion, out), next_command=next_command, even_if_stopped=True)
+
+
+def check_out(out: Path, source: Path, *, force: bool) -> None:
+    """Checks the place of the new file before anything is read.
+
+    Raises:
+        UserError: its name does not end in .safetensors, it is the source, or it would be written over.
+    """
+    if out.suffix != SUFFIX:
+        raise UserError(f"--out={out} does not end in {SUFFIX}; name it {out.with_suffix(SUFFIX)}")
+    if not os.path.lexists(out):  # a link to nothing is there as well
+        return
+    if source.exists() and out.exists() and out.samefile(source):
+        raise UserError(f"--out={out} is the source itself; name another file")
+    if not force:
+        raise UserError(f"{out} is there already; name another with --out=FILE, or write over it with --force")
+
+
+def refuse_other_file(out: Path) -> None:
+    """Raises UserError where --force would write over a file that this command did not write."""
+    from cnn_vit.transfer import readers, weights
+
+    try:
+        is_own = weights.is_own(readers.read(out))
+    except UserError:
+        is_own = False
+    if not is_own:
+        raise UserError(f"{out} is there and is not a file of this command; name another with --out=FILE")
+
+
+# What the flags say ---------------------------------------------------------------------------------------------------
+
+
+def read_facts(args: argparse.Namespace) -> "SourceFacts":
+    """Reads what the flags say of the source.
+
+    Raises:
+        UserError: a flag has a value that it does not take, or the file of class names cannot be used.
+    """
+    from cnn_vit.settings import KEYS
+    from cnn_vit.settings.values import check_value
+    from cnn_vit.transfer.convert import BGR, RGB, SourceFacts
+
+    size, fit = args.image_size, args.fit
+    if size is not None:
+        size = check_value("--image_size", KEYS["data.image_size"], size, where="command line", is_text=True)
+    if fit is not None:
+        fit = check_value("--fit", KEYS["data.fit"], fit, where="command line", is_text=True)
+    if args.interpolation not in (None, "bilinear", "bicubic"):
+        raise unknown("interpolation", args.interpolation, ("bilinear", "bicubic"))
+    if args.channel_order not in (None, RGB, BGR):
+        raise unknown("channel order", args.channel_order, (RGB, BGR))
+    value_range = read_numbers("--value_range", args.value_range)
+    if value_range is not None and len(value_range) != 2:
+        raise UserError(f"--value_range={args.value_range} takes two numbers, black and white: --value_range=0,255")
+    return SourceFacts(
+        mean=read_numbers("--mean", args.mean),
+        std=read_numbers("--std", args.std),
+        value_range=(value_range[0], value_range[1]) if value_range else None,
+        channel_order=args.channel_order,
+        image_size=(size, size) if isinstance(size, int) else size,
+        fit=fit,
+        interpolation=args.interpolation,
+        classes=read_class_names(Path(args.class_names)) if args.class_names else None,
+        licence=args.licence,
+    )
+
+
+def read_numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    """Reads numbers with commas between them; None where the flag is not given.
+
+    Raises:
+        UserError: there is something else.
+    """
+    from cnn_vit.settings.values import KINDS, quote_value
+
+    if text is None:
+        return None
+    kind = KINDS["floats"]
+    try:
+        numbers = kind.fit(kind.read(text))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{flag} is {quote_value(text)}; it takes numbers with commas between them") from error
+    if not numbers:
+        raise UserError(f"{flag} is {quote_value(text)}; it takes numbers with commas between them")
+    return numbers
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Reads the names of classes: a line for each, or a list in JSON as a run's classes are.
+
+    Raises:
+        SurroundingsError: the file cannot be read.
+        UserError: it is not UTF-8, too large, or a name is missing or stands twice.
+    """
+    from cnn_vit import files
+
+    with files.os_errors(path), open(path, "rb") as file:
+        content = file.read(MAX_NAMES_BYTES + 1)
+    if len(content) > MAX_NAMES_BYTES:
+        raise UserError(f"--class_names={path} has more than {MAX_NAMES_BYTES:,} bytes; give a line for each class")
+    try:
+        text = content.decode("utf-8-sig")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--class_names={path} is neither text in UTF-8 nor a list in JSON ({error})") from error
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"--class_names={path}: class {number} has no name; give a line for each class")
+        if name in seen:
+            raise UserError(f"--class_names={path}: {cli.as_one_line(name, most=100)} stands twice; names tell classes")
+        seen.add(name)
+    if not names:
+        raise UserError(f"--class_names={path} is empty; give a line for each class")
+    return tuple(name.strip() for name in names)
+
+
+# What is answered -----------------------------------------------------------------------------------------------------
+
+
+def as_json(conversion: "Conversion", out: Path) -> dict[str, Any]:
+    """Returns what became of the file, as --json prints it."""
+    from dataclasses import asdict
+
+    from cnn_vit import trees
+
+    converted = conversion.weights
+    card = asdict(converted.card)
+    return {
+        "out": str(out),
+        "model": card["model"],
+        "parameters": trees.count(converted.params),
+        "statistics": trees.count(converted.stats),
+        "digest": converted.digest,
+        "recognized": {"source": conversion.source, "reasons": list(conversion.reasons)},
+        "notes": list(conversion.notes),
+        "groups": [asdict(group) for group in conversion.groups],
+        "card": card,
+    }
+
+
+def as_text(conversion: "Conversion", out: Path) -> str:
+    """Returns the answer for people: what it is and why, the parts of the network, the card, and notes."""
+    from cnn_vit import trees
+
+    width = cli.terminal_width()
+    converted = conversion.weights
+    rows = [("recognized", conversion.source)]
+    rows += [("", reason) for reason in conversion.reasons]
+    parts = [("part", "arrays", "numbers", "from")]
+    for group in conversion.groups:
+        parts.append((group.ours, f"{group.arrays:,}", f"{group.numbers:,}", group.theirs))
+    card = card_rows(converted.card)
+    count = f"{trees.count(converted.params):,} parameters"
+    if converted.stats:
+        count += f" and {trees.count(converted.stats):,} statistics"
+    card.append(("file", f"{out}, {count}"))
+    lines = [cli.format_table(rows, width=width), ""]
+    lines += [cli.format_table(parts, width=width), "", cli.format_table(card, width=width)]
+    if conversion.notes:
+        lines.append("")
+    for note in conversion.notes:
+        lines.append(cli.wrap_paragraphs(f"note: {cli.as_one_line(note)}", width))
+    return "\n".join(lines)
+
+
+def card_rows(card: Any) -> list[tuple[str, str]]:
+    """Returns a row for each thing that a card says."""
+    words = [card.model, *(f"{key}={value}" for key, value in card.keywords.items())]
+    rows = [("network", " ".join(words)), ("classes", class_names_text(card))]
+    for key, value in sorted(card.preprocessing.items()):
+        text = value
+        if isinstance(value, list):
+            text = ", ".join(f"{number:.6g}" for number in value)
+        rows.append((key.replace("_", " "), str(text)))
+    for key, value in card.origin.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((key.replace("_", " "), text))
+    return rows
+
+
+def class_names_text(card: Any) -> str:
+    """Returns the number of classes and the first names."""
+    if card.classes is None:
+        return f"{card.num_classes:,}, without names"
+    text = f"{card.num_classes:,}: {', '.join(card.classes[:NAMED])}"
+    return f"{text} ..." if card.num_classes > NAMED else text

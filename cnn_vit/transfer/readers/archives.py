@@ -1,0 +1,67 @@
+"""Zip archives of arrays, npz and torch's: the directory is checked first, and each member's checksum as it is read."""
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from cnn_vit.errors import printable_name
+from cnn_vit.files import npz
+from cnn_vit.transfer.readers.named_arrays import ALLOWED_BYTES, MOST_ENTRIES, MOST_UNPACKED_PER_BYTE, RefusedError
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the two that NumPy and torch write
+
+
+@contextlib.contextmanager
+def open_checked(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive and checks its directory.
+
+    Raises:
+        UserError: it declares too many members or bytes, or one is encrypted or stands there twice.
+        RefusedError: a member has a name that leads elsewhere, or is packed in an unusual way.
+    """
+    most_bytes = MOST_UNPACKED_PER_BYTE * path.stat().st_size + ALLOWED_BYTES
+    with npz.open_archive(path) as archive:
+        npz.check_members(path, archive, most=MOST_ENTRIES, most_bytes=most_bytes)
+        for info in archive.infolist():
+            check_member(info)
+        yield archive
+
+
+def check_member(info: zipfile.ZipInfo) -> None:
+    """Raises RefusedError for a member whose name no program of arrays writes, or that is packed in an unusual way."""
+    name, shown = info.orig_filename, printable_name(info.orig_filename)
+    parts = name.split("/")
+    if name != info.filename or "\\" in name or "\0" in name or ".." in parts or "" in parts:
+        raise RefusedError(f"holds {shown}, a name that leads out of the archive")
+    if info.compress_type not in METHODS:
+        raise RefusedError(f"packs {shown} by method {info.compress_type}, which is not read", "write it with Deflate")
+
+
+def file_bytes(archive: zipfile.ZipFile) -> int:
+    """Returns the size of an archive in bytes."""
+    return os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    """Opens a member; at the end it must have been read to its end, which is where its checksum is compared.
+
+    Raises:
+        RefusedError: something is left.
+        zipfile.BadZipFile: the checksum is wrong.
+    """
+    with archive.open(info) as file:
+        yield file
+        if file.read(1):
+            raise RefusedError(f"is damaged: {printable_name(info.filename)} is longer than what it holds")
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, most: int) -> bytes:
+    """Returns the content of a member; RefusedError where it has more than `most` bytes."""
+    if info.file_size > most:
+        raise RefusedError(f"holds {info.file_size:,} bytes in {printable_name(info.filename)}; {most:,} are the most")
+    with open_member(archive, info) as file:
+        return file.read(most)

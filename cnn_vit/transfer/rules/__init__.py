@@ -1,0 +1,152 @@
+"""Rules: how the weights of each family of models are named elsewhere. One file a family, found by its name.
+
+A file ends with a tuple `RULES`, one rule for each program that publishes weights of the family. A rule is a two-way
+table of names and axes, and what is known of the program: the names by which its files are recognised, the keywords
+that its networks have, how images became their input, and files that it published.
+"""
+
+import functools
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import models
+from cnn_vit.transfer.table import Row
+
+Shapes = Mapping[str, tuple[int, ...]]  # the shape of each array of a file by its name, without the shared prefix
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the shapes of a file say of the network.
+
+    Attributes:
+        model: name of the network, "cifar_resnet/20".
+        num_classes: K.
+        channels: colors of an image.
+        image_size: height and width in pixels that the shapes ask for; None where any will do.
+        reasons: what was seen, each the end of a sentence: "3 blocks in layer1: 20 layers".
+        keywords: keywords of the model that are not those of the name.
+        unseen: keywords that no shape tells, with the values that would fit: a user has to say them.
+    """
+
+    model: str
+    num_classes: int
+    channels: int
+    image_size: tuple[int, int] | None
+    reasons: tuple[str, ...]
+    keywords: dict[str, Any] = field(default_factory=dict)
+    unseen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file that somebody published, which is known again by its content.
+
+    Attributes:
+        sha256: of the file, in hexadecimal.
+        facts: what the card's origin says of it: source, revision, licence, trained_on, accuracy.
+        preprocessing: what is known of the file's images beside the rule's.
+        keywords: keywords of the model that no shape tells.
+        classes: whose names its scores have, a key of `class_names.KNOWN`.
+    """
+
+    sha256: str
+    facts: dict[str, Any]
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    keywords: dict[str, Any] = field(default_factory=dict)
+    classes: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one program names the weights of a family.
+
+    Attributes:
+        family: of models, "cifar_resnet".
+        source: the program, for people.
+        version: of the rule; one more where it gives other values for the same file.
+        table: names and axes.
+        signs: names, without the shared prefix, that each of its files has and no other program's.
+        guess: what the shapes of a file say of the network, beside the keywords that are given.
+        first_kernel: path of the kernel whose last but one axis are the colors of the image.
+        prefixes: what all names of a file may begin with: "", or what wraps the network in the program.
+        dropped: patterns of names that no computation needs; everything else that is left over is an error.
+        keywords: keywords that every network of the program has.
+        preprocessing: how the program's images become the input, with the keys of a card.
+        classes: whose names the scores have, by their number: {1000: "ImageNet-1k"}.
+        published: files that are known.
+    """
+
+    family: str
+    source: str
+    version: int
+    table: tuple[Row, ...]
+    signs: tuple[str, ...]
+    guess: Callable[[Shapes, dict[str, Any]], Guess]
+    first_kernel: str
+    prefixes: tuple[str, ...] = ("",)
+    dropped: tuple[str, ...] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    classes: dict[int, str] = field(default_factory=dict)
+    published: tuple[PublishedFile, ...] = ()
+
+    def find_published(self, sha256: str) -> PublishedFile | None:
+        """Returns the published file with this content, if it is one."""
+        for file in self.published:
+            if file.sha256 == sha256:
+                return file
+        return None
+
+
+def families() -> list[str]:
+    """Lists the families that have rules: the files of this folder."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+@functools.cache
+def all_rules() -> tuple[Rule, ...]:
+    """Returns the rules of all families."""
+    rules: list[Rule] = []
+    for family in families():
+        rules += importlib.import_module(f"cnn_vit.transfer.rules.{family}").RULES
+    return tuple(rules)
+
+
+# What several rules guess by ------------------------------------------------------------------------------------------
+
+
+def count_numbered(shapes: Shapes, template: str) -> int:
+    """Counts how many of the names "layer1.0.weight", "layer1.1.weight" ... there are; {} stands for the number."""
+    count = 0
+    while template.format(count) in shapes:
+        count += 1
+    return count
+
+
+def name_variant(family: str, keywords: dict[str, Any], *, otherwise: str) -> tuple[str, dict[str, Any]]:
+    """Finds the name of a network by its keywords.
+
+    Args:
+        family: of models.
+        keywords: keywords with their values, as the shapes tell them.
+        otherwise: the variant or size whose name stands where none has just these values.
+
+    Returns:
+        The name, and the keywords that it does not say.
+    """
+    for variant in models.variants_of(family):
+        if "patch" in keywords:  # stands behind a size, whose usual one is listed
+            variant = re.sub(r"\d+$", str(keywords["patch"]), variant)
+        name = f"{family}/{variant}"
+        defaults = {key: keyword.default for key, keyword in models.read_keywords(name).items()}
+        # `test` exists in every family, with sizes of its own that may change
+        if variant != "test" and all(defaults[key] == value for key, value in keywords.items()):
+            return name, {}
+    name = f"{family}/{otherwise}"
+    defaults = {key: keyword.default for key, keyword in models.read_keywords(name).items()}
+    return name, {key: value for key, value in keywords.items() if defaults[key] != value}

@@ -1,0 +1,68 @@
+"""Names of ResNets for CIFAR: those of akamaster/pytorch_resnet_cifar10, whose option A has no parameters."""
+
+from typing import Any
+
+from cnn_vit.transfer.rules import Guess, PublishedFile, Rule, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, Row
+
+TABLE = (
+    Row("stem", "conv1", TORCH_CONV),
+    Row("stem_norm", "bn1", TORCH_BATCH_NORM),
+    Row("stages/{s}/blocks/{b}/conv{n}", "layer{s+1}.{b}.conv{n}", TORCH_CONV),
+    Row("stages/{s}/blocks/{b}/norm{n}", "layer{s+1}.{b}.bn{n}", TORCH_BATCH_NORM),
+    Row("stages/{s}/blocks/{b}/projection/conv", "layer{s+1}.{b}.shortcut.0", TORCH_CONV),
+    Row("stages/{s}/blocks/{b}/projection/norm", "layer{s+1}.{b}.shortcut.1", TORCH_BATCH_NORM),
+    Row("head", "linear", TORCH_DENSE),
+)
+
+
+def guess(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
+    """Counts the blocks of the first stage and the filters of the stem."""
+    filters, channels = shapes["conv1.weight"][:2]
+    num_classes = shapes["linear.weight"][0]
+    blocks = count_numbered(shapes, "layer1.{}.conv1.weight")
+    model, left_over = name_variant("cifar_resnet", {"blocks": blocks, "filters": filters}, otherwise="20")
+    reasons = [f"{blocks} blocks in layer1 of two convolutions: {6 * blocks + 2} layers", f"{filters} filters in conv1"]
+    if "layer2.0.shortcut.0.weight" in shapes:
+        model += "-b"
+        reasons.append("a convolution in the shortcut of layer2: option B")
+    else:
+        reasons.append("no array in the shortcuts: option A")
+    return Guess(model, num_classes, channels, None, tuple(reasons), left_over)
+
+
+def published(depth: int, sha256: str, accuracy: str) -> PublishedFile:
+    """Describes one of the repository's files; the accuracies are those of its README."""
+    facts = {
+        "published_as": f"resnet{depth}-{sha256[:8]}.th",
+        "source": "https://github.com/akamaster/pytorch_resnet_cifar10",
+        "revision": "d5489e89",
+        "licence": "BSD-2-Clause",
+        "trained_on": ["CIFAR-10"],
+        "accuracy": f"{accuracy} % on the test split, of the epoch that was best there",
+    }
+    return PublishedFile(sha256, facts, classes="CIFAR-10")
+
+
+RULES = (
+    Rule(
+        family="cifar_resnet",
+        source="PyTorch, akamaster/pytorch_resnet_cifar10",
+        version=1,
+        table=TABLE,
+        signs=("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer3.0.conv2.weight", "linear.weight"),
+        guess=guess,
+        first_kernel="stem/kernel",
+        prefixes=("", "module."),
+        dropped=(TORCH_COUNTER,),
+        # its trainer.py: mean and standard deviation of ImageNet, for CIFAR too
+        preprocessing={"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": [32, 32]},
+        classes={10: "CIFAR-10"},
+        published=(
+            published(20, "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", "91.73"),
+            published(32, "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850", "92.63"),
+            published(44, "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", "93.10"),
+            published(56, "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", "93.39"),
+        ),
+    ),
+)

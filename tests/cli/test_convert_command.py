@@ -1,0 +1,160 @@
+"""`cnn-vit convert`: what it prints, writes and refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cnn_vit.__main__ import main
+from cnn_vit.models import build
+from cnn_vit.nn.values import functional, initial_values
+from cnn_vit.transfer import rules, weights
+from cnn_vit.transfer.convert import to_theirs
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """A ResNet of 8 layers and 10 classes under akamaster's names, as DataParallel saves them."""
+    params, stats = initial_values(functional(build("cifar_resnet/8", 10)), seed=0)
+    rule = next(rule for rule in rules.all_rules() if rule.family == "cifar_resnet")
+    return {f"module.{name}": array for name, array in to_theirs(rule, params, stats).items()}
+
+
+@pytest.fixture
+def source(tmp_path, arrays):
+    """The same as a file."""
+    np.savez(tmp_path / "net.npz", **arrays)
+    return tmp_path / "net.npz"
+
+
+def refuse(capsys, *words: str) -> str:
+    """Runs the command, checks that it ends with exit code 2 and one sentence, and returns that."""
+    assert main(["convert", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
+    return printed.err.rstrip().splitlines()[-1]
+
+
+def test_the_answer_says_what_was_recognized_which_parts_there_are_and_what_comes_next(tmp_path, capsys, source):
+    out = tmp_path / "net.safetensors"
+    assert main(["convert", str(source), f"--out={out}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[-1] == "PyTorch, akamaster/pytorch_resnet_cifar10"
+    rows = [line.split() for line in lines]
+    assert ["stem", "1", "432", "module.conv1.weight"] in rows
+    assert ["network", "cifar_resnet/8"] in rows
+    assert ["std", "0.229,", "0.224,", "0.225"] in rows
+    # by hand: stem 432 + 32, stages 4,672 + 13,952 + 55,552, head 650; two statistics for each of 240 channels
+    assert any("75,290 parameters and 480 statistics" in line for line in lines)
+    assert lines[-1] == f"next: cnn-vit predict --weights={out} IMAGE ..."
+    assert weights.load(out).card.model == "cifar_resnet/8"
+
+
+def test_json_is_one_object_with_the_card(tmp_path, capsys, source):
+    out = tmp_path / "net.safetensors"
+    words = ["--image_size=16,24", "--fit=stretch", "--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25", "--licence=CC0-1.0"]
+    assert (
+        main(["convert", str(source), f"--out={out}", "--model=cifar_resnet/20", "--model.blocks=1", "--json", *words])
+        == 0
+    )
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["card"]["keywords"] == {"blocks": 1}
+    assert answer["card"]["preprocessing"] == {
+        "mean": [0.5] * 3, "std": [0.25] * 3, "image_size": [16, 24], "channels": 3, "fit": "stretch"
+    }  # fmt: skip
+    assert answer["card"]["origin"]["licence"] == "CC0-1.0"
+    assert answer["digest"] == weights.load(out).digest
+    assert {group["ours"] for group in answer["groups"]} >= {"stem", "stages/0", "head"}
+
+
+def test_class_names_come_from_lines_or_a_list(tmp_path, source):
+    names = [f"class {number}" for number in range(10)]
+    lines, array = tmp_path / "names.txt", tmp_path / "names.json"
+    lines.write_text("\ufeff" + "\n".join(names) + "\n", encoding="utf-8")
+    array.write_text(json.dumps(names))
+    for number, path in enumerate((lines, array)):
+        out = tmp_path / f"{number}.safetensors"
+        assert main(["convert", str(source), f"--out={out}", f"--class_names={path}"]) == 0
+        assert weights.load(out).card.classes == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a\nb\n", "has 2 names, and the network gives 10 scores"),
+        (b"a\n\nb\n", "class 1 has no name"),
+        (b"a\nb\na\n", "a stands twice"),
+        (b"", "is empty"),
+        (b"\xff\xfe\x00", "is neither text in UTF-8 nor a list in JSON"),
+        (b'["a", 1]', "class 1 has no name"),
+    ],
+)
+def test_class_names_that_name_no_classes_are_refused(tmp_path, capsys, source, content, sentence):
+    (tmp_path / "names.txt").write_bytes(content)
+    out = tmp_path / "net.safetensors"
+    assert sentence in refuse(capsys, str(source), f"--out={out}", f"--class_names={tmp_path / 'names.txt'}")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--mean=a", "--mean is 'a'; it takes numbers with commas between them"),
+        ("--mean=nan,0,0", "--mean is 'nan,0,0'"),
+        ("--value_range=1", "takes two numbers"),
+        ("--image_size=0", "--image_size is '0' (command line); it takes"),
+        ("--fit=squeeze", "--fit is 'squeeze' (command line); it takes crop"),
+        ("--interpolation=cubic", "no interpolation 'cubic'; did you mean bicubic?"),
+        ("--channel_order=RBG", "no channel order 'RBG'; did you mean"),
+        ("--model=cifar_resnet/21", "cifar_resnet has no '21'"),
+        ("--model.blocks=two", "model.blocks='two' is not a whole number"),
+        ("--model.blocks=", "--model.blocks= has no value"),
+        ("--config.model.blocks=2", "convert takes no settings"),
+    ],
+)
+def test_flags_with_values_that_they_do_not_take_are_refused(tmp_path, capsys, source, word, sentence):
+    out = tmp_path / "net.safetensors"
+    assert sentence in refuse(capsys, str(source), f"--out={out}", word)
+    assert not out.exists()
+
+
+def test_a_keyword_given_twice_is_refused(tmp_path, capsys, source):
+    words = [str(source), f"--out={tmp_path / 'net.safetensors'}", "--model.blocks=1", "--model.blocks", "2"]
+    assert "--model.blocks is given twice" in refuse(capsys, *words)
+
+
+def test_other_commands_refuse_keywords_of_a_network(capsys):
+    assert main(["train", "--config=configs/digits_mlp.py", "--model.width=3"]) == 2
+    assert "train does not take --model.width=3; write --config.model.width=3" in capsys.readouterr().err
+    assert main(["list", "--model.width=3"]) == 2
+    assert "list does not take --model.width=3; leave it out" in capsys.readouterr().err
+
+
+def test_no_file_is_written_over_silently(tmp_path, capsys, source):
+    out = tmp_path / "net.safetensors"
+    assert "does not end in .safetensors; name it" in refuse(capsys, str(source), f"--out={tmp_path / 'net.pth'}")
+    out.write_bytes(b"somebody's own")
+    assert "is there already; name another with --out=FILE" in refuse(capsys, str(source), f"--out={out}")
+    assert "is not a file of this command" in refuse(capsys, str(source), f"--out={out}", "--force")
+    assert out.read_bytes() == b"somebody's own"
+    out.unlink()
+    assert main(["convert", str(source), f"--out={out}"]) == 0
+    assert main(["convert", str(source), f"--out={out}", "--force"]) == 0
+    capsys.readouterr()
+    assert "is the source itself" in refuse(capsys, str(out), f"--out={out}", "--force")
+    other = f"--out={tmp_path / 'other.safetensors'}"
+    assert "is a file of cnn_vit already" in refuse(capsys, str(out), other)
+
+
+def test_every_fault_has_a_line_and_the_last_one_sums_up(tmp_path, capsys, arrays):
+    for name in list(arrays)[:8]:
+        if name.endswith(("bias", "running_mean")):
+            arrays = {key: array for key, array in arrays.items() if key != name}
+    broken = arrays | {f"module.extra{number}": np.zeros(1, np.float32) for number in range(8)}
+    np.savez(tmp_path / "broken.npz", **broken)
+    assert main(["convert", str(tmp_path / "broken.npz"), f"--out={tmp_path / 'net.safetensors'}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "module.extra7 (1,) is not known" in " ".join(lines[:-1])
+    assert "does not fit cifar_resnet/8 of 10 classes" in lines[-1]
+    assert not (tmp_path / "net.safetensors").exists()

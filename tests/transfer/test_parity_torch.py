@@ -1,0 +1,98 @@
+"""The torch lane: PyTorch makes the stored scores again, and is compared live, of odd image sizes and from real files.
+
+pip install -e '.[torch]' && pytest -m torch
+"""
+
+import importlib
+
+import numpy as np
+import pytest
+from converted import as_named, compute_scores, write_npz
+from parity_values import FOLDER, make_images, read_reference
+
+from cnn_vit.transfer.convert import SourceFacts, convert_arrays, convert_file
+
+pytestmark = pytest.mark.torch
+CLOSE = 1e-4
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def lane():
+    """The module that fills reference networks; torch takes seconds to import, so only these tests do."""
+    pytest.importorskip("torch")
+    return importlib.import_module("write_parity")
+
+
+def test_every_reference_is_stored(lane):
+    assert sorted(lane.NAMES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_scores_are_made_again(lane, name):
+    stored, made = read_reference(name), lane.make_reference(name)
+    assert made.shapes == stored.shapes
+    assert (made.keywords, made.image_shape) == (stored.keywords, stored.image_shape)
+    np.testing.assert_allclose(made.scores, stored.scores, atol=1e-5)
+
+
+def check_live(conversion, network, lane, shape):
+    """Checks that a converted network gives the scores of PyTorch, of images that are not stored."""
+    images = make_images(shape)
+    expected = lane.compute_scores(network, images)
+    assert expected.std() > 0.1
+    scores = compute_scores(conversion.weights, images)
+    np.testing.assert_allclose(scores, expected, atol=CLOSE)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 31), (17, 40), (9, 5)])
+@pytest.mark.parametrize(("blocks", "option"), [(2, "A"), (2, "B")])
+def test_a_resnet_of_any_image_size(lane, tmp_path, size, blocks, option):
+    import torch
+
+    network, _ = lane.fill(lane.CifarResNet(blocks, 10, option))
+    checkpoint = {"epoch": 7, "state_dict": torch.nn.DataParallel(network).state_dict(), "best_prec1": 91.5}
+    torch.save(checkpoint, tmp_path / "net.th", _use_new_zipfile_serialization=option == "A")
+    check_live(convert_file(tmp_path / "net.th"), network, lane, (2, *size, 3))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 47), (63, 33)])
+def test_a_mobilenet_of_any_image_size(lane, tmp_path, size):
+    network, values = lane.mobilenet(0.5, 7)
+    check_live(convert_file(write_npz(tmp_path / "net.npz", values)), network, lane, (2, *size, 3))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (4, 28)])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_vit_of_any_grid(lane, tmp_path, size, activation):
+    import torch
+
+    module = {"relu": torch.nn.ReLU, "gelu": torch.nn.GELU}[activation]()
+    network, _ = lane.fill(lane.make_vit(module, size))
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    keywords = {"heads": 3, "activation": activation}
+    # A count of patches tells the image's sides only where it is square.
+    conversion = convert_file(tmp_path / "net.pt", keywords=keywords, facts=SourceFacts(image_size=size))
+    check_live(conversion, network, lane, (2, *size, 1))
+
+
+def test_the_wrong_activation_is_noticed(lane):
+    import torch
+
+    network, values = lane.fill(lane.make_vit(torch.nn.GELU(), (16, 16)))
+    images = make_images((2, 16, 16, 1))
+    for activation, is_close in (("gelu", True), ("relu", False), ("gelu_tanh", False)):
+        conversion = convert_arrays("net.npz", as_named(values), keywords={"heads": 3, "activation": activation})
+        difference = np.abs(compute_scores(conversion.weights, images) - lane.compute_scores(network, images)).max()
+        assert (difference <= CLOSE) == is_close, (activation, difference)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_files_of_other_widths_give_the_scores_of_their_rounded_values(lane, tmp_path, dtype):
+    import torch
+
+    network, _ = lane.fill(lane.CifarResNet(1, 10))
+    network.to(getattr(torch, dtype))
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    network.float()
+    check_live(convert_file(tmp_path / "net.pth"), network, lane, (2, 32, 32, 3))

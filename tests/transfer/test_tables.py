@@ -1,0 +1,189 @@
+"""Axes and tables in both directions: where each number goes, by hand, and that it comes back."""
+
+import numpy as np
+import pytest
+from converted import as_named, find_rule, leaves_by_path, under_their_names
+
+from cnn_vit import models
+from cnn_vit.nn.values import functional, initial_values
+from cnn_vit.transfer import axes, class_names, rules
+from cnn_vit.transfer.convert import convert_arrays, shapes_by_text
+from cnn_vit.transfer.table import KERAS_DEPTHWISE, TORCH_CONV, Leaf, Row, pair_names
+from cnn_vit.transfer.weights import Card, Weights, network_of
+
+
+def move(array, their_axes, our_axes, our_shape):
+    """Rearranges an array of theirs into one of ours."""
+    return axes.rearrange(array, their_axes, our_axes, axes.axis_sizes(our_axes, our_shape))
+
+
+def test_a_kernel_of_pytorch_puts_outputs_last():
+    theirs = np.arange(2 * 3 * 5 * 7).reshape(2, 3, 5, 7)  # outputs, inputs, height, width
+    ours = move(theirs, "o i h w", "h w i o", (5, 7, 3, 2))
+    assert ours[4, 6, 1, 0] == theirs[0, 1, 4, 6]
+    assert ours.shape == (5, 7, 3, 2)
+
+
+def test_a_depthwise_kernel_of_keras_has_its_channels_last():
+    (leaf,) = KERAS_DEPTHWISE
+    theirs = np.arange(3 * 3 * 4).reshape(3, 3, 4, 1)
+    ours = move(theirs, leaf.their_axes, leaf.our_axes, (3, 3, 1, 4))
+    assert ours[2, 1, 0, 3] == theirs[2, 1, 3, 0]
+
+
+def test_a_row_of_a_flattened_patch_is_row_column_color():
+    theirs = np.arange(5 * 12).reshape(5, 12)  # width, (2 rows, 2 columns, 3 colors)
+    ours = move(theirs, "d (p q c)", "p q c d", (2, 2, 3, 5))
+    assert ours[1, 0, 2, 4] == theirs[4, 1 * 6 + 0 * 3 + 2]
+
+
+def test_axes_of_size_one_come_and_go():
+    theirs = np.arange(6).reshape(1, 1, 2, 3)
+    assert move(theirs, "1 1 i o", "i o", (2, 3)).tolist() == theirs[0, 0].tolist()
+
+
+def test_fused_rows_are_queries_then_keys_then_values():
+    row = Row("a", "b", (Leaf(("/q", "/k", "/v"), "", "s i o", "(s o) i"),))
+    pairs, unnamed = pair_names([row], ["a/q", "a/k", "a/v"])
+    (pair,) = pairs
+    assert unnamed == []
+    assert pair.their_shape((2, 3)) == (9, 2)
+    theirs = np.arange(18).reshape(9, 2)
+    ours = pair.to_ours(theirs, (2, 3))
+    assert ours["a/k"].tolist() == theirs[3:6].T.tolist()
+    np.testing.assert_array_equal(pair.to_theirs(ours), theirs)
+
+
+def test_numbers_in_names_are_shifted_and_counted_through():
+    paths = [f"stages/{s}/blocks/{b}/conv/kernel" for s in range(2) for b in range(11)]
+    shifted, _ = pair_names([Row("stages/{s}/blocks/{b}/conv", "layer{s+1}.{b}", TORCH_CONV)], paths)
+    assert [pair.theirs for pair in shifted][-1] == "layer2.10.weight"
+    counted, _ = pair_names([Row("stages/{s}/blocks/{b}/conv", "dw_{#+1}", TORCH_CONV)], paths)
+    theirs = {pair.ours[0]: pair.theirs for pair in counted}
+    # block 2 of the first stage is the third, block 10 the eleventh, though "10" sorts before "2" as text
+    assert theirs["stages/0/blocks/2/conv/kernel"] == "dw_3.weight"
+    assert theirs["stages/0/blocks/10/conv/kernel"] == "dw_11.weight"
+    assert theirs["stages/1/blocks/0/conv/kernel"] == "dw_12.weight"
+
+
+def test_paths_without_a_name_are_returned_and_a_table_that_names_one_twice_is_wrong():
+    row = Row("stem", "conv1", TORCH_CONV)
+    pairs, unnamed = pair_names([row], ["stem/kernel", "head/kernel"])
+    assert ([pair.theirs for pair in pairs], unnamed) == (["conv1.weight"], ["head/kernel"])
+    with pytest.raises(ValueError, match="two rows"):
+        pair_names([row, row], ["stem/kernel"])
+
+
+# The rules ------------------------------------------------------------------------------------------------------------
+
+# A network that each family's rules convert, with the keywords that the rules' programs have.
+NETWORKS = {
+    "cifar_resnet": ("cifar_resnet/8-b", {}, (8, 8), 3),
+    "mobilenet_v1": ("mobilenet_v1/0.25", {}, (32, 32), 3),
+    "vit": (
+        "vit/Ti4",
+        {"qkv_bias": False, "epsilon": 1e-5, "width": 12, "depth": 2, "hidden": 20, "heads": 3, "activation": "relu"},
+        (8, 8),
+        1,
+    ),
+}
+
+
+def draw_weights(family: str) -> Weights:
+    """Initial values of a network of a family, with statistics and zeros that are not what they were."""
+    model, keywords, size, channels = NETWORKS[family]
+    card = Card(model, keywords, 5, None, {"image_size": list(size), "channels": channels})
+    network = network_of(card)
+    params, stats = initial_values(network, seed=3)
+    rng = np.random.default_rng(0)
+    for tree in (params, stats):
+        for leaf in leaves_by_path(Weights(tree, {}, card)).values():
+            leaf += rng.uniform(0.25, 0.75, leaf.shape).astype(np.float32)
+    return Weights(params, stats, card)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Weights of each family, drawn once."""
+    return {family: draw_weights(family) for family in NETWORKS}
+
+
+def test_every_family_with_a_rule_is_tested():
+    assert sorted(NETWORKS) == rules.families()
+
+
+@pytest.mark.parametrize("rule", rules.all_rules(), ids=lambda rule: rule.source)
+def test_there_and_back_gives_the_same_bits(drawn, rule):
+    from cnn_vit.transfer.convert import to_theirs
+
+    weights = drawn[rule.family]
+    arrays = to_theirs(rule, weights.params, weights.stats)
+    model, keywords, _, _ = NETWORKS[rule.family]
+    back = convert_arrays("theirs.npz", as_named(arrays), model=model, keywords=keywords).weights
+    assert back.digest == Weights(weights.params, weights.stats, back.card).digest
+    assert back.card.origin["program"] == rule.source
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_shapes_alone_tell_the_network(drawn, family):
+    weights = drawn[family]
+    keywords = {key: weights.card.keywords[key] for key in ("heads", "activation") if key in weights.card.keywords}
+    named = as_named(under_their_names(weights, family))
+    card = convert_arrays("theirs.npz", named, keywords=keywords).weights.card
+    assert card.model == weights.card.model
+    assert card.keywords == weights.card.keywords
+    assert card.num_classes == 5
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_the_first_kernel_of_a_rule_sees_the_colors_of_an_image(drawn, family):
+    shapes = shapes_by_text(network_of(drawn[family].card))
+    assert shapes[find_rule(family).first_kernel][-2] == NETWORKS[family][3]
+
+
+def test_a_named_size_is_told_by_its_name():
+    """ViT-S/8 at 16 pixels: 384 wide, 12 blocks, MLPs of 1,536 units (Dosovitskiy et al. and Touvron et al.)."""
+    shapes = {
+        "to_patch_embedding.1.weight": (384, 192),
+        "pos_embedding": (1, 5, 384),
+        "mlp_head.1.weight": (7, 384),
+        "transformer.layers.0.1.fn.net.0.weight": (1536, 384),
+    }
+    for block in range(12):
+        shapes[f"transformer.layers.{block}.0.fn.to_qkv.weight"] = (1152, 384)
+    guess = find_rule("vit").guess(shapes, {"heads": 6})
+    assert (guess.model, guess.keywords, guess.image_size) == ("vit/S8", {}, (16, 16))
+    assert guess.unseen == {"activation": ("gelu", "relu")}
+
+
+def test_imagenet_has_a_thousand_different_names_in_the_order_of_identifiers():
+    names = class_names.imagenet()
+    assert len(set(names)) == len(names) == 1000
+    # Russakovsky et al.; the indices are those of torchvision and Keras
+    assert (names[0], names[285], names[999]) == ("tench", "Egyptian cat", "toilet tissue")
+    assert (names[134], names[517]) == ("crane (n02012849)", "crane (n03126707)")
+
+
+def test_classes_of_published_sets_are_as_many_as_rules_say():
+    for rule in rules.all_rules():
+        for count, known in rule.classes.items():
+            assert len(class_names.KNOWN[known]()) == count
+
+
+def test_rules_keep_to_keys_that_a_card_has():
+    for rule in rules.all_rules():
+        assert rule.preprocessing.keys() <= {"mean", "std", "image_size", "fit", "interpolation"}
+        assert rule.family in models.families()
+        for file in rule.published:
+            assert len(file.sha256) == 64
+            assert {"source", "revision", "licence", "trained_on", "accuracy"} <= file.facts.keys()
+
+
+def test_a_network_that_the_program_does_not_have_is_refused(drawn):
+    from cnn_vit.errors import UserError
+    from cnn_vit.transfer.convert import to_theirs
+
+    network = functional(models.build("vit/test-pre_logits", 2))
+    params, stats = initial_values(network, 0)
+    with pytest.raises(UserError, match="nothing like pre_logits/kernel"):
+        to_theirs(find_rule("vit"), params, stats)
