@@ -7,13 +7,44 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import settings
+from cnn_vit import cli, settings
+from cnn_vit.cli import _model
 from cnn_vit.errors import UserError
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flag that names the run folder of the network."""
-    parser.add_argument("--workdir", metavar="RUN", required=True, help="the run folder of a `cnn-vit train`")
+    """Declares the flags that name the network: a run folder, or a file of weights."""
+    parser.add_argument("--workdir", metavar="RUN", help="the run folder of a `cnn-vit train`")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a file of weights instead: of `cnn-vit convert`, or somebody else's"
+    )
+    _model.add_model_arguments(parser)
+
+
+def load_network(args: argparse.Namespace) -> Any:
+    """Loads the network that the flags name, as `training.trained.Trained`.
+
+    Raises:
+        UserError: no network is named, or two; --model stands without --weights; or there is no network.
+    """
+    if args.workdir and args.weights:
+        raise UserError("--workdir and --weights both name a network; give one of them")
+    if not args.workdir and not args.weights:
+        raise UserError("no network is named; give --workdir=RUN, or --weights=FILE")
+    keywords = _model.read_model_keywords(args)
+    if not args.weights and (args.model or keywords):
+        raise UserError("--model belongs to --weights=FILE; a run folder says its own model")
+    from cnn_vit.training import trained
+
+    if args.workdir:
+        return trained.load_run(args.workdir)
+    return trained.load(args.weights, model=args.model, keywords=keywords)
+
+
+def network_words(args: argparse.Namespace) -> str:
+    """Returns the flags that name the network, ready for a shell, for the command that comes next."""
+    words = [f"--{name}={getattr(args, name)}" for name in ("workdir", "weights", "model") if getattr(args, name)]
+    return " ".join(map(cli.shell_quote, words))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +100,8 @@ def choose_data(args: argparse.Namespace, network: Any) -> str | dict[str, Any]:
     if args.config:
         section = settings.load(args.config, args.overrides).section("data")
         return evaluation.section_as_seen(network, section)
+    if not args.workdir:
+        raise UserError("weights have no data of their own; name some, --data=PATH or --config=RECIPE")
     section = reader.read_settings(Path(args.workdir)).section("data")
     if section["name"] == "generator":
         # A run folder may come from anybody: only a user may decide that a program which it names is executed.

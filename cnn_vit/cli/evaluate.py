@@ -33,14 +33,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluates the network and prints its metrics."""
-    from cnn_vit.training import evaluation, trained
+    from cnn_vit.training import evaluation
 
-    network = trained.load(args.workdir)
+    network = _network.load_network(args)
     source = _network.choose_data(args, network)
     metrics = evaluation.evaluate(network, source, args.split, layout=args.layout, batch_size=args.batch_size)
     del metrics["rows"]  # arrays with a row for each example, which are too long to print
-    workdir = cli.shell_quote(f"--workdir={args.workdir}")
-    next_command = f"cnn-vit predict {workdir} IMAGE ..."
+    next_command = f"cnn-vit predict {_network.network_words(args)} IMAGE ..."
     # The reading of a test split is written down by now.
     cli.print_answer(args, metrics, as_table(metrics), next_command=next_command, even_if_stopped=True)
 

@@ -42,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.top < 1:
         raise UserError(f"--top={args.top} names no class; make it at least 1")
-    from cnn_vit.training import prediction, trained
+    from cnn_vit.training import prediction
 
-    network = trained.load(args.workdir)
+    network = _network.load_network(args)
     images = prediction.read_images(network, args.paths)
     entries = list(prediction.top_classes(network, images, args.top))
-    next_command = f"cnn-vit evaluate {cli.shell_quote(f'--workdir={args.workdir}')} --data=FOLDER_OF_CLASSES"
+    next_command = f"cnn-vit evaluate {_network.network_words(args)} --data=FOLDER_OF_CLASSES"
     cli.print_answer(args, {"images": entries}, cli.format_table(map(image_row, entries)), next_command=next_command)
     broken = [entry for entry in entries if "error" in entry]
     if not broken:

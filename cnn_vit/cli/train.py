@@ -154,6 +154,7 @@ def as_table(result: dict[str, Any], workdir: Path) -> str:
     facts = [
         ("steps", result["steps"]),
         ("parameters", f"{result['parameters']:,}"),
+        *list_frozen(result),
         *list_timings(result),
         ("run folder", workdir),
     ]
@@ -163,6 +164,17 @@ def as_table(result: dict[str, Any], workdir: Path) -> str:
     if report.exists():
         facts.append(("report", report))
     return f"{cli.format_table(rows)}\n\n{cli.format_table(facts)}" if rows else cli.format_table(facts)
+
+
+def list_frozen(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns what of the network was frozen and whether it stayed; no row where all was trained."""
+    frozen = result.get("frozen")
+    if not frozen:
+        return []
+    stayed = f"did not move: sha256 {frozen['digest'][:12]}... as before"
+    if frozen["moved"]:
+        stayed = f"MOVED: {', '.join(frozen['moved'][:3])}"
+    return [("frozen", f"{frozen['parameters']:,} ({frozen['pattern']}), {stayed}")]
 
 
 def list_timings(result: dict[str, Any]) -> list[tuple[str, str]]:

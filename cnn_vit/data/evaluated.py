@@ -64,12 +64,15 @@ class EvaluatedSplit:
     levels: int | None
 
 
-def from_dataset(dataset: data.Dataset, classes: tuple[str, ...], split_name: str | None) -> EvaluatedSplit:
+def from_dataset(
+    dataset: data.Dataset, classes: tuple[str, ...], split_name: str | None, *, by_position: bool = False
+) -> EvaluatedSplit:
     """Returns a split of a data set that is loaded already; by default test.
 
     Args:
         dataset: the data set.
         classes: of the network.
+        by_position: as of `load`.
         split_name: train, validation or test; None: test.
 
     Raises:
@@ -78,14 +81,14 @@ def from_dataset(dataset: data.Dataset, classes: tuple[str, ...], split_name: st
     name = split_name or "test"
     refuse_missing_split(name, dataset.splits)
     split = dataset.splits[name]
-    labels, missing = match_labels(split.labels, dataset.classes, classes)
+    labels, notes = match_classes(split.labels, dataset.classes, classes, by_position=by_position)
     return EvaluatedSplit(
         name=name,
         split=replace(split, labels=labels),
         image_shape=dataset.image_shape,
         layout=dataset.facts.get("layout"),
         trained_on=None,
-        notes=describe_missing(missing, classes),
+        notes=notes,
         highest_level=dataset.facts.get("highest_level"),
         levels=dataset.facts.get("levels"),
     )
@@ -98,6 +101,7 @@ def load(
     *,
     run_data: RunData | None,
     is_whole: bool,
+    by_position: bool = False,
 ) -> EvaluatedSplit:
     """Loads a split that a network is evaluated on.
 
@@ -107,6 +111,8 @@ def load(
         split_name: train, validation or test; None: test, or all images of undivided data.
         run_data: the data of the network's run; None where they are not known.
         is_whole: whether undivided data are evaluated whole; else a tenth of them is test, as in training.
+        by_position: whether the classes of the network have no names, so that those of the data are taken for them in
+            their order.
 
     Raises:
         UserError: as `data.load`; there is no such split, or it has a class that the network does not know.
@@ -124,10 +130,10 @@ def load(
     else:
         chosen = choose_part(source_data, section["path"], split_name)
     part = chosen.parts[chosen.part_name].select(chosen.indices)
-    labels, missing = match_labels(part.labels, source_data.classes, classes)
+    labels, class_notes = match_classes(part.labels, source_data.classes, classes, by_position=by_position)
     readable = readable._replace(source_data=replace(source_data, parts=chosen.parts))
     made_splits = read_split(section, readable, chosen)
-    notes = list(source_data.facts.get("left out", [])) + describe_missing(missing, classes)
+    notes = list(source_data.facts.get("left out", [])) + class_notes
     dark = levels.describe_dark_levels(made_splits.highest_level, section["levels"], is_sampled=made_splits.is_sampled)
     if dark is not None:
         notes.append(dark)
@@ -239,6 +245,33 @@ def refuse_missing_split(name: str, present: Mapping[str, Any]) -> None:
 
 
 # Classes --------------------------------------------------------------------------------------------------------------
+
+
+def match_classes(
+    labels: np.ndarray, data_classes: tuple[str, ...], classes: tuple[str, ...], *, by_position: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Matches labels to a network's classes, by name or by position; returns them, with what one should know of it.
+
+    Raises:
+        UserError: examples have a class that the network does not know, or positions cannot be meant.
+    """
+    numbers = tuple(str(number) for number in range(len(classes)))
+    if data_classes == numbers and classes != numbers and not by_position:
+        return labels, [
+            "the data's classes are numbers; the network's are taken for them in their order, 0 for "
+            f"{list_names(classes[:1])} to {len(classes) - 1} for {list_names(classes[-1:])}"
+        ]
+    if not by_position:
+        matched, missing = match_labels(labels, data_classes, classes)
+        return matched, describe_missing(missing, classes)
+    if len(data_classes) != len(classes):
+        raise UserError(
+            f"the weights name no classes and have {len(classes):,} scores, and the data have {len(data_classes):,} "
+            "classes, so that nobody knows which is which; convert the weights with --class_names=FILE"
+        )
+    return labels, [
+        f"the weights name no classes; the data's are taken for them in their order, {list_names(data_classes)}"
+    ]
 
 
 def match_labels(

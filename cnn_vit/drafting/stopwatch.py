@@ -52,7 +52,7 @@ def measure_pace(settings: Settings, dataset: data.Dataset) -> Pace:
 
     def evaluation_seconds() -> float:
         began = now()
-        evaluation.per_example(program.evaluator, state, sample, workers=settings["data.workers"])
+        evaluation.per_example(program.evaluator, program.whole(state), sample, workers=settings["data.workers"])
         return now() - began
 
     first, second = evaluation_seconds(), evaluation_seconds()  # the first one compiles

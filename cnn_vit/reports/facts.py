@@ -31,6 +31,8 @@ class RunPage:
         cards: the numbers at the top.
         test_reads: how often each command read the test split.
         best: the journal's line of the best evaluation; None before the first one.
+        start: what the run started from, and what of it stayed; None where it trained all of a network from initial
+            values.
         tallies: numbers of each split that was evaluated.
         mistakes: the worst mistakes of the validation split, worst first.
         training_images: images of the first batch, as the network saw them.
@@ -50,6 +52,7 @@ class RunPage:
     cards: list["Card"]
     test_reads: dict[str, int]
     best: dict[str, Any] | None
+    start: "Start | None"
     tallies: dict[str, SplitTally]
     mistakes: list["Mistake"]
     training_images: list["TrainingImage"]
@@ -74,6 +77,7 @@ def collect_page(record: RunRecord, tallies: dict[str, SplitTally]) -> RunPage:
         cards=make_cards(record, tallies, layers),
         test_reads=count_test_reads(record),
         best=journal.best_evaluation(evaluations) if evaluations else None,
+        start=describe_start(record),
         tallies=tallies,
         mistakes=worst_mistakes(record, tallies),
         training_images=training_images(record),
@@ -139,6 +143,10 @@ def make_cards(record: RunRecord, tallies: dict[str, SplitTally], layers: table.
     if parameters:
         note = f"{layers.macs:,} MACs an image" if layers else ""
         cards.append(Card("parameters", f"{parameters:,}", note))
+    frozen: Any = record.result.get("frozen")
+    if frozen:
+        trained_count = record.result["trained_parameters"]
+        cards.append(Card("trained parameters", f"{trained_count:,}", f"all but {frozen['parameters']:,}"))
     if record.timing:
         last = record.timing[-1]
         cards.append(Card("time", duration_text(last["seconds"]), f"{duration_text(last['cpu_seconds'])} of CPU"))
@@ -169,6 +177,71 @@ def count_test_reads(record: RunRecord) -> dict[str, int]:
         command = plots.printable(str(line.get("by", "unknown")))
         counts[command] = counts.get(command, 0) + 1
     return counts
+
+
+# What the run started from --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run started from, and what became of the values that it froze.
+
+    Attributes:
+        weights: the file or run that its values came from; None for initial values.
+        origin: what the card of the weights says of where they come from, by name.
+        groups: of each part of the network, how many of its arrays were loaded, resized and new.
+        proof: a sentence on the frozen values; "" where nothing is frozen or the run is not finished.
+        is_proven: whether all that is frozen has stayed as it was.
+    """
+
+    weights: str | None
+    origin: dict[str, Any]
+    groups: list[tuple[str, dict[str, int]]]
+    proof: str
+    is_proven: bool
+
+
+def describe_start(record: RunRecord) -> Start | None:
+    """Describes the start of a run that began from weights or froze something; None for any other."""
+    if not record.pretrained:
+        return None
+    card = record.pretrained.get("card") or {}
+    groups: dict[str, dict[str, int]] = {}
+    for path, how, _, _ in record.pretrained["leaves"]:
+        group = name_group(path)
+        counts = groups.setdefault(group, {"loaded": 0, "resized": 0, "new": 0})
+        counts[how] += 1
+    proof = record.result.get("frozen")
+    return Start(
+        weights=record.pretrained.get("weights"),
+        origin={"model": card.get("model"), **card.get("origin", {})} if card else {},
+        groups=list(groups.items()),
+        proof=describe_proof(proof) if proof else "",
+        is_proven=proof is not None and not proof["moved"],
+    )
+
+
+def name_group(path: str) -> str:
+    """Names the part of a network that a value lies in: "stages/0" of "params/stages/0/kernel", "stem" of others."""
+    _, part, *rest = path.split("/")
+    return f"{part}/{rest[0]}" if rest and rest[0].isdecimal() else part
+
+
+def describe_proof(frozen: dict[str, Any]) -> str:
+    """Says whether the frozen values of a finished run have stayed as they were."""
+    what = f"{frozen['parameters']:,} parameters ({frozen['pattern']}) were frozen"
+    if frozen["moved"]:
+        return f"{what}, and {', '.join(frozen['moved'])} did not stay as they were."
+    digest = frozen["digest"][:12]
+    statistics = {
+        "stored": "Their running statistics stayed, too.",
+        "update": "Their running statistics followed the batches.",
+        "recalibrate": "Their running statistics were measured once on the training images, before the first step.",
+    }
+    return (
+        f"{what}, and did not move: the sha256 of what is saved, {digest}..., is that of what the run started from. "
+        f"{statistics[frozen['statistics']]}"
+    )
 
 
 # Images: mistakes, and what the network saw ---------------------------------------------------------------------------

@@ -21,6 +21,9 @@ Why it is done so:
 - The files have Orbax's format OCDBT, which makes about eleven files in all, instead of two for each leaf.
 - Nothing is compressed: zstd makes a save take five times as long and float32 only 8 % smaller.
 
+Values that a run never changes are saved once, as the checkpoint FROZEN: `save_frozen`, `restore_frozen`. Its manifest
+is one of the files that the checkpoints of steps seal.
+
 Single-process only: every leaf must be addressable by this process.
 """
 
@@ -44,6 +47,7 @@ from cnn_vit.runs.manifests import MANIFEST, DamageError, step_folders
 from cnn_vit.runs.orbax_errors import redirect_logs, translate_errors
 
 DELETING_PREFIX = ".deleted-"  # the name of a step's folder begins with it while the step is being removed
+FROZEN = "frozen"  # the folder of the values that a run never changes, among those of the steps
 ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"  # the name of a step's folder contains it while Orbax writes the step
 
 
@@ -74,7 +78,7 @@ class Checkpoints:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: list[concurrent.futures.Future] = []
         self._damaged: set[int] = set()  # the steps that `restore_newest` has found damaged
-        self._step_being_written: int | None = None
+        self._step_being_written: int | str | None = None
         # After our clean-up, a newest step without manifest is either the one being written or has lost its manifest.
         self._has_cleaned_up = False
         redirect_logs().crash = Path(crash)
@@ -108,6 +112,32 @@ class Checkpoints:
         run_seals = dict(sealed or {})
         self._pending.append(self._thread.submit(self._commit, step, host_copy(state), run_seals, before_commit))
 
+    def save_frozen(self, values: dict) -> None:
+        """Saves the values that the run never changes, and returns once they are on the disk.
+
+        What an earlier start has saved is written anew: it may have been another run.
+
+        Raises:
+            SurroundingsError: they cannot be written.
+        """
+        self.wait()
+        path = self.folder / FROZEN
+        if path.exists():
+            self._pending.append(self._thread.submit(self._delete, path))
+        self._pending.append(self._thread.submit(self._commit, FROZEN, host_copy(values), {}, None))
+        self.wait()
+
+    def restore_frozen(self, template: dict) -> dict:
+        """Restores what `save_frozen` saved, or a part of it, as `restore` does.
+
+        Raises:
+            SurroundingsError: it is missing or damaged; no checkpoint of the run is worth anything without it.
+        """
+        try:
+            return self.restore(FROZEN, template, partial=True)
+        except DamageError as error:
+            raise SurroundingsError(f"{error}; {seals.RECOVER}") from error
+
     def wait(self) -> None:
         """Returns once all saves and removals are done.
 
@@ -132,13 +162,13 @@ class Checkpoints:
             step for step in self._steps_once_committed() if step not in self._damaged and self._is_well_formed(step)
         ]
 
-    def restore(self, step: int, template: dict, *, partial: bool = False) -> dict:
+    def restore(self, step: int | str, template: dict, *, partial: bool = False) -> dict:
         """Verifies every file of a checkpoint and those of its run, and returns its state, bit for bit as it was saved.
 
         The thread that saves also reads, so this waits for the saves and removals that were queued before it.
 
         Args:
-            step: A committed step.
+            step: A committed step, or FROZEN.
             template: The state as `jax.ShapeDtypeStruct`s. Each array is put where its leaf's `sharding` says.
             partial: Whether the template is only a part of the state; only that part is then read.
 
@@ -246,7 +276,7 @@ class Checkpoints:
 
     def _commit(
         self,
-        step: int,
+        step: int | str,
         state: dict[str, np.ndarray],
         sealed: dict[str, seals.Seal],
         before_commit: Callable[[], None] | None,
@@ -278,7 +308,8 @@ class Checkpoints:
             raise
         finally:
             self._step_being_written = None
-        self._damaged.discard(step)
+        if isinstance(step, int):
+            self._damaged.discard(step)
 
     def _write(self, path: Path, state: dict[str, np.ndarray]) -> None:
         """Has Orbax write the folder of a checkpoint."""

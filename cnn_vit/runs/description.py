@@ -27,6 +27,7 @@ def describe(
     dataset: data.Dataset,
     preprocessing: Mapping[str, Any],
     *,
+    pretrained_record: Mapping[str, Any] | None = None,
     say: Callable[[str], None],
 ) -> dict[str, Seal]:
     """Writes into a run folder what the run and its data are, or checks that the data are still the same.
@@ -36,6 +37,7 @@ def describe(
         settings: of the run.
         dataset: its data.
         preprocessing: what `choose_preprocessing` returned.
+        pretrained_record: what pretrained.json is to say, of a run that starts from weights or freezes something.
         say: takes a sentence for each file that is made anew.
 
     Returns:
@@ -49,8 +51,10 @@ def describe(
         folder.CLASSES: files.json_text(list(dataset.classes)),
         folder.PREPROCESSING: files.json_text(preprocessing),
         folder.DATA: files.json_text(dataset.facts | {"fingerprint": dataset.fingerprint}),
-        folder.CONFIG: files.json_text(to_json(settings)),  # last: it says that the others are there
     }
+    if pretrained_record is not None:
+        texts[folder.PRETRAINED] = files.json_text(pretrained_record)
+    texts[folder.CONFIG] = files.json_text(to_json(settings))  # last: it says that the others are there
     if not (workdir / folder.CONFIG).exists():
         for name, text in texts.items():
             files.write(workdir / name, text)
@@ -62,7 +66,8 @@ def describe(
         return seal_texts(texts)
     make_missing(workdir, texts, run_seals, say)
     refuse_other_data(workdir, dataset)
-    return {name: run_seals.files[name] for name in texts}
+    # also of pretrained.json and of the frozen values, which only the first start could write
+    return {name: seal for name, seal in run_seals.files.items() if name != folder.METRICS}
 
 
 def is_complete(workdir: Path) -> bool:

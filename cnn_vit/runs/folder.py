@@ -5,9 +5,11 @@
     classes.json        names of the classes, in the order of the scores
     data.json           fingerprint, counts and notes of the data
     preprocessing.json  how images become the network's input: mean, std, size, channels, fit, version ...
+    pretrained.json     the weights that the run started from: their card, what was loaded, digests of what is frozen
     fork.json           the run, and its step, that this one started from
     metrics.jsonl       a line for each logged step and each evaluation; the seed decides every byte of it
     timing.jsonl        the time that the run had taken at each logged step
+    checkpoints/frozen/ the values that are not trained, where there are any, saved once
     checkpoints/STEP/   a saved state; its MANIFEST.json seals it, the files above it stands on, and itself
     predictions/        SPLIT.npz: the network's scores and prediction for each example
     samples.npz         images and filters for the report
@@ -40,10 +42,12 @@ ENVIRONMENT = "environment.json"
 CLASSES = "classes.json"
 DATA = "data.json"
 PREPROCESSING = "preprocessing.json"
+PRETRAINED = "pretrained.json"
 FORK = "fork.json"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CHECKPOINTS = "checkpoints"
+FROZEN_MANIFEST = f"{CHECKPOINTS}/frozen/MANIFEST.json"
 PREDICTIONS = "predictions"
 SAMPLES = "samples.npz"
 TEST_READS = "test_reads.jsonl"
@@ -57,7 +61,18 @@ LOCK = RUN_LOCK
 LOCK_TITLE = RUN_TITLE  # by it the listing of a data set knows a run folder among the images
 
 # What a start writes before its first step.
-WRITTEN_AT_START = (CONFIG, ENVIRONMENT, CLASSES, DATA, PREPROCESSING, FORK, METRICS, TIMING, CHECKPOINTS)
+WRITTEN_AT_START = (
+    CONFIG,
+    ENVIRONMENT,
+    CLASSES,
+    DATA,
+    PREPROCESSING,
+    PRETRAINED,
+    FORK,
+    METRICS,
+    TIMING,
+    CHECKPOINTS,
+)
 
 USE_ANOTHER_FOLDER = "give another --workdir, or start this run from that one's checkpoint with --fork_from"
 
@@ -169,7 +184,7 @@ def claim(workdir: Path, settings: Settings) -> None:
     if not has_begun(workdir):
         if path.exists() and not is_run_config(read_bytes(path)):
             refuse_foreign_files(workdir, {CONFIG})
-        for name in (CONFIG, ENVIRONMENT, FORK):
+        for name in (CONFIG, ENVIRONMENT, PRETRAINED, FORK):
             files.remove(workdir / name)
         return
     if not path.exists():

@@ -16,9 +16,9 @@ MANIFEST = "MANIFEST.json"
 
 
 class DamageError(SurroundingsError):
-    """A checkpoint is not as it was saved. The message names its step and the file."""
+    """A checkpoint is not as it was saved. The message names its step, or "frozen", and the file."""
 
-    def __init__(self, step: int, damage: str):
+    def __init__(self, step: int | str, damage: str):
         super().__init__(f"checkpoint {step} is damaged: {damage}")
 
 
@@ -29,12 +29,12 @@ def write(path: Path, manifest: dict) -> None:
 
 
 def read(path: Path) -> dict:
-    """Reads the manifest of the checkpoint in the folder `path`, whose name is the step.
+    """Reads the manifest of the checkpoint in the folder `path`, whose name is the step, or "frozen".
 
     Raises:
         DamageError: the manifest is missing, is not as it was written, or is of a version that sealed no files of runs.
     """
-    step, file = int(path.name), path / MANIFEST
+    step, file = read_step(path), path / MANIFEST
     if not file.exists():
         raise DamageError(step, f"{file} is missing")
     with files.os_errors(file):
@@ -49,6 +49,11 @@ def read(path: Path) -> dict:
                 return manifest
             damage = "does not seal the other files of its run: use the older cnn_vit that environment.json names"
     raise DamageError(step, f"{file} {damage}")
+
+
+def read_step(path: Path) -> int | str:
+    """Reads the step of a checkpoint from the name of its folder; the frozen values have their own name instead."""
+    return int(path.name) if path.name.isdecimal() else path.name
 
 
 def manifest_text(manifest: dict) -> str:
@@ -74,7 +79,7 @@ def verify(path: Path) -> dict:
     Raises:
         DamageError: a file is missing, changed, or not in the manifest.
     """
-    step, manifest = int(path.name), read(path)
+    step, manifest = read_step(path), read(path)
     names = set(file_names(path)) - {MANIFEST}
     for name, expected in manifest["files"].items():
         file = path / name

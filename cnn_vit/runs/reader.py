@@ -31,6 +31,7 @@ DIGESTED = (
     folder.CONFIG,
     folder.CLASSES,
     folder.DATA,
+    folder.PRETRAINED,
     folder.ENVIRONMENT,
     folder.METRICS,
     folder.TIMING,
@@ -156,6 +157,13 @@ def read_data(path: Path) -> dict[str, Any]:
     return facts
 
 
+def read_pretrained(path: Path) -> dict[str, Any]:
+    """Reads what a run started from, as pretrained.json says it; raises what `read_object` raises."""
+    record = read_object(path, leaves=list, frozen=dict)
+    refuse_other_kinds(path, record["frozen"], params=str, stats=str)
+    return record
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Reads the result of a finished run.
 
@@ -245,6 +253,7 @@ class RunRecord:
         settings: final settings of the run.
         classes: names of the classes, with characters that cannot be printed replaced.
         data: content of data.json; empty where the file is missing or damaged, as are the attributes that follow.
+        pretrained: content of pretrained.json, which only runs from weights or with frozen values have.
         environment: content of environment.json.
         result: content of result.json; empty for a run that is not finished.
         metrics: lines of metrics.jsonl.
@@ -261,6 +270,7 @@ class RunRecord:
     settings: Settings
     classes: tuple[str, ...]
     data: dict[str, Any]
+    pretrained: dict[str, Any]
     environment: dict[str, Any]
     result: dict[str, Any]
     metrics: list[dict[str, Any]]
@@ -332,6 +342,7 @@ def read_run(workdir: str | Path) -> RunRecord:
         settings=settings,
         classes=tuple(plots.printable(name) for name in classes),
         data=attempts.read(folder.DATA, read_data, {}),
+        pretrained=attempts.read(folder.PRETRAINED, read_pretrained, {}),
         environment=attempts.read(folder.ENVIRONMENT, read_environment, {}, needed=True),
         result=result,
         metrics=attempts.read(folder.METRICS, read_number_lines, []),

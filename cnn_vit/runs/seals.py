@@ -3,6 +3,7 @@
 A checkpoint is worth nothing without the settings, classes and preprocessing of its run. So its manifest seals them:
 
     config.json, classes.json, preprocessing.json, data.json    the whole file
+    pretrained.json, checkpoints/frozen/MANIFEST.json           likewise, of a run that has them
     metrics.jsonl                                               the lines up to the checkpoint's step: its first bytes
 
 `result.json` seals the same files once more, metrics.jsonl as a whole. Manifests and results also seal themselves:
@@ -148,7 +149,7 @@ def refuse_damaged_file(workdir: Path, name: str, seals: RunSeals) -> None:
     raise RunDamageError(f"{damage} since {seals.sealed_by} sealed it; {remedy}")
 
 
-def refuse_other_run_files(workdir: Path, step: int, sealed: Mapping[str, Seal]) -> None:
+def refuse_other_run_files(workdir: Path, step: int | str, sealed: Mapping[str, Seal]) -> None:
     """Raises DamageError where the files of a run are not those that a checkpoint of it has sealed."""
     for name, seal in sealed.items():
         damage = find_damage(workdir / name, seal, may_be_longer=name == folder.METRICS)

@@ -116,10 +116,26 @@ KEYS: dict[str, Key] = {
 
     "schedule.name": Key("text", "constant", "", "shape of the learning rate over the run"),
     "schedule.warmup": Key("duration", "0 steps", "[0, 1e15]", "time over which the rate rises from 0"),
+
+    "pretrained.weights": Key("text?", None, "", "weights that the network starts from, a file or a run folder; unset: "
+                              "initial values", changes_results=False),
+    "pretrained.digest": Key("text?", None, "", "sha256 of the weights' values; unset: whatever pretrained.weights "
+                             "holds when the run begins, which is written down here"),
+    "pretrained.load": Key("texts", ("all",), "", "what is loaded, by paths: all, or stem, stages/0..1"),
+    "pretrained.cut": Key("text?", None, "", "the last layer that is kept, such as stages/1; the head stands on it. "
+                          "unset: the whole network"),
+    "pretrained.head": Key("text?", None, "", "initial kernel of a new head, zero or of small random numbers; unset: "
+                           "the weights' own head where they have the same classes, else zero",
+                           choices=("zero", "small")),
+    "pretrained.freeze": Key("text?", None, "", "what is not trained, by paths: all but head, or stem, stages/0..1; "
+                             "unset: nothing"),
+    "pretrained.statistics": Key("text", "stored", "", "running statistics of frozen batch norm: stored stay as loaded "
+                                 "and are used in training; update follow the batches; recalibrate are measured once "
+                                 "on the training images", choices=("stored", "update", "recalibrate")),
 }
 # fmt: on
 
-SECTIONS = ("data", "model", "loss", "optimizer", "schedule")
+SECTIONS = ("data", "model", "loss", "optimizer", "schedule", "pretrained")
 SECTIONS_WITH_KEYWORDS = ("data", "model")  # they also take the keywords of the data source or model that they name
 
 

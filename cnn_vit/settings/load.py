@@ -27,6 +27,7 @@ SMOKE_WARMUP = 5  # steps, at most
 SMOKE_DURATION = "20 steps"
 SMOKE_EVALUATE_EVERY = "10 steps"
 SMOKE_LOG_EVERY = "5 steps"
+FREEZE_OF_ANY = "all but head"  # what can be frozen of any network
 
 DROPPED_WITH_RULE = ("optimizer.learning_rate",)  # common settings that go with the rule that they were chosen for
 # What other programs call a setting, where its spelling does not lead to ours.
@@ -177,10 +178,15 @@ def fit_value(key: str, value: Any, table: Mapping[str, Key], *, where: str) -> 
 def shrink_to_smoke(assignments: dict[str, Any], origins: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Puts smoke over the assignments and origins of a recipe, and returns both.
 
-    The recipe's keywords are dropped, for they belong to another variant and another source.
+    The recipe's keywords are dropped, for they belong to another variant and another source, and so is what it says of
+    pretrained weights, which would not fit. What is frozen stays where every network has it.
     """
     smoke = smoke_assignments(assignments)
-    common = {key: value for key, value in assignments.items() if not is_keyword(key)}
+    common = {}
+    for key, value in assignments.items():
+        is_dropped = is_keyword(key) or key.startswith("pretrained.")
+        if not is_dropped or (key == "pretrained.freeze" and value == FREEZE_OF_ANY):
+            common[key] = value
     return common | smoke, origins | dict.fromkeys(smoke, f"word {recipes.SMOKE}")
 
 
@@ -252,6 +258,8 @@ def drop_replaced_keywords(
     notes = []
     for section in SECTIONS:
         key = f"{section}.name"
+        if key not in KEYS:  # a section that names nothing
+            continue
         name = assignments.get(key) or KEYS[key].default
         new_name = override_texts.get(key, name)
         if name is REQUIRED or new_name.partition("/")[0] == name.partition("/")[0]:

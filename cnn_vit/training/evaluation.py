@@ -196,9 +196,16 @@ def load_matching(network: Trained, source, split: str | None, layout: str | Non
     if network.run is not None and isinstance(source, Mapping):
         run_data = read_run_data(network.run)
     if isinstance(source, data.Dataset):
-        loaded = evaluated.from_dataset(source, network.classes, split)
+        loaded = evaluated.from_dataset(source, network.classes, split, by_position=not network.has_class_names)
     else:
-        loaded = evaluated.load(source, network.classes, split, run_data=run_data, is_whole=is_path)
+        loaded = evaluated.load(
+            source,
+            network.classes,
+            split,
+            run_data=run_data,
+            is_whole=is_path,
+            by_position=not network.has_class_names,
+        )
     if loaded.image_shape != tuple(network.spec.image_shape):
         raise UserError(
             f"the network takes {shape_text(network.spec.image_shape)} images, the data gives "

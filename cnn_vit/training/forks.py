@@ -121,6 +121,34 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
     return step, state
 
 
+def restore_frozen(workdir: Path, origin: Path, template: dict, say: Callable[[str], None]) -> dict:
+    """Restores the values that the origin of a fork does not train, where the fork does not train the same ones.
+
+    Args:
+        workdir: the run folder of the fork.
+        origin: that of the run that it starts from.
+        template: shapes and placement of the values.
+        say: takes a sentence for the user.
+
+    Raises:
+        UserError: the origin trains other values.
+        SurroundingsError: they are damaged.
+    """
+    if reader.read_settings(origin)["pretrained.freeze"] is None:
+        raise UserError(
+            f"--fork_from={origin} trained its whole network; leave pretrained.freeze unset, or start from it, "
+            f"pretrained.weights={origin}"
+        )
+    seals.refuse_damaged(origin)
+    checkpoints = Checkpoints(
+        origin / folder.CHECKPOINTS, keep_checkpoints=2, crash=workdir / folder.CRASH, say=say, clean_up=False
+    )
+    try:
+        return checkpoints.restore_frozen(template)
+    finally:
+        checkpoints.close()
+
+
 def refuse_other_optimizer(fork: Fork) -> None:
     """Raises UserError where the origin was trained by another optimizer.
 

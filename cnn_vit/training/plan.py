@@ -17,8 +17,9 @@ from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError
 from cnn_vit.settings import Every, Key, Settings, count_steps, durations, read_rule
-from cnn_vit.training import losses, optimizers
+from cnn_vit.training import freezing, losses, optimizers
 from cnn_vit.training.forward import NetworkSpec
+from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.step import ScheduleSpec, StepSpec
 
@@ -132,9 +133,18 @@ def count_macs(settings: Settings, *, classes: int, image_shape: tuple[int, int,
 
 
 def model_keywords(settings: Settings) -> dict[str, Any]:
-    """Returns the keywords that the settings give to the model."""
-    section = settings.section("model")
-    return {key: value for key, value in section.items() if key != "name"}
+    """Returns the keywords that the settings give to the model; where it is cut is one of them.
+
+    Raises:
+        UserError: `model.cut` and `pretrained.cut` say it differently.
+    """
+    keywords = {key: value for key, value in settings.section("model").items() if key != "name"}
+    cut = settings["pretrained.cut"]
+    if cut is None:
+        return keywords
+    if keywords.get("cut", cut) != cut:
+        raise UserError(f"model.cut is {keywords['cut']}, and pretrained.cut {cut}; set one of them")
+    return {**keywords, "cut": cut}
 
 
 def network_spec(settings: Settings, *, classes: int, image_shape: tuple[int, int, int]) -> NetworkSpec:
@@ -236,7 +246,16 @@ def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> Ste
         accumulate=settings["optimizer.accumulate"],
         ema=settings["ema_decay"] is not None,
         schedule=schedule,
+        freeze=freeze_spec(settings),
     )
+
+
+def freeze_spec(settings: Settings) -> FreezeSpec:
+    """Returns what of the settings' network is not trained."""
+    pattern = settings["pretrained.freeze"]
+    if pattern is None:
+        return freezing.NOTHING
+    return FreezeSpec(pattern, settings["pretrained.statistics"])
 
 
 def hyperparameters(

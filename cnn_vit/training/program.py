@@ -4,18 +4,21 @@ A run, the stopwatch of `cnn-vit new` and the benchmarks all train through a `Pr
 a run does.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from cnn_vit import data
+from cnn_vit import data, trees
+from cnn_vit.analysis.input_layer import leaf_at
 from cnn_vit.data.feed import stream
+from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.settings import Settings
-from cnn_vit.training import devices, forward, memory, plan, step
+from cnn_vit.training import devices, forward, freezing, memory, plan, recalibration, step
 from cnn_vit.training.forward import Evaluator
 
 
@@ -26,6 +29,8 @@ class Program:
         settings: final and checked.
         dataset: the run's data.
         preprocessing: how images become the network's input, as `runs.description.make_preprocessing` gives it.
+        load_values: () -> the values of the whole network before the first step, dict(params, stats) of NumPy arrays,
+            of a run that starts from pretrained weights; None for initial values, which follow from the seed.
         add_measures: adds scalars to the measures of each step, as `step.learn` says.
 
     Attributes:
@@ -37,7 +42,8 @@ class Program:
         step: the compiled step.
         evaluator: measures batches with the network.
         hyperparameters: arguments of the step, on the devices.
-        frozen: values that are not trained; none yet.
+        frozen: dict(params, stats) of the values that are not trained, on the devices. `initial_state` sets it, or a
+            run that has saved them.
 
     Raises:
         UserError: the model does not take the data, the batch does not divide among the devices, or the optimizer or
@@ -50,6 +56,7 @@ class Program:
         dataset: data.Dataset,
         preprocessing: dict[str, Any],
         *,
+        load_values: Callable[[], dict] | None = None,
         add_measures: step.AddMeasures | None = None,
     ):
         train = dataset.splits["train"]
@@ -69,13 +76,69 @@ class Program:
         )
         hyperparameters = plan.hyperparameters(settings, preprocessing, labels=train.labels, classes=classes)
         self.hyperparameters = jax.device_put(hyperparameters, devices.replicated_sharding(self.mesh))
+        self.load_values = load_values
+        self.masks = freezing.get_masks(network, self.spec.freeze)
         self.frozen: dict = step.NOTHING_FROZEN
         _ = self.state_template  # made here for its errors: of an optimizer or a schedule that cannot be
 
+    def starting_values(self) -> dict[str, dict]:
+        """Loads or draws the values of the whole network before the first step, dict(params, stats)."""
+        if self.load_values is not None:
+            return self.load_values()
+        params, stats = initial_values(self.step.network, self.settings["seed"])
+        return dict(params=params, stats=stats)
+
+    def starting_parameter(self, path: tuple) -> np.ndarray | None:
+        """Loads or draws one parameter as it was before the first step; None where its weights are not there any more.
+
+        One that is drawn depends on no other, so that it is drawn alone.
+        """
+        if self.load_values is not None:
+            try:
+                return leaf_at(self.load_values()["params"], path)
+            except UserError:
+                return None
+        network = self.step.network
+        only_parameter = leaf_at(network.params, path)
+        for key in reversed(path):
+            only_parameter = {key: only_parameter}  # a tree of one leaf, at the parameter's path
+        params, _ = initial_values(replace(network, params=only_parameter, stats={}), self.settings["seed"])
+        return leaf_at(params, path)
+
     def initial_state(self) -> dict:
-        """Draws the state before the first step, and puts it on the devices."""
-        values = initial_values(self.step.network, self.settings["seed"])
-        return devices.place(self.step.init_state(*values, self.hyperparameters), self.mesh)
+        """Makes the state before the first step, puts it on the devices, and sets `frozen`."""
+        values = self.starting_values()
+        if self.spec.freeze.statistics == "recalibrate":
+            values = self.recalibrate(values)
+        trained, frozen = freezing.split_values(values, self.masks)
+        self.frozen = devices.place(frozen, self.mesh)
+        return devices.place(self.step.init_state(**trained, hyperparameters=self.hyperparameters), self.mesh)
+
+    def whole(self, trained: dict) -> dict:
+        """Joins trained values, dict(params, stats), or their average, with the frozen ones to those of the network."""
+        return freezing.join_values(trained, self.frozen)
+
+    def recalibrate(self, values: dict) -> dict:
+        """Measures the frozen running statistics on the training images, in one pass without augmentation.
+
+        Args:
+            values: of the whole network, dict(params, stats) of NumPy arrays.
+
+        Returns:
+            The same, with mean and variance of each channel over all images in place of the frozen statistics.
+        """
+        measured = recalibration.measure_statistics(
+            self.spec.network,
+            self.mesh,
+            values,
+            self.preprocessing,
+            self.dataset.splits["train"],
+            batch_size=self.batch_size,
+            workers=self.settings["data.workers"],
+        )
+        _, frozen = freezing.split_values(dict(params=values["params"], stats=measured), self.masks)
+        trained, _ = freezing.split_values(values, self.masks)
+        return dict(params=values["params"], stats=trees.merge(trained["stats"], frozen["stats"]))
 
     def renew_numbers(self, state: dict) -> dict:
         """Takes the numbers of these settings into the state of another run, as `step.renew_numbers` does."""
@@ -84,13 +147,25 @@ class Program:
     @cached_property
     def state_template(self) -> dict:
         """The state without its values: a `jax.ShapeDtypeStruct` with shape, type and sharding for each array."""
-        network = self.step.network
-        shapes = jax.eval_shape(self.step.init_state, network.params, network.stats, self.hyperparameters)
+        trained, _ = freezing.split_values(self.shapes, self.masks)
+        shapes = jax.eval_shape(self.step.init_state, trained["params"], trained["stats"], self.hyperparameters)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             devices.shardings(shapes, self.mesh),
         )
+
+    @property
+    def shapes(self) -> dict[str, dict]:
+        """The shapes of the network's values, dict(params, stats)."""
+        return dict(params=self.step.network.params, stats=self.step.network.stats)
+
+    @cached_property
+    def frozen_template(self) -> dict:
+        """The frozen values without their numbers, as `state_template` has the state."""
+        _, frozen = freezing.split_values(self.shapes, self.masks)
+        everywhere = devices.replicated_sharding(self.mesh)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), frozen)
 
     @property
     def batch_template(self) -> dict:
@@ -111,7 +186,9 @@ class Program:
 
         No state is needed. Where images have several sizes, it is the step for the largest of them.
         """
-        lowered = self.step.learn.lower(self.state_template, self.frozen, self.batch_template, self.hyperparameters)
+        lowered = self.step.learn.lower(
+            self.state_template, self.frozen_template, self.batch_template, self.hyperparameters
+        )
         return memory.planned_memory(lowered.compile(), devices.memory_sharers(self.mesh))
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +15,15 @@ import numpy as np
 from cnn_vit import data, files, process, trees
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError
-from cnn_vit.runs import description, environment, folder, journal, manifests, seals
+from cnn_vit.runs import description, environment, folder, journal, manifests, reader, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, forks, forward, memory, plan, program
+from cnn_vit.training import devices, evaluation, forks, forward, freezing, memory, plan, pretrained, program
 from cnn_vit.training.progress import Progress
 from cnn_vit.training.step import AddMeasures
+from cnn_vit.transfer.weights import Weights
 
 STEPS_AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch in memory
 
@@ -45,7 +47,7 @@ class TestedValues:
 
     Attributes:
         step: the training step that they come from.
-        values: dict(params, stats).
+        values: dict(params, stats) of the whole network.
         is_ema: whether they are an average of the parameters.
         choice: "last", "best" or "ema": the setting `test_weights`, or its default.
     """
@@ -63,6 +65,7 @@ class Run:
         settings: final and checked.
         workdir: the run folder, locked and claimed.
         dataset: the run's data.
+        weights: that the run starts from, as `pretrained.complete_settings` returned them with the settings.
         progress: shows how far the run is; by default on stderr.
         add_measures: adds scalars to the measures of each step, as `step.learn` says; they are logged with the others.
 
@@ -80,14 +83,22 @@ class Run:
         workdir: Path,
         dataset: data.Dataset,
         *,
+        weights: Weights | None = None,
         progress: Display | None = None,
         add_measures: AddMeasures | None = None,
     ):
         self.progress = progress
+        self.weights = weights
         program.check_network(settings, dataset)  # before mean and std are measured, which reads images
         computed = description.make_preprocessing(settings, dataset)
         preprocessing = description.choose_preprocessing(workdir, computed, say=self.say)
-        self.program = program.Program(settings, dataset, preprocessing, add_measures=add_measures)
+        self.program = program.Program(
+            settings,
+            dataset,
+            preprocessing,
+            load_values=None if settings["pretrained.weights"] is None else lambda: self.start.values,
+            add_measures=add_measures,
+        )
         self.settings, self.workdir, self.dataset = settings, workdir, dataset
         self.times = self.program.times
         self.fingerprint = fingerprint(settings, dataset.fingerprint)
@@ -125,6 +136,23 @@ class Run:
 
     # Start ------------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def start(self) -> pretrained.Start:
+        """What the run starts from.
+
+        Raises:
+            UserError: its weights are not there any more, or do not fit the network.
+        """
+        source = self.settings["pretrained.weights"]
+        if source is not None and self.weights is None:
+            raise UserError(
+                f"pretrained.weights={source} is not there, and the run has saved no checkpoint to go on from; put it "
+                "back, or name it where it lies now"
+            )
+        return pretrained.make_start(
+            self.settings, self.weights, self.program.spec.network, tuple(self.dataset.classes)
+        )
+
     def open_folder(self, command: str | None) -> list[str]:
         """Writes into the folder what the run is, or checks that it holds this run, and opens its checkpoints.
 
@@ -137,8 +165,17 @@ class Run:
         Raises:
             UserError: the folder's run was trained on other data.
         """
+        pretrained_record = None
+        starts_as_drawn = self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None
+        if not starts_as_drawn and seals.find_seals(self.workdir) is None:  # else the run has written it down
+            pretrained_record = pretrained.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
         self.sealed = description.describe(
-            self.workdir, self.settings, self.dataset, self.program.preprocessing, say=self.say
+            self.workdir,
+            self.settings,
+            self.dataset,
+            self.program.preprocessing,
+            pretrained_record=pretrained_record,
+            say=self.say,
         )
         for sentence in self.dataset.warnings():
             self.say(sentence)
@@ -166,8 +203,17 @@ class Run:
         # a fork whose beginning was cut short may hold the origin's best checkpoint, but not yet that of the noted step
         is_forked = restored is not None and note is not None and restored[0] >= note["step"]
         if origin and not is_forked:
+            if self.has_frozen_values:
+                self.save_frozen(forks.restore_frozen(self.workdir, origin, self.program.frozen_template, self.say))
             restored = self.take_over(origin)
-        step, state = restored or (0, self.program.initial_state())
+        if restored is None:
+            restored = 0, self.program.initial_state()
+            if self.has_frozen_values:
+                self.save_frozen(self.program.frozen)
+        elif self.has_frozen_values:
+            self.program.frozen = self.checkpoints.restore_frozen(self.program.frozen_template)
+        step, state = restored
+        self.warn_of_moving_statistics()
         sealed_size = self.checkpoints.read_seals(step)[folder.METRICS]["bytes"] if step else 0
         self.forget_after(step, sealed_size)
         self.journal = Journal(self.workdir, step=step, size=sealed_size)
@@ -176,6 +222,28 @@ class Run:
         if step:
             self.say(f"going on from step {step} of {self.times.total}")
         return step, state
+
+    @property
+    def has_frozen_values(self) -> bool:
+        """Whether a part of the network is not trained."""
+        return bool(jax.tree.leaves(self.program.frozen_template))
+
+    def save_frozen(self, values: dict) -> None:
+        """Saves the values that are not trained, dict(params, stats), once, and seals them."""
+        self.checkpoints.save_frozen(values)
+        manifest = self.workdir / folder.FROZEN_MANIFEST
+        self.sealed[folder.FROZEN_MANIFEST] = seals.seal_content(folder.read_bytes(manifest))
+
+    def warn_of_moving_statistics(self) -> None:
+        """Tells the user which frozen statistics training changes all the same, where there are any."""
+        spec = self.program.spec
+        moving = freezing.find_moving_statistics(spec.network, spec.freeze)
+        if moving:
+            more = f" and {len(moving) - 1} more" if len(moving) > 1 else ""
+            self.say(
+                f"{moving[0]}{more} are frozen, and training does not use them: their layer does not heed `fixed`; the "
+                "network will be evaluated with other features than it learns from"
+            )
 
     def forget_after(self, step: int, sealed_size: int) -> None:
         """Deletes what stands on lines of the journal that are to be cut off: later checkpoints, and a result.
@@ -317,11 +385,11 @@ class Run:
         """Chooses the values that are validated: the average of the parameters where there is one, else the trained.
 
         Returns:
-            dict(params, stats), and whether they are the average.
+            dict(params, stats) of the whole network, and whether what is trained of them is the average.
         """
         if plan.evaluates_average(self.settings):
-            return state["ema"], True
-        return trained_values(state), False
+            return self.program.whole(state["ema"]), True
+        return self.program.whole(state), False
 
     def best_evaluation(self) -> dict[str, Any]:
         """Returns the best evaluation so far, as a line of metrics.jsonl; there must be one."""
@@ -368,7 +436,7 @@ class Run:
         last_step = int(state["step"])
         # an optimizer that averages by itself has no other parameters to test than its average
         if choice == "last" and not plan.averages_by_itself(self.settings):
-            return TestedValues(step=last_step, values=trained_values(state), is_ema=False, choice=choice)
+            return TestedValues(step=last_step, values=self.program.whole(state), is_ema=False, choice=choice)
         step = self.best_evaluation()["step"] if choice == "best" else last_step
         if step != last_step:
             state = self.restore_best(step)
@@ -389,6 +457,36 @@ class Run:
                 f"{error}; it is the best, which test_weights=best tests: put it back from a copy, "
                 "or start again in another --workdir"
             ) from error
+
+    def prove_frozen(self) -> dict[str, Any] | None:
+        """Compares the frozen values that are saved with those that the run started from; None where all is trained.
+
+        Returns:
+            A dict of pattern; parameters (how many numbers); digest and source_digest, of the parameters; statistics
+            (the setting), statistics_digest and source_statistics_digest; and `moved`: what has not stayed as it was,
+            an empty list where all did. Statistics that were measured anew are expected to be others.
+        """
+        if not self.has_frozen_values:
+            return None
+        freeze = self.program.spec.freeze
+        saved = self.checkpoints.restore_frozen(self.program.frozen_template)
+        source = reader.read_pretrained(self.workdir / folder.PRETRAINED)["frozen"]
+        digests = {name: trees.digest(saved[name]) for name in freezing.VALUES}
+        moved = freezing.find_moving_statistics(self.program.spec.network, freeze)
+        if digests["params"] != source["params"]:
+            moved.append("parameters")
+        if digests["stats"] != source["stats"] and freeze.statistics == "stored":
+            moved.append("statistics")
+        return {
+            "pattern": freeze.pattern,
+            "parameters": trees.count(saved["params"]),
+            "digest": digests["params"],
+            "source_digest": source["params"],
+            "statistics": freeze.statistics,
+            "statistics_digest": digests["stats"],
+            "source_statistics_digest": source["stats"],
+            "moved": moved,
+        }
 
     def make_result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
         """Makes the content of `result.json`, with the seals of the files that it stands on and its own.
@@ -412,6 +510,8 @@ class Run:
             },
             "steps": int(state["step"]),
             "parameters": trees.count(self.program.step.network.params),
+            "trained_parameters": trees.count(self.program.state_template["params"]),
+            "frozen": self.prove_frozen(),
             "macs": plan.count_macs(
                 self.settings, classes=len(self.dataset.classes), image_shape=self.dataset.image_shape
             ),
@@ -427,8 +527,3 @@ class Run:
             "sealed": self.seals_now(),
         }
         return seals.seal_result(result)
-
-
-def trained_values(state: dict) -> dict:
-    """The trained values in a state, dict(params, stats), as opposed to their moving average."""
-    return {name: state[name] for name in ("params", "stats")}

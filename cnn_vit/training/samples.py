@@ -4,16 +4,16 @@ seen, seen_label           the first images of the first batch, augmented as the
 seen_other, seen_share     where labels are mixed: the second class of each, and the share of `seen_label` in the target
 mistakes, mistakes_index   the validation images of highest loss that were taken for another class, worst first
 mistakes_name              the names of those images, where they are files
-filters_after, _before     the first layer's filters (F, V, U, C) float32: tested values, and initial values
+filters_after, _before     the first layer's filters (F, V, U, C) float32: as tested, and before the first step
 similarity                 (R', C', R, C) float32: cosines between learned positions of patches
 patches                    side of a patch in pixels, patches down, patches right
 
 A name is missing where the network has no such thing, or the run has none to show (no mistake, or initial values that
-came from another run). Images of more than LARGEST_SIDE pixels a side are reduced to means of whole squares of pixels.
+came from another run or from weights that are not there any more). Images of more than LARGEST_SIDE pixels a side are
+reduced to means of whole squares of pixels.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -23,7 +23,6 @@ import numpy as np
 from cnn_vit import compilation, files
 from cnn_vit.analysis import input_layer
 from cnn_vit.compilation import ProgramKind
-from cnn_vit.nn.values import initial_values
 from cnn_vit.runs import folder
 from cnn_vit.training import devices, evaluation, forks, forward, step
 from cnn_vit.training.caches import compiled_once
@@ -101,8 +100,10 @@ def collect_features(workdir: Path, program: Program, params: dict) -> dict[str,
         return {}
     kernel = np.asarray(input_layer.leaf_at(params, first_layer.path))
     arrays = {"filters_after": input_layer.filter_images(kernel)}
-    if forks.read_fork_note(workdir) is None:  # a fork's initial values are another run's
-        arrays["filters_before"] = input_layer.filter_images(initial_value(program, first_layer.path))
+    if forks.read_fork_note(workdir) is None:  # a fork starts from another run's values
+        kernel_before = program.starting_parameter(first_layer.path)
+        if kernel_before is not None:
+            arrays["filters_before"] = input_layer.filter_images(kernel_before)
     if first_layer.patch is None or first_layer.grid is None:
         return arrays
     arrays["patches"] = np.array([first_layer.patch, *first_layer.grid], np.int32)
@@ -112,16 +113,6 @@ def collect_features(workdir: Path, program: Program, params: dict) -> dict[str,
         positions = np.asarray(input_layer.leaf_at(params, path))
         arrays["similarity"] = input_layer.position_similarities(positions, first_layer.grid)
     return arrays
-
-
-def initial_value(program: Program, path: tuple) -> np.ndarray:
-    """Draws the initial value of one parameter alone, which depends on no other value."""
-    network = program.step.network
-    only_parameter = input_layer.leaf_at(network.params, path)
-    for key in reversed(path):
-        only_parameter = {key: only_parameter}  # a tree of one leaf, at the parameter's path
-    params, _ = initial_values(replace(network, params=only_parameter, stats={}), program.settings["seed"])
-    return input_layer.leaf_at(params, path)
 
 
 def shrink(images: np.ndarray) -> np.ndarray:  # (N, H, W, C) -> (N, H', W', C)

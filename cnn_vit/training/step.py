@@ -14,8 +14,8 @@ compiles once. The arguments are dicts; numbers are float32 where no other type 
                      opt: the state of the optimizer, as optax has it
                      ema: dict(params, stats) of moving averages, or those of an optimizer that averages by itself;
                      {} where none is kept
-    frozen           params, stats: the network's values that are not in the state and never change. It is there for
-                     transfer, where a part of a network is not trained; in all runs so far both are empty
+    frozen           params, stats: the network's values that are not in the state and never change, where a part of the
+                     network is not trained; both are {} where all of it is
     batch            image (B, H, W, C) uint8; label (B,) int32; weight (B,), all 1 in training; index (B,) int32;
                      for images of several sizes also mask (B, H, W) bool: True on each image's own pixels
     hyperparameters  of `plan.hyperparameters`:
@@ -37,9 +37,10 @@ from flax import nnx
 from cnn_vit import compilation, trees
 from cnn_vit.data import augment
 from cnn_vit.nn.values import Network
-from cnn_vit.training import devices, forward, losses, optimizers, schedules
+from cnn_vit.training import devices, forward, freezing, losses, optimizers, schedules
 from cnn_vit.training.caches import compiled_once
-from cnn_vit.training.forward import NetworkSpec, get_network, normalize, program_kind
+from cnn_vit.training.forward import NetworkSpec, normalize, program_kind
+from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.training.rules import RuleSpec
 
 MOST_UNROLLED = 64  # up to so many micro-batches are compiled one by one; each takes about a second to compile
@@ -76,6 +77,7 @@ class StepSpec:
         accumulate: micro-batches that a batch is cut into.
         ema: whether a moving average of the values is kept.
         schedule: shape of the learning rate.
+        freeze: what of the network is not trained.
     """
 
     network: NetworkSpec
@@ -86,6 +88,7 @@ class StepSpec:
     accumulate: int
     ema: bool
     schedule: ScheduleSpec
+    freeze: FreezeSpec = freezing.NOTHING
 
 
 # What a study may add to the measures of a step; see `learn`
@@ -96,8 +99,9 @@ class Step(NamedTuple):
     """A compiled step.
 
     Attributes:
-        network: shapes, initializers and `apply` of the network.
+        network: shapes, initializers and `apply` of the network, as training runs it.
         init_state: (params, stats, hyperparameters) -> state before the first step, compiled; it lies as the rules say.
+            The values are those that are trained.
         learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled. The state that it takes is
             donated: its arrays may not be used afterwards. It has compiler options of its own, so that it cannot be
             traced inside another `jit`; `learn` below can.
@@ -144,7 +148,7 @@ def build_step(
     Raises:
         UserError: no parameter matches the decay pattern.
     """
-    network = get_network(spec.network)
+    network = freezing.build_training_network(spec.network, spec.freeze)
     # built for nothing but its error, which should come now and not at the first step
     optimizers.build_decay_mask(network.params, spec.decay_pattern)
 
@@ -164,7 +168,7 @@ def build_step(
 
 
 def init_state(spec: StepSpec, network: Network, params: dict, stats: dict, hyperparameters: dict) -> dict:
-    """Makes the state before the first step from initial values of parameters and statistics.
+    """Makes the state before the first step from initial values of the parameters and statistics that are trained.
 
     The optimizer's part is what its own `init` gives with the numbers of the run.
     """
@@ -193,7 +197,7 @@ def learn(
 
     Args:
         spec: what shapes the program.
-        network: the network of `spec.network`.
+        network: the network of `spec.network`, as training runs it.
         state, frozen, batch, hyperparameters: as the module's docstring says.
         add_measures: a function of dict(gradient, updates, state, batch) of the step, with the state before it. It
             returns more scalars by name, which join the measures.

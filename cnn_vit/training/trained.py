@@ -1,35 +1,46 @@
-"""Loads a trained network from a run folder, with the values that the run was tested with."""
+"""Loads a trained network: of a run folder, with the values that the run was tested with, or of a file of weights."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from cnn_vit.data.decode import pixel_rules
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import Network
 from cnn_vit.runs import folder, reader
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
-from cnn_vit.training import devices, plan
+from cnn_vit.settings import KEYS
+from cnn_vit.training import devices, freezing, plan
 from cnn_vit.training.forward import NetworkSpec, get_network
+from cnn_vit.training.rules import RuleSpec
+from cnn_vit.transfer import convert
+from cnn_vit.transfer.weights import Card, Weights
+
+NEEDED = ("mean", "std", "image_size", "channels")  # what the card of weights must say of their images
+NOT_NEEDED = ("fit", "interpolation", "levels", "max_pixels")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with the values that its run was tested with.
+    """A network with the values that its run was tested with, or with those of a file.
 
     Attributes:
         spec: what the network is.
         params: its parameters, on the devices.
         stats: its running statistics, on the devices.
-        classes: names of the classes, in the order of the scores.
-        preprocessing: mean, std, image_size (height, width), channels and fit of its images; also the padded `sizes`
+        classes: names of the classes, in the order of the scores; "class 0" and so on where nobody says them.
+        preprocessing: how images become its input, with the keys of a run's preprocessing.json; also the padded `sizes`
             where it was trained on images of several sizes.
         loss_numbers: the numbers of the spec's loss by keyword.
         run: the run folder that it was loaded from, in which each reading of a test split leaves a line; None for a
             network from elsewhere.
+        has_class_names: whether the classes have names. Else the classes of data are taken for them in their order.
+        origin: where its values come from, in words; "" for a run.
     """
 
     spec: NetworkSpec
@@ -39,6 +50,8 @@ class Trained:
     preprocessing: dict[str, Any]
     loss_numbers: dict[str, float] = field(default_factory=dict)
     run: Path | None = None
+    has_class_names: bool = True
+    origin: str = ""
 
     @property
     def network(self) -> Network:
@@ -51,7 +64,75 @@ class Trained:
         return dict(params=self.params, stats=self.stats)
 
 
-def load(run: str | os.PathLike) -> Trained:
+def load(source: str | os.PathLike, *, model: str | None = None, keywords: Mapping[str, Any] | None = None) -> Trained:
+    """Loads a trained network from a run folder, or from a file of weights, ours or somebody else's.
+
+    Args:
+        source: the folder or the file.
+        model: name of the network, for a file that does not say it; None: what the file's names and shapes say.
+        keywords: of the model, for such a file.
+
+    Raises:
+        UserError: it holds no network, or nobody says how images become its input.
+        SurroundingsError: a file of it is damaged.
+    """
+    if os.path.isdir(source):
+        if model is not None or keywords:
+            raise UserError(f"{os.fspath(source)} is a run folder, which says its own model; leave --model out")
+        return load_run(source)
+    if not os.path.exists(source):
+        raise UserError(f"{os.fspath(source)} is not there; name a run folder or a file of weights")
+    return make_trained(convert.open_weights(os.fspath(source), model=model, keywords=dict(keywords or {})))
+
+
+def make_trained(weights: Weights) -> Trained:
+    """Makes a trained network of weights, by their card.
+
+    Raises:
+        UserError: the card does not say how images become the network's input.
+    """
+    card = weights.card
+    missing = [key for key in NEEDED if key not in card.preprocessing]
+    if missing:
+        raise UserError(
+            f"nobody says {', '.join(missing)} of the images that these weights of {card.model} were trained on; "
+            f"convert them with {' '.join(f'--{key}=...' for key in missing)}"
+        )
+    preprocessing = {**data_defaults(), **card.preprocessing, "version": pixel_rules.VERSION}
+    height, width = preprocessing["image_size"]
+    spec = NetworkSpec(
+        model=card.model,
+        keywords=tuple(sorted(card.keywords.items())),
+        num_classes=card.num_classes,
+        image_shape=(height, width, preprocessing["channels"]),
+        dtype="float32",
+        loss=RuleSpec("softmax"),
+    )
+    values = devices.place(dict(params=weights.params, stats=weights.stats), devices.mesh())
+    numbers = tuple(f"class {number}" for number in range(card.num_classes))
+    return Trained(
+        spec=spec,
+        params=values["params"],
+        stats=values["stats"],
+        classes=card.classes or numbers,
+        preprocessing=preprocessing,
+        has_class_names=card.classes is not None,
+        origin=describe_origin(card),
+    )
+
+
+def data_defaults() -> dict[str, Any]:
+    """Returns the keys of a preprocessing.json that weights need not say, each with the default of its setting."""
+    return {key: KEYS[f"data.{key}"].default for key in NOT_NEEDED if f"data.{key}" in KEYS}
+
+
+def describe_origin(card: Card) -> str:
+    """Says in a phrase where weights come from, as far as their card says it."""
+    parts = [f"{key} {card.origin[key]}" for key in ("file", "run", "licence", "revision") if card.origin.get(key)]
+    return ", ".join(parts)
+
+
+def load_run(run: str | os.PathLike) -> Trained:
     """Loads the network of a run folder, with the values that its run was tested with.
 
     Of a run that is not finished, the values are those of the newest checkpoint: the moving average where there is one.
@@ -72,8 +153,9 @@ def load(run: str | os.PathLike) -> Trained:
     is_ema = tested.get("values", default) == "ema"
 
     network = get_network(spec)
+    whole = replicated_template(dict(params=network.params, stats=network.stats))
+    template, frozen_template = freezing.split_values(whole, freezing.get_masks(spec, plan.freeze_spec(settings)))
     # the optimizer's state and the values that were not tested are not read
-    template = replicated_template(dict(params=network.params, stats=network.stats))
     if is_ema:
         template = {"ema": template}
     checkpoints = Checkpoints(
@@ -92,11 +174,14 @@ def load(run: str | os.PathLike) -> Trained:
                     f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or start that again"
                 )
             _, state = newest
+        frozen: dict[str, dict] = {"params": {}, "stats": {}}
+        if jax.tree.leaves(frozen_template):
+            frozen = checkpoints.restore_frozen(frozen_template)
     except DamageError as error:
         raise SurroundingsError(f"{error}; put it back from a copy, or train again in another --workdir") from error
     finally:
         checkpoints.close()
-    values = state["ema"] if is_ema else state
+    values = freezing.join_values(state["ema"] if is_ema else state, frozen)
     return Trained(
         spec=spec,
         params=values["params"],
@@ -118,4 +203,4 @@ def refuse_untrained(network) -> None:
     """Raises UserError for what `load` did not return: networks of `build` have no values, a path is no network."""
     if not hasattr(network, "preprocessing"):
         kind = type(network).__name__
-        raise UserError(f"{kind} is not a trained network; cnn_vit.load(RUN) gives that of a run folder")
+        raise UserError(f"{kind} is not a trained network; cnn_vit.load(RUN_OR_WEIGHTS) gives one")

@@ -112,13 +112,21 @@ class Recognized:
     missing: tuple[str, ...] = ()
 
 
-def open_weights(source: str | Path, *, model: str | None = None, keywords: Mapping[str, Any] | None = None) -> Weights:
+def open_weights(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    keywords: Mapping[str, Any] | None = None,
+    for_training: bool = False,
+) -> Weights:
     """Opens one of our own files, or converts a foreign one.
 
     Args:
         source: path of the file.
         model: name of the network, where a foreign file does not tell it.
         keywords: keywords of the network, where a foreign file does not tell them.
+        for_training: whether another network is to start from these values, whose keywords may be others: it may drop
+            more at random, for example.
 
     Raises:
         SurroundingsError: the file cannot be read.
@@ -130,7 +138,7 @@ def open_weights(source: str | Path, *, model: str | None = None, keywords: Mapp
     opened = weights.from_named_arrays(source, named)
     if model not in (None, opened.card.model):
         raise UserError(f"{source} holds {opened.card.model}, not {model}; leave out the model, its card says it")
-    for key, value in (keywords or {}).items():
+    for key, value in ({} if for_training else keywords or {}).items():
         if opened.card.keywords.get(key) != value:
             said = opened.card.keywords.get(key, "the model's own")
             raise UserError(f"{source} was made with model.{key} = {said}, not {value}; leave it out, its card says it")

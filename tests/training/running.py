@@ -31,6 +31,12 @@ RECIPES = {
         "ema_decay=0.9",
     ),
     "mlp": ("configs/digits_mlp.py:smoke",),  # dropout; compiles quickly
+    # a frozen body, whose running statistics are trained all the same
+    "frozen": (
+        "configs/digits_resnet.py:smoke",
+        *("model.filters=40", "data.augment=('pad_crop(1)',)", "ema_decay=0.9"),
+        *("pretrained.freeze=stem, stages/0..1", "pretrained.statistics=update"),
+    ),
 }
 
 

@@ -188,9 +188,23 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, kind, tmp_path, undisturbed
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["cnn", "vit"])
+@pytest.mark.parametrize("name", ["cnn", "vit", "frozen"])
 def test_runs_killed_in_every_phase_go_on_to_the_same_bits(name, kind, seed, tmp_path, undisturbed):
     check_kill(name, tmp_path, kind, 1 + seed, undisturbed(name))
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_saves_what_is_frozen_starts_anew_to_the_same_bits(tmp_path, undisturbed):
+    def is_being_saved(folder):
+        unfinished = list_unfinished(folder) or list((folder / "checkpoints").glob("frozen"))
+        return unfinished and not (folder / "checkpoints/frozen/MANIFEST.json").exists()
+
+    fall = kill_run("frozen", tmp_path, is_being_saved)
+    assert fall.logged_step == 0
+    assert not (tmp_path / "checkpoints/frozen/MANIFEST.json").exists()
+    finish_run("frozen", tmp_path)
+    assert read_outcome(tmp_path) == undisturbed("frozen")
+    assert not find_leftovers(tmp_path)
 
 
 @pytest.mark.slow

@@ -46,8 +46,19 @@ def stop_run(monkeypatch, name, folder, step, *changes, number=signal.SIGTERM):
     return error.value
 
 
-@pytest.mark.parametrize("step", [1, 5, EPOCH, EPOCH + 1])
-@pytest.mark.parametrize("name", ["cnn", "vit"])
+def slow(*arguments):
+    """A case that only the slow tests have."""
+    return pytest.param(*arguments, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        *(("cnn", 1), ("cnn", EPOCH + 1), ("vit", EPOCH), ("frozen", 5)),
+        *(slow("cnn", 5), slow("cnn", EPOCH), slow("vit", 1), slow("vit", 5), slow("vit", EPOCH + 1)),
+        *(slow("frozen", 1), slow("frozen", EPOCH + 1)),
+    ],
+)
 def test_a_run_goes_on_from_any_step_to_the_same_bits(name, step, tmp_path, monkeypatch):
     error = stop_run(monkeypatch, name, tmp_path, step)
     assert (str(error), error.code) == (f"stopped at step {step} by SIGTERM; the same command resumes", 143)

@@ -1,0 +1,331 @@
+"""What a run starts from: settings completed from pretrained weights, and the values that training begins with.
+
+Weights are a file or a run folder. What a recipe leaves open, their card decides: size of the images, how they are
+brought to it, mean and standard deviation, keywords of the model. What contradicts the card is refused. The digest of
+the values is one of the settings (`pretrained.digest`), so that a run knows its weights, wherever they lie.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_vit import models, trees
+from cnn_vit.analysis import input_layer
+from cnn_vit.errors import UserError
+from cnn_vit.nn.values import initial_values
+from cnn_vit.runs import folder, reader
+from cnn_vit.settings import KEYS, Settings
+from cnn_vit.training import forward, freezing, plan, trained
+from cnn_vit.training.forward import NetworkSpec
+from cnn_vit.training.freezing import FreezeSpec
+from cnn_vit.transfer import convert
+from cnn_vit.transfer.adapt import loading
+from cnn_vit.transfer.adapt.loading import Adapted, AdaptedLeaf, Geometry
+from cnn_vit.transfer.weights import Card, Weights
+
+ORIGIN = "weights"  # of a setting that the weights' card decides
+NEEDS_WEIGHTS = ("pretrained.digest", "pretrained.load", "pretrained.head")  # settings that mean nothing without them
+DIGITS = 12  # of a digest that a sentence shows
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+def complete_settings(
+    settings: Settings, *, workdir: Path | None = None, fork_from: Path | None = None
+) -> tuple[Settings, Weights | None]:
+    """Reads the weights that settings name, and completes the settings by them.
+
+    Where a run has begun and its weights are not there any more, the settings are completed from its config.json.
+
+    Args:
+        settings: final settings.
+        workdir: the run folder, which may hold the run already; None where nothing is trained.
+        fork_from: the run folder that a new run starts from.
+
+    Returns:
+        The settings, and the weights; None where the settings name none, or where they are not there any more.
+
+    Raises:
+        UserError: the weights cannot be read, do not fit the model, have another digest than the settings say, or the
+            settings contradict their card.
+    """
+    source = settings["pretrained.weights"]
+    if source is None:
+        for key in NEEDS_WEIGHTS:
+            if settings[key] != KEYS[key].default:
+                raise UserError(f"{key} is {settings[key]}, and there are no weights; set pretrained.weights too")
+        return settings, None
+    recorded = read_recorded(source, workdir, fork_from)
+    if recorded is not None and not os.path.exists(source):
+        return adopt_recorded(settings, recorded), None
+    weights = open_weights(source, model=settings["model.name"], keywords=plan.model_keywords(settings))
+    return complete_from_card(settings, weights), weights
+
+
+def open_weights(source: str, *, model: str | None = None, keywords: dict[str, Any] | None = None) -> Weights:
+    """Opens weights: of a run folder, the values that its run was tested with; else those of a file.
+
+    Args:
+        source: the folder or the file.
+        model: name of the network, for a file that does not say it; None: what the file's names and shapes say.
+        keywords: of the model, for such a file.
+
+    Raises:
+        UserError: there are no weights, or they are of another model.
+    """
+    if os.path.isdir(source):
+        weights = weights_of_run(source)
+    else:
+        weights = convert.open_weights(source, model=model, keywords=keywords, for_training=True)
+    if model is not None and weights.card.model != model:
+        raise UserError(
+            f"{source} holds weights of {weights.card.model}, and model.name is {model}; set model.name to that, or "
+            "name other weights"
+        )
+    return weights
+
+
+def weights_of_run(workdir: str) -> Weights:
+    """Reads the values that a run was tested with, with a card of what its folder says."""
+    network = trained.load_run(workdir)
+    keywords = dict(network.spec.keywords)
+    preprocessing = network.preprocessing
+    card = Card(
+        model=network.spec.model,
+        keywords={key: value for key, value in keywords.items() if key != "cut"},
+        num_classes=network.spec.num_classes,
+        classes=network.classes,
+        preprocessing=preprocessing,
+        origin={"run": os.fspath(workdir), "cut": keywords.get("cut")},
+    )
+    values = jax.device_get(network.values)
+    return Weights(values["params"], values["stats"], card)
+
+
+def read_recorded(source: str, workdir: Path | None, fork_from: Path | None) -> Settings | None:
+    """Reads the settings of a run that has begun from the same weights; None where there is no such run.
+
+    It is the run in the folder itself, else the one that a new run forks from.
+    """
+    for run in (workdir, fork_from):
+        if run is None or not (run / folder.CONFIG).is_file():
+            continue
+        recorded = reader.read_settings(run)
+        if recorded["pretrained.weights"] == source and recorded["pretrained.digest"] is not None:
+            return recorded
+    return None
+
+
+def adopt_recorded(settings: Settings, recorded: Settings) -> Settings:
+    """Completes settings by those of a run that began with the same words, when its weights were still there."""
+    decided = {key: recorded[key] for key, origin in recorded.origin.items() if origin == ORIGIN}
+    return with_values(settings, decided)
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Returns settings with some values that the weights decide; a keyword of the model stands behind its name."""
+    completed: dict[str, Any] = {}
+    for key, value in settings.values.items():
+        completed[key] = values.get(key, value)
+        if key == "model.name":
+            for keyword in values:
+                if keyword.startswith("model.") and keyword not in settings.values:
+                    completed[keyword] = values[keyword]
+    return replace(settings, values=completed, origin={**settings.origin, **dict.fromkeys(values, ORIGIN)})
+
+
+def complete_from_card(settings: Settings, weights: Weights) -> Settings:
+    """Completes settings by the card of the weights that they start from.
+
+    Raises:
+        UserError: the settings contradict the card, or say another digest.
+    """
+    card = weights.card
+    source, digest = settings["pretrained.weights"], settings["pretrained.digest"]
+    if digest is not None and digest != weights.digest:
+        raise UserError(
+            f"{source} holds other weights than pretrained.digest says, {weights.digest[:DIGITS]} "
+            f"and not {digest[:DIGITS]}; name the right file, or unset the digest"
+        )
+    decided: dict[str, Any] = {"pretrained.digest": weights.digest}
+    for keyword, value in card.keywords.items():
+        if f"model.{keyword}" not in settings.values:
+            decided[f"model.{keyword}"] = value
+    known = card.preprocessing
+    for name in ("fit", "interpolation"):
+        key = f"data.{name}"
+        if name in known and key in settings.values and settings.origin[key] == "default":
+            decided[key] = known[name]
+    if settings["data.channels"] is None and "channels" in known:
+        decided["data.channels"] = known["channels"]
+    if settings["data.image_size"] is None and "image_size" in known:
+        decided["data.image_size"] = tuple(known["image_size"])
+    channels = decided.get("data.channels", settings["data.channels"])
+    for name in ("mean", "std"):
+        if name not in known:
+            continue
+        expected = for_channels(known[name], channels)
+        stated = settings[f"data.{name}"]
+        if stated is None:
+            decided[f"data.{name}"] = expected
+        elif not np.allclose(stated, expected, rtol=0, atol=1e-6):
+            raise UserError(
+                f"data.{name} is {stated}, and the weights were trained with {expected}; leave it unset, which takes "
+                "theirs"
+            )
+    return with_values(settings, decided)
+
+
+def for_channels(numbers: list[float], channels: int | None) -> tuple[float, ...]:
+    """Returns mean or standard deviation of each channel for images of so many channels.
+
+    One for all is the average of three, and three are three times the one.
+    """
+    if channels is None or channels == len(numbers):
+        return tuple(numbers)
+    return (float(np.mean(numbers)),) * channels
+
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training begins with.
+
+    Attributes:
+        values: of the whole network, dict(params, stats) of NumPy arrays.
+        leaves: how each of them came about; () where all are initial values.
+        weights: text of the setting `pretrained.weights`; None for initial values.
+        card: of the weights; None for initial values.
+    """
+
+    values: dict[str, dict]
+    leaves: tuple[AdaptedLeaf, ...] = ()
+    weights: str | None = None
+    card: Card | None = None
+
+
+def make_start(settings: Settings, weights: Weights | None, spec: NetworkSpec, classes: tuple[str, ...]) -> Start:
+    """Makes the values that training begins with: initial values, and what the weights have of them.
+
+    Args:
+        settings: completed by the weights.
+        weights: None for initial values alone.
+        spec: the network that is trained.
+        classes: of the data. Where the weights have the same, their head is loaded too.
+
+    Raises:
+        UserError: the weights do not fit the network.
+    """
+    network = forward.get_network(spec)
+    params, stats = initial_values(network, settings["seed"])
+    initial = dict(params=params, stats=stats)
+    if weights is None:
+        return Start(initial)
+    adapted = adapt_weights(settings, weights, spec, initial, classes)
+    return Start(
+        dict(params=adapted.params, stats=adapted.stats), adapted.rows, settings["pretrained.weights"], weights.card
+    )
+
+
+def adapt_weights(
+    settings: Settings,
+    weights: Weights,
+    spec: NetworkSpec,
+    initial: dict[str, dict],
+    classes: tuple[str, ...],
+) -> Adapted:
+    """Makes all values of the network that is trained from weights and initial values, as the settings ask.
+
+    Args:
+        settings: completed by the weights.
+        weights: their source.
+        spec: the network that is trained.
+        initial: its initial values, dict(params, stats).
+        classes: of the data.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    head = settings["pretrained.head"]
+    return loading.adapt(
+        weights,
+        forward.get_network(spec),
+        initial,
+        geometry=find_geometry(weights.card, spec),
+        load=tuple(settings["pretrained.load"]),
+        keep_head=head is None and weights.card.classes == classes,
+        head=head or "zero",
+        seed=settings["seed"],
+        new=find_new_layers(spec),
+        dropped=list_cut_off(spec),
+    )
+
+
+def find_new_layers(spec: NetworkSpec) -> tuple[str, ...]:
+    """Finds the layers of a cut network that are new, because the whole one has them elsewhere: a norm at the end."""
+    if dict(spec.keywords).get("cut") is None:
+        return ()
+    return tuple(getattr(forward.build_network(spec), "new_when_cut", ()))
+
+
+def find_geometry(card: Card, spec: NetworkSpec) -> Geometry:
+    """Finds what resizing must know: the first kernel, and the grids of patches of the weights and of the network."""
+    network = forward.build_network(spec)
+    layer = input_layer.find_input_layer(network, spec.image_shape)
+    if layer is None:
+        return Geometry()
+    old_grid = None
+    known = card.preprocessing
+    if layer.grid is not None and "image_size" in known and "channels" in known:
+        image_size, channels = tuple(known["image_size"]), known["channels"]
+        source = models.build(card.model, card.num_classes, channels=channels, image_size=image_size, **card.keywords)
+        source_layer = input_layer.find_input_layer(source, (*image_size, channels))
+        old_grid = None if source_layer is None else source_layer.grid
+    return Geometry(old_grid=old_grid, new_grid=layer.grid, input_kernel=layer.path)
+
+
+def list_cut_off(spec: NetworkSpec) -> tuple[str, ...]:
+    """Lists the paths, as text, of what a cut network lacks of the whole one; () of a whole network."""
+    keywords = dict(spec.keywords)
+    if keywords.pop("cut", None) is None:
+        return ()
+    whole = forward.get_network(replace(spec, keywords=tuple(sorted(keywords.items()))))
+    cut = forward.get_network(spec)
+    lost = []
+    for whole_tree, cut_tree in ((whole.params, cut.params), (whole.stats, cut.stats)):
+        kept = trees.shapes_by_path(cut_tree)
+        lost += [trees.keys_text(path) for path in trees.shapes_by_path(whole_tree) if path not in kept]
+    return tuple(lost)
+
+
+def record_start(start: Start, spec: NetworkSpec, freeze: FreezeSpec) -> dict[str, Any]:
+    """Returns what pretrained.json says of the start of a run from weights, or of one that freezes something.
+
+    It holds the card of the weights, how each value came about, and the digests of the values that are frozen, as they
+    were before the run began: at its end they are compared with what is saved.
+    """
+    _, frozen = freezing.split_values(start.values, freezing.get_masks(spec, freeze))
+    record: dict[str, Any] = {"weights": start.weights, "card": None, "leaves": []}
+    if start.card is not None:
+        record["card"] = {
+            "model": start.card.model,
+            "keywords": start.card.keywords,
+            "num_classes": start.card.num_classes,
+            "classes": None if start.card.classes is None else list(start.card.classes),
+            "preprocessing": start.card.preprocessing,
+            "origin": start.card.origin,
+        }
+    for leaf in start.leaves:
+        tree = "stats" if leaf.is_statistic else "params"
+        source_shape = None if leaf.source_shape is None else list(leaf.source_shape)
+        record["leaves"].append([f"{tree}/{trees.keys_text(leaf.path)}", leaf.origin, source_shape, list(leaf.shape)])
+    record["frozen"] = {name: trees.digest(frozen[name]) for name in freezing.VALUES}
+    return record

@@ -1,0 +1,183 @@
+"""A run that starts from pretrained weights: what they decide, what is loaded, and what a resume needs of them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from running import call_at_step, load_settings, read_lines, read_outcome, read_result, send_signal, train
+
+from cnn_vit import trees
+from cnn_vit.errors import StoppedError, UserError
+from cnn_vit.settings import fingerprint
+from cnn_vit.training import pretrained, trained
+
+VIT = ("model.dropout=0", "optimizer.accumulate=1", "ema_decay=none", "data.augment=()")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A finished run, whose values others start from."""
+    folder = tmp_path_factory.mktemp("origin") / "run"
+    train("frozen", folder, "pretrained.freeze=none")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit_origin(tmp_path_factory):
+    """A finished run of a ViT without a mark of its training but its values."""
+    folder = tmp_path_factory.mktemp("origin") / "vit"
+    train("vit", folder, *VIT)
+    return folder
+
+
+def read_pretrained(folder):
+    return json.loads((folder / "pretrained.json").read_text())
+
+
+def origins_of(folder, *paths):
+    """How values of a run came about, by their paths."""
+    leaves = {path: origin for path, origin, _, _ in read_pretrained(folder)["leaves"]}
+    return [leaves[path] for path in paths]
+
+
+def complete(name, origin, *changes):
+    """The settings of a run from the weights of another, completed by them."""
+    settings, _ = pretrained.complete_settings(load_settings(name, f"pretrained.weights={origin}", *changes))
+    return settings
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_recipe_leaves_open_the_weights_decide(origin):
+    card = json.loads((origin / "preprocessing.json").read_text())
+    settings = complete("frozen", origin, "data.image_size=none", "data.channels=none")
+    assert settings["data.mean"] == tuple(card["mean"])
+    assert settings["data.std"] == tuple(card["std"])
+    assert settings["data.image_size"] == tuple(card["image_size"])
+    assert settings["data.channels"] == card["channels"]
+    assert settings["model.filters"] == 40
+    decided = ("data.mean", "data.std", "data.image_size", "data.channels", "pretrained.digest")
+    assert {settings.origin[key] for key in decided} == {"weights"}
+    network = trained.load(origin)
+    assert settings["pretrained.digest"] == trees.digest(dict(params=network.params, stats=network.stats))
+
+
+def test_keywords_of_the_model_come_from_the_weights(origin):
+    settings = load_settings("frozen", f"pretrained.weights={origin}", "pretrained.freeze=none")
+    values = {key: value for key, value in settings.values.items() if key != "model.filters"}
+    completed, _ = pretrained.complete_settings(type(settings)(values, settings.origin, "r"))
+    assert completed["model.filters"] == 40
+    assert completed.origin["model.filters"] == "weights"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["data.mean=(0.1,)"], r"data\.mean is \(0\.1,\), and the weights were trained with"),
+        (["data.std=(0.1,)"], r"data\.std is \(0\.1,\)"),
+        (["model.name=cifar_resnet/8"], r"weights of cifar_resnet/test, and model\.name is cifar_resnet/8"),
+        ([f"pretrained.digest={'0' * 64}"], "holds other weights than pretrained.digest says"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused(origin, changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        complete("frozen", origin, *changes)
+
+
+@pytest.mark.parametrize("setting", ["pretrained.load=stem", "pretrained.head=small", f"pretrained.digest={'0' * 64}"])
+def test_what_means_nothing_without_weights_is_refused(setting, tmp_path):
+    with pytest.raises(UserError, match=r"there are no weights; set pretrained\.weights"):
+        train("frozen", tmp_path / "run", setting)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        train("frozen", tmp_path / "run", "pretrained.weights=nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+# What is loaded -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_the_values_that_were_tested(origin, tmp_path):
+    """A step at a rate of almost 0, on the images of the origin, whose accuracy is then the origin's."""
+    changes = ("pretrained.freeze=none", "optimizer.learning_rate=1e-30", "ema_decay=none", "schedule.warmup=0")
+    train("frozen", tmp_path, *changes, f"pretrained.weights={origin}", "optimizer.weight_decay=0", "duration=1 steps")
+    assert origins_of(tmp_path, "params/stem/kernel", "stats/stem_norm/mean", "params/head/kernel") == ["loaded"] * 3
+    before, after = trained.load(origin).params, trained.load(tmp_path).params
+    assert trees.digest(before) == trees.digest(after)
+
+
+def test_other_classes_get_a_head_of_zeros_whose_first_loss_is_that_of_chance(origin, tmp_path):
+    changes = ("pretrained.freeze=none", "data.classes=4", "log_every=1", "duration=6 steps", "loss.smoothing=0")
+    train("frozen", tmp_path, *changes, f"pretrained.weights={origin}")
+    assert origins_of(tmp_path, "params/stem/kernel", "params/head/kernel") == ["loaded", "new"]
+    assert read_lines(tmp_path)[0]["loss"] == pytest.approx(np.log(4), rel=1e-6)
+
+
+def test_what_is_not_asked_for_is_not_loaded(origin, tmp_path):
+    changes = ("pretrained.freeze=stem", "pretrained.load=stem, stages/0..1", "duration=6 steps")
+    train("frozen", tmp_path, *changes, f"pretrained.weights={origin}")
+    paths = ("params/stem/kernel", "params/stages/1/blocks/0/conv1/kernel", "params/stages/2/blocks/0/conv1/kernel")
+    assert origins_of(tmp_path, *paths, "params/head/kernel") == ["loaded", "loaded", "new", "new"]
+
+
+def test_positions_are_resized_to_another_image_size(vit_origin, tmp_path):
+    changes = (*VIT, "data.image_size=16", "duration=6 steps")
+    train("vit", tmp_path, *changes, f"pretrained.weights={vit_origin}")
+    leaves = {path: leaf for path, *leaf in read_pretrained(tmp_path)["leaves"]}
+    how, old_shape, new_shape = leaves["params/pos_embed/embedding"]
+    assert how == "resized"
+    assert new_shape[0] - 1 == 4 * (old_shape[0] - 1)  # twice as many rows and columns, and the class token
+    assert leaves["params/patches/kernel"][0] == "loaded"
+
+
+# A resume -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(origin, tmp_path, monkeypatch):
+    """A run from weights that was stopped at step 5: its folder, its settings, and where its weights lie."""
+    weights = tmp_path / "weights"
+    shutil.copytree(origin, weights)
+    settings = (f"pretrained.weights={weights}", "pretrained.freeze=stem, stages/0", "pretrained.statistics=update")
+    with monkeypatch.context() as patch:
+        call_at_step(patch, 5, send_signal)
+        with pytest.raises(StoppedError):
+            train("frozen", tmp_path / "run", *settings)
+    return tmp_path / "run", settings, weights
+
+
+def test_a_resume_goes_on_when_the_weights_are_gone(stopped, tmp_path):
+    folder, settings, weights = stopped
+    train("frozen", tmp_path / "undisturbed", *settings)
+    shutil.rmtree(weights)
+    train("frozen", folder, *settings)
+    outcome, expected = read_outcome(folder), read_outcome(tmp_path / "undisturbed")
+    # filters before the first step are not known any more
+    assert outcome.pop("samples") != expected.pop("samples")
+    assert outcome == expected
+    assert trained.load(folder).spec.model == "cifar_resnet/test"
+
+
+def test_a_resume_with_other_weights_is_refused(stopped, vit_origin, tmp_path):
+    folder, settings, weights = stopped
+    train("frozen", tmp_path / "other", "seed=1", "pretrained.freeze=none")
+    shutil.rmtree(weights)
+    (tmp_path / "other").rename(weights)
+    with pytest.raises(UserError, match=r"pretrained\.digest: '[0-9a-f]+' here, '[0-9a-f]+' in the folder"):
+        train("frozen", folder, *settings)
+
+
+def test_the_digest_of_the_weights_is_part_of_the_fingerprint(origin, tmp_path):
+    base = read_result(origin)["fingerprint"]
+    completed = complete("frozen", origin)
+    assert completed["pretrained.digest"] is not None
+    other = pretrained.with_values(completed, {"pretrained.digest": "0" * 64})
+    elsewhere = pretrained.with_values(completed, {"pretrained.weights": "elsewhere"})
+    assert fingerprint(completed, "d") != fingerprint(other, "d")
+    assert fingerprint(completed, "d") == fingerprint(elsewhere, "d")
+    assert base != fingerprint(completed, "d")
