@@ -4,6 +4,7 @@
     cnn-vit new photos.zip --model=vit         a small Vision Transformer instead of a small CNN
     cnn-vit new photos/ --minutes=60 --image_size=128 --out=configs/photos.py
     cnn-vit new photos/ --on_bad_image=skip    where some files cannot be read
+    cnn-vit new photos/ --transfer --weights=net.safetensors       starts from a pretrained network
 
 IMAGES is a folder with one folder for each class, such as photos/cats/*.jpg and photos/dogs/*.png, or with train/ and
 val/ (and test/) above these; a zip of either; or an npz of arrays. Sizes and formats may be mixed. The recipe says what
@@ -37,6 +38,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("images", metavar="IMAGES", help="folder with a folder for each class, zip of one, or npz")
     parser.add_argument("--model", default="cnn", metavar="KIND", help="cnn or vit (default: cnn)")
+    parser.add_argument(
+        "--transfer",
+        action="store_true",
+        help="start from pretrained weights: best with few images, and with photos like those of the weights",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="of --transfer: a file of weights, or a run folder")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the run, about (default: 10)")
     parser.add_argument("--image_size", type=int, metavar="SIDE", help="pixels (default: 64, or less of small images)")
     parser.add_argument(
@@ -56,13 +63,14 @@ def run(args: argparse.Namespace) -> None:
     path = Path(args.out or f"{recipe_name(args.images)}.py")
     check_request(args, path)
     from cnn_vit import files
-    from cnn_vit.drafting import starting
+    from cnn_vit.drafting import choosing, starting
 
     files.ensure_writable(path.parent)  # before the images are looked at, which may take long
     draft = starting.draft_recipe(
         args.images.rstrip("/") or "/",
         str(path),
-        network=args.model,
+        network=choosing.TRANSFER if args.transfer else args.model,
+        weights=args.weights,
         minutes=args.minutes,
         image_size=args.image_size,
         on_bad_image=args.on_bad_image,
@@ -92,6 +100,13 @@ def check_request(args: argparse.Namespace, path: Path) -> None:
 
     if args.model not in NETWORKS:
         raise unknown("kind of network", args.model, NETWORKS)
+    if args.weights and not args.transfer:
+        raise UserError(f"--weights={args.weights} belongs to --transfer; add it")
+    if args.transfer and not args.weights:
+        raise UserError(
+            "--transfer starts from weights, and no suited ones are at hand; name some: --weights=FILE, of `cnn-vit "
+            "convert` or somebody else's, or a run folder"
+        )
     if args.on_bad_image not in ("refuse", "skip"):
         raise unknown("way with bad images", args.on_bad_image, ("refuse", "skip"))
     if args.layout not in (None, "classes", "splits"):

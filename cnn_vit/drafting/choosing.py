@@ -22,6 +22,8 @@ EPOCHS = 300  # at most: after so many, more of the same images teach hardly any
 MANY_EPOCHS = 10  # from which on durations are whole epochs
 EVALUATIONS = 20  # of a run, at most
 EVALUATION_SHARE = 0.1  # of a run's time, at most, that its evaluations take
+TRANSFER = "transfer"  # the network that starts from pretrained weights, which say what it is
+FEW_A_CLASS = 100  # training images of a class, below which a pretrained body stays as it is
 
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -70,7 +72,7 @@ def choose_vit(image_size: ImageSize) -> tuple[ImageSize, dict[str, Any]]:
 
 
 NETWORKS: dict[str, Callable[[ImageSize], tuple[ImageSize, dict[str, Any]]]] = {"cnn": choose_cnn, "vit": choose_vit}
-TITLES = {"cnn": "A small CNN", "vit": "A small Vision Transformer"}
+TITLES = {"cnn": "A small CNN", "vit": "A small Vision Transformer", TRANSFER: "A pretrained network"}
 
 
 def choose_augmentation(classes: Sequence[str], image_size: ImageSize) -> tuple[str, ...]:
@@ -82,6 +84,23 @@ def choose_augmentation(classes: Sequence[str], image_size: ImageSize) -> tuple[
     are_letters = all(len(name) == 1 for name in classes)
     are_sides = {"left", "right"} <= {name.casefold() for name in classes}
     return (move,) if are_letters or are_sides else (move, "flip")
+
+
+def choose_mirroring(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the augmentation of training images for a pretrained network, as `choose_augmentation` but unmoved."""
+    return tuple(
+        operation for operation in choose_augmentation(classes, (SMALLEST_SIDE, SMALLEST_SIDE)) if operation == "flip"
+    )
+
+
+def choose_freeze(train_count: int, classes: int) -> dict[str, Any]:
+    """Returns what of a pretrained network is frozen: all but its head, of few images a class; else nothing.
+
+    A whole network has far more numbers than so few images could decide.
+    """
+    if train_count < FEW_A_CLASS * classes:
+        return {"pretrained.freeze": "all but head"}
+    return {}
 
 
 def choose_batch_size(count: int, devices: int) -> int:
@@ -96,14 +115,17 @@ def choose_batch_size(count: int, devices: int) -> int:
     return -(-batch // devices) * devices
 
 
-def choose_optimizer(network: str, batch: int) -> dict[str, Any]:
+def choose_optimizer(network: str, batch: int, *, is_frozen: bool = False) -> dict[str, Any]:
     """Returns the settings of loss, optimizer and schedule, but for durations.
 
     Args:
-        network: a name of NETWORKS.
+        network: a name of NETWORKS, or TRANSFER.
         batch: images of a step; the learning rate is half as large where they are fewer than 32.
+        is_frozen: whether the head alone is trained.
     """
     learning_rate = 1e-3 if network == "vit" else 2e-3
+    if network == TRANSFER:
+        learning_rate = 3e-3 if is_frozen else 3e-4  # a pretrained body is changed gently
     if batch < 32:
         learning_rate *= 0.5
     chosen: dict[str, Any] = {

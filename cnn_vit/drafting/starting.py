@@ -19,8 +19,9 @@ from cnn_vit.drafting import choosing, stopwatch, written
 from cnn_vit.drafting.stopwatch import Pace
 from cnn_vit.runs.environment import current_environment
 from cnn_vit.settings import Settings, from_json
-from cnn_vit.training import devices, plan
+from cnn_vit.training import devices, plan, pretrained
 from cnn_vit.training.forward import get_network
+from cnn_vit.transfer.weights import Weights
 
 UNEVEN = 5  # times that the largest class is as large as the smallest, from which on a note says so
 NAMED = 5  # classes that a note names, at most
@@ -34,7 +35,7 @@ class Draft:
     Attributes:
         path: of the images.
         recipe: path of the recipe.
-        network: its name in `choosing.NETWORKS`.
+        network: its name in `choosing.NETWORKS`, or `choosing.TRANSFER`.
         settings: flat, in the order in which they are written.
         header_summary: classes, counts and sizes of the images as their headers tell them.
         dataset: the images as the recipe reads them.
@@ -43,6 +44,7 @@ class Draft:
         steps: number of steps of the run.
         evaluations: number of evaluations in it.
         parameters: number of parameters of the network.
+        weights: that it starts from; None for initial values.
     """
 
     path: str
@@ -56,6 +58,7 @@ class Draft:
     steps: int
     evaluations: int
     parameters: int
+    weights: Weights | None = None
 
     @property
     def seconds(self) -> float:
@@ -77,6 +80,7 @@ def draft_recipe(
     image_size: int | None = None,
     on_bad_image: str = "refuse",
     layout: str | None = None,
+    weights: str | None = None,
     on_progress: Callable[[str], None] = ignore_progress,
 ) -> Draft:
     """Makes a recipe for the images at a path; nothing is written.
@@ -89,23 +93,32 @@ def draft_recipe(
         image_size: side in pixels; None: it is chosen.
         on_bad_image: "refuse" or "skip" files that cannot be read.
         layout: "classes" or "splits", what the folders are; None: their names tell.
+        weights: file or run folder that a pretrained network starts from, where `network` is `choosing.TRANSFER`.
         on_progress: takes a sentence about what is done next.
 
     Raises:
         UserError: there are no images that can be trained on.
     """
+    source = None
+    if weights is not None:
+        on_progress(f"opening {weights}")
+        source = pretrained.open_weights(weights)
     on_progress(f"looking at {path}")
     section = data.section_for_path(path, layout=layout) | {"on_bad_image": on_bad_image}
     summary = summarize_headers(section)
-    chosen = choose_data_and_model(section, summary, network, image_size)
+    if source is None:
+        chosen = choose_data_and_model(section, summary, network, image_size)
+    else:
+        chosen = choose_transfer(section, summary, str(weights), source, image_size)
 
     on_progress(f"reading {summary.counts.sum():,} images")
-    dataset = data.load(final_settings(chosen).section("data"))
+    dataset = data.load(final_settings(chosen, source).section("data"))
     chosen |= choose_training(network, dataset)
-    plan.check_model(final_settings(chosen), classes=len(dataset.classes), image_shape=dataset.image_shape)
+    settings = final_settings(chosen, source)
+    plan.check_model(settings, classes=len(dataset.classes), image_shape=dataset.image_shape)
 
     on_progress(f"timing a few steps of {chosen['model.name']} with them")
-    pace = stopwatch.measure_pace(final_settings(chosen), dataset)
+    pace = stopwatch.measure_pace(settings, dataset, weights=source)
     train_count, batch = len(dataset.splits["train"]), chosen["data.batch_size"]
     durations = choosing.choose_durations(train_count, batch, pace, seconds=60 * minutes)
     return Draft(
@@ -119,7 +132,8 @@ def draft_recipe(
         machine=describe_machine(),
         steps=durations.steps,
         evaluations=durations.evaluations,
-        parameters=count_parameters(final_settings(chosen), dataset),
+        parameters=count_parameters(settings, dataset),
+        weights=source,
     )
 
 
@@ -147,6 +161,29 @@ def choose_data_and_model(
     return chosen
 
 
+def choose_transfer(
+    section: dict[str, Any], summary: HeaderSummary, path: str, weights: Weights, image_size: int | None
+) -> dict[str, Any]:
+    """Returns the settings of data, model and start of a pretrained network; the weights decide what is left out.
+
+    Args:
+        section: settings of the data that read the images, without `data.`.
+        summary: what the headers tell.
+        path: of the weights.
+        weights: what lies there.
+        image_size: side in pixels; None: that of the weights.
+    """
+    chosen = data_settings(section, summary, (choosing.SMALLEST_SIDE, choosing.SMALLEST_SIDE))
+    for key in ("data.image_size", "data.fit", "data.channels"):
+        del chosen[key]
+    if image_size is not None:
+        chosen["data.image_size"] = image_size
+    chosen["data.augment"] = choosing.choose_mirroring(summary.classes)
+    chosen["model.name"] = weights.card.model
+    chosen["pretrained.weights"] = path
+    return chosen
+
+
 def data_settings(section: dict[str, Any], summary: HeaderSummary, image_size: choosing.ImageSize) -> dict[str, Any]:
     """Returns the settings of the data, flat, in the order in which they are written."""
     height, width = image_size
@@ -166,14 +203,23 @@ def data_settings(section: dict[str, Any], summary: HeaderSummary, image_size: c
 
 def choose_training(network: str, dataset: data.Dataset) -> dict[str, Any]:
     """Returns the settings of batch, loss, optimizer and schedule, which the size of the training split decides."""
-    batch = choosing.choose_batch_size(len(dataset.splits["train"]), devices.mesh().size)
-    return {"data.batch_size": batch, **choosing.choose_optimizer(network, batch)}
+    train_count = len(dataset.splits["train"])
+    batch = choosing.choose_batch_size(train_count, devices.mesh().size)
+    freeze: dict[str, Any] = {}
+    if network == choosing.TRANSFER:
+        freeze = choosing.choose_freeze(train_count, len(dataset.classes))
+    optimizer = choosing.choose_optimizer(network, batch, is_frozen=bool(freeze))
+    return {"data.batch_size": batch, **freeze, **optimizer}
 
 
-def final_settings(chosen: dict[str, Any]) -> Settings:
-    """Returns final settings of what is chosen so far, with an optimizer where none is chosen yet."""
+def final_settings(chosen: dict[str, Any], weights: Weights | None = None) -> Settings:
+    """Returns final settings of what is chosen so far, with an optimizer where none is chosen yet.
+
+    Weights complete them as they complete those of a run.
+    """
     values = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, **chosen}
-    return from_json({"recipe": "", "words": [], "values": values, "origin": {}}, file="the draft")
+    settings = from_json({"recipe": "", "words": [], "values": values, "origin": {}}, file="the draft")
+    return settings if weights is None else pretrained.complete_from_card(settings, weights)
 
 
 def count_parameters(settings: Settings, dataset: data.Dataset) -> int:
@@ -205,6 +251,7 @@ def recipe_docstring(draft: Draft) -> str:
     classes = ", ".join(f"{name} {count:,}" for name, count in zip(summary.classes, summary.counts, strict=True))
     rows = {
         "Data": f"{summary.counts.sum():,} images, {describe_sizes(summary)}; {splits}. Of each class: {classes}.",
+        **describe_weights(draft),
         "Measured": "not yet run.",
         "Cost": f"{describe_seconds(draft.seconds)} on {draft.machine}: {draft.steps:,} steps of {pace.step:.3f} s "
         f"(mean of {pace.steps} with these images), {draft.evaluations} evaluations of {pace.evaluation:.2f} s, "
@@ -213,9 +260,28 @@ def recipe_docstring(draft: Draft) -> str:
         "Smoke": f"cnn-vit train {shlex.quote(f'--config={draft.recipe}:smoke')} --workdir=runs/smoke",
     }
     name = os.path.basename(os.path.abspath(draft.path))
-    title = f"{choosing.TITLES[draft.network]} on {name}, from scratch; written by `cnn-vit new`, yours to change."
+    start = "from scratch" if draft.weights is None else f"from {draft.weights.card.model}'s weights"
+    title = f"{choosing.TITLES[draft.network]} on {name}, {start}; written by `cnn-vit new`, yours to change."
     wrapped_rows = [wrap_row(f"{heading + ':':10}{row}") for heading, row in rows.items()]
     return "\n".join([title, "", *wrapped_rows])
+
+
+def describe_weights(draft: Draft) -> dict[str, str]:
+    """Returns a row about the weights that the recipe starts from, and what it does with them; none without weights."""
+    if draft.weights is None:
+        return {}
+    card = draft.weights.card
+    trained_on = card.origin.get("trained_on")
+    of_what = f", trained on {trained_on}" if trained_on else ""
+    plan_of_run = "every layer goes on learning"
+    if "pretrained.freeze" in draft.settings:
+        plan_of_run = (
+            f"with fewer than {choosing.FEW_A_CLASS} images a class its body stays as it is, and the head alone learns"
+        )
+    return {
+        "Weights": f"{card.model}{of_what}: {plan_of_run}. Image size, crop, mean and standard deviation are those of "
+        "the weights."
+    }
 
 
 def wrap_row(row: str) -> str:
@@ -253,6 +319,7 @@ def recipe_comments(draft: Draft) -> dict[str, str]:
         "data.channels": "RGB" if draft.header_summary.colored else "gray",
         "data.batch_size": "images",
         "data.augment": 'leave "flip" out where left and right matter' if is_mirrored else "",
+        "pretrained.freeze": 'leave it out where images are many: "all but head" trains the new head alone',
         "model.filters": "of each stage",
         "model.stride": "of each stage's first convolution",
         "model.width": "numbers per patch",

@@ -10,8 +10,9 @@ from cnn_vit import data
 from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.runs.journal import now
 from cnn_vit.settings import Settings
-from cnn_vit.training import evaluation
+from cnn_vit.training import evaluation, pretrained
 from cnn_vit.training.program import Program
+from cnn_vit.transfer.weights import Weights
 
 TIMED_SECONDS = 3.0  # for which steps are timed
 LEAST_STEPS = 3  # that are timed, however long they take
@@ -34,9 +35,24 @@ class Pace:
     start: float
 
 
-def measure_pace(settings: Settings, dataset: data.Dataset) -> Pace:
-    """Times a run's steps from its initial values for TIMED_SECONDS, and an evaluation; nothing is kept."""
-    program = Program(settings, dataset, make_preprocessing(settings, dataset))
+def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights | None = None) -> Pace:
+    """Times a run's steps from its start for TIMED_SECONDS, and an evaluation; nothing is kept.
+
+    Args:
+        settings: of the run, completed by its weights.
+        dataset: its data.
+        weights: that it starts from; None for initial values.
+    """
+
+    def load_values() -> dict:
+        return pretrained.make_start(settings, weights, program.spec.network, tuple(dataset.classes)).values
+
+    program = Program(
+        settings,
+        dataset,
+        make_preprocessing(settings, dataset),
+        load_values=None if weights is None else load_values,
+    )
     state = program.initial_state()
     laps = [now()]  # when each step began; the first one compiles
     with contextlib.closing(program.batches(0)) as batches:

@@ -235,7 +235,7 @@ def test_evaluating_the_test_split_of_a_run_leaves_a_line_there_and_no_other_spl
 def test_what_has_no_values_is_refused_by_name(tmp_path):
     network = models.build("mlp/test", 10, channels=1, image_size=8)
     for verb in (lambda: evaluation.evaluate(network, "digits"), lambda: prediction.predict(network, "one.png")):
-        with pytest.raises(UserError, match=r"MLP is not a trained network; cnn_vit.load\(RUN\) gives that of a run"):
+        with pytest.raises(UserError, match=r"MLP is not a trained network; cnn_vit.load\(RUN_OR_WEIGHTS\) gives one"):
             verb()
 
 
