@@ -14,7 +14,7 @@ import numpy as np
 from cnn_vit import data
 from cnn_vit.data.base.parts import PARTS, Part, SourceData
 from cnn_vit.data.base.splits import Split
-from cnn_vit.data.sections import complete_section, height_and_width
+from cnn_vit.data.sections import complete_section, fit_options, height_and_width
 from cnn_vit.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def read_split(section: Mapping[str, Any], readable: data.ReadableData, chosen: 
         {chosen.name: (chosen.part_name, chosen.indices)},
         image_size=height_and_width(section["image_size"]),
         channels=section["channels"],
-        fit=section["fit"],
+        fit_options=fit_options(section),
         random_crop=None,
         check=section["check"],
         scan_cache=readable.scan_cache,

@@ -30,6 +30,19 @@ class DecodingOptions:
 
 
 @dataclass(frozen=True)
+class FitOptions:
+    """What the settings say of how an image is brought to the image size (`decode/images.fit_image`).
+
+    Attributes:
+        fit: "crop", "crop(SHARE)", "stretch", "pad(GRAY)" or "pad_batch".
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    fit: str = "crop"
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True)
 class SourceOptions:
     """The common settings that a source may look at.
 
