@@ -1,8 +1,9 @@
 """Loads data that a trained network is evaluated on: some of its classes, in splits or not, with a train split or not.
 
-Data without split folders are evaluated whole, and labels are matched to the network's classes by name. Where the data
-are those of the network's own run, which their fingerprint says, the splits are the run's. Images whose content is in
-the run's train split are counted, as far as the run's data can still be read.
+Data without split folders are evaluated whole, and labels are matched to the network's classes by name; labels without
+names count the network's classes. Where the data are those of the network's own run, which their fingerprint says, the
+splits are the run's. Images whose content is in the run's train split are counted, as far as the run's data can still
+be read.
 """
 
 from collections.abc import Mapping
@@ -124,10 +125,11 @@ def load(
     else:
         chosen = choose_part(source_data, section["path"], split_name)
     part = chosen.parts[chosen.part_name].select(chosen.indices)
-    labels, missing = match_labels(part.labels, source_data.classes, classes)
+    data_classes, notes = name_classes(source_data, classes)
+    labels, missing = match_labels(part.labels, data_classes, classes)
     readable = readable._replace(source_data=replace(source_data, parts=chosen.parts))
     made_splits = read_split(section, readable, chosen)
-    notes = list(source_data.facts.get("left out", [])) + describe_missing(missing, classes)
+    notes += list(source_data.facts.get("left out", [])) + describe_missing(missing, classes)
     dark = levels.describe_dark_levels(made_splits.highest_level, section["levels"], is_sampled=made_splits.is_sampled)
     if dark is not None:
         notes.append(dark)
@@ -239,6 +241,35 @@ def refuse_missing_split(name: str, present: Mapping[str, Any]) -> None:
 
 
 # Classes --------------------------------------------------------------------------------------------------------------
+
+
+def name_classes(source_data: SourceData, classes: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """Returns names of the classes of data: the network's, by their order, where the data have none of their own.
+
+    Args:
+        source_data: the data.
+        classes: of the network.
+
+    Returns:
+        The names in the order of the data's labels, and a sentence where they are the network's.
+
+    Raises:
+        UserError: data without names have more classes than the network.
+    """
+    data_classes = source_data.classes
+    # Labels as text are names as well where the network learned from such data, in whatever order.
+    if source_data.is_named or set(data_classes) <= set(classes):
+        return data_classes, []
+    if len(data_classes) > len(classes):
+        raise UserError(
+            f"the data have labels up to {len(data_classes) - 1:,} and no names of classes, and the network knows "
+            f"{len(classes):,} classes; give data of its classes, in their order"
+        )
+    note = (
+        "the data do not name their classes, so that their labels are taken for the network's classes in order: "
+        f"[{list_names(classes)}]"
+    )
+    return classes[: len(data_classes)], [note]
 
 
 def match_labels(

@@ -139,6 +139,33 @@ def test_an_npz_without_train_is_accepted(tmp_path):
     expected = sum(any(np.array_equal(image, other[..., 0]) for other in train) for image in new_images)
     assert (metrics["n"], metrics["trained_on"]) == (6, expected)
     assert expected > 0
+    assert "do not name their classes" not in " ".join(metrics["notes"])  # neither does the network: same labels
+
+
+def test_labels_without_names_are_the_networks_classes_by_position_and_that_is_said(tmp_path, network):
+    images, labels = noise(5, SIDE, SIDE, 3, seed=3), np.array([2, 0, 0, 2, 1])
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels)
+    (tmp_path / "new.py").write_text(
+        f"import numpy\n\ndef give():\n"
+        f"    arrays = numpy.load({str(tmp_path / 'new.npz')!r})\n"
+        f"    yield from zip(arrays['test_x'], arrays['test_y'])\n"
+    )
+    for path in (tmp_path / "new.npz", f"{tmp_path / 'new'}.py:give"):
+        metrics = evaluation.evaluate(network, path)
+        assert metrics["rows"]["label"].tolist() == labels.tolist()
+        assert metrics["notes"] == [
+            "the data do not name their classes, so that their labels are taken for the network's classes in order: "
+            "[ant, bee, cow]"
+        ]
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels + 1)
+    with pytest.raises(UserError, match="labels up to 3 and no names of classes, and the network knows 3 classes"):
+        evaluation.evaluate(network, tmp_path / "new.npz")
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels, class_names=["ant", "cow", "bee"])
+    metrics = evaluation.evaluate(network, tmp_path / "new.npz")
+    assert (metrics["rows"]["label"].tolist(), metrics["notes"]) == ([1, 0, 0, 1, 2], [])
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels, class_names=["ant", "cow", "elk"])
+    with pytest.raises(UserError, match="does not know the class elk"):
+        evaluation.evaluate(network, tmp_path / "new.npz")
 
 
 # Images that were trained on ------------------------------------------------------------------------------------------
