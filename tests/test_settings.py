@@ -196,6 +196,11 @@ def test_the_command_line_has_the_last_word_over_smoke(recipe):
         ("data.fit=pad", "pad(0)"),
         ("data.fit= pad( 007 )", "pad(7)"),
         ("data.fit=pad(255)", "pad(255)"),
+        ("data.fit=crop(0.875)", "crop(0.875)"),
+        ("data.fit= crop( .9500 ) ", "crop(0.95)"),
+        ("data.fit=crop(8.75e-1)", "crop(0.875)"),
+        ("data.fit=crop(1)", "crop(1.0)"),
+        ("data.interpolation=bicubic", "bicubic"),
         ("data.augment=", ()),
         ("duration=300", "300 steps"),
         ("duration=1e6 examples", "1000000 examples"),
@@ -219,6 +224,9 @@ def test_a_value_of_the_command_line_is_read_as_its_key_takes_it(recipe, overrid
     value = load(recipe(), [override])[key]
     assert value == expected
     assert type(value) is type(expected)
+
+
+FITS = "crop, crop(SHARE) with a share in [0.01, 1], stretch, pad_batch, pad or pad(GRAY) with a level of 0 to 255"
 
 
 @pytest.mark.parametrize(
@@ -245,10 +253,9 @@ def test_a_value_of_the_command_line_is_read_as_its_key_takes_it(recipe, overrid
         ("data.image_size=64x48", "an int or (height, width)"),
         ("data.image_size=0", "an int or (height, width)"),
         ("data.augment=1,2", "a tuple of texts"),
-        ("data.fit=squeeze", "crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255"),
-        ("data.fit=pad(256)", "crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255"),
-        ("data.fit=crop(3)", "crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255"),
-        ("data.fit=pad()", "crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255"),
+        *((f"data.fit={fit}", FITS) for fit in ("squeeze", "pad(256)", "pad()", "crop()", "crop(x)", "Crop")),
+        *((f"data.fit=crop({share})", FITS) for share in ("1.5", "3", "0", "-0.5", "nan", "inf", "0.009", "0.5)")),
+        ("data.interpolation=nearest", "bilinear or bicubic"),
         ("data.channels=2", "1 or 3 or none"),
         ("data.path=", "a text"),
         ("data.path=a\0b", "a text"),
@@ -509,6 +516,8 @@ def test_what_cannot_change_results_is_not_in_the_fingerprint(recipe, override):
         ("model.filters=8", "model.filters: 16 here, 8 in the folder"),
         ("model.depth=none", "model.depth: not set here, None in the folder"),
         ("data.augment=", "data.augment: ('pad_crop(1)', 'flip') here, () in the folder"),
+        ("data.fit=crop(1)", "data.fit: 'crop' here, 'crop(1.0)' in the folder"),
+        ("data.interpolation=bicubic", "data.interpolation: 'bilinear' here, 'bicubic' in the folder"),
     ],
 )
 def test_what_changes_results_is_named_key_by_key(recipe, override, line):

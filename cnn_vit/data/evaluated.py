@@ -1,8 +1,9 @@
 """Loads data that a trained network is evaluated on: some of its classes, in splits or not, with a train split or not.
 
-Data without split folders are evaluated whole, and labels are matched to the network's classes by name. Where the data
-are those of the network's own run, which their fingerprint says, the splits are the run's. Images whose content is in
-the run's train split are counted, as far as the run's data can still be read.
+Data without split folders are evaluated whole, and labels are matched to the network's classes by name; labels without
+names count the network's classes. Where the data are those of the network's own run, which their fingerprint says, the
+splits are the run's. Images whose content is in the run's train split are counted, as far as the run's data can still
+be read.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from cnn_vit import data
 from cnn_vit.data.base.parts import PARTS, Part, SourceData
 from cnn_vit.data.base.splits import Split
-from cnn_vit.data.sections import complete_section, height_and_width
+from cnn_vit.data.sections import complete_section, fit_options, height_and_width
 from cnn_vit.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -130,10 +131,11 @@ def load(
     else:
         chosen = choose_part(source_data, section["path"], split_name)
     part = chosen.parts[chosen.part_name].select(chosen.indices)
-    labels, class_notes = match_classes(part.labels, source_data.classes, classes, by_position=by_position)
+    data_classes, notes = name_classes(source_data, classes, by_position=by_position)
+    labels, class_notes = match_classes(part.labels, data_classes, classes, by_position=by_position)
     readable = readable._replace(source_data=replace(source_data, parts=chosen.parts))
     made_splits = read_split(section, readable, chosen)
-    notes = list(source_data.facts.get("left out", [])) + class_notes
+    notes += list(source_data.facts.get("left out", [])) + class_notes
     dark = levels.describe_dark_levels(made_splits.highest_level, section["levels"], is_sampled=made_splits.is_sampled)
     if dark is not None:
         notes.append(dark)
@@ -223,7 +225,7 @@ def read_split(section: Mapping[str, Any], readable: data.ReadableData, chosen: 
         {chosen.name: (chosen.part_name, chosen.indices)},
         image_size=height_and_width(section["image_size"]),
         channels=section["channels"],
-        fit=section["fit"],
+        fit_options=fit_options(section),
         random_crop=None,
         check=section["check"],
         scan_cache=readable.scan_cache,
@@ -255,12 +257,6 @@ def match_classes(
     Raises:
         UserError: examples have a class that the network does not know, or positions cannot be meant.
     """
-    numbers = tuple(str(number) for number in range(len(classes)))
-    if data_classes == numbers and classes != numbers and not by_position:
-        return labels, [
-            "the data's classes are numbers; the network's are taken for them in their order, 0 for "
-            f"{list_names(classes[:1])} to {len(classes) - 1} for {list_names(classes[-1:])}"
-        ]
     if not by_position:
         matched, missing = match_labels(labels, data_classes, classes)
         return matched, describe_missing(missing, classes)
@@ -272,6 +268,38 @@ def match_classes(
     return labels, [
         f"the weights name no classes; the data's are taken for them in their order, {list_names(data_classes)}"
     ]
+
+
+def name_classes(
+    source_data: SourceData, classes: tuple[str, ...], *, by_position: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """Returns names of the classes of data: the network's, by their order, where the data have none of their own.
+
+    Args:
+        source_data: the data.
+        classes: of the network.
+        by_position: whether these are no names.
+
+    Returns:
+        The names in the order of the data's labels, and a sentence where they are the network's.
+
+    Raises:
+        UserError: data without names have more classes than the network.
+    """
+    data_classes = source_data.classes
+    # Labels as text are names as well where the network learned from such data, in whatever order.
+    if by_position or source_data.is_named or set(data_classes) <= set(classes):
+        return data_classes, []
+    if len(data_classes) > len(classes):
+        raise UserError(
+            f"the data have labels up to {len(data_classes) - 1:,} and no names of classes, and the network knows "
+            f"{len(classes):,} classes; give data of its classes, in their order"
+        )
+    note = (
+        "the data do not name their classes, so that their labels are taken for the network's classes in order: "
+        f"[{list_names(classes)}]"
+    )
+    return classes[: len(data_classes)], [note]
 
 
 def match_labels(

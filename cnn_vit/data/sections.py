@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_vit import settings
-from cnn_vit.data.base.parts import DecodingOptions, SourceOptions
+from cnn_vit.data.base.parts import DecodingOptions, FitOptions, SourceOptions
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.settings import Key, Rule, signatures
 from cnn_vit.settings.signatures import Keyword
@@ -22,6 +22,8 @@ from cnn_vit.settings.values import KINDS, check_value
 SOURCES = Path(__file__).with_name("sources")
 AUGMENT = Path(__file__).with_name("augment") / "__init__.py"
 DEFAULTS = {key.removeprefix("data."): row.default for key, row in settings.KEYS.items() if key.startswith("data.")}
+# The settings of how any image is read. They travel with a network, under the same names, in its preprocessing.json.
+READING_KEYS = ("fit", "interpolation", "levels", "max_pixels")
 
 
 def names() -> dict[str, str]:
@@ -145,8 +147,13 @@ def source_options(complete: Mapping[str, Any]) -> SourceOptions:
 
 
 def decoding_options(complete: Mapping[str, Any]) -> DecodingOptions:
-    """Returns what a section that `complete_section` completed says of how files become pixels."""
+    """Returns what a section that `complete_section` completed, or preprocessing, says of how files become pixels."""
     return DecodingOptions(levels=complete["levels"], max_pixels=complete["max_pixels"])
+
+
+def fit_options(complete: Mapping[str, Any]) -> FitOptions:
+    """Returns what a completed section, or preprocessing, says of how images are brought to the image size."""
+    return FitOptions(fit=complete["fit"], interpolation=complete["interpolation"])
 
 
 def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cnn_vit import data, files
 from cnn_vit.data.decode import pixel_rules
+from cnn_vit.data.sections import READING_KEYS
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, reader, seals
 from cnn_vit.runs.seals import RECOVER, REMADE, RunDamageError, Seal
@@ -64,6 +65,9 @@ def describe(
         refuse_other_data(workdir, dataset)
         rewrite_differing(workdir, texts, say)
         return seal_texts(texts)
+    earlier_text = files.json_text(as_once_written(preprocessing))
+    if seals.seal_content(earlier_text.encode()) == run_seals.files[folder.PREPROCESSING]:
+        texts[folder.PREPROCESSING] = earlier_text
     make_missing(workdir, texts, run_seals, say)
     refuse_other_data(workdir, dataset)
     # also of pretrained.json and of the frozen values, which only the first start could write
@@ -73,6 +77,14 @@ def describe(
 def is_complete(workdir: Path) -> bool:
     """Whether a run folder has all files that describe its run."""
     return all((workdir / name).exists() for name in (folder.CONFIG, *REMADE))
+
+
+def as_once_written(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns preprocessing as runs wrote it before they named the interpolation, which then was always the same."""
+    earlier = dict(preprocessing)
+    if earlier["interpolation"] == reader.OLDEST_INTERPOLATION:
+        del earlier["interpolation"]
+    return earlier
 
 
 def seal_texts(texts: Mapping[str, str]) -> dict[str, Seal]:
@@ -162,11 +174,10 @@ def make_preprocessing(settings: Settings, dataset: data.Dataset) -> dict[str, A
         "std": list(std),
         "image_size": [height, width],
         "channels": channels,
-        "fit": settings["data.fit"],
-        "levels": settings["data.levels"],
-        "max_pixels": settings["data.max_pixels"],
         "version": pixel_rules.VERSION,
     }
+    for key in READING_KEYS:
+        preprocessing[key] = settings[f"data.{key}"]
     if train.padded_sizes is not None:
         preprocessing["sizes"] = [list(size) for size in train.padded_sizes.buckets]
     return preprocessing

@@ -23,7 +23,8 @@ from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.decode import pixel_rules
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, journal, seals
-from cnn_vit.settings import Settings, count_steps, from_json
+from cnn_vit.settings import KEYS, Settings, count_steps, from_json
+from cnn_vit.settings.values import as_fit
 
 SPLITS = ("validation", "test")  # the splits of which a finished run has predictions
 # Every file that `read_run` reads
@@ -41,6 +42,7 @@ DIGESTED = (
     *(f"{folder.PREDICTIONS}/{split}.npz" for split in SPLITS),
 )
 OLDEST_RULES = 1  # of `pixel_rules.VERSION`, which runs of that time do not name
+OLDEST_INTERPOLATION = "bilinear"  # of runs from before there was a choice, which do not name it
 PUT_BACK = "put it back from a copy or remove it"
 
 
@@ -86,7 +88,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def read_preprocessing(path: Path) -> dict[str, Any]:
-    """Reads how images become the network's input.
+    """Reads how images become the network's input; what runs of an earlier time do not name is what it was then.
 
     Raises:
         UserError: as `read_object`; or the run's images became pixels by another version of `pixel_rules`.
@@ -94,6 +96,7 @@ def read_preprocessing(path: Path) -> dict[str, Any]:
     """
     preprocessing = read_object(path, image_size=list, channels=int, fit=str, mean=list, std=list)
     refuse_other_rules(path, preprocessing)
+    preprocessing.setdefault("interpolation", OLDEST_INTERPOLATION)
     image_size, channels = preprocessing["image_size"], preprocessing["channels"]
     is_right = is_height_and_width(image_size) and channels in (1, 3)
     for numbers in (preprocessing["mean"], preprocessing["std"]):
@@ -107,6 +110,8 @@ def read_preprocessing(path: Path) -> dict[str, Any]:
     levels, max_pixels = preprocessing.get("levels"), preprocessing.get("max_pixels")
     is_right = is_right and (levels is None or (isinstance(levels, int) and levels > 0))
     is_right = is_right and isinstance(max_pixels, int) and max_pixels > 0
+    is_right = is_right and preprocessing["interpolation"] in KEYS["data.interpolation"].choices
+    is_right = is_right and is_fit(preprocessing["fit"])
     if not is_right:
         raise not_as_written(path)
     return preprocessing
@@ -124,6 +129,14 @@ def refuse_other_rules(path: Path, preprocessing: dict[str, Any]) -> None:
             f"{pixel_rules.VERSION}, so that the network would see other pixels than it learned from; take the cnn_vit "
             f"that trained it ({folder.ENVIRONMENT} names the commit), or train again in another --workdir"
         )
+
+
+def is_fit(text: str) -> bool:
+    """Whether a text of a JSON file is a value of `data.fit` in its own form, as "pad(0)" is and "pad" is not."""
+    try:
+        return as_fit(text) == text
+    except ValueError:
+        return False
 
 
 def is_height_and_width(value: object) -> bool:

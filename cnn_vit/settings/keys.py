@@ -74,7 +74,10 @@ KEYS: dict[str, Key] = {
                            "pixels"),
     "data.fit": Key("fit", "crop", "", "how an image is brought to the image size: crop keeps its center, stretch "
                     "changes its proportions, pad keeps all of it on a gray canvas; pad_batch leaves each image its "
-                    "own size up to the image size and hides the canvas around it behind a mask"),
+                    "own size up to the image size and hides the canvas around it behind a mask; crop(0.875) keeps "
+                    "that share of the center's sides, as published networks are evaluated (256 pixels for 224)"),
+    "data.interpolation": Key("text", "bilinear", "", "how pixels between pixels are computed where an image is "
+                              "resized, with antialiasing", choices=("bilinear", "bicubic")),
     "data.random_crop": Key("floats?", None, "(0, 1]", "least and most share of the area of a random box that is cut "
                             "out of a training image, anew each time it is decoded; unset: data.fit alone"),
     "data.levels": Key("int?", None, "[1, 65535]", "the level that is white in images of 16 bits: 1023 for data of 10 "

@@ -17,7 +17,15 @@ from cnn_vit.settings.keys import Key
 
 MAX_CHARACTERS = 10_000  # of a value on a command line
 MAX_EXACT_INT = 2**53  # beyond it a float no longer holds every integer
-FIT = re.compile(r"\s*(?:(?P<name>crop|stretch|pad_batch)|pad(?:\(\s*(?P<gray>\d{1,3})\s*\))?)\s*", re.ASCII)
+FIT = re.compile(
+    r"""\s*(?:
+        (?P<name> crop | stretch | pad_batch )
+        | crop \( (?P<share> [^()]+ ) \)
+        | pad (?: \( \s* (?P<gray> \d{1,3} ) \s* \) )?
+    )\s*""",
+    re.ASCII | re.VERBOSE,
+)
+LEAST_SHARE = 0.01  # of crop(SHARE): less of an image would be enlarged a hundredfold before it is cropped
 
 
 class Kind(NamedTuple):
@@ -196,12 +204,21 @@ def as_size(value: Any) -> int | tuple[int, int]:
 
 
 def as_fit(value: Any) -> str:
-    """Returns crop, stretch, pad_batch or pad(GRAY), where pad alone is pad(0), black; ValueError for anything else."""
+    """Returns crop, crop(SHARE), stretch, pad_batch or pad(GRAY), where pad alone is pad(0), black.
+
+    Raises:
+        ValueError: it is something else, or SHARE is not a number in [0.01, 1].
+    """
     match = FIT.fullmatch(as_text(value))
     if not match:
         raise ValueError("not a fit")
     if match["name"]:
         return match["name"]
+    if match["share"]:
+        share = float(match["share"])
+        if not LEAST_SHARE <= share <= 1:  # put so that it refuses nan too
+            raise ValueError("not a share")
+        return f"crop({share})"
     gray = int(match["gray"] or 0)
     if gray > 255:
         raise ValueError("not a level of gray")
@@ -227,7 +244,11 @@ KINDS = {
     "text": Kind("a text", str, as_text),
     "pattern": Kind("a regular expression", str, as_pattern),
     "size": Kind("an int or (height, width)", parse_size, as_size),
-    "fit": Kind("crop, stretch, pad_batch, pad or pad(GRAY), a level of 0 to 255", str, as_fit),
+    "fit": Kind(
+        "crop, crop(SHARE) with a share in [0.01, 1], stretch, pad_batch, pad or pad(GRAY) with a level of 0 to 255",
+        str,
+        as_fit,
+    ),
     "duration": Kind(f"a duration {DURATION_EXAMPLES}", str, durations.canonicalize_duration),
     "texts": Kind("a tuple of texts", parse_tuple, fit_each(as_text)),
     "floats": Kind("a tuple of numbers", parse_tuple, fit_each(as_float)),

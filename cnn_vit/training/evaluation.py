@@ -14,6 +14,7 @@ import numpy as np
 from cnn_vit import data, files, stops
 from cnn_vit.data import evaluated
 from cnn_vit.data.feed import stream
+from cnn_vit.data.sections import READING_KEYS, complete_section
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, reader
 from cnn_vit.training import devices, forward
@@ -206,6 +207,7 @@ def load_matching(network: Trained, source, split: str | None, layout: str | Non
             is_whole=is_path,
             by_position=not network.has_class_names,
         )
+        loaded.notes.extend(describe_other_fit(network, source))
     if loaded.image_shape != tuple(network.spec.image_shape):
         raise UserError(
             f"the network takes {shape_text(network.spec.image_shape)} images, the data gives "
@@ -235,6 +237,17 @@ def refuse_other_levels(network: Trained, loaded: evaluated.EvaluatedSplit) -> N
         )
 
 
+def describe_other_fit(network: Trained, section: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence for each setting by which a section resizes images otherwise than was done in training."""
+    section = complete_section(section)
+    sentences = []
+    for key in ("fit", "interpolation"):
+        trained_with = network.preprocessing[key]
+        if section[key] != trained_with:
+            sentences.append(f"data.{key} is {section[key]}, and was {trained_with} when the network was trained")
+    return sentences
+
+
 def text_of_levels(levels: int | None) -> str:
     """Writes the setting `data.levels` in a sentence."""
     return "unset" if levels is None else str(levels)
@@ -250,10 +263,10 @@ def section_for(network: Trained, path: str | os.PathLike, *, layout: str | None
         path,
         image_size=tuple(preprocessing["image_size"]),
         channels=preprocessing["channels"],
-        fit=preprocessing["fit"],
         layout=layout,
     )
-    section |= {"levels": preprocessing["levels"], "max_pixels": preprocessing["max_pixels"]}
+    for key in READING_KEYS:
+        section[key] = preprocessing[key]
     if network.run is not None and section["name"] == "folder" and layout is None:
         trained_on = reader.read_settings(network.run).section("data")
         is_own_path = trained_on["path"] is not None and os.path.realpath(trained_on["path"]) == os.path.realpath(path)
@@ -263,18 +276,14 @@ def section_for(network: Trained, path: str | os.PathLike, *, layout: str | None
 
 
 def section_as_seen(network: Trained, section: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy of a data section in which what is unset of the images' size and channels is the network's.
-
-    So are the levels of 16 bits and the largest number of pixels.
-    """
+    """Returns a copy of a data section in which what is unset or missing of how images are read is the network's."""
+    preprocessing = network.preprocessing
     completed = dict(section)
     if completed.get("image_size") is None:
-        completed["image_size"] = tuple(network.preprocessing["image_size"])
-    if completed.get("channels") is None:
-        completed["channels"] = network.preprocessing["channels"]
-    if completed.get("levels") is None:
-        completed["levels"] = network.preprocessing["levels"]
-    completed.setdefault("max_pixels", network.preprocessing["max_pixels"])
+        completed["image_size"] = tuple(preprocessing["image_size"])
+    for key in ("channels", *READING_KEYS):
+        if completed.get(key) is None:
+            completed[key] = preprocessing[key]
     return completed
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from cnn_vit import compilation, stops
+from cnn_vit.data import sections
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, pad_bottom_right, shrink_to_fit
-from cnn_vit.data.base.parts import DecodingOptions
 from cnn_vit.data.decode import caller_images
 from cnn_vit.data.decode import images as decoding
 from cnn_vit.data.reading import entries, listing, unreadable, zips
@@ -109,8 +109,9 @@ def read_images(network: Trained, images: Iterable[CallerImage]) -> Iterator[Inp
 def read_caller_image(network: Trained, image: np.ndarray | Image.Image, name: str) -> InputImage:
     """Brings an array of one image, or an image of Pillow's, to the network's size; it may come with an error."""
     channels = network.preprocessing["channels"]
+    options = sections.decoding_options(network.preprocessing)
     try:
-        decoded = caller_images.decode_caller_image(image, name, channels=channels, options=decoding_options(network))
+        decoded = caller_images.decode_caller_image(image, name, channels=channels, options=options)
         return InputImage(name, fit_pixels(network, decoded.pixels))
     except UserError as error:
         return InputImage(name, None, error)
@@ -119,19 +120,15 @@ def read_caller_image(network: Trained, image: np.ndarray | Image.Image, name: s
 def read_pixels(network: Trained, content: bytes) -> np.ndarray:  # -> (H, W, C)
     """Decodes an image file to the network's size; UserError where it cannot be decoded or is too small."""
     channels = network.preprocessing["channels"]
-    return fit_pixels(network, decoding.decode(content, channels=channels, options=decoding_options(network)))
-
-
-def decoding_options(network: Trained) -> DecodingOptions:
-    """Returns how files became pixels when the network was trained."""
-    preprocessing = network.preprocessing
-    return DecodingOptions(levels=preprocessing["levels"], max_pixels=preprocessing["max_pixels"])
+    options = sections.decoding_options(network.preprocessing)
+    return fit_pixels(network, decoding.decode(content, channels=channels, options=options))
 
 
 def fit_pixels(network: Trained, pixels: np.ndarray) -> np.ndarray:  # (h, w, C) -> (H, W, C)
     """Brings decoded pixels to the network's size; UserError where they are too few for it."""
     preprocessing = network.preprocessing
-    pixels = decoding.fit_image(pixels, tuple(preprocessing["image_size"]), preprocessing["fit"])
+    options = sections.fit_options(preprocessing)
+    pixels = decoding.fit_image(pixels, tuple(preprocessing["image_size"]), options.fit, options.interpolation)
     if preprocessing["fit"] == PAD_BATCH:
         forward.refuse_small_image(network.spec, pixels.shape[:2], "it")  # the caller puts the path in front
     return pixels

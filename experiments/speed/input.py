@@ -119,6 +119,7 @@ def measure_file_stages(settings: Settings, seconds: float) -> dict[str, dict[st
         return {}
     size, channels = sections.height_and_width(settings["data.image_size"]), settings["data.channels"]
     min_area, max_area = settings["data.random_crop"] or DEFAULT_CROP
+    interpolation = settings["data.interpolation"]
     count = min(MOST_FILES, len(part.labels))
     indices = np.arange(count) * len(part.labels) // count  # evenly spread: a folder is sorted by class
     contents = [part.content(int(index), None) for index in indices]
@@ -132,7 +133,7 @@ def measure_file_stages(settings: Settings, seconds: float) -> dict[str, dict[st
         return images.decode(contents[call % count], channels=channels)
 
     def fit(call: int) -> np.ndarray:
-        return images.fit_image(pixels[call % count], size, settings["data.fit"])
+        return images.fit_image(pixels[call % count], size, settings["data.fit"], interpolation)
 
     def cut(call: int) -> np.ndarray:
         numbers = crop_numbers[call % count]
@@ -140,7 +141,8 @@ def measure_file_stages(settings: Settings, seconds: float) -> dict[str, dict[st
         def choose_box(height: int, width: int) -> crops.Box:
             return crops.crop_box(height, width, numbers, min_area=min_area, max_area=max_area)
 
-        return crops.read_crop(contents[call % count], size, channels=channels, choose_box=choose_box)
+        content = contents[call % count]
+        return crops.read_crop(content, size, channels=channels, choose_box=choose_box, interpolation=interpolation)
 
     stages = {"read": read, "decode": decode, "fit": fit, "cut": cut}
     return {name: measure_rate(stage, 1, seconds) for name, stage in stages.items()}

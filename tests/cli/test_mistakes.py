@@ -190,6 +190,10 @@ DAMAGES = {
         lambda content: {key: content[key] for key in ("mean", "std", "image_size", "channels", "fit")},
         READERS,
     ),
+    "a share above one": Damage("preprocessing.json", lambda content: content | {"fit": "crop(1.5)"}, READERS),
+    "an unknown interpolation": Damage(
+        "preprocessing.json", lambda content: content | {"interpolation": "cubic"}, READERS
+    ),
     "levels of text": Damage("preprocessing.json", lambda content: content | {"levels": "4095"}, READERS),
     "a result of another kind": Damage("result.json", lambda content: [1], RESULT_READERS, is_sealed=False),
     "a result of nothing": Damage("result.json", lambda content: {}, RESULT_READERS, is_sealed=False),

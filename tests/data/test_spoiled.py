@@ -323,7 +323,7 @@ def network():
     kernel = params["head"]["kernel"]
     params["head"]["kernel"] = np.random.default_rng(0).normal(0, 1, kernel.shape).astype(np.float32)
     preprocessing = dict(mean=[0.5] * 3, std=[0.3] * 3, image_size=[12, 12], channels=3, fit="pad(127)")
-    preprocessing |= dict(levels=None, max_pixels=50_000_000)
+    preprocessing |= dict(interpolation="bilinear", levels=None, max_pixels=50_000_000)
     return trained.Trained(spec, params, stats, ("a", "b", "c"), preprocessing)
 
 

@@ -9,7 +9,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -20,8 +20,10 @@ from png_files import make_png, pack_bits
 from tiff_files import write_tiff
 
 from cnn_vit import data
+from cnn_vit.data.batches import batches
+from cnn_vit.data.reading import materialize
 from cnn_vit.errors import UserError
-from cnn_vit.training import forward, prediction, trained
+from cnn_vit.training import evaluation, forward, prediction, trained
 from cnn_vit.training.rules import RuleSpec
 
 HEIGHT, WIDTH = 6, 8
@@ -317,10 +319,10 @@ def give(split):
 """
 
 
-def read_section(section):
+def read_section(section, **resizing):
     """The pixels (H, W, 3) of the first image of a data section, or the sentence that refuses it."""
     try:
-        dataset = data.load({**section, "channels": 3, "batch_size": 1})
+        dataset = data.load({**section, "channels": 3, "batch_size": 1, **resizing})
     except UserError as error:
         return str(error)
     first, second = dataset.splits["train"].read(np.arange(2))
@@ -344,15 +346,18 @@ def network():
         image_size=[HEIGHT, WIDTH],
         channels=3,
         fit="stretch",
+        interpolation="bilinear",
         levels=None,
         max_pixels=10**6,
     )
     return trained.Trained(spec, {}, {}, ("a", "b"), preprocessing)
 
 
-def read_in_every_way(folder, network, case):
-    """The pixels, or the refusal, of a file by each way in: name of the way -> outcome."""
-    content = case.content
+def read_in_every_way(folder, network, content, *, survives_loading=True, **resizing):
+    """The pixels, or the refusal, of a file by each way in: name of the way -> outcome.
+
+    `resizing` are settings of the data; they have to be those of the network's preprocessing.
+    """
     path = folder / "image.png"  # the bytes decide, not the name
     path.write_bytes(content)
     outcomes = {}
@@ -363,21 +368,21 @@ def read_in_every_way(folder, network, case):
                 inner.mkdir(parents=True)
                 (inner / "x.png").write_bytes(content)
                 archive.writestr(f"{split}/{name}/x.png", content)
-    outcomes["folder"] = read_section({"name": "folder", "path": str(folder / "images")})
-    outcomes["zip"] = read_section({"name": "folder", "path": str(folder / "images.zip")})
+    outcomes["folder"] = read_section({"name": "folder", "path": str(folder / "images")}, **resizing)
+    outcomes["zip"] = read_section({"name": "folder", "path": str(folder / "images.zip")}, **resizing)
     arrays = {}
     for split in ("train", "validation"):
         arrays[f"{split}_jpeg"] = np.frombuffer(2 * content, np.uint8)
         arrays[f"{split}_offsets"] = len(content) * np.arange(3)
         arrays[f"{split}_labels"] = np.arange(2)
     np.savez(folder / "arrays.npz", **arrays)
-    outcomes["array"] = read_section({"name": "arrays", "path": str(folder / "arrays.npz")})
+    outcomes["array"] = read_section({"name": "arrays", "path": str(folder / "arrays.npz")}, **resizing)
     lines = {"generator": "pass"}
-    if case.survives_loading:
+    if survives_loading:
         lines["generator that loads"] = "image.load()"
     for name, line in lines.items():
         (folder / f"{name}.py").write_text(GENERATOR.format(path=str(path), line=line))
-        outcomes[name] = read_section({"name": "generator", "path": f"{folder / name}.py:give"})
+        outcomes[name] = read_section({"name": "generator", "path": f"{folder / name}.py:give"}, **resizing)
     outcomes["predict a file"] = read_predicted(network, path)
     with zipfile.ZipFile(folder / "one.zip", "w") as archive:
         archive.writestr("x.png", content)
@@ -400,11 +405,71 @@ def check_outcome(outcome, case, way):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.content is not None], **by_name)
 def test_a_file_gives_the_same_pixels_by_every_way_in(tmp_path, network, case):
-    outcomes = read_in_every_way(tmp_path, network, case)
+    outcomes = read_in_every_way(tmp_path, network, case.content, survives_loading=case.survives_loading)
     for way, outcome in outcomes.items():
         check_outcome(outcome, case, way)
         if not isinstance(outcome, str):
             np.testing.assert_array_equal(outcome, outcomes["folder"], err_msg=way)
+
+
+def resized_by_pillow(pixels, fit, interpolation):
+    """Pixels (50, 71, 3) at 28 x 28 pixels, by Pillow alone."""
+    resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    image = Image.fromarray(pixels)
+    if fit == "crop(0.875)":  # the short side is 28 / 0.875 = 32, the long one 32 * 71 / 50 = 45.4
+        return np.asarray(image.resize((45, 32), resample).crop((8, 2, 36, 30)))  # half of 45 - 28 is 8.5: even 8
+    box = {"crop": (10, 0, 60, 50), "stretch": (0, 0, 71, 50)}[fit]
+    return np.asarray(image.resize((28, 28), resample, box=box))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("fit", ["crop", "crop(0.875)", "stretch"])
+def test_an_image_is_resized_alike_by_every_way_in(tmp_path, network, monkeypatch, fit, interpolation):
+    pixels, size = noise(50, 71, 3), (28, 28)
+    resizing = dict(fit=fit, interpolation=interpolation, image_size=size)
+    preprocessing = network.preprocessing | resizing | {"image_size": list(size)}
+    spec = replace(network.spec, image_shape=(*size, 3))
+    network = replace(network, spec=spec, preprocessing=preprocessing)
+    outcomes = read_in_every_way(tmp_path, network, encode(pixels), **resizing)
+
+    both = np.stack([pixels, pixels])
+    np.savez(tmp_path / "pixels.npz", train_x=both, train_y=[0, 1], validation_x=both, validation_y=[0, 1])
+    section = {"name": "arrays", "path": str(tmp_path / "pixels.npz")}
+    outcomes["pixels"] = read_section(section, **resizing)
+    outcomes["predict pixels"] = read_predicted(network, pixels)
+    with monkeypatch.context() as patch:
+        patch.setattr(materialize, "MEMORY", 0)
+        outcomes["pixels when they are read"] = read_section(section, **resizing)
+        outcomes["files when they are read"] = read_section(
+            {"name": "folder", "path": f"{tmp_path}/images"}, **resizing
+        )
+    for way, path in (("a folder", tmp_path / "images"), ("a zip", tmp_path / "images.zip")):
+        split = evaluation.load_matching(network, path, "validation", None).split
+        outcomes[f"evaluate {way}"] = split.read(np.arange(1))[0]
+    section = {"name": "folder", "path": str(tmp_path / "images"), **resizing}
+    [(floats, _)] = batches(section, split="validation")
+    outcomes["batches"] = np.rint(255 * floats[0]).astype(np.uint8)
+
+    assert len(outcomes) == 15
+    for way, outcome in outcomes.items():
+        np.testing.assert_array_equal(outcome, resized_by_pillow(pixels, fit, interpolation), err_msg=way)
+
+
+def test_pixels_of_the_image_size_are_enlarged_before_their_middle_is_cut_out(tmp_path, network):
+    """torchvision resizes an image of 32 x 32 to 36 x 36 before it cuts 32 x 32 out of it."""
+    image_shape = (32, 32, 3)
+    pixels = noise(8, *image_shape)
+    enlarged = [np.asarray(Image.fromarray(image).resize((36, 36), Image.Resampling.BICUBIC)) for image in pixels]
+    expected = np.stack(enlarged)[:, 2:34, 2:34]
+    np.savez(tmp_path / "a.npz", train_x=pixels, train_y=np.arange(8) % 2, test_x=pixels, test_y=np.arange(8) % 2)
+    section = {"name": "arrays", "path": str(tmp_path / "a.npz"), "fit": "crop(0.875)", "interpolation": "bicubic"}
+    splits = data.load({**section, "image_size": 32}).splits
+    np.testing.assert_array_equal(splits["test"].read(np.arange(8)), expected)
+    resizing = dict(fit="crop(0.875)", interpolation="bicubic", image_size=[32, 32])
+    spec = replace(network.spec, image_shape=image_shape)
+    network = replace(network, spec=spec, preprocessing=network.preprocessing | resizing, classes=("0", "1"))
+    split = evaluation.load_matching(network, tmp_path / "a.npz", None, None).split
+    np.testing.assert_array_equal(split.read(np.arange(8)), expected)
 
 
 def test_an_image_with_a_zip_behind_it_is_an_image(tmp_path, network):

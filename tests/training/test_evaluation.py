@@ -15,7 +15,14 @@ from cnn_vit.training import devices, evaluation, forward, prediction
 from cnn_vit.training.trained import Trained
 
 PREPROCESSING = dict(
-    mean=[0.0], std=[1.0], image_size=[3, 3], channels=1, fit="crop", levels=None, max_pixels=50_000_000
+    mean=[0.0],
+    std=[1.0],
+    image_size=[3, 3],
+    channels=1,
+    fit="crop",
+    interpolation="bilinear",
+    levels=None,
+    max_pixels=50_000_000,
 )
 ANIMALS = ("ant", "bee", "cow", "dog")
 

@@ -1,6 +1,7 @@
 """Evaluation on other data than the run's: whole folders, some of the classes, and images that were trained on."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cnn_vit import data, settings
 from cnn_vit.data.reading import fingerprints
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
-from cnn_vit.runs import description
+from cnn_vit.runs import description, reader
 from cnn_vit.training import evaluation, forward, plan, trained
 
 CLASSES = ("ant", "bee", "cow")
@@ -138,6 +139,33 @@ def test_an_npz_without_train_is_accepted(tmp_path):
     expected = sum(any(np.array_equal(image, other[..., 0]) for other in train) for image in new_images)
     assert (metrics["n"], metrics["trained_on"]) == (6, expected)
     assert expected > 0
+    assert "do not name their classes" not in " ".join(metrics["notes"])  # neither does the network: same labels
+
+
+def test_labels_without_names_are_the_networks_classes_by_position_and_that_is_said(tmp_path, network):
+    images, labels = noise(5, SIDE, SIDE, 3, seed=3), np.array([2, 0, 0, 2, 1])
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels)
+    (tmp_path / "new.py").write_text(
+        f"import numpy\n\ndef give():\n"
+        f"    arrays = numpy.load({str(tmp_path / 'new.npz')!r})\n"
+        f"    yield from zip(arrays['test_x'], arrays['test_y'])\n"
+    )
+    for path in (tmp_path / "new.npz", f"{tmp_path / 'new'}.py:give"):
+        metrics = evaluation.evaluate(network, path)
+        assert metrics["rows"]["label"].tolist() == labels.tolist()
+        assert metrics["notes"] == [
+            "the data do not name their classes, so that their labels are taken for the network's classes in order: "
+            "[ant, bee, cow]"
+        ]
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels + 1)
+    with pytest.raises(UserError, match="labels up to 3 and no names of classes, and the network knows 3 classes"):
+        evaluation.evaluate(network, tmp_path / "new.npz")
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels, class_names=["ant", "cow", "bee"])
+    metrics = evaluation.evaluate(network, tmp_path / "new.npz")
+    assert (metrics["rows"]["label"].tolist(), metrics["notes"]) == ([1, 0, 0, 1, 2], [])
+    np.savez(tmp_path / "new.npz", test_x=images, test_y=labels, class_names=["ant", "cow", "elk"])
+    with pytest.raises(UserError, match="does not know the class elk"):
+        evaluation.evaluate(network, tmp_path / "new.npz")
 
 
 # Images that were trained on ------------------------------------------------------------------------------------------
@@ -196,3 +224,29 @@ def test_dark_images_of_sixteen_bits_are_told(tmp_path, network):
 def test_each_reading_of_a_whole_folder_leaves_a_line(tmp_path, network):
     evaluation.evaluate(network, write_new_images(tmp_path / "new", {"ant": 3}))
     assert len((network.run / "test_reads.jsonl").read_text().splitlines()) == 1
+
+
+# How images are resized
+
+
+def test_how_images_are_resized_travels_with_the_network_and_another_way_is_said(tmp_path, root):
+    section = {"name": "folder", "path": root, "fit": "crop(0.5)", "interpolation": "bicubic"}
+    network = make_trained(tmp_path / "run", section)
+    stored = reader.read_preprocessing(tmp_path / "run" / "preprocessing.json")
+    assert (stored["fit"], stored["interpolation"]) == ("crop(0.5)", "bicubic")
+    # the network of a run folder, a path, and a section that says nothing of it
+    network = replace(network, preprocessing=stored)
+    as_seen = evaluation.section_as_seen(network, {"name": "folder", "path": str(root)})
+    by_path = evaluation.load_matching(network, root, "test", None)
+    by_section = evaluation.load_matching(network, as_seen, "test", None)
+    assert by_path.notes == by_section.notes == []
+    for loaded in (by_path, by_section):
+        first = loaded.split.read(np.arange(1))[0]
+        image = Image.open(root / loaded.split.names[0])
+        expected = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC))[2:6, 2:6]  # 4 / 0.5 pixels, the middle 4
+        np.testing.assert_array_equal(first, expected)
+    other = evaluation.load_matching(network, {**as_seen, "fit": "stretch", "interpolation": "bilinear"}, "test", None)
+    assert other.notes == [
+        "data.fit is stretch, and was crop(0.5) when the network was trained",
+        "data.interpolation is bilinear, and was bicubic when the network was trained",
+    ]

@@ -34,6 +34,7 @@ from cnn_vit import compilation, data, files, stops
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
 from cnn_vit.runs import folder, manifests
+from cnn_vit.training import trained
 from cnn_vit.training.run import Run
 
 
@@ -290,6 +291,40 @@ def test_a_run_whose_images_became_pixels_by_other_rules_is_not_resumed(tmp_path
     with pytest.raises(UserError, match=f"became pixels by version {version or 1} of the rules, and this cnn_vit has"):
         train("mlp", tmp_path)
     assert hash_files(tmp_path) == before
+
+
+def write_as_before_interpolation(folder):
+    """Leaves out what the files of a run did not say before there was a setting data.interpolation, and seals them."""
+    config = json.loads((folder / "config.json").read_text())
+    for part in ("values", "origin"):
+        del config[part]["data.interpolation"]
+    preprocessing = json.loads((folder / "preprocessing.json").read_text())
+    assert preprocessing.pop("interpolation") == "bilinear"
+    for name, content in (("config.json", config), ("preprocessing.json", preprocessing)):
+        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    reseal(folder)
+
+
+def test_a_run_that_says_nothing_of_interpolation_goes_on_to_the_same_bits_without_a_word(
+    tmp_path, monkeypatch, capsys
+):
+    stop_run(monkeypatch, "mlp", tmp_path, 3)
+    write_as_before_interpolation(tmp_path)
+    content = (tmp_path / "preprocessing.json").read_bytes()
+    capsys.readouterr()
+    train("mlp", tmp_path)
+    assert read_outcome(tmp_path) == undisturbed_outcome("mlp")
+    printed = capsys.readouterr().err
+    assert "going on from step 3 of 12" in printed
+    assert not re.search(r"preprocessing|interpolation|bits may differ", printed)
+    assert (tmp_path / "preprocessing.json").read_bytes() == content
+    assert trained.load(tmp_path).preprocessing["interpolation"] == "bilinear"
+    (tmp_path / "preprocessing.json").unlink()  # of the finished run, which makes it anew
+    train("mlp", tmp_path)
+    assert (tmp_path / "preprocessing.json").read_bytes() == content
+    assert read_outcome(tmp_path) == undisturbed_outcome("mlp")
+    with pytest.raises(UserError, match=r"data\.interpolation: 'bicubic' here, 'bilinear' in the folder"):
+        train("mlp", tmp_path, "data.interpolation=bicubic")
 
 
 def test_what_changes_no_result_may_change_on_resume(tmp_path, monkeypatch):

@@ -30,6 +30,19 @@ class DecodingOptions:
 
 
 @dataclass(frozen=True)
+class FitOptions:
+    """What the settings say of how an image is brought to the image size (`decode/images.fit_image`).
+
+    Attributes:
+        fit: "crop", "crop(SHARE)", "stretch", "pad(GRAY)" or "pad_batch".
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    fit: str = "crop"
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True)
 class SourceOptions:
     """The common settings that a source may look at.
 
@@ -173,6 +186,7 @@ class SourceData:
         folders: where the images lie; None where they lie in no folders.
         highest_level: the highest level of all images of 16 bits that the source itself has decoded; None where it has
             decoded none.
+        is_named: whether the data themselves name their classes; else the names are the labels as text.
     """
 
     classes: tuple[str, ...]
@@ -182,6 +196,7 @@ class SourceData:
     is_undivided: bool = False
     folders: ImageFolders | None = None
     highest_level: int | None = None
+    is_named: bool = True
 
 
 def images_per_read(image_shape: Sequence[int]) -> int:

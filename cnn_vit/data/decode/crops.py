@@ -67,6 +67,7 @@ def read_crop(
     channels: int,
     choose_box: Callable[[int, int], Box],
     options: DecodingOptions = images.DEFAULTS,
+    interpolation: str = "bilinear",
 ) -> np.ndarray:  # -> (height, width, C)
     """Reads a box of an image file and brings it to a size.
 
@@ -76,6 +77,7 @@ def read_crop(
         channels: 1 or 3.
         choose_box: (height, width) of the upright image -> the box in it.
         options: what the settings say of decoding.
+        interpolation: as in `images.resize`.
 
     Raises:
         UnreadableError: as `images.decode_image`.
@@ -91,7 +93,7 @@ def read_crop(
         down, across = reduced_origin(header, reduction, orientation.exif_orientation(image))
         pixels = images.image_pixels(image, content, channels, options, reduction).pixels
         part = left / reduction + across, top / reduction + down, right / reduction + across, bottom / reduction + down
-        return images.resize(pixels, size, part)
+        return images.resize(pixels, size, part, interpolation)
 
     return images.use_image(content, cut_box, options)
 

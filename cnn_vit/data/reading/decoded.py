@@ -1,9 +1,10 @@
 """Keeps decoded images from start to start: the pixels of a split as one file, in the folder `decoded` of the cache.
 
 The name of such a file is a hash of the file versions of all its images (path, size, times of change), of their size,
-colors and fit, of how they are decoded and of the versions of the decoders: touch one image and all are decoded again.
-A file ends with the highest level of 16 bits and a checksum. Together the files take at most 2 GB; the oldest are
-removed. Where the cache cannot be read or written the images are decoded at each start, and nothing else changes.
+colors, fit and interpolation, of how they are decoded and of the versions of the decoders: touch one image and all are
+decoded again. A file ends with the highest level of 16 bits and a checksum. Together the files take at most 2 GB; the
+oldest are removed. Where the cache cannot be read or written the images are decoded at each start, and nothing else
+changes.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import numpy as np
 import PIL
 
 from cnn_vit import files
-from cnn_vit.data.base.parts import EncodedPart, Part
+from cnn_vit.data.base.parts import EncodedPart, FitOptions, Part
 from cnn_vit.data.decode import jpeg, pixel_rules
 from cnn_vit.errors import UserError
 from cnn_vit.files import cache, stamps
@@ -39,8 +40,8 @@ class Buffer:
         is_filled: whether the pixels are those of the images.
     """
 
-    def __init__(self, part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit: str):
-        self.path = buffer_path(part, indices, shape, fit)
+    def __init__(self, part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit_options: FitOptions):
+        self.path = buffer_path(part, indices, shape, fit_options)
         size = len(indices) * math.prod(shape)
         self.bytes = np.empty(size + LEVEL_BYTES + CHECKSUM_BYTES, np.uint8)
         self.pixels = self.bytes[:size].reshape(len(indices), *shape)
@@ -69,12 +70,12 @@ class Buffer:
         self.is_filled = True
 
 
-def buffer_path(part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit: str) -> Path | None:
+def buffer_path(part: Part, indices: np.ndarray, shape: tuple[int, int, int], fit_options: FitOptions) -> Path | None:
     """Returns the cache's file for the decoded images of a split; None without a cache or where it is not worth it."""
     if not isinstance(part, EncodedPart) or part.version is None or part.sizes[indices].sum() < LEAST_ENCODED:
         return None
     decoders = f"{PIL.__version__}{jpeg.VERSION}:{pixel_rules.VERSION}:{part.decoding}"
-    digest = hashlib.sha256(f"{decoders}:{shape}:{fit}".encode())
+    digest = hashlib.sha256(f"{decoders}:{shape}:{fit_options}".encode())
     for index in indices.tolist():
         # Each version is hashed by itself, so that two lists of versions never join to the same bytes.
         digest.update(hashlib.sha256(part.version(index).encode(errors="surrogateescape")).digest())

@@ -13,11 +13,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 
 from cnn_vit.data.base.padding import PAD_BATCH, PaddedSizes, Size, choose_buckets, pad_bottom_right, shrink_to_fit
-from cnn_vit.data.base.parts import Part, PixelPart, SourceData, images_per_read, read_whole
+from cnn_vit.data.base.parts import FitOptions, Part, PixelPart, SourceData, images_per_read, read_whole
 from cnn_vit.data.base.splits import Split
 from cnn_vit.data.base.threads import map_ranges
 from cnn_vit.data.decode import crops, images
@@ -57,7 +58,7 @@ def make_splits(
     *,
     image_size: Size | None,
     channels: int | None,
-    fit: str,
+    fit_options: FitOptions,
     random_crop: tuple[float, float] | None,
     check: str,
     scan_cache: ScanCache,
@@ -71,7 +72,7 @@ def make_splits(
         split_indices: split -> name of its part, and the indices (n,) of its examples there.
         image_size: (height, width) in pixels; None: as the images are.
         channels: 1 or 3; None: as the images are.
-        fit: "crop", "stretch", "pad(GRAY)" or "pad_batch".
+        fit_options: how images are brought to the size.
         random_crop: least and largest share of the area of the boxes that training images are cut in; None: they are
             not.
         check: how closely to scan images that are not decoded at the start: "auto", "all", "header", "none".
@@ -83,6 +84,7 @@ def make_splits(
         UserError: files that cannot be read, all in one sentence; images of several sizes and no size to bring
             them to.
     """
+    fit = fit_options.fit
     selections = {split: (source_data.parts[part], indices) for split, (part, indices) in split_indices.items()}
     count = count_images(selections)
     level = checking.scan_level(check, count)
@@ -107,17 +109,19 @@ def make_splits(
         lazy_headers, _ = scan_selections(sample_evenly(lazy), "all", scan_cache, workers)
     scan_cache.save()
 
-    splits = {split: lazy_split(part, indices, shape, fit) for split, (part, indices) in lazy.items()}
+    splits = {split: lazy_split(part, indices, shape, fit_options) for split, (part, indices) in lazy.items()}
     levels = [header.highest_level for header in lazy_headers]
     for split, (part, indices) in eager.items():
-        splits[split], undecodable_files, highest_level = decoded_split(part, indices, shape, fit, workers)
+        splits[split], undecodable_files, highest_level = decoded_split(part, indices, shape, fit_options, workers)
         unreadable_files += undecodable_files
         levels.append(highest_level)
     # A scan and the decoding may both have named a file; it counts once.
     unreadable.refuse_unreadable(list({file.name: file for file in unreadable_files}.values()), count)
 
     if random_crop:
-        splits["train"] = croppable_split(splits["train"], *selections["train"], shape, random_crop)
+        splits["train"] = croppable_split(
+            splits["train"], *selections["train"], shape, random_crop, fit_options.interpolation
+        )
     if fit == PAD_BATCH:
         splits = add_padded_sizes(splits, selections, image_size, scan_cache, workers, batch_size)
     return MadeSplits(
@@ -147,13 +151,20 @@ def count_images(selections: Mapping[str, Selection]) -> int:
     return sum(len(indices) for _, indices in selections.values())
 
 
-def lazy_split(part: Part, indices: np.ndarray, shape: Shape, fit: str) -> Split:
+def is_as_wanted(part: Part, shape: Shape, fit_options: FitOptions) -> TypeGuard[PixelPart]:
+    """Whether the images of a part are pixels that are read as they are: of the final shape, which `fit` leaves."""
+    if not isinstance(part, PixelPart) or part.shape != shape:
+        return False
+    return images.is_at_size(part.shape[:2], shape[:2], fit_options.fit)
+
+
+def lazy_split(part: Part, indices: np.ndarray, shape: Shape, fit_options: FitOptions) -> Split:
     """Makes a split whose images are decoded when they are read."""
-    if isinstance(part, PixelPart) and part.shape == shape:
+    if is_as_wanted(part, shape, fit_options):
         return Split(part.labels[indices], lambda rows: part.read(indices[rows]), not part.is_generated)
 
     def read_one(_: int, index: int) -> np.ndarray:
-        return read_image(part, index, shape, fit)
+        return read_image(part, index, shape, fit_options)
 
     def read(rows: np.ndarray) -> np.ndarray:
         return read_images(part, indices[rows], shape, read_one)
@@ -162,7 +173,12 @@ def lazy_split(part: Part, indices: np.ndarray, shape: Shape, fit: str) -> Split
 
 
 def croppable_split(
-    split: Split, part: Part, indices: np.ndarray, shape: Shape, random_crop: tuple[float, float]
+    split: Split,
+    part: Part,
+    indices: np.ndarray,
+    shape: Shape,
+    random_crop: tuple[float, float],
+    interpolation: str,
 ) -> Split:
     """Returns the same split with `read_crops`, which cuts random boxes out of its images when they are trained on."""
 
@@ -171,7 +187,7 @@ def croppable_split(
             choose_box = functools.partial(
                 crops.crop_box, numbers=crop_numbers[row], min_area=random_crop[0], max_area=random_crop[1]
             )
-            return read_crop_of(part, index, shape, choose_box)
+            return read_crop_of(part, index, shape, choose_box, interpolation)
 
         return read_images(part, indices[rows], shape, read_one)
 
@@ -179,19 +195,19 @@ def croppable_split(
 
 
 def decoded_split(
-    part: Part, indices: np.ndarray, shape: Shape, fit: str, workers: int
+    part: Part, indices: np.ndarray, shape: Shape, fit_options: FitOptions, workers: int
 ) -> tuple[Split, list[UnreadableFile], int | None]:
     """Makes a split whose images are decoded now.
 
     Returns:
         The split, the files that cannot be decoded, and the highest level of 16 bits.
     """
-    if isinstance(part, PixelPart) and part.shape == shape and not part.is_generated:
-        return lazy_split(part, indices, shape, fit), [], None  # its images are pixels in memory already
-    buffer = decoded.Buffer(part, indices, shape, fit)
+    if is_as_wanted(part, shape, fit_options) and not part.is_generated:
+        return lazy_split(part, indices, shape, fit_options), [], None  # its images are pixels in memory already
+    buffer = decoded.Buffer(part, indices, shape, fit_options)
     unreadable_files: list[UnreadableFile] = []
     if not buffer.is_filled:
-        unreadable_files, buffer.highest_level = decode_into(buffer.pixels, part, indices, shape, fit, workers)
+        unreadable_files, buffer.highest_level = decode_into(buffer.pixels, part, indices, shape, fit_options, workers)
     if not unreadable_files:
         buffer.save()
     split = Split(part.labels[indices], buffer.pixels.__getitem__, True, names_of(part, indices))
@@ -199,7 +215,7 @@ def decoded_split(
 
 
 def decode_into(
-    pixels: np.ndarray, part: Part, indices: np.ndarray, shape: Shape, fit: str, workers: int
+    pixels: np.ndarray, part: Part, indices: np.ndarray, shape: Shape, fit_options: FitOptions, workers: int
 ) -> tuple[list[UnreadableFile], int | None]:
     """Decodes images into an array (N, H, W, C), in threads.
 
@@ -208,7 +224,7 @@ def decode_into(
     """
 
     def decode_rows(rows: range) -> tuple[list[UnreadableFile], int | None]:
-        if isinstance(part, PixelPart) and part.shape == shape:
+        if is_as_wanted(part, shape, fit_options):
             images_at_once = images_per_read(shape)
             for start in range(rows.start, rows.stop, images_at_once):
                 stop = min(start + images_at_once, rows.stop)
@@ -220,7 +236,7 @@ def decode_into(
             index = int(indices[row])
             try:
                 decoded_image = decode_image(part, index, shape[2])
-                pixels[row] = bring_to_shape(decoded_image.pixels, shape, fit)
+                pixels[row] = bring_to_shape(decoded_image.pixels, shape, fit_options)
                 levels.append(decoded_image.highest_level)
             except UnreadableError as error:
                 # Kept bare: the traceback would hold all bytes of the file in memory.
@@ -256,9 +272,9 @@ def read_images(
     return pixels
 
 
-def read_image(part: Part, index: int, shape: Shape, fit: str) -> np.ndarray:  # -> (H, W, C)
+def read_image(part: Part, index: int, shape: Shape, fit_options: FitOptions) -> np.ndarray:  # -> (H, W, C)
     """Reads an image in its final shape."""
-    return bring_to_shape(decode_image(part, index, shape[2]).pixels, shape, fit)
+    return bring_to_shape(decode_image(part, index, shape[2]).pixels, shape, fit_options)
 
 
 def decode_image(part: Part, index: int, channels: int) -> DecodedImage:
@@ -269,23 +285,28 @@ def decode_image(part: Part, index: int, channels: int) -> DecodedImage:
         return images.decode_image(content, channels=channels, options=part.decoding)
 
 
-def bring_to_shape(pixels: np.ndarray, shape: Shape, fit: str) -> np.ndarray:  # (h, w, C) -> (H, W, C)
+def bring_to_shape(pixels: np.ndarray, shape: Shape, fit_options: FitOptions) -> np.ndarray:  # (h, w, C) -> (H, W, C)
     """Brings decoded pixels to the final height and width."""
-    height, width, _ = shape
-    return pad_bottom_right(images.fit_image(pixels, (height, width), fit), (height, width))
+    size = shape[:2]
+    return pad_bottom_right(images.fit_image(pixels, size, fit_options.fit, fit_options.interpolation), size)
 
 
 def read_crop_of(
-    part: Part, index: int, shape: Shape, choose_box: Callable[[int, int], crops.Box]
+    part: Part, index: int, shape: Shape, choose_box: Callable[[int, int], crops.Box], interpolation: str
 ) -> np.ndarray:  # -> (H, W, C)
     """Reads a box of an image in the final shape; `choose_box(height, width)` says where it lies in the image."""
     height, width, channels = shape
     if isinstance(part, PixelPart):
         pixels = images.to_channels(part.read(np.array([index]))[0], channels)
-        return images.resize(pixels, (height, width), choose_box(*pixels.shape[:2]))
+        return images.resize(pixels, (height, width), choose_box(*pixels.shape[:2]), interpolation)
     with read_whole(part, index) as content:
         return crops.read_crop(
-            content, (height, width), channels=channels, choose_box=choose_box, options=part.decoding
+            content,
+            (height, width),
+            channels=channels,
+            choose_box=choose_box,
+            options=part.decoding,
+            interpolation=interpolation,
         )
 
 

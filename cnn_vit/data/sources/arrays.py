@@ -76,7 +76,8 @@ def load(options: SourceOptions) -> SourceData:
         labels = {part: arrays.read_labels(names[part].labels) for part in names}
         classes = arrays.class_names(labels)
         parts = {part: arrays.read_part(part, names[part], labels[part]) for part in names}
-    return SourceData(classes, parts, facts={"unused": sorted(members.keys() - arrays.used)})
+    facts = {"unused": sorted(members.keys() - arrays.used)}
+    return SourceData(classes, parts, facts=facts, is_named="class_names" in members)
 
 
 # The archive

@@ -97,7 +97,13 @@ def load(options: SourceOptions) -> SourceData:
     classes, labels = number_labels(text, raw_labels, options.classes)
     parts = {part: make_part(images[part], labels[part], f"{text} {part}") for part in images}
     highest_level = max((level for level in levels if level is not None), default=None)
-    return SourceData(classes, parts, is_undivided=not is_divided, highest_level=highest_level)
+    return SourceData(
+        classes,
+        parts,
+        is_undivided=not is_divided,
+        highest_level=highest_level,
+        is_named=isinstance(raw_labels["train"][0], str),
+    )
 
 
 def split_path(text: str) -> tuple[Path, str]:

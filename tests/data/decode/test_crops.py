@@ -414,17 +414,36 @@ def test_the_verb_batches_gives_what_a_run_trains_on(photos):
         np.testing.assert_array_equal(batch_images, expected)
 
 
-def test_arrays_are_cut_too(tmp_path):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_box_of_a_file_is_resized_by_the_filter_that_is_asked_for(tmp_path, interpolation):
+    pixels = noise(20, 24, 3)
+    for number in range(24):
+        folder = tmp_path / ("cat", "dog")[number % 2]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number:02}.png").write_bytes(encoded(pixels, "PNG"))
+    split = data.load(section(tmp_path, interpolation=interpolation)).splits["train"]
+    numbers = crops.crop_numbers(0, 0, 3)
+    resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    for cut, row_numbers in zip(split.read_crops(np.arange(3), numbers), numbers, strict=True):
+        box = crops.crop_box(20, 24, row_numbers, min_area=0.2, max_area=1.0)
+        expected = Image.fromarray(pixels).resize((16, 12), resample, box=box)
+        np.testing.assert_array_equal(cut, np.asarray(expected))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_arrays_are_cut_too(tmp_path, interpolation):
     pixels, labels = noise(12, 20, 24, 1), np.arange(12) % 2
     path = tmp_path / "some.npz"
     np.savez(path, train_x=pixels, train_y=labels, test_x=pixels[:4], test_y=labels[:4])
-    splits = data.load({"name": "arrays", "path": str(path), "random_crop": (0.5, 0.5)}).splits
+    options = {"random_crop": (0.5, 0.5), "interpolation": interpolation}
+    splits = data.load({"name": "arrays", "path": str(path), **options}).splits
+    resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     assert not splits["train"].in_memory  # so that threads cut the boxes
     (batch,) = stream.batches(splits["train"], batch_size=4, seed=0, start=2, stop=3, workers=2)
     for row, index in enumerate(batch["index"].tolist()):
         original = splits["train"].read(np.array([index]))[0, ..., 0]
         box = crops.crop_box(20, 24, crops.crop_numbers(0, 2, 4)[row], min_area=0.5, max_area=0.5)
-        expected = Image.fromarray(original).resize((24, 20), Image.Resampling.BILINEAR, box=box)
+        expected = Image.fromarray(original).resize((24, 20), resample, box=box)
         np.testing.assert_array_equal(batch["image"][row, ..., 0], np.asarray(expected))
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 import struct
 import zlib
 
@@ -306,6 +307,123 @@ def test_the_same_size_keeps_the_bits_and_a_mere_crop_too():
     np.testing.assert_array_equal(images.fit_image(pixels, (11, 14), "crop"), pixels)
     np.testing.assert_array_equal(images.fit_image(pixels, (11, 10), "crop"), pixels[:, 2:12])
     np.testing.assert_array_equal(images.fit_image(pixels[:, :11], (8, 11), "crop"), pixels[1:9, :11])
+
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+by_interpolation = pytest.mark.parametrize("interpolation", RESAMPLING)
+
+
+@by_interpolation
+@pytest.mark.parametrize(
+    ("image_size", "whole", "corner"),
+    [
+        ((300, 403), (256, 343), (16, 60)),  # 256 * 403 / 300 = 343.9 columns; half of 119 is rounded to the even 60
+        ((403, 300), (343, 256), (60, 16)),
+        ((400, 301), (340, 256), (58, 16)),  # 256 * 400 / 301 = 340.2 rows
+        ((256, 256), (256, 256), (16, 16)),  # a mere crop
+        ((224, 224), (256, 256), (16, 16)),  # an image of the wanted size is enlarged and cropped
+        ((90, 101), (256, 287), (16, 32)),  # half of 63 is rounded to the even 32
+    ],
+)
+def test_crop_of_seven_eighths_is_the_published_resize_to_256_and_the_middle_224(
+    image_size, whole, corner, interpolation
+):
+    """torchvision.transforms: Resize(256), CenterCrop(224) of a Pillow image, worked out by hand for each size."""
+    pixels = noise(*image_size, 3)
+    resized = np.asarray(Image.fromarray(pixels).resize((whole[1], whole[0]), RESAMPLING[interpolation]))
+    top, left = corner
+    expected = resized[top : top + 224, left : left + 224]
+    cropped = images.fit_image(pixels, (224, 224), "crop(0.875)", interpolation)
+    np.testing.assert_array_equal(cropped, expected)
+
+
+@few
+@given(
+    heights_and_widths=st.tuples(*[st.integers(1, 40)] * 4),
+    share=st.sampled_from([0.1, 0.5, 0.875, 0.9, 0.95, 1.0]),
+    channels=st.sampled_from([1, 3]),
+    interpolation=st.sampled_from(list(RESAMPLING)),
+)
+def test_crop_of_a_share_keeps_proportions_and_cuts_the_middle_out_of_the_whole(
+    heights_and_widths, share, channels, interpolation
+):
+    height, width, *size = heights_and_widths
+    pixels = noise(height, width, channels)
+    cropped = images.fit_image(pixels, tuple(size), f"crop({share})", interpolation)
+    assert cropped.shape == (*size, channels)
+    # The least whole image that covers both sides divided by the share, which one of the two only just does
+    whole = images.size_before_crop((height, width), tuple(size), share)
+    least = [math.floor(side / share) for side in size]
+    assert min(whole[0] - least[0], whole[1] - least[1]) == 0
+    scale = max(least[0] / height, least[1] / width)
+    assert abs(whole[0] - scale * height) < 1
+    assert abs(whole[1] - scale * width) < 1
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    resized = np.asarray(image.resize((whole[1], whole[0]), RESAMPLING[interpolation])).reshape(*whole, channels)
+    above, left = (whole[0] - size[0]) / 2, (whole[1] - size[1]) / 2
+    corners = [(int(above), int(left)), (math.ceil(above), int(left)), (int(above), math.ceil(left))]
+    corners.append((math.ceil(above), math.ceil(left)))
+    middles = [resized[top : top + size[0], left : left + size[1]] for top, left in corners]
+    assert any(np.array_equal(cropped, middle) for middle in middles)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "MOST_RESIZED", 0)
+        alone = images.fit_image(pixels, tuple(size), f"crop({share})", interpolation)
+    if interpolation == "bilinear":  # bicubic overshoots, and is clipped between the passes over rows and columns
+        assert abs(alone.astype(int) - cropped).max() <= 2
+
+
+def test_before_a_crop_that_is_no_square_an_image_covers_both_sides_and_is_rounded_to_the_nearest():
+    """timm.data.ResizeKeepRatio, by hand: 100 / 0.875 = 114.3, 200 / 0.875 = 228.6; the width limits, by 300 / 228."""
+    assert images.size_before_crop((200, 300), (100, 200), 0.875) == (152, 228)
+    assert images.size_before_crop((203, 300), (100, 200), 0.875) == (154, 228)  # 203 * 228 / 300 = 154.3
+    assert images.size_before_crop((202, 300), (100, 200), 0.875) == (154, 228)  # 153.5: rounded up
+
+
+def test_crop_of_a_share_of_one_is_crop_for_a_square_and_differs_from_it_where_sides_are_rounded():
+    square, wide = noise(50, 50, 3), noise(50, 71, 3)
+    for interpolation in RESAMPLING:
+        whole = images.fit_image(square, (32, 32), "crop(1.0)", interpolation)
+        np.testing.assert_array_equal(whole, images.fit_image(square, (32, 32), "crop", interpolation))
+        whole = images.fit_image(wide, (32, 32), "crop(1.0)", interpolation)  # 32 x 45.44 becomes 32 x 45
+        assert not np.array_equal(whole, images.fit_image(wide, (32, 32), "crop", interpolation))
+
+
+def test_of_an_image_too_long_to_be_enlarged_as_a_whole_the_middle_is_computed_alone(monkeypatch):
+    sizes, resize = [], images.resize
+
+    def recording_resize(pixels, size, *args):
+        sizes.append(size)
+        return resize(pixels, size, *args)
+
+    monkeypatch.setattr(images, "resize", recording_resize)
+    images.fit_image(noise(1, 60_000, 1), (224, 224), "crop(0.875)")  # the whole would have 256 x 15,360,000 pixels
+    images.fit_image(noise(30, 90, 1), (224, 224), "crop(0.875)")
+    assert sizes == [(224, 224), (256, 768)]
+
+
+@few
+@given(
+    heights_and_widths=st.tuples(*[st.integers(2, 24)] * 4),
+    fit=st.sampled_from(["crop", "stretch", "pad(9)", "pad_batch"]),
+)
+def test_every_fit_resizes_by_the_filter_that_is_asked_for(heights_and_widths, fit):
+    """Each gives Pillow's pixels for the box and the size that it has with the other filter."""
+    height, width, *size = heights_and_widths
+    pixels = noise(height, width, 3)
+    calls = []
+
+    def recording_resize(image, new_size, box, interpolation):
+        calls.append((new_size, box))
+        assert interpolation == "bicubic"
+        part = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BICUBIC, box=box)
+        return np.asarray(part)
+
+    resized = images.fit_image(pixels, tuple(size), fit, "bicubic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "resize", recording_resize)
+        np.testing.assert_array_equal(images.fit_image(pixels, tuple(size), fit, "bicubic"), resized)
+    is_fitted = (height, width) == tuple(size) or (fit == "pad_batch" and height <= size[0] and width <= size[1])
+    assert len(calls) == (0 if is_fitted else 1)
 
 
 def test_half_the_side_with_stretch_keeps_the_mean_of_a_flat_image():

@@ -199,13 +199,24 @@ def test_a_second_start_does_not_decode_again(tmp_path, opened, kept_files):
     assert len(kept_files()) == 2  # of train and of validation
 
 
-@pytest.mark.parametrize("changes", [{"image_size": 4}, {"channels": 1}, {"fit": "stretch"}, {"fit": "pad(3)"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_size": 4},
+        {"channels": 1},
+        {"fit": "stretch"},
+        {"fit": "pad(3)"},
+        {"fit": "crop(0.7)"},
+        {"interpolation": "bicubic"},
+    ],
+)
 @pytest.mark.usefixtures("kept_files")
-def test_another_size_or_color_or_fit_is_decoded_anew(tmp_path, changes):
+def test_another_size_or_color_or_way_of_resizing_is_decoded_anew(tmp_path, changes):
     write_images(tmp_path / "root", FOUR_FOLDERS)
     original = {"image_size": 5, "channels": 3}
-    load_folder(tmp_path / "root", **original)
+    original_images = all_images(load_folder(tmp_path / "root", **original))
     changed_images = all_images(load_folder(tmp_path / "root", **original | changes))
+    assert changed_images != original_images
     cache.configure(folder=tmp_path / "other")
     assert changed_images == all_images(load_folder(tmp_path / "root", **original | changes))
 
