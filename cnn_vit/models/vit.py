@@ -21,7 +21,6 @@ Axes:
     N patches    T tokens (patches, and the class token if any)    D width    F hidden width    K classes
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -32,6 +31,7 @@ from flax import nnx
 
 from cnn_vit.errors import UserError
 from cnn_vit.models import height_and_width, refuse_size, require_at_least, require_rates
+from cnn_vit.models.mlp import ACTIVATIONS
 from cnn_vit.nn.attention import Attention
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout, StochasticDepth
@@ -40,12 +40,6 @@ from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions, sincos_positions
 from cnn_vit.nn.values import declare
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "relu": jax.nn.relu,
-}
 
 
 class ViT(nnx.Module):
