@@ -2,6 +2,7 @@
 
 build(name, num_classes)         a network, without values
 check(name, keywords, ...)       the same for a run, whose data answer some of the keywords
+new_when_cut(name, cut)          which parameters of a network that is cut have no values in the whole one
 names(), read_keywords(name)     what there is, read from the text of the files: `list` and `--help` need no jax
 
 What a name means and what a family's file has to hold is told in `_names`. Below the checks of keywords stand the
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.models._names import families, names, read_keywords, resolve, variants_of
+from cnn_vit.models._names import families, names, new_when_cut, read_keywords, resolve, variants_of
 
 if TYPE_CHECKING:
     import jax
@@ -28,11 +29,14 @@ __all__ = [
     "KEYWORDS_FROM_DATA",
     "build",
     "check",
+    "choose_place",
+    "cut_stages",
     "families",
     "feature_map_size",
     "height_and_width",
     "keywords",
     "names",
+    "new_when_cut",
     "read_keywords",
     "refuse_size",
     "refuse_unmasked",
@@ -232,6 +236,45 @@ def feature_map_size(image_size: int | tuple[int, int], output_side: Callable[[i
             f"{height}x{width} pixels leave nothing behind the last layer; make data.image_size at least {least}"
         )
     return output_side(height), output_side(width)
+
+
+def choose_place(cut: str, places: dict[str, Any]) -> Any:
+    """Returns what a cut leaves of a network.
+
+    Args:
+        cut: path of the layer that is kept last.
+        places: what each cut leaves, by path.
+
+    Raises:
+        UserError: the network has no such place; the sentence names those that it has.
+    """
+    if cut in places:
+        return places[cut]
+    choices = list(places)
+    if len(choices) > 8:  # a network of many blocks has as many places
+        choices = [*choices[:6], "...", choices[-1]]
+    raise UserError(
+        f"model.cut={cut!r} is not a place where this network can be cut; there is {', '.join(choices) or 'none'}"
+    )
+
+
+def cut_stages(cut: str | None, blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns how many blocks a cut leaves of each stage: "stages/1/blocks/0" all of the first and one of the second.
+
+    Args:
+        cut: path of the stage or block that is kept last; None leaves all.
+        blocks: blocks of each stage of the whole network.
+
+    Raises:
+        UserError: the network has no such stage or block.
+    """
+    if cut is None:
+        return blocks
+    places = {f"stages/{i}": blocks[: i + 1] for i in range(len(blocks))}
+    for i, count in enumerate(blocks):
+        for j in range(count):
+            places[f"stages/{i}/blocks/{j}"] = (*blocks[:i], j + 1)
+    return choose_place(cut, places)
 
 
 def refuse_size(images: "jax.Array", image_size: tuple[int, int]) -> None:  # (B, H, W, C)

@@ -7,6 +7,8 @@ ends with literal dicts that say what there is:
     SIZES       name of a size -> `partial(Class, patch=..., ...)`; a patch side in pixels stands behind it: "B16" is
                 the size "B" with patch=16
     SUFFIXES    name of a suffix -> the keywords that it sets
+    CUTS        path of a layer that the keyword `cut` may name, `*` for any number in it -> paths of what is new there:
+                layers that stand on it, but on another one in the whole network, whose values do not fit them
 """
 
 import ast
@@ -32,12 +34,14 @@ class FamilySource:
         variants: the call `partial(Class, ...)` of each variant.
         sizes: the call `partial(Class, patch=..., ...)` of each size.
         suffixes: the keywords that each suffix sets.
+        cuts: the paths of what is new where the network is cut, by the path of the place.
     """
 
     module: ast.Module
     variants: dict[str, ast.Call]
     sizes: dict[str, ast.Call]
     suffixes: dict[str, dict[str, Any]]
+    cuts: dict[str, tuple[str, ...]]
 
 
 def families() -> list[str]:
@@ -60,7 +64,8 @@ def read_family(family: str) -> FamilySource:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             tables[ast.unparse(statement.targets[0])] = read_entries(statement.value)
     suffixes = {name: ast.literal_eval(code) for name, code in tables.get("SUFFIXES", {}).items()}
-    return FamilySource(module, tables["VARIANTS"], tables.get("SIZES", {}), suffixes)
+    cuts = {place: ast.literal_eval(code) for place, code in tables.get("CUTS", {}).items()}
+    return FamilySource(module, tables["VARIANTS"], tables.get("SIZES", {}), suffixes, cuts)
 
 
 def read_entries(table: ast.Dict) -> dict[str, Any]:
@@ -163,6 +168,30 @@ def suffix_keywords(name: str, suffixes: list[str]) -> dict[str, Any]:
 
 
 # What a network takes
+
+
+def new_when_cut(name: str, cut: str | None) -> tuple[str, ...]:
+    """Lists the layers of a network that is cut for which the whole network has no values, by path.
+
+    The head is not among them, for it is always new. A network may lack a layer that is named: a post-norm ViT has no
+    last norm.
+
+    Args:
+        name: `family/variant`.
+        cut: the keyword `cut` of the network; None for the whole one, where nothing is new.
+
+    Raises:
+        UserError: there is no such family, or it cannot be cut there.
+    """
+    if cut is None:
+        return ()
+    family = name.partition("/")[0]
+    cuts = read_family(family).cuts
+    place = "/".join("*" if part.isdecimal() else part for part in cut.split("/"))
+    if place not in cuts:
+        choices = ", ".join(cuts) or "no place"
+        raise UserError(f"model.cut={cut!r} is not a place where {family}/* can be cut; there is {choices}")
+    return cuts[place]
 
 
 def read_keywords(name: str) -> dict[str, Keyword]:

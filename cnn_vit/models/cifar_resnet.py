@@ -14,14 +14,13 @@ Axes:
 """
 
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnn_vit.models import height_and_width, require_at_least
+from cnn_vit.models import cut_stages, height_and_width, require_at_least
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.norm import BatchNorm
@@ -35,6 +34,8 @@ class ResNet(nnx.Module):
         blocks: residual blocks per stage; the network is 6 * blocks + 2 layers deep.
         filters: filters of the stem and of the first stage.
         shortcut: what takes the input past a block that changes its shape; pad is option A, projection option B.
+        cut: path of the stage or block that is kept last, such as stages/1 or stages/1/blocks/0; the head stands on the
+            average over its pixels.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); any will do, since the last stage is averaged.
     """
@@ -46,6 +47,7 @@ class ResNet(nnx.Module):
         blocks: int,
         filters: int = 16,
         shortcut: Literal["pad", "projection"] = "pad",
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
@@ -54,9 +56,14 @@ class ResNet(nnx.Module):
         # No convolution here has a bias: the batch norm behind it subtracts the mean, and adds a bias of its own.
         self.stem = Conv(channels, filters, 3, padding=1, bias=False)
         self.stem_norm = BatchNorm(filters)
-        widths = [filters, filters, 2 * filters, 4 * filters]  # of the stem and the three stages
-        self.stages = nnx.List([Stage(narrow, wide, blocks, shortcut=shortcut) for narrow, wide in pairwise(widths)])
-        self.head = Dense(4 * filters, num_classes)
+        stages = []
+        in_channels = filters
+        for i, count in enumerate(cut_stages(cut, (blocks, blocks, blocks))):
+            out_channels = filters * 2**i
+            stages.append(Stage(in_channels, out_channels, count, shortcut=shortcut))
+            in_channels = out_channels
+        self.stages = nnx.List(stages)
+        self.head = Dense(in_channels, num_classes)
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -142,3 +149,4 @@ VARIANTS = {
     "1202": partial(ResNet, blocks=200),
 }
 SUFFIXES = {"b": {"shortcut": "projection"}}
+CUTS = {"stages/*": (), "stages/*/blocks/*": ()}

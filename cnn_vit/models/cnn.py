@@ -22,8 +22,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import feature_map_size, height_and_width, refuse_size, require_at_least, require_rates
-from cnn_vit.models.mlp import Hidden
+from cnn_vit.models import (
+    choose_place,
+    feature_map_size,
+    height_and_width,
+    refuse_size,
+    require_at_least,
+    require_rates,
+)
+from cnn_vit.models.mlp import Hidden, hidden_places
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
@@ -50,6 +57,8 @@ class CNN(nnx.Module):
         head: dense flattens the last stage, average takes the mean over its pixels.
         hidden: units of each dense layer between that and the scores; () for none.
         dropout: share of the values that is dropped in training before each dense layer, the head's too.
+        cut: path of the stage or dense layer that is kept last, such as stages/0 or hidden/layers/0; the head stands on
+            the average over the stage's pixels, or on the dense layer.
         channels: colors of an image.
         image_size: side in pixels, or (height, width). Fixed where the head is dense; an average takes any larger one.
     """
@@ -70,6 +79,7 @@ class CNN(nnx.Module):
         head: Literal["dense", "average"] = "dense",
         hidden: tuple[int, ...] = (),
         dropout: float = 0.0,
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
@@ -87,12 +97,17 @@ class CNN(nnx.Module):
             pool = pool_size if is_pooled else 1
             stages.append(Stage(in_channels, out_channels, **stage_keywords[i], batch_norm=batch_norm, pool=pool))
             in_channels = out_channels
+        self.average = head == "average"
+        if cut is not None:
+            stages, hidden = choose_place(cut, list_places(stages, hidden))
+            if cut.startswith("stages/"):
+                self.average = True
         self.stages = nnx.List(stages)
         self.pooling = pooling
-        self.average = head == "average"
         self.image_size = height_and_width(image_size)
         map_height, map_width = feature_map_size(self.image_size, self.output_side)
-        features = filters[-1] if self.average else filters[-1] * map_height * map_width
+        out_channels = filters[len(stages) - 1]
+        features = out_channels if self.average else out_channels * map_height * map_width
         self.dropout = Dropout(dropout)
         self.hidden = Hidden(features, hidden, activation="relu", dropout=dropout)
         self.head = Dense(self.hidden.features, num_classes)
@@ -228,6 +243,16 @@ class Stage(nnx.Module):
         return side // self.pool
 
 
+def list_places(stages: list[Stage], hidden: tuple[int, ...]) -> dict[str, tuple[list[Stage], tuple[int, ...]]]:
+    """Returns what each cut leaves of the stages and of the hidden layers, by the path of what is kept last."""
+    places: dict[str, tuple[list[Stage], tuple[int, ...]]] = {}
+    for i in range(len(stages)):
+        places[f"stages/{i}"] = (stages[: i + 1], ())
+    for path, layers in hidden_places(hidden).items():
+        places[path] = (stages, layers)
+    return places
+
+
 def split_by_stage(stages: int, **keywords: int | tuple[int, ...]) -> list[dict[str, int]]:
     """Gives each stage its keywords, from numbers written once for all stages or as one for each stage.
 
@@ -252,3 +277,4 @@ VARIANTS = {
     "small": partial(CNN, filters=(16, 32), convolutions=2, head="average"),
     "lecture": partial(CNN, filters=(32, 64, 128), hidden=(128,)),  # 1,143,466 parameters at 32x32x3 and 10 classes
 }
+CUTS = {"stages/*": (), "hidden/layers/*": ()}

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnn_vit.models import feature_map_size, height_and_width, refuse_size, require_at_least
-from cnn_vit.models.mlp import ACTIVATIONS, Hidden
+from cnn_vit.models import choose_place, feature_map_size, height_and_width, refuse_size, require_at_least
+from cnn_vit.models.mlp import ACTIVATIONS, Hidden, hidden_places
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.pool import average_pool, max_pool
@@ -37,6 +37,8 @@ class LeNet(nnx.Module):
         field: side in pixels to which zeros on each side bring a smaller image (the odd one behind); 0 for none.
         activation: what follows each convolution and each hidden dense layer.
         pooling: what a 2x2 window of pixels becomes.
+        cut: path of the layer that is kept last, conv1, conv2 or one such as hidden/layers/0; the head stands on the
+            average over the pixels behind the convolution's pooling, or on the dense layer.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); at least 16 with the zeros, and fixed.
     """
@@ -50,6 +52,7 @@ class LeNet(nnx.Module):
         field: int = 32,
         activation: Literal["tanh", "relu"] = "tanh",
         pooling: Literal["average", "max"] = "average",
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
@@ -63,8 +66,15 @@ class LeNet(nnx.Module):
         # He's values make up for the half that a rectifier sets to zero; tanh keeps both halves.
         initializer = "lecun_normal" if activation == "tanh" else "he_normal"
         self.conv1 = Conv(channels, filters[0], 5, padding=(pad_down, pad_across), initializer=initializer)
-        self.conv2 = Conv(filters[0], filters[1], 5, padding=0, initializer=initializer)
-        self.hidden = Hidden(map_height * map_width * filters[1], hidden, activation=activation, dropout=0.0)
+        self.conv2 = None if cut == "conv1" else Conv(filters[0], filters[1], 5, padding=0, initializer=initializer)
+        if cut is not None:
+            hidden = choose_place(cut, {"conv1": (), "conv2": (), **hidden_places(hidden)})
+        self.average = cut in ("conv1", "conv2")
+        if self.average:
+            features = filters[0] if cut == "conv1" else filters[1]
+        else:
+            features = map_height * map_width * filters[1]
+        self.hidden = Hidden(features, hidden, activation=activation, dropout=0.0)
         self.head = Dense(self.hidden.features, num_classes)
 
     def __call__(
@@ -82,8 +92,9 @@ class LeNet(nnx.Module):
         activate = ACTIVATIONS[self.activation]
         # The paper's names, and the pixels a side of its 32: a filter of 5 takes 4 pixels, a pooling half.
         x = self.pool(activate(self.conv1(images)))  # C1: 28, S2: 14
-        x = self.pool(activate(self.conv2(x)))  # C3: 10, S4: 5
-        x = x.reshape(len(x), -1)
+        if self.conv2 is not None:
+            x = self.pool(activate(self.conv2(x)))  # C3: 10, S4: 5
+        x = x.mean((1, 2)) if self.average else x.reshape(len(x), -1)
         return self.hidden(x, train=train, rngs=rngs)
 
     def pool(self, x: jax.Array) -> jax.Array:  # (B, H, W, O) -> (B, Y, X, O)
@@ -110,3 +121,4 @@ VARIANTS = {
     "5": partial(LeNet, channels=1),
     "5-valid": partial(LeNet, field=0, channels=1, image_size=28),
 }
+CUTS = {"conv1": (), "conv2": (), "hidden/layers/*": ()}

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnn_vit.models import height_and_width, refuse_size, require_at_least, require_rates
+from cnn_vit.models import choose_place, height_and_width, refuse_size, require_at_least, require_rates
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
 
@@ -27,6 +27,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
 }
 
 
@@ -38,6 +39,7 @@ class MLP(nnx.Module):
         hidden: units of each hidden layer, first to last.
         activation: what a hidden unit does with its sum; gelu is the exact one (erf).
         dropout: share of the values that is dropped in training before each layer except the first.
+        cut: path of the hidden layer that is kept last, such as hidden/layers/0; the head then stands on it.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); any, but fixed: the first layer has a weight for each pixel.
     """
@@ -49,11 +51,14 @@ class MLP(nnx.Module):
         hidden: tuple[int, ...],
         activation: Literal["relu", "tanh", "gelu"] = "relu",
         dropout: float = 0.0,
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
         self.image_size = height_and_width(image_size)
         height, width = self.image_size
+        if cut is not None:
+            hidden = choose_place(cut, hidden_places(hidden))
         self.hidden = Hidden(height * width * channels, hidden, activation=activation, dropout=dropout)
         self.head = Dense(self.hidden.features, num_classes)
 
@@ -105,8 +110,14 @@ class Hidden(nnx.Module):
         return x
 
 
+def hidden_places(hidden: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Returns the units of the hidden layers that a cut leaves, by the path of the layer that is kept last."""
+    return {f"hidden/layers/{i}": hidden[: i + 1] for i in range(len(hidden))}
+
+
 VARIANTS = {
     "test": partial(MLP, hidden=(8,)),
     "small": partial(MLP, hidden=(256, 128)),  # 50,826 parameters on the 8x8 digits
     "lecture": partial(MLP, hidden=(512, 512)),  # two layers of 512, 669,706 parameters on MNIST
 }
+CUTS = {"hidden/layers/*": ()}

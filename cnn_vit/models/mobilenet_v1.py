@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import feature_map_size, require_at_least
+from cnn_vit.models import cut_stages, feature_map_size, require_at_least
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.norm import BatchNorm
@@ -40,6 +40,8 @@ class MobileNet(nnx.Module):
         width_multiplier: share of the paper's filters that each layer has (its alpha); above 0.
         blocks: blocks of each stage, first to last; a stage doubles the filters and, except for the first, halves the
             image.
+        cut: path of the stage or block that is kept last, such as stages/1 or stages/1/blocks/0; the head stands on the
+            average over its pixels.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); any from 32 on for five stages, since the last one is averaged.
     """
@@ -50,6 +52,7 @@ class MobileNet(nnx.Module):
         *,
         width_multiplier: float = 1.0,
         blocks: tuple[int, ...] = (1, 2, 2, 6, 2),
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 224,
     ):
@@ -61,6 +64,7 @@ class MobileNet(nnx.Module):
             raise UserError(
                 f"model.width_multiplier={width_multiplier} leaves no filter; make it at least 1/32 = 0.03125"
             )
+        blocks = cut_stages(cut, blocks)
         # Only checked: no parameter depends on it.
         feature_map_size(image_size, partial(output_side, stages=len(blocks)))
         # No convolution here has a bias: the batch norm behind it subtracts the mean, and adds a bias of its own.
@@ -145,3 +149,4 @@ VARIANTS = {
     "0.75": partial(MobileNet, width_multiplier=0.75),
     "1.0": partial(MobileNet, width_multiplier=1.0),
 }
+CUTS = {"stages/*": (), "stages/*/blocks/*": ()}

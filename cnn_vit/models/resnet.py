@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import height_and_width, require_at_least
+from cnn_vit.models import cut_stages, height_and_width, require_at_least
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.norm import BatchNorm
@@ -44,6 +44,8 @@ class ResNet(nnx.Module):
         group_width: width of one such group in the first stage, where the stage has 64 filters.
         zero_last: whether the last norm's scale of each block starts at 0, so that a block first hands its input on
             (arXiv:1706.02677, section 5.1); the paper and torchvision's default start at 1.
+        cut: path of the stage or block that is kept last, such as stages/1 or stages/1/blocks/0; the head stands on the
+            average over its pixels.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); any will do, since the last stage is averaged.
     """
@@ -59,6 +61,7 @@ class ResNet(nnx.Module):
         groups: int = 1,
         group_width: int = 64,
         zero_last: bool = False,
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 224,
     ):
@@ -82,7 +85,7 @@ class ResNet(nnx.Module):
         self.stem_norm = BatchNorm(filters)
         stages = []
         in_channels = filters
-        for i, count in enumerate(blocks):
+        for i, count in enumerate(cut_stages(cut, blocks)):
             out_channels = filters * 2**i * expansion
             stride = 1 if i == 0 else 2  # the max pooling before the first stage has halved the image already
             stages.append(Stage(block, in_channels, out_channels, blocks=count, stride=stride))
@@ -205,3 +208,4 @@ SUFFIXES = {
     "wide2": {"group_width": 128},
     "32x4d": {"groups": 32, "group_width": 4},
 }
+CUTS = {"stages/*": (), "stages/*/blocks/*": ()}

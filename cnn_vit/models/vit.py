@@ -21,7 +21,6 @@ Axes:
     N patches    T tokens (patches, and the class token if any)    D width    F hidden width    K classes
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -31,7 +30,8 @@ import numpy as np
 from flax import nnx
 
 from cnn_vit.errors import UserError
-from cnn_vit.models import height_and_width, refuse_size, require_at_least, require_rates
+from cnn_vit.models import choose_place, height_and_width, refuse_size, require_at_least, require_rates
+from cnn_vit.models.mlp import ACTIVATIONS
 from cnn_vit.nn.attention import Attention
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout, StochasticDepth
@@ -40,12 +40,6 @@ from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions, sincos_positions
 from cnn_vit.nn.values import declare
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "relu": jax.nn.relu,
-}
 
 
 class ViT(nnx.Module):
@@ -73,6 +67,8 @@ class ViT(nnx.Module):
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
             dropped as upstream does (H14 at 384 pixels reads 27 patches a side); with a mask no size is refused for it.
         fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
+        cut: path of the block that is kept last, such as blocks/5; its tokens get a norm of their own (if pre) and are
+            pooled, those that attention would read by their average; pre_logits is left out.
         channels: colors of an image.
         image_size: side in pixels, or (height, width), each a multiple of the patch side (see leftover); fixed.
     """
@@ -99,6 +95,7 @@ class ViT(nnx.Module):
         stochastic_depth: float = 0.0,
         leftover: Literal["refuse", "drop"] = "refuse",
         fused: bool = False,
+        cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 224,
     ):
@@ -127,11 +124,15 @@ class ViT(nnx.Module):
         make_block = partial(Block, make_norm, make_attention, make_mlp, post=norm == "post", dropout=dropout)
         # 0 in the first block, rising linearly to `stochastic_depth` in the last; a network of one block never skips.
         skip_rates = [stochastic_depth * i / max(depth - 1, 1) for i in range(depth)]
+        if cut is not None:
+            skip_rates = choose_place(cut, {f"blocks/{i}": skip_rates[: i + 1] for i in range(depth)})
         self.blocks = nnx.List([make_block(stochastic_depth=rate) for rate in skip_rates])
         # Pre-norm blocks add to x without normalizing the sum, so it is normalized once at the end.
         self.norm = make_norm() if norm == "pre" else None
-        self.map_head = MAPHead(width, make_norm, make_attention, make_mlp) if pool == "attention" else None
-        self.pre_logits = Dense(width, width) if pre_logits else None
+        # What stands between the blocks and the head is cut off too.
+        has_map_head = pool == "attention" and cut is None
+        self.map_head = MAPHead(width, make_norm, make_attention, make_mlp) if has_map_head else None
+        self.pre_logits = Dense(width, width) if pre_logits and cut is None else None
         self.head = Dense(width, num_classes, initializer="zeros")
 
     def __call__(
@@ -396,3 +397,5 @@ SUFFIXES = {
     "tok": {"pool": "token", "token_position": False},
     "pre_logits": {"pre_logits": True},
 }
+# The last norm of the whole network scales the tokens of the last block.
+CUTS = {"blocks/*": ("norm",)}

@@ -242,6 +242,11 @@ def test_gelu_is_the_exact_one_where_jaxs_default_is_not():
     x = np.linspace(-6, 6, 2001, dtype=np.float32)
     np.testing.assert_allclose(ACTIVATIONS["gelu"](x), exact_gelu(np.float64(x)), atol=1e-6)
     assert abs(np.abs(jax.nn.gelu(x) - ACTIVATIONS["gelu"](x)).max() - 4.7e-4) < 1e-5
+    np.testing.assert_array_equal(ACTIVATIONS["gelu_tanh"](x), jax.nn.gelu(x))
+
+
+def test_relu_has_no_upper_end():
+    np.testing.assert_array_equal(ACTIVATIONS["relu"](np.float32([-7, 0, 7, 1e30])), np.float32([0, 0, 7, 1e30]))
 
 
 def test_a_rectifier_sends_no_gradient_through_zero():
