@@ -187,8 +187,9 @@ def test_more_sides_than_any_layer_has_are_refused(tmp_path, kind):
     refuse_bytes(tmp_path, PACKERS[kind]({"deep": np.zeros((1,) * 9, np.float32)}), "declares 9 sides of deep; 8 are")
 
 
-def test_arrays_cannot_be_written_for_two_may_share_memory(tmp_path):
-    named = read_bytes(tmp_path, weight_files.pack_torch(weight_files.example_arrays()))
+@pytest.mark.parametrize("kind", PACKERS)
+def test_arrays_cannot_be_written_for_two_may_share_memory(tmp_path, kind):
+    named = read_bytes(tmp_path, PACKERS[kind](weight_files.example_arrays()))
     for array in named.arrays.values():
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0

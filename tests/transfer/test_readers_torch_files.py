@@ -177,6 +177,13 @@ def test_a_packed_archive_is_read_like_an_unpacked_one(tmp_path):
     assert lists(read_bytes(tmp_path, zip_members(members, zipfile.ZIP_DEFLATED)).arrays) == {"a": [1, 2, 3, 4]}
 
 
+@pytest.mark.parametrize("place", [b"FloatStorage", STORED])
+def test_a_wrong_checksum_is_refused(tmp_path, place):
+    content = bytearray(as_zip(dict_of({"a": GOOD})))
+    content[content.index(place) + 6] ^= 1
+    refuse_bytes(tmp_path, bytes(content), r"is damaged \(Bad CRC-32 for file 'x/data")
+
+
 def test_parts_of_a_storage_in_the_legacy_format_are_read(tmp_path):
     part = tuple_of(text("9"), integer(1), integer(3))
     value = dict_of({"a": tensor(storage("0", 4, "FloatStorage", part), (2,), (1,), offset=1), "b": GOOD_LEGACY})

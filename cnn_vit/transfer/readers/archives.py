@@ -5,7 +5,6 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from cnn_vit.errors import printable_name
 from cnn_vit.files import npz
@@ -48,26 +47,12 @@ def file_bytes(archive: zipfile.ZipFile) -> int:
     return os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
 
 
-@contextlib.contextmanager
-def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-    """Opens a member; at the end it must have been read to its end, which is where its checksum is compared.
-
-    Raises:
-        RefusedError: something is left.
-        zipfile.BadZipFile: the checksum is wrong.
-    """
-    with archive.open(info) as file:
-        yield file
-        if file.read(1):
-            raise RefusedError(f"is damaged: {printable_name(info.filename)} is longer than what it holds")
-
-
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, most: int) -> bytes:
     """Returns the content of a member; RefusedError where it has more than `most` bytes."""
     if info.file_size > most:
         raise RefusedError(f"holds {info.file_size:,} bytes in {printable_name(info.filename)}; {most:,} are the most")
     pieces = []
-    with open_member(archive, info) as file:
+    with archive.open(info) as file:
         while piece := file.read(PIECE):
             pieces.append(piece)
     return b"".join(pieces)

@@ -305,7 +305,7 @@ def read_zip(archive: zipfile.ZipFile, root: str, sha256: str) -> NamedArrays:
     arrays = {}
     for key, views in group_by_storage(contents).items():
         storage = contents.storages[key]
-        with archives.open_member(archive, members[f"{root}data/{key}"]) as file:
+        with archive.open(members[f"{root}data/{key}"]) as file:  # at its end its checksum is compared
             numbers = read_numbers(file, storage.element, storage.count, order=order)
         for name, view in views:
             arrays[name] = make_array(numbers, view)
