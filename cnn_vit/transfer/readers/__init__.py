@@ -9,6 +9,7 @@
 What a file is, its first bytes say, never its name. Reading takes less memory than twice the file and 500 MB.
 """
 
+import errno
 from pathlib import Path
 
 from cnn_vit import files
@@ -23,6 +24,7 @@ __all__ = ["NamedArrays", "read"]
 MOST_BYTES = 32 * 2**30  # of a file; the largest vision transformers have 6 billion numbers, 24 GB in float32
 BEGINNING = 4096  # bytes that are looked at
 LONGEST_CAUSE = 150  # characters of a library's own words that an error repeats
+DAMAGE = (None, errno.EINVAL)  # numbers of an OSError that come of places a file declares, not of the system
 ZIPS = (b"PK\3\4", b"PK\5\6")  # of an archive with members, of an empty one
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLE = b"\x80"  # the opcode PROTO, with which every pickle of protocol 2 and up begins
@@ -52,18 +54,19 @@ def read(path: str | Path) -> NamedArrays:
     path = Path(path)
     shown = printable_name(str(path))
     try:
-        with files.os_errors(path):
-            check_file(path)
-            before = stamps.stamp(path.stat())
-            arrays = read_by_content(path)
-            if stamps.stamp(path.stat()) != before:
-                raise RefusedError("was changed while it was read", "wait until it is whole")
+        check_file(path)
+        before = stamps.stamp(path.stat())
+        arrays = read_by_content(path)
+        if stamps.stamp(path.stat()) != before:
+            raise RefusedError("was changed while it was read", "wait until it is whole")
         return arrays
     except RefusedError as error:
         raise UserError(f"{shown} {error.reason}; {error.remedy}") from error
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and h5py raise a dozen kinds over damaged bytes
+        if isinstance(error, OSError) and error.errno not in DAMAGE:
+            raise files.from_os_error(error, path) from error
         cause = " ".join(str(error).split())[:LONGEST_CAUSE] or type(error).__name__
         raise UserError(f"{shown} is damaged ({printable_name(cause)}); download or write it again") from error
 
@@ -93,7 +96,7 @@ def read_by_content(path: Path) -> NamedArrays:
         return read_zip(path)
     if beginning.startswith(HDF5):
         return hdf5.read(path, files.sha256(path))
-    if beginning.startswith(torch_files.LEGACY_BEGINNING):
+    if torch_files.is_legacy(beginning):
         return read_torch(path)
     if downloads.PAGE.match(beginning):
         raise RefusedError("is a web page, perhaps what a server answered instead", "download it again")
@@ -143,9 +146,10 @@ def torch_error(path: Path, reason: str) -> UserError:
     """Returns the error for a file that holds more than tensors, with three lines that save these safely."""
     recipe = (
         "import torch, safetensors.torch",
-        f"tensors = torch.load({str(path)!r}, map_location='cpu', weights_only=True)  # or model.state_dict()",
-        "safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, "
-        f"{str(path.with_suffix('.safetensors'))!r})",
+        f"content = torch.load({str(path)!r}, map_location='cpu', weights_only=True)  # of a whole model, where its "
+        "code is: content = model.state_dict()",
+        "safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in content.get('state_dict', "
+        f"content).items()}}, {str(path.with_suffix('.safetensors'))!r})",
     )
     return UserError(
         f"{printable_name(str(path))} {reason}, and nothing in a file is executed; where torch is, save the tensors "

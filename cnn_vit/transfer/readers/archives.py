@@ -5,12 +5,12 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from cnn_vit.errors import printable_name
 from cnn_vit.files import npz
-from cnn_vit.transfer.readers.named_arrays import ALLOWED_BYTES, MOST_ENTRIES, MOST_UNPACKED_PER_BYTE, RefusedError
+from cnn_vit.transfer.readers.named_arrays import MOST_ENTRIES, RefusedError, check_unpacked
 
+PIECE = 2**20  # bytes that are read at once
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the two that NumPy and torch write
 
 
@@ -19,12 +19,14 @@ def open_checked(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens an archive and checks its directory.
 
     Raises:
-        UserError: it declares too many members or bytes, or one is encrypted or stands there twice.
-        RefusedError: a member has a name that leads elsewhere, or is packed in an unusual way.
+        UserError: it declares too many members, or one is encrypted or stands there twice.
+        RefusedError: it unpacks to much more than its bytes, or a member has a name that leads elsewhere, or is packed
+            in an unusual way.
     """
-    most_bytes = MOST_UNPACKED_PER_BYTE * path.stat().st_size + ALLOWED_BYTES
     with npz.open_archive(path) as archive:
-        npz.check_members(path, archive, most=MOST_ENTRIES, most_bytes=most_bytes)
+        unpacked_bytes = sum(info.file_size for info in archive.infolist())
+        check_unpacked(unpacked_bytes, file_bytes(archive))
+        npz.check_members(path, archive, most=MOST_ENTRIES, most_bytes=unpacked_bytes)
         for info in archive.infolist():
             check_member(info)
         yield archive
@@ -45,23 +47,12 @@ def file_bytes(archive: zipfile.ZipFile) -> int:
     return os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
 
 
-@contextlib.contextmanager
-def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-    """Opens a member; at the end it must have been read to its end, which is where its checksum is compared.
-
-    Raises:
-        RefusedError: something is left.
-        zipfile.BadZipFile: the checksum is wrong.
-    """
-    with archive.open(info) as file:
-        yield file
-        if file.read(1):
-            raise RefusedError(f"is damaged: {printable_name(info.filename)} is longer than what it holds")
-
-
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, most: int) -> bytes:
     """Returns the content of a member; RefusedError where it has more than `most` bytes."""
     if info.file_size > most:
         raise RefusedError(f"holds {info.file_size:,} bytes in {printable_name(info.filename)}; {most:,} are the most")
-    with open_member(archive, info) as file:
-        return file.read(most)
+    pieces = []
+    with archive.open(info) as file:
+        while piece := file.read(PIECE):
+            pieces.append(piece)
+    return b"".join(pieces)

@@ -59,7 +59,8 @@ def read(path: Path, sha256: str) -> NamedArrays:
         add_group(h5py, file, "", 0, datasets, collection)
         check_unpacked(sum(dataset.nbytes for dataset in datasets.values()), path.stat().st_size)
         for name, dataset in datasets.items():
-            collection.add(name, np.ascontiguousarray(dataset[()]).reshape(dataset.shape))
+            native = dataset.astype(dataset.dtype.newbyteorder("="))  # converted by the library, piece by piece
+            collection.add(name, np.ascontiguousarray(native[()]).reshape(dataset.shape))
     collection.check_finished()
     return NamedArrays(collection.arrays, collection.skipped, sha256, "hdf5", {})
 

@@ -68,7 +68,7 @@ def read_member(
             f"holds {printable_name(str(dtype))}{hint} in {printable_name(name)}, which is not read",
             "save it as float32",
         )
-    with archives.open_member(archive, info) as file:
+    with archive.open(info) as file:  # at its end its checksum is compared
         file.read(declaration.header_bytes)
         numbers = read_numbers(file, element, math.prod(shape), order=">" if dtype.str[0] == ">" else "<")
     collection.add(name, arrange(numbers, shape, is_fortran=declaration.is_fortran))

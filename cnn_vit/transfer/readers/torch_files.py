@@ -43,7 +43,8 @@ from cnn_vit.transfer.readers.pickled import ORDERED_DICT, Call, Global, Machine
 MOST_PICKLE_BYTES = 16 * 2**20  # of all pickles of a file; one of 1,000 parameters and their optimizer has 1 MB
 MOST_DEPTH = 16  # dicts inside dicts
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_BEGINNING = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # its pickle
+LEGACY_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # as a pickle of any protocol from 2 on ends with it
+LONGEST_START = 32  # bytes of the pickle of that number; 24 in protocols 4 and 5
 LEGACY_VERSION = 1001
 COUNT = "<q"  # how the legacy format writes the number of elements
 ORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
@@ -304,7 +305,7 @@ def read_zip(archive: zipfile.ZipFile, root: str, sha256: str) -> NamedArrays:
     arrays = {}
     for key, views in group_by_storage(contents).items():
         storage = contents.storages[key]
-        with archives.open_member(archive, members[f"{root}data/{key}"]) as file:
+        with archive.open(members[f"{root}data/{key}"]) as file:  # at its end its checksum is compared
             numbers = read_numbers(file, storage.element, storage.count, order=order)
         for name, view in views:
             arrays[name] = make_array(numbers, view)
@@ -339,6 +340,11 @@ def read_order(archive: zipfile.ZipFile, root: str) -> Literal["<", ">"]:
 
 
 # The legacy format ----------------------------------------------------------------------------------------------------
+
+
+def is_legacy(beginning: bytes) -> bool:
+    """Whether the first bytes of a file are those of torch's legacy format."""
+    return LEGACY_NUMBER in beginning[:LONGEST_START]
 
 
 def read_legacy(path: Path, sha256: str) -> NamedArrays:
