@@ -8,6 +8,7 @@ Every array of the file and every array of the network has its partner of the ex
 all that does not fit is listed in one error. Nothing is guessed silently: what no shape tells is asked for.
 """
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,14 +25,14 @@ from cnn_vit.errors import UserError, nearest, printable_name
 from cnn_vit.nn.values import Network
 from cnn_vit.transfer import class_names, readers, rules, weights
 from cnn_vit.transfer.readers import NamedArrays
-from cnn_vit.transfer.rules import Guess, PublishedFile, Rule
+from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile
 from cnn_vit.transfer.table import Pair, pair_names
 from cnn_vit.transfer.weights import Card, Weights, listed_error
 
 # What programs put around a network when they save it, in front of the prefixes that a rule names.
 WRAPPERS = ("state_dict.", "model_state_dict.", "model.", "net.")
 LONGEST_WORD = 100  # characters of a name that is compared with others
-MOST_COMPARED = 20  # names that are compared with all others: it takes long
+MOST_COMPARED, MOST_CHOICES = 20, 1000  # names that are compared with so many others: it takes long
 FLOATS = ("float16", "float32", "float64")  # bfloat16 is read as float32
 RGB, BGR = "RGB", "BGR"
 
@@ -107,7 +108,7 @@ class Recognized:
         missing: the rule's signs that the file does not have.
     """
 
-    rule: Rule
+    rule: ConversionRule
     prefix: str
     missing: tuple[str, ...] = ()
 
@@ -195,6 +196,7 @@ def convert_arrays(
         refuse_unseen(path, rule, guess, chosen)
     else:
         chosen = rule.keywords | known
+        refuse_unseen(path, rule, guess, models.variant(model).keywords | chosen)
     preprocessing, notes = make_preprocessing(rule, published, facts, guess)
     size = preprocessing.get("image_size") or default_image_size(model)
     preprocessing |= {"image_size": list(size), "channels": guess.channels}
@@ -206,7 +208,7 @@ def convert_arrays(
         "rule": f"{rule.family}, version {rule.version}",
         "program": rule.source,
     }
-    origin |= published.facts | fold_facts(facts)
+    origin |= copy.deepcopy(published.facts) | fold_facts(facts)
     card = Card(model, chosen, guess.num_classes, classes, preprocessing, origin)
     network = weights.network_of(card)
 
@@ -270,7 +272,7 @@ def recognize(path: str | Path, names: Sequence[str], model: str | None) -> Reco
     return best[0]
 
 
-def find_signs(rule: Rule, names: Sequence[str]) -> list[Recognized]:
+def find_signs(rule: ConversionRule, names: Sequence[str]) -> list[Recognized]:
     """Looks for a rule's signs behind each prefix that occurs; more than half of them are enough to be recognized."""
     prefixes: dict[str, None] = {}  # in the order of the file
     for name in names:
@@ -345,18 +347,20 @@ def guess_network(path: str | Path, recognized: Recognized, named: NamedArrays, 
         raise listed_error(sentence, problems) from error
 
 
-def refuse_unseen(path: str | Path, rule: Rule, guess: Guess, keywords: Mapping[str, Any]) -> None:
-    """Raises UserError where keywords are needed that no shape tells and nobody said."""
-    needed = {key: values for key, values in guess.unseen.items() if key not in keywords}
-    if not needed:
-        return
+def refuse_unseen(path: str | Path, rule: ConversionRule, guess: Guess, keywords: Mapping[str, Any]) -> None:
+    """Raises UserError where keywords are needed that no shape tells, and neither the user nor the model's name says.
+
+    A name such as vit/S16 says the number of heads, and not the activation.
+    """
     choices = []
-    for key, values in needed.items():
-        choices.append(f"--model.{key}= one of {', '.join(map(str, values))}")
-    raise UserError(
-        f"no name and no shape in {path} tells {' and '.join(needed)} of {guess.model} ({rule.source}); look them up "
-        f"where the file comes from and add {' and '.join(choices)}"
-    )
+    for key, values in guess.unseen.items():
+        if keywords.get(key) not in values:
+            choices.append(f"--model.{key}= one of {', '.join(map(str, values))}")
+    if choices:
+        raise UserError(
+            f"{path} does not tell all of its network ({rule.source}), for no shape depends on it; look it up where "
+            f"the file comes from and add {' and '.join(choices)}"
+        )
 
 
 def default_image_size(model: str) -> tuple[int, int]:
@@ -389,7 +393,7 @@ class Matched:
     """
 
     path: str | Path
-    rule: Rule
+    rule: ConversionRule
     prefix: str
     arrays: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
@@ -481,8 +485,8 @@ def find_faults(name: str, array: np.ndarray, expected_shape: tuple[int, ...], *
 
 
 def did_you_mean(name: str, choices: Sequence[str], prefix: str = "") -> str:
-    """Returns "; did you mean ..." with the nearest of some names, or ""; very long names are compared with none."""
-    short = [choice for choice in choices if len(choice) <= LONGEST_WORD]
+    """Returns the nearest of some names as a question in brackets, or ""; very long names are compared with none."""
+    short = [choice for choice in choices[:MOST_CHOICES] if len(choice) <= LONGEST_WORD]
     near = nearest(name, short, most=1) if len(name) <= LONGEST_WORD else []
     return f" (is it {printable_name(prefix + near[0])}?)" if near else ""
 
@@ -547,7 +551,7 @@ def skipped_notes(named: NamedArrays) -> list[str]:
 
 
 def make_preprocessing(
-    rule: Rule, published: PublishedFile, facts: SourceFacts, guess: Guess
+    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, guess: Guess
 ) -> tuple[dict[str, Any], list[str]]:
     """Says how images become the network's input, for images that are RGB in 0..1.
 
@@ -561,7 +565,7 @@ def make_preprocessing(
         UserError: what the user says contradicts itself.
     """
     channels = guess.channels
-    preprocessing = rule.preprocessing | published.preprocessing
+    preprocessing = copy.deepcopy(rule.preprocessing | published.preprocessing)
     notes = []
     if preprocessing and not published.facts:
         notes.append(f"how images are prepared is taken from {rule.source}; --mean, --std ... say otherwise")
@@ -620,7 +624,7 @@ def fold_facts(facts: SourceFacts) -> dict[str, Any]:
 
 
 def choose_classes(
-    rule: Rule, published: PublishedFile, facts: SourceFacts, num_classes: int
+    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, num_classes: int
 ) -> tuple[tuple[str, ...] | None, list[str]]:
     """Returns the names of the classes, as far as anybody knows them, and a note where they are assumed.
 
@@ -645,7 +649,7 @@ def choose_classes(
 # And back -------------------------------------------------------------------------------------------------------------
 
 
-def to_theirs(rule: Rule, params: dict, stats: dict) -> dict[str, np.ndarray]:
+def to_theirs(rule: ConversionRule, params: dict, stats: dict) -> dict[str, np.ndarray]:
     """Gives our arrays the names and axes of a rule's program: the other direction of its table.
 
     Raises:
