@@ -219,8 +219,7 @@ def convert_arrays(
         raise listed_error(f"{path} does not fit {describe_network(card)}, with the names of {rule.source}", problems)
     arrays = matched.move_arrays()
     if facts.channel_order == BGR:
-        # Ours sees red first, so the weights of the file's blue channel, its first, become those of our last.
-        arrays[rule.first_kernel] = np.ascontiguousarray(arrays[rule.first_kernel][..., ::-1, :])
+        arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
     notes += [*class_notes, *matched.notes(), *skipped_notes(named)]
     params = fill_tree(network.params, arrays)
     stats = fill_tree(network.stats, arrays)
@@ -609,6 +608,17 @@ def refuse_mean_and_std(mean: Sequence[float], std: Sequence[float], channels: i
         raise UserError(f"--std={','.join(map(str, std))} must be above 0")
     if not low < high:
         raise UserError(f"--value_range={low:g},{high:g} must rise: black first, then white")
+
+
+def reverse_colors(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Exchanges red and blue in a kernel (..., C, O): our network sees red first, where the file's saw blue.
+
+    Raises:
+        UserError: the kernel has the colors of all pixels in one axis.
+    """
+    if kernel.shape[-2] != channels:
+        raise UserError("--channel_order=BGR cannot be worked into a network that sees flattened pixels; leave it out")
+    return np.ascontiguousarray(kernel[..., ::-1, :])
 
 
 def fold_facts(facts: SourceFacts) -> dict[str, Any]:

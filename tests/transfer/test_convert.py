@@ -7,7 +7,7 @@ from parity_values import make_images, make_values, read_reference
 
 from cnn_vit.errors import UserError
 from cnn_vit.transfer import rules, weights
-from cnn_vit.transfer.convert import SourceFacts, convert, convert_arrays, convert_file, open_weights
+from cnn_vit.transfer.convert import SourceFacts, convert, convert_arrays, convert_file, open_weights, reverse_colors
 
 RESNET = read_reference("cifar_resnet")  # 8 layers, 10 classes
 VIT = read_reference("vit")
@@ -275,6 +275,11 @@ def test_gray_networks_have_no_channel_order(vit):
         facts=SourceFacts(channel_order="BGR"),
         keywords=VIT.keywords,
     )
+
+
+def test_flattened_pixels_have_no_channel_order():
+    with pytest.raises(UserError, match="sees flattened pixels"):
+        reverse_colors(np.zeros((12, 2), np.float32), channels=3)
 
 
 def test_a_published_file_is_known_by_its_content(vit):
