@@ -184,50 +184,42 @@ def convert_arrays(
 ) -> Conversion:
     """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`."""
     facts = facts or SourceFacts()
-    said = dict(keywords or {})
     recognized = recognize(path, list(named.arrays), model)
     rule, prefix = recognized.rule, recognized.prefix
     published = rule.find_published(named.sha256) or PublishedFile(named.sha256, {})
-    known = published.keywords | said
-    guess = guess_network(path, recognized, named, known)
-    if model is None:
-        model = guess.model
-        chosen = rule.keywords | guess.keywords | known
-        refuse_unseen(path, rule, guess, chosen)
-    else:
-        chosen = rule.keywords | known
-        refuse_unseen(path, rule, guess, models.variant(model).keywords | chosen)
-    preprocessing, notes = make_preprocessing(rule, published, facts, guess)
-    size = preprocessing.get("image_size") or default_image_size(model)
-    preprocessing |= {"image_size": list(size), "channels": guess.channels}
+    said = published.keywords | dict(keywords or {})
+    guess = guess_network(path, recognized, named, said)
+    model, keywords = choose_network(path, rule, guess, model, said)
+    preprocessing, preprocessing_notes = make_preprocessing(rule, published, facts, guess, model)
     classes, class_notes = choose_classes(rule, published, facts, guess.num_classes)
-    origin = {
-        "file": Path(path).name,
-        "sha256": named.sha256,
-        "format": named.format,
-        "rule": f"{rule.family}, version {rule.version}",
-        "program": rule.source,
-    }
-    origin |= copy.deepcopy(published.facts) | fold_facts(facts)
-    card = Card(model, chosen, guess.num_classes, classes, preprocessing, origin)
-    network = weights.network_of(card)
+    origin = make_origin(path, named, rule, published, facts)
+    card = Card(model, keywords, guess.num_classes, classes, preprocessing, origin)
 
-    pairs, unnamed = pair_names(rule.table, list(shapes_by_text(network)))
-    matched = Matched(path, rule, prefix, named.arrays, shapes_by_text(network), pairs)
+    network = weights.network_of(card)
+    shapes = shapes_by_text(network)
+    pairs, unnamed = pair_names(rule.table, list(shapes))
+    matched = Matched(rule, prefix, named.arrays, shapes, pairs)
     problems = matched.find_problems(unnamed)
     if problems:
         raise listed_error(f"{path} does not fit {describe_network(card)}, with the names of {rule.source}", problems)
     arrays = matched.move_arrays()
     if facts.channel_order == BGR:
         arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
-    notes += [*class_notes, *matched.notes(), *skipped_notes(named)]
-    params = fill_tree(network.params, arrays)
-    stats = fill_tree(network.stats, arrays)
-    reasons = [f"names such as {printable_name(prefix + rule.signs[0])}", *guess.reasons]
+    return Conversion(
+        weights=Weights(fill_tree(network.params, arrays), fill_tree(network.stats, arrays), card),
+        source=rule.source,
+        reasons=list_reasons(recognized, guess, published),
+        notes=(*preprocessing_notes, *class_notes, *matched.notes(), *skipped_notes(named)),
+        groups=group_pairs(pairs, prefix, arrays),
+    )
+
+
+def list_reasons(recognized: Recognized, guess: Guess, published: PublishedFile) -> tuple[str, ...]:
+    """Says by what a file was recognized: its content where that is known, its names, its shapes."""
+    reasons = [f"names such as {printable_name(recognized.prefix + recognized.rule.signs[0])}", *guess.reasons]
     if published.facts:
         reasons.insert(0, f"its sha256 is that of {published.facts['published_as']} of {published.facts['source']}")
-    groups = group_pairs(pairs, prefix, arrays)
-    return Conversion(Weights(params, stats, card), rule.source, tuple(reasons), tuple(notes), groups)
+    return tuple(reasons)
 
 
 # Which rule -----------------------------------------------------------------------------------------------------------
@@ -304,22 +296,18 @@ def refuse_prefix(path: str | Path, recognized: Recognized) -> None:
 
 
 def unknown_names_error(path: str | Path, names: Sequence[str], model: str | None) -> UserError:
-    """Makes the error for a file whose names no rule knows."""
+    """Makes the error for a file whose names no rule knows, or none of the family that is named."""
     if not names:
         return UserError(f"{path} holds no arrays; give a file of weights")
-    examples = ", ".join(printable_name(name) for name in names[:3])
-    sources = [f"{rule.family} ({rule.source})" for rule in rules.all_rules()]
-    sentence = f"no rule knows the {len(names):,} names in {path}, such as {examples}"
     if model is not None:
-        others = [rule for rule in rules.all_rules() if any(not found.missing for found in find_signs(rule, names))]
-        if others:
-            return UserError(
-                f"the names in {path} are those of {others[0].family} ({others[0].source}), not of {model}"
-            )
-        family = models.resolve(model).family
-        sources = [rule.source for rule in rules.all_rules() if rule.family == family]
-        sentence = f"no rule for {model} knows the {len(names):,} names in {path}, such as {examples}"
-    return UserError(f"{sentence}; there are rules for {', '.join(sources)}")
+        for rule in rules.all_rules():
+            if find_signs(rule, names):
+                return UserError(f"the names in {path} are those of {rule.family} ({rule.source}), not of {model}")
+    examples = ", ".join(printable_name(name) for name in names[:3])
+    sources = ", ".join(f"{rule.family} ({rule.source})" for rule in rules.all_rules())
+    return UserError(
+        f"no rule knows the {len(names):,} names in {path}, such as {examples}; there are rules for {sources}"
+    )
 
 
 def guess_network(path: str | Path, recognized: Recognized, named: NamedArrays, keywords: dict[str, Any]) -> Guess:
@@ -344,6 +332,23 @@ def guess_network(path: str | Path, recognized: Recognized, named: NamedArrays, 
                 problems.append(f"{printable_name(prefix + sign)} has the shape {shapes[sign]}")
         sentence = f"{path} has names of {rule.source}, but not the arrays and shapes that tell its network"
         raise listed_error(sentence, problems) from error
+
+
+def choose_network(
+    path: str | Path, rule: ConversionRule, guess: Guess, model: str | None, said: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Returns the network's name and its keywords: the name that is given, else as the shapes tell.
+
+    Raises:
+        UserError: there is no such network, or a keyword is needed that neither shapes nor the user tell.
+    """
+    if model is None:
+        keywords = rule.keywords | guess.keywords | said
+        refuse_unseen(path, rule, guess, keywords)
+        return guess.model, keywords
+    keywords = rule.keywords | said
+    refuse_unseen(path, rule, guess, models.variant(model).keywords | keywords)
+    return model, keywords
 
 
 def refuse_unseen(path: str | Path, rule: ConversionRule, guess: Guess, keywords: Mapping[str, Any]) -> None:
@@ -383,7 +388,6 @@ class Matched:
     """The arrays of a file beside those of the network.
 
     Attributes:
-        path: the file.
         rule: whose table gave the pairs.
         prefix: what all names of the file begin with.
         arrays: of the file, by name.
@@ -391,7 +395,6 @@ class Matched:
         pairs: which is which.
     """
 
-    path: str | Path
     rule: ConversionRule
     prefix: str
     arrays: Mapping[str, np.ndarray]
@@ -550,7 +553,7 @@ def skipped_notes(named: NamedArrays) -> list[str]:
 
 
 def make_preprocessing(
-    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, guess: Guess
+    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, guess: Guess, model: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Says how images become the network's input, for images that are RGB in 0..1.
 
@@ -572,6 +575,8 @@ def make_preprocessing(
         del preprocessing["mean"], preprocessing["std"]
     if guess.image_size is not None:
         preprocessing["image_size"] = list(guess.image_size)
+    preprocessing.setdefault("image_size", list(default_image_size(model)))
+    preprocessing["channels"] = channels
     said = {"image_size": facts.image_size, "fit": facts.fit, "interpolation": facts.interpolation}
     for key, value in said.items():
         if value is not None:
@@ -621,12 +626,21 @@ def reverse_colors(kernel: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(kernel[..., ::-1, :])
 
 
-def fold_facts(facts: SourceFacts) -> dict[str, Any]:
-    """Returns what a user said of a file that the preprocessing no longer shows."""
-    origin: dict[str, Any] = {}
+def make_origin(
+    path: str | Path, named: NamedArrays, rule: ConversionRule, published: PublishedFile, facts: SourceFacts
+) -> dict[str, Any]:
+    """Says where the values come from: the file, the rule, what is published of it, and what the user says of it."""
+    origin: dict[str, Any] = {
+        "file": Path(path).name,
+        "sha256": named.sha256,
+        "format": named.format,
+        "rule": f"{rule.family}, version {rule.version}",
+        "program": rule.source,
+    }
+    origin |= copy.deepcopy(published.facts)
     if facts.licence is not None:
         origin["licence"] = facts.licence
-    if facts.channel_order is not None:
+    if facts.channel_order is not None:  # both are worked into values and preprocessing, which no longer show them
         origin["channel_order"] = facts.channel_order
     if facts.value_range is not None:
         origin["value_range"] = list(facts.value_range)
