@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TOP = Path(__file__).parents[1]
@@ -72,7 +73,7 @@ def run(project: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_there_is_an_example_of_each_of_the_seven():
+def test_there_is_an_example_of_each_of_the_eight():
     paths = [path for _, path, _ in examples()]
     kinds = (
         "cnn_vit/models/",
@@ -80,6 +81,7 @@ def test_there_is_an_example_of_each_of_the_seven():
         "cnn_vit/data/augment/",
         "cnn_vit/training/optimizers.py",
         "cnn_vit/cli/",
+        "cnn_vit/transfer/rules/",
         "configs/",
         "experiments/",
     )
@@ -126,6 +128,15 @@ def test_the_command_answers_as_text_and_as_json(project):
     words = ["-m", "cnn_vit", "count", "lenet/5", "--classes=10"]
     assert "61,706 parameters" in run(project, *words)  # LeNet-5, LeCun et al. 1998
     assert json.loads(run(project, *words, "--json")) == {"model": "lenet/5", "parameters": 61706}
+
+
+def test_weights_of_the_program_are_recognized_and_become_the_example_s_model(project, tmp_path):
+    weight, bias = np.arange(2 * 12, dtype=np.float32).reshape(2, 12), np.float32([5, 7])
+    np.savez(tmp_path / "net.npz", **{"fc.weight": weight, "fc.bias": bias})
+    out = tmp_path / "net.safetensors"
+    answer = json.loads(run(project, "-m", "cnn_vit", "convert", str(tmp_path / "net.npz"), f"--out={out}", "--json"))
+    assert (answer["model"], answer["parameters"]) == ("linear/test", 26)
+    assert answer["recognized"]["reasons"][-1] == "12 weights for each class: 2x2 pixels of 3 colors"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_vit import cli
+from cnn_vit import cli, stops
 from cnn_vit.cli import _model
 from cnn_vit.errors import UserError, unknown
 
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         refuse_other_file(out)
     files.ensure_writable(out.parent)
     conversion = convert_file(args.source, model=args.model, keywords=_model.read_model_keywords(args), facts=facts)
+    stops.raise_if_requested()
     weights.save(out, conversion.weights)
     answer = as_json(conversion, out)
     next_command = f"cnn-vit predict {cli.shell_quote(f'--weights={out}')} IMAGE ..."

@@ -8,6 +8,7 @@ Every array of the file and every array of the network has its partner of the ex
 all that does not fit is listed in one error. Nothing is guessed silently: what no shape tells is asked for.
 """
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,14 +25,14 @@ from cnn_vit.errors import UserError, nearest, printable_name
 from cnn_vit.nn.values import Network
 from cnn_vit.transfer import class_names, readers, rules, weights
 from cnn_vit.transfer.readers import NamedArrays
-from cnn_vit.transfer.rules import Guess, PublishedFile, Rule
+from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile
 from cnn_vit.transfer.table import Pair, pair_names
 from cnn_vit.transfer.weights import Card, Weights, listed_error
 
 # What programs put around a network when they save it, in front of the prefixes that a rule names.
 WRAPPERS = ("state_dict.", "model_state_dict.", "model.", "net.")
 LONGEST_WORD = 100  # characters of a name that is compared with others
-MOST_COMPARED = 20  # names that are compared with all others: it takes long
+MOST_COMPARED, MOST_CHOICES = 20, 1000  # names that are compared with so many others: it takes long
 FLOATS = ("float16", "float32", "float64")  # bfloat16 is read as float32
 RGB, BGR = "RGB", "BGR"
 
@@ -107,7 +108,7 @@ class Recognized:
         missing: the rule's signs that the file does not have.
     """
 
-    rule: Rule
+    rule: ConversionRule
     prefix: str
     missing: tuple[str, ...] = ()
 
@@ -191,50 +192,42 @@ def convert_arrays(
 ) -> Conversion:
     """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`."""
     facts = facts or SourceFacts()
-    said = dict(keywords or {})
     recognized = recognize(path, list(named.arrays), model)
     rule, prefix = recognized.rule, recognized.prefix
     published = rule.find_published(named.sha256) or PublishedFile(named.sha256, {})
-    known = published.keywords | said
-    guess = guess_network(path, recognized, named, known)
-    if model is None:
-        model = guess.model
-        chosen = rule.keywords | guess.keywords | known
-        refuse_unseen(path, rule, guess, chosen)
-    else:
-        chosen = rule.keywords | known
-    preprocessing, notes = make_preprocessing(rule, published, facts, guess)
-    size = preprocessing.get("image_size") or default_image_size(model)
-    preprocessing |= {"image_size": list(size), "channels": guess.channels}
+    said = published.keywords | dict(keywords or {})
+    guess = guess_network(path, recognized, named, said)
+    model, keywords = choose_network(path, rule, guess, model, said)
+    preprocessing, preprocessing_notes = make_preprocessing(rule, published, facts, guess, model)
     classes, class_notes = choose_classes(rule, published, facts, guess.num_classes)
-    origin = {
-        "file": Path(path).name,
-        "sha256": named.sha256,
-        "format": named.format,
-        "rule": f"{rule.family}, version {rule.version}",
-        "program": rule.source,
-    }
-    origin |= published.facts | fold_facts(facts)
-    card = Card(model, chosen, guess.num_classes, classes, preprocessing, origin)
-    network = weights.network_of(card)
+    origin = make_origin(path, named, rule, published, facts)
+    card = Card(model, keywords, guess.num_classes, classes, preprocessing, origin)
 
-    pairs, unnamed = pair_names(rule.table, list(shapes_by_text(network)))
-    matched = Matched(path, rule, prefix, named.arrays, shapes_by_text(network), pairs)
+    network = weights.network_of(card)
+    shapes = shapes_by_text(network)
+    pairs, unnamed = pair_names(rule.table, list(shapes))
+    matched = Matched(rule, prefix, named.arrays, shapes, pairs)
     problems = matched.find_problems(unnamed)
     if problems:
         raise listed_error(f"{path} does not fit {describe_network(card)}, with the names of {rule.source}", problems)
     arrays = matched.move_arrays()
     if facts.channel_order == BGR:
-        # Ours sees red first, so the weights of the file's blue channel, its first, become those of our last.
-        arrays[rule.first_kernel] = np.ascontiguousarray(arrays[rule.first_kernel][..., ::-1, :])
-    notes += [*class_notes, *matched.notes(), *skipped_notes(named)]
-    params = fill_tree(network.params, arrays)
-    stats = fill_tree(network.stats, arrays)
-    reasons = [f"names such as {printable_name(prefix + rule.signs[0])}", *guess.reasons]
+        arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
+    return Conversion(
+        weights=Weights(fill_tree(network.params, arrays), fill_tree(network.stats, arrays), card),
+        source=rule.source,
+        reasons=list_reasons(recognized, guess, published),
+        notes=(*preprocessing_notes, *class_notes, *matched.notes(), *skipped_notes(named)),
+        groups=group_pairs(pairs, prefix, arrays),
+    )
+
+
+def list_reasons(recognized: Recognized, guess: Guess, published: PublishedFile) -> tuple[str, ...]:
+    """Says by what a file was recognized: its content where that is known, its names, its shapes."""
+    reasons = [f"names such as {printable_name(recognized.prefix + recognized.rule.signs[0])}", *guess.reasons]
     if published.facts:
         reasons.insert(0, f"its sha256 is that of {published.facts['published_as']} of {published.facts['source']}")
-    groups = group_pairs(pairs, prefix, arrays)
-    return Conversion(Weights(params, stats, card), rule.source, tuple(reasons), tuple(notes), groups)
+    return tuple(reasons)
 
 
 # Which rule -----------------------------------------------------------------------------------------------------------
@@ -278,7 +271,7 @@ def recognize(path: str | Path, names: Sequence[str], model: str | None) -> Reco
     return best[0]
 
 
-def find_signs(rule: Rule, names: Sequence[str]) -> list[Recognized]:
+def find_signs(rule: ConversionRule, names: Sequence[str]) -> list[Recognized]:
     """Looks for a rule's signs behind each prefix that occurs; more than half of them are enough to be recognized."""
     prefixes: dict[str, None] = {}  # in the order of the file
     for name in names:
@@ -311,22 +304,18 @@ def refuse_prefix(path: str | Path, recognized: Recognized) -> None:
 
 
 def unknown_names_error(path: str | Path, names: Sequence[str], model: str | None) -> UserError:
-    """Makes the error for a file whose names no rule knows."""
+    """Makes the error for a file whose names no rule knows, or none of the family that is named."""
     if not names:
         return UserError(f"{path} holds no arrays; give a file of weights")
-    examples = ", ".join(printable_name(name) for name in names[:3])
-    sources = [f"{rule.family} ({rule.source})" for rule in rules.all_rules()]
-    sentence = f"no rule knows the {len(names):,} names in {path}, such as {examples}"
     if model is not None:
-        others = [rule for rule in rules.all_rules() if any(not found.missing for found in find_signs(rule, names))]
-        if others:
-            return UserError(
-                f"the names in {path} are those of {others[0].family} ({others[0].source}), not of {model}"
-            )
-        family = models.resolve(model).family
-        sources = [rule.source for rule in rules.all_rules() if rule.family == family]
-        sentence = f"no rule for {model} knows the {len(names):,} names in {path}, such as {examples}"
-    return UserError(f"{sentence}; there are rules for {', '.join(sources)}")
+        for rule in rules.all_rules():
+            if find_signs(rule, names):
+                return UserError(f"the names in {path} are those of {rule.family} ({rule.source}), not of {model}")
+    examples = ", ".join(printable_name(name) for name in names[:3])
+    sources = ", ".join(f"{rule.family} ({rule.source})" for rule in rules.all_rules())
+    return UserError(
+        f"no rule knows the {len(names):,} names in {path}, such as {examples}; there are rules for {sources}"
+    )
 
 
 def guess_network(path: str | Path, recognized: Recognized, named: NamedArrays, keywords: dict[str, Any]) -> Guess:
@@ -353,18 +342,37 @@ def guess_network(path: str | Path, recognized: Recognized, named: NamedArrays, 
         raise listed_error(sentence, problems) from error
 
 
-def refuse_unseen(path: str | Path, rule: Rule, guess: Guess, keywords: Mapping[str, Any]) -> None:
-    """Raises UserError where keywords are needed that no shape tells and nobody said."""
-    needed = {key: values for key, values in guess.unseen.items() if key not in keywords}
-    if not needed:
-        return
+def choose_network(
+    path: str | Path, rule: ConversionRule, guess: Guess, model: str | None, said: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Returns the network's name and its keywords: the name that is given, else as the shapes tell.
+
+    Raises:
+        UserError: there is no such network, or a keyword is needed that neither shapes nor the user tell.
+    """
+    if model is None:
+        keywords = rule.keywords | guess.keywords | said
+        refuse_unseen(path, rule, guess, keywords)
+        return guess.model, keywords
+    keywords = rule.keywords | said
+    refuse_unseen(path, rule, guess, models.variant(model).keywords | keywords)
+    return model, keywords
+
+
+def refuse_unseen(path: str | Path, rule: ConversionRule, guess: Guess, keywords: Mapping[str, Any]) -> None:
+    """Raises UserError where keywords are needed that no shape tells, and neither the user nor the model's name says.
+
+    A name such as vit/S16 says the number of heads, and not the activation.
+    """
     choices = []
-    for key, values in needed.items():
-        choices.append(f"--model.{key}= one of {', '.join(map(str, values))}")
-    raise UserError(
-        f"no name and no shape in {path} tells {' and '.join(needed)} of {guess.model} ({rule.source}); look them up "
-        f"where the file comes from and add {' and '.join(choices)}"
-    )
+    for key, values in guess.unseen.items():
+        if keywords.get(key) not in values:
+            choices.append(f"--model.{key}= one of {', '.join(map(str, values))}")
+    if choices:
+        raise UserError(
+            f"{path} does not tell all of its network ({rule.source}), for no shape depends on it; look it up where "
+            f"the file comes from and add {' and '.join(choices)}"
+        )
 
 
 def default_image_size(model: str) -> tuple[int, int]:
@@ -388,7 +396,6 @@ class Matched:
     """The arrays of a file beside those of the network.
 
     Attributes:
-        path: the file.
         rule: whose table gave the pairs.
         prefix: what all names of the file begin with.
         arrays: of the file, by name.
@@ -396,8 +403,7 @@ class Matched:
         pairs: which is which.
     """
 
-    path: str | Path
-    rule: Rule
+    rule: ConversionRule
     prefix: str
     arrays: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
@@ -489,8 +495,8 @@ def find_faults(name: str, array: np.ndarray, expected_shape: tuple[int, ...], *
 
 
 def did_you_mean(name: str, choices: Sequence[str], prefix: str = "") -> str:
-    """Returns "; did you mean ..." with the nearest of some names, or ""; very long names are compared with none."""
-    short = [choice for choice in choices if len(choice) <= LONGEST_WORD]
+    """Returns the nearest of some names as a question in brackets, or ""; very long names are compared with none."""
+    short = [choice for choice in choices[:MOST_CHOICES] if len(choice) <= LONGEST_WORD]
     near = nearest(name, short, most=1) if len(name) <= LONGEST_WORD else []
     return f" (is it {printable_name(prefix + near[0])}?)" if near else ""
 
@@ -555,7 +561,7 @@ def skipped_notes(named: NamedArrays) -> list[str]:
 
 
 def make_preprocessing(
-    rule: Rule, published: PublishedFile, facts: SourceFacts, guess: Guess
+    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, guess: Guess, model: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Says how images become the network's input, for images that are RGB in 0..1.
 
@@ -569,7 +575,7 @@ def make_preprocessing(
         UserError: what the user says contradicts itself.
     """
     channels = guess.channels
-    preprocessing = rule.preprocessing | published.preprocessing
+    preprocessing = copy.deepcopy(rule.preprocessing | published.preprocessing)
     notes = []
     if preprocessing and not published.facts:
         notes.append(f"how images are prepared is taken from {rule.source}; --mean, --std ... say otherwise")
@@ -577,6 +583,8 @@ def make_preprocessing(
         del preprocessing["mean"], preprocessing["std"]
     if guess.image_size is not None:
         preprocessing["image_size"] = list(guess.image_size)
+    preprocessing.setdefault("image_size", list(default_image_size(model)))
+    preprocessing["channels"] = channels
     said = {"image_size": facts.image_size, "fit": facts.fit, "interpolation": facts.interpolation}
     for key, value in said.items():
         if value is not None:
@@ -615,12 +623,32 @@ def refuse_mean_and_std(mean: Sequence[float], std: Sequence[float], channels: i
         raise UserError(f"--value_range={low:g},{high:g} must rise: black first, then white")
 
 
-def fold_facts(facts: SourceFacts) -> dict[str, Any]:
-    """Returns what a user said of a file that the preprocessing no longer shows."""
-    origin: dict[str, Any] = {}
+def reverse_colors(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Exchanges red and blue in a kernel (..., C, O): our network sees red first, where the file's saw blue.
+
+    Raises:
+        UserError: the kernel has the colors of all pixels in one axis.
+    """
+    if kernel.shape[-2] != channels:
+        raise UserError("--channel_order=BGR cannot be worked into a network that sees flattened pixels; leave it out")
+    return np.ascontiguousarray(kernel[..., ::-1, :])
+
+
+def make_origin(
+    path: str | Path, named: NamedArrays, rule: ConversionRule, published: PublishedFile, facts: SourceFacts
+) -> dict[str, Any]:
+    """Says where the values come from: the file, the rule, what is published of it, and what the user says of it."""
+    origin: dict[str, Any] = {
+        "file": Path(path).name,
+        "sha256": named.sha256,
+        "format": named.format,
+        "rule": f"{rule.family}, version {rule.version}",
+        "program": rule.source,
+    }
+    origin |= copy.deepcopy(published.facts)
     if facts.licence is not None:
         origin["licence"] = facts.licence
-    if facts.channel_order is not None:
+    if facts.channel_order is not None:  # both are worked into values and preprocessing, which no longer show them
         origin["channel_order"] = facts.channel_order
     if facts.value_range is not None:
         origin["value_range"] = list(facts.value_range)
@@ -628,7 +656,7 @@ def fold_facts(facts: SourceFacts) -> dict[str, Any]:
 
 
 def choose_classes(
-    rule: Rule, published: PublishedFile, facts: SourceFacts, num_classes: int
+    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, num_classes: int
 ) -> tuple[tuple[str, ...] | None, list[str]]:
     """Returns the names of the classes, as far as anybody knows them, and a note where they are assumed.
 
@@ -653,7 +681,7 @@ def choose_classes(
 # And back -------------------------------------------------------------------------------------------------------------
 
 
-def to_theirs(rule: Rule, params: dict, stats: dict) -> dict[str, np.ndarray]:
+def to_theirs(rule: ConversionRule, params: dict, stats: dict) -> dict[str, np.ndarray]:
     """Gives our arrays the names and axes of a rule's program: the other direction of its table.
 
     Raises:

@@ -164,7 +164,9 @@ TORCH_BATCH_NORM = (
     Leaf("/var", ".running_var"),
 )
 TORCH_LAYER_NORM = (Leaf("/scale", ".weight"), Leaf("/bias", ".bias"))
-TORCH_COUNTER = r"(.*\.)?num_batches_tracked"  # batches seen in training, which no computation reads
+# What no score depends on: batches seen in training, and what an optimizer keeps of a training that was saved.
+TORCH_COUNTER = r"(.*\.)?num_batches_tracked"
+TORCH_OPTIMIZER = r"(optimizer|optimizer_state_dict|optim)\..*"
 
 KERAS_CONV = (Leaf("/kernel", "/kernel"), Leaf("/bias", "/bias"))
 # `m` filters for each channel: 1 here, so that ours, whose groups have one channel each, has the axis before

@@ -2,22 +2,18 @@
 
 import json
 
+import foreign_weights
 import numpy as np
 import pytest
 
 from cnn_vit.__main__ import main
-from cnn_vit.models import build
-from cnn_vit.nn.values import functional, initial_values
-from cnn_vit.transfer import rules, weights
-from cnn_vit.transfer.convert import to_theirs
+from cnn_vit.transfer import weights
 
 
 @pytest.fixture(scope="module")
 def arrays():
-    """A ResNet of 8 layers and 10 classes under akamaster's names, as DataParallel saves them."""
-    params, stats = initial_values(functional(build("cifar_resnet/8", 10)), seed=0)
-    rule = next(rule for rule in rules.all_rules() if rule.family == "cifar_resnet")
-    return {f"module.{name}": array for name, array in to_theirs(rule, params, stats).items()}
+    """A ResNet of 8 layers and 10 classes, as another program saves it."""
+    return foreign_weights.make_arrays()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import signal
 
+import foreign_weights
 import photos
 import pytest
 from signaling import (
@@ -24,6 +25,7 @@ COMMANDS = {
     "doctor": ["doctor"],
     "doctor of data": ["doctor", "--data={photos}", "--gallery={out}/gallery.svg"],
     "new": ["new", "{photos}", "--out={out}/photos.py", "--image_size=8"],
+    "convert": ["convert", "{weights}", "--out={out}/net.safetensors"],
     "list": ["list"],
     "show": ["train", "--show"],
     "show with the memory": ["train", "--config=configs/digits_mlp.py:smoke", "--show", "--compile"],
@@ -42,6 +44,7 @@ def folders(tmp_path_factory, run, tiny):
         "run": run,
         "other": folder / "other",
         "photos": photos.folder(folder / "photos", {"cats": 12, "dogs": 12}, formats=("rgb.jpg",)),
+        "weights": foreign_weights.write(folder / "net.npz"),
     }
 
 

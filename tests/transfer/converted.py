@@ -11,7 +11,7 @@ from cnn_vit.compilation import ProgramKind
 from cnn_vit.nn.values import Network
 from cnn_vit.transfer import convert, rules, weights
 from cnn_vit.transfer.readers import NamedArrays
-from cnn_vit.transfer.rules import Rule
+from cnn_vit.transfer.rules import ConversionRule
 
 
 def as_named(arrays: dict[str, np.ndarray], **changes) -> NamedArrays:
@@ -26,7 +26,7 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def find_rule(family: str) -> Rule:
+def find_rule(family: str) -> ConversionRule:
     """Returns the first rule of a family."""
     return next(rule for rule in rules.all_rules() if rule.family == family)
 

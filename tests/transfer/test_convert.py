@@ -7,7 +7,7 @@ from parity_values import make_images, make_values, read_reference
 
 from cnn_vit.errors import UserError
 from cnn_vit.transfer import rules, weights
-from cnn_vit.transfer.convert import SourceFacts, convert, convert_arrays, convert_file, open_weights
+from cnn_vit.transfer.convert import SourceFacts, convert, convert_arrays, convert_file, open_weights, reverse_colors
 
 RESNET = read_reference("cifar_resnet")  # 8 layers, 10 classes
 VIT = read_reference("vit")
@@ -95,17 +95,29 @@ def test_another_family_is_named(resnet):
 
 
 def test_what_no_shape_tells_is_asked_for_with_choices(vit):
-    error = refuse(vit, "tells activation and heads of vit/Ti4")
-    assert "--model.activation= one of gelu, relu" in str(error)
+    error = refuse(vit, "does not tell all of its network")
+    assert "--model.activation= one of gelu, relu, gelu_tanh" in str(error)
     assert "--model.heads= one of 1, 2, 3, 4, 6, 8, 12, 16, 24, 48" in str(error)  # the divisors of 48
     card = convert_arrays("net.npz", as_named(vit), keywords=VIT.keywords).weights.card
     assert (card.keywords["head_width"], card.preprocessing["image_size"]) == (16, [16, 16])
 
 
+def test_a_name_tells_the_heads_but_not_the_activation(vit):
+    sizes = {"width": 32, "depth": 2, "hidden": 48, "head_width": 16}  # Ti has 3 heads, as this network does
+    error = refuse(vit, "--model.activation= one of gelu, relu, gelu_tanh$", model="vit/Ti4", keywords=sizes)
+    assert "heads" not in str(error)
+    card = convert_arrays(
+        "net.npz", as_named(vit), model="vit/Ti4", keywords=sizes | {"activation": "relu"}
+    ).weights.card
+    assert card.model == "vit/Ti4"
+
+
 def test_a_keyword_that_does_not_fit_is_refused(vit):
-    refuse(vit, "model.activation='swish' is not", keywords={"heads": 3, "activation": "swish"})
+    refuse(vit, "--model.activation= one of gelu, relu, gelu_tanh", keywords={"heads": 3, "activation": "swish"})
     refuse(vit, "no keyword of vit/Ti4 'head'", keywords={"heads": 3, "activation": "relu", "head": 1})
-    refuse(vit, r"to_qkv.weight has the shape \(144, 32\), expected", keywords={"heads": 5, "activation": "relu"})
+    refuse(vit, "--model.heads= one of 1, 2, 3", keywords={"heads": 5, "activation": "relu"})
+    sizes = {"width": 32, "depth": 2, "hidden": 48, "head_width": 8, "activation": "relu"}
+    refuse(vit, r"to_qkv.weight has the shape \(144, 32\), expected \(72, 32\)", model="vit/Ti4", keywords=sizes)
 
 
 # What does not fit ----------------------------------------------------------------------------------------------------
@@ -168,6 +180,14 @@ def test_counters_are_dropped_and_scalars_named(resnet):
     assert conversion.weights.digest == convert_arrays("net.npz", as_named(resnet)).weights.digest
     assert "dropped, since no score depends on them: num_batches_tracked (7)" in conversion.notes
     assert "left out, for no network is made of them: best_prec1 (a scalar)" in conversion.notes
+
+
+def test_what_an_optimizer_kept_is_dropped(resnet):
+    wrapped = {f"state_dict.{name}": array for name, array in resnet.items()}
+    wrapped["optimizer.state.0.momentum_buffer"] = np.zeros((16, 3, 3, 3), np.float32)
+    conversion = convert_arrays("net.npz", as_named(wrapped))
+    assert "dropped, since no score depends on them: momentum_buffer (1)" in conversion.notes
+    assert conversion.weights.digest == convert_arrays("net.npz", as_named(resnet)).weights.digest
 
 
 def test_other_widths_of_floating_point_become_float32_and_that_is_said(resnet):
@@ -255,6 +275,11 @@ def test_gray_networks_have_no_channel_order(vit):
         facts=SourceFacts(channel_order="BGR"),
         keywords=VIT.keywords,
     )
+
+
+def test_flattened_pixels_have_no_channel_order():
+    with pytest.raises(UserError, match="sees flattened pixels"):
+        reverse_colors(np.zeros((12, 2), np.float32), channels=3)
 
 
 def test_a_published_file_is_known_by_its_content(vit):

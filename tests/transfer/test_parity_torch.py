@@ -87,6 +87,20 @@ def test_the_wrong_activation_is_noticed(lane):
         assert (difference <= CLOSE) == is_close, (activation, difference)
 
 
+def test_a_training_that_was_saved_with_its_optimizer(lane, tmp_path):
+    import torch
+
+    network, _ = lane.fill(lane.CifarResNet(1, 10))
+    optimizer = torch.optim.Adam(network.parameters())
+    network.train()(torch.zeros(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    network.eval()
+    torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, tmp_path / "net.pth")
+    conversion = convert_file(tmp_path / "net.pth")
+    assert any("exp_avg" in note for note in conversion.notes)
+    check_live(conversion, network, lane, (2, 16, 16, 3))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_files_of_other_widths_give_the_scores_of_their_rounded_values(lane, tmp_path, dtype):
     import torch

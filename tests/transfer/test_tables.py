@@ -153,7 +153,8 @@ def test_a_named_size_is_told_by_its_name():
         shapes[f"transformer.layers.{block}.0.fn.to_qkv.weight"] = (1152, 384)
     guess = find_rule("vit").guess(shapes, {"heads": 6})
     assert (guess.model, guess.keywords, guess.image_size) == ("vit/S8", {}, (16, 16))
-    assert guess.unseen == {"activation": ("gelu", "relu")}
+    assert guess.unseen["activation"] == ("gelu", "relu", "gelu_tanh")
+    assert guess.unseen["heads"][:4] == (1, 2, 3, 4)  # divisors of 384
 
 
 def test_imagenet_has_a_thousand_different_names_in_the_order_of_identifiers():

@@ -30,7 +30,7 @@ class Guess:
         image_size: height and width in pixels that the shapes ask for; None where any will do.
         reasons: what was seen, each the end of a sentence: "3 blocks in layer1: 20 layers".
         keywords: keywords of the model that are not those of the name.
-        unseen: keywords that no shape tells, with the values that would fit: a user has to say them.
+        unseen: keywords that no shape tells, with the values that fit: the user has to say one of them.
     """
 
     model: str
@@ -62,7 +62,7 @@ class PublishedFile:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ConversionRule:
     """How one program names the weights of a family.
 
     Attributes:
@@ -109,9 +109,9 @@ def families() -> list[str]:
 
 
 @functools.cache
-def all_rules() -> tuple[Rule, ...]:
+def all_rules() -> tuple[ConversionRule, ...]:
     """Returns the rules of all families."""
-    rules: list[Rule] = []
+    rules: list[ConversionRule] = []
     for family in families():
         rules += importlib.import_module(f"cnn_vit.transfer.rules.{family}").RULES
     return tuple(rules)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cnn_vit.transfer.rules import Guess, PublishedFile, Rule, Shapes, count_numbered, name_variant
-from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, Row
+from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, TORCH_OPTIMIZER, Row
 
 TABLE = (
     Row("stem", "conv1", TORCH_CONV),
@@ -45,7 +45,7 @@ def published(depth: int, sha256: str, accuracy: str) -> PublishedFile:
 
 
 RULES = (
-    Rule(
+    ConversionRule(
         family="cifar_resnet",
         source="PyTorch, akamaster/pytorch_resnet_cifar10",
         version=1,
@@ -54,7 +54,7 @@ RULES = (
         guess=guess,
         first_kernel="stem/kernel",
         prefixes=("", "module."),
-        dropped=(TORCH_COUNTER,),
+        dropped=(TORCH_COUNTER, TORCH_OPTIMIZER),
         # its trainer.py: mean and standard deviation of ImageNet, for CIFAR too
         preprocessing={"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": [32, 32]},
         classes={10: "CIFAR-10"},

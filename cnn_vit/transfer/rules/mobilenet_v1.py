@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from cnn_vit.transfer.rules import Guess, Rule, Shapes, name_variant
+from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, name_variant
 from cnn_vit.transfer.table import KERAS_BATCH_NORM, KERAS_CONV, KERAS_DEPTHWISE, Leaf, Row
 
 # Keras writes the head as a convolution of one pixel.
@@ -46,7 +46,7 @@ def guess(shapes: Shapes, keywords: dict[str, Any], *, stem: str, head: str) -> 
     return Guess(model, num_classes, channels, None, (reason,), left_over)
 
 
-def make_rule(program: str, table: Iterable[Row], signs: tuple[str, str, str, str]) -> Rule:
+def make_rule(program: str, table: Iterable[Row], signs: tuple[str, str, str, str]) -> ConversionRule:
     """Makes a rule of Keras.
 
     Args:
@@ -54,7 +54,7 @@ def make_rule(program: str, table: Iterable[Row], signs: tuple[str, str, str, st
         table: names and axes.
         signs: the kernels of the first convolution, of a depthwise, a pointwise one and of the head.
     """
-    return Rule(
+    return ConversionRule(
         family="mobilenet_v1",
         source=program,
         version=1,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cnn_vit.transfer.rules import Guess, PublishedFile, Rule, Shapes, count_numbered, name_variant
-from cnn_vit.transfer.table import TORCH_DENSE, TORCH_LAYER_NORM, Leaf, Row
+from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.table import TORCH_DENSE, TORCH_LAYER_NORM, TORCH_OPTIMIZER, Leaf, Row
 
 BLOCK = "transformer.layers.{b}"
 # Patches are flattened row by row, `p q` inside a patch, and their colors last.
@@ -43,11 +43,10 @@ def guess(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
         f"queries, keys and values of {inner_width} numbers, without bias",
     )
     sizes: dict[str, Any] = {"patch": patch, "width": width, "depth": depth, "hidden": hidden}
-    unseen: dict[str, tuple[Any, ...]] = {"activation": ("gelu", "relu")}
+    divisors = tuple(number for number in range(1, inner_width + 1) if inner_width % number == 0)
+    unseen = {"activation": ("gelu", "relu", "gelu_tanh"), "heads": divisors}
     heads = keywords.get("heads")
-    if heads is None:
-        unseen["heads"] = tuple(number for number in range(1, 65) if inner_width % number == 0)
-    elif isinstance(heads, int) and heads > 0:
+    if heads in divisors:
         sizes["heads"] = heads
         if inner_width != width:
             sizes["head_width"] = inner_width // heads
@@ -86,7 +85,7 @@ MNIST_DIGITS = PublishedFile(
 )
 
 RULES = (
-    Rule(
+    ConversionRule(
         family="vit",
         source="PyTorch, lucidrains/vit-pytorch (with PreNorm and fn)",
         version=1,
@@ -102,6 +101,7 @@ RULES = (
         guess=guess,
         first_kernel="patches/kernel",
         prefixes=("", "module."),
+        dropped=(TORCH_OPTIMIZER,),
         keywords={"qkv_bias": False, "epsilon": 1e-5},
         published=(MNIST_DIGITS,),
     ),
