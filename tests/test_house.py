@@ -200,7 +200,7 @@ def test_a_room_of_data_is_seen_in_every_spelling(line, room):
 # The files of these rooms in their order: each imports only files that stand before it.
 TRAINING = """
     caches devices memory rules losses schedules optimizers progress
-    forward step plan program trained evaluation prediction forks run samples loop
+    forward step plan program trained evaluation prediction features forks run samples loop
 """
 RUNS = "manifests orbax_errors folder seals journal reader environment description checkpoints"
 ORDERS = {"training": TRAINING.split(), "runs": RUNS.split()}
