@@ -78,6 +78,7 @@ def write_splits(args: argparse.Namespace, network: Any, out: Path) -> int:
     from cnn_vit.errors import unknown
     from cnn_vit.training import features
 
+    features.check_layer(network.spec, args.layer, args.pool, has_several_sizes=False)  # before data that may be large
     dataset = features.load_dataset(network, _network.choose_data(args, network), layout=args.layout)
     if args.split is not None and args.split not in dataset.splits:
         raise unknown("split", args.split, dataset.splits)

@@ -6,18 +6,20 @@ linear layer on a few images a class, drawn several times. What is chosen is cho
 there is one, is read once for each method.
 """
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cnn_vit import stops
+from cnn_vit.data.reading import unreadable
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.reports.intervals import Interval, student_interval, wilson_interval
 from cnn_vit.training import evaluation, features
-from cnn_vit.training.trained import Trained
+from cnn_vit.training.trained import Trained, refuse_untrained
 
 METHODS = ("linear", "knn", "few_shot")
 # Strengths s of the regularization: the mean loss of an image + s/2 times the squared weights is minimized.
@@ -215,7 +217,8 @@ def probe(
         batch_size: images that are computed at once.
 
     Raises:
-        UserError: an unknown method or layer, fewer than two draws, features that are not finite, or as `data.load`.
+        UserError: an unknown method or layer, fewer than two draws, a negative seed, features that are not finite, or
+            as `data.load`.
     """
     for method in methods:
         if method not in METHODS:
@@ -224,6 +227,10 @@ def probe(
         raise UserError(f"methods names none; give some of {', '.join(METHODS)}")
     if draws < 2:
         raise UserError(f"draws={draws} gives no interval; make it at least 2")
+    if seed < 0:
+        raise UserError(f"seed={seed} is negative; make it at least 0")
+    refuse_untrained(network)
+    features.check_layer(network.spec, layer, "mean", has_several_sizes=False)  # before the data, which may be large
     dataset = features.load_dataset(network, source, layout=layout)
     examples: dict[str, Examples] = {}
     from_cache = []
@@ -238,12 +245,13 @@ def probe(
     if train is None or validation is None:
         raise UserError(f"probes need train and validation splits, and the data have {', '.join(examples)}")
 
-    linear = probe_linearly(train, validation, test) if "linear" in methods else None
+    with one_thread():
+        linear = probe_linearly(train, validation, test) if "linear" in methods else None
     knn = probe_neighbors(train, validation, test) if "knn" in methods else None
     few_shot: tuple[FewShotProbe, ...] = ()
     tested = validation if test is None else test
     notes = dataset.warnings() + features.describe_trained_on(network, source, tested.split, layout=layout)
-    if test is None:
+    if test is None and (linear is not None or knn is not None):
         notes.append(
             "the data have no test split: linear and knn stand at the best of what was tried on validation, which is "
             "higher than on new images"
@@ -252,7 +260,8 @@ def probe(
         if chosen is not None:
             notes += chosen.notes
     if "few_shot" in methods:
-        few_shot, few_shot_notes = probe_few_shot(train, tested, dataset.classes, seed=seed, draws=draws)
+        with one_thread():
+            few_shot, few_shot_notes = probe_few_shot(train, tested, dataset.classes, seed=seed, draws=draws)
         notes += few_shot_notes
     most_frequent = np.bincount(train.labels).argmax()
     result = ProbeResult(
@@ -288,6 +297,20 @@ def record_test_reads(network: Trained, result: ProbeResult, source: Any) -> Non
         evaluation.record_test_read(
             network.run, by="probe", method=method, layer=result.layer, accuracy=accuracy, data=path
         )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """While open, scikit-learn and the linear algebra under it use one thread.
+
+    The sums of a fit then do not depend on the number of cores. Fits of a thousand images are also faster so: L-BFGS
+    takes hundreds of steps, each far shorter than what threads take to meet.
+    """
+    import sklearn.linear_model  # noqa: F401  (only threads of libraries that are loaded can be limited)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        yield
 
 
 # Linear ---------------------------------------------------------------------------------------------------------------
@@ -468,13 +491,8 @@ def probe_few_shot(
         rng = np.random.default_rng([seed, draw])
         orders.append([rng.permutation(rows) for rows in rows_by_class])
     probes = []
-    notes = []
     for shots in SHOTS:
-        if shots >= fewest:
-            notes.append(
-                f"few-shot with {shots} images a class is left out: a class has {fewest} training images, and each "
-                "draw would take the same"
-            )
+        if shots >= fewest:  # each draw would take all images of the smallest class
             continue
         accuracies = []
         for order in orders:
@@ -482,12 +500,27 @@ def probe_few_shot(
             rows = np.concatenate([shuffled[:shots] for shuffled in order])
             classifier, _ = fit_linear(train_rows[rows], train.labels[rows], FEW_SHOT_STRENGTH)
             accuracies.append(tested.measure(classifier.predict(tested_rows)).interval.estimate)
-        probes.append(
-            FewShotProbe(shots, tested.split, len(tested.labels), tuple(accuracies), student_interval(accuracies))
+        interval = student_interval(accuracies)
+        probes.append(FewShotProbe(shots, tested.split, len(tested.labels), tuple(accuracies), interval))
+    return tuple(probes), describe_shots(rows_by_class, classes)
+
+
+def describe_shots(rows_by_class: Sequence[np.ndarray], classes: Sequence[str]) -> list[str]:
+    """Says which of SHOTS the smallest class has too few training images for, and which take much of them."""
+    counts = [len(rows) for rows in rows_by_class]
+    fewest = min(counts)
+    smallest = unreadable.printable_name(classes[counts.index(fewest)])
+    left_out = [str(shots) for shots in SHOTS if shots >= fewest]
+    overlapping = [str(shots) for shots in SHOTS if fewest / 2 < shots < fewest]
+    notes = []
+    if left_out:
+        notes.append(
+            f"few-shot with {' and '.join(left_out)} images a class is left out: {smallest} has {fewest:,} training "
+            "images, so that each draw would take the same"
         )
-        if 2 * shots > fewest:
-            notes.append(
-                f"few-shot with {shots} images a class takes more than half of the {fewest} of a class: its draws "
-                "share images, and its interval is too narrow"
-            )
-    return tuple(probes), notes
+    if overlapping:
+        notes.append(
+            f"few-shot with {' and '.join(overlapping)} images a class takes more than half of the {fewest:,} training "
+            f"images of {smallest}: its draws share images, and its interval is too narrow"
+        )
+    return notes

@@ -4,9 +4,10 @@ By default it is what the head sees. Any other layer is named by its path, as `d
 each pixel or token is averaged to one vector of an image, class token included, or left as it is.
 
 Features of a split are computed once and kept in the folder `features` of the cache. The name of such a file is a hash
-of whatever decides on them: the values of the network and what it is, the layer, mean and std of its images, the data's
-fingerprint, and which images the split has and how they were read. Together these files take at most 2 GB; the oldest
-are removed. One that is damaged is computed anew. Where the cache cannot be read or written, nothing else changes.
+of whatever decides on them: the values of the network, what it is and the code that computes it, the layer, mean and
+std of its images, the data's fingerprint, which images the split has and how they were read. Together these files take
+at most 2 GB; the oldest are removed. One that is damaged is computed anew. Where the cache cannot be read or written,
+nothing else changes.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ from cnn_vit.training.trained import Trained, refuse_untrained
 FEATURES = "features"  # stands for what the head sees where a layer is named
 HEAD = "head"  # path of the layer whose input that is, in every family
 POOLS = ("mean", "none")
-VERSION = 1  # of the kept features; to be raised when the same key would stand for other numbers
+ROOMS = ("nn", "models")  # whose code computes them, beside that of this file, `forward` and `record`
 TRACED_ROWS = 1009  # images of the batch that shows the layers' shapes: a prime that no axis of a layer is likely to be
 SAMPLED_IMAGES = 16  # of a split, whose pixels stand for how all its images were read
 MOST_KEPT = 512 * 2**20  # bytes of a split's features, above which they are not kept
@@ -124,6 +125,7 @@ def section_for(network: Trained, source: Any, *, layout: str | None = None) -> 
         if key in network.preprocessing:
             section[key] = network.preprocessing[key]
     section["image_size"] = tuple(section["image_size"])
+    section["random_crop"] = None  # each image is seen whole, those of train too
     return section
 
 
@@ -347,8 +349,11 @@ def compute_rows(
     """Computes the features of each example of a split, in the split's order.
 
     Raises:
-        UserError: the layer and the images do not go together, or the features do not fit into memory.
+        UserError: the layer and the images do not go together, the features do not fit into memory, or batch_size is
+            below 1.
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size} computes nothing; make it at least 1")
     mesh = devices.mesh()
     shape = check_layer(network.spec, layer, pool, has_several_sizes=split.padded_sizes is not None)
     refuse_too_many(len(split), shape, layer)
@@ -414,7 +419,7 @@ def cache_path(network: Trained, dataset: data.Dataset, split: str, layer: str, 
     if not dataset.fingerprint:
         return None
     key = {
-        "version": [VERSION, jax.__version__, devices.platform(devices.mesh())],
+        "code": [digest_code(), jax.__version__, devices.platform(devices.mesh())],
         "values": trees.digest(network.values),
         "spec": repr(asdict(network.spec)),
         "layer": [layer, pool],
@@ -426,6 +431,22 @@ def cache_path(network: Trained, dataset: data.Dataset, split: str, layer: str, 
     with contextlib.suppress(UserError):
         return cache.folder() / "features" / f"{name}.npz"
     return None
+
+
+@functools.cache
+def digest_code() -> str:
+    """Returns the sha256, in hexadecimal, of the code that features are computed with.
+
+    Where a layer is mended, its values give other features, and those that were kept must not be taken for them.
+    """
+    package = Path(__file__).parents[1]
+    paths = [Path(__file__), Path(forward.__file__), Path(record.__file__)]
+    for room in ROOMS:
+        paths += sorted((package / room).glob("*.py"))
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def digest_examples(split: Split) -> str:
