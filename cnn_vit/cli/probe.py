@@ -14,9 +14,10 @@ linear     one linear layer is fitted on the features of train (logistic regress
 knn        an image gets the class that most of the k training images have whose features point in the
            most similar direction (cosine). Nothing is fitted, so that it shows how images lie; where
            linear is much better, the classes are there, but not what the features are mostly about.
-few_shot   the linear layer is fitted on 1, 5, 10 and 25 images a class, each drawn --draws times from
-           train, at a fixed regularization. Brackets hold the 95 % interval of the mean over draws: by
-           how much it matters which images one happens to label. The tested images are always the same.
+few_shot   the linear layer is fitted on 1, 5, 10 and 25 images a class, drawn --draws times from train,
+           at a fixed regularization. Behind the number of draws stand the lowest and the highest
+           accuracy: by so much it matters which images one happens to label. Brackets hold the 95 %
+           interval of the mean over all such draws; the tested images are the same in each.
 
 The regularization and k are chosen on validation, and the choice is printed; the test split is then
 read once for each method, which adds a line to RUN/test_reads.jsonl. Brackets behind other accuracies
@@ -88,8 +89,9 @@ def as_table(result: "ProbeResult") -> str:
         if probed is not None:
             rows.append(chosen_row(probed))
     for few_shot in result.few_shot:
+        lowest, highest = (100 * accuracy for accuracy in (min(few_shot.accuracies), max(few_shot.accuracies)))
+        draws = f"{len(few_shot.accuracies)} draws, {lowest:.1f} to {highest:.1f} %"
         percent = as_percent(few_shot.interval)
-        draws = f"{len(few_shot.accuracies)} draws"
         rows.append(place(f"few_shot, {few_shot.shots} a class", draws, few_shot.split, percent))
     majority = as_percent(result.majority.interval)
     rows.append(place("always the most frequent class", "", result.majority.split, majority))

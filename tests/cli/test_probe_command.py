@@ -1,6 +1,7 @@
 """`probe` prints the accuracies of its probes, keeps features, and leaves a trace of each reading of a test split."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -107,6 +108,9 @@ def test_people_get_a_table_with_the_choice_and_the_intervals(workdir, glyphs, c
     assert " k = " in rows["knn"]
     assert rows["linear"].count(" % (") == rows["knn"].count(" % (") == 2
     assert rows["few_shot, 5 a class"].count(" % (") == 1
+    lowest, highest = re.search(r" 2 draws, ([\d.]+) to ([\d.]+) %", rows["few_shot, 5 a class"]).groups()
+    mean = re.search(r"([\d.]+) % \(", rows["few_shot, 5 a class"])[1]
+    assert (float(lowest) + float(highest)) / 2 == pytest.approx(float(mean), abs=0.11)  # of two draws
     test_column = rows["probe"].index("test")
     assert rows["few_shot, 5 a class"].index(" % (") > test_column
     assert rows["always the most frequent class"].index("50.00 % (") == test_column

@@ -206,6 +206,31 @@ def test_data_of_any_kind_are_brought_to_the_network_s_size_and_fit(tmp_path):
     )
 
 
+class OwnData:
+    """The settings of a run, of which the section of the data is read."""
+
+    def __init__(self, **section):
+        self.values = dict.fromkeys(("train", "validation", "test", "path")) | section
+
+    def section(self, name):
+        assert name == "data"
+        return self.values
+
+
+def test_the_data_that_a_run_was_trained_on_have_the_run_s_own_slices(network, tmp_path, monkeypatch):
+    """Else a network would be tested on images that it was trained on."""
+    labels = np.arange(40) % 2
+    for name in ("own.npz", "other.npz"):
+        files.write_npz(tmp_path / name, {"train_x": np.zeros((40, 8, 8, 3), np.uint8), "train_y": labels})
+    own = OwnData(path=str(tmp_path / "own.npz"), train="train[50%:]", validation="train[:25%]")
+    monkeypatch.setattr(features.reader, "read_settings", lambda workdir: own)
+    trained = replace(network, run=tmp_path)
+    dataset = features.load_dataset(trained, tmp_path / "own.npz")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 20, "validation": 10}
+    dataset = features.load_dataset(trained, tmp_path / "other.npz")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 36, "validation": 4}
+
+
 # The cache ------------------------------------------------------------------------------------------------------------
 
 
