@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn_vit import stops
-from cnn_vit.data.reading import unreadable
-from cnn_vit.errors import UserError, unknown
+from cnn_vit.errors import UserError, printable_name, unknown
 from cnn_vit.reports.intervals import Interval, student_interval, wilson_interval
 from cnn_vit.training import evaluation, features
 from cnn_vit.training.trained import Trained, refuse_untrained
@@ -509,7 +508,7 @@ def describe_shots(rows_by_class: Sequence[np.ndarray], classes: Sequence[str]) 
     """Says which of SHOTS the smallest class has too few training images for, and which take much of them."""
     counts = [len(rows) for rows in rows_by_class]
     fewest = min(counts)
-    smallest = unreadable.printable_name(classes[counts.index(fewest)])
+    smallest = printable_name(classes[counts.index(fewest)])
     left_out = [str(shots) for shots in SHOTS if shots >= fewest]
     overlapping = [str(shots) for shots in SHOTS if fewest / 2 < shots < fewest]
     notes = []
