@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit import stops
+from cnn_vit import data, stops
 from cnn_vit.errors import UserError, printable_name, unknown
 from cnn_vit.reports.intervals import Interval, student_interval, wilson_interval
 from cnn_vit.training import evaluation, features
@@ -25,7 +25,9 @@ METHODS = ("linear", "knn", "few_shot")
 STRENGTHS = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001, 0.00001)
 NEIGHBORS = (1, 5, 10, 20, 50, 100, 200)
 SHOTS = (1, 5, 10, 25)  # images a class
-FEW_SHOT_STRENGTH = 0.1  # fixed: so few images leave none to choose it with
+# Fixed, since so few images leave none to choose it with. Of strengths from 0.001 to 10 it lost at most 2.5 points of
+# mean validation accuracy to the best one: a ResNet-20 of CIFAR-10 on CIFAR-10, flowers and hymenoptera, an MLP on digits.
+FEW_SHOT_STRENGTH = 0.1
 DRAWS = 10
 MOST_STEPS = 2_000  # of L-BFGS
 TOLERANCE = 1e-5  # largest component of the gradient at which L-BFGS ends
@@ -219,45 +221,32 @@ def probe(
         UserError: an unknown method or layer, fewer than two draws, a negative seed, features that are not finite, or
             as `data.load`.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise unknown("method of probe", method, METHODS)
-    if not methods:
-        raise UserError(f"methods names none; give some of {', '.join(METHODS)}")
-    if draws < 2:
-        raise UserError(f"draws={draws} gives no interval; make it at least 2")
-    if seed < 0:
-        raise UserError(f"seed={seed} is negative; make it at least 0")
+    refuse_wrong_words(methods, seed, draws)
     refuse_untrained(network)
     features.check_layer(network.spec, layer, "mean", has_several_sizes=False)  # before the data, which may be large
     dataset = features.load_dataset(network, source, layout=layout)
-    examples: dict[str, Examples] = {}
-    from_cache = []
-    for name, split in dataset.splits.items():
-        extracted = features.extract(network, dataset, name, layer=layer, batch_size=batch_size)
-        if not np.isfinite(extracted.rows).all():
-            raise UserError(f"{layer} of {network.spec.model} has numbers that are not finite; take another network")
-        examples[name] = Examples(name, extracted.rows, split.labels)
-        if extracted.is_from_cache:
-            from_cache.append(name)
+    examples, from_cache = extract_examples(network, dataset, layer, batch_size=batch_size)
     train, validation, test = (examples.get(name) for name in ("train", "validation", "test"))
     if train is None or validation is None:
         raise UserError(f"probes need train and validation splits, and the data have {', '.join(examples)}")
-
-    with one_thread():
-        linear = probe_linearly(train, validation, test) if "linear" in methods else None
-    knn = probe_neighbors(train, validation, test) if "knn" in methods else None
-    few_shot: tuple[FewShotProbe, ...] = ()
     tested = validation if test is None else test
+
+    linear: ChosenProbe | None = None
+    knn: ChosenProbe | None = None
+    few_shot: tuple[FewShotProbe, ...] = ()
     notes = dataset.warnings() + features.describe_trained_on(network, source, tested.split, layout=layout)
-    if test is None and (linear is not None or knn is not None):
+    if test is None and ("linear" in methods or "knn" in methods):
         notes.append(
             "the data have no test split: linear and knn stand at the best of what was tried on validation, which is "
             "higher than on new images"
         )
-    for chosen in (linear, knn):
-        if chosen is not None:
-            notes += chosen.notes
+    if "linear" in methods:
+        with one_thread():
+            linear = probe_linearly(train, validation, test)
+        notes += linear.notes
+    if "knn" in methods:
+        knn = probe_neighbors(train, validation, test)
+        notes += knn.notes
     if "few_shot" in methods:
         with one_thread():
             few_shot, few_shot_notes = probe_few_shot(train, tested, dataset.classes, seed=seed, draws=draws)
@@ -270,7 +259,7 @@ def probe(
         classes=dataset.classes,
         counts={name: len(split.labels) for name, split in examples.items()},
         fingerprint=dataset.fingerprint,
-        from_cache=tuple(from_cache),
+        from_cache=from_cache,
         linear=linear,
         knn=knn,
         few_shot=few_shot,
@@ -279,6 +268,39 @@ def probe(
     )
     record_test_reads(network, result, source)
     return result
+
+
+def refuse_wrong_words(methods: Sequence[str], seed: int, draws: int) -> None:
+    """Raises UserError for arguments of `probe` that mean nothing, before anything is read."""
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method of probe", method, METHODS)
+    if not methods:
+        raise UserError(f"methods names none; give some of {', '.join(METHODS)}")
+    if draws < 2:
+        raise UserError(f"draws={draws} gives no interval; make it at least 2")
+    if seed < 0:
+        raise UserError(f"seed={seed} is negative; make it at least 0")
+
+
+def extract_examples(
+    network: Trained, dataset: data.Dataset, layer: str, *, batch_size: int
+) -> tuple[dict[str, Examples], tuple[str, ...]]:
+    """Returns the features of each split with their labels, and the splits whose features were computed before.
+
+    Raises:
+        UserError: as `features.extract`, or features are not finite.
+    """
+    examples = {}
+    from_cache = []
+    for name, split in dataset.splits.items():
+        extracted = features.extract(network, dataset, name, layer=layer, batch_size=batch_size)
+        if not np.isfinite(extracted.rows).all():
+            raise UserError(f"{layer} of {network.spec.model} has numbers that are not finite; take another network")
+        examples[name] = Examples(name, extracted.rows, split.labels)
+        if extracted.is_from_cache:
+            from_cache.append(name)
+    return examples, tuple(from_cache)
 
 
 def record_test_reads(network: Trained, result: ProbeResult, source: Any) -> None:
