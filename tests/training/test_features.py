@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from stepping import make_network_spec
@@ -113,13 +114,26 @@ def test_each_image_has_one_row_in_the_split_s_order_whatever_the_batch_size(net
     np.testing.assert_allclose(rows, outputs["features"], rtol=1e-5, atol=1e-5)
 
 
-def test_layers_that_give_no_row_for_an_image_are_no_choices(network):
+def test_the_layers_of_a_network_are_listed_with_the_shape_of_one_image(network):
     shapes = features.layer_shapes(network.spec)
     assert next(iter(shapes)) != "features"
     assert shapes["features"] == (4 * 4 * 8,)  # pixels that one pooling by 2 leaves, times filters
     assert shapes[CONV] == (8, 8, 8)
     assert shapes["head"] == (4,)
     assert "" not in shapes
+
+
+def test_layers_that_give_no_row_for_each_image_are_no_choices(network, monkeypatch):
+    rows = jax.ShapeDtypeStruct((features.TRACED_ROWS, 5), "float32")
+    outputs = {
+        "table": jax.ShapeDtypeStruct((1, 9, 5), "float32"),  # positions, the same for all images
+        "pair": (rows, rows),
+        "norms": jax.ShapeDtypeStruct((features.TRACED_ROWS,), "float32"),  # one number for an image, no vector
+        "head": rows,
+    }
+    calls = [record.Call(path, "Layer", None, {"x": rows}, output) for path, output in outputs.items()]
+    monkeypatch.setattr(record, "record_calls", lambda *_: calls)
+    assert features.layer_shapes.__wrapped__(network.spec) == {"features": (5,), "head": (5,)}
 
 
 # Images of several sizes ----------------------------------------------------------------------------------------------
