@@ -75,7 +75,9 @@ def intercept_calls(network: nnx.Module, interceptor: Interceptor) -> Iterator[N
                 kind.__call__ = original
 
 
-def record_calls(network: nnx.Module, images: Any, params: dict | None = None, stats: dict | None = None) -> list[Call]:
+def record_calls(
+    network: nnx.Module, images: Any, params: dict | None = None, stats: dict | None = None, *, mask: Any = None
+) -> list[Call]:
     """Returns the calls of one evaluation, in the order in which they began.
 
     Args:
@@ -83,18 +85,20 @@ def record_calls(network: nnx.Module, images: Any, params: dict | None = None, s
         images: (B, H, W, C), or their shape and dtype as a `jax.ShapeDtypeStruct`.
         params: the parameters as plain dicts. Where they are left out nothing is computed, and calls hold shapes.
         stats: the running statistics as plain dicts.
+        mask: (B, H, W), which pixels belong to an image, for a network that takes images of several sizes.
 
     Raises:
         ValueError: the values belong to another network.
     """
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
     declared_params, declared_stats = (nnx.to_pure_dict(state) for state in states)
+    mask_if_any = {} if mask is None else {"mask": mask}  # most networks have no such keyword
 
     def run_network(params: dict, stats: dict, images: Any) -> list[Call]:
         calls: list[Call] = []
         live = nnx.merge(graph, params, stats)
         with intercept_calls(live, functools.partial(append_call, calls)):
-            live(images)
+            live(images, **mask_if_any)
         return calls
 
     if params is None:

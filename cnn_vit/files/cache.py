@@ -4,6 +4,7 @@
 hand them to `configure`. A program that imports rooms by themselves calls `configure` itself, or gets the defaults.
 
     FOLDER/data     data sets        FOLDER/xla     compiled programs        FOLDER/weights     pretrained weights
+    FOLDER/decoded  pixels           FOLDER/features     what networks made of images (`training/features`)
 """
 
 import contextlib

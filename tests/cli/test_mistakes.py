@@ -135,8 +135,8 @@ def test_the_next_command_can_be_copied_whatever_the_name_of_the_folder(run, cap
 
 # A run folder that something happened to ------------------------------------------------------------------------------
 
-READERS = ("evaluate", "predict", "describe")  # the commands that read a network
-RESULT_READERS = ("evaluate", "predict", "train")  # those that read what the run tested
+READERS = ("evaluate", "predict", "describe", "probe", "features")  # the commands that read a network
+RESULT_READERS = ("evaluate", "predict", "probe", "features", "train")  # those that read what the run tested
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def test_a_file_that_no_run_writes_is_named(damaged, capsys, tmp_path, tiny, nam
     damage = DAMAGES[name]
     workdir = damaged(damage)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
-    further_words = {"predict": [tmp_path / "a.png"], "train": tiny}
+    further_words = {"predict": [tmp_path / "a.png"], "features": [f"--out={tmp_path / 'a.npz'}"], "train": tiny}
     for command in damage.commands:
         words = [command, f"--workdir={workdir}", *further_words.get(command, [])]
         line = read_cause(capsys, words, 2 if damage.is_sealed else 3)
@@ -252,9 +252,10 @@ def test_a_file_that_is_missing_is_named(run, capsys, tmp_path, name):
     remedy = "give the run's `cnn-vit train` command again, which makes it anew"
     if name == "config.json":
         remedy = "train again in another --workdir"
+    further_words = {"predict": ["a.png"], "features": [f"--out={tmp_path / 'a.npz'}"]}
     for command in READERS:
-        image = ["a.png"] if command == "predict" else []
-        line = read_cause(capsys, [command, f"--workdir={tmp_path / 'run'}", *image], 3)
+        words = [command, f"--workdir={tmp_path / 'run'}", *further_words.get(command, [])]
+        line = read_cause(capsys, words, 3)
         disappeared = f"{tmp_path / 'run' / name} has disappeared since result.json sealed it"
         assert line == f"{disappeared}; put it back from a copy, or {remedy}"
 

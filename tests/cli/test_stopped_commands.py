@@ -19,6 +19,8 @@ from signaling import (
 COMMANDS = {
     "evaluate": ["evaluate", "--workdir={run}"],
     "predict": ["predict", "--workdir={run}", "{photos}"],
+    "probe": ["probe", "--workdir={run}"],
+    "features": ["features", "--workdir={run}", "--out={out}/features.npz"],
     "report": ["report", "{run}", "--out={out}/page.html"],
     "report of two": ["report", "{run}", "{other}", "--out={out}/page.html"],
     "describe": ["describe", "resnet/50"],

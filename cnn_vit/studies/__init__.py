@@ -1,0 +1,1 @@
+"""Studies: many fits or many runs, and one answer with its interval."""
