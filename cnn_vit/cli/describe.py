@@ -4,6 +4,7 @@ cnn-vit describe resnet/50                              a row per layer; nothing
 cnn-vit describe vit/B16 --image=384 --classes=10
 cnn-vit describe --config=configs/cifar_resnet.py:56    the model, size and classes of a recipe
 cnn-vit describe resnet/50 --layer=stages/1/blocks/0/conv2       one row's arithmetic written out
+cnn-vit describe --weights=net.safetensors              the network that a file of weights is of
 cnn-vit describe --diff resnet/50 resnet/50-v1          what differs between two networks
 cnn-vit describe resnet/50 --diff 224 288               or between two image sizes
 cnn-vit describe resnet/18 --check                      every number checked in a second way
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_vit import cli, settings
+from cnn_vit.cli import _model
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +32,15 @@ WINDOW_FLAGS = {
     "padding": "pixels before and after, as 1 or 0,1",
     "d": "dilation of a convolution, pixels between two taps (default: 1)",
 }
-NETWORK_FLAGS = ("config", "workdir", "classes", "image", "channels")  # they say which network is described
+NETWORK_FLAGS = (
+    "config",
+    "workdir",
+    "weights",
+    "model",
+    "classes",
+    "image",
+    "channels",
+)  # they say which network is described
 ANSWER_FLAGS = ("layer", "diff", "check")  # they say what is answered about it
 LARGEST_SIDE = 8192  # pixels, as of data.image_size
 DEFAULT_COLUMNS = 200  # where no terminal says how many it has
@@ -41,6 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", metavar="MODEL", help="family/variant, such as resnet/50; or conv, or pool")
     parser.add_argument("--config", help="recipe that gives the model, image size and classes")
     parser.add_argument("--workdir", metavar="RUN", help="run folder whose network is described")
+    parser.add_argument("--weights", metavar="FILE", help="file of weights whose network is described")
+    _model.add_model_arguments(parser)
     parser.add_argument("--classes", type=int, metavar="K", help="classes (default: 10 for small images, else 1000)")
     parser.add_argument("--image", metavar="SIZE", help="side in pixels, or HEIGHTxWIDTH (default: the model's own)")
     parser.add_argument("--channels", type=int, metavar="C", help="colors (default: the model's own)")
@@ -106,7 +118,9 @@ def describe_differences(args: argparse.Namespace) -> None:
     """Prints what differs between two networks, or between two image sizes of one."""
     from cnn_vit.analysis import formatting, table
 
-    is_named = bool(args.what or args.config or args.workdir)  # one network before --diff, then two sizes
+    is_named = bool(
+        args.what or args.config or args.workdir or args.weights
+    )  # one network before --diff, then two sizes
     sizes = [word for word in args.diff if is_size(word)]
     if is_named and len(sizes) < 2:
         wrong = next(word for word in args.diff if not is_size(word))
@@ -186,16 +200,23 @@ def describe_requested(args: argparse.Namespace, image_size: int | tuple[int, in
     """
     from cnn_vit.analysis.table import describe
 
-    sources = [source for source in (args.what, args.config, args.workdir) if source]
+    sources = [source for source in (args.what, args.config, args.workdir, args.weights) if source]
     if len(sources) != 1:
         raise UserError(
-            "name one network: a model such as resnet/50, --config=RECIPE or --workdir=RUN; cnn-vit list models shows "
-            "the models"
+            "name one network: a model such as resnet/50, --config=RECIPE, --workdir=RUN or --weights=FILE; cnn-vit "
+            "list models shows the models"
+        )
+    model_keywords = _model.read_model_keywords(args)
+    if not args.weights and (args.model or model_keywords):
+        raise UserError(
+            "--model belongs to --weights=FILE; a model is named without a flag: cnn-vit describe resnet/50"
         )
     if args.overrides and not args.config:
         raise UserError(f"--config.{args.overrides[0]} sets something of a recipe; add --config=RECIPE")
     if args.what:
         return describe(args.what[0], image_size, num_classes=args.classes, channels=args.channels)
+    if args.weights:
+        return describe_weights(args, image_size, model_keywords)
     configured = read_recipe_network(args) if args.config else read_run_network(Path(args.workdir))
     # What the command line says goes before what the recipe or run says.
     image_size = image_size or configured.image_shape[:2]
@@ -207,8 +228,30 @@ def describe_requested(args: argparse.Namespace, image_size: int | tuple[int, in
         raise UserError(f"{network_words(args)} leaves the image size to its data; add --image=SIZE")
     final = configured.settings
     keywords = {key: value for key, value in final.section("model").items() if key != "name"}
+    if final["pretrained.cut"] is not None:
+        keywords["cut"] = final["pretrained.cut"]
     return describe(
         final["model.name"], image_size, num_classes=num_classes, channels=channels, dtype=final["dtype"], **keywords
+    )
+
+
+def describe_weights(
+    args: argparse.Namespace, image_size: int | tuple[int, int] | None, model_keywords: dict[str, Any]
+) -> "Description":
+    """Describes the network of a file of weights, at its own image size and classes where nothing else is asked for."""
+    from cnn_vit.analysis.table import describe
+    from cnn_vit.transfer import convert
+
+    card = convert.open_weights(args.weights, model=args.model, keywords=model_keywords).card
+    known = card.preprocessing
+    if image_size is None and "image_size" in known:
+        image_size = tuple(known["image_size"])
+    return describe(
+        card.model,
+        image_size,
+        num_classes=args.classes or card.num_classes,
+        channels=args.channels or known.get("channels"),
+        **card.keywords,
     )
 
 

@@ -15,13 +15,18 @@ those you trust. The words of a recipe follow a colon; the word `smoke` makes an
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli, stops
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.settings import Settings, to_json
 from cnn_vit.settings import load as load_settings
+
+if TYPE_CHECKING:
+    from cnn_vit.transfer.adapt.rows import GroupRow
+    from cnn_vit.transfer.weights import Weights
 
 DEFAULT_RECIPE = "configs/digits_resnet.py"
 STOPPED_IN_REPORT = "the run is finished, but its report was stopped by {}; the same command makes it"
@@ -100,7 +105,8 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     """Prints the final settings and where each comes from, and the memory of a step where `--compile` asks for it.
 
     Nothing is trained, and no run folder is written. The settings are checked as `train` checks them before it reads
-    the data.
+    the data. Of a run from pretrained weights, or one that freezes something, a table says what becomes of each part
+    of the network; its data are looked at for the number of classes.
 
     Raises:
         UserError: a setting is wrong, or the named model or data source does not take one of its keywords.
@@ -108,18 +114,65 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown_keywords(settings)
-    from cnn_vit.training import plan
+    from cnn_vit.training import plan, pretrained
 
+    settings, weights = pretrained.complete_settings(settings)
     plan.check(settings)
     answer, text = to_json(settings), _settings.settings_table(settings)
     defaults = _settings.unset_keywords(settings)
     answer["values"] |= defaults
     answer["origin"] |= dict.fromkeys(defaults, "default")
+    if settings["pretrained.weights"] is not None or settings["pretrained.freeze"] is not None:
+        groups, macs = describe_start(settings, weights)
+        answer["groups"], answer["macs"] = [asdict(group) for group in groups], macs
+        text += f"\n\n{groups_table(groups)}; {macs:,} MACs an image"
     if args.compile:
         step_memory, line = measure_step(settings)
         answer["step_memory"] = step_memory
         text += f"\n\n{line}"
     cli.print_answer(args, answer, text, next_command=train_command(args))
+
+
+def describe_start(settings: Settings, weights: "Weights | None") -> tuple[tuple["GroupRow", ...], int]:
+    """Describes what a run begins with.
+
+    Args:
+        settings: of the run, completed by its weights.
+        weights: that it starts from; None for initial values.
+
+    Returns:
+        The parts of the network, with what becomes of each, and the multiply-accumulates of a forward pass of an image.
+    """
+    from cnn_vit import data
+    from cnn_vit.training import plan, pretrained
+
+    section = settings.section("data")
+    info = data.about(section)
+    classes, image_shape = info.classes, info.image_shape
+    if classes is None:
+        classes = data.read_source(section).classes
+    if image_shape is None:
+        image_shape = data.load(section).image_shape
+    spec = plan.network_spec(settings, classes=len(classes), image_shape=image_shape)
+    start = pretrained.make_start(settings, weights, spec, tuple(classes))
+    macs = plan.count_macs(settings, classes=len(classes), image_shape=image_shape)
+    return pretrained.list_groups(settings, start, spec), macs
+
+
+def groups_table(groups: tuple["GroupRow", ...]) -> str:
+    """Returns the table of a network's parts: how many of their numbers come from where, and which are trained."""
+    rows: list[tuple[str, ...]] = [
+        ("part", "parameters", "loaded", "resized", "new", "frozen", "decayed", "statistics")
+    ]
+    for group in groups:
+        statistics = ""
+        if group.statistics:
+            statistics = f"{group.statistics:,} {'frozen' if group.frozen_statistics else 'follow the batches'}"
+        counts = (group.count, group.loaded, group.resized, group.new, group.frozen, group.decayed)
+        rows.append((group.path, *(f"{count:,}" if count else "" for count in counts), statistics))
+    trained = sum(group.count - group.frozen for group in groups)
+    total = sum(group.count for group in groups)
+    return f"{cli.format_table(rows)}\n\n{trained:,} of {total:,} parameters are trained"
 
 
 def measure_step(settings: Settings) -> tuple[dict[str, int | None] | None, str]:

@@ -20,12 +20,13 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.runs import folder, reader
 from cnn_vit.settings import KEYS, Settings
-from cnn_vit.training import forward, freezing, plan, trained
+from cnn_vit.training import forward, freezing, optimizers, plan, trained
 from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.transfer import convert
 from cnn_vit.transfer.adapt import loading
 from cnn_vit.transfer.adapt.loading import Adapted, AdaptedLeaf, Geometry
+from cnn_vit.transfer.adapt.rows import GroupRow, group_rows
 from cnn_vit.transfer.weights import Card, Weights
 
 ORIGIN = "weights"  # of a setting that the weights' card decides
@@ -235,6 +236,22 @@ def make_start(settings: Settings, weights: Weights | None, spec: NetworkSpec, c
     )
 
 
+def list_groups(settings: Settings, start: Start, spec: NetworkSpec) -> tuple[GroupRow, ...]:
+    """Lists the parts of a network, and of each how much is loaded, resized, new, frozen and shrunk by weight decay.
+
+    Args:
+        settings: of the run, completed by its weights.
+        start: what it begins with.
+        spec: its network.
+    """
+    network = forward.get_network(spec)
+    masks = freezing.get_masks(spec, plan.freeze_spec(settings))
+    decays = optimizers.build_decay_mask(network.params, settings["optimizer.decay_pattern"])
+    if not plan.rule_numbers(settings, "optimizer").get("weight_decay"):
+        decays = jax.tree.map(lambda _: False, decays)
+    return group_rows(network, masks=masks, decays=decays, leaves=start.leaves)
+
+
 def adapt_weights(
     settings: Settings,
     weights: Weights,
@@ -270,10 +287,8 @@ def adapt_weights(
 
 
 def find_new_layers(spec: NetworkSpec) -> tuple[str, ...]:
-    """Finds the layers of a cut network that are new, because the whole one has them elsewhere: a norm at the end."""
-    if dict(spec.keywords).get("cut") is None:
-        return ()
-    return tuple(getattr(forward.build_network(spec), "new_when_cut", ()))
+    """Finds the layers of a cut network that are new, as a norm behind its last block is; () of a whole network."""
+    return models.new_when_cut(spec.model, dict(spec.keywords).get("cut"))
 
 
 def find_geometry(card: Card, spec: NetworkSpec) -> Geometry:
