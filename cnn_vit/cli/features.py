@@ -65,9 +65,8 @@ def run(args: argparse.Namespace) -> int:
                     f"--{flag} belongs to data with labels, and {args.images[0]} has none; give one of them"
                 )
     from cnn_vit import files
-    from cnn_vit.training import trained
 
-    network = trained.load(args.workdir)
+    network = _network.load_network(args)
     files.ensure_writable(out.parent)
     return write_images(args, network, out) if args.images else write_splits(args, network, out)
 
@@ -97,10 +96,9 @@ def write_splits(args: argparse.Namespace, network: Any, out: Path) -> int:
     rows.append(("splits", ", ".join(f"{count:,} {split}" for split, count in counts.items())))
     rows.append(("classes", f"{len(dataset.classes):,}"))
     rows += [("note", note) for note in answer["notes"]]
-    words = [f"--workdir={args.workdir}"]
-    words += [f"--data={args.data}"] if args.data else []
+    words = [f"--data={args.data}"] if args.data else []
     words += [f"--layer={args.layer}"] if args.layer != features.FEATURES else []
-    next_command = f"cnn-vit probe {' '.join(map(cli.shell_quote, words))}"
+    next_command = " ".join(["cnn-vit probe", _network.network_words(args), *map(cli.shell_quote, words)])
     cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command, even_if_stopped=True)
     return 0
 
@@ -121,7 +119,7 @@ def write_images(args: argparse.Namespace, network: Any, out: Path) -> int:
     files.write_npz(out, arrays)
     answer = describe_file(args, network, arrays) | {"broken": broken}
     rows = file_rows(answer) + [(entry["path"], f"not read: {entry['error']}") for entry in broken]
-    next_command = f"cnn-vit predict {cli.shell_quote(f'--workdir={args.workdir}')} {cli.shell_quote(args.images[0])}"
+    next_command = f"cnn-vit predict {_network.network_words(args)} {cli.shell_quote(args.images[0])}"
     cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command, even_if_stopped=True)
     if not broken:
         return 0

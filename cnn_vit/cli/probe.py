@@ -2,6 +2,7 @@
 
     cnn-vit probe --workdir=runs/flowers --data=birds/       birds, of which the network never heard
     cnn-vit probe --workdir=runs/flowers                     the run's own data
+    cnn-vit probe --weights=net.safetensors --data=birds/    a network from elsewhere
     cnn-vit probe --workdir=runs/flowers --data=birds/ --layer=stages/1 --methods=linear
 
 The network stays as it is. Its features, what its head sees or the output of the layer that --layer
@@ -55,9 +56,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Probes the network and prints the accuracies."""
     from cnn_vit.studies import probe
-    from cnn_vit.training import trained
 
-    network = trained.load(args.workdir)
+    network = _network.load_network(args)
     source = _network.choose_data(args, network)
     result = probe.probe(
         network,
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         draws=args.draws,
         batch_size=args.batch_size,
     )
-    next_command = f"cnn-vit features {cli.shell_quote(f'--workdir={args.workdir}')} --out=features.npz"
+    next_command = f"cnn-vit features {_network.network_words(args)} --out=features.npz"
     if args.data:
         next_command = f"{next_command} {cli.shell_quote(f'--data={args.data}')}"
     # The reading of a test split is written down by now.

@@ -1,0 +1,100 @@
+"""Every command that takes a run folder takes a file of weights in its place, and answers the same."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_vit.__main__ import main
+from cnn_vit.training import pretrained
+from cnn_vit.transfer import weights
+
+DIGITS = "--config=configs/digits_mlp.py"
+
+
+@pytest.fixture(scope="module")
+def weights_file(run, tmp_path_factory):
+    """The values of the finished run in a file."""
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    weights.save(path, pretrained.weights_of_run(str(run)))
+    return path
+
+
+def answer_of(capsys, *words):
+    """The JSON that a command prints."""
+    capsys.readouterr()
+    assert main([*map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def error_of(capsys, *words):
+    """The last line that a refused command prints to stderr; the exit code must be 2."""
+    capsys.readouterr()
+    assert main([*map(str, words)]) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_evaluate_measures_the_same(run, weights_file, capsys):
+    of_run = answer_of(capsys, "evaluate", f"--workdir={run}")
+    of_weights = answer_of(capsys, "evaluate", f"--weights={weights_file}", DIGITS)
+    for name in ("split", "accuracy", "top5", "loss", "n"):
+        assert of_weights[name] == of_run[name]
+
+
+def test_predict_names_the_same_classes_with_the_same_probabilities(run, weights_file, tmp_path, capsys):
+    image = tmp_path / "digit.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(image)
+    of_run = answer_of(capsys, "predict", f"--workdir={run}", image)
+    assert answer_of(capsys, "predict", f"--weights={weights_file}", image) == of_run
+
+
+def test_describe_counts_the_same(run, weights_file, capsys):
+    of_run = answer_of(capsys, "describe", f"--workdir={run}")
+    assert answer_of(capsys, "describe", f"--weights={weights_file}") == of_run
+
+
+def test_probe_finds_the_same(run, weights_file, capsys):
+    words = ("--methods=knn",)
+    of_run = answer_of(capsys, "probe", f"--workdir={run}", *words)
+    of_weights = answer_of(capsys, "probe", f"--weights={weights_file}", DIGITS, *words)
+    assert of_weights["knn"] == of_run["knn"]
+
+
+def test_features_writes_the_same(run, weights_file, tmp_path, capsys):
+    arrays = []
+    for words in ((f"--workdir={run}",), (f"--weights={weights_file}", DIGITS)):
+        out = tmp_path / f"{len(arrays)}.npz"
+        answer_of(capsys, "features", *words, f"--out={out}")
+        with np.load(out) as file:
+            arrays.append({name: file[name] for name in file.files})
+    assert arrays[0].keys() == arrays[1].keys()
+    for name, array in arrays[0].items():
+        np.testing.assert_array_equal(array, arrays[1][name])
+
+
+def test_the_next_command_names_the_weights(weights_file, capsys):
+    assert main(["evaluate", f"--weights={weights_file}", DIGITS]) == 0
+    assert f"next: cnn-vit predict --weights={weights_file} IMAGE ..." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["evaluate"], "no network is named; give --workdir=RUN, or --weights=FILE"),
+        (["evaluate", "--workdir=a", "--weights=b"], "--workdir and --weights both name a network; give one of them"),
+        (["predict", "--workdir=a", "--model=mlp/test", "x.png"], "--model belongs to --weights=FILE"),
+        (["predict", "--workdir=a", "--model.depth=1", "x.png"], "--model belongs to --weights=FILE"),
+        (["evaluate", "--weights=nowhere.safetensors"], "nowhere.safetensors is not there"),
+        (["describe", "--weights=a", "mlp/test"], "name one network"),
+        (["new", "photos", "--weights=a"], "--weights=a belongs to --transfer; add it"),
+        (["new", "photos", "--transfer"], "no suited ones are at hand; name some: --weights=FILE"),
+    ],
+)
+def test_a_network_is_named_once_and_rightly(words, sentence, capsys):
+    assert sentence in error_of(capsys, *words)
+
+
+def test_weights_have_no_data_of_their_own(weights_file, capsys):
+    sentence = error_of(capsys, "evaluate", f"--weights={weights_file}")
+    assert sentence == "weights have no data of their own; name some, --data=PATH or --config=RECIPE"
