@@ -9,11 +9,12 @@ import pytest
 from cnn_vit import data, models
 from cnn_vit.errors import UserError
 from cnn_vit.settings import describe_recipe, load
-from cnn_vit.training import devices, plan, step
+from cnn_vit.training import devices, freezing, plan, step
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 PUBLISHED = {"mnist_lenet", "cifar_resnet", "cifar_vit"}
-NEEDS_PATH = {"folder_resnet", "folder_vit", "mobilenet_v1"}
+NEEDS_PATH = {"folder_resnet", "folder_vit", "mobilenet_v1", "finetune_folder", "linear_probe"}
+SIDE, CHANNELS = 32, 3  # of images where a recipe leaves them to its weights
 
 
 def list_modes(path):
@@ -53,7 +54,8 @@ def test_it_loads_and_passes_both_checks(recipe):
     if lacks_path(settings):
         with pytest.raises(UserError, match=r"--config\.data\.path="):
             data.check(section)
-        image_size, channels, classes = (section["image_size"],) * 2, section["channels"], section["classes"] or 5
+        image_size, channels = (section["image_size"] or SIDE,) * 2, section["channels"] or CHANNELS
+        classes = section["classes"] or 5
     else:
         data.check(section)
         source_info = data.about(section)
@@ -74,8 +76,8 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
     settings = load(recipe)
     section = settings.section("data")
     source_info = data.about(section | {"path": "somewhere"} if lacks_path(settings) else section)
-    side, classes = section["image_size"], source_info.num_classes or section["classes"] or 5
-    image_shape = source_info.image_shape or (side, side, section["channels"])
+    side, classes = section["image_size"] or SIDE, source_info.num_classes or section["classes"] or 5
+    image_shape = source_info.image_shape or (side, side, section["channels"] or CHANNELS)
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network_spec = plan.network_spec(settings, classes=classes, image_shape=image_shape)
     built = step.build_step(plan.step_spec(settings, network_spec, examples=20_000), devices.mesh())
@@ -89,8 +91,9 @@ def test_its_step_of_learning_is_traced_without_computing(recipe):
     channels = image_shape[-1]
     mean_and_std = {"mean": [0.5] * channels, "std": [0.25] * channels}
     hyperparameters = plan.hyperparameters(settings, mean_and_std, labels=np.arange(classes), classes=classes)
-    frozen = {"params": {}, "stats": {}}
-    state = jax.eval_shape(built.init_state, built.network.params, built.network.stats, hyperparameters)
+    values = {"params": built.network.params, "stats": built.network.stats}
+    trained, frozen = freezing.split_values(values, freezing.get_masks(network_spec, plan.freeze_spec(settings)))
+    state = jax.eval_shape(built.init_state, trained["params"], trained["stats"], hyperparameters)
     new_state, measures = jax.eval_shape(built.learn, state, frozen, batch, hyperparameters)
     assert shapes_and_dtypes(new_state) == shapes_and_dtypes(state)
     assert measures["loss"].dtype == np.float32
