@@ -1,7 +1,7 @@
 """A pretrained network on your own folder of images: every layer goes on learning, from weights instead of chance.
 
 Data:     The folder holds ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
-Weights:  A file of `cnn-vit convert`, somebody else's, or a run folder, of the network that model.name says. Image size,
+Weights:  A file of `cnn-vit convert`, somebody else's, or a run folder, of the network that model.name says. The size,
           mean, standard deviation and crop come from the weights. The head is new and starts from zeros.
 Paper:    Kornblith et al., arXiv:1805.08974, section 3: SGD with Nesterov's momentum and a cosine without warm-up.
 Measured: not yet run

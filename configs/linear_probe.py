@@ -1,7 +1,7 @@
 """A new head on a pretrained network that stays as it is, for your own folder of images: best of few images.
 
 Data:     The folder holds ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
-Weights:  A file of `cnn-vit convert`, somebody else's, or a run folder, of the network that model.name says. Image size,
+Weights:  A file of `cnn-vit convert`, somebody else's, or a run folder, of the network that model.name says. The size,
           mean, standard deviation and crop come from the weights. The head is new and starts from zeros.
           The result proves by a digest that the body did not move. `cnn-vit probe` fits such a head in seconds, on
           images that are not augmented; this recipe mirrors them, and leaves a run that predicts.
