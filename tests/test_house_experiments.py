@@ -356,8 +356,9 @@ def run_script(*words: str) -> str:
         (("speed/build.py", "--models", "mlp/test"), {"mlp/test"}),
         (("speed/startup.py", "--config=configs/digits_mlp.py", "--runs=1"), {"first", "later", "later_median"}),
         (("speed/forms.py", "layer norm 192", "--rounds=1"), {"ms", "device", "cores", "jax"}),
+        (("speed/frozen.py", "mlp/test", "--rounds=1", "--seconds=0.1"), {"rows"}),
     ],
-    ids=["overhead", "input", "build", "startup", "forms"],
+    ids=["overhead", "input", "build", "startup", "forms", "frozen"],
 )
 def test_a_script_answers_with_one_json_object(words, keys):
     assert json.loads(run_script(*words, "--json")).keys() == keys

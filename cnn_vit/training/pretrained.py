@@ -231,6 +231,7 @@ def make_start(settings: Settings, weights: Weights | None, spec: NetworkSpec, c
     if weights is None:
         return Start(initial)
     adapted = adapt_weights(settings, weights, spec, initial, classes)
+    refuse_frozen_initial_values(settings, spec, adapted)
     return Start(
         dict(params=adapted.params, stats=adapted.stats), adapted.rows, settings["pretrained.weights"], weights.card
     )
@@ -284,6 +285,19 @@ def adapt_weights(
         new=find_new_layers(spec),
         dropped=list_cut_off(spec),
     )
+
+
+def refuse_frozen_initial_values(settings: Settings, spec: NetworkSpec, adapted: Adapted) -> None:
+    """Raises UserError where a parameter is frozen that the weights do not have, so that it would never learn."""
+    frozen = trees.paths_where(freezing.get_masks(spec, plan.freeze_spec(settings))["params"])
+    new = [leaf.path for leaf in adapted.rows if leaf.origin == "new" and not leaf.is_statistic and leaf.path in frozen]
+    if new:
+        more = f" and {len(new) - 1} more" if len(new) > 1 else ""
+        layer = trees.keys_text(new[0][:-1])
+        raise UserError(
+            f"pretrained.freeze={settings['pretrained.freeze']!r} freezes {trees.keys_text(new[0])}{more}, which the "
+            f"weights do not have: an initial value that never learns; leave {layer} out of it, or load it"
+        )
 
 
 def find_new_layers(spec: NetworkSpec) -> tuple[str, ...]:
