@@ -303,6 +303,15 @@ def check_value(name: str, key: Key, value: Any, *, where: str, is_text: bool = 
     return fitted
 
 
+def is_own_form(key: Key, value: Any) -> bool:
+    """Whether a setting takes a value and leaves it as it is: "pad(0)" of data.fit, not "pad", which means the same."""
+    try:
+        fitted = check_value("", key, value, where="")
+    except UserError:
+        return False
+    return type(fitted) is type(value) and fitted == value
+
+
 def is_in_range(value: Any, key: Key) -> bool:
     """Whether a value, in its setting's own form, is among the choices, or each of its numbers inside the range."""
     if key.choices:
