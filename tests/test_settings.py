@@ -239,7 +239,7 @@ def test_a_value_in_its_own_form_is_one_that_the_setting_leaves_as_it_is(key, va
     assert values.is_own_form(KEYS[key], value) == is_own
 
 
-FITS = "crop, crop(SHARE) with a share in [0.01, 1], stretch, pad_batch, pad or pad(GRAY) with a level of 0 to 255"
+FITS = "crop, crop(SHARE 0.01 to 1), stretch, pad_batch, pad or pad(GRAY 0 to 255)"
 
 
 @pytest.mark.parametrize(

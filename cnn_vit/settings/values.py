@@ -244,11 +244,7 @@ KINDS = {
     "text": Kind("a text", str, as_text),
     "pattern": Kind("a regular expression", str, as_pattern),
     "size": Kind("an int or (height, width)", parse_size, as_size),
-    "fit": Kind(
-        "crop, crop(SHARE) with a share in [0.01, 1], stretch, pad_batch, pad or pad(GRAY) with a level of 0 to 255",
-        str,
-        as_fit,
-    ),
+    "fit": Kind("crop, crop(SHARE 0.01 to 1), stretch, pad_batch, pad or pad(GRAY 0 to 255)", str, as_fit),
     "duration": Kind(f"a duration {DURATION_EXAMPLES}", str, durations.canonicalize_duration),
     "texts": Kind("a tuple of texts", parse_tuple, fit_each(as_text)),
     "floats": Kind("a tuple of numbers", parse_tuple, fit_each(as_float)),
