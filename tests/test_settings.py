@@ -226,7 +226,20 @@ def test_a_value_of_the_command_line_is_read_as_its_key_takes_it(recipe, overrid
     assert type(value) is type(expected)
 
 
-FITS = "crop, crop(SHARE) with a share in [0.01, 1], stretch, pad_batch, pad or pad(GRAY) with a level of 0 to 255"
+@pytest.mark.parametrize(
+    ("key", "value", "is_own"),
+    [
+        ("data.fit", "pad(0)", True), ("data.fit", "pad", False), ("data.fit", "crop(0.875)", True),
+        ("data.fit", "crop(.875)", False), ("data.fit", 3, False), ("data.levels", None, True),
+        ("data.levels", 4095, True), ("data.levels", 0, False), ("data.levels", 4095.0, False),
+        ("data.levels", True, False), ("data.max_pixels", None, False), ("data.interpolation", ["bicubic"], False),
+    ],
+)  # fmt: skip
+def test_a_value_in_its_own_form_is_one_that_the_setting_leaves_as_it_is(key, value, is_own):
+    assert values.is_own_form(KEYS[key], value) == is_own
+
+
+FITS = "crop, crop(SHARE 0.01 to 1), stretch, pad_batch, pad or pad(GRAY 0 to 255)"
 
 
 @pytest.mark.parametrize(

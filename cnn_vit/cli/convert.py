@@ -115,8 +115,10 @@ def read_facts(args: argparse.Namespace) -> "SourceFacts":
         size = check_value("--image_size", KEYS["data.image_size"], size, where="command line", is_text=True)
     if fit is not None:
         fit = check_value("--fit", KEYS["data.fit"], fit, where="command line", is_text=True)
-    if args.interpolation not in (None, "bilinear", "bicubic"):
-        raise unknown("interpolation", args.interpolation, ("bilinear", "bicubic"))
+    interpolation = args.interpolation
+    if interpolation is not None:
+        row = KEYS["data.interpolation"]
+        interpolation = check_value("--interpolation", row, interpolation, where="command line", is_text=True)
     if args.channel_order not in (None, RGB, BGR):
         raise unknown("channel order", args.channel_order, (RGB, BGR))
     value_range = read_numbers("--value_range", args.value_range)
@@ -129,7 +131,7 @@ def read_facts(args: argparse.Namespace) -> "SourceFacts":
         channel_order=args.channel_order,
         image_size=(size, size) if isinstance(size, int) else size,
         fit=fit,
-        interpolation=args.interpolation,
+        interpolation=interpolation,
         classes=read_class_names(Path(args.class_names)) if args.class_names else None,
         licence=args.licence,
     )

@@ -21,10 +21,11 @@ import numpy as np
 from cnn_vit import files, plots
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.decode import pixel_rules
+from cnn_vit.data.sections import READING_KEYS
 from cnn_vit.errors import UserError
 from cnn_vit.runs import folder, journal, seals
 from cnn_vit.settings import KEYS, Settings, count_steps, from_json
-from cnn_vit.settings.values import as_fit
+from cnn_vit.settings.values import is_own_form
 
 SPLITS = ("validation", "test")  # the splits of which a finished run has predictions
 # Every file that `read_run` reads
@@ -107,11 +108,8 @@ def read_preprocessing(path: Path) -> dict[str, Any]:
         sizes: Any = preprocessing.get("sizes")
         is_right = is_right and isinstance(sizes, list) and all(map(is_height_and_width, sizes))
         is_right = is_right and sizes[-1:] == [image_size]
-    levels, max_pixels = preprocessing.get("levels"), preprocessing.get("max_pixels")
-    is_right = is_right and (levels is None or (isinstance(levels, int) and levels > 0))
-    is_right = is_right and isinstance(max_pixels, int) and max_pixels > 0
-    is_right = is_right and preprocessing["interpolation"] in KEYS["data.interpolation"].choices
-    is_right = is_right and is_fit(preprocessing["fit"])
+    for key in READING_KEYS:
+        is_right = is_right and is_own_form(KEYS[f"data.{key}"], preprocessing.get(key))
     if not is_right:
         raise not_as_written(path)
     return preprocessing
@@ -129,14 +127,6 @@ def refuse_other_rules(path: Path, preprocessing: dict[str, Any]) -> None:
             f"{pixel_rules.VERSION}, so that the network would see other pixels than it learned from; take the cnn_vit "
             f"that trained it ({folder.ENVIRONMENT} names the commit), or train again in another --workdir"
         )
-
-
-def is_fit(text: str) -> bool:
-    """Whether a text of a JSON file is a value of `data.fit` in its own form, as "pad(0)" is and "pad" is not."""
-    try:
-        return as_fit(text) == text
-    except ValueError:
-        return False
 
 
 def is_height_and_width(value: object) -> bool:

@@ -244,11 +244,7 @@ KINDS = {
     "text": Kind("a text", str, as_text),
     "pattern": Kind("a regular expression", str, as_pattern),
     "size": Kind("an int or (height, width)", parse_size, as_size),
-    "fit": Kind(
-        "crop, crop(SHARE) with a share in [0.01, 1], stretch, pad_batch, pad or pad(GRAY) with a level of 0 to 255",
-        str,
-        as_fit,
-    ),
+    "fit": Kind("crop, crop(SHARE 0.01 to 1), stretch, pad_batch, pad or pad(GRAY 0 to 255)", str, as_fit),
     "duration": Kind(f"a duration {DURATION_EXAMPLES}", str, durations.canonicalize_duration),
     "texts": Kind("a tuple of texts", parse_tuple, fit_each(as_text)),
     "floats": Kind("a tuple of numbers", parse_tuple, fit_each(as_float)),
@@ -301,6 +297,15 @@ def check_value(name: str, key: Key, value: Any, *, where: str, is_text: bool = 
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{name} is {quote_value(value)} ({where}); it takes {accepted_values(key)}") from error
     return fitted
+
+
+def is_own_form(key: Key, value: Any) -> bool:
+    """Whether a setting takes a value and leaves it as it is: "pad(0)" of data.fit, not "pad", which means the same."""
+    try:
+        fitted = check_value("", key, value, where="")
+    except UserError:
+        return False
+    return type(fitted) is type(value) and fitted == value
 
 
 def is_in_range(value: Any, key: Key) -> bool:

@@ -55,9 +55,10 @@ def predict(
     Args:
         network: what `load` returned.
         images: an array (N, H, W, C), uint8 or float in 0..1, at the network's size (or at most that size, where it was
-            trained on images of several sizes); or the path of a file, folder or zip, or an image that Pillow has
-            opened or made; or a list of these, which may also hold arrays of one image, (H, W) or (H, W, C) uint8 of
-            any size. Images of a list, files and Pillow's are brought to the network's size as in training.
+            trained on images of several sizes), which is taken as it is; or the path of a file, folder or zip, or an
+            image that Pillow has opened or made; or a list of these, which may also hold arrays of one image, (H, W) or
+            (H, W, C) uint8 of any size. Images of a list, files and Pillow's are brought to the network's size as in
+            training.
         batch_size: images that are predicted at once; the result does not depend on it.
 
     Returns:

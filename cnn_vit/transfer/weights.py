@@ -18,7 +18,8 @@ import numpy as np
 from cnn_vit import files, models, trees
 from cnn_vit.errors import UserError, printable_name
 from cnn_vit.nn.values import Network, functional
-from cnn_vit.settings.values import as_plain, quote_value
+from cnn_vit.settings import KEYS
+from cnn_vit.settings.values import as_plain, is_own_form, quote_value
 from cnn_vit.transfer import readers
 
 METADATA_KEY = "cnn_vit"  # of the card, in the metadata of a safetensors file
@@ -255,7 +256,7 @@ def refuse_preprocessing(path: str | Path, preprocessing: dict[str, Any]) -> Non
     if "image_size" in preprocessing and not is_image_size(preprocessing["image_size"]):
         raise damaged_card_error(path, f"preprocessing/image_size is {quote_value(preprocessing['image_size'])}")
     for key in ("fit", "interpolation"):
-        if not isinstance(preprocessing.get(key, ""), str):
+        if key in preprocessing and not is_own_form(KEYS[f"data.{key}"], preprocessing[key]):
             raise damaged_card_error(path, f"preprocessing/{key} is {quote_value(preprocessing[key])}")
 
 

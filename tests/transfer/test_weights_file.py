@@ -154,6 +154,8 @@ def test_a_file_without_a_card_says_how_to_make_one(path):
         ({"preprocessing": {"image_size": [8, 0]}}, "preprocessing/image_size"),
         ({"preprocessing": {"image_size": [8, 1e9]}}, "preprocessing/image_size"),
         ({"preprocessing": {"fit": 3}}, "preprocessing/fit is 3"),
+        ({"preprocessing": {"fit": "squeeze"}}, "preprocessing/fit is 'squeeze'"),
+        ({"preprocessing": {"interpolation": "cubic"}}, "preprocessing/interpolation is 'cubic'"),
         ({"origin": []}, "is damaged: origin"),
     ],
 )
