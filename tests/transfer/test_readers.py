@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reading
+import watched
 import weight_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from reading import read, read_bytes, refuse, refuse_bytes
+from watched import read, read_bytes, refuse, refuse_bytes
 
 from cnn_vit.errors import SurroundingsError
 from cnn_vit.transfer import readers
@@ -70,7 +70,7 @@ def test_the_content_decides_and_never_the_name(tmp_path, kind, ending):
         (b"[1, 2]", "is not a weights file"),
         (b'{"a": 1}', "is JSON but not an index of safetensors"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_what_is_not_a_weights_file_is_named_in_plain_words(tmp_path, content, sentence):
     refuse_bytes(tmp_path, content, sentence)
@@ -184,7 +184,7 @@ def test_a_file_without_arrays_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", PACKERS)
 def test_more_sides_than_any_layer_has_are_refused(tmp_path, kind):
-    refuse_bytes(tmp_path, PACKERS[kind]({"deep": np.zeros((1,) * 9, np.float32)}), "declares 9 sides of deep; 8 are")
+    refuse_bytes(tmp_path, PACKERS[kind]({"deep": np.zeros((1,) * 9, np.float32)}), "declares 9 axes of deep; 8 are")
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -198,14 +198,14 @@ def test_arrays_cannot_be_written_for_two_may_share_memory(tmp_path, kind):
 # What is written is read back -----------------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8", categories=("L", "N"), include_characters="._- "), min_size=1, max_size=20)
-sides = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+shapes = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
 
 def arrays_of_types(types):
     """Dicts of arrays of these types whose floats are finite."""
     array = st.sampled_from(sorted(types)).flatmap(
         lambda dtype: arrays_of.arrays(
-            dtype, sides, elements=arrays_of.from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False)
+            dtype, shapes, elements=arrays_of.from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False)
         )
     )
     return st.dictionaries(names, array, min_size=1, max_size=5)

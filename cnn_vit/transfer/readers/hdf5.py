@@ -102,7 +102,7 @@ def check_dataset(name: str, dataset: Any) -> None:
     """Refuses a dataset that is not numbers of a usual size in the file itself."""
     shown = printable_name(name)
     if dataset.shape is None:
-        raise RefusedError(f"declares no shape of {shown}")
+        raise RefusedError(f"holds no numbers in {shown}")
     check_shape(name, dataset.shape)
     if dataset.dtype.kind == "f" and dataset.dtype.itemsize not in FLOAT_BYTES:
         raise RefusedError(f"holds {dataset.dtype} in {shown}, which is not read", "save it as float32")

@@ -85,8 +85,8 @@ class View:
     Attributes:
         storage: which one.
         offset: where in it the first number is.
-        shape: the tensor's sides.
-        strides: how far apart in the storage two neighbors along each side are, in elements.
+        shape: its length along each axis.
+        strides: how far apart in the storage two neighbors along each axis are, in elements.
     """
 
     storage: Storage
@@ -103,10 +103,10 @@ class View:
     def is_contiguous(self) -> bool:
         """Whether the numbers lie in the storage one behind the other, in the order of the tensor."""
         expected = 1
-        for side, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if side != 1 and stride != expected:
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if length != 1 and stride != expected:
                 return False
-            expected *= side
+            expected *= length
         return True
 
 
@@ -189,11 +189,11 @@ def read_view(name: str, call: Call) -> View:
     offset, strides = arguments[1], arguments[3]
     shape = check_shape(name, arguments[2])
     if not isinstance(strides, tuple) or len(strides) != len(shape):
-        raise RefusedError(f"is damaged: {shown} does not have a stride for each side")
+        raise RefusedError(f"is damaged: {shown} does not have a stride for each axis")
     if any(type(number) is not int or number < 0 for number in (offset, *strides)):
         raise RefusedError(f"is damaged: offset and strides of {shown} are not integers from 0")
     elements = math.prod(shape)
-    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if elements > count:
         raise RefusedError(
             f"makes {abbreviate(elements)} elements of {shown} out of a storage of {count:,}",
