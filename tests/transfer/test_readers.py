@@ -1,5 +1,6 @@
 """What a weights file is, its content says; what is promised of all arrays; and the real files where they lie."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -108,12 +109,17 @@ def test_an_enormous_file_is_refused_by_its_size(tmp_path):
     refuse(path, "has 1,099,511,627,776 bytes; 34,359,738,368 are the most")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_an_error_of_the_surroundings(tmp_path):
-    path = tmp_path / "secret.npz"
-    path.write_bytes(weight_files.pack_npz(weight_files.example_arrays()))
-    path.chmod(0)
-    with pytest.raises(SurroundingsError, match=r"no permission for .*secret.npz"):
+@pytest.mark.parametrize(
+    ("number", "sentence"), [(errno.EACCES, "no permission for .*weights"), (errno.EIO, "weights: Input/output error")]
+)
+def test_what_the_system_refuses_is_an_error_of_the_surroundings(tmp_path, monkeypatch, number, sentence):
+    def fail(path):
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "weights"
+    path.write_bytes(b"1")
+    monkeypatch.setattr(readers, "read_by_content", fail)
+    with pytest.raises(SurroundingsError, match=sentence):
         read(path)
 
 

@@ -414,6 +414,11 @@ def test_storages_that_no_tensor_names_are_refused(tmp_path):
     )
 
 
+def test_all_lies_in_one_folder_of_the_archive(tmp_path):
+    members = {"x/data.pkl": program(dict_of({"a": GOOD})), "x/data/0": STORED, "y/data.pkl": program(SYSTEM)}
+    refuse_bytes(tmp_path, zip_members(members), "it holds y/data.pkl beside its folder x/; download or write it again")
+
+
 def test_the_order_of_bytes_is_one_of_two(tmp_path):
     refuse_bytes(tmp_path, as_zip(dict_of({"a": GOOD}), byteorder=b"mid\x1b"), r"its order of bytes is 'mid\\x1b'")
 

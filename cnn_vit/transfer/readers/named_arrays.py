@@ -17,6 +17,8 @@ LONGEST_NAME = 500  # characters; the longest published names have about 150
 MOST_UNPACKED_PER_BYTE = 2
 ALLOWED_BYTES = 256 * 2**20
 MOST_NAMED = 5  # arrays that a sentence names
+# What a folder is searched for, to name a file in it; reading looks at no ending.
+ENDINGS = frozenset({".safetensors", ".npz", ".pth", ".pt", ".th", ".bin", ".ckpt", ".h5", ".hdf5"})
 CHUNK = 2**18  # numbers that are read at once
 # How the elements that are read lie in a file, little end first unless the file says otherwise. NumPy has no bfloat16:
 # these are read as the float32 that has the same value.
@@ -224,6 +226,3 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{shown} is a folder, where a weights file belongs; {advice}")
     if not path.is_file():
         raise UserError(f"{shown} is not a regular file but a device, a pipe or a socket; give a weights file")
-
-
-ENDINGS = frozenset({".safetensors", ".npz", ".pth", ".pt", ".th", ".bin", ".ckpt", ".h5", ".hdf5"})

@@ -291,6 +291,9 @@ def read_zip(archive: zipfile.ZipFile, root: str, sha256: str) -> NamedArrays:
         RefusedError: it holds something else than tensors, or is damaged.
     """
     members = {info.filename: info for info in archive.infolist()}
+    outside = [name for name in members if not name.startswith(root)]
+    if outside:
+        raise RefusedError(f"is damaged: it holds {list_names(outside)} beside its folder {printable_name(root)}")
     if f"{root}constants.pkl" in members:
         raise NotTensorsError("is a program of TorchScript, which is not run")
     pickle_bytes = archives.read_member(archive, members[f"{root}data.pkl"], most=MOST_PICKLE_BYTES)
