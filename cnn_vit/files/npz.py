@@ -28,9 +28,9 @@ class Declaration:
     """An array as its own header declares it.
 
     Attributes:
-        shape: its sides.
+        shape: its length along each axis.
         dtype: of its elements.
-        is_fortran: whether the first side varies fastest.
+        is_fortran: whether the first axis varies fastest.
         header_bytes: where its elements begin in the .npy file.
     """
 
@@ -117,7 +117,7 @@ def read_declaration(path: str | Path, archive: zipfile.ZipFile, info: zipfile.Z
         raise UserError(f"{path}: {name} holds Python objects, which are never read; write numbers or texts")
     header_bytes = beginning.tell()
     declared_bytes = math.prod(shape) * dtype.itemsize
-    # Two negative sides have a positive product, so the sides are looked at as well
+    # Two negative lengths have a positive product, so each is looked at as well
     if header_bytes + declared_bytes != info.file_size or min(shape, default=0) < 0:
         raise UserError(
             f"{path}: {name} declares {printable_name('x'.join(map(str, shape)))} of {printable_name(str(dtype))} but "

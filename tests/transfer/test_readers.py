@@ -1,5 +1,6 @@
 """What a weights file is, its content says; what is promised of all arrays; and the real files where they lie."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reading
+import watched
 import weight_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from reading import read, read_bytes, refuse, refuse_bytes
+from watched import read, read_bytes, refuse, refuse_bytes
 
 from cnn_vit.errors import SurroundingsError
 from cnn_vit.transfer import readers
@@ -70,7 +71,7 @@ def test_the_content_decides_and_never_the_name(tmp_path, kind, ending):
         (b"[1, 2]", "is not a weights file"),
         (b'{"a": 1}', "is JSON but not an index of safetensors"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_what_is_not_a_weights_file_is_named_in_plain_words(tmp_path, content, sentence):
     refuse_bytes(tmp_path, content, sentence)
@@ -108,12 +109,17 @@ def test_an_enormous_file_is_refused_by_its_size(tmp_path):
     refuse(path, "has 1,099,511,627,776 bytes; 34,359,738,368 are the most")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_an_error_of_the_surroundings(tmp_path):
-    path = tmp_path / "secret.npz"
-    path.write_bytes(weight_files.pack_npz(weight_files.example_arrays()))
-    path.chmod(0)
-    with pytest.raises(SurroundingsError, match=r"no permission for .*secret.npz"):
+@pytest.mark.parametrize(
+    ("number", "sentence"), [(errno.EACCES, "no permission for .*weights"), (errno.EIO, "weights: Input/output error")]
+)
+def test_what_the_system_refuses_is_an_error_of_the_surroundings(tmp_path, monkeypatch, number, sentence):
+    def fail(path):
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "weights"
+    path.write_bytes(b"1")
+    monkeypatch.setattr(readers, "read_by_content", fail)
+    with pytest.raises(SurroundingsError, match=sentence):
         read(path)
 
 
@@ -184,7 +190,7 @@ def test_a_file_without_arrays_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", PACKERS)
 def test_more_sides_than_any_layer_has_are_refused(tmp_path, kind):
-    refuse_bytes(tmp_path, PACKERS[kind]({"deep": np.zeros((1,) * 9, np.float32)}), "declares 9 sides of deep; 8 are")
+    refuse_bytes(tmp_path, PACKERS[kind]({"deep": np.zeros((1,) * 9, np.float32)}), "declares 9 axes of deep; 8 are")
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -198,14 +204,14 @@ def test_arrays_cannot_be_written_for_two_may_share_memory(tmp_path, kind):
 # What is written is read back -----------------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8", categories=("L", "N"), include_characters="._- "), min_size=1, max_size=20)
-sides = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+shapes = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
 
 def arrays_of_types(types):
     """Dicts of arrays of these types whose floats are finite."""
     array = st.sampled_from(sorted(types)).flatmap(
         lambda dtype: arrays_of.arrays(
-            dtype, sides, elements=arrays_of.from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False)
+            dtype, shapes, elements=arrays_of.from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False)
         )
     )
     return st.dictionaries(names, array, min_size=1, max_size=5)

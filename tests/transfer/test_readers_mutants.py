@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-import reading
+import watched
 import weight_files
 from test_mutants import FAST, SLOW, mutate
 
@@ -124,18 +124,18 @@ def test_no_mutant_raises_anything_but_our_errors_or_runs_or_hangs(tmp_path, kin
     make_originals, make_file = KINDS[kind]
     originals = make_originals()
     for original in originals:
-        assert len(reading.read_bytes(tmp_path, make_file(original)).arrays) == 3
+        assert len(watched.read_bytes(tmp_path, make_file(original)).arrays) == 3
     rng = np.random.default_rng(len(kind))
     path = tmp_path / "weights"
     readable = 0
     for number, original in zip(range(count), itertools.cycle(originals)):
         path.write_bytes(make_file(mutate(original, rng)))
         try:
-            named = reading.read(path)
+            named = watched.read(path)
         except SurroundingsError as error:
             pytest.fail(f"mutant {number} is taken for a fault of the disk: {error}")
         except UserError as error:
-            reading.check_sentence(str(error), path)
+            watched.check_sentence(str(error), path)
         except Exception as error:
             pytest.fail(f"mutant {number} raised {error!r}")
         else:

@@ -7,8 +7,8 @@ import zipfile
 
 import numpy as np
 import pytest
-import reading
-from reading import read_bytes, refuse_bytes
+import watched
+from watched import read_bytes, refuse_bytes
 from weight_files import example_arrays, npy_header, pack_npy, pack_npz, zip_members
 
 from cnn_vit.files import npz
@@ -71,7 +71,7 @@ def test_texts_are_skipped_and_named(tmp_path):
         (npy_header((1,), [("x", "<f4")]) + bytes(4), "holds .* in a, which is not read; save it as float32"),
         (pack_npy(np.zeros(1, np.longdouble)), "holds float128 in a, which is not read"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_every_lie_of_an_array_is_refused_and_named(tmp_path, monkeypatch, member, sentence):
     monkeypatch.chdir(tmp_path)

@@ -5,8 +5,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import weight_files
-from reading import read, refuse
 from test_readers import shared_file
+from watched import read, refuse
 
 pytestmark = pytest.mark.torch
 FORMATS = {"zip": True, "legacy": False}

@@ -7,9 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
-import reading
+import watched
 import weight_files
-from reading import read_bytes, refuse_bytes
+from watched import read_bytes, refuse_bytes
 from weight_files import (
     LEGACY_START,
     ORDERED_DICT,
@@ -98,7 +98,7 @@ def test_offset_and_strides_choose_the_numbers(tmp_path, pack):
         "repeated": tensor(A, (2, 2), (0, 1)),
         "one": tensor(A, (), (), offset=3),
         "none": tensor(A, (0, 3), (3, 1), offset=4),
-        "wide": tensor(A, (1, 4), (1000, 1)),  # the stride of a side of one is never walked
+        "wide": tensor(A, (1, 4), (1000, 1)),  # the stride of an axis of length one is never walked
     }
     arrays = read_bytes(tmp_path, pack(dict_of(tensors))).arrays
     assert lists(arrays) == {
@@ -267,7 +267,7 @@ def test_a_name_that_is_not_allowed_is_refused_and_not_even_imported(tmp_path, m
         (b"}\x88Ns", "has a dict whose keys are not texts or integers"),
         (b"}" + name("collections", "OrderedDict") + b"Ns", "has a dict whose keys are not texts or integers"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_an_opcode_that_makes_objects_is_refused(tmp_path, monkeypatch, opcodes, sentence):
     monkeypatch.chdir(tmp_path)
@@ -350,15 +350,18 @@ HUGE = b"\x8a\x20" + (2**250).to_bytes(32, "little")
         (tensor(A, (1,), (1,), offset=4), "a ends at element 4 of a storage of 4"),
         (tensor(A, (4,), (1,), offset=-1), "offset and strides of a are not integers from 0"),
         (tensor(A, (4,), (-1,), offset=3), "offset and strides of a are not integers from 0"),
-        (tensor(A, (-4,), (1,)), "declares no shape of a"),
-        (tensor(A, (-2, -2), (2, 1)), "declares no shape of a"),
-        (tensor(A, (1,) * 9, (1,) * 9), "declares 9 sides of a"),
-        (tensor(A, (2, 2), (1,)), "a does not have a stride for each side"),
-        (tensor(A, (0,), ()), "a does not have a stride for each side"),
+        (tensor(A, (-4,), (1,)), "the shape of a is not a list of integers from 0"),
+        (tensor(A, (-2, -2), (2, 1)), "the shape of a is not a list of integers from 0"),
+        (tensor(A, (1,) * 9, (1,) * 9), "declares 9 axes of a"),
+        (tensor(A, (2, 2), (1,)), "a does not have a stride for each axis"),
+        (tensor(A, (0,), ()), "a does not have a stride for each axis"),
         (rebuilt(A, integer(0), tuple_of(HUGE), integers((1,)), b"N", b"}"), "makes more than 10.18 elements of a"),
         (rebuilt(A, HUGE, integers((1,)), integers((1,)), b"N", b"}"), "a ends at element more than 10.18"),
-        (rebuilt(A, integer(0), integer(4), integers((1,)), b"N", b"}"), "declares no shape of a"),
-        (rebuilt(A, integer(0), integers((4,)), b"N", b"N", b"}"), "a does not have a stride for each side"),
+        (
+            rebuilt(A, integer(0), integer(4), integers((1,)), b"N", b"}"),
+            "the shape of a is not a list of integers from 0",
+        ),
+        (rebuilt(A, integer(0), integers((4,)), b"N", b"N", b"}"), "a does not have a stride for each axis"),
         (rebuilt(A, b"N", integers((4,)), integers((1,)), b"N", b"}"), "offset and strides of a are not integers"),
         (rebuilt(A, b"\x88", integers((3,)), integers((1,)), b"N", b"}"), "offset and strides of a are not integers"),
         (rebuilt(A, integer(0), integers((4,)), integers((1,))), "a is not made of a storage as torch does it"),
@@ -391,7 +394,7 @@ HUGE = b"\x8a\x20" + (2**250).to_bytes(32, "little")
         (tensor(storage("0", 4, "FloatStorage", tuple_of(text("v"), integer(1), integer(2))), (3,), (1,)), "makes 3 "),
         (tensor(storage("0", 4, "FloatStorage", integer(1)), (1,), (1,)), "a part of storage 0 is not inside it"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_a_tensor_that_lies_is_refused_and_named(tmp_path, pack, value, sentence):
     refuse_bytes(tmp_path, pack(dict_of({"a": value})), sentence, "weights.pth")
@@ -409,6 +412,11 @@ def test_storages_that_no_tensor_names_are_refused(tmp_path):
     refuse_bytes(
         tmp_path, as_zip(dict_of({"a": GOOD}), ()), "storage 0 is in the pickle or in the archive, not in both"
     )
+
+
+def test_all_lies_in_one_folder_of_the_archive(tmp_path):
+    members = {"x/data.pkl": program(dict_of({"a": GOOD})), "x/data/0": STORED, "y/data.pkl": program(SYSTEM)}
+    refuse_bytes(tmp_path, zip_members(members), "it holds y/data.pkl beside its folder x/; download or write it again")
 
 
 def test_the_order_of_bytes_is_one_of_two(tmp_path):
@@ -440,7 +448,7 @@ def test_names_are_unique_when_all_keys_are_joined(tmp_path):
         (b"".join(LEGACY_START), "is cut: it ends inside its pickle"),
         (LEGACY_START[0], "is cut: it ends inside its pickle"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_a_damaged_legacy_file_is_refused(tmp_path, content, sentence):
     refuse_bytes(tmp_path, content, sentence, "weights.th")
@@ -461,7 +469,10 @@ LAUGHS = b")q\0" + b"".join(
         (b"}" + LAUGHS + b"Ns", "whose keys are not texts or integers"),
         (name("torch._utils", "_rebuild_tensor_v2") + LAUGHS + b"R", "instead of a dict|as torch does it"),
         (LAUGHS + b"Q", "its pickle refers to something else than a storage"),
-        (dict_of({"a": rebuilt(A, LAUGHS, LAUGHS, LAUGHS, LAUGHS, LAUGHS)}), "declares no shape of a"),
+        (
+            dict_of({"a": rebuilt(A, LAUGHS, LAUGHS, LAUGHS, LAUGHS, LAUGHS)}),
+            "the shape of a is not a list of integers from 0",
+        ),
         # A dict in itself, and dicts without an end
         (b"}q\0" + text("a") + b"h\0s", "has dicts inside dicts, more than 16 deep"),
         (b"}" + (text("a") + b"}") * 1000 + b"s" * 1000, "has dicts inside dicts, more than 16 deep"),
@@ -491,7 +502,7 @@ LAUGHS = b")q\0" + b"".join(
         (b"X\2\0\0\0\xff\xff", "its pickle makes no sense"),
         (name("collections", "OrderedDict") + tuple_of(b"](" + text("ab") + b"NeK\1") + b"R", "makes no sense"),
     ],
-    ids=reading.sentence_id,
+    ids=watched.sentence_id,
 )
 def test_a_hostile_program_ends_soon_with_a_sentence(tmp_path, value, sentence):
     refuse_bytes(tmp_path, as_zip(value), sentence, "weights.pth")

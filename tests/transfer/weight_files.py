@@ -102,7 +102,7 @@ def program(value):
 
 
 def strides_of(array):
-    """How far apart two neighbors along each side are, in elements."""
+    """How far apart two neighbors along each axis are, in elements."""
     return [stride // array.itemsize for stride in array.strides]
 
 

@@ -7,6 +7,7 @@ checked here, which is why it is not installed by default. What a file can ask f
 Source: the HDF5 library's reference, H5Pget_filter2, H5Z (numbers of filters); h5py's low-level interface.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def check_dataset(name: str, dataset: Any) -> None:
     """Refuses a dataset that is not numbers of a usual size in the file itself."""
     shown = printable_name(name)
     if dataset.shape is None:
-        raise RefusedError(f"declares no shape of {shown}")
+        raise RefusedError(f"holds no numbers in {shown}")
     check_shape(name, dataset.shape)
     if dataset.dtype.kind == "f" and dataset.dtype.itemsize not in FLOAT_BYTES:
         raise RefusedError(f"holds {dataset.dtype} in {shown}, which is not read", "save it as float32")
@@ -112,5 +113,5 @@ def check_dataset(name: str, dataset: Any) -> None:
     for number in range(properties.get_nfilters()):
         if properties.get_filter(number)[0] not in FILTERS:
             raise RefusedError(f"packs {shown} by a filter that would be loaded as a program", "pack it by gzip")
-    if dataset.chunks and np.prod(dataset.chunks, dtype=object) > max(1, 2 * dataset.size):
+    if dataset.chunks and math.prod(dataset.chunks) > max(1, 2 * dataset.size):
         raise RefusedError(f"is damaged: a chunk of {shown} is larger than all of it")

@@ -10,13 +10,15 @@ import numpy as np
 from cnn_vit.errors import UserError, printable_name
 
 MOST_ENTRIES = 50_000  # arrays and skipped values of a file; a vision transformer of 5 billion parameters has 1,000
-MOST_SIDES = 8  # of an array; a convolution in three dimensions has 5
+MOST_AXES = 8  # of an array; a convolution in three dimensions has 5
 LONGEST_NAME = 500  # characters; the longest published names have about 150
 # All arrays together may take twice the bytes of the file (numbers of 16 bits become 32 wide) and these more, for small
 # files whose arrays are packed well. What a few bytes would unpack to is refused before it is.
 MOST_UNPACKED_PER_BYTE = 2
 ALLOWED_BYTES = 256 * 2**20
 MOST_NAMED = 5  # arrays that a sentence names
+# What a folder is searched for, to name a file in it; reading looks at no ending.
+ENDINGS = frozenset({".safetensors", ".npz", ".pth", ".pt", ".th", ".bin", ".ckpt", ".h5", ".hdf5"})
 CHUNK = 2**18  # numbers that are read at once
 # How the elements that are read lie in a file, little end first unless the file says otherwise. NumPy has no bfloat16:
 # these are read as the float32 that has the same value.
@@ -148,10 +150,10 @@ def is_finite(array: np.ndarray) -> bool:
 
 def check_shape(name: str, shape: object) -> tuple[int, ...]:
     """Returns a declared shape as a tuple; RefusedError where it is not a few integers of at least 0."""
-    if not isinstance(shape, tuple | list) or any(type(side) is not int or side < 0 for side in shape):
-        raise RefusedError(f"declares no shape of {printable_name(name)}, which is a list of integers from 0")
-    if len(shape) > MOST_SIDES:
-        raise RefusedError(f"declares {len(shape):,} sides of {printable_name(name)}; {MOST_SIDES} are the most")
+    if not isinstance(shape, tuple | list) or any(type(length) is not int or length < 0 for length in shape):
+        raise RefusedError(f"is damaged: the shape of {printable_name(name)} is not a list of integers from 0")
+    if len(shape) > MOST_AXES:
+        raise RefusedError(f"declares {len(shape):,} axes of {printable_name(name)}; {MOST_AXES} are the most")
     return tuple(shape)
 
 
@@ -224,6 +226,3 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{shown} is a folder, where a weights file belongs; {advice}")
     if not path.is_file():
         raise UserError(f"{shown} is not a regular file but a device, a pipe or a socket; give a weights file")
-
-
-ENDINGS = frozenset({".safetensors", ".npz", ".pth", ".pt", ".th", ".bin", ".ckpt", ".h5", ".hdf5"})

@@ -46,7 +46,7 @@ def read(path: Path, archive: zipfile.ZipFile, sha256: str) -> NamedArrays:
 
 
 def check_memory(archive: zipfile.ZipFile, declarations: dict[str, npz.Declaration]) -> None:
-    """Refuses arrays that take too much memory; one whose first side varies fastest is copied, so it counts twice."""
+    """Refuses arrays that take too much memory; one whose first axis varies fastest is copied, so it counts twice."""
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     copies = [sizes[name] for name, declaration in declarations.items() if declaration.is_fortran]
     check_unpacked(sum(sizes.values()) + max(copies, default=0), archives.file_bytes(archive))

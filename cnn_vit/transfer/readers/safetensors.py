@@ -50,7 +50,7 @@ class Tensor:
     Attributes:
         name: its key.
         element: what its elements are, a key of ELEMENTS.
-        shape: its sides.
+        shape: its length along each axis.
         start, stop: where it lies, in bytes behind the header.
     """
 

@@ -85,8 +85,8 @@ class View:
     Attributes:
         storage: which one.
         offset: where in it the first number is.
-        shape: the tensor's sides.
-        strides: how far apart in the storage two neighbors along each side are, in elements.
+        shape: its length along each axis.
+        strides: how far apart in the storage two neighbors along each axis are, in elements.
     """
 
     storage: Storage
@@ -103,10 +103,10 @@ class View:
     def is_contiguous(self) -> bool:
         """Whether the numbers lie in the storage one behind the other, in the order of the tensor."""
         expected = 1
-        for side, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if side != 1 and stride != expected:
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if length != 1 and stride != expected:
                 return False
-            expected *= side
+            expected *= length
         return True
 
 
@@ -189,11 +189,11 @@ def read_view(name: str, call: Call) -> View:
     offset, strides = arguments[1], arguments[3]
     shape = check_shape(name, arguments[2])
     if not isinstance(strides, tuple) or len(strides) != len(shape):
-        raise RefusedError(f"is damaged: {shown} does not have a stride for each side")
+        raise RefusedError(f"is damaged: {shown} does not have a stride for each axis")
     if any(type(number) is not int or number < 0 for number in (offset, *strides)):
         raise RefusedError(f"is damaged: offset and strides of {shown} are not integers from 0")
     elements = math.prod(shape)
-    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if elements > count:
         raise RefusedError(
             f"makes {abbreviate(elements)} elements of {shown} out of a storage of {count:,}",
@@ -291,6 +291,9 @@ def read_zip(archive: zipfile.ZipFile, root: str, sha256: str) -> NamedArrays:
         RefusedError: it holds something else than tensors, or is damaged.
     """
     members = {info.filename: info for info in archive.infolist()}
+    outside = [name for name in members if not name.startswith(root)]
+    if outside:
+        raise RefusedError(f"is damaged: it holds {list_names(outside)} beside its folder {printable_name(root)}")
     if f"{root}constants.pkl" in members:
         raise NotTensorsError("is a program of TorchScript, which is not run")
     pickle_bytes = archives.read_member(archive, members[f"{root}data.pkl"], most=MOST_PICKLE_BYTES)
