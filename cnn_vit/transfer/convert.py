@@ -209,7 +209,10 @@ def convert_arrays(
     matched = Matched(rule, prefix, named.arrays, shapes, pairs)
     problems = matched.find_problems(unnamed)
     if problems:
-        raise listed_error(f"{path} does not fit {describe_network(card)}, with the names of {rule.source}", problems)
+        sentence = f"{path} does not fit {describe_network(card)}, with the names of {rule.source}"
+        if (model, keywords) != (guess.model, rule.keywords | guess.keywords | published.keywords):
+            sentence += f" (its shapes tell {describe_model(guess.model, guess.keywords)})"
+        raise listed_error(sentence, problems)
     arrays = matched.move_arrays()
     if facts.channel_order == BGR:
         arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
@@ -380,12 +383,15 @@ def default_image_size(model: str) -> tuple[int, int]:
     return models.height_and_width(models.keywords(model)["image_size"].default)
 
 
+def describe_model(model: str, keywords: Mapping[str, Any]) -> str:
+    """Names a model with its keywords: "vit/Ti4 width=64 depth=6"."""
+    return " ".join([model, *(f"{key}={value}" for key, value in keywords.items())])
+
+
 def describe_network(card: Card) -> str:
     """Names the network of a card with its keywords, classes and images."""
-    words = [card.model]
-    words += [f"{key}={value}" for key, value in card.keywords.items()]
     height, width = card.preprocessing["image_size"]
-    return f"{' '.join(words)} of {card.num_classes:,} classes and {height}x{width} pixels"
+    return f"{describe_model(card.model, card.keywords)} of {card.num_classes:,} classes and {height}x{width} pixels"
 
 
 # Which array ----------------------------------------------------------------------------------------------------------
