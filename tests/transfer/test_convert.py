@@ -7,7 +7,8 @@ from parity_values import make_values, read_reference
 
 from cnn_vit.errors import UserError
 from cnn_vit.transfer import rules, weights
-from cnn_vit.transfer.convert import SourceFacts, convert, convert_arrays, convert_file, open_weights, reverse_colors
+from cnn_vit.transfer.convert import convert, convert_arrays, convert_file, open_weights
+from cnn_vit.transfer.source_facts import SourceFacts, reverse_colors
 
 RESNET = read_reference("cifar_resnet")  # 8 layers, 10 classes
 VIT = read_reference("vit")
@@ -323,6 +324,13 @@ def test_our_own_file_says_itself_which_network_it_is(tmp_path, resnet):
         open_weights(path, keywords={"blocks": 3})
     with pytest.raises(UserError, match="is a file of cnn_vit already"):
         convert_file(path)
+
+
+def test_a_network_that_takes_a_part_still_opens_the_whole_file(tmp_path, resnet):
+    source = write_npz(tmp_path / "net.npz", resnet)
+    opened = open_weights(source, model="cifar_resnet/8", keywords={"cut": "stages/0"}, for_training=True)
+    assert opened.card.keywords == {}
+    assert opened.digest == open_weights(source).digest
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
