@@ -23,7 +23,8 @@ from cnn_vit.cli import _model
 from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from cnn_vit.transfer.convert import Conversion, SourceFacts
+    from cnn_vit.transfer.convert import Conversion
+    from cnn_vit.transfer.source_facts import SourceFacts
 
 SUFFIX = ".safetensors"
 MAX_NAMES_BYTES = 2**22  # of a file of class names
@@ -108,7 +109,7 @@ def read_facts(args: argparse.Namespace) -> "SourceFacts":
     """
     from cnn_vit.settings import KEYS
     from cnn_vit.settings.values import check_value
-    from cnn_vit.transfer.convert import BGR, RGB, SourceFacts
+    from cnn_vit.transfer.source_facts import BGR, RGB, SourceFacts
 
     size, fit = args.image_size, args.fit
     if size is not None:

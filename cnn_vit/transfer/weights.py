@@ -25,7 +25,7 @@ from cnn_vit.transfer import readers
 METADATA_KEY = "cnn_vit"  # of the card, in the metadata of a safetensors file
 FORMAT = 1  # version of the card's form
 LARGEST_SIDE = 8192  # pixels, as of data.image_size
-MOST_IN_SENTENCE, MOST_LINES = 5, 100  # problems that an error lists: in its sentence, and on lines of their own
+MOST_IN_SENTENCE, MOST_LINES = 3, 100  # problems that an error lists: in its sentence, and on lines of their own
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.transfer import rules
-from cnn_vit.transfer.convert import to_theirs
+from cnn_vit.transfer.matching import to_theirs
 
 
 def make_arrays() -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from cnn_vit import compilation
 from cnn_vit.compilation import ProgramKind
 from cnn_vit.nn.values import Network
-from cnn_vit.transfer import convert, rules, weights
+from cnn_vit.transfer import matching, rules, weights
 from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.rules import ConversionRule
 
@@ -51,7 +51,7 @@ def normalize(pixels: np.ndarray, preprocessing: dict) -> np.ndarray:
 
 def under_their_names(converted: weights.Weights, family: str, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns our arrays under the names of the family's rule."""
-    arrays = convert.to_theirs(find_rule(family), converted.params, converted.stats)
+    arrays = matching.to_theirs(find_rule(family), converted.params, converted.stats)
     return {prefix + name: array for name, array in arrays.items()}
 
 

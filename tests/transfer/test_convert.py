@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from converted import as_named, compile_scores, find_rule, normalize, write_npz
-from parity_values import make_images, make_values, read_reference
+from parity_values import make_values, read_reference
 
 from cnn_vit.errors import UserError
 from cnn_vit.transfer import rules, weights
-from cnn_vit.transfer.convert import SourceFacts, convert, convert_arrays, convert_file, open_weights, reverse_colors
+from cnn_vit.transfer.convert import convert, convert_arrays, convert_file, open_weights
+from cnn_vit.transfer.source_facts import SourceFacts, reverse_colors
 
 RESNET = read_reference("cifar_resnet")  # 8 layers, 10 classes
 VIT = read_reference("vit")
@@ -127,8 +128,9 @@ def test_all_that_does_not_fit_is_listed_at_once_with_nearest_names(resnet):
     resnet["layer1.0.conv2.wieght"] = resnet.pop("layer1.0.conv2.weight")
     del resnet["linear.bias"]
     resnet["layer2.0.bn1.weight"] = np.ones(16, np.float32)
+    resnet["layer2.0.conv2.weight"] = np.zeros((3, 3, 32, 32), np.float32)  # as many numbers, other axes
     resnet["layer3.0.bn1.bias"] = np.zeros(64, np.int8)
-    resnet["layer3.0.bn2.bias"] = np.full(64, np.nan, np.float32)
+    resnet["layer3.0.bn2.bias"] = np.where(np.arange(64) == 5, np.nan, 0).astype(np.float32)
     resnet["layer3.0.bn2.running_var"] = np.full(64, -1, np.float32)
     resnet["layer3.0.bn2.running_mean"] = np.zeros((0,), np.float32)
     error = refuse(resnet, "net.npz does not fit cifar_resnet/8 of 10 classes and 32x32 pixels")
@@ -137,12 +139,17 @@ def test_all_that_does_not_fit_is_listed_at_once_with_nearest_names(resnet):
         "linear.bias (10,) is missing",
         "layer1.0.conv2.wieght (16, 16, 3, 3) is not known (is it layer1.0.conv2.weight?)",
         "layer2.0.bn1.weight has the shape (16,), expected (32,)",
+        "layer2.0.conv2.weight has the shape (3, 3, 32, 32), expected (32, 32, 3, 3)",
         "layer3.0.bn1.bias is int8; weights are floating point numbers of 16, 32 or 64 bits",
-        "layer3.0.bn2.bias has 64 of 64 numbers that are not finite in float32",
+        "layer3.0.bn2.bias has 1 of 64 numbers that are not finite in float32",
         "layer3.0.bn2.running_var has a variance below 0",
         "layer3.0.bn2.running_mean has the shape (0,), expected (64,)",
     }
-    assert str(error).endswith("and 3 more")
+    assert str(error).endswith("and 6 more")
+
+
+def test_the_wrong_name_is_told_what_the_shapes_say(resnet):
+    refuse(resnet, r"does not fit cifar_resnet/20 of 10 .*\(its shapes tell cifar_resnet/8\)", model="cifar_resnet/20")
 
 
 def test_a_few_faults_stand_in_the_sentence(resnet):
@@ -319,13 +326,13 @@ def test_our_own_file_says_itself_which_network_it_is(tmp_path, resnet):
         convert_file(path)
 
 
+def test_a_network_that_takes_a_part_still_opens_the_whole_file(tmp_path, resnet):
+    source = write_npz(tmp_path / "net.npz", resnet)
+    opened = open_weights(source, model="cifar_resnet/8", keywords={"cut": "stages/0"}, for_training=True)
+    assert opened.card.keywords == {}
+    assert opened.digest == open_weights(source).digest
+
+
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
     with pytest.raises(UserError, match="is not there"):
         open_weights(tmp_path / "net.npz")
-
-
-def test_images_of_any_size_get_scores_from_a_network_that_averages_them(resnet):
-    converted = convert_arrays("net.npz", as_named(resnet)).weights
-    network = weights.network_of(converted.card)
-    scores = compile_scores(network, convolutional=True)(converted.params, converted.stats, make_images((2, 9, 7, 3)))
-    assert scores.shape == (2, 10)

@@ -10,7 +10,8 @@ import pytest
 from converted import as_named, compute_scores, write_npz
 from parity_values import FOLDER, make_images, read_reference
 
-from cnn_vit.transfer.convert import SourceFacts, convert_arrays, convert_file
+from cnn_vit.transfer.convert import convert_arrays, convert_file
+from cnn_vit.transfer.source_facts import SourceFacts
 
 pytestmark = pytest.mark.torch
 CLOSE = 1e-4

@@ -5,9 +5,11 @@ import pytest
 from converted import as_named, find_rule, leaves_by_path, under_their_names
 
 from cnn_vit import models
+from cnn_vit.errors import UserError
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.transfer import axes, class_names, rules
-from cnn_vit.transfer.convert import convert_arrays, shapes_by_text
+from cnn_vit.transfer.convert import convert_arrays
+from cnn_vit.transfer.matching import shapes_by_text, to_theirs
 from cnn_vit.transfer.table import KERAS_DEPTHWISE, TORCH_CONV, Leaf, Row, pair_names
 from cnn_vit.transfer.weights import Card, Weights, network_of
 
@@ -114,8 +116,6 @@ def test_every_family_with_a_rule_is_tested():
 
 @pytest.mark.parametrize("rule", rules.all_rules(), ids=lambda rule: rule.source)
 def test_there_and_back_gives_the_same_bits(drawn, rule):
-    from cnn_vit.transfer.convert import to_theirs
-
     weights = drawn[rule.family]
     arrays = to_theirs(rule, weights.params, weights.stats)
     model, keywords, _, _ = NETWORKS[rule.family]
@@ -181,10 +181,7 @@ def test_rules_keep_to_keys_that_a_card_has():
 
 
 def test_a_network_that_the_program_does_not_have_is_refused(drawn):
-    from cnn_vit.errors import UserError
-    from cnn_vit.transfer.convert import to_theirs
-
-    network = functional(models.build("vit/test-pre_logits", 2))
+    network = functional(models.build("vit/test-pre_logits", 2, qkv_bias=False))
     params, stats = initial_values(network, 0)
-    with pytest.raises(UserError, match="nothing like pre_logits/kernel"):
+    with pytest.raises(UserError, match="nothing there is like pre_logits/kernel"):
         to_theirs(find_rule("vit"), params, stats)

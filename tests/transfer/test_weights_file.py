@@ -93,6 +93,7 @@ def test_the_file_is_laid_out_as_the_format_demands(drawn, path):
     assert (path.stat().st_size - len(data)) % 8 == 0
 
 
+@pytest.mark.torch
 def test_other_programs_read_the_file(drawn, path):
     numpy_door = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
     arrays = numpy_door.load_file(path)
