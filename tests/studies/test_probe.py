@@ -194,6 +194,10 @@ def test_of_equally_similar_images_the_earlier_is_nearer():
     expected = [[1, 3, 2, 4], [0, 1, 2, 3], [6, 5, 4, 3]]
     assert probe.find_largest(values, 4).tolist() == expected
     assert probe.find_largest(values, 7)[:, :4].tolist() == expected
+    often_equal = np.random.default_rng(0).integers(0, 4, (40, 60)).astype(np.float64)
+    sorted_wholly = np.argsort(-often_equal, axis=1, kind="stable")
+    for k in (1, 5, 20, 60):
+        np.testing.assert_array_equal(probe.find_largest(often_equal, k), sorted_wholly[:, :k])
 
 
 def test_a_row_of_zeros_is_as_similar_to_all():
