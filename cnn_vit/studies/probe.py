@@ -523,7 +523,7 @@ def probe_few_shot(
             accuracies.append(tested.measure(classifier.predict(tested_rows)).interval.estimate)
         interval = student_interval(accuracies)
         probes.append(FewShotProbe(shots, tested.split, len(tested.labels), tuple(accuracies), interval))
-    return tuple(probes), describe_shots(rows_by_class, classes)
+    return tuple(probes), describe_shots(rows_by_class, classes) + describe_tested(probes)
 
 
 def describe_shots(rows_by_class: Sequence[np.ndarray], classes: Sequence[str]) -> list[str]:
@@ -545,3 +545,20 @@ def describe_shots(rows_by_class: Sequence[np.ndarray], classes: Sequence[str]) 
             f"images of {smallest}: its draws share images, and its interval is too narrow"
         )
     return notes
+
+
+def describe_tested(probes: Sequence[FewShotProbe]) -> list[str]:
+    """Says so where the number of tested images leaves more open than the draws do; looks at the most shots."""
+    if not probes:
+        return []
+    last = probes[-1]
+    draws = last.interval
+    images = wilson_interval(round(draws.estimate * last.n), last.n)
+    if images.low is None or images.high is None or draws.low is None or draws.high is None:
+        return []  # only without any image, or with a single draw
+    if images.high - images.low <= draws.high - draws.low:
+        return []
+    return [
+        f"the intervals of few-shot are over draws alone: that no more than {last.n:,} images were tested leaves the "
+        f"accuracy of {last.shots} images a class open from {100 * images.low:.1f} to {100 * images.high:.1f} %"
+    ]
