@@ -9,6 +9,7 @@ from typing import Any
 
 from cnn_vit import cli, settings
 from cnn_vit.cli import _model
+from cnn_vit.data.sections import READING_KEYS
 from cnn_vit.errors import UserError
 
 
@@ -98,7 +99,11 @@ def choose_data(args: argparse.Namespace, network: Any) -> str | dict[str, Any]:
     if args.data:
         return args.data
     if args.config:
-        section = settings.load(args.config, args.overrides).section("data")
+        recipe = settings.load(args.config, args.overrides)
+        section = recipe.section("data")
+        for key in READING_KEYS:  # what the recipe leaves open is the network's, not a default
+            if recipe.origin[f"data.{key}"] == "default":
+                del section[key]
         return evaluation.section_as_seen(network, section)
     if not args.workdir:
         raise UserError("weights have no data of their own; name some, --data=PATH or --config=RECIPE")

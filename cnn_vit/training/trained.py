@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from cnn_vit.data.decode import pixel_rules
+from cnn_vit.data.sections import READING_KEYS
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import Network
 from cnn_vit.runs import folder, reader
@@ -22,7 +23,6 @@ from cnn_vit.transfer import convert
 from cnn_vit.transfer.weights import Card, Weights
 
 NEEDED = ("mean", "std", "image_size", "channels")  # what the card of weights must say of their images
-NOT_NEEDED = ("fit", "interpolation", "levels", "max_pixels")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def make_trained(weights: Weights) -> Trained:
             f"nobody says {', '.join(missing)} of the images that these weights of {card.model} were trained on; "
             f"convert them with {' '.join(f'--{key}=...' for key in missing)}"
         )
-    preprocessing = {**data_defaults(), **card.preprocessing, "version": pixel_rules.VERSION}
+    defaults = {key: KEYS[f"data.{key}"].default for key in READING_KEYS}
+    preprocessing = {**defaults, **card.preprocessing, "version": pixel_rules.VERSION}
     height, width = preprocessing["image_size"]
     spec = NetworkSpec(
         model=card.model,
@@ -119,11 +120,6 @@ def make_trained(weights: Weights) -> Trained:
         has_class_names=card.classes is not None,
         origin=describe_origin(card),
     )
-
-
-def data_defaults() -> dict[str, Any]:
-    """Returns the keys of a preprocessing.json that weights need not say, each with the default of its setting."""
-    return {key: KEYS[f"data.{key}"].default for key in NOT_NEEDED if f"data.{key}" in KEYS}
 
 
 def describe_origin(card: Card) -> str:
