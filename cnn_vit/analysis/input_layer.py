@@ -90,6 +90,33 @@ def leaf_at(tree: dict, path: tuple) -> Any:
     return tree
 
 
+def collect_arrays(network: nnx.Module, image_shape: tuple[int, int, int], params: dict) -> dict[str, np.ndarray]:
+    """Collects what can be looked at of where pixels enter a network.
+
+    Args:
+        network: the network, declared without values.
+        image_shape: the shape (H, W, C) of an image.
+        params: its parameters as plain dicts.
+
+    Returns:
+        Arrays by name: `filters_after` (F, V, U, C), and where the network has patches, `patches` (side in pixels,
+        patches down, patches right) and with learned positions `similarity` (R', C', R, C); {} of a network that has
+        neither.
+    """
+    first_layer = find_input_layer(network, image_shape)
+    if first_layer is None:
+        return {}
+    arrays = {"filters_after": filter_images(np.asarray(leaf_at(params, first_layer.path)))}
+    if first_layer.patch is None or first_layer.grid is None:
+        return arrays
+    arrays["patches"] = np.array([first_layer.patch, *first_layer.grid], np.int32)
+    rows, columns = first_layer.grid
+    path = find_pos_embed(network, rows * columns)
+    if path:
+        arrays["similarity"] = position_similarities(np.asarray(leaf_at(params, path)), first_layer.grid)
+    return arrays
+
+
 def filter_images(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, U, C)
     """Returns the first filters of a kernel, each as an image: at most MAX_FILTERS, and fewer where they are large."""
     numbers_per_filter = math.prod(kernel.shape[:-1])

@@ -44,7 +44,11 @@ def load_network(args: argparse.Namespace) -> Any:
 
 def network_words(args: argparse.Namespace) -> str:
     """Returns the flags that name the network, ready for a shell, for the command that comes next."""
-    words = [f"--{name}={getattr(args, name)}" for name in ("workdir", "weights", "model") if getattr(args, name)]
+    words = []
+    for name in ("workdir", "weights", "model"):
+        if getattr(args, name, None):  # `report` has no --workdir
+            words.append(f"--{name}={getattr(args, name)}")
+    words += [f"--model.{word}" for word in args.model_keywords]
     return " ".join(map(cli.shell_quote, words))
 
 

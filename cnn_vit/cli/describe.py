@@ -288,6 +288,7 @@ def network_words(args: argparse.Namespace) -> str:
     for name in NETWORK_FLAGS:
         if getattr(args, name):
             words.append(f"--{name}={getattr(args, name)}")
+    words += [f"--model.{word}" for word in args.model_keywords]
     words += [f"--config.{override}" for override in args.overrides]
     return " ".join(map(cli.shell_quote, words))
 

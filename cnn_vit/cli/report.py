@@ -4,6 +4,7 @@
     cnn-vit report runs/digits_resnet --out=digits.html
     cnn-vit report runs/*                                 several on one page: overlaid curves, intervals over seeds
     cnn-vit report runs/digits_resnet --to=tensorboard    copies the metrics to TensorBoard; or --to=wandb
+    cnn-vit report --weights=net.safetensors              a file of weights: where they come from, filters, layers
 
 The page is one self-contained file without scripts, light or dark as the reader's screen is. It is made from the run
 folder alone; a run that is still under way shows what there is so far. A run whose settings, classes, data, metrics or
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli, stops
+from cnn_vit.cli import _model, _network
 from cnn_vit.errors import SurroundingsError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -32,18 +34,49 @@ SERVICES = ("tensorboard", "wandb")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of a `cnn-vit train`")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder of a `cnn-vit train`")
+    parser.add_argument("--weights", metavar="FILE", help="a file of weights instead of runs")
+    _model.add_model_arguments(parser)
     parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/report.html; of several, report.html)")
     parser.add_argument("--to", metavar="SERVICE", help=f"copy the metrics there instead: {' or '.join(SERVICES)}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Makes the page and prints its path; returns 3 where a file of a run could not be read, else 0."""
+    keywords = _model.read_model_keywords(args)
+    if args.weights:
+        if args.runs or args.to:
+            raise UserError("--weights names a file that has no run; leave RUN and --to out")
+        return report_weights(args, keywords)
+    if args.model or keywords:
+        raise UserError("--model belongs to --weights=FILE; a run folder says its own model")
+    if not args.runs:
+        raise UserError("no run is named; give the folder of one, runs/NAME, or --weights=FILE")
     if args.to:
         return copy_to_service(args)
     if len(args.runs) > 1:
         return report_several(args)
     return report_one(args)
+
+
+# A file of weights ----------------------------------------------------------------------------------------------------
+
+
+def report_weights(args: argparse.Namespace, keywords: dict[str, Any]) -> int:
+    """Makes the page of a file of weights, beside the file where nothing else is said."""
+    from cnn_vit.reports import weights as weights_page
+    from cnn_vit.transfer import convert
+
+    weights = convert.open_weights(args.weights, model=args.model, keywords=keywords)
+    out = Path(args.out) if args.out else Path(args.weights).with_suffix(".html")
+    answer = weights_page.write(args.weights, weights, out)
+    rows = [
+        ("weights", f"{answer['model']}, {answer['parameters']:,} parameters, {answer['classes']:,} classes"),
+        ("page", out),
+    ]
+    next_command = f"cnn-vit predict {_network.network_words(args)} IMAGE ..."
+    cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command, even_if_stopped=True)
+    return 0
 
 
 # One run --------------------------------------------------------------------------------------------------------------

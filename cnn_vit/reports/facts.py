@@ -4,8 +4,11 @@
 bottom: each block's dataclass, then the function that makes it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from cnn_vit import models, plots, settings
 from cnn_vit.analysis import input_layer, table
@@ -15,7 +18,7 @@ from cnn_vit.reports.tallies import SplitTally, tally_predictions
 from cnn_vit.runs import journal
 from cnn_vit.runs.reader import SPLITS, RunRecord
 from cnn_vit.settings.record import ExplainedSetting
-from cnn_vit.training import memory
+from cnn_vit.training import memory, plan
 
 MAX_SINGLE_PATCHES = 64  # of more patches, only the whole sequence is shown
 SMALL = 48  # pixels a side; of images up to this size each pixel is shown as a square
@@ -84,8 +87,8 @@ def collect_page(record: RunRecord, tallies: dict[str, SplitTally]) -> RunPage:
         images_are_small=sample_height(record) <= SMALL,
         images_are_reduced=reduction_factor(record) > 1,
         patches=patch_sequence(record),
-        filters=show_filters(record),
-        positions=show_positions(record),
+        filters=show_filters(record.samples),
+        positions=show_positions(record.samples),
         layers=layers,
         why_no_layers=why_no_layers,
         settings=explain_settings(record),
@@ -407,16 +410,16 @@ class Filters:
     after: str
 
 
-def show_filters(record: RunRecord) -> Filters | None:
-    """Draws the filters before and after training; None where none are stored."""
-    if "filters_after" not in record.samples:
+def show_filters(samples: Mapping[str, np.ndarray]) -> Filters | None:
+    """Draws the filters before and after training; None where a run's samples hold none."""
+    if "filters_after" not in samples:
         return None
     sheets = {}
     for name in ("filters_before", "filters_after"):
-        if name in record.samples:
-            images = plots.filter_images(record.samples[name])
+        if name in samples:
+            images = plots.filter_images(samples[name])
             sheets[name] = plots.data_uri(plots.image_grid(images, columns=8))
-    shape = record.samples["filters_after"].shape
+    shape = samples["filters_after"].shape
     return Filters(shape=shape, before=sheets.get("filters_before"), after=sheets["filters_after"])
 
 
@@ -435,11 +438,11 @@ class PositionSimilarity:
     low: float
 
 
-def show_positions(record: RunRecord) -> PositionSimilarity | None:
-    """Draws the cosines between learned positions; None where none are stored."""
-    if "similarity" not in record.samples:
+def show_positions(samples: Mapping[str, np.ndarray]) -> PositionSimilarity | None:
+    """Draws the cosines between learned positions; None where a run's samples hold none."""
+    if "similarity" not in samples:
         return None
-    maps = record.samples["similarity"]  # (map rows, map columns, patch rows, patch columns)
+    maps = samples["similarity"]  # (map rows, map columns, patch rows, patch columns)
     low = min(float(maps.min()), 1 - LEAST_COLOR_RANGE)
     colors = plots.heatmap(maps.reshape(-1, *maps.shape[2:]), low, 1.0)
     image = plots.data_uri(plots.image_grid(colors, columns=maps.shape[1]))
@@ -454,7 +457,7 @@ def describe_layers(record: RunRecord) -> tuple[table.Description | None, str]:
     shape = record.data.get("image_shape")
     if not isinstance(shape, list) or len(shape) != 3:
         return None, "data.json does not say the shape of the images"
-    keywords = {key: value for key, value in record.settings.section("model").items() if key != "name"}
+    keywords = plan.model_keywords(record.settings)
     try:
         description = table.describe(
             record.settings["model.name"],

@@ -95,23 +95,12 @@ def collect_worst_mistakes(workdir: Path, program: Program) -> dict[str, np.ndar
 def collect_features(workdir: Path, program: Program, params: dict) -> dict[str, np.ndarray]:
     """Collects filters of the first layer, and patches and similarities of positions where the network has them."""
     network = forward.build_network(program.spec.network)
+    arrays = input_layer.collect_arrays(network, program.dataset.image_shape, params)
     first_layer = input_layer.find_input_layer(network, program.dataset.image_shape)
-    if first_layer is None:
-        return {}
-    kernel = np.asarray(input_layer.leaf_at(params, first_layer.path))
-    arrays = {"filters_after": input_layer.filter_images(kernel)}
-    if forks.read_fork_note(workdir) is None:  # a fork starts from another run's values
+    if first_layer is not None and forks.read_fork_note(workdir) is None:  # a fork starts from another run's values
         kernel_before = program.starting_parameter(first_layer.path)
         if kernel_before is not None:
             arrays["filters_before"] = input_layer.filter_images(kernel_before)
-    if first_layer.patch is None or first_layer.grid is None:
-        return arrays
-    arrays["patches"] = np.array([first_layer.patch, *first_layer.grid], np.int32)
-    rows, columns = first_layer.grid
-    path = input_layer.find_pos_embed(network, rows * columns)
-    if path:
-        positions = np.asarray(input_layer.leaf_at(params, path))
-        arrays["similarity"] = input_layer.position_similarities(positions, first_layer.grid)
     return arrays
 
 

@@ -73,6 +73,17 @@ def test_features_writes_the_same(run, weights_file, tmp_path, capsys):
         np.testing.assert_array_equal(array, arrays[1][name])
 
 
+def test_report_writes_a_page_of_the_weights(run, weights_file, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    answer = answer_of(capsys, "report", f"--weights={weights_file}", f"--out={out}")
+    assert answer["parameters"] == json.loads((run / "result.json").read_text())["parameters"]
+    assert answer["preprocessing"]["mean"] == json.loads((run / "preprocessing.json").read_text())["mean"]
+    page = out.read_text()
+    for text in ("Weights of mlp/test", "Where they come from", "10 names, in the order of the scores", "Layers: "):
+        assert text in page
+    assert "<script" not in page
+
+
 def test_the_next_command_names_the_weights(weights_file, capsys):
     assert main(["evaluate", f"--weights={weights_file}", DIGITS]) == 0
     assert f"next: cnn-vit predict --weights={weights_file} IMAGE ..." in capsys.readouterr().out
@@ -87,6 +98,9 @@ def test_the_next_command_names_the_weights(weights_file, capsys):
         (["predict", "--workdir=a", "--model.depth=1", "x.png"], "--model belongs to --weights=FILE"),
         (["evaluate", "--weights=nowhere.safetensors"], "nowhere.safetensors is not there"),
         (["describe", "--weights=a", "mlp/test"], "name one network"),
+        (["report"], "no run is named; give the folder of one, runs/NAME, or --weights=FILE"),
+        (["report", "runs/a", "--weights=b"], "--weights names a file that has no run; leave RUN and --to out"),
+        (["report", "runs/a", "--model=mlp/test"], "--model belongs to --weights=FILE"),
         (["new", "photos", "--weights=a"], "--weights=a belongs to --transfer; add it"),
         (["new", "photos", "--transfer"], "no suited ones are at hand; name some: --weights=FILE"),
     ],
