@@ -128,7 +128,7 @@ def test_windows_are_calculated(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "name one network: a model such as resnet/50, --config=RECIPE or --workdir=RUN; "),
+        ([], "name one network: a model such as resnet/50, --config=RECIPE, --workdir=RUN or --weights=FILE; "),
         (["resnet/50", "--config=configs/digits_vit.py"], "name one network: "),
         (["resnett/50"], "no model family 'resnett'; did you mean resnet?"),
         (["resnet/51"], "resnet has no '51'; it has test, 18, 26, 34, 50, 101, 152"),

@@ -138,7 +138,7 @@ def test_the_services_of_the_command_are_those_of_the_room():
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        ([], 2, "cnn-vit report: "),
+        ([], 2, "no run is named; give the folder of one"),
         (["nowhere"], 2, "nowhere holds no run"),
         (["RUN", "--to=tensorbord"], 2, "no service 'tensorbord'; did you mean tensorboard?"),
         (["RUN", "--to=wandb", "--out=a.html"], 2, "--out belongs to a page"),

@@ -1,6 +1,7 @@
 """The samples of a finished run: the batch that it saw, its worst mistakes, its first filters and positions."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +15,7 @@ from cnn_vit.data import augment
 from cnn_vit.data.feed import stream
 from cnn_vit.nn.values import initial_values
 from cnn_vit.training import evaluation, forward, plan, samples
+from cnn_vit.training.program import Program
 
 AUGMENT = "data.augment=('shift(1)', 'mixup(1)')"
 
@@ -96,7 +98,9 @@ def test_filters_are_the_initial_values_and_the_tested_ones(name, path, tmp_path
         step=SimpleNamespace(network=network),
         settings={"seed": 5},
         dataset=SimpleNamespace(image_shape=(8, 8, 1)),
+        load_values=None,
     )
+    program.starting_parameter = partial(Program.starting_parameter, program)
     features = samples.collect_features(tmp_path, program, tested_params)
     filters_before = np.moveaxis(initial_params[path[0]][path[1]], -1, 0)[:64]
     np.testing.assert_array_equal(features["filters_before"], filters_before)
