@@ -122,8 +122,7 @@ def section_for(network: Trained, source: Any, *, layout: str | None = None) -> 
     else:
         section = evaluation.section_as_seen(network, {"name": source} if isinstance(source, str) else source)
     for key in ("image_size", "channels", "fit", "interpolation"):
-        if key in network.preprocessing:
-            section[key] = network.preprocessing[key]
+        section[key] = network.preprocessing[key]
     section["image_size"] = tuple(section["image_size"])
     section["random_crop"] = None  # each image is seen whole, those of train too
     return section

@@ -28,9 +28,8 @@ def make_trained(model, *, fit="crop", sizes=None, **keywords):
     """A network of 8x8 color images with drawn values, statistics of batch norm too."""
     spec = make_network_spec(model, side=SIDE, channels=3, **keywords)
     params, stats = initial_values(forward.get_network(spec), seed=3)
-    preprocessing = dict(
-        mean=MEAN, std=STD, image_size=[SIDE, SIDE], channels=3, fit=fit, levels=None, max_pixels=50_000_000
-    )
+    preprocessing = dict(mean=MEAN, std=STD, image_size=[SIDE, SIDE], channels=3, fit=fit, interpolation="bilinear")
+    preprocessing |= dict(levels=None, max_pixels=50_000_000)
     if sizes:
         preprocessing["sizes"] = sizes
     return Trained(spec, params, stats, ("a", "b", "c", "d"), preprocessing)
@@ -209,12 +208,14 @@ def test_data_of_any_kind_are_brought_to_the_network_s_size_and_fit(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 12, 16, 1), np.uint8)
     files.write_npz(tmp_path / "gray.npz", {"train_x": pixels, "train_y": np.arange(40) % 2})
     section = {"name": "arrays", "path": str(tmp_path / "gray.npz"), "image_size": 32, "channels": 1, "fit": "crop"}
-    section |= {"random_crop": (0.1, 1.0)}
+    section |= {"random_crop": (0.1, 1.0), "interpolation": "bicubic"}
     for source in (tmp_path / "gray.npz", section):
         dataset = features.load_dataset(network, source)
         assert dataset.image_shape == (8, 8, 3)
         assert dataset.splits["train"].read_crops is None
-    stretched = data.load(section | {"image_size": 8, "channels": 3, "fit": "stretch", "random_crop": None})
+    stretched = data.load(
+        section | {"image_size": 8, "channels": 3, "fit": "stretch", "random_crop": None, "interpolation": "bilinear"}
+    )
     np.testing.assert_array_equal(
         dataset.splits["validation"].read(np.arange(4)), stretched.splits["validation"].read(np.arange(4))
     )
