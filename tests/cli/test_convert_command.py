@@ -49,7 +49,13 @@ def test_the_answer_says_what_was_recognized_which_parts_there_are_and_what_come
 
 def test_json_is_one_object_with_the_card(tmp_path, capsys, source):
     out = tmp_path / "net.safetensors"
-    words = ["--image_size=16,24", "--fit=stretch", "--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25", "--licence=CC0-1.0"]
+    words = [
+        "--image_size=16,24",
+        "--fit=crop(0.875)",
+        "--mean=0.5,0.5,0.5",
+        "--std=0.25,0.25,0.25",
+        "--licence=CC0-1.0",
+    ]
     assert (
         main(["convert", str(source), f"--out={out}", "--model=cifar_resnet/20", "--model.blocks=1", "--json", *words])
         == 0
@@ -57,7 +63,7 @@ def test_json_is_one_object_with_the_card(tmp_path, capsys, source):
     answer = json.loads(capsys.readouterr().out)
     assert answer["card"]["keywords"] == {"blocks": 1}
     assert answer["card"]["preprocessing"] == {
-        "mean": [0.5] * 3, "std": [0.25] * 3, "image_size": [16, 24], "channels": 3, "fit": "stretch"
+        "mean": [0.5] * 3, "std": [0.25] * 3, "image_size": [16, 24], "channels": 3, "fit": "crop(0.875)"
     }  # fmt: skip
     assert answer["card"]["origin"]["licence"] == "CC0-1.0"
     assert answer["digest"] == weights.load(out).digest
