@@ -79,8 +79,7 @@ def read_cause(capsys, words, code):
         ),
         (
             ["predict"],
-            "cnn-vit predict: the following arguments are required: --workdir, IMAGE; cnn-vit predict --help shows "
-            "what it takes",
+            "cnn-vit predict: the following arguments are required: IMAGE; cnn-vit predict --help shows what it takes",
         ),
     ],
 )
