@@ -241,10 +241,10 @@ def describe_proof(frozen: dict[str, Any]) -> str:
         "update": "Their running statistics followed the batches.",
         "recalibrate": "Their running statistics were measured once on the training images, before the first step.",
     }
-    return (
-        f"{what}, and did not move: the sha256 of what is saved, {digest}..., is that of what the run started from. "
-        f"{statistics[frozen['statistics']]}"
-    )
+    proof = f"{what}, and did not move: the sha256 of what is saved, {digest}..., is that of what the run started from."
+    if not frozen["running_statistics"] and frozen["statistics"] != "update":  # a network without batch norm
+        return proof
+    return f"{proof} {statistics[frozen['statistics']]}"
 
 
 # Images: mistakes, and what the network saw ---------------------------------------------------------------------------

@@ -462,9 +462,9 @@ class Run:
         """Compares the frozen values that are saved with those that the run started from; None where all is trained.
 
         Returns:
-            A dict of pattern; parameters (how many numbers); digest and source_digest, of the parameters; statistics
-            (the setting), statistics_digest and source_statistics_digest; and `moved`: what has not stayed as it was,
-            an empty list where all did. Statistics that were measured anew are expected to be others.
+            A dict of pattern; parameters and running_statistics (how many numbers); digest and source_digest, of the
+            parameters; statistics (the setting), statistics_digest and source_statistics_digest; and `moved`: what has
+            not stayed as it was, an empty list where all did. Statistics that were measured anew are expected to be others.
         """
         if not self.has_frozen_values:
             return None
@@ -480,6 +480,7 @@ class Run:
         return {
             "pattern": freeze.pattern,
             "parameters": trees.count(saved["params"]),
+            "running_statistics": trees.count(saved["stats"]),
             "digest": digests["params"],
             "source_digest": source["params"],
             "statistics": freeze.statistics,
