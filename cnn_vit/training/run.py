@@ -464,7 +464,8 @@ class Run:
         Returns:
             A dict of pattern; parameters and running_statistics (how many numbers); digest and source_digest, of the
             parameters; statistics (the setting), statistics_digest and source_statistics_digest; and `moved`: what has
-            not stayed as it was, an empty list where all did. Statistics that were measured anew are expected to be others.
+            not stayed as it was, an empty list where all did. Statistics that were measured anew are expected to be
+            others.
         """
         if not self.has_frozen_values:
             return None
