@@ -44,6 +44,14 @@ def test_a_header_may_be_padded_with_blanks(tmp_path):
     assert read_bytes(tmp_path, content).arrays["a"].tolist() == [0, 0]
 
 
+def test_a_length_that_begins_with_a_brace_is_no_index(tmp_path):
+    text = json.dumps(ONE).encode()
+    length = ord("{") if len(text) <= ord("{") else ord("{") + 256  # 123 or 379, whose first byte is the brace
+    content = join_safetensors(text.ljust(length), DATA)
+    assert content.startswith(b"{")
+    assert read_bytes(tmp_path, content).arrays["a"].tolist() == [0, 0]
+
+
 def test_tensors_may_stand_in_the_header_in_any_order(tmp_path):
     header = {"late": declare("U8", (1,), 1, 2), "early": declare("U8", (1,), 0, 1)}
     named = read_bytes(tmp_path, join_safetensors(header, b"\1\2"))

@@ -103,8 +103,10 @@ def read_by_content(path: Path) -> NamedArrays:
     for foreign_beginning, what, remedy in FOREIGN:
         if text.startswith(foreign_beginning):
             raise RefusedError(f"is {what}", remedy)
-    # A header's length may begin with any byte, so the brace behind its eight decides
-    if beginning[safetensors.LENGTH_BYTES :].startswith(b"{") and not beginning.startswith(b"{"):
+    # A header's length may begin with any byte, so the brace behind its eight decides. Where it begins with a brace
+    # too, its high bytes, which are 0, tell it from an index: text has no such byte.
+    is_text = beginning.startswith(b"{") and b"\0" not in beginning[: safetensors.LENGTH_BYTES]
+    if beginning[safetensors.LENGTH_BYTES :].startswith(b"{") and not is_text:
         return safetensors.read(path, files.sha256(path))
     if text.startswith(b"{"):
         return safetensors.read_index(path)
