@@ -6,6 +6,7 @@ the values is one of the settings (`pretrained.digest`), so that a run knows its
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,6 +236,40 @@ def make_start(settings: Settings, weights: Weights | None, spec: NetworkSpec, c
     return Start(
         dict(params=adapted.params, stats=adapted.stats), adapted.rows, settings["pretrained.weights"], weights.card
     )
+
+
+def describe_changes(settings: Settings, start: Start, image_shape: tuple[int, int, int]) -> list[str]:
+    """Says in sentences what differs between the run and its weights, and what becomes of it; none without weights.
+
+    Args:
+        settings: of the run, completed by its weights.
+        start: what it begins with.
+        image_shape: (H, W, C) of its images.
+    """
+    if start.card is None:
+        return []
+    known = start.card.preprocessing
+    height, width, channels = image_shape
+    sentences = []
+    counts = Counter(leaf.origin for leaf in start.leaves)
+    parts = [f"{counts[origin]} arrays {origin}" for origin in ("loaded", "resized", "new") if counts[origin]]
+    new_parts = sorted({str(leaf.path[0]) for leaf in start.leaves if leaf.origin == "new"})
+    new = f" ({', '.join(new_parts)})" if new_parts else ""
+    sentences.append(f"from {start.weights}, weights of {start.card.model}: {', '.join(parts)}{new}")
+    if tuple(known.get("image_size", (height, width))) != (height, width):
+        old_height, old_width = known["image_size"]
+        resized = [trees.keys_text(leaf.path) for leaf in start.leaves if leaf.origin == "resized"]
+        becomes = f"; {', '.join(resized)} resized" if resized else ""
+        sentences.append(f"image size {old_height}x{old_width} -> {height}x{width}{becomes}")
+    if known.get("channels", channels) != channels:
+        sentences.append(
+            f"colors {known['channels']} -> {channels}: the first kernel is made to fit, and so are mean and standard "
+            "deviation, which is exact only where they are the same for each color"
+        )
+    for name in ("fit", "interpolation"):
+        if name in known and known[name] != settings[f"data.{name}"]:
+            sentences.append(f"data.{name} {known[name]} -> {settings[f'data.{name}']}")
+    return sentences
 
 
 def list_groups(settings: Settings, start: Start, spec: NetworkSpec) -> tuple[GroupRow, ...]:

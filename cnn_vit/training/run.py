@@ -169,6 +169,8 @@ class Run:
         starts_as_drawn = self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None
         if not starts_as_drawn and seals.find_seals(self.workdir) is None:  # else the run has written it down
             pretrained_record = pretrained.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
+            for sentence in pretrained.describe_changes(self.settings, self.start, self.dataset.image_shape):
+                self.say(sentence)
         self.sealed = description.describe(
             self.workdir,
             self.settings,

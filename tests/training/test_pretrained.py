@@ -125,14 +125,35 @@ def test_what_is_not_asked_for_is_not_loaded(origin, tmp_path):
     assert origins_of(tmp_path, *paths, "params/head/kernel") == ["loaded", "loaded", "new", "new"]
 
 
-def test_positions_are_resized_to_another_image_size(vit_origin, tmp_path):
+def test_positions_are_resized_to_another_image_size(vit_origin, tmp_path, capsys):
     changes = (*VIT, "data.image_size=16", "duration=6 steps")
     train("vit", tmp_path, *changes, f"pretrained.weights={vit_origin}")
+    assert "image size 8x8 -> 16x16; pos_embed/embedding resized" in capsys.readouterr().err
     leaves = {path: leaf for path, *leaf in read_pretrained(tmp_path)["leaves"]}
     how, old_shape, new_shape = leaves["params/pos_embed/embedding"]
     assert how == "resized"
     assert new_shape[0] - 1 == 4 * (old_shape[0] - 1)  # twice as many rows and columns, and the class token
     assert leaves["params/patches/kernel"][0] == "loaded"
+
+
+def test_the_upper_layers_can_be_left_out_and_the_lower_ones_frozen(origin, tmp_path):
+    changes = ("pretrained.cut=stages/1", "pretrained.freeze=all but head", "pretrained.statistics=stored")
+    train("frozen", tmp_path, *changes, "duration=6 steps", f"pretrained.weights={origin}")
+    leaves = {path: leaf for path, *leaf in read_pretrained(tmp_path)["leaves"]}
+    assert {path.split("/")[1] for path in leaves} == {"stem", "stem_norm", "stages", "head"}
+    assert not [path for path in leaves if "stages/2" in path]
+    assert leaves["params/head/kernel"] == ["new", None, [80, 10]]  # 2 x 40 filters of the second stage
+    assert read_result(tmp_path)["frozen"]["moved"] == []
+    network = trained.load(tmp_path)
+    assert network.spec.keywords == (("cut", "stages/1"), ("filters", 40))
+    before = trained.load(origin).params
+    assert trees.digest(network.params["stages"][1]) == trees.digest(before["stages"][1])
+
+
+def test_a_frozen_value_that_the_weights_lack_is_refused(origin, tmp_path):
+    changes = ("pretrained.load=stem", "pretrained.freeze=stages/0")
+    with pytest.raises(UserError, match="an initial value that never learns; leave stages/0/blocks/0/conv1 out of it"):
+        train("frozen", tmp_path / "run", *changes, f"pretrained.weights={origin}")
 
 
 # A resume -------------------------------------------------------------------------------------------------------------
