@@ -308,13 +308,15 @@ def adapt_weights(
         UserError: they do not fit.
     """
     head = settings["pretrained.head"]
+    # a head that stood on another layer has no meaning here, whatever its classes
+    is_cut_elsewhere = weights.card.origin.get("cut") != settings["pretrained.cut"]
     return loading.adapt(
         weights,
         forward.get_network(spec),
         initial,
         geometry=find_geometry(weights.card, spec),
         load=tuple(settings["pretrained.load"]),
-        keep_head=head is None and weights.card.classes == classes,
+        keep_head=head is None and weights.card.classes == classes and not is_cut_elsewhere,
         head=head or "zero",
         seed=settings["seed"],
         new=find_new_layers(spec),
