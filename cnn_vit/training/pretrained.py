@@ -309,7 +309,7 @@ def adapt_weights(
     """
     head = settings["pretrained.head"]
     # a head that stood on another layer has no meaning here, whatever its classes
-    is_cut_elsewhere = weights.card.origin.get("cut") != settings["pretrained.cut"]
+    is_cut_elsewhere = weights.card.origin.get("cut") != dict(spec.keywords).get("cut")
     return loading.adapt(
         weights,
         forward.get_network(spec),
