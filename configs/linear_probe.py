@@ -6,7 +6,8 @@ Weights:  A file of `cnn-vit convert`, somebody else's, or a run folder, of the 
           The result proves by a digest that the body did not move. `cnn-vit probe` fits such a head in seconds, on
           images that are not augmented; this recipe mirrors them, and leaves a run that predicts.
 Paper:    Kornblith et al., arXiv:1805.08974, compares networks by such heads (there fitted by L-BFGS).
-Measured: not yet run
+Measured: 86.1 % of 153 validation photos of ants and bees, mean of 3 seeds, from MobileNetV1-0.25 of ImageNet, after
+          training on 244; from scratch 56.9 %. The program is experiments/transfer/run.py.
 Run:      cnn-vit train --config=configs/linear_probe.py --config.data.path=FOLDER --config.model.name=NAME
           --config.pretrained.weights=FILE --workdir=runs/head
 Smoke:    cnn-vit train --config=configs/linear_probe.py:smoke --workdir=runs/smoke

@@ -410,11 +410,12 @@ def test_the_table_of_the_training_steps_is_the_one_that_results_json_gives(tmp_
     assert f"<!-- speed table -->\n{table}<!-- end -->\n" in (EXPERIMENTS / "speed" / "README.md").read_text()
 
 
-def test_the_table_of_the_recipes_is_the_one_that_results_json_gives(tmp_path):
+@pytest.mark.parametrize("experiment", ["recipes", "transfer"])
+def test_the_table_of_an_experiment_is_the_one_that_results_json_gives(experiment, tmp_path):
     """A copy of the folder is run, because the script writes its README."""
     for name in ("run.py", "results.json", "README.md"):
-        (tmp_path / name).write_bytes((EXPERIMENTS / "recipes" / name).read_bytes())
+        (tmp_path / name).write_bytes((EXPERIMENTS / experiment / name).read_bytes())
     table = run_script(str(tmp_path / "run.py"))
-    readme = (EXPERIMENTS / "recipes" / "README.md").read_text()
+    readme = (EXPERIMENTS / experiment / "README.md").read_text()
     assert f"<!-- table -->\n{table}<!-- end -->\n" in readme
     assert (tmp_path / "README.md").read_text() == readme

@@ -67,10 +67,11 @@ def format_table(rows: list[dict[str, Any]]) -> str:
             accuracies[recipe] = {row["seed"]: row["accuracy"] for row in of_recipe}
             minutes[recipe] = statistics.fmean(row["cpu_seconds"] for row in of_recipe) / 60
             first[recipe] = of_recipe[0]
-        gain = difference_of_runs(accuracies[SCRATCH], accuracies[FROZEN]).interval
+        difference = difference_of_runs(accuracies[SCRATCH], accuracies[FROZEN])
+        gain = difference.interval
         means = {recipe: statistics.fmean(of_seed.values()) for recipe, of_seed in accuracies.items()}
         interval = f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
-        verdict = "" if gain.low > 0 or gain.high < 0 else ", not resolved"
+        verdict = "" if difference.is_resolved else ", not resolved"
         lines.append(
             f"| {name}, {first[FROZEN]['split']} | {first[FROZEN]['n']} | {len(accuracies[FROZEN])} | "
             f"{100 * means[FROZEN]:.1f} % | {minutes[FROZEN]:.1f} | {100 * means[SCRATCH]:.1f} % | "
