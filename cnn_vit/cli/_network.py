@@ -42,6 +42,17 @@ def load_network(args: argparse.Namespace) -> Any:
     return trained.load(args.weights, model=args.model, keywords=keywords)
 
 
+def refuse_run_folder(path: str, remedy: str) -> None:
+    """Raises UserError for a run folder that is named as a file of weights, where the command takes it in another way.
+
+    Args:
+        path: text of --weights.
+        remedy: how the command takes a run folder.
+    """
+    if (Path(path) / "config.json").is_file():
+        raise UserError(f"--weights={path} is a run folder, which {remedy}")
+
+
 def network_words(args: argparse.Namespace) -> str:
     """Returns the flags that name the network, ready for a shell, for the command that comes next."""
     words = []
@@ -109,13 +120,13 @@ def choose_data(args: argparse.Namespace, network: Any) -> str | dict[str, Any]:
             if recipe.origin[f"data.{key}"] == "default":
                 del section[key]
         return evaluation.section_as_seen(network, section)
-    if not args.workdir:
+    if network.run is None:
         raise UserError("weights have no data of their own; name some, --data=PATH or --config=RECIPE")
-    section = reader.read_settings(Path(args.workdir)).section("data")
+    section = reader.read_settings(network.run).section("data")
     if section["name"] == "generator":
         # A run folder may come from anybody: only a user may decide that a program which it names is executed.
         raise UserError(
-            f"the data of {args.workdir} come from a program, {section['path']}, and cnn-vit runs no program that only "
+            f"the data of {network.run} come from a program, {section['path']}, and cnn-vit runs no program that only "
             f"a run folder names; if you trust it, name it yourself: --data={section['path']}"
         )
     return section

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_vit import cli, settings
-from cnn_vit.cli import _model
+from cnn_vit.cli import _model, _network
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ def describe_weights(
     from cnn_vit.analysis.table import describe
     from cnn_vit.transfer import convert
 
+    _network.refuse_run_folder(args.weights, f"is named by --workdir={args.weights}")
     card = convert.open_weights(args.weights, model=args.model, keywords=model_keywords).card
     known = card.preprocessing
     if image_size is None and "image_size" in known:

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 SMALLEST_SIDE, LARGEST_SIDE = 8, 1024  # pixels that --image_size may ask for
 SHORTEST, LONGEST = 0.1, 10_000  # minutes that --minutes may ask for
 NAMED = 6  # classes that the answer names, at most
+DEFAULT_MODEL = "cnn"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("images", metavar="IMAGES", help="folder with a folder for each class, zip of one, or npz")
-    parser.add_argument("--model", default="cnn", metavar="KIND", help="cnn or vit (default: cnn)")
+    parser.add_argument("--model", metavar="KIND", help="cnn or vit (default: cnn); not with --transfer")
     parser.add_argument(
         "--transfer",
         action="store_true",
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     draft = starting.draft_recipe(
         args.images.rstrip("/") or "/",
         str(path),
-        network=choosing.TRANSFER if args.transfer else args.model,
+        network=choosing.TRANSFER if args.transfer else args.model or DEFAULT_MODEL,
         weights=args.weights,
         minutes=args.minutes,
         image_size=args.image_size,
@@ -98,7 +99,9 @@ def check_request(args: argparse.Namespace, path: Path) -> None:
     """
     from cnn_vit.drafting.choosing import NETWORKS
 
-    if args.model not in NETWORKS:
+    if args.transfer and args.model is not None:
+        raise UserError(f"--model={args.model} belongs to a network from scratch; leave it out, the weights say theirs")
+    if args.model not in (None, *NETWORKS):
         raise unknown("kind of network", args.model, NETWORKS)
     if args.weights and not args.transfer:
         raise UserError(f"--weights={args.weights} belongs to --transfer; add it")

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.weights:
         if args.runs or args.to:
             raise UserError("--weights names a file that has no run; leave RUN and --to out")
+        _network.refuse_run_folder(args.weights, f"has a page of its own: cnn-vit report {args.weights}")
         return report_weights(args, keywords)
     if args.model or keywords:
         raise UserError("--model belongs to --weights=FILE; a run folder says its own model")

@@ -102,11 +102,28 @@ def test_the_next_command_names_the_weights(weights_file, capsys):
         (["report", "runs/a", "--weights=b"], "--weights names a file that has no run; leave RUN and --to out"),
         (["report", "runs/a", "--model=mlp/test"], "--model belongs to --weights=FILE"),
         (["new", "photos", "--weights=a"], "--weights=a belongs to --transfer; add it"),
+        (["new", "photos", "--transfer", "--weights=a", "--model=vit"], "--model=vit belongs to a network"),
         (["new", "photos", "--transfer"], "no suited ones are at hand; name some: --weights=FILE"),
     ],
 )
 def test_a_network_is_named_once_and_rightly(words, sentence, capsys):
     assert sentence in error_of(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("report", "{0} is a run folder, which has a page of its own: cnn-vit report {0}"),
+        ("describe", "{0} is a run folder, which is named by --workdir={0}"),
+    ],
+)
+def test_a_run_folder_is_not_named_as_a_file_where_it_has_another_word(run, command, sentence, capsys):
+    assert error_of(capsys, command, f"--weights={run}") == f"--weights={sentence.format(run)}"
+
+
+def test_a_run_folder_named_as_weights_has_its_own_data(run, capsys):
+    of_run = answer_of(capsys, "evaluate", f"--workdir={run}")
+    assert answer_of(capsys, "evaluate", f"--weights={run}")["accuracy"] == of_run["accuracy"]
 
 
 def test_weights_have_no_data_of_their_own(weights_file, capsys):
