@@ -10,7 +10,6 @@ import photos
 import pytest
 from weight_files import pack_torch
 
-import cnn_vit
 from cnn_vit.__main__ import main
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
@@ -63,5 +62,5 @@ def test_the_commands_and_the_program_run(folder_of_a_user, monkeypatch, capsys)
 
     program = read_block("python").replace("20 epochs", "2 steps")
     capsys.readouterr()
-    exec(program, {"cnn_vit": cnn_vit})
+    exec(program, {})
     assert capsys.readouterr().out.strip() == "[]"
