@@ -14,6 +14,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.runs import description, folder, journal, reader, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
+from cnn_vit.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,36 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
     checkpoints.save(step, state, sealed=seals_at(fork, step))  # last: from here on the fork has begun
     checkpoints.wait()
     return step, state
+
+
+def read_start(origin: Path, settings: Settings) -> dict[str, Any] | None:
+    """Reads what the origin of a fork started from, which the fork goes on with; None where nothing is written of it.
+
+    Args:
+        origin: the run folder that a new run starts from.
+        settings: of the new run, completed by its weights.
+
+    Raises:
+        UserError: the settings ask for other weights, or for other statistics of frozen layers.
+        SurroundingsError: a file that the origin has sealed is damaged.
+    """
+    seals.refuse_damaged(origin)
+    recorded = reader.read_settings(origin)
+    if settings["pretrained.digest"] != recorded["pretrained.digest"]:
+        ours, theirs = settings["pretrained.weights"], recorded["pretrained.weights"]
+        if theirs is None:
+            remedy = f"leave pretrained.weights={ours} out, for a fork goes on with that run's values"
+        else:
+            remedy = f"name the same, pretrained.weights={theirs}, for a fork goes on with that run's values"
+        raise UserError(f"--fork_from={origin} did not begin with the weights of this run; {remedy}")
+    ours, theirs = settings["pretrained.statistics"], recorded["pretrained.statistics"]
+    if settings["pretrained.freeze"] is not None and ours != theirs:
+        raise UserError(
+            f"--fork_from={origin} has pretrained.statistics={theirs}, and a fork goes on with what is frozen there; "
+            f"set it to that, not {ours}"
+        )
+    path = origin / folder.PRETRAINED
+    return reader.read_pretrained(path) if path.exists() else None
 
 
 def restore_frozen(workdir: Path, origin: Path, template: dict, say: Callable[[str], None]) -> dict:

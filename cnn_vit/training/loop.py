@@ -80,7 +80,7 @@ def train(
             source_data = None  # what it holds in memory is not needed while the run trains
         stop.raise_if_requested()
         with Run(run_settings, workdir, dataset, weights=weights, progress=progress) as run:
-            environment_changes = run.open_folder(command)
+            environment_changes = run.open_folder(command, fork_from)
             step, state = run.restore_or_init(fork_from)
             if step and environment_changes:
                 run.say(f"this run goes on where bits may differ from its beginning: {'; '.join(environment_changes)}")

@@ -40,6 +40,11 @@ def check(settings: Settings) -> None:
         raise UserError(
             "test_weights is ema, but nothing is averaged; set ema_decay, such as 0.999, or test_weights=last"
         )
+    if settings["pretrained.statistics"] == "recalibrate" and settings["pretrained.freeze"] is None:
+        raise UserError(
+            "pretrained.statistics is recalibrate, which measures the statistics of frozen layers, and nothing is "
+            "frozen; set pretrained.freeze, or leave it unset"
+        )
     refuse_uneven(settings["data.batch_size"], settings["optimizer.accumulate"], "optimizer.accumulate")
     # the model is checked as far as may be known before the data are read
     source_info = data.about(section)

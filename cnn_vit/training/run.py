@@ -153,24 +153,38 @@ class Run:
             self.settings, self.weights, self.program.spec.network, tuple(self.dataset.classes)
         )
 
-    def open_folder(self, command: str | None) -> list[str]:
+    def record_start(self, origin: Path | None) -> dict[str, Any] | None:
+        """Makes what pretrained.json is to say, and tells the user what differs between the run and its weights.
+
+        It is None of a run that trains all of a network from initial values.
+
+        Args:
+            origin: the run that this one forks from, whose start is this one's too; None where it is no fork.
+        """
+        if origin is not None:
+            return forks.read_start(origin, self.settings)
+        if self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None:
+            return None
+        for sentence in pretrained.describe_changes(self.settings, self.start, self.dataset.image_shape):
+            self.say(sentence)
+        return pretrained.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
+
+    def open_folder(self, command: str | None, fork_from: str | Path | None = None) -> list[str]:
         """Writes into the folder what the run is, or checks that it holds this run, and opens its checkpoints.
 
         Args:
             command: the command line that started the run, to be written down with versions and devices.
+            fork_from: the run folder that a new run starts from; None where it is no fork.
 
         Returns:
             A phrase for each version, device or other thing that may change bits and has changed since the run began.
 
         Raises:
-            UserError: the folder's run was trained on other data.
+            UserError: the folder's run was trained on other data, or the weights do not fit.
         """
         pretrained_record = None
-        starts_as_drawn = self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None
-        if not starts_as_drawn and seals.find_seals(self.workdir) is None:  # else the run has written it down
-            pretrained_record = pretrained.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
-            for sentence in pretrained.describe_changes(self.settings, self.start, self.dataset.image_shape):
-                self.say(sentence)
+        if seals.find_seals(self.workdir) is None:  # else the run has written it down
+            pretrained_record = self.record_start(forks.find_origin(self.workdir, fork_from))
         self.sealed = description.describe(
             self.workdir,
             self.settings,
@@ -215,6 +229,7 @@ class Run:
         elif self.has_frozen_values:
             self.program.frozen = self.checkpoints.restore_frozen(self.program.frozen_template)
         step, state = restored
+        self.warn_of_frozen_initial_values()
         self.warn_of_moving_statistics()
         sealed_size = self.checkpoints.read_seals(step)[folder.METRICS]["bytes"] if step else 0
         self.forget_after(step, sealed_size)
@@ -235,6 +250,14 @@ class Run:
         self.checkpoints.save_frozen(values)
         manifest = self.workdir / folder.FROZEN_MANIFEST
         self.sealed[folder.FROZEN_MANIFEST] = seals.seal_content(folder.read_bytes(manifest))
+
+    def warn_of_frozen_initial_values(self) -> None:
+        """Tells the user where what is frozen was never trained, for the settings name no weights."""
+        if self.has_frozen_values and self.settings["pretrained.weights"] is None:
+            self.say(
+                f"pretrained.freeze={self.settings['pretrained.freeze']!r} freezes initial values, which have learned "
+                "nothing; to start from a trained network, name it in pretrained.weights"
+            )
 
     def warn_of_moving_statistics(self) -> None:
         """Tells the user which frozen statistics training changes all the same, where there are any."""

@@ -119,9 +119,10 @@ def test_damage_to_what_is_frozen_is_refused_by_name(run_folder, tmp_path, name)
         train("frozen", folder, *STORED)
 
 
-def test_a_fork_freezes_the_same_and_another_pattern_is_refused(run_folder, tmp_path):
+def test_a_fork_freezes_the_same_and_another_pattern_is_refused(run_folder, tmp_path, capsys):
     changes = (*STORED, "duration=14 steps")
-    train("frozen", tmp_path / "fork", *changes, fork_from=run_folder)
+    train("frozen", tmp_path / "fork", *changes, "seed=1", fork_from=run_folder)  # whose initial values are others
+    assert "freezes initial values, which have learned nothing" in capsys.readouterr().err
     fork, origin = read_result(tmp_path / "fork"), read_result(run_folder)
     assert fork["steps"] == 14
     assert fork["frozen"]["digest"] == origin["frozen"]["digest"]
@@ -130,6 +131,10 @@ def test_a_fork_freezes_the_same_and_another_pattern_is_refused(run_folder, tmp_
         train("frozen", tmp_path / "other", *changes, "pretrained.freeze=stem", fork_from=run_folder)
     with pytest.raises(UserError, match="another network"):
         train("frozen", tmp_path / "none", *changes, "pretrained.freeze=none", fork_from=run_folder)
+    with pytest.raises(UserError, match=r"has pretrained\.statistics=stored"):
+        train("frozen", tmp_path / "anew", *changes, "pretrained.statistics=recalibrate", fork_from=run_folder)
+    with pytest.raises(UserError, match=r"did not begin with the weights of this run; leave pretrained\.weights="):
+        train("frozen", tmp_path / "weights", *changes, f"pretrained.weights={run_folder}", fork_from=run_folder)
 
 
 def test_a_fork_that_freezes_needs_an_origin_that_did(tmp_path):
@@ -270,6 +275,11 @@ def test_a_run_that_recalibrates_freezes_what_it_measured(digits, tmp_path):
     proof = read_result(tmp_path)["frozen"]
     assert proof["moved"] == []
     assert proof["statistics_digest"] != proof["source_statistics_digest"]
+
+
+def test_to_measure_what_is_not_frozen_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nothing is frozen"):
+        train("mlp", tmp_path / "run", "pretrained.statistics=recalibrate")
 
 
 def test_fewer_images_than_a_batch_cannot_be_measured(digits):
