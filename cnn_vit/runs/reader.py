@@ -164,7 +164,20 @@ def read_pretrained(path: Path) -> dict[str, Any]:
     """Reads what a run started from, as pretrained.json says it; raises what `read_object` raises."""
     record = read_object(path, leaves=list, frozen=dict)
     refuse_other_kinds(path, record["frozen"], params=str, stats=str)
+    if record.get("card") is not None:
+        refuse_other_kinds(path, record, card=dict)
+        refuse_other_kinds(path, record["card"], model=str, origin=dict)
+    if not all(map(is_leaf_record, record["leaves"])):
+        raise not_as_written(path)
     return record
+
+
+def is_leaf_record(leaf: Any) -> bool:
+    """Whether something says of a value its path, behind that of its tree, how it came about, and two shapes."""
+    if not isinstance(leaf, list) or len(leaf) != 4:
+        return False
+    path, origin, _, _ = leaf
+    return isinstance(path, str) and "/" in path and origin in ("loaded", "resized", "new")
 
 
 def read_result(path: Path) -> dict[str, Any]:

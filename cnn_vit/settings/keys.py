@@ -128,7 +128,7 @@ KEYS: dict[str, Key] = {
     "pretrained.cut": Key("text?", None, "", "the last layer that is kept, such as stages/1; the head stands on it. "
                           "unset: the whole network"),
     "pretrained.head": Key("text?", None, "", "initial kernel of a new head, zero or of small random numbers; unset: "
-                           "the weights' own head where they have the same classes, else zero",
+                           "the weights' own head where they have the same classes and the same cut, else zero",
                            choices=("zero", "small")),
     "pretrained.freeze": Key("text?", None, "", "what is not trained, by paths: all but head, or stem, stages/0..1; "
                              "unset: nothing"),

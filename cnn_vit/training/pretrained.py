@@ -1,8 +1,9 @@
 """What a run starts from: settings completed from pretrained weights, and the values that training begins with.
 
 Weights are a file or a run folder. What a recipe leaves open, their card decides: size of the images, how they are
-brought to it, mean and standard deviation, keywords of the model. What contradicts the card is refused. The digest of
-the values is one of the settings (`pretrained.digest`), so that a run knows its weights, wherever they lie.
+brought to it, mean and standard deviation, keywords of the model. Another mean or standard deviation than the card's
+is refused. The digest of the values is one of the settings (`pretrained.digest`), so that a run knows its weights,
+wherever they lie.
 """
 
 import os
@@ -176,7 +177,7 @@ def complete_from_card(settings: Settings, weights: Weights) -> Settings:
         stated = settings[f"data.{name}"]
         if stated is None:
             decided[f"data.{name}"] = expected
-        elif not np.allclose(stated, expected, rtol=0, atol=1e-6):
+        elif len(stated) not in (1, len(expected)) or not np.allclose(stated, expected, rtol=0, atol=1e-6):
             raise UserError(
                 f"data.{name} is {stated}, and the weights were trained with {expected}; leave it unset, which takes "
                 "theirs"
@@ -308,20 +309,25 @@ def adapt_weights(
         UserError: they do not fit.
     """
     head = settings["pretrained.head"]
-    # a head that stood on another layer has no meaning here, whatever its classes
-    is_cut_elsewhere = weights.card.origin.get("cut") != dict(spec.keywords).get("cut")
+    # the head, and a norm in front of it, have learned to read the layer that they stand on
+    stands_where_it_did = find_cut(weights.card) == dict(spec.keywords).get("cut")
     return loading.adapt(
         weights,
         forward.get_network(spec),
         initial,
         geometry=find_geometry(weights.card, spec),
         load=tuple(settings["pretrained.load"]),
-        keep_head=head is None and weights.card.classes == classes and not is_cut_elsewhere,
+        keep_head=head is None and stands_where_it_did and weights.card.classes == classes,
         head=head or "zero",
         seed=settings["seed"],
-        new=find_new_layers(spec),
-        dropped=list_cut_off(spec),
+        new=() if stands_where_it_did else find_new_layers(spec),
+        dropped=() if stands_where_it_did else list_cut_off(spec),
     )
+
+
+def find_cut(card: Card) -> str | None:
+    """Finds the last layer that the network of weights keeps; None where it is whole."""
+    return card.keywords.get("cut", card.origin.get("cut"))
 
 
 def refuse_frozen_initial_values(settings: Settings, spec: NetworkSpec, adapted: Adapted) -> None:

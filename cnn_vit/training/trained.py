@@ -20,7 +20,7 @@ from cnn_vit.training import devices, freezing, plan
 from cnn_vit.training.forward import NetworkSpec, get_network
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.transfer import convert
-from cnn_vit.transfer.weights import Card, Weights
+from cnn_vit.transfer.weights import Weights
 
 NEEDED = ("mean", "std", "image_size", "channels")  # what the card of weights must say of their images
 
@@ -40,7 +40,6 @@ class Trained:
         run: the run folder that it was loaded from, in which each reading of a test split leaves a line; None for a
             network from elsewhere.
         has_class_names: whether the classes have names. Else the classes of data are taken for them in their order.
-        origin: where its values come from, in words; "" for a run.
     """
 
     spec: NetworkSpec
@@ -51,7 +50,6 @@ class Trained:
     loss_numbers: dict[str, float] = field(default_factory=dict)
     run: Path | None = None
     has_class_names: bool = True
-    origin: str = ""
 
     @property
     def network(self) -> Network:
@@ -118,14 +116,7 @@ def make_trained(weights: Weights) -> Trained:
         classes=card.classes or numbers,
         preprocessing=preprocessing,
         has_class_names=card.classes is not None,
-        origin=describe_origin(card),
     )
-
-
-def describe_origin(card: Card) -> str:
-    """Says in a phrase where weights come from, as far as their card says it."""
-    parts = [f"{key} {card.origin[key]}" for key in ("file", "run", "licence", "revision") if card.origin.get(key)]
-    return ", ".join(parts)
 
 
 def load_run(run: str | os.PathLike) -> Trained:

@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from running import call_at_step, load_settings, read_lines, read_outcome, read_result, send_signal, train
+from stepping import make_network_spec
 
 from cnn_vit import trees
 from cnn_vit.errors import StoppedError, UserError
+from cnn_vit.nn.values import initial_values
+from cnn_vit.runs import reader
 from cnn_vit.settings import fingerprint
 from cnn_vit.training import pretrained, trained
+from cnn_vit.training.forward import get_network
+from cnn_vit.transfer.weights import Card, Weights
 
 VIT = ("model.dropout=0", "optimizer.accumulate=1", "ema_decay=none", "data.augment=()")
 
@@ -86,6 +92,15 @@ def test_what_contradicts_the_weights_is_refused(origin, changes, sentence):
         complete("frozen", origin, *changes)
 
 
+@pytest.mark.parametrize("mean", ["(0.5, 0.5)", "(0.5, 0.5, 0.4)"])
+def test_a_mean_of_other_channels_or_of_another_color_is_refused(mean):
+    preprocessing = dict(mean=[0.5] * 3, std=[0.2] * 3, channels=3, image_size=[8, 8])
+    card = Card("cifar_resnet/test", {}, 10, None, preprocessing)
+    settings = load_settings("frozen", "data.channels=3", f"data.mean={mean}", "pretrained.weights=w")
+    with pytest.raises(UserError, match=r"and the weights were trained with \(0\.5, 0\.5, 0\.5\)"):
+        pretrained.complete_from_card(settings, Weights({}, {}, card))
+
+
 @pytest.mark.parametrize("setting", ["pretrained.load=stem", "pretrained.head=small", f"pretrained.digest={'0' * 64}"])
 def test_what_means_nothing_without_weights_is_refused(setting, tmp_path):
     with pytest.raises(UserError, match=r"there are no weights; set pretrained\.weights"):
@@ -123,6 +138,17 @@ def test_what_is_not_asked_for_is_not_loaded(origin, tmp_path):
     train("frozen", tmp_path, *changes, f"pretrained.weights={origin}")
     paths = ("params/stem/kernel", "params/stages/1/blocks/0/conv1/kernel", "params/stages/2/blocks/0/conv1/kernel")
     assert origins_of(tmp_path, *paths, "params/head/kernel") == ["loaded", "loaded", "new", "new"]
+
+
+@pytest.mark.parametrize("said_by", ["keywords", "origin"])
+def test_a_network_cut_at_the_same_layer_keeps_its_norm_and_its_head(said_by):
+    spec = make_network_spec("vit/test", side=8, depth=2, cut="blocks/0")
+    params, stats = initial_values(get_network(spec), 0)
+    card = Card("vit/test", {}, spec.num_classes, ("a",) * spec.num_classes, {})
+    weights = Weights(params, stats, replace(card, **{said_by: {"cut": "blocks/0"}}))
+    initial = dict(params=params, stats=stats)
+    adapted = pretrained.adapt_weights(load_settings("vit", *VIT), weights, spec, initial, card.classes)
+    assert {leaf.origin for leaf in adapted.rows} == {"loaded"}
 
 
 def test_positions_are_resized_to_another_image_size(vit_origin, tmp_path, capsys):
@@ -182,6 +208,9 @@ def test_a_resume_goes_on_when_the_weights_are_gone(stopped, tmp_path):
     assert outcome.pop("samples") != expected.pop("samples")
     assert outcome == expected
     assert trained.load(folder).spec.model == "cifar_resnet/test"
+    train("frozen", tmp_path / "fork", *settings, "duration=14 steps", fork_from=folder)
+    assert read_result(tmp_path / "fork")["frozen"]["moved"] == []
+    assert read_pretrained(tmp_path / "fork") == read_pretrained(folder)
 
 
 def test_a_resume_with_other_weights_is_refused(stopped, vit_origin, tmp_path):
@@ -191,6 +220,23 @@ def test_a_resume_with_other_weights_is_refused(stopped, vit_origin, tmp_path):
     (tmp_path / "other").rename(weights)
     with pytest.raises(UserError, match=r"pretrained\.digest: '[0-9a-f]+' here, '[0-9a-f]+' in the folder"):
         train("frozen", folder, *settings)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"leaves": [1]},
+        {"leaves": [["params/stem/kernel", "moved", None, [3]]]},
+        {"leaves": [["stem", "new", None, [3]]]},
+        {"leaves": [], "card": "cifar_resnet/20"},
+        {"leaves": [], "card": {"model": "cifar_resnet/20", "origin": []}},
+    ],
+)
+def test_a_start_that_no_run_writes_is_refused(content, tmp_path):
+    path = tmp_path / "pretrained.json"
+    path.write_text(json.dumps({"frozen": {"params": "", "stats": ""}, **content}))
+    with pytest.raises(UserError, match="is not as a run writes it"):
+        reader.read_pretrained(path)
 
 
 def test_the_digest_of_the_weights_is_part_of_the_fingerprint(origin, tmp_path):
