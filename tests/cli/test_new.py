@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
 def clock(monkeypatch):
     """A stopwatch that says 0.1 s a step, without a step."""
     pace = Pace(step=0.1, steps=30, evaluation=0.0, start=0.0)
-    monkeypatch.setattr(stopwatch, "measure_pace", lambda settings, dataset: pace)
+    monkeypatch.setattr(stopwatch, "measure_pace", lambda settings, dataset, *, weights: pace)
 
 
 def new_recipe(capsys, *words, code=0):
@@ -229,6 +229,17 @@ def test_a_request_that_cannot_be_met_is_refused_in_one_sentence(here, clock, ca
     assert out == ""
     assert err.splitlines()[-1].startswith(sentence)
     assert not list(here.glob("*.py"))
+
+
+def test_a_recipe_from_weights_takes_their_images_and_trains_the_head_of_few(here, clock, run, capsys):
+    photos.folder(here / "photos", {"ants": 8, "bees": 7})
+    new_recipe(capsys, "photos", "--transfer", f"--weights={run}")
+    values = show_settings(capsys, "photos.py")
+    preprocessing = json.loads((run / "preprocessing.json").read_text())
+    for key in ("mean", "std", "image_size", "channels", "fit"):
+        assert values[f"data.{key}"] == preprocessing[key]
+    assert (values["pretrained.weights"], values["pretrained.freeze"]) == (str(run), "all but head")
+    assert "its body stays as it is, and the head alone learns" in " ".join((here / "photos.py").read_text().split())
 
 
 @pytest.mark.parametrize(("layout", "classes"), [("classes", ["clinic1", "clinic2"]), ("splits", ["sick", "well"])])
