@@ -126,8 +126,15 @@ def read_recorded(source: str, workdir: Path | None, fork_from: Path | None) -> 
 
 
 def adopt_recorded(settings: Settings, recorded: Settings) -> Settings:
-    """Completes settings by those of a run that began with the same words, when its weights were still there."""
-    decided = {key: recorded[key] for key, origin in recorded.origin.items() if origin == ORIGIN}
+    """Completes settings by those that the weights decided for a run when it began, and they were still there.
+
+    What the settings say themselves stays, so that the run refuses it where it began otherwise.
+    """
+    decided = {}
+    for key, origin in recorded.origin.items():
+        is_open = settings.values.get(key) is None or settings.origin.get(key) == "default"
+        if origin == ORIGIN and is_open:
+            decided[key] = recorded[key]
     return with_values(settings, decided)
 
 

@@ -202,6 +202,8 @@ def test_a_resume_goes_on_when_the_weights_are_gone(stopped, tmp_path):
     folder, settings, weights = stopped
     train("frozen", tmp_path / "undisturbed", *settings)
     shutil.rmtree(weights)
+    with pytest.raises(UserError, match=r"data\.fit: 'stretch' here, 'crop' in the folder"):
+        train("frozen", folder, *settings, "data.fit=stretch")
     train("frozen", folder, *settings)
     outcome, expected = read_outcome(folder), read_outcome(tmp_path / "undisturbed")
     # filters before the first step are not known any more
