@@ -392,7 +392,11 @@ def test_a_rule_resumes_to_the_same_bits_and_another_value_of_a_number_compiles_
     assert step.build_step(spec, devices.mesh()).learn._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", [name for name, rule in optimizers.OPTIMIZERS.items() if not rule.starts_above_zero])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST_RULES else pytest.mark.slow)
+     for name, rule in optimizers.OPTIMIZERS.items() if not rule.starts_above_zero],
+)  # fmt: skip
 def test_at_a_rate_of_zero_no_parameter_moves(name):
     """The warm-up's first step multiplies every base rate, that of Muon's AdamW too."""
     spec = make_step_spec(NETWORK, optimizer=name, schedule=WARMING)
