@@ -28,7 +28,7 @@ def list_modes(path):
 
 MODES = [mode for path in RECIPES for mode in list_modes(path)]
 # Words that only make a network of the same layers deeper or wider: each takes seconds to trace.
-OTHER_SIZES = {f"configs/cifar_resnet.py:{depth}" for depth in ("32", "44", "56")}
+OTHER_SIZES = {f"configs/cifar_resnet.py:{depth}" for depth in ("32", "44", "56", "110")}
 OTHER_SIZES |= {f"configs/mobilenet_v1.py:{width}" for width in ("0.5", "0.75", "1.0")}
 
 

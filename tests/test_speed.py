@@ -117,7 +117,7 @@ def largest_share(difference, scores):
     return np.abs(difference).max() / np.abs(scores).max()
 
 
-SMALL_ROWS = pytest.mark.parametrize("name", ["lenet", "cnn", "resnet20"])
+SMALL_ROWS = pytest.mark.parametrize("name", ["lenet", "cnn", pytest.param("resnet20", marks=pytest.mark.slow)])
 
 
 @SMALL_ROWS

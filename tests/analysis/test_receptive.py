@@ -22,6 +22,8 @@ from cnn_vit.analysis.table import describe
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.pool import max_pool
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 LAST_LAYERS = {  # id of the published figure: network, image side, last layer of feature maps
     "rf-ResNet-18": ("resnet/18", "stages/3/blocks/1/norm2"),
     "rf-ResNet-50_v1.5_(stride_on_3x3)": ("resnet/50", "stages/3/blocks/2/norm3"),
@@ -45,8 +47,8 @@ FAMILIES_THAT_WE_LACK = {
 
 
 def figure_case(figure):
-    """Returns a published figure as a test case, which is slow for the largest networks."""
-    is_slow = "152_v1_" in figure or "110" in figure
+    """Returns a published figure as a test case, which is slow for networks of the same blocks as a smaller one."""
+    is_slow = "152" in figure or "_ResNet-32" in figure or "_ResNet-56" in figure or "110" in figure
     return pytest.param(figure, marks=pytest.mark.slow if is_slow else ())
 
 

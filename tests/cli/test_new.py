@@ -265,8 +265,9 @@ def test_steps_are_really_timed(here, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["cnn", "vit"])
-@pytest.mark.parametrize(("classes", "count"), [(2, 30), (40, 120), (2, 3000), (40, 3000)])
+@pytest.mark.parametrize(
+    ("classes", "count", "kind"), [(2, 30, "cnn"), (40, 120, "vit"), (2, 3000, "vit"), (40, 3000, "cnn")]
+)
 def test_new_train_and_predict_work_at_the_first_try(here, capsys, classes, count, kind):
     """Four of the images are as large as a camera's or a telephone's."""
     class_counts = {f"kind {number:02}": count // classes for number in range(classes)}

@@ -40,6 +40,10 @@ class NetworkWithValues:
         """Runs a method of the network on images."""
         return self.compiled(method, train)(self.params, self.stats, images, key)
 
+    def shapes(self, images, method="__call__"):
+        """Shape and dtype of what a method of the network gives for images, which are not computed."""
+        return self.compiled(method, False).eval_shape(self.params, self.stats, images, None)
+
     def features(self, images, **keywords):
         return self.run(images, method="features", **keywords)
 

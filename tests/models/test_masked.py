@@ -12,8 +12,8 @@ from cnn_vit.errors import UserError
 SIZES = [(16, 16), (7, 11), (8, 12)]
 QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once
 CNNS = [
-    {"stride": 1},
-    {"stride": 2},
+    pytest.param({"stride": 1}, marks=pytest.mark.slow),
+    pytest.param({"stride": 2}, marks=pytest.mark.slow),
     {"stride": (1, 2), "convolutions": (2, 1), "kernel_size": (3, 2), "padding": (1, 0), "pooling": "average"},
     {"stride": (2, 1), "kernel_size": (4, 3), "padding": (0, 2), "pooling": "none"},
     {"stride": 2, "batch_norm": True, "pool_last": True, "padding": 2},

@@ -96,8 +96,24 @@ CASES = {
     ),
 }
 for_each_form = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# Other numbers of a form of which another case is here: their derivatives of higher order wait for the slow tests.
+OTHER_NUMBERS = {
+    *("bias of a vector", "layer norm of a vector", "max pooling that leaves pixels out", "max pooling"),
+    *("1x1", "patches", "few channels", "groups in two parts", "group norm"),
+}
+
+
+def for_one_case_of_each_form(cases):
+    """Parametrizes a test with cases by name, slow where they are OTHER_NUMBERS."""
+    return pytest.mark.parametrize(
+        "case",
+        [pytest.param(case, id=name, marks=pytest.mark.slow if name in OTHER_NUMBERS else ())
+         for name, case in cases.items()],
+    )  # fmt: skip
+
+
 BATCHES = {name: case for name, case in CASES.items() if not name.endswith("vector")}
-for_each_form_of_batches = pytest.mark.parametrize("case", BATCHES.values(), ids=BATCHES)
+for_one_form_of_batches = for_one_case_of_each_form(BATCHES)
 
 
 def draw(seed, shapes, dtype=np.float32):
@@ -154,7 +170,7 @@ def test_a_fast_form_has_the_outputs_and_gradients_of_the_plain_one(case):
     assert_agree(outputs_and_gradients(case.fast, arrays, 2), outputs_and_gradients(case.plain, arrays, 2))
 
 
-@for_each_form
+@for_one_case_of_each_form(CASES)
 def test_a_form_that_is_one_in_a_thousand_too_large_is_seen(case):
     """So the comparison above would notice; both a wrong output and a gradient that is wrong by itself."""
     arrays = draw(1, case.shapes)
@@ -177,7 +193,7 @@ def test_a_form_that_is_one_in_a_thousand_too_large_is_seen(case):
             assert_agree(outputs_and_gradients(wrong, arrays, 2), expected)
 
 
-@for_each_form
+@for_one_case_of_each_form(CASES)
 def test_forward_derivatives_agree(case):
     arrays, changes = draw(3, case.shapes), draw(4, case.shapes)
 
@@ -187,7 +203,7 @@ def test_forward_derivatives_agree(case):
     assert_agree(run(case.fast), run(case.plain))
 
 
-@for_each_form
+@for_one_case_of_each_form(CASES)
 def test_second_derivatives_agree_in_both_orders(case):
     arrays, changes = draw(5, case.shapes), draw(6, case.shapes)
     every = tuple(range(len(arrays)))
@@ -214,7 +230,7 @@ def test_second_derivatives_agree_in_both_orders(case):
     assert_agree(run(case.fast), run(case.plain), tolerance=3e-5)
 
 
-@for_each_form_of_batches
+@for_one_form_of_batches
 def test_gradients_of_each_example_by_vmap_are_those_of_the_example_alone(case):
     """Of shared values too: a gradient of the kernel for each image."""
     images, *shared = draw(7, case.shapes)
@@ -226,7 +242,7 @@ def test_gradients_of_each_example_by_vmap_are_those_of_the_example_alone(case):
     assert_agree(at_once, jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one))
 
 
-@for_each_form_of_batches
+@for_one_form_of_batches
 def test_gradients_pass_through_remat_scan_and_shard_map(case):
     images, *shared = draw(8, case.shapes)
     every = tuple(range(1 + len(shared)))

@@ -14,6 +14,8 @@ from cnn_vit.errors import UserError
 from cnn_vit.training import devices, evaluation, forward, prediction
 from cnn_vit.training.trained import Trained
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 PREPROCESSING = dict(
     mean=[0.0],
     std=[1.0],

@@ -22,6 +22,7 @@ from cnn_vit.training import caches, devices, memory, program
 from cnn_vit.training.memory import StepMemory
 from cnn_vit.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
 MB = 1_000_000
 SEVERAL_SIZES = ("data.fit=pad_batch", "data.image_size=16", "model.width=16", "model.hidden=16", "ema_decay=none")
 

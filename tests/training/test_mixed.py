@@ -18,6 +18,8 @@ from cnn_vit.training import devices, evaluation, forward, loop, plan, predictio
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.trained import load
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 SMALL = ("model.filters=(4,4)", "model.stride=2", "model.head=average", "model.batch_norm=false")
 TINY = ("model.width=8", "model.depth=1", "model.heads=2", "model.hidden=16", "model.dropout=0.1")
 MODELS = {"cnn": ("model.name=cnn/test", *SMALL), "vit": ("model.name=vit/test", *TINY)}

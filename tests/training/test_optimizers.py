@@ -25,6 +25,9 @@ from cnn_vit.errors import UserError
 from cnn_vit.settings import read_rule
 from cnn_vit.training import devices, forward, optimizers, step
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
+QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs a few times
 few_examples = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 SGD = dict(momentum=0.9, weight_decay=0.1)
 ADAMW = dict(b1=0.8, b2=0.95, epsilon=1e-3, weight_decay=0.1)
@@ -53,26 +56,34 @@ LEAVES = optimizers.Leaves(decays=MASK, find_inner_kernels=lambda: INNER)
 GRADIENTS = [draw_tree(seed) for seed in range(1, STEPS + 1)]
 
 
-def train(name, numbers, rates, *, clip=None, **options):
-    """Takes a step with each rate, all compiled once; returns the parameters and the optimizer's state."""
-    traces = []
-    rule = make_rule_spec("optimizer", name, **options)
+class CompiledRule:
+    """The step of a rule, compiled by its first call: `traces` counts how often that happened."""
 
-    def build_chain(numbers, rate):
-        return optimizers.build_chain(rule, numbers, learning_rate=rate, leaves=LEAVES, clip=clip)
+    def __init__(self, rule, clip):
+        self.rule, self.clip, self.traces = rule, clip, 0
+        self.step = jax.jit(self.run, compiler_options=QUICK)
 
-    @jax.jit
-    def step(params, state, grads, numbers, rate):
-        traces.append(rate)
-        updates, state = build_chain(numbers, rate).update(grads, state, params)
+    def build_chain(self, numbers, rate):
+        return optimizers.build_chain(self.rule, numbers, learning_rate=rate, leaves=LEAVES, clip=self.clip)
+
+    def run(self, params, state, grads, numbers, rate):
+        self.traces += 1
+        updates, state = self.build_chain(numbers, rate).update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
+
+compile_rule = functools.cache(CompiledRule)  # other rates and numbers are arguments of the same program
+
+
+def train(name, numbers, rates, *, clip=None, **options):
+    """Takes a step with each rate, all compiled once; returns the parameters and the optimizer's state."""
+    compiled = compile_rule(make_rule_spec("optimizer", name, **options), clip)
     params = draw_tree(0)
     numbers = jax.tree.map(np.float32, numbers)
-    state = build_chain(numbers, np.float32(rates[0])).init(params)
+    state = compiled.build_chain(numbers, np.float32(rates[0])).init(params)
     for rate, grads in zip(rates, GRADIENTS, strict=True):
-        params, state = step(params, state, grads, numbers, np.float32(rate))
-    assert len(traces) == 1
+        params, state = compiled.step(params, state, grads, numbers, np.float32(rate))
+    assert compiled.traces == 1
     return params, state
 
 
@@ -257,7 +268,6 @@ def build_with_optax(name, rate, n):
 def scan_updates(build, numbers, rates, params, grads):
     """Parameters after an update by each gradient, compiled as one program with numbers and rates as arguments."""
 
-    @jax.jit
     def run(params, grads, numbers, rates):
         def update(params_and_state, grads_and_rate):
             params, state = params_and_state
@@ -269,7 +279,7 @@ def scan_updates(build, numbers, rates, params, grads):
         (params, _), _ = jax.lax.scan(update, (params, state), (grads, rates))
         return params
 
-    return run(params, grads, numbers, rates)
+    return jax.jit(run, compiler_options=QUICK)(params, grads, numbers, rates)
 
 
 @pytest.mark.parametrize("name", [name for name in optimizers.OPTIMIZERS if name != "muon"])
@@ -382,7 +392,11 @@ def test_a_rule_resumes_to_the_same_bits_and_another_value_of_a_number_compiles_
     assert step.build_step(spec, devices.mesh()).learn._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", [name for name, rule in optimizers.OPTIMIZERS.items() if not rule.starts_above_zero])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST_RULES else pytest.mark.slow)
+     for name, rule in optimizers.OPTIMIZERS.items() if not rule.starts_above_zero],
+)  # fmt: skip
 def test_at_a_rate_of_zero_no_parameter_moves(name):
     """The warm-up's first step multiplies every base rate, that of Muon's AdamW too."""
     spec = make_step_spec(NETWORK, optimizer=name, schedule=WARMING)

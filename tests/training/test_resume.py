@@ -55,9 +55,9 @@ def slow(*arguments):
 @pytest.mark.parametrize(
     ("name", "step"),
     [
-        *(("cnn", 1), ("cnn", EPOCH + 1), ("vit", EPOCH), ("frozen", 5)),
-        *(slow("cnn", 5), slow("cnn", EPOCH), slow("vit", 1), slow("vit", 5), slow("vit", EPOCH + 1)),
-        *(slow("frozen", 1), slow("frozen", EPOCH + 1)),
+        *(("vit", EPOCH), ("frozen", EPOCH + 1)),
+        *(slow("cnn", 1), slow("cnn", 5), slow("cnn", EPOCH), slow("cnn", EPOCH + 1)),
+        *(slow("vit", 1), slow("vit", 5), slow("vit", EPOCH + 1), slow("frozen", 1), slow("frozen", 5)),
     ],
 )
 def test_a_run_goes_on_from_any_step_to_the_same_bits(name, step, tmp_path, monkeypatch):

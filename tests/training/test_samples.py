@@ -17,6 +17,8 @@ from cnn_vit.nn.values import initial_values
 from cnn_vit.training import evaluation, forward, plan, samples
 from cnn_vit.training.program import Program
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 AUGMENT = "data.augment=('shift(1)', 'mixup(1)')"
 
 

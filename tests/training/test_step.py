@@ -24,6 +24,8 @@ from cnn_vit import trees
 from cnn_vit.data import augment
 from cnn_vit.training import devices, forward, losses, step
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 DROPOUT = make_network_spec("mlp/test", dropout=0.5)
 BATCH_NORM = make_network_spec("cnn/test", filters=(4, 4))
 COSINE = step.ScheduleSpec(make_rule_spec("schedule", "cosine"), total=6, warmup=2)

@@ -216,7 +216,7 @@ def test_an_image_on_a_canvas_is_changed_as_if_it_were_alone(text):
     canvases, mask = np.zeros((20, 10, 16, 3), np.uint8), np.zeros((20, 10, 16), bool)
     canvases[:, :7, :9], mask[:, :7, :9] = images, True
     keys, labels = jax.random.split(jax.random.key(1), 20), np.zeros(20, np.int32)
-    augmentation = jax.jit(augment.build_augmentation(names, 10))
+    augmentation = compiled(names)
     alone, _ = augmentation(images, labels, keys, jax.random.key(2), numbers)
     on_canvas, _ = augmentation(canvases, labels, keys, jax.random.key(2), numbers, mask)
     assert np.abs(np.asarray(alone) * 255 - images).max() > 1  # something was changed

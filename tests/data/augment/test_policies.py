@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from augmenting import MANY, augmented, noise
+from augmenting import MANY, QUICK, augmented, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
@@ -30,7 +30,7 @@ def _strict():
 
 @functools.cache
 def compiled_alone(name, ranges):
-    return jax.jit(functools.partial(policies.CHANGES[name], ranges=ranges))
+    return jax.jit(functools.partial(policies.CHANGES[name], ranges=ranges), compiler_options=QUICK)
 
 
 def apply(name, image, signed=0.0, ranges=policies.NARROW):
@@ -247,13 +247,14 @@ def images_and_keys():
 @functools.cache
 def compiled_randaugment():
     images, keys = images_and_keys()
-    return jax.jit(policies.randaugment).lower(images, keys, np.float32(3), np.float32(7)).compile()
+    numbers = np.float32(3), np.float32(7)
+    return jax.jit(policies.randaugment, compiler_options=QUICK).lower(images, keys, *numbers).compile()
 
 
 @functools.cache
 def compiled_trivialaugment():
     images, keys = images_and_keys()
-    return jax.jit(policies.trivialaugment).lower(images, keys).compile()
+    return jax.jit(policies.trivialaugment, compiler_options=QUICK).lower(images, keys).compile()
 
 
 def test_count_zero_changes_nothing():
@@ -293,7 +294,7 @@ def test_rows_in_turn_are_rows_at_once(monkeypatch):
     images, keys = images_and_keys()
     in_turn = compiled_randaugment()(images, keys, np.float32(2), np.float32(7))
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
-    at_once = jax.jit(policies.randaugment)(images, keys, np.float32(2), np.float32(7))
+    at_once = jax.jit(policies.randaugment, compiler_options=QUICK)(images, keys, np.float32(2), np.float32(7))
     np.testing.assert_allclose(at_once, in_turn, atol=1e-5)
 
 
