@@ -49,7 +49,9 @@ def refuse_run_folder(path: str, remedy: str) -> None:
         path: text of --weights.
         remedy: how the command takes a run folder.
     """
-    if (Path(path) / "config.json").is_file():
+    from cnn_vit.runs import folder
+
+    if (Path(path) / folder.CONFIG).is_file():
         raise UserError(f"--weights={path} is a run folder, which {remedy}")
 
 

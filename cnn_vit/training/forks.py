@@ -138,10 +138,15 @@ def read_start(origin: Path, settings: Settings) -> dict[str, Any] | None:
     if settings["pretrained.digest"] != recorded["pretrained.digest"]:
         ours, theirs = settings["pretrained.weights"], recorded["pretrained.weights"]
         if theirs is None:
-            remedy = f"leave pretrained.weights={ours} out, for a fork goes on with that run's values"
+            remedy = f"leave pretrained.weights={ours} out"
+        elif theirs == ours:
+            remedy = f"put {ours} back as it was then, or move it away, for it is not needed any more"
         else:
-            remedy = f"name the same, pretrained.weights={theirs}, for a fork goes on with that run's values"
-        raise UserError(f"--fork_from={origin} did not begin with the weights of this run; {remedy}")
+            remedy = f"name the same, pretrained.weights={theirs}"
+        raise UserError(
+            f"--fork_from={origin} did not begin with the weights of this run, and a fork goes on with that run's "
+            f"values; {remedy}"
+        )
     ours, theirs = settings["pretrained.statistics"], recorded["pretrained.statistics"]
     if settings["pretrained.freeze"] is not None and ours != theirs:
         raise UserError(

@@ -222,6 +222,8 @@ def test_a_resume_with_other_weights_is_refused(stopped, vit_origin, tmp_path):
     (tmp_path / "other").rename(weights)
     with pytest.raises(UserError, match=r"pretrained\.digest: '[0-9a-f]+' here, '[0-9a-f]+' in the folder"):
         train("frozen", folder, *settings)
+    with pytest.raises(UserError, match=r"put .* back as it was then, or move it away"):
+        train("frozen", tmp_path / "fork", *settings, "duration=14 steps", fork_from=folder)
 
 
 @pytest.mark.parametrize(
