@@ -14,7 +14,7 @@ from cnn_vit.__main__ import main
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.transfer import rules
-from cnn_vit.transfer.convert import to_theirs
+from cnn_vit.transfer.matching import to_theirs
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Start from a pretrained network")[2].partition("\n## ")[0]

@@ -69,7 +69,10 @@ def test_every_source_says_what_it_is_and_what_its_keywords_mean():
             "shapes of 32x7 pixels cannot be told apart; make data.image_size at least 8",
         ),
         (shapes_section(channels=2), "data.channels is 2"),
-        (shapes_section(fit="squeeze"), "data.fit is 'squeeze' .* it takes crop, stretch, pad_batch, pad or pad"),
+        (
+            shapes_section(fit="squeeze"),
+            r"data.fit is 'squeeze' .* it takes crop, crop\(SHARE .*, stretch, pad_batch, pad or pad",
+        ),
         (shapes_section(train="train[:400]"), r"data.train is 'train\[:400\]', but train has 40 examples"),
         (shapes_section(train="tarin"), "data.train is 'tarin'; write train"),
         ({"name": "folder", "path": "x", "test": "test[5:1]"}, r"data.test is 'test\[5:1\]', which holds nothing"),
@@ -259,7 +262,7 @@ def test_large_images_that_are_drawn_are_drawn_a_few_at_a_time():
     shape = LARGE_SIDE, LARGE_SIDE, 3
     part = parts.PixelPart(np.zeros(5, np.int32), shape, images.read, is_generated=True)
     rows = np.array([4, 0, 2])
-    split, *_ = materialize.decoded_split(part, rows, shape, "crop", 1)
+    split, *_ = materialize.decoded_split(part, rows, shape, parts.FitOptions(), 1)
     assert set(images.read_counts) == {1}
     np.testing.assert_array_equal(split.read(np.arange(3)), LargeImages().read(rows))
 
