@@ -32,7 +32,7 @@ COMMANDS = {
     "show": ["train", "--show"],
     "show with the memory": ["train", "--config=configs/digits_mlp.py:smoke", "--show", "--compile"],
 }
-MOMENTS = 4  # of the life of each command
+MOMENTS = 6  # of the life of each command
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from sealing import DESCRIPTION, lines_until, seal_of, sealed_result, write_seal
 
 from cnn_vit import stops, trees
 from cnn_vit.__main__ import main
-from cnn_vit.errors import StoppedError, SurroundingsError, UserError
+from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.runs import manifests, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
@@ -323,45 +323,13 @@ def test_of_250_flipped_bytes_none_is_believed(kind, request, tmp_path, run_comm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["finished", "killed"])
-def test_of_1000_flipped_bytes_of_all_files_none_is_believed(kind, request, tmp_path, run_command):
-    """As above, with so many of each file, so that a small one is flipped as often as a large one."""
+def test_of_all_flipped_bytes_none_is_believed(kind, request, tmp_path, run_command):
+    """As above, with every byte."""
     run = request.getfixturevalue(kind)
-    checks, rng = FlipChecks(run, tmp_path / "run", run_command), random.Random(f"each file of {kind}")
-    for name in list_sealed(run):
-        flips = list_flips(run, [name])
-        for _, position in rng.sample(flips, min(120, len(flips))):
-            checks.check(name, position, COMMANDS)
+    checks = FlipChecks(run, tmp_path / "run", run_command)
+    for name, position in list_flips(run, list_sealed(run)):
+        checks.check(name, position, COMMANDS)
     in_turn = itertools.cycle(COMMANDS)
-    for name in list_checkpoint_files(run):
-        flips = list_flips(run, [name])
-        for _, position in rng.sample(flips, min(40, len(flips))):
-            checks.check(name, position, [next(in_turn)])
-    assert checks.counts["refused"] > 2_500
-    assert (checks.counts["went back"] > 0) == (kind == "killed")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["finished", "killed"])
-def test_of_all_flipped_bytes_none_passes_what_the_commands_verify_with(kind, request, tmp_path):
-    """Every byte of the sealed files, and of the newest checkpoint, which takes longer to read, every third."""
-    run = shutil.copytree(request.getfixturevalue(kind), tmp_path / "run")
-    checkpoint = run / "checkpoints" / str(committed_steps(run)[-1])
-    flips_of_checkpoint = list_flips(run, list_checkpoint_files(run))[random.Random(kind).randrange(3) :: 3]
-    believed = []
-    for name, position in [*list_flips(run, list_sealed(run)), *flips_of_checkpoint]:
-        path = run / name
-        content = path.read_bytes()
-        path.write_bytes(flip_bit(content, 8 * position + position % 8))
-        refusal = ""
-        try:
-            if path.is_relative_to(checkpoint):
-                manifests.verify(checkpoint)
-            else:
-                seals.refuse_damaged(run)
-        except SurroundingsError as error:
-            refusal = str(error)
-        is_layout = not refusal and name == "result.json" and json.loads(path.read_bytes()) == json.loads(content)
-        if not is_layout and str(path) not in refusal:
-            believed.append((name, position))
-        path.write_bytes(content)
-    assert believed == []
+    for name, position in list_flips(run, list_checkpoint_files(run)):
+        checks.check(name, position, [next(in_turn)])
+    assert checks.counts["refused"] > 20_000

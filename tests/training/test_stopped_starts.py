@@ -27,8 +27,8 @@ BEFORE = "stopped by {} before this start trained a step; the same command start
 AT_STEP = r"stopped at step \d+ by {}; the same command resumes"
 AFTER = "stopped after its last step by {}; the same command tests the network and writes the result"
 IN_REPORT = "the run is finished, but its report was stopped by {}; the same command makes it"
-STARTS = 30  # signals in the start-up
-LATER_STARTS = 8  # signals from the first step on
+STARTS = 60  # signals in the start-up
+LATER_STARTS = 12  # signals from the first step on
 
 
 def start_run(folder, **environment):
@@ -103,7 +103,7 @@ def test_a_signal_after_the_report_changes_nothing(tmp_path):
     assert not find_leftovers(tmp_path)
 
 
-# Thirty moments, by the CPU-seconds of the process --------------------------------------------------------------------
+# Sixty moments, by the CPU-seconds of the process ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def check_moment(folder, moment, number, **environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", range(STARTS))
-def test_a_signal_at_any_of_thirty_moments_of_a_start_ends_it(place, tmp_path, life):
+def test_a_signal_at_any_of_sixty_moments_of_a_start_ends_it(place, tmp_path, life):
     first_line, first_step, _ = life
     moment = first_line + (first_step - first_line) * place / STARTS
     number = (signal.SIGTERM, signal.SIGINT)[place % 2]
