@@ -20,6 +20,7 @@ import os
 import re
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 SMALLEST_SIDE, LARGEST_SIDE = 8, 1024  # pixels that --image_size may ask for
 SHORTEST, LONGEST = 0.1, 10_000  # minutes that --minutes may ask for
 NAMED = 6  # classes that the answer names, at most
+MOST_PROBED = 5_000  # images whose features are computed to say what to expect of pretrained weights
 DEFAULT_MODEL = "cnn"
 
 
@@ -79,10 +81,38 @@ def run(args: argparse.Namespace) -> None:
         on_progress=say_unless_stopped,
     )
     stops.raise_if_requested()
+    if args.transfer:
+        draft = replace(draft, expectation=expect_of_features(draft, args.weights))
     files.write(path, starting.recipe_text(draft))
     answer = as_json(draft, starting.draft_notes(draft))
     next_command = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
     cli.print_answer(args, answer, as_text(draft, answer), next_command=next_command, even_if_stopped=True)
+
+
+def expect_of_features(draft: "Draft", weights: str) -> str:
+    """Fits a linear probe on the features of the weights, and says in a sentence how good it is on validation.
+
+    The test split is not read. Returns "" where the images are so many that it would take long, or of another size than
+    the network of the weights takes.
+    """
+    from cnn_vit.studies import probe
+    from cnn_vit.training import trained
+
+    network = trained.load(weights)
+    splits = {name: draft.dataset.splits[name] for name in ("train", "validation")}
+    image_count = sum(map(len, splits.values()))
+    if image_count > MOST_PROBED or draft.dataset.image_shape != tuple(network.spec.image_shape):
+        return ""
+    say_unless_stopped(f"fitting a linear probe on the features of {image_count:,} images")
+    result = probe.probe(network, replace(draft.dataset, splits=splits), methods=["linear"])
+    if result.linear is None:
+        return ""
+    interval, n = result.linear.validation.interval, result.linear.validation.n
+    low, high = (100 * bound for bound in (interval.low or 0, interval.high or 0))
+    return (
+        f"a linear probe of its features classifies {100 * interval.estimate:.1f} % ({low:.1f} to {high:.1f}) of {n:,} "
+        "validation images, its regularization chosen by them; a new head should come near that"
+    )
 
 
 def say_unless_stopped(sentence: str) -> None:
@@ -179,6 +209,7 @@ def as_json(draft: "Draft", notes: list[str]) -> dict[str, Any]:
         "steps": draft.steps,
         "duration": draft.settings["duration"],
         "seconds": draft.seconds,
+        "expectation": draft.expectation or None,
         "notes": notes,
     }
 
@@ -200,6 +231,7 @@ def as_text(draft: "Draft", answer: dict[str, Any]) -> str:
             f"on {draft.machine}",
         ),
         ("the run", f"{answer['duration']}, {answer['steps']:,} steps: {starting.describe_seconds(answer['seconds'])}"),
+        *([("expect", answer["expectation"])] if answer["expectation"] else []),
         ("recipe", answer["recipe"]),
     ]
     width_of_line = cli.terminal_width()

@@ -45,6 +45,7 @@ class Draft:
         evaluations: number of evaluations in it.
         parameters: number of parameters of the network.
         weights: that it starts from; None for initial values.
+        expectation: what to expect of them on these images, a phrase; "" where nothing was measured.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Draft:
     evaluations: int
     parameters: int
     weights: Weights | None = None
+    expectation: str = ""
 
     @property
     def seconds(self) -> float:
@@ -252,6 +254,7 @@ def recipe_docstring(draft: Draft) -> str:
     rows = {
         "Data": f"{summary.counts.sum():,} images, {describe_sizes(summary)}; {splits}. Of each class: {classes}.",
         **describe_weights(draft),
+        **({"Expect": f"{draft.expectation}."} if draft.expectation else {}),
         "Measured": "not yet run.",
         "Cost": f"{describe_seconds(draft.seconds)} on {draft.machine}: {draft.steps:,} steps of {pace.step:.3f} s "
         f"(mean of {pace.steps} with these images), {draft.evaluations} evaluations of {pace.evaluation:.2f} s, "

@@ -233,7 +233,12 @@ def test_a_request_that_cannot_be_met_is_refused_in_one_sentence(here, clock, ca
 
 def test_a_recipe_from_weights_takes_their_images_and_trains_the_head_of_few(here, clock, run, capsys):
     photos.folder(here / "photos", {"ants": 8, "bees": 7})
-    new_recipe(capsys, "photos", "--transfer", f"--weights={run}")
+    answer = new_recipe(capsys, "photos", "--transfer", f"--weights={run}")
+    assert main(["probe", f"--workdir={run}", "--data=photos", "--methods=linear", "--json"]) == 0
+    probed = json.loads(capsys.readouterr().out)["linear"]["validation"]
+    assert f"classifies {100 * probed['accuracy']:.1f} %" in answer["expectation"]
+    assert f"of {probed['n']} validation images" in answer["expectation"]
+    assert answer["expectation"] in " ".join((here / "photos.py").read_text().split())
     values = show_settings(capsys, "photos.py")
     preprocessing = json.loads((run / "preprocessing.json").read_text())
     for key in ("mean", "std", "image_size", "channels", "fit"):
