@@ -12,7 +12,7 @@ from cnn_vit.settings import describe_recipe, load
 from cnn_vit.training import devices, freezing, plan, step
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-PUBLISHED = {"mnist_lenet", "cifar_resnet", "cifar_vit"}
+PUBLISHED = {"mnist_lenet", "mnist_resnet", "mnist_vit", "cifar_resnet", "cifar_vit"}
 NEEDS_PATH = {"folder_resnet", "folder_vit", "mobilenet_v1", "finetune_folder", "linear_probe"}
 SIDE, CHANNELS = 32, 3  # of images where a recipe leaves them to its weights
 
