@@ -133,6 +133,7 @@ def test_other_classes_get_a_head_of_zeros_whose_first_loss_is_that_of_chance(or
     assert read_lines(tmp_path)[0]["loss"] == pytest.approx(np.log(4), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_not_asked_for_is_not_loaded(origin, tmp_path):
     changes = ("pretrained.freeze=stem", "pretrained.load=stem, stages/0..1", "duration=6 steps")
     train("frozen", tmp_path, *changes, f"pretrained.weights={origin}")
@@ -151,6 +152,7 @@ def test_a_network_cut_at_the_same_layer_keeps_its_norm_and_its_head(said_by):
     assert {leaf.origin for leaf in adapted.rows} == {"loaded"}
 
 
+@pytest.mark.slow
 def test_positions_are_resized_to_another_image_size(vit_origin, tmp_path, capsys):
     changes = (*VIT, "data.image_size=16", "duration=6 steps")
     train("vit", tmp_path, *changes, f"pretrained.weights={vit_origin}")
