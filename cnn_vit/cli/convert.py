@@ -54,6 +54,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", help="how images are brought to that size: crop, stretch, pad, crop(0.875) ...")
     parser.add_argument("--interpolation", metavar="KIND", help="bilinear or bicubic")
     parser.add_argument("--class_names", metavar="FILE", help="text file with a line for each class, in their order")
+    parser.add_argument(
+        "--trained_on", metavar="NAME", help="of a run folder: its data set, where it has a better name"
+    )
     parser.add_argument("--licence", metavar="TEXT", help="of the weights, to be kept in the card")
 
 
@@ -64,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     if os.path.isdir(args.source):
         export_run(args, out)
         return
+    if args.trained_on:
+        raise UserError(f"--trained_on={args.trained_on} belongs to a run folder, and {args.source} is none")
     facts = read_facts(args)
     from cnn_vit import files
     from cnn_vit.transfer import weights
@@ -97,7 +102,9 @@ def export_run(args: argparse.Namespace, out: Path) -> None:
     if out.exists():
         refuse_other_file(out)
     files.ensure_writable(out.parent)
-    exported = pretrained.describe_export(pretrained.weights_of_run(args.source), args.source, licence=args.licence)
+    exported = pretrained.describe_export(
+        pretrained.weights_of_run(args.source), args.source, licence=args.licence, trained_on=args.trained_on
+    )
     stops.raise_if_requested()
     weights.save(out, exported)
     answer = {

@@ -109,8 +109,8 @@ def choose_weights(image_sizes: np.ndarray, *, is_colored: bool) -> str:
     """
     if is_colored or int(np.median(image_sizes.min(1))) > LARGEST_SIDE:
         raise UserError(
-            "no weights at hand suit these images: those that come with the package have learned from small gray digits; "
-            "name others with --weights=FILE, of `cnn-vit convert` or somebody else's, or a run folder"
+            "no weights at hand suit these images: those that come with the package have learned from small gray "
+            "digits; name others with --weights=FILE, of `cnn-vit convert` or somebody else's, or a run folder"
         )
     return FOR_STROKES
 

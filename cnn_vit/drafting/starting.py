@@ -101,8 +101,8 @@ def draft_recipe(
         on_progress: takes a sentence about what is done next.
 
     Raises:
-        UserError: there are no images that can be trained on, no weights at hand suit them, or they are what the weights
-            were trained on.
+        UserError: there are no images that can be trained on, no weights at hand suit them, or the weights were trained
+            on them.
     """
     on_progress(f"looking at {path}")
     section = data.section_for_path(path, layout=layout) | {"on_bad_image": on_bad_image}

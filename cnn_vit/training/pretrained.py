@@ -112,13 +112,16 @@ def weights_of_run(workdir: str) -> Weights:
     return Weights(values["params"], values["stats"], card)
 
 
-def describe_export(weights: Weights, workdir: str, *, licence: str | None = None) -> Weights:
+def describe_export(
+    weights: Weights, workdir: str, *, licence: str | None = None, trained_on: str | None = None
+) -> Weights:
     """Returns the weights of a run with a card that says where they come from without naming a path.
 
     Args:
         weights: of `weights_of_run`.
         workdir: the run folder.
         licence: under which they are given on; None where that is not said.
+        trained_on: name of the data set; None for that of the source, which says little of a folder.
     """
     settings = reader.read_settings(Path(workdir))
     facts = reader.read_data(Path(workdir) / folder.DATA)
@@ -129,7 +132,7 @@ def describe_export(weights: Weights, workdir: str, *, licence: str | None = Non
         "program": "cnn_vit",
         "recipe": ":".join(filter(None, (settings.recipe, ",".join(settings.words)))),
         "seed": settings["seed"],
-        "trained_on": [facts["source"] if "source" in facts else settings["data.name"]],
+        "trained_on": [trained_on or settings["data.name"]],
         "data_fingerprint": facts["fingerprint"],
         "counts": ", ".join(f"{split} {count:,}" for split, count in facts["counts"].items()),
     }

@@ -76,7 +76,7 @@ def test_a_file_that_has_changed_is_refused(tmp_path, monkeypatch):
     content[-1] ^= 1
     path.write_bytes(content)
     assert hashlib.sha256(content).hexdigest() != catalog.read_catalog()[NAMES[0]].sha256
-    with pytest.raises(SurroundingsError, match="is not the file of .* that came with the package"):
+    with pytest.raises(SurroundingsError, match=r"is not the file of .* that came with the package"):
         catalog.find_file(NAMES[0])
 
 
