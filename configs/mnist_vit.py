@@ -42,6 +42,6 @@ def get_config(mode: str = "") -> ConfigDict:
     config.schedule.warmup = "200 steps"
 
     config.ema_decay = 0.999  # share of the averaged parameters that each step keeps
-    config.duration = "12 epochs"
+    config.duration = "6 epochs"
     config.log_every = "50 steps"
     return config
