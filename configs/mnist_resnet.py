@@ -2,7 +2,8 @@
 
 Data:     MNIST, which is downloaded (12 MB): 60,000 digits of 28x28 gray pixels, 10,000 to test on.
 Paper:    The network is that of arXiv:1512.03385, section 4.2, at its smallest depth.
-Measured: MEASURED
+Measured: 99.31 % test accuracy (n = 10,000 images), one seed, 448 CPU-seconds on two cores of an x86-64 machine that
+          was shared with other work.
 Run:      cnn-vit train --config=configs/mnist_resnet.py --workdir=runs/mnist_resnet
           To read an npz with train_x, train_y, test_x, test_y instead of downloading, add
           --config.data.name=arrays --config.data.path=mnist.npz

@@ -2,7 +2,8 @@
 
 Data:     MNIST, which is downloaded (12 MB): 60,000 digits of 28x28 gray pixels, 10,000 to test on.
 Paper:    The network is that of arXiv:2010.11929, far below its smallest size.
-Measured: MEASURED
+Measured: 97.14 % test accuracy (n = 10,000 images), one seed, 593 CPU-seconds on two cores of an x86-64 machine that
+          was shared with other work.
 Run:      cnn-vit train --config=configs/mnist_vit.py --workdir=runs/mnist_vit
           To read an npz with train_x, train_y, test_x, test_y instead of downloading, add
           --config.data.name=arrays --config.data.path=mnist.npz
