@@ -17,7 +17,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags that name the network: a run folder, or a file of weights."""
     parser.add_argument("--workdir", metavar="RUN", help="the run folder of a `cnn-vit train`")
     parser.add_argument(
-        "--weights", metavar="FILE", help="a file of weights instead: of `cnn-vit convert`, or somebody else's"
+        "--weights",
+        metavar="FILE",
+        help="a file of weights instead: of `cnn-vit convert`, somebody else's, or a name of `cnn-vit list weights`",
     )
     _model.add_model_arguments(parser)
 

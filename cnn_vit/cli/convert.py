@@ -1,6 +1,7 @@
 """Make weights of another program usable here: PyTorch, Keras and safetensors files become a file with a card.
 
     cnn-vit convert resnet20.th --out=resnet20.safetensors          names and shapes tell the network
+    cnn-vit convert runs/flowers --out=flowers.safetensors          the network of a run, to share as one file
     cnn-vit convert vit.pt --model.heads=4 --out=vit.safetensors    what no shape tells is asked for
     cnn-vit convert net.npz --mean=0.5 --std=0.25 --image_size=28 --class_names=names.txt --out=net.safetensors
     cnn-vit convert net.npz --value_range=0,255 --channel_order=BGR --mean=104,117,124 --std=1,1,1 --out=net.safetensors
@@ -15,6 +16,7 @@ images in 0..1 like every other, and gives the same scores.
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +30,17 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 MAX_NAMES_BYTES = 2**22  # of a file of class names
+SAID_BY_RUNS = (
+    "model", "mean", "std", "value_range", "channel_order", "image_size", "fit", "interpolation", "class_names",
+)  # fmt: skip
 NAMED = 6  # classes that the answer names, at most
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
-    parser.add_argument("source", metavar="SOURCE", help="a file of weights: .pth .pt .th, .npz, .safetensors, .h5")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a file of weights: .pth .pt .th, .npz, .safetensors, .h5; or a run folder"
+    )
     _model.add_model_arguments(parser)
     parser.add_argument("--out", metavar=f"FILE{SUFFIX}", required=True, help="the file that is written")
     parser.add_argument("--force", action="store_true", help="write over a file of this kind that is there already")
@@ -47,6 +54,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", help="how images are brought to that size: crop, stretch, pad, crop(0.875) ...")
     parser.add_argument("--interpolation", metavar="KIND", help="bilinear or bicubic")
     parser.add_argument("--class_names", metavar="FILE", help="text file with a line for each class, in their order")
+    parser.add_argument(
+        "--trained_on", metavar="NAME", help="of a run folder: its data set, where it has a better name"
+    )
     parser.add_argument("--licence", metavar="TEXT", help="of the weights, to be kept in the card")
 
 
@@ -54,6 +64,11 @@ def run(args: argparse.Namespace) -> None:
     """Converts the file and prints what became of it."""
     out = Path(args.out)
     check_out(out, Path(args.source), force=args.force)
+    if os.path.isdir(args.source):
+        export_run(args, out)
+        return
+    if args.trained_on:
+        raise UserError(f"--trained_on={args.trained_on} belongs to a run folder, and {args.source} is none")
     facts = read_facts(args)
     from cnn_vit import files
     from cnn_vit.transfer import weights
@@ -68,6 +83,41 @@ def run(args: argparse.Namespace) -> None:
     answer = as_json(conversion, out)
     next_command = f"cnn-vit predict {cli.shell_quote(f'--weights={out}')} IMAGE ..."
     cli.print_answer(args, answer, as_text(conversion, out), next_command=next_command, even_if_stopped=True)
+
+
+def export_run(args: argparse.Namespace, out: Path) -> None:
+    """Writes the network of a run folder to a file, with a card of what the run says of itself.
+
+    Raises:
+        UserError: the folder holds no run, or flags say what its files say already.
+    """
+    said = [name for name in SAID_BY_RUNS if getattr(args, name) is not None]
+    if said or args.model_keywords:
+        what = f"--{said[0]}" if said else "--model.KEY"
+        raise UserError(f"{args.source} is a run folder, which says its own network and images; leave {what} out")
+    from cnn_vit import files, trees
+    from cnn_vit.training import pretrained
+    from cnn_vit.transfer import weights
+
+    if out.exists():
+        refuse_other_file(out)
+    files.ensure_writable(out.parent)
+    exported = pretrained.describe_export(
+        pretrained.weights_of_run(args.source), args.source, licence=args.licence, trained_on=args.trained_on
+    )
+    stops.raise_if_requested()
+    weights.save(out, exported)
+    answer = {
+        "out": str(out),
+        "model": exported.card.model,
+        "parameters": trees.count(exported.params),
+        "statistics": trees.count(exported.stats),
+        "digest": exported.digest,
+        "card": asdict(exported.card),
+    }
+    table = cli.format_table([*card_rows(exported.card), ("file", str(out))], width=cli.terminal_width())
+    next_command = f"cnn-vit predict {cli.shell_quote(f'--weights={out}')} IMAGE ..."
+    cli.print_answer(args, answer, table, next_command=next_command, even_if_stopped=True)
 
 
 def check_out(out: Path, source: Path, *, force: bool) -> None:
@@ -193,8 +243,6 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 def as_json(conversion: "Conversion", out: Path) -> dict[str, Any]:
     """Returns what became of the file, as --json prints it."""
-    from dataclasses import asdict
-
     from cnn_vit import trees
 
     converted = conversion.weights

@@ -1,4 +1,4 @@
-"""List by name what there is: models, data sources, augmentations, losses, optimizers, schedules and recipes.
+"""List by name what there is: models, weights, data sources, augmentations, losses, optimizers, schedules, recipes.
 
     cnn-vit list               lists all
     cnn-vit list optimizers    lists one kind: each optimizer with its keywords, their defaults,
@@ -72,6 +72,13 @@ def list_models() -> list[dict[str, Any]]:
     return entries
 
 
+def list_weights() -> list[dict[str, Any]]:
+    """Returns the weights that have a name, which every command takes as --weights=NAME, with what they are."""
+    from cnn_vit.transfer import catalog
+
+    return [{"name": name, "meaning": weights.meaning} for name, weights in catalog.read_catalog().items()]
+
+
 def list_sources() -> list[dict[str, Any]]:
     """Returns each data source with the first line of its file."""
     return [{"name": name, "meaning": meaning} for name, meaning in data.names().items()]
@@ -121,6 +128,7 @@ def rule_entry(rule: Rule, keys: Mapping[str, Key]) -> dict[str, Any]:
 
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": list_models,
+    "weights": list_weights,
     "data": list_sources,
     "augment": list_augmentations,
     "losses": functools.partial(list_rules, "loss"),

@@ -5,6 +5,7 @@
     cnn-vit new photos/ --minutes=60 --image_size=128 --out=configs/photos.py
     cnn-vit new photos/ --on_bad_image=skip    where some files cannot be read
     cnn-vit new photos/ --transfer --weights=net.safetensors       starts from a pretrained network
+    cnn-vit new signs/ --transfer              from weights that come with the package, where they suit
 
 IMAGES is a folder with one folder for each class, such as photos/cats/*.jpg and photos/dogs/*.png, or with train/ and
 val/ (and test/) above these; a zip of either; or an npz of arrays. Sizes and formats may be mixed. The recipe says what
@@ -46,7 +47,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start from pretrained weights: best with few images, and with photos like those of the weights",
     )
-    parser.add_argument("--weights", metavar="FILE", help="of --transfer: a file of weights, or a run folder")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="of --transfer: a file of weights, a run folder, or a name of `cnn-vit list weights`",
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="of the run, about (default: 10)")
     parser.add_argument("--image_size", type=int, metavar="SIDE", help="pixels (default: 64, or less of small images)")
     parser.add_argument(
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     )
     stops.raise_if_requested()
     if args.transfer:
-        draft = replace(draft, expectation=expect_of_features(draft, args.weights))
+        draft = replace(draft, expectation=expect_of_features(draft, draft.settings["pretrained.weights"]))
     files.write(path, starting.recipe_text(draft))
     answer = as_json(draft, starting.draft_notes(draft))
     next_command = f"cnn-vit train {cli.shell_quote(f'--config={path}')}"
@@ -135,11 +140,6 @@ def check_request(args: argparse.Namespace, path: Path) -> None:
         raise unknown("kind of network", args.model, NETWORKS)
     if args.weights and not args.transfer:
         raise UserError(f"--weights={args.weights} belongs to --transfer; add it")
-    if args.transfer and not args.weights:
-        raise UserError(
-            "--transfer starts from weights, and no suited ones are at hand; name some: --weights=FILE, of `cnn-vit "
-            "convert` or somebody else's, or a run folder"
-        )
     if args.on_bad_image not in ("refuse", "skip"):
         raise unknown("way with bad images", args.on_bad_image, ("refuse", "skip"))
     if args.layout not in (None, "classes", "splits"):

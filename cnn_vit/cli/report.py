@@ -66,10 +66,12 @@ def run(args: argparse.Namespace) -> int:
 def report_weights(args: argparse.Namespace, keywords: dict[str, Any]) -> int:
     """Makes the page of a file of weights, beside the file where nothing else is said."""
     from cnn_vit.reports import weights as weights_page
-    from cnn_vit.transfer import convert
+    from cnn_vit.transfer import catalog, convert
 
     weights = convert.open_weights(args.weights, model=args.model, keywords=keywords)
     out = Path(args.out) if args.out else Path(args.weights).with_suffix(".html")
+    if not args.out and catalog.is_name(args.weights):
+        out = Path(f"{args.weights.replace('/', '-')}.html")  # the slash of a name is no folder: cifar_resnet/8@mnist
     answer = weights_page.write(args.weights, weights, out)
     rows = [
         ("weights", f"{answer['model']}, {answer['parameters']:,} parameters, {answer['classes']:,} classes"),

@@ -17,6 +17,7 @@ from cnn_vit import data, trees
 from cnn_vit.data.audit.headers import HeaderSummary, summarize_headers
 from cnn_vit.drafting import choosing, stopwatch, written
 from cnn_vit.drafting.stopwatch import Pace
+from cnn_vit.errors import UserError
 from cnn_vit.runs.environment import current_environment
 from cnn_vit.settings import Settings, from_json
 from cnn_vit.training import devices, plan, pretrained
@@ -95,26 +96,30 @@ def draft_recipe(
         image_size: side in pixels; None: it is chosen.
         on_bad_image: "refuse" or "skip" files that cannot be read.
         layout: "classes" or "splits", what the folders are; None: their names tell.
-        weights: file or run folder that a pretrained network starts from, where `network` is `choosing.TRANSFER`.
+        weights: file, run folder or name that a pretrained network starts from, where `network` is `choosing.TRANSFER`;
+            None: weights at hand that suit the images.
         on_progress: takes a sentence about what is done next.
 
     Raises:
-        UserError: there are no images that can be trained on.
+        UserError: there are no images that can be trained on, no weights at hand suit them, or the weights were trained
+            on them.
     """
-    source = None
-    if weights is not None:
-        on_progress(f"opening {weights}")
-        source = pretrained.open_weights(weights)
     on_progress(f"looking at {path}")
     section = data.section_for_path(path, layout=layout) | {"on_bad_image": on_bad_image}
     summary = summarize_headers(section)
-    if source is None:
-        chosen = choose_data_and_model(section, summary, network, image_size)
+    source = None
+    if network == choosing.TRANSFER:
+        weights = weights or choosing.choose_weights(summary.image_sizes, is_colored=summary.colored)
+        on_progress(f"opening {weights}")
+        source = pretrained.open_weights(weights)
+        chosen = choose_transfer(section, summary, weights, source, image_size)
     else:
-        chosen = choose_transfer(section, summary, str(weights), source, image_size)
+        chosen = choose_data_and_model(section, summary, network, image_size)
 
     on_progress(f"reading {summary.counts.sum():,} images")
     dataset = data.load(final_settings(chosen, source).section("data"))
+    if source is not None and source.card.origin.get("data_fingerprint") == dataset.fingerprint:
+        raise UserError(f"{weights} was trained on these very images, so that nothing would be learned of transfer")
     chosen |= choose_training(network, dataset)
     settings = final_settings(chosen, source)
     plan.check_model(settings, classes=len(dataset.classes), image_shape=dataset.image_shape)

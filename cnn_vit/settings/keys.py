@@ -120,8 +120,8 @@ KEYS: dict[str, Key] = {
     "schedule.name": Key("text", "constant", "", "shape of the learning rate over the run"),
     "schedule.warmup": Key("duration", "0 steps", "[0, 1e15]", "time over which the rate rises from 0"),
 
-    "pretrained.weights": Key("text?", None, "", "weights that the network starts from, a file or a run folder; unset: "
-                              "initial values", changes_results=False),
+    "pretrained.weights": Key("text?", None, "", "weights that the network starts from: a file, a run folder, or a "
+                              "name of `cnn-vit list weights`; unset: initial values", changes_results=False),
     "pretrained.digest": Key("text?", None, "", "sha256 of the weights' values; unset: whatever pretrained.weights "
                              "holds when the run begins, which is written down here"),
     "pretrained.load": Key("texts", ("all",), "", "what is loaded, by paths: all, or stem, stages/0..1"),

@@ -25,7 +25,7 @@ from cnn_vit.settings import KEYS, Settings
 from cnn_vit.training import forward, freezing, optimizers, plan, trained
 from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.freezing import FreezeSpec
-from cnn_vit.transfer import convert
+from cnn_vit.transfer import catalog, convert
 from cnn_vit.transfer.adapt import loading
 from cnn_vit.transfer.adapt.loading import Adapted, AdaptedLeaf, Geometry
 from cnn_vit.transfer.adapt.rows import GroupRow, group_rows
@@ -34,6 +34,7 @@ from cnn_vit.transfer.weights import Card, Weights
 ORIGIN = "weights"  # of a setting that the weights' card decides
 NEEDS_WEIGHTS = ("pretrained.digest", "pretrained.load", "pretrained.head")  # settings that mean nothing without them
 DIGITS = 12  # of a digest that a sentence shows
+EXPORTED = ("mean", "std", "image_size", "channels", "fit", "interpolation")  # of a run's preprocessing.json
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def complete_settings(
                 raise UserError(f"{key} is {settings[key]}, and there are no weights; set pretrained.weights too")
         return settings, None
     recorded = read_recorded(source, workdir, fork_from)
-    if recorded is not None and not os.path.exists(source):
+    if recorded is not None and not os.path.exists(source) and not catalog.is_name(source):
         return adopt_recorded(settings, recorded), None
     weights = open_weights(source, model=settings["model.name"], keywords=plan.model_keywords(settings))
     return complete_from_card(settings, weights), weights
@@ -109,6 +110,42 @@ def weights_of_run(workdir: str) -> Weights:
     )
     values = jax.device_get(network.values)
     return Weights(values["params"], values["stats"], card)
+
+
+def describe_export(
+    weights: Weights, workdir: str, *, licence: str | None = None, trained_on: str | None = None
+) -> Weights:
+    """Returns the weights of a run with a card that says where they come from without naming a path.
+
+    Args:
+        weights: of `weights_of_run`.
+        workdir: the run folder.
+        licence: under which they are given on; None where that is not said.
+        trained_on: name of the data set; None for that of the source, which says little of a folder.
+    """
+    settings = reader.read_settings(Path(workdir))
+    facts = reader.read_data(Path(workdir) / folder.DATA)
+    keywords = dict(weights.card.keywords)
+    if weights.card.origin.get("cut") is not None:
+        keywords["cut"] = weights.card.origin["cut"]
+    origin: dict[str, Any] = {
+        "program": "cnn_vit",
+        "recipe": ":".join(filter(None, (settings.recipe, ",".join(settings.words)))),
+        "seed": settings["seed"],
+        "trained_on": [trained_on or settings["data.name"]],
+        "data_fingerprint": facts["fingerprint"],
+        "counts": ", ".join(f"{split} {count:,}" for split, count in facts["counts"].items()),
+    }
+    result = reader.finished_result(Path(workdir))
+    if result is not None:
+        split = "test" if result["test"] else "validation"
+        metrics = result[split]
+        origin["accuracy"] = f"{100 * metrics['accuracy']:.2f} % of {metrics['n']:,} {split} images"
+        origin["fingerprint"] = result["fingerprint"]
+    if licence is not None:
+        origin["licence"] = licence
+    known = {key: value for key, value in weights.card.preprocessing.items() if key in EXPORTED}
+    return replace(weights, card=replace(weights.card, keywords=keywords, preprocessing=known, origin=origin))
 
 
 def read_recorded(source: str, workdir: Path | None, fork_from: Path | None) -> Settings | None:

@@ -19,7 +19,7 @@ from cnn_vit.settings import KEYS
 from cnn_vit.training import devices, freezing, plan
 from cnn_vit.training.forward import NetworkSpec, get_network
 from cnn_vit.training.rules import RuleSpec
-from cnn_vit.transfer import convert
+from cnn_vit.transfer import catalog, convert
 from cnn_vit.transfer.weights import Weights
 
 NEEDED = ("mean", "std", "image_size", "channels")  # what the card of weights must say of their images
@@ -78,8 +78,10 @@ def load(source: str | os.PathLike, *, model: str | None = None, keywords: Mappi
         if model is not None or keywords:
             raise UserError(f"{os.fspath(source)} is a run folder, which says its own model; leave --model out")
         return load_run(source)
-    if not os.path.exists(source):
-        raise UserError(f"{os.fspath(source)} is not there; name a run folder or a file of weights")
+    if not os.path.exists(source) and not catalog.is_name(os.fspath(source)):
+        raise UserError(
+            f"{os.fspath(source)} is not there; name a run folder, a file of weights, or one of `cnn-vit list weights`"
+        )
     return make_trained(convert.open_weights(os.fspath(source), model=model, keywords=dict(keywords or {})))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cnn_vit import models
 from cnn_vit.errors import UserError, printable_name
-from cnn_vit.transfer import readers, weights
+from cnn_vit.transfer import catalog, readers, weights
 from cnn_vit.transfer.matching import Group, Matched, fill_tree, group_pairs, shapes_by_text, skipped_notes
 from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.recognition import Recognized, guess_network, recognize
@@ -71,7 +71,8 @@ def open_weights(
         SurroundingsError: the file cannot be read.
         UserError: it is damaged or unknown, does not fit the network, or is ours and of another network.
     """
-    named = readers.read(Path(source))
+    path = catalog.find_file(str(source)) if catalog.is_name(str(source)) else Path(source)
+    named = readers.read(path)
     if not weights.is_own(named):
         whole = dict(keywords or {})
         if for_training:

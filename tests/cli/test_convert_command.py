@@ -160,3 +160,31 @@ def test_every_fault_has_a_line_and_the_last_one_sums_up(tmp_path, capsys, array
     assert "module.extra7 (1,) is not known" in " ".join(lines[:-1])
     assert "does not fit cifar_resnet/8 of 10 classes" in lines[-1]
     assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_a_run_folder_becomes_a_file_that_names_no_path(run, tmp_path, capsys):
+    out = tmp_path / "digits.safetensors"
+    words = [f"--out={out}", "--licence=Apache-2.0", "--trained_on=digits", "--json"]
+    assert main(["convert", str(run), *words]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    origin = answer["card"]["origin"]
+    result = json.loads((run / "result.json").read_text())
+    assert origin["accuracy"] == f"{100 * result['test']['accuracy']:.2f} % of {result['test']['n']} test images"
+    assert (origin["trained_on"], origin["licence"], origin["recipe"]) == (["digits"], "Apache-2.0", "digits_mlp")
+    assert str(run.parent) not in out.read_bytes()[:20_000].decode("latin-1")
+    assert main(["evaluate", f"--weights={out}", "--config=configs/digits_mlp.py", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == result["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("source", "word", "sentence"),
+    [
+        ("RUN", "--mean=0.5", "is a run folder, which says its own network and images; leave --mean out"),
+        ("RUN", "--model.depth=2", "is a run folder, which says its own network and images; leave --model.KEY out"),
+        ("x.npz", "--trained_on=digits", "--trained_on=digits belongs to a run folder, and x.npz is none"),
+    ],
+)
+def test_flags_of_the_other_kind_of_source_are_refused(run, tmp_path, capsys, source, word, sentence):
+    words = ["convert", source.replace("RUN", str(run)), word, f"--out={tmp_path / 'a.safetensors'}"]
+    assert main(words) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]

@@ -12,6 +12,7 @@ from cnn_vit import cli
 from cnn_vit.__main__ import main
 from cnn_vit.cli import _settings
 from cnn_vit.data import augment
+from cnn_vit.transfer import catalog
 
 TOP = Path(__file__).parents[2]
 
@@ -132,3 +133,12 @@ def test_paragraphs_are_folded_and_commands_are_not():
     unfolded = f"One two three four five six seven eight nine ten.\n\n{command}\n\nEnd."
     assert cli.wrap_paragraphs(text, 50) == unfolded
     assert cli.wrap_paragraphs(unfolded, 40) == text
+
+
+def test_weights_are_listed_by_name_and_each_command_takes_the_name(capsys):
+    assert main(["list", "weights", "--json"]) == 0
+    names = [entry["name"] for entry in json.loads(capsys.readouterr().out)["weights"]]
+    assert names == list(catalog.read_catalog())
+    for name in names:
+        assert main(["describe", f"--weights={name}", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["model"] == name.partition("@")[0]

@@ -247,6 +247,17 @@ def test_a_recipe_from_weights_takes_their_images_and_trains_the_head_of_few(her
     assert "its body stays as it is, and the head alone learns" in " ".join((here / "photos.py").read_text().split())
 
 
+def test_small_gray_images_start_from_weights_at_hand_and_photos_ask_for_some(here, clock, capsys):
+    photos.folder(here / "signs", {"stop": 8, "go": 7}, formats=("gray.png",), side_range=(28, 40))
+    answer = new_recipe(capsys, "signs", "--transfer")
+    assert answer["model"] == "cifar_resnet/8"
+    values = show_settings(capsys, "signs.py")
+    assert values["pretrained.weights"] == "cifar_resnet/8@mnist"
+    assert values["data.image_size"] == [28, 28]
+    photos.folder(here / "photos", {"ants": 8, "bees": 7}, formats=("rgb.jpg",))
+    assert "no weights at hand suit these images" in new_recipe(capsys, "photos", "--transfer", code=2)
+
+
 @pytest.mark.parametrize(("layout", "classes"), [("classes", ["clinic1", "clinic2"]), ("splits", ["sick", "well"])])
 def test_the_recipe_has_the_layout_that_was_asked_for(here, clock, capsys, layout, classes):
     for clinic in ("clinic1", "clinic2"):

@@ -103,7 +103,6 @@ def test_the_next_command_names_the_weights(weights_file, capsys):
         (["report", "runs/a", "--model=mlp/test"], "--model belongs to --weights=FILE"),
         (["new", "photos", "--weights=a"], "--weights=a belongs to --transfer; add it"),
         (["new", "photos", "--transfer", "--weights=a", "--model=vit"], "--model=vit belongs to a network"),
-        (["new", "photos", "--transfer"], "no suited ones are at hand; name some: --weights=FILE"),
     ],
 )
 def test_a_network_is_named_once_and_rightly(words, sentence, capsys):

@@ -106,3 +106,12 @@ RULES = (
         published=(MNIST_DIGITS,),
     ),
 )
+
+# File, sha256 and meaning of the weights that come with the package, by name.
+WEIGHTS = {
+    "vit/Ti4-gap@mnist": (
+        "vit_ti4_gap_mnist.safetensors",
+        "50e6f1659bf084a1eef491c82c807983ca0c2fc8dc04780a13de7e7aeee8dfb3",
+        "gray digits of 28 pixels, width 64, 4 blocks: 97.14 % of MNIST's test split; configs/mnist_vit.py",
+    ),
+}
