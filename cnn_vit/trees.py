@@ -50,6 +50,12 @@ def keys_text(keys: tuple) -> str:
     return "/".join(map(str, keys))
 
 
+def part_of(path: str) -> str:
+    """Names the part of a network that a path lies in: `stages/0` of `stages/0/blocks/1`, `stem` of `stem/kernel`."""
+    first, *rest = path.split("/")
+    return f"{first}/{rest[0]}" if rest and rest[0].isdigit() else first
+
+
 def mask_by_pattern(tree: dict, pattern: str) -> dict:
     """Returns a tree of booleans: whether a leaf's path, as text, holds a match of the regular expression."""
     return jax.tree_util.tree_map_with_path(lambda path, _: re.search(pattern, path_text(path)) is not None, tree)

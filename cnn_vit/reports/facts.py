@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_vit import models, plots, settings
+from cnn_vit import models, plots, settings, trees
 from cnn_vit.analysis import input_layer, table
 from cnn_vit.errors import UserError
 from cnn_vit.reports.page import duration_text, interval_text, percent
@@ -211,7 +211,7 @@ def describe_start(record: RunRecord) -> Start | None:
     card = record.pretrained.get("card") or {}
     groups: dict[str, dict[str, int]] = {}
     for path, how, _, _ in record.pretrained["leaves"]:
-        group = name_group(path)
+        group = trees.part_of(path.partition("/")[2])  # behind "params" or "stats"
         counts = groups.setdefault(group, {"loaded": 0, "resized": 0, "new": 0})
         counts[how] += 1
     proof = record.result.get("frozen")
@@ -222,12 +222,6 @@ def describe_start(record: RunRecord) -> Start | None:
         proof=describe_proof(proof) if proof else "",
         is_proven=proof is not None and not proof["moved"],
     )
-
-
-def name_group(path: str) -> str:
-    """Names the part of a network that a value lies in: "stages/0" of "params/stages/0/kernel", "stem" of others."""
-    _, part, *rest = path.split("/")
-    return f"{part}/{rest[0]}" if rest and rest[0].isdecimal() else part
 
 
 def describe_proof(frozen: dict[str, Any]) -> str:

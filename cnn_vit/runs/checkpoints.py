@@ -43,11 +43,10 @@ from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.runs import manifests, seals
-from cnn_vit.runs.manifests import MANIFEST, DamageError, step_folders
+from cnn_vit.runs.manifests import FROZEN, MANIFEST, DamageError, step_folders
 from cnn_vit.runs.orbax_errors import redirect_logs, translate_errors
 
 DELETING_PREFIX = ".deleted-"  # the name of a step's folder begins with it while the step is being removed
-FROZEN = "frozen"  # the folder of the values that a run never changes, among those of the steps
 ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"  # the name of a step's folder contains it while Orbax writes the step
 
 

@@ -34,7 +34,7 @@ from cnn_vit.data.base.parts import ImageFolders
 from cnn_vit.data.reading.run_folders import RUN_CONFIG, RUN_LOCK, RUN_TITLE, is_run_config
 from cnn_vit.data.reading.unreadable import printable_name
 from cnn_vit.errors import DivergedError, UserError
-from cnn_vit.runs.manifests import step_folders
+from cnn_vit.runs.manifests import FROZEN, MANIFEST, step_folders
 from cnn_vit.settings import Settings, differences, from_json
 
 CONFIG = RUN_CONFIG
@@ -47,7 +47,7 @@ FORK = "fork.json"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CHECKPOINTS = "checkpoints"
-FROZEN_MANIFEST = f"{CHECKPOINTS}/frozen/MANIFEST.json"
+FROZEN_MANIFEST = f"{CHECKPOINTS}/{FROZEN}/{MANIFEST}"
 PREDICTIONS = "predictions"
 SAMPLES = "samples.npz"
 TEST_READS = "test_reads.jsonl"

@@ -13,6 +13,7 @@ from cnn_vit import files
 from cnn_vit.errors import SurroundingsError
 
 MANIFEST = "MANIFEST.json"
+FROZEN = "frozen"  # the folder of the values that a run never changes, among those of the steps
 
 
 class DamageError(SurroundingsError):

@@ -60,6 +60,12 @@ def replicated_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def replicated_template(shapes: Any, mesh: Mesh) -> Any:
+    """Adds to each shape of a tree the sharding of an array that every device holds whole."""
+    everywhere = replicated_sharding(mesh)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+
+
 def place(tree: Any, mesh: Mesh, rules: Rules = REPLICATED) -> Any:
     """Puts a tree of host arrays on the devices, as `shardings` says.
 

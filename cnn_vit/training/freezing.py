@@ -81,11 +81,10 @@ def build_training_network(spec: NetworkSpec, freeze: FreezeSpec) -> Network:
     calls_before = find_calls_before_training(spec, masks)
     for keys, module in nnx.iter_modules(network):
         path = "/".join(map(str, keys))
+        is_held_still = path in calls_before or lies_in_any(path, frozen_layers)
         if isinstance(module, BatchNorm) and path in frozen_statistics:
             module.fixed = True
-        elif isinstance(module, Dropout | StochasticDepth) and (
-            path in calls_before or lies_in_any(path, frozen_layers)
-        ):
+        elif isinstance(module, Dropout | StochasticDepth) and is_held_still:
             module.rate = 0.0
     return functional(network)
 

@@ -128,9 +128,12 @@ def describe_export(
     keywords = dict(weights.card.keywords)
     if weights.card.origin.get("cut") is not None:
         keywords["cut"] = weights.card.origin["cut"]
+    recipe = settings.recipe
+    if settings.words:
+        recipe = f"{recipe}:{','.join(settings.words)}"
     origin: dict[str, Any] = {
         "program": "cnn_vit",
-        "recipe": ":".join(filter(None, (settings.recipe, ",".join(settings.words)))),
+        "recipe": recipe,
         "seed": settings["seed"],
         "trained_on": [trained_on or settings["data.name"]],
         "data_fingerprint": facts["fingerprint"],

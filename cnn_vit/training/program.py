@@ -164,8 +164,7 @@ class Program:
     def frozen_template(self) -> dict:
         """The frozen values without their numbers, as `state_template` has the state."""
         _, frozen = freezing.split_values(self.shapes, self.masks)
-        everywhere = devices.replicated_sharding(self.mesh)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), frozen)
+        return devices.replicated_template(frozen, self.mesh)
 
     @property
     def batch_template(self) -> dict:

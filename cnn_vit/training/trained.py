@@ -142,7 +142,7 @@ def load_run(run: str | os.PathLike) -> Trained:
     is_ema = tested.get("values", default) == "ema"
 
     network = get_network(spec)
-    whole = replicated_template(dict(params=network.params, stats=network.stats))
+    whole = devices.replicated_template(dict(params=network.params, stats=network.stats), devices.mesh())
     template, frozen_template = freezing.split_values(whole, freezing.get_masks(spec, plan.freeze_spec(settings)))
     # the optimizer's state and the values that were not tested are not read
     if is_ema:
@@ -180,12 +180,6 @@ def load_run(run: str | os.PathLike) -> Trained:
         loss_numbers=plan.rule_numbers(settings, "loss"),
         run=workdir,
     )
-
-
-def replicated_template(shapes: dict) -> dict:
-    """Adds to each shape of a tree the sharding of an array that every device holds whole."""
-    everywhere = devices.replicated_sharding(devices.mesh())
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
 
 
 def refuse_untrained(network) -> None:

@@ -188,20 +188,14 @@ def group_pairs(pairs: Sequence[Pair], prefix: str, arrays: Mapping[str, np.ndar
     paths: dict[str, list[str]] = {}
     names: dict[str, list[str]] = {}
     for path in arrays:
-        paths.setdefault(group_of(path), []).append(path)
+        paths.setdefault(trees.part_of(path), []).append(path)
     for pair in pairs:
-        names.setdefault(group_of(pair.ours[0]), []).append(prefix + pair.theirs)
+        names.setdefault(trees.part_of(pair.ours[0]), []).append(prefix + pair.theirs)
     groups = []
     for group, members in paths.items():
         numbers = sum(arrays[path].size for path in members)
         groups.append(Group(group, name_together(names[group]), len(members), numbers))
     return tuple(groups)
-
-
-def group_of(path: str) -> str:
-    """Returns the group of a path: "stages/0" of "stages/0/blocks/1/conv1/kernel", "stem" of "stem/kernel"."""
-    first, *rest = path.split("/")
-    return f"{first}/{rest[0]}" if rest and rest[0].isdigit() else first
 
 
 def name_together(names: Sequence[str]) -> str:

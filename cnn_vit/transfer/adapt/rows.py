@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnn_vit.nn.values import Network
 from cnn_vit.transfer.adapt.loading import AdaptedLeaf
-from cnn_vit.trees import keys_text, paths_where, shapes_by_path
+from cnn_vit.trees import keys_text, part_of, paths_where, shapes_by_path
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def group_rows(
     counts: dict[str, Counter[str]] = defaultdict(Counter)  # of each part, by the attributes of its row
     for path, shape in shapes_by_path(network.params).items():
         size = math.prod(shape)
-        count = counts[group_of(path)]
+        count = counts[part_of(keys_text(path))]
         count["count"] += size
         count[origins.get(path, "new")] += size
         if path in frozen_params:
@@ -61,14 +61,8 @@ def group_rows(
             count["decayed"] += size
     for path, shape in shapes_by_path(network.stats).items():
         size = math.prod(shape)
-        count = counts[group_of(path)]
+        count = counts[part_of(keys_text(path))]
         count["statistics"] += size
         if path in frozen_stats:
             count["frozen_statistics"] += size
     return tuple(GroupRow(path, **count) for path, count in counts.items())
-
-
-def group_of(path: tuple) -> str:
-    """Names the part of a network that a value belongs to: `stages/0` for ("stages", 0, "blocks", ...), else `stem`."""
-    in_list = len(path) > 1 and isinstance(path[1], int)
-    return keys_text(path[:2] if in_list else path[:1])
