@@ -9,7 +9,7 @@ wherever they lie.
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -434,14 +434,7 @@ def record_start(start: Start, spec: NetworkSpec, freeze: FreezeSpec) -> dict[st
     _, frozen = freezing.split_values(start.values, freezing.get_masks(spec, freeze))
     record: dict[str, Any] = {"weights": start.weights, "card": None, "leaves": []}
     if start.card is not None:
-        record["card"] = {
-            "model": start.card.model,
-            "keywords": start.card.keywords,
-            "num_classes": start.card.num_classes,
-            "classes": None if start.card.classes is None else list(start.card.classes),
-            "preprocessing": start.card.preprocessing,
-            "origin": start.card.origin,
-        }
+        record["card"] = asdict(start.card)
     for leaf in start.leaves:
         tree = "stats" if leaf.is_statistic else "params"
         source_shape = None if leaf.source_shape is None else list(leaf.source_shape)
