@@ -117,7 +117,9 @@ def largest_share(difference, scores):
     return np.abs(difference).max() / np.abs(scores).max()
 
 
-SMALL_ROWS = pytest.mark.parametrize("name", ["lenet", "cnn", pytest.param("resnet20", marks=pytest.mark.slow)])
+SMALL_ROWS = pytest.mark.parametrize(
+    "name", ["lenet", "cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet20", "mobilenet"))]
+)
 
 
 @SMALL_ROWS

@@ -184,6 +184,64 @@ class ResNet(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
+class Separable(nnx.Module):
+    """A 3x3 filter for each channel by itself, then a 1x1 convolution, as in models/mobilenet_v1.py."""
+
+    def __init__(self, channels: int, filters: int, rngs: nnx.Rngs, *, stride: int):
+        self.depthwise = keras_conv(channels, channels, rngs, stride=stride, groups=channels)
+        self.depthwise_norm = keras_norm(channels, rngs=rngs)
+        self.pointwise = conv(channels, filters, 1, rngs)
+        self.pointwise_norm = keras_norm(filters, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+        x = nnx.relu6(self.depthwise_norm(self.depthwise(x)))
+        return nnx.relu6(self.pointwise_norm(self.pointwise(x)))
+
+
+def keras_conv(channels: int, filters: int, rngs: nnx.Rngs, *, stride: int, groups: int = 1) -> nnx.Conv:
+    """A 3x3 convolution without bias that pads as Keras' MobileNet does: right and bottom alone where it strides."""
+    before = 1 if stride == 1 else 0
+    return nnx.Conv(
+        channels,
+        filters,
+        (3, 3),
+        strides=stride,
+        padding=((before, 1), (before, 1)),
+        feature_group_count=groups,
+        use_bias=False,
+        rngs=rngs,
+    )
+
+
+keras_norm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-3)
+
+
+class MobileNet(nnx.Module):
+    """MobileNet of the first version, as in models/mobilenet_v1.py."""
+
+    def __init__(self, row: Row, rngs: nnx.Rngs, *, filters: int, blocks: tuple[int, ...]):
+        self.stem = keras_conv(row.image_shape[2], filters, rngs, stride=2)
+        self.stem_norm = keras_norm(filters, rngs=rngs)
+        stages = []
+        channels = filters
+        for number, count in enumerate(blocks):
+            stage = []
+            for i in range(count):
+                stride = 2 if i == 0 and number > 0 else 1
+                stage.append(Separable(channels, filters * 2 ** (number + 1), rngs, stride=stride))
+                channels = filters * 2 ** (number + 1)
+            stages.append(nnx.Dict(blocks=nnx.List(stage)))
+        self.stages = nnx.List(stages)
+        self.head = nnx.Linear(channels, row.num_classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, K)
+        x = nnx.relu6(self.stem_norm(self.stem(x)))
+        for stage in self.stages:
+            for block in stage.blocks:
+                x = block(x)
+        return self.head(x.mean((1, 2)))
+
+
 class TransformerBlock(nnx.Module):
     """Attention and an MLP, each behind a layer norm, as in models/vit.py."""
 
@@ -221,7 +279,14 @@ class ViT(nnx.Module):
         return self.head(self.norm(x)[:, 0])
 
 
-NETWORKS = {"lenet": LeNet, "cnn": CNN, "cifar_resnet": SmallResNet, "resnet": ResNet, "vit": ViT}
+NETWORKS = {
+    "lenet": LeNet,
+    "cnn": CNN,
+    "cifar_resnet": SmallResNet,
+    "resnet": ResNet,
+    "mobilenet_v1": MobileNet,
+    "vit": ViT,
+}
 
 
 def make_optimizer(row: Row) -> optax.GradientTransformation:

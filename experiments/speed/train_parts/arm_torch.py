@@ -182,6 +182,57 @@ class ResNet(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Separable(nn.Module):
+    """A 3x3 filter for each channel by itself, then a 1x1 convolution, as in models/mobilenet_v1.py."""
+
+    def __init__(self, channels: int, filters: int, *, stride: int):
+        super().__init__()
+        self.depthwise = keras_conv(channels, channels, stride=stride, groups=channels)
+        self.depthwise_norm = nn.BatchNorm2d(channels, eps=1e-3)
+        self.pointwise = conv(channels, filters, 1)
+        self.pointwise_norm = nn.BatchNorm2d(filters, eps=1e-3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, I, H, W) -> (B, O, Y, X)
+        x = F.relu6(self.depthwise_norm(self.depthwise(pad_as_keras(x, self.depthwise))), inplace=True)
+        return F.relu6(self.pointwise_norm(self.pointwise(x)), inplace=True)
+
+
+def keras_conv(channels: int, filters: int, *, stride: int, groups: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias; where it strides, `pad_as_keras` pads its image."""
+    return nn.Conv2d(channels, filters, 3, stride=stride, padding=1 if stride == 1 else 0, groups=groups, bias=False)
+
+
+def pad_as_keras(x: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
+    """Pads an image at the right and the bottom alone, before a `keras_conv` that strides."""
+    return x if layer.padding == (1, 1) else F.pad(x, (0, 1, 0, 1))
+
+
+class MobileNet(nn.Module):
+    """MobileNet of the first version, as in models/mobilenet_v1.py."""
+
+    def __init__(self, row: Row, *, filters: int, blocks: tuple[int, ...]):
+        super().__init__()
+        self.stem = keras_conv(row.image_shape[2], filters, stride=2)
+        self.stem_norm = nn.BatchNorm2d(filters, eps=1e-3)
+        self.stages = nn.ModuleList()
+        channels = filters
+        for number, count in enumerate(blocks):
+            stage = nn.ModuleList()
+            for i in range(count):
+                stride = 2 if i == 0 and number > 0 else 1
+                stage.append(Separable(channels, filters * 2 ** (number + 1), stride=stride))
+                channels = filters * 2 ** (number + 1)
+            self.stages.append(Layers(blocks=stage))
+        self.head = nn.Linear(channels, row.num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, K)
+        x = F.relu6(self.stem_norm(self.stem(pad_as_keras(x, self.stem))), inplace=True)
+        for stage in self.stages:
+            for block in stage.blocks:
+                x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
 class Attention(nn.Module):
     """Attention with query, key and value in one layer."""
 
@@ -243,7 +294,14 @@ class ViT(nn.Module):
         return self.head(self.norm(x)[:, 0])
 
 
-NETWORKS = {"lenet": LeNet, "cnn": CNN, "cifar_resnet": SmallResNet, "resnet": ResNet, "vit": ViT}
+NETWORKS = {
+    "lenet": LeNet,
+    "cnn": CNN,
+    "cifar_resnet": SmallResNet,
+    "resnet": ResNet,
+    "mobilenet_v1": MobileNet,
+    "vit": ViT,
+}
 
 
 def read_values(job: Job, flattened: tuple[int, int] | None) -> dict[str, np.ndarray]:

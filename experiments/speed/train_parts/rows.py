@@ -122,6 +122,16 @@ ROWS = {
             learning_rate=1e-5,
             sizes={**RESNET50, "groups": 32, "group_width": 4},
         ),
+        sgd_row(
+            "mobilenet",
+            "mobilenet_v1/1.0",
+            "mobilenet_v1",
+            (224, 224, 3),
+            num_classes=1000,
+            batch_size=8,
+            learning_rate=1e-3,
+            sizes={"filters": 32, "blocks": (1, 2, 2, 6, 2)},
+        ),
         vit_row(
             "vit_ti16",
             16,
