@@ -26,6 +26,10 @@ class SurroundingsError(UserError):
     code = 3
 
 
+class TooLittleMemoryError(SurroundingsError):
+    """What is to be computed does not fit into the memory that is free."""
+
+
 class DivergedError(UserError):
     """A number of the training is no longer finite."""
 

@@ -31,7 +31,7 @@ import concurrent.futures
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -248,6 +248,13 @@ class Checkpoints:
         The removal happens in the background, after the saves that were queued before it.
         """
         self._pending.append(self._thread.submit(self._delete_others, best_step))
+
+    def keep_only(self, steps: Collection[int]) -> None:
+        """Deletes the checkpoints of all other steps, of a run that is finished."""
+        for step in self._steps_once_committed():
+            if step not in steps:
+                self._pending.append(self._thread.submit(self._delete, self.folder / str(step)))
+        self.wait()
 
     def close(self) -> None:
         """Waits as `wait` does, and then ends the thread."""

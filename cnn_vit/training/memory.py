@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from cnn_vit import process
-from cnn_vit.errors import SurroundingsError
+from cnn_vit.errors import TooLittleMemoryError
 from cnn_vit.settings import Settings
 
 LARGE_STEP = 256 * 2**20  # bytes of intermediate results from which on only one step is in memory at a time
@@ -70,10 +70,10 @@ def refuse_large_step(memory: StepMemory, free: int | None, settings: Settings) 
     """Refuses a step whose intermediate results do not fit beside its values, which are in the memory already.
 
     Raises:
-        SurroundingsError: they are more than what is free.
+        TooLittleMemoryError: they are more than what is free.
     """
     if free is not None and memory.intermediate > free:
-        raise SurroundingsError(
+        raise TooLittleMemoryError(
             f"a step needs {memory.as_text()}, but beside the values only {bytes_text(free)} of memory are free; make "
             f"data.batch_size (now {settings['data.batch_size']}) smaller, or data.image_size{size_text(settings)}, "
             "or take a smaller model"
@@ -84,10 +84,10 @@ def refuse_large_state(size: int, free: int | None, settings: Settings) -> None:
     """Refuses a state, of `size` bytes, before it is made.
 
     Raises:
-        SurroundingsError: it is larger than what is free.
+        TooLittleMemoryError: it is larger than what is free.
     """
     if free is not None and size > free:
-        raise SurroundingsError(
+        raise TooLittleMemoryError(
             f"the training state (parameters, and what {settings['optimizer.name']} keeps of each) takes "
             f"{bytes_text(size)} of memory, but only {bytes_text(free)} are free; take a smaller model than "
             f"{settings['model.name']} as it is set"

@@ -32,13 +32,19 @@ class Progress:
     Args:
         total: steps of the run.
         step: the step that it starts from.
-        batch_size: images in the batch of a step.
+        batch_size: images in the batch of a step; None where steps have different batches, and no speed is shown.
         stream: where to show it; by default stderr.
         every: least number of seconds between two lines where there is no terminal.
     """
 
     def __init__(
-        self, total: int, *, step: int = 0, batch_size: int = 1, stream: TextIO | None = None, every: float = 10.0
+        self,
+        total: int,
+        *,
+        step: int = 0,
+        batch_size: int | None = 1,
+        stream: TextIO | None = None,
+        every: float = 10.0,
     ):
         self._stream = stream or sys.stderr
         self._total, self._step, self._batch_size = total, step, batch_size
@@ -105,7 +111,9 @@ class Progress:
         if last.step > first.step and last.time > first.time:
             steps_per_second = (last.step - first.step) / (last.time - first.time)
             seconds_left = (self._total - last.step) / steps_per_second
-            text = f", {steps_per_second * self._batch_size:,.0f} images/s, {time_left_text(seconds_left)} left"
+            if self._batch_size is not None:
+                text += f", {steps_per_second * self._batch_size:,.0f} images/s"
+            text += f", {time_left_text(seconds_left)} left"
         if self._accuracy is not None:
             text += f", accuracy {self._accuracy:.4f}"
         return text

@@ -1,0 +1,350 @@
+"""Trials: the runs and fits that a study is made of. Each has a folder of its own, and no trial is done twice.
+
+    OUT/trials/ID/trial.json      what the trial is: task, recipe, words of the command line, seed, options
+    OUT/trials/ID/lock            held by the process that works on the trial, for as long as it does
+    OUT/trials/ID/attempts.jsonl  a line for each start, and for each end that a signal asked for
+    OUT/trials/ID/result.json     written last and at once: the trial is over, whether well or badly
+    OUT/trials/ID/run/            the run folder of a trial that trains
+    OUT/trials/ID/predictions/    SPLIT.npz of a trial that only evaluates or fits, as in a run folder
+    OUT/trials/ID/log.jsonl       what the trial had to say
+
+ID is the beginning of the sha256 of the task, its options and the fingerprint of the run, which settings, seed and
+data decide. So the same trial of two studies has the same name, and one whose recipe was edited has another.
+
+The state of a trial is never stored. It follows from what lies in the folder: a result says how the trial ended; else
+it is running while its lock is held, interrupted once it was started, and queued before.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import data, files, stops
+from cnn_vit.data.sections import complete_section
+from cnn_vit.errors import UserError, unknown
+from cnn_vit.runs import reader
+from cnn_vit.runs.manifests import step_folders
+from cnn_vit.settings import Settings, fingerprint
+from cnn_vit.settings import from_json as settings_from_json
+from cnn_vit.settings import load as load_settings
+from cnn_vit.settings import to_json as settings_to_json
+
+TRIALS = "trials"  # the folder of a study that its trials lie in
+TRIAL = "trial.json"
+LOCK = "lock"
+ATTEMPTS = "attempts.jsonl"
+RESULT = "result.json"
+RUN = "run"
+LOG = "log.jsonl"
+
+TASKS = ("train", "evaluate", "linear", "knn")
+ID_DIGITS = 16  # of the sha256: among a million trials two share a name with a probability of 3e-8
+
+COMPLETE = "complete"
+DIVERGED = "diverged"
+OUT_OF_MEMORY = "out of memory"
+BAD_CONFIG = "bad config"
+CRASHED = "crashed"
+FAILED = (DIVERGED, OUT_OF_MEMORY, BAD_CONFIG, CRASHED)  # states of trials that are over and have no numbers
+RUNNING = "running"
+INTERRUPTED = "interrupted"
+QUEUED = "queued"
+
+KEPT_DATASETS = 2  # in the memory of a process
+# Settings of the data that change neither its images nor their order: they do not keep trials from sharing a data set.
+READ_LATER = ("augment", "batch_size", "mean", "prefetch", "std", "workers")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run or fit of a study, as its recipe names it.
+
+    Attributes:
+        task: of TASKS. `train` trains a run; `evaluate` evaluates pretrained weights as they are; `linear` and `knn`
+            probe the features of pretrained weights.
+        config: the recipe with its words, configs/NAME.py:WORDS.
+        overrides: settings that stand over the recipe, "key=value".
+        seed: of the run; it stands over both.
+        options: of a task that does not train, by name.
+    """
+
+    task: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial whose settings are final, with its place.
+
+    Attributes:
+        trial: the trial.
+        id: the name of its folder.
+        folder: OUT/trials/ID.
+        settings: of the run; None where there cannot be one.
+        data_fingerprint: of its data; "" where there is no run.
+        error: why there is no run, a sentence; "" where there is one.
+        steps: of the run; 1 where nothing is trained.
+    """
+
+    trial: Trial
+    id: str
+    folder: Path
+    settings: Settings | None
+    data_fingerprint: str
+    error: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is known of a trial.
+
+    Attributes:
+        planned: the trial and its place.
+        state: COMPLETE, one of FAILED, RUNNING, INTERRUPTED or QUEUED.
+        reason: why it has failed, a sentence; "" where it has not.
+        result: the numbers of a complete trial: of one that trains what its run's result.json holds, of others
+            validation, test, counts, classes, model and parameters likewise; {} where it is not complete.
+        run: the run folder of a trial that trained; else None.
+    """
+
+    planned: PlannedTrial
+    state: str
+    reason: str
+    result: Mapping[str, Any]
+    run: Path | None
+
+
+class DataCache:
+    """The data sets that trials of one process share; the one that was asked for longest ago makes room for another."""
+
+    def __init__(self, most: int = KEPT_DATASETS):
+        self._most = most
+        self._datasets: OrderedDict[str, data.Dataset] = OrderedDict()
+
+    def load(self, section: Mapping[str, Any]) -> data.Dataset:
+        """Returns the data set of a section, which is read only where it is not at hand.
+
+        Raises:
+            UserError: as `data.load`.
+        """
+        deciding = {key: value for key, value in complete_section(section).items() if key not in READ_LATER}
+        key = json.dumps(deciding, sort_keys=True, default=str)
+        if key not in self._datasets:
+            self._datasets[key] = data.load(section)
+        self._datasets.move_to_end(key)
+        while len(self._datasets) > self._most:
+            self._datasets.popitem(last=False)
+        return self._datasets[key]
+
+
+# Plan -----------------------------------------------------------------------------------------------------------------
+
+
+def plan_trials(trials: Sequence[Trial], out: Path, cache: DataCache) -> list[PlannedTrial]:
+    """Gives each trial its final settings and its place; the data of all are read for that.
+
+    A trial that cannot be, such as one with a setting that does not exist, is planned as well: it will fail and be
+    recorded, and the others go on.
+
+    Args:
+        trials: of a study.
+        out: the folder of the study.
+        cache: keeps the data sets.
+
+    Raises:
+        UserError: two trials are the same.
+    """
+    from cnn_vit.training import plan
+
+    planned: list[PlannedTrial] = []
+    for trial in trials:
+        stops.raise_if_requested()
+        try:
+            settings, dataset = prepare_trial(trial, cache)
+        except UserError as error:
+            words = {"trial": asdict(trial), "error": True}
+            planned.append(PlannedTrial(trial, *place(words, out), None, "", str(error), steps=1))
+            continue
+        run = fingerprint(settings, dataset.fingerprint)
+        deciding = {"task": trial.task, "options": dict(trial.options), "run": run}
+        steps = 1
+        if trial.task == "train":
+            steps = plan.run_times(settings, examples=len(dataset.splits["train"])).total
+        planned.append(PlannedTrial(trial, *place(deciding, out), settings, dataset.fingerprint, "", steps))
+    refuse_repeated(planned)
+    return planned
+
+
+def prepare_trial(trial: Trial, cache: DataCache) -> tuple[Settings, data.Dataset]:
+    """Returns the final settings of a trial, completed by its weights, and its data.
+
+    Raises:
+        UserError: it cannot be run.
+    """
+    from cnn_vit.training import plan, pretrained, program
+
+    if trial.task not in TASKS:
+        raise unknown("task of a trial", trial.task, TASKS)
+    settings = load_settings(trial.config, [*trial.overrides, f"seed={trial.seed}"])
+    settings, _ = pretrained.complete_settings(settings)
+    plan.check(settings)
+    dataset = cache.load(settings.section("data"))
+    if trial.task == "train":
+        program.check_network(settings, dataset)
+    elif settings["pretrained.weights"] is None:
+        raise UserError(
+            f"{trial.task} looks at a trained network, and {trial.config} names none; set pretrained.weights"
+        )
+    return settings, dataset
+
+
+def place(deciding: Mapping[str, Any], out: Path) -> tuple[str, Path]:
+    """Returns the name of a trial, by all that decides its numbers, and its folder; nothing is written."""
+    text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    trial_id = hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+    return trial_id, out / TRIALS / trial_id
+
+
+def refuse_repeated(planned: Sequence[PlannedTrial]) -> None:
+    """Raises UserError where two trials are the same, so that one would be counted twice."""
+    first_by_id: dict[str, Trial] = {}
+    for one in planned:
+        if one.id in first_by_id:
+            raise UserError(
+                f"{describe(first_by_id[one.id])} and {describe(one.trial)} are the same trial; leave one of them out"
+            )
+        first_by_id[one.id] = one.trial
+
+
+def describe(trial: Trial) -> str:
+    """Returns a trial as a sentence names it."""
+    words = [trial.task, trial.config, *trial.overrides, f"seed={trial.seed}"]
+    words += [f"{name}={value}" for name, value in trial.options]
+    return " ".join(words)
+
+
+def to_json(planned: PlannedTrial) -> dict[str, Any]:
+    """Returns a trial that has settings as plain values, for the worker that is to do it."""
+    if planned.settings is None:
+        raise ValueError("a trial without settings is not given to a worker")
+    return {
+        "trial": asdict(planned.trial),
+        "id": planned.id,
+        "folder": str(planned.folder),
+        "settings": settings_to_json(planned.settings),
+        "data_fingerprint": planned.data_fingerprint,
+        "steps": planned.steps,
+    }
+
+
+def from_json(stored: Mapping[str, Any]) -> PlannedTrial:
+    """Returns the trial that `to_json` made plain values of."""
+    words = stored["trial"]
+    trial = Trial(
+        task=words["task"],
+        config=words["config"],
+        overrides=tuple(words["overrides"]),
+        seed=words["seed"],
+        options=tuple((name, value) for name, value in words["options"]),
+    )
+    settings = settings_from_json(stored["settings"], file=TRIAL)
+    folder = Path(stored["folder"])
+    return PlannedTrial(trial, stored["id"], folder, settings, stored["data_fingerprint"], "", stored["steps"])
+
+
+# States ---------------------------------------------------------------------------------------------------------------
+
+
+def read_record(planned: PlannedTrial) -> TrialRecord:
+    """Returns what is known of a trial from its folder.
+
+    Raises:
+        SurroundingsError: its result cannot be read.
+    """
+    path = planned.folder / RESULT
+    run = planned.folder / RUN
+    if path.exists():
+        result = reader.read_object(path, state=str, reason=str, result=dict)
+        kept_run = run if planned.trial.task == "train" and result["state"] == COMPLETE else None
+        return TrialRecord(planned, result["state"], result["reason"], result["result"], kept_run)
+    state = QUEUED
+    if files.is_locked(planned.folder / LOCK):
+        state = RUNNING
+    elif (planned.folder / ATTEMPTS).exists():
+        state = INTERRUPTED
+    return TrialRecord(planned, state, "", {}, None)
+
+
+def write_result(
+    planned: PlannedTrial, state: str, *, reason: str = "", result: Mapping[str, Any] | None = None
+) -> None:
+    """Writes how a trial ended; from then on it is over. The caller holds its lock."""
+    content = {
+        "id": planned.id,
+        "task": planned.trial.task,
+        "state": state,
+        "reason": reason,
+        "result": result or {},
+    }
+    files.write_json(planned.folder / RESULT, content)
+
+
+def describe_trial(planned: PlannedTrial) -> None:
+    """Writes trial.json, for people and for other programs; nothing reads it to decide anything."""
+    trial = planned.trial
+    content = {
+        "id": planned.id,
+        "task": trial.task,
+        "config": trial.config,
+        "overrides": list(trial.overrides),
+        "seed": trial.seed,
+        "options": dict(trial.options),
+        "data_fingerprint": planned.data_fingerprint,
+    }
+    files.write_json(planned.folder / TRIAL, content)
+
+
+# Attempts -------------------------------------------------------------------------------------------------------------
+
+
+def saved_step(planned: PlannedTrial) -> int:
+    """The newest step that a trial has saved, 0 where there is none."""
+    from cnn_vit.runs import folder
+
+    return max(step_folders(planned.folder / RUN / folder.CHECKPOINTS), default=0)
+
+
+def note_start(planned: PlannedTrial) -> None:
+    """Notes that an attempt begins, and from which step."""
+    files.append_line(planned.folder / ATTEMPTS, {"event": "start", "step": saved_step(planned)})
+
+
+def note_stop(planned: PlannedTrial) -> None:
+    """Notes that the last attempt ended because it was asked to, which is no fault of the trial's."""
+    files.append_line(planned.folder / ATTEMPTS, {"event": "stop"})
+
+
+def count_deaths(planned: PlannedTrial) -> int:
+    """Counts the attempts that ended without a word since the trial got further for the last time.
+
+    A trial that is killed now and then, but gets further each time, is not to blame for it.
+    """
+    path = planned.folder / ATTEMPTS
+    if not path.exists():
+        return 0
+    step_now = saved_step(planned)
+    deaths = 0
+    for line in reader.read_object_lines(path):
+        if line.get("event") == "start":
+            deaths = deaths + 1 if line.get("step") == step_now else 0
+        elif line.get("event") == "stop" and deaths:
+            deaths -= 1
+    return deaths

@@ -1,0 +1,178 @@
+"""A worker: a process that does the trials which the process of a study gives it, one after another.
+
+    python -m cnn_vit.studies.worker DESCRIPTOR
+
+DESCRIPTOR is the file descriptor of a pipe in both directions. Over it come JSON objects: of the study, the trials to
+do and the cores to do them on; of the worker, how far it is. A worker whose study is gone ends with the trial that it
+has: what it learned is not lost, and the next study that is started finds the trial done, or waits for it.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import stops
+from cnn_vit.errors import StoppedError
+
+# The kinds of messages. Of the study:
+DO = "do"
+# Of the worker:
+READY = "ready"  # it waits for a trial
+PROGRESS = "progress"  # it has done so many steps of its trial
+OVER = "over"  # its trial has a result
+IN_THE_WAY = "in the way"  # disk, rights or another run keep it from going on
+
+
+class Pipe:
+    """JSON objects over a connection between two processes.
+
+    Args:
+        connection: to the other process.
+    """
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Sends a message; nothing happens where the other process is gone."""
+        try:
+            self.connection.send_bytes(json.dumps({"kind": kind, **content}).encode())
+        except OSError:
+            return
+
+    def receive(self) -> dict[str, Any] | None:
+        """Waits for a message and returns it; None where the other process is gone."""
+        try:
+            return json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            return None
+
+
+class TrialDisplay:
+    """Tells the study how far a trial is, and writes down what it has to say.
+
+    Args:
+        pipe: to the study.
+        log: the file of the trial's sentences.
+    """
+
+    def __init__(self, pipe: Pipe, log: Path):
+        self._pipe, self._log = pipe, log
+
+    def update(self, step: int, *, accuracy: float | None = None) -> None:
+        """Sends the number of steps done."""
+        self._pipe.send(PROGRESS, step=step)
+
+    def say(self, sentence: str) -> None:
+        """Adds a sentence to the log of the trial."""
+        from cnn_vit import files
+
+        files.append_line(self._log, {"said": sentence})
+
+    def close(self) -> None:
+        """Nothing is to be given back."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Does trials until there are no more; returns the exit code."""
+    pipe = Pipe(Connection(int(words[0])))
+    setup = pipe.receive()
+    if setup is None:
+        return 0
+    os.sched_setaffinity(0, setup["cores"])  # before any library counts them
+    from cnn_vit import process
+    from cnn_vit.files import cache
+
+    process.prepare()
+    cache.configure(**process.cache_environment())
+    with stops.handle_signals(owns_process=True):
+        try:
+            work(pipe, is_isolated=setup["is_isolated"], keep=setup["keep"])
+        except StoppedError as error:
+            stops.end_command(error.code)
+            return error.code
+        stops.end_command(0)
+    return 0
+
+
+def work(pipe: Pipe, *, is_isolated: bool, keep: str) -> None:
+    """Takes one trial after another and does it.
+
+    Args:
+        pipe: to the study.
+        is_isolated: whether the process ends after one trial.
+        keep: which checkpoints of a finished trial stay, "best" or "all".
+    """
+    from cnn_vit.studies import trials
+
+    cache = trials.DataCache()
+    while True:
+        pipe.send(READY)
+        message = pipe.receive()
+        if message is None:
+            return
+        planned = trials.from_json(message["trial"])
+        try:
+            do_trial(planned, cache, TrialDisplay(pipe, planned.folder / trials.LOG), keep=keep)
+        except ObstacleError as obstacle:
+            pipe.send(IN_THE_WAY, id=planned.id, sentence=str(obstacle))
+        else:
+            pipe.send(OVER, id=planned.id)
+        if is_isolated:
+            return
+
+
+class ObstacleError(Exception):
+    """Something keeps a trial from being done that is no fault of its own; it is tried again another time."""
+
+
+def do_trial(planned, cache, display: TrialDisplay, *, keep: str) -> None:
+    """Does a trial and writes its result, unless it has one; whoever does it already is waited for.
+
+    Args:
+        planned: the trial.
+        cache: of the data sets of this process.
+        display: shows how far it is.
+        keep: which checkpoints stay, "best" or "all".
+
+    Raises:
+        ObstacleError: disk, rights or another run are in the way.
+        StoppedError: a signal asked to stop.
+    """
+    from cnn_vit import files
+    from cnn_vit.errors import SurroundingsError
+    from cnn_vit.studies import tasks, trials
+
+    try:
+        with files.Lock(planned.folder / trials.LOCK, on_wait=display.say):
+            if (planned.folder / trials.RESULT).exists():
+                return
+            trials.note_start(planned)
+            try:
+                dataset = cache.load(planned.settings.section("data"))
+                result = tasks.do_task(planned, dataset, display)
+                tasks.drop_checkpoints(planned, result, keep=keep)
+            except StoppedError:
+                trials.note_stop(planned)
+                raise
+            except Exception as error:
+                state = tasks.state_of_error(error)
+                if state is None:
+                    trials.note_stop(planned)
+                    raise ObstacleError(str(error)) from error
+                if state == trials.CRASHED:
+                    display.say(traceback.format_exc())
+                trials.write_result(planned, state, reason=tasks.reason_of_error(error))
+            else:
+                trials.write_result(planned, trials.COMPLETE, result=result)
+    except SurroundingsError as error:
+        raise ObstacleError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,294 @@
+"""Does the trials of a study in worker processes: each exactly once, whatever dies on the way.
+
+Read `run_trials`. The process of the study holds the lock of the study's folder, plans, and hands out trials; workers
+(`worker.py`) hold the locks of their trials, do them, and write results. Nobody keeps a list of what is done: after any
+kill the same call finds in the folders what is left.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from cnn_vit import files, stops
+from cnn_vit.errors import StoppedError, SurroundingsError, UserError
+from cnn_vit.studies import trials
+from cnn_vit.studies.trials import PlannedTrial, TrialRecord
+from cnn_vit.studies.worker import DO, IN_THE_WAY, OVER, PROGRESS, READY, Pipe
+from cnn_vit.training.progress import Progress
+
+LOCK_TITLE = "cnn-vit study"
+MOST_DEATHS = 3  # of a trial that does not get further
+LOOK_EVERY = 0.2  # seconds between two looks at the signals
+WORKER_COMMAND = (sys.executable, "-m", "cnn_vit.studies.worker")
+STOPPED = "stopped by {}; the same command goes on with the trials that are left"
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """How the trials of a study are done. None of it changes a number but `threads`.
+
+    Attributes:
+        workers: processes that work at the same time.
+        threads: cores that one trial computes on; sums of floats depend on it, so that it belongs to the study.
+        is_isolated: whether each trial gets a process of its own.
+        retries_failed: whether trials that have failed are done again.
+        keep: which checkpoints of a finished trial stay: "best", or "all".
+    """
+
+    workers: int = 1
+    threads: int = 1
+    is_isolated: bool = False
+    retries_failed: bool = False
+    keep: str = "best"
+
+
+class Worker:
+    """A worker process, and the trial that it has.
+
+    Args:
+        cores: the numbers of the cores that it computes on.
+        log: the file that its stderr goes to.
+        options: of the study.
+
+    Attributes:
+        pipe: to the process.
+        trial: that it has; None where it waits for one.
+        step: how many steps of it are done.
+        is_ready: whether it waits for a trial.
+    """
+
+    def __init__(self, cores: Sequence[int], log: Path, options: StudyOptions):
+        ours, theirs = socket.socketpair()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with files.os_errors(log), theirs, log.open("ab") as stream:
+            # A session of its own: Ctrl-C in the terminal stops the study, which then stops its workers.
+            self.process = subprocess.Popen(
+                [*WORKER_COMMAND, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self.pipe = Pipe(Connection(ours.detach()))
+        self.cores = cores
+        self.trial: PlannedTrial | None = None
+        self.step = 0
+        self.is_ready = False
+        self.pipe.send("setup", cores=list(cores), is_isolated=options.is_isolated, keep=options.keep)
+
+    def give(self, planned: PlannedTrial) -> None:
+        """Gives the worker a trial to do."""
+        self.trial, self.step, self.is_ready = planned, 0, False
+        self.pipe.send(DO, trial=trials.to_json(planned))
+
+    def stop(self) -> None:
+        """Asks the process to end: it saves what its trial has learned."""
+        self.pipe.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> int:
+        """Waits for the end of the process; returns its exit code, negative for a signal."""
+        if not self.pipe.connection.closed:
+            self.pipe.connection.close()
+        return self.process.wait()
+
+
+def run_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions) -> list[TrialRecord]:
+    """Does the trials that have no result yet, and returns what is known of all, in their order.
+
+    Args:
+        planned: the trials, by `trials.plan_trials`.
+        out: the folder of the study.
+        options: how they are done.
+
+    Raises:
+        SurroundingsError: the folder cannot be written, another process does its trials, or something else than the
+            trials is in the way, such as a full disk.
+        StoppedError: a signal asked to stop; all trials are saved as far as they are.
+    """
+    files.ensure_writable(out)
+    with stops.handle_signals() as stop, files.Lock(out / trials.LOCK, title=LOCK_TITLE):
+        for one in planned:
+            prepare_folder(one, options)
+        left = [one for one in planned if not (one.folder / trials.RESULT).exists()]
+        if left:
+            Study(planned, left, out, options, stop).run()
+        return [trials.read_record(one) for one in planned]
+
+
+def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
+    """Writes what a trial is; records one that cannot be, and forgets the failure of one that is to be done again."""
+    if not is_free(planned):
+        return  # an orphan of an earlier start is at work
+    with files.Lock(planned.folder / trials.LOCK, on_wait=lambda _: None):
+        record = trials.read_record(planned)
+        if options.retries_failed and record.state in trials.FAILED:
+            for name in (trials.RESULT, trials.ATTEMPTS):
+                files.remove(planned.folder / name)
+        if not (planned.folder / trials.TRIAL).exists():
+            trials.describe_trial(planned)
+        if planned.settings is None:
+            trials.write_result(planned, trials.BAD_CONFIG, reason=planned.error)
+
+
+def is_free(planned: PlannedTrial) -> bool:
+    """Whether no process works on a trial."""
+    return not files.is_locked(planned.folder / trials.LOCK)
+
+
+class Study:
+    """The trials of a study that are left, and the workers that do them.
+
+    Args:
+        planned: all trials.
+        left: those without a result.
+        out: the folder of the study.
+        options: how they are done.
+        stop: the signals of this process.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[PlannedTrial],
+        left: Sequence[PlannedTrial],
+        out: Path,
+        options: StudyOptions,
+        stop: stops.StopSignals,
+    ):
+        self.count = len(planned)
+        self.queue = list(left)
+        self.out, self.options, self.stop = out, options, stop
+        self.workers: list[Worker] = []
+        self.obstacle = ""
+        self.steps_over = sum(one.steps for one in planned) - sum(one.steps for one in left)
+        self.progress = Progress(sum(one.steps for one in planned), step=self.steps_over, batch_size=None)
+
+    def run(self) -> None:
+        """Does the trials; returns once each has a result.
+
+        Raises:
+            SurroundingsError: something else than the trials is in the way.
+            StoppedError: a signal asked to stop.
+        """
+        self.stop.begin_training()  # from here on this loop looks at the signals by itself
+        try:
+            while self.queue or any(worker.trial for worker in self.workers):
+                if self.stop.requested is not None:
+                    raise self.stopped_error()
+                if self.obstacle:
+                    raise SurroundingsError(self.obstacle)
+                self.start_workers()
+                self.hear()
+        finally:
+            self.end_workers()
+            self.progress.close()
+        self.stop.end_training()
+
+    def stopped_error(self) -> StoppedError:
+        """Makes the error of a study that was asked to stop."""
+        error = self.stop.stopped_error(0)
+        return StoppedError(error.signal, STOPPED.format(error.signal.name))
+
+    def start_workers(self) -> None:
+        """Starts workers as far as there are trials for them, and gives trials to those that wait."""
+        for place in range(min(self.options.workers, len(self.queue) + len(self.workers))):
+            if place >= len(self.workers):
+                log = self.out / "workers" / f"{place}.log"
+                self.workers.append(Worker(choose_cores(place, self.options.threads), log, self.options))
+        for worker in self.workers:
+            if worker.is_ready and self.queue:
+                # A trial whose process was orphaned comes last: the worker that gets it waits for that process.
+                self.queue.sort(key=lambda one: not is_free(one))
+                worker.give(self.queue.pop(0))
+
+    def hear(self) -> None:
+        """Waits for messages of the workers, a little while at most, and does what they ask for."""
+        by_connection = {worker.pipe.connection: worker for worker in self.workers}
+        for connection in wait(list(by_connection), timeout=LOOK_EVERY):
+            worker = by_connection[connection]  # type: ignore[index]  # `wait` returns what it was given
+            message = worker.pipe.receive()
+            if message is None:
+                self.bury(worker)
+            elif message["kind"] == READY:
+                worker.is_ready = True
+            elif message["kind"] == PROGRESS:
+                worker.step = message["step"]
+            elif message["kind"] == IN_THE_WAY:
+                self.obstacle = message["sentence"]
+                worker.trial = None
+            elif message["kind"] == OVER:
+                self.finish(worker)
+        self.progress.update(self.steps_over + sum(worker.step for worker in self.workers if worker.trial))
+
+    def finish(self, worker: Worker) -> None:
+        """Takes note of a trial that has a result."""
+        planned, worker.trial = worker.trial, None
+        if planned is None:
+            return
+        self.steps_over += planned.steps
+        self.progress.say(describe_end(trials.read_record(planned)))
+
+    def bury(self, worker: Worker) -> None:
+        """Takes note of a worker that is gone; a trial that it leaves behind goes back to the others."""
+        code = worker.end()
+        self.workers.remove(worker)
+        planned = worker.trial
+        if planned is None:
+            return
+        if (planned.folder / trials.RESULT).exists():  # it died between the result and the message
+            self.finish(worker)
+            return
+        if trials.count_deaths(planned) >= MOST_DEATHS:
+            with files.Lock(planned.folder / trials.LOCK, on_wait=self.progress.say):
+                reason = f"its process {describe_exit(code)}, {MOST_DEATHS} times without getting further"
+                trials.write_result(planned, trials.CRASHED, reason=reason)
+            self.finish(worker)
+            return
+        self.progress.say(f"the process of {trials.describe(planned.trial)} {describe_exit(code)}; it is done again")
+        self.queue.insert(0, planned)
+
+    def end_workers(self) -> None:
+        """Ends all workers; those that train save what they have learned."""
+        for worker in self.workers:
+            worker.stop()
+        for worker in self.workers:
+            worker.end()
+
+
+def choose_cores(place: int, threads: int) -> list[int]:
+    """Returns the cores that a worker computes on: as many as a trial has threads, others for each worker if there are.
+
+    Args:
+        place: the number of the worker, from 0.
+        threads: cores of a trial.
+
+    Raises:
+        UserError: there are not so many cores.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if threads > len(cores):
+        raise UserError(f"threads={threads} are more than the {len(cores)} cores of this machine; make it at most that")
+    first = place * threads % len(cores)
+    return [cores[(first + number) % len(cores)] for number in range(threads)]
+
+
+def describe_exit(code: int) -> str:
+    """Says how a process ended, by its exit code."""
+    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def describe_end(record: TrialRecord) -> str:
+    """Says how a trial ended, on one line."""
+    name = trials.describe(record.planned.trial)
+    if record.state != trials.COMPLETE:
+        return f"{name}: {record.state}: {record.reason}"
+    return f"{name}: {100 * record.result['validation']['accuracy']:.2f} % of validation"
