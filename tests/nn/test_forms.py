@@ -439,6 +439,20 @@ def test_a_depthwise_convolution_in_bfloat16_is_summed_in_float32():
     assert_agree(rounded.astype(jnp.float32), exact, 4e-3)
 
 
+@pytest.mark.parametrize("window", [3, 7])
+def test_the_gradient_of_a_depthwise_convolution_takes_the_memory_of_a_few_images(window):
+    """Not of one for each weight: padded images, one product of them with the gradient, and the two gradients."""
+    side = window // 2
+    how = slide(padding=((side, side), (side, side)), groups=16)
+    x, kernel = jnp.zeros((2, 64, 64, 16)), jnp.zeros((window, window, 1, 16))
+
+    def total(x, kernel):
+        return (conv.convolve_channels(jnp.sin(x), kernel, how) ** 2).sum()
+
+    memory = jax.jit(jax.grad(total, (0, 1))).lower(x, kernel).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 5 * x.nbytes
+
+
 def test_a_maximum_that_is_not_a_number_stays_one():
     """As with XLA's own pooling; a comparison would pass over it."""
     plan = pool.plan_windows((2, 2), 2, 2, 0)
