@@ -24,7 +24,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +161,19 @@ def read_xla_flags(text: str) -> dict[str, str]:
         name, equals, value = word.partition("=")
         flags[name.lstrip("-")] = value if equals else "true"
     return flags
+
+
+def usable_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may compute on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def compute_on(cores: Sequence[int]) -> None:
+    """Has this process compute on these cores alone, where the system can do that; libraries then count only them."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
 
 
 def find_devices() -> list["jax.Device"]:

@@ -183,7 +183,7 @@ def list_devices() -> dict[str, str]:
 
 def count_cores() -> dict[str, Any]:
     """Counts the cores of the machine, those that this process may use, and those that a container grants it."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = len(process.usable_cores())
     return {"machine": os.cpu_count(), "usable": usable, "granted": read_granted_cores()}
 
 

@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -222,6 +222,15 @@ class AppendFile:
 def open_append(path: Path) -> AppendFile:
     """Opens a file for growing at its end; makes it, and the folders above it, where it does not exist."""
     return AppendFile(path)
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file at its end, within this context, for what another process prints; makes it where it is missing."""
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as stream:
+            yield stream
 
 
 def append_line(path: Path, facts: Mapping[str, Any]) -> None:

@@ -1,13 +1,12 @@
 """The environment of a run: versions, devices, cores, commit and command, recorded at every start."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import compilation, files
+from cnn_vit import compilation, files, process
 from cnn_vit.compilation import Options, ProgramKind
 from cnn_vit.runs import folder, reader
 
@@ -24,7 +23,7 @@ def current_environment(command: str | None) -> dict[str, Any]:
 
     devices = jax.devices()
     # a process may be allowed fewer cores than the machine has; not every system can tell
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(process.usable_cores())
     versions = {name: installed_version(name) for name in LIBRARIES}
     return {
         "versions": {"python": platform.python_version(), **versions},

@@ -7,6 +7,7 @@
     OUT/trials/ID/run/            the run folder of a trial that trains
     OUT/trials/ID/predictions/    SPLIT.npz of a trial that only evaluates or fits, as in a run folder
     OUT/trials/ID/log.jsonl       what the trial had to say
+    OUT/workers/N.log             what else the workers printed
 
 ID is the beginning of the sha256 of the task, its options and the fingerprint of the run, which settings, seed and
 data decide. So the same trial of two studies has the same name, and one whose recipe was edited has another.
@@ -26,7 +27,7 @@ from typing import Any
 from cnn_vit import data, files, stops
 from cnn_vit.data.sections import complete_section
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.runs import reader
+from cnn_vit.runs import folder, reader
 from cnn_vit.runs.manifests import step_folders
 from cnn_vit.settings import Settings, fingerprint
 from cnn_vit.settings import from_json as settings_from_json
@@ -37,7 +38,7 @@ TRIALS = "trials"  # the folder of a study that its trials lie in
 TRIAL = "trial.json"
 LOCK = "lock"
 ATTEMPTS = "attempts.jsonl"
-RESULT = "result.json"
+RESULT = folder.RESULT  # the same name as in a run folder, for it says the same
 RUN = "run"
 LOG = "log.jsonl"
 
@@ -256,8 +257,9 @@ def from_json(stored: Mapping[str, Any]) -> PlannedTrial:
         options=tuple((name, value) for name, value in words["options"]),
     )
     settings = settings_from_json(stored["settings"], file=TRIAL)
-    folder = Path(stored["folder"])
-    return PlannedTrial(trial, stored["id"], folder, settings, stored["data_fingerprint"], "", stored["steps"])
+    return PlannedTrial(
+        trial, stored["id"], Path(stored["folder"]), settings, stored["data_fingerprint"], "", stored["steps"]
+    )
 
 
 # States ---------------------------------------------------------------------------------------------------------------
@@ -317,8 +319,6 @@ def describe_trial(planned: PlannedTrial) -> None:
 
 def saved_step(planned: PlannedTrial) -> int:
     """The newest step that a trial has saved, 0 where there is none."""
-    from cnn_vit.runs import folder
-
     return max(step_folders(planned.folder / RUN / folder.CHECKPOINTS), default=0)
 
 

@@ -1,17 +1,15 @@
 """A worker: a process that does the trials which the process of a study gives it, one after another.
 
-    python -m cnn_vit.studies.worker DESCRIPTOR
+    python -m cnn_vit.studies.worker
 
-DESCRIPTOR is the file descriptor of a pipe in both directions. Over it come JSON objects: of the study, the trials to
-do and the cores to do them on; of the worker, how far it is. A worker whose study is gone ends with the trial that it
-has: what it learned is not lost, and the next study that is started finds the trial done, or waits for it.
+Its standard input is a pipe in both directions. Over it come JSON objects: of the study, the trials to do and the cores
+to do them on; of the worker, how far it is. A worker whose study is gone ends with the trial that it has: what it
+learned is not lost, and the next study that is started finds the trial done, or waits for it.
 """
 
 import json
-import os
 import sys
 import traceback
-from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,10 @@ from typing import Any
 from cnn_vit import stops
 from cnn_vit.errors import StoppedError
 
+STANDARD_INPUT = 0  # its descriptor
+
 # The kinds of messages. Of the study:
+SETUP = "setup"
 DO = "do"
 # Of the worker:
 READY = "ready"  # it waits for a trial
@@ -78,16 +79,16 @@ class TrialDisplay:
         """Nothing is to be given back."""
 
 
-def main(words: Sequence[str]) -> int:
+def main() -> int:
     """Does trials until there are no more; returns the exit code."""
-    pipe = Pipe(Connection(int(words[0])))
+    pipe = Pipe(Connection(STANDARD_INPUT))
     setup = pipe.receive()
     if setup is None:
         return 0
-    os.sched_setaffinity(0, setup["cores"])  # before any library counts them
     from cnn_vit import process
     from cnn_vit.files import cache
 
+    process.compute_on(setup["cores"])  # before any library counts them
     process.prepare()
     cache.configure(**process.cache_environment())
     with stops.handle_signals(owns_process=True):
@@ -175,4 +176,4 @@ def do_trial(planned, cache, display: TrialDisplay, *, keep: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,25 +5,24 @@ Read `run_trials`. The process of the study holds the lock of the study's folder
 kill the same call finds in the folders what is left.
 """
 
-import contextlib
-import os
+import multiprocessing
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
-from cnn_vit import files, stops
+from cnn_vit import files, process, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.studies import trials
 from cnn_vit.studies.trials import PlannedTrial, TrialRecord
-from cnn_vit.studies.worker import DO, IN_THE_WAY, OVER, PROGRESS, READY, Pipe
+from cnn_vit.studies.worker import DO, IN_THE_WAY, OVER, PROGRESS, READY, SETUP, Pipe
 from cnn_vit.training.progress import Progress
 
 LOCK_TITLE = "cnn-vit study"
+WORKERS = "workers"  # the folder of a study that the logs of its workers lie in
 MOST_DEATHS = 3  # of a trial that does not get further
 LOOK_EVERY = 0.2  # seconds between two looks at the signals
 WORKER_COMMAND = (sys.executable, "-m", "cnn_vit.studies.worker")
@@ -53,36 +52,33 @@ class Worker:
     """A worker process, and the trial that it has.
 
     Args:
-        cores: the numbers of the cores that it computes on.
-        log: the file that its stderr goes to.
+        place: its number among those that work at the same time, from 0.
+        log: the file that its stdout and stderr go to.
         options: of the study.
 
     Attributes:
+        place, log: the arguments.
         pipe: to the process.
         trial: that it has; None where it waits for one.
         step: how many steps of it are done.
         is_ready: whether it waits for a trial.
+        was_ready: whether it ever did.
     """
 
-    def __init__(self, cores: Sequence[int], log: Path, options: StudyOptions):
-        ours, theirs = socket.socketpair()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with files.os_errors(log), theirs, log.open("ab") as stream:
+    def __init__(self, place: int, log: Path, options: StudyOptions):
+        cores = choose_cores(place, options.threads)
+        ours, theirs = multiprocessing.Pipe()
+        with theirs, files.appending(log) as stream:
             # A session of its own: Ctrl-C in the terminal stops the study, which then stops its workers.
             self.process = subprocess.Popen(
-                [*WORKER_COMMAND, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
+                WORKER_COMMAND, stdin=theirs.fileno(), stdout=stream, stderr=stream, start_new_session=True
             )
-        self.pipe = Pipe(Connection(ours.detach()))
-        self.cores = cores
+        self.pipe = Pipe(ours)
+        self.place, self.log = place, log
         self.trial: PlannedTrial | None = None
         self.step = 0
-        self.is_ready = False
-        self.pipe.send("setup", cores=list(cores), is_isolated=options.is_isolated, keep=options.keep)
+        self.is_ready = self.was_ready = False
+        self.pipe.send(SETUP, cores=cores, is_isolated=options.is_isolated, keep=options.keep)
 
     def give(self, planned: PlannedTrial) -> None:
         """Gives the worker a trial to do."""
@@ -90,10 +86,10 @@ class Worker:
         self.pipe.send(DO, trial=trials.to_json(planned))
 
     def stop(self) -> None:
-        """Asks the process to end: it saves what its trial has learned."""
+        """Asks the process to end; where it has a trial, it saves what that has learned."""
         self.pipe.connection.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        if self.trial is not None:
+            self.process.send_signal(signal.SIGTERM)  # nothing happens where the process is gone
 
     def end(self) -> int:
         """Waits for the end of the process; returns its exit code, negative for a signal."""
@@ -132,11 +128,11 @@ def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
     with files.Lock(planned.folder / trials.LOCK, on_wait=lambda _: None):
         record = trials.read_record(planned)
         if options.retries_failed and record.state in trials.FAILED:
-            for name in (trials.RESULT, trials.ATTEMPTS):
+            for name in (trials.RESULT, trials.ATTEMPTS, trials.RUN):
                 files.remove(planned.folder / name)
         if not (planned.folder / trials.TRIAL).exists():
             trials.describe_trial(planned)
-        if planned.settings is None:
+        if planned.settings is None and not (planned.folder / trials.RESULT).exists():
             trials.write_result(planned, trials.BAD_CONFIG, reason=planned.error)
 
 
@@ -200,15 +196,21 @@ class Study:
 
     def start_workers(self) -> None:
         """Starts workers as far as there are trials for them, and gives trials to those that wait."""
-        for place in range(min(self.options.workers, len(self.queue) + len(self.workers))):
-            if place >= len(self.workers):
-                log = self.out / "workers" / f"{place}.log"
-                self.workers.append(Worker(choose_cores(place, self.options.threads), log, self.options))
-        for worker in self.workers:
+        waiting = [worker for worker in self.workers if worker.trial is None]
+        taken = {worker.place for worker in self.workers}
+        for place in range(self.options.workers):
+            if place not in taken and len(waiting) < len(self.queue):
+                worker = Worker(place, self.out / WORKERS / f"{place}.log", self.options)
+                self.workers.append(worker)
+                waiting.append(worker)
+        for worker in waiting:
             if worker.is_ready and self.queue:
-                # A trial whose process was orphaned comes last: the worker that gets it waits for that process.
+                # A trial that an orphan of an earlier start is doing comes last: the worker that gets it has to wait.
                 self.queue.sort(key=lambda one: not is_free(one))
-                worker.give(self.queue.pop(0))
+                planned = self.queue.pop(0)
+                if not is_free(planned):
+                    self.progress.say(f"{trials.describe(planned.trial)} is under way from an earlier start; waiting")
+                worker.give(planned)
 
     def hear(self) -> None:
         """Waits for messages of the workers, a little while at most, and does what they ask for."""
@@ -219,7 +221,7 @@ class Study:
             if message is None:
                 self.bury(worker)
             elif message["kind"] == READY:
-                worker.is_ready = True
+                worker.is_ready = worker.was_ready = True
             elif message["kind"] == PROGRESS:
                 worker.step = message["step"]
             elif message["kind"] == IN_THE_WAY:
@@ -242,6 +244,8 @@ class Study:
         code = worker.end()
         self.workers.remove(worker)
         planned = worker.trial
+        if not worker.was_ready:
+            self.obstacle = f"a worker {describe_exit(code)} before it could begin; {worker.log} says more"
         if planned is None:
             return
         if (planned.folder / trials.RESULT).exists():  # it died between the result and the message
@@ -274,7 +278,7 @@ def choose_cores(place: int, threads: int) -> list[int]:
     Raises:
         UserError: there are not so many cores.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = process.usable_cores()
     if threads > len(cores):
         raise UserError(f"threads={threads} are more than the {len(cores)} cores of this machine; make it at most that")
     first = place * threads % len(cores)

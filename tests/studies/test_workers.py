@@ -1,0 +1,272 @@
+"""Workers: each trial is done once, whatever dies, and one that fails takes nothing with it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnn_vit import files
+from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.studies import trials, workers
+from cnn_vit.studies.trials import DataCache, Trial
+from cnn_vit.studies.workers import StudyOptions, run_trials
+
+PROGRAM = Path(__file__).with_name("study_process.py")
+SMOKE = "configs/digits_mlp.py:smoke"
+FEW_STEPS = ("duration=4 steps", "evaluate_every=2 steps", "log_every=1 steps", "schedule.warmup=0")
+SAVED = "run/checkpoints/*/MANIFEST.json"  # of a trial
+# Kernels grow 100,000-fold a step: past 3e38 after eight, before the loss is read for the last time.
+DIVERGING = (
+    "duration=20 steps", "evaluate_every=20 steps", "log_every=1 steps", "schedule.warmup=0", "schedule.name=constant",
+    "optimizer.name=sgd", "optimizer.learning_rate=1000", "optimizer.weight_decay=100", "optimizer.clip=1",
+)  # fmt: skip
+PATIENCE = 120  # seconds until a study that goes nowhere fails its test
+
+
+def run_study(list_of_trials, out, **options):
+    """Plans trials and does them; returns their records."""
+    return run_trials(trials.plan_trials(list_of_trials, out, DataCache()), out, StudyOptions(**options))
+
+
+def read_metrics(record):
+    """The bytes of the metrics of a trial that trained."""
+    return (record.run / "metrics.jsonl").read_bytes()
+
+
+def file_times(out):
+    """When each file of the trials was written last."""
+    return {path: path.stat().st_mtime_ns for path in (out / trials.TRIALS).rglob("*") if path.name != trials.LOCK}
+
+
+# A study with failures ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A study of two good trials, one that diverges and one with a setting that does not exist; folder and records."""
+    out = tmp_path_factory.mktemp("mixed")
+    list_of_trials = [
+        Trial("train", SMOKE, FEW_STEPS),
+        Trial("train", SMOKE, DIVERGING),
+        Trial("train", SMOKE, (*FEW_STEPS, "optimizer.rate=1")),
+        Trial("train", SMOKE, FEW_STEPS, seed=1),
+    ]
+    return out, list_of_trials, run_study(list_of_trials, out, workers=2)
+
+
+def test_trials_that_fail_are_recorded_with_their_reason_and_the_others_go_on(mixed):
+    _, _, records = mixed
+    assert [record.state for record in records] == ["complete", "diverged", "bad config", "complete"]
+    assert "optimizer.rate" in records[2].reason
+    assert "is not finite" in records[1].reason
+    assert records[0].result["validation"]["n"] == records[3].result["validation"]["n"] == 64
+    assert read_metrics(records[0]) != read_metrics(records[3])
+
+
+def test_a_finished_study_is_left_as_it_is(mixed, monkeypatch):
+    out, list_of_trials, records = mixed
+    before = file_times(out)
+    monkeypatch.setattr(workers, "WORKER_COMMAND", ("false",))  # no worker could start
+    again = run_study(list_of_trials, out)
+    assert [record.result for record in again] == [record.result for record in records]
+    assert file_times(out) == before
+
+
+def test_a_study_that_another_process_does_is_refused(mixed):
+    out, list_of_trials, _ = mixed
+    with files.Lock(out / trials.LOCK), pytest.raises(SurroundingsError, match="is in use by process"):
+        run_study(list_of_trials, out)
+
+
+def test_workers_that_cannot_start_end_a_study_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "WORKER_COMMAND", (sys.executable, "-c", "import nothing_of_that_name"))
+    with pytest.raises(SurroundingsError, match=r"exit code 1 before it could begin; .*0\.log says more"):
+        run_study([Trial("train", SMOKE, FEW_STEPS)], tmp_path)
+    assert "nothing_of_that_name" in (tmp_path / "workers" / "0.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "threads", "cores"), [(0, 1, [4]), (1, 1, [5]), (2, 1, [7]), (3, 1, [4]), (1, 2, [7, 4])]
+)
+def test_workers_compute_on_cores_of_their_own_as_far_as_there_are_some(monkeypatch, place, threads, cores):
+    monkeypatch.setattr(workers.process, "usable_cores", lambda: [4, 5, 7])
+    assert workers.choose_cores(place, threads) == cores
+
+
+def test_more_threads_than_cores_are_refused(monkeypatch):
+    monkeypatch.setattr(workers.process, "usable_cores", lambda: [4, 5, 7])
+    with pytest.raises(UserError, match="threads=4 are more than the 3 cores"):
+        workers.choose_cores(0, 4)
+
+
+# Twenty trials of which four fail, each in its way --------------------------------------------------------------------
+
+GENERATOR = """
+import os, sys
+import numpy as np
+
+def images(split):
+    if sys.argv[0].endswith("worker.py"):
+        {action}
+    generator = np.random.default_rng(0)
+    for number in range(64):
+        yield generator.integers(0, 256, (8, 8, 3), dtype=np.uint8), number % 2
+"""
+
+
+def write_generator(folder, name, action):
+    """Writes a data source that does something in a worker alone; returns the settings that name it."""
+    path = folder / f"{name}.py"
+    path.write_text(GENERATOR.format(action=action))
+    return ("data.name=generator", f"data.path={path}:images", "data.classes=2")
+
+
+@pytest.mark.slow
+def test_each_trial_gets_its_state_where_some_diverge_abort_or_want_too_much_memory(tmp_path, monkeypatch):
+    limit = 12 * 2**30  # bytes of address space, of which jax takes 2 to 3 GB by itself
+    monkeypatch.setattr(workers, "WORKER_COMMAND", ("prlimit", f"--as={limit}", *workers.WORKER_COMMAND))
+    good = [Trial("train", SMOKE, FEW_STEPS, seed=seed) for seed in range(16)]
+    bad = [
+        Trial("train", SMOKE, DIVERGING),
+        Trial("train", "configs/digits_mlp.py", (*FEW_STEPS, "model.hidden=(30000, 30000)")),
+        Trial("train", SMOKE, (*FEW_STEPS, "optimizer.rate=1")),
+        Trial(
+            "train",
+            "configs/digits_mlp.py",
+            (*FEW_STEPS, *write_generator(tmp_path, "aborting", "os.abort()"), "data.image_size=8", "data.channels=3"),
+        ),
+    ]
+    records = run_study(good[:7] + bad + good[7:], tmp_path / "out", workers=2)
+    states = [record.state for record in records]
+    assert states[7:11] == ["diverged", "out of memory", "bad config", "crashed"]
+    assert states[:7] + states[11:] == ["complete"] * 16
+    assert "SIGABRT, 3 times without getting further" in records[10].reason
+
+
+# Kills ----------------------------------------------------------------------------------------------------------------
+
+
+def start_study(out, *words):
+    """Starts the study in a process of its own."""
+    command = [sys.executable, str(PROGRAM), str(out), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish_study(out, *words):
+    """Does the study to its end; returns what it printed to stdout."""
+    process = start_study(out, *words)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+def find_children(pid):
+    """The processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def results_of(out):
+    """The bytes of the metrics of each trial, and its numbers but for times, by its name."""
+    results = {}
+    for folder in (out / trials.TRIALS).iterdir():
+        result = json.loads((folder / trials.RESULT).read_text())["result"]
+        numbers = {name: result[name] for name in ("validation", "test", "best", "steps", "fingerprint")}
+        results[folder.name] = ((folder / trials.RUN / "metrics.jsonl").read_bytes(), numbers)
+    return results
+
+
+def kill_now_and_then(out, words, *, worker_kills, parent_kills, seed):
+    """Does a study whose processes are killed at random moments; returns what the last one printed.
+
+    No trial is killed more than twice at one step, since three times would be taken for its own fault.
+    """
+    rng = random.Random(seed)
+    kinds = ["worker"] * worker_kills + ["parent"] * parent_kills
+    rng.shuffle(kinds)
+    process = start_study(out, *words)
+    for kind in kinds:
+        time.sleep(rng.uniform(0.2, 2.5))
+        if process.poll() is not None:  # everything is done: nothing is left to kill
+            assert process.returncode == 0, process.stderr.read()
+            break
+        if kind == "parent":
+            process.kill()
+            process.communicate()
+            process = start_study(out, *words)
+            continue
+        children = find_children(process.pid)
+        if children:
+            os.kill(rng.choice(children), signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+@pytest.mark.parametrize(
+    ("count", "worker_kills", "parent_kills"), [(3, 2, 1), pytest.param(12, 20, 10, marks=pytest.mark.slow)]
+)
+def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, worker_kills, parent_kills):
+    words = (count, 2, 60)
+    undisturbed = finish_study(tmp_path / "undisturbed", *words)
+    killed = kill_now_and_then(
+        tmp_path / "killed", words, worker_kills=worker_kills, parent_kills=parent_kills, seed=count
+    )
+    assert killed == undisturbed
+    assert len(undisturbed.splitlines()) == count
+    assert results_of(tmp_path / "killed") == results_of(tmp_path / "undisturbed")
+
+
+def leave_an_orphan(out, *words):
+    """Starts a study, and kills it once its only worker trains; returns the worker's number."""
+    process = start_study(out, *words)
+    deadline = time.monotonic() + PATIENCE
+    while not list(out.glob(f"{trials.TRIALS}/*/{SAVED}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (orphan,) = find_children(process.pid)
+    process.kill()
+    process.communicate()
+    return orphan
+
+
+@pytest.mark.slow
+def test_an_orphan_is_waited_for(tmp_path):
+    words = (1, 1, 600)
+    leave_an_orphan(tmp_path, *words)
+    finish_study(tmp_path, *words)
+    (folder,) = (tmp_path / trials.TRIALS).iterdir()
+    starts = [line for line in (folder / trials.ATTEMPTS).read_text().splitlines() if "start" in line]
+    assert len(starts) == 1  # the orphan's
+    assert "waiting for it" in (folder / trials.LOG).read_text()
+
+
+@pytest.mark.slow
+def test_without_the_lock_of_a_trial_two_processes_would_meet_in_it(tmp_path):
+    words = (1, 1, 600)
+    leave_an_orphan(tmp_path, *words, "unlocked")
+    process = start_study(tmp_path, *words, "unlocked")
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3
+    assert "is in use by process" in stderr
+
+
+def test_a_study_that_is_asked_to_stop_saves_its_trials_and_goes_on_later(tmp_path):
+    words = (2, 1, 400)
+    process = start_study(tmp_path, *words)
+    deadline = time.monotonic() + PATIENCE
+    while not list(tmp_path.glob(f"{trials.TRIALS}/*/{SAVED}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGINT
+    assert stderr.splitlines()[-1] == "stopped by SIGINT; the same command goes on with the trials that are left"
+    assert "Traceback" not in stderr
+    (attempts,) = tmp_path.glob(f"{trials.TRIALS}/*/{trials.ATTEMPTS}")  # the other trial was never begun
+    assert [json.loads(line)["event"] for line in attempts.read_text().splitlines()] == ["start", "stop"]
