@@ -4,6 +4,8 @@ import difflib
 import signal
 from collections.abc import Iterable
 
+OUT_OF_MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "Out of memory")  # in the texts of jax's errors
+
 
 class UserError(Exception):
     """The input is wrong. The sentence says value, rule, choices and remedy.
@@ -55,6 +57,13 @@ class StoppedError(BaseException):
         self.details = ()  # as UserError has them
         self.code = 128 + number
         self.signal = signal.Signals(number)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up: Python's own, ours, or one of the ways in which jax says it."""
+    if isinstance(error, MemoryError | TooLittleMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
 
 
 def nearest(word: str, choices: Iterable[str], *, most: int = 3) -> list[str]:

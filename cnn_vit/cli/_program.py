@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from cnn_vit import cli, process, stops
-from cnn_vit.errors import StoppedError, SurroundingsError, UserError, unknown
+from cnn_vit.errors import StoppedError, SurroundingsError, UserError, is_out_of_memory, unknown
 
 BUG = 1  # exit code of a bug in this program
 TOO_LITTLE_MEMORY = (
@@ -319,8 +319,7 @@ def explain_failure(error: BaseException, args: argparse.Namespace) -> tuple[lis
     # This is how jax says that the machine has none of the devices that JAX_PLATFORMS asks for.
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
         return [cli.as_one_line(process.no_device_sentence(str(error)), most=400)], SurroundingsError.code
-    # The latter is how jax says it.
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
+    if is_out_of_memory(error):
         sentence = f"{TOO_LITTLE_MEMORY} ({str(error) or 'no more was said'})"
         return [cli.as_one_line(sentence, most=400)], SurroundingsError.code
     cause = cli.as_one_line(f"{type(error).__name__}: {error}", most=300)

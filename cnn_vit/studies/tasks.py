@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnn_vit import data
-from cnn_vit.errors import DivergedError, SurroundingsError, TooLittleMemoryError, UserError
+from cnn_vit.errors import DivergedError, SurroundingsError, UserError, is_out_of_memory
 from cnn_vit.runs import folder
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.studies import trials
@@ -29,7 +29,7 @@ def do_task(planned: PlannedTrial, dataset: data.Dataset, display: Display) -> M
 
 def state_of_error(error: Exception) -> str | None:
     """Returns the state of a trial that an error ended; None where the surroundings are to blame, not the trial."""
-    if isinstance(error, MemoryError | TooLittleMemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+    if is_out_of_memory(error):
         return trials.OUT_OF_MEMORY
     if isinstance(error, DivergedError):
         return trials.DIVERGED

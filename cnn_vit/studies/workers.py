@@ -165,6 +165,7 @@ class Study:
         self.out, self.options, self.stop = out, options, stop
         self.workers: list[Worker] = []
         self.obstacle = ""
+        self.early_deaths = 0  # of workers that were not ready yet, one after another
         self.steps_over = sum(one.steps for one in planned) - sum(one.steps for one in left)
         self.progress = Progress(sum(one.steps for one in planned), step=self.steps_over, batch_size=None)
 
@@ -178,12 +179,12 @@ class Study:
         self.stop.begin_training()  # from here on this loop looks at the signals by itself
         try:
             while self.queue or any(worker.trial for worker in self.workers):
+                self.start_workers()
+                self.hear()
                 if self.stop.requested is not None:
                     raise self.stopped_error()
                 if self.obstacle:
                     raise SurroundingsError(self.obstacle)
-                self.start_workers()
-                self.hear()
         finally:
             self.end_workers()
             self.progress.close()
@@ -222,6 +223,7 @@ class Study:
                 self.bury(worker)
             elif message["kind"] == READY:
                 worker.is_ready = worker.was_ready = True
+                self.early_deaths = 0
             elif message["kind"] == PROGRESS:
                 worker.step = message["step"]
             elif message["kind"] == IN_THE_WAY:
@@ -245,7 +247,9 @@ class Study:
         self.workers.remove(worker)
         planned = worker.trial
         if not worker.was_ready:
-            self.obstacle = f"a worker {describe_exit(code)} before it could begin; {worker.log} says more"
+            self.early_deaths += 1
+            if code >= 0 or self.early_deaths >= MOST_DEATHS:  # a signal may come from outside, once or twice
+                self.obstacle = f"a worker {describe_exit(code)} before it could begin; {worker.log} says more"
         if planned is None:
             return
         if (planned.folder / trials.RESULT).exists():  # it died between the result and the message

@@ -136,6 +136,10 @@ def test_deaths_count_only_while_a_trial_does_not_get_further(place):
         (DivergedError("the loss is nan"), trials.DIVERGED),
         (MemoryError(), trials.OUT_OF_MEMORY),
         (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), trials.OUT_OF_MEMORY),
+        (
+            RuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."),
+            trials.OUT_OF_MEMORY,
+        ),
         (TooLittleMemoryError("a step needs 9 GB"), trials.OUT_OF_MEMORY),
         (UserError("no setting"), trials.BAD_CONFIG),
         (ZeroDivisionError("division by zero"), trials.CRASHED),

@@ -167,8 +167,9 @@ def finish_study(out, *words):
 
 
 def find_children(pid):
-    """The processes that a process has started."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The processes that a process has started; none where it is gone."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
 
 
 def results_of(out):
@@ -182,41 +183,40 @@ def results_of(out):
 
 
 def kill_now_and_then(out, words, *, worker_kills, parent_kills, seed):
-    """Does a study whose processes are killed at random moments; returns what the last one printed.
-
-    No trial is killed more than twice at one step, since three times would be taken for its own fault.
-    """
+    """Does a study whose processes are killed at random moments; returns what the last one printed, and the kills."""
     rng = random.Random(seed)
     kinds = ["worker"] * worker_kills + ["parent"] * parent_kills
     rng.shuffle(kinds)
+    kills = 0
     process = start_study(out, *words)
-    for kind in kinds:
-        time.sleep(rng.uniform(0.2, 2.5))
-        if process.poll() is not None:  # everything is done: nothing is left to kill
-            assert process.returncode == 0, process.stderr.read()
-            break
-        if kind == "parent":
+    while kinds and process.poll() is None:
+        time.sleep(rng.uniform(0.5, 2.5))
+        children = find_children(process.pid)
+        if process.poll() is not None or not children:  # the study is over, or has not begun
+            continue
+        if kinds.pop() == "parent":
             process.kill()
             process.communicate()
             process = start_study(out, *words)
-            continue
-        children = find_children(process.pid)
-        if children:
+        else:
             os.kill(rng.choice(children), signal.SIGKILL)
+        kills += 1
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
-    return stdout
+    return stdout, kills
 
 
 @pytest.mark.parametrize(
-    ("count", "worker_kills", "parent_kills"), [(3, 2, 1), pytest.param(12, 20, 10, marks=pytest.mark.slow)]
+    ("count", "steps", "worker_kills", "parent_kills"),
+    [(3, 100, 2, 1), pytest.param(12, 300, 20, 10, marks=pytest.mark.slow)],
 )
-def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, worker_kills, parent_kills):
-    words = (count, 2, 60)
+def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, steps, worker_kills, parent_kills):
+    words = (count, 2, steps)
     undisturbed = finish_study(tmp_path / "undisturbed", *words)
-    killed = kill_now_and_then(
+    killed, kills = kill_now_and_then(
         tmp_path / "killed", words, worker_kills=worker_kills, parent_kills=parent_kills, seed=count
     )
+    assert kills == worker_kills + parent_kills
     assert killed == undisturbed
     assert len(undisturbed.splitlines()) == count
     assert results_of(tmp_path / "killed") == results_of(tmp_path / "undisturbed")

@@ -1,0 +1,150 @@
+"""What does `cnn-vit new --transfer` gain on a folder of photos, beside `cnn-vit new`?
+
+    python experiments/transfer/first_recipes.py --data=hymenoptera_256.zip
+    python experiments/transfer/first_recipes.py --data=hymenoptera_256.zip --weights=mobilenet_v1_0.25_224_imagenet.npz
+    python experiments/transfer/first_recipes.py      trains nothing, makes the table anew from first_recipes.json
+
+Each arm is what a newcomer types: `new` writes a recipe for the images, `train` runs it as it stands, here with several
+seeds. The arms are a small CNN from scratch, the weights that `new --transfer` takes by itself, the same network from
+initial values (the same recipe without its weights, at the learning rate of a network from scratch), and with --weights
+a file of weights. The table is also written into the README.md beside this file.
+
+A recipe that is written is not written again, a run that is finished is not repeated, and one that was stopped is
+resumed. Rows of other data in first_recipes.json stay.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnn_vit.reports.intervals import difference_of_runs
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "first_recipes.json"
+README = FOLDER / "README.md"
+TABLE_BEGIN = "<!-- table of first recipes -->\n"  # the lines of README.md that the table stands between
+TABLE_END = "<!-- end of first recipes -->"
+SCRATCH, SHIPPED, UNTRAINED, GIVEN = "new", "new --transfer", "the same without weights", "new --transfer --weights"
+FROM_SCRATCH_RATE = "2e-3"  # what `new` gives a CNN
+
+
+def call(*words: str) -> dict[str, Any]:
+    """Runs a command of cnn-vit, and returns the object that it prints.
+
+    Raises:
+        SystemExit: the command failed; it has said why.
+    """
+    process = subprocess.run([sys.executable, "-m", "cnn_vit", *words, "--json"], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return json.loads(process.stdout)
+
+
+def write_recipe(arm: str, args: argparse.Namespace) -> Path:
+    """Writes the recipe of an arm, if that is not done yet; returns its path."""
+    words = {SCRATCH: [], SHIPPED: ["--transfer"], GIVEN: ["--transfer", f"--weights={args.weights}"]}[arm]
+    recipe = args.runs / f"{args.data.stem}-{re.sub('[^a-z]+', '_', arm)}.py"
+    if not recipe.exists():
+        call("new", str(args.data), f"--minutes={args.minutes}", f"--out={recipe}", *words)
+    return recipe
+
+
+def train_seed(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains the recipe of an arm with a seed, if that is not done yet, and returns the run's row."""
+    recipe = write_recipe(SHIPPED if arm == UNTRAINED else arm, args)
+    workdir = args.runs / f"{args.data.stem}-{re.sub('[^a-z]+', '_', arm)}-{seed}"
+    settings = [f"--config.seed={seed}"]
+    if arm == UNTRAINED:
+        given = call("train", f"--config={recipe}", "--show")["values"]
+        card_keys = [key for key in ("image_size", "channels", "fit", "interpolation") if f"data.{key}" in given]
+        settings += [f"--config.data.{key}={as_word(given[f'data.{key}'])}" for key in card_keys]
+        settings += ["--config.pretrained.weights=none", "--config.pretrained.freeze=none"]
+        settings += [f"--config.optimizer.learning_rate={FROM_SCRATCH_RATE}"]
+    result = call("train", f"--config={recipe}", f"--workdir={workdir}", *settings)
+    split = "test" if result["test"] else "validation"
+    return {
+        "data": args.data.stem,
+        "arm": arm,
+        "seed": seed,
+        "split": split,
+        "model": result["model"],
+        "accuracy": result[split]["accuracy"],
+        "n": result[split]["n"],
+        "steps": result["steps"],
+        "seconds": result["timing"]["seconds"],
+        "cpu_seconds": result["timing"]["cpu_seconds"],
+        "fingerprint": result["fingerprint"],
+    }
+
+
+def as_word(value: Any) -> str:
+    """Returns a value as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Returns a Markdown table with a line for each data set and arm."""
+    lines = [
+        "| data | n | arm | network | seeds | accuracy | more than `new`, points | steps | CPU-minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in sorted({row["data"] for row in rows}):
+        of_arm: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["data"] == name:
+                of_arm.setdefault(row["arm"], []).append(row)
+        baseline = {row["seed"]: row["accuracy"] for row in of_arm[SCRATCH]}
+        for arm, arm_rows in of_arm.items():
+            accuracies = {row["seed"]: row["accuracy"] for row in arm_rows}
+            gained = ""
+            if arm != SCRATCH:
+                difference = difference_of_runs(baseline, accuracies)
+                gain = difference.interval
+                verdict = "" if difference.is_resolved else ", not resolved"
+                gained = f"{100 * gain.estimate:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}{verdict})"
+            first = arm_rows[0]
+            minutes = statistics.fmean(row["cpu_seconds"] for row in arm_rows) / 60
+            lines.append(
+                f"| {name}, {first['split']} | {first['n']} | {arm} | `{first['model']}` | {len(arm_rows)} | "
+                f"{100 * statistics.fmean(accuracies.values()):.1f} % | {gained} | {first['steps']:,} | {minutes:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def write_table(table: str) -> None:
+    """Puts the table into README.md in place of the one that stands there."""
+    before, _, rest = README.read_text().partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    README.write_text(f"{before}{TABLE_BEGIN}{table}\n{TABLE_END}{after}")
+
+
+def main() -> None:
+    """Trains all arms with each seed, then writes and prints the table of all rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder or zip of photos")
+    parser.add_argument("--weights", help="of a further arm: a file of weights")
+    parser.add_argument("--seeds", type=int, default=3, help="train with the seeds 0 to SEEDS - 1 (default: 3)")
+    parser.add_argument("--minutes", type=float, default=2, help="that `new` plans a run for (default: 2)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/first_recipes"), help="where recipes and runs go")
+    args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error(f"--seeds={args.seeds}: an interval over runs takes at least 2")
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    if args.data:
+        args.runs.mkdir(parents=True, exist_ok=True)
+        arms = [SCRATCH, SHIPPED, UNTRAINED, *([GIVEN] if args.weights else [])]
+        new_rows = [train_seed(arm, seed, args) for arm in arms for seed in range(args.seeds)]
+        rows = [row for row in rows if row["data"] != args.data.stem] + new_rows
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    table = format_table(rows)
+    write_table(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
