@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent
 
 
 def make_trials(count: int, steps: int) -> list[Trial]:
-    """So many short runs of an MLP on drawn shapes, with a checkpoint at every fifth step."""
-    settings = (f"duration={steps} steps", "log_every=1", "evaluate_every=10", "checkpoint_every=5")
+    """So many short runs of an MLP on drawn shapes, with a checkpoint at every tenth step."""
+    settings = (f"duration={steps} steps", "log_every=1", "evaluate_every=20", "checkpoint_every=10")
     rates = [f"optimizer.learning_rate={(number + 1) * 1e-3}" for number in range(count)]
     return [Trial("train", "configs/digits_mlp.py:smoke", (*settings, rate)) for rate in rates]
 

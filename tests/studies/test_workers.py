@@ -26,7 +26,7 @@ DIVERGING = (
     "duration=20 steps", "evaluate_every=20 steps", "log_every=1 steps", "schedule.warmup=0", "schedule.name=constant",
     "optimizer.name=sgd", "optimizer.learning_rate=1000", "optimizer.weight_decay=100", "optimizer.clip=1",
 )  # fmt: skip
-PATIENCE = 120  # seconds until a study that goes nowhere fails its test
+PATIENCE = 400  # seconds until a study that goes nowhere fails its test
 
 
 def run_study(list_of_trials, out, **options):
