@@ -201,7 +201,7 @@ def test_a_room_of_data_is_seen_in_every_spelling(line, room):
 TRAINING = """
     caches devices memory rules losses schedules optimizers progress
     forward freezing recalibration step plan program
-    trained evaluation prediction features pretrained forks run samples loop
+    trained evaluation prediction features run_weights pretrained_settings starting_values forks run samples loop
 """
 RUNS = "manifests orbax_errors folder seals journal reader environment description checkpoints"
 ORDERS = {"training": TRAINING.split(), "runs": RUNS.split()}

@@ -10,7 +10,7 @@ from cnn_vit import data
 from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.runs.journal import now
 from cnn_vit.settings import Settings
-from cnn_vit.training import evaluation, pretrained
+from cnn_vit.training import evaluation, starting_values
 from cnn_vit.training.program import Program
 from cnn_vit.transfer.weights import Weights
 
@@ -45,7 +45,7 @@ def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights 
     """
 
     def load_values() -> dict:
-        return pretrained.make_start(settings, weights, program.spec.network, tuple(dataset.classes)).values
+        return starting_values.make_start(settings, weights, program.spec.network, tuple(dataset.classes)).values
 
     program = Program(
         settings,

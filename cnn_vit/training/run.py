@@ -20,7 +20,7 @@ from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, forks, forward, freezing, memory, plan, pretrained, program
+from cnn_vit.training import devices, evaluation, forks, forward, freezing, memory, plan, program, starting_values
 from cnn_vit.training.progress import Progress
 from cnn_vit.training.step import AddMeasures
 from cnn_vit.transfer.weights import Weights
@@ -65,7 +65,7 @@ class Run:
         settings: final and checked.
         workdir: the run folder, locked and claimed.
         dataset: the run's data.
-        weights: that the run starts from, as `pretrained.complete_settings` returned them with the settings.
+        weights: that the run starts from, as `pretrained_settings.complete_settings` returned them with the settings.
         progress: shows how far the run is; by default on stderr.
         add_measures: adds scalars to the measures of each step, as `step.learn` says; they are logged with the others.
 
@@ -137,7 +137,7 @@ class Run:
     # Start ------------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def start(self) -> pretrained.Start:
+    def start(self) -> starting_values.Start:
         """What the run starts from.
 
         Raises:
@@ -149,7 +149,7 @@ class Run:
                 f"pretrained.weights={source} is not there, and the run has saved no checkpoint to go on from; put it "
                 "back, or name it where it lies now"
             )
-        return pretrained.make_start(
+        return starting_values.make_start(
             self.settings, self.weights, self.program.spec.network, tuple(self.dataset.classes)
         )
 
@@ -165,9 +165,9 @@ class Run:
             return forks.read_start(origin, self.settings)
         if self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None:
             return None
-        for sentence in pretrained.describe_changes(self.settings, self.start, self.dataset.image_shape):
+        for sentence in starting_values.describe_changes(self.settings, self.start, self.dataset.image_shape):
             self.say(sentence)
-        return pretrained.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
+        return starting_values.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
 
     def open_folder(self, command: str | None, fork_from: str | Path | None = None) -> list[str]:
         """Writes into the folder what the run is, or checks that it holds this run, and opens its checkpoints.

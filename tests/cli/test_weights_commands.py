@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cnn_vit.__main__ import main
-from cnn_vit.training import pretrained
+from cnn_vit.training import run_weights
 from cnn_vit.transfer import weights
 
 DIGITS = "--config=configs/digits_mlp.py"
@@ -17,7 +17,7 @@ DIGITS = "--config=configs/digits_mlp.py"
 def weights_file(run, tmp_path_factory):
     """The values of the finished run in a file."""
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
-    weights.save(path, pretrained.weights_of_run(str(run)))
+    weights.save(path, run_weights.weights_of_run(str(run)))
     return path
 
 
