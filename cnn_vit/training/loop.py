@@ -80,6 +80,7 @@ def train(
             source_data = None  # what it holds in memory is not needed while the run trains
         stop.raise_if_requested()
         with Run(run_settings, workdir, dataset, weights=weights, progress=progress) as run:
+            weights = None  # the run drops them, too, once its state is made of them
             environment_changes = run.open_folder(command, fork_from)
             step, state = run.restore_or_init(fork_from)
             if step and environment_changes:

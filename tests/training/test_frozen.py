@@ -240,7 +240,7 @@ def digits():
 
 def test_recalibrated_statistics_are_those_of_all_whole_batches(digits):
     """By float64 and NumPy, of the first batch norm, in front of which nothing depends on the batch."""
-    values = digits.starting_values()
+    values = digits.start.values
     recalibrated = digits.recalibrate(values)["stats"]["stem_norm"]
     split = digits.dataset.splits["train"]
     whole = len(split) // digits.batch_size * digits.batch_size
@@ -270,7 +270,7 @@ def test_a_run_that_recalibrates_freezes_what_it_measured(digits, tmp_path):
     changes = ("pretrained.statistics=recalibrate", "pretrained.freeze=all but head")
     train("frozen", tmp_path, *changes)
     network = trained.load(tmp_path)
-    expected = digits.recalibrate(digits.starting_values())["stats"]
+    expected = digits.recalibrate(digits.start.values)["stats"]
     assert trees.digest(network.stats) == trees.digest(expected)
     proof = read_result(tmp_path)["frozen"]
     assert proof["moved"] == []
@@ -286,7 +286,7 @@ def test_fewer_images_than_a_batch_cannot_be_measured(digits):
     split = digits.dataset.splits["train"].select(np.arange(8))
     with pytest.raises(UserError, match=r"data\.batch_size of 32 is more than the 8 training images"):
         recalibration.measure_statistics(
-            digits.spec.network, mesh(), digits.starting_values(), digits.preprocessing, split, batch_size=32, workers=0
+            digits.spec.network, mesh(), digits.start.values, digits.preprocessing, split, batch_size=32, workers=0
         )
 
 

@@ -1,18 +1,30 @@
 """The values that a run begins with: what is loaded of its pretrained weights, what is resized, what is new."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from running import VIT, load_settings, read_lines, read_pretrained, read_result, train
+from running import (
+    VIT,
+    call_at_step,
+    load_settings,
+    read_lines,
+    read_pretrained,
+    read_result,
+    send_signal,
+    train,
+)
 from stepping import make_network_spec
 
-from cnn_vit import trees
-from cnn_vit.errors import UserError
+from cnn_vit import data, trees
+from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.runs import reader
-from cnn_vit.training import starting_values, trained
+from cnn_vit.runs.description import make_preprocessing
+from cnn_vit.training import pretrained_settings, program, starting_values, trained
 from cnn_vit.training.forward import get_network
 from cnn_vit.transfer.weights import Card, Weights
 
@@ -88,6 +100,70 @@ def test_a_frozen_value_that_the_weights_lack_is_refused(origin, tmp_path):
     changes = ("pretrained.load=stem", "pretrained.freeze=stages/0")
     with pytest.raises(UserError, match="an initial value that never learns; leave stages/0/blocks/0/conv1 out of it"):
         train("frozen", tmp_path / "run", *changes, f"pretrained.weights={origin}")
+
+
+# What stays in memory -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def list_held(monkeypatch):
+    """A function that lists what is still held, anywhere, of the weights that were opened and the starts made of them.
+
+    Of the weights' arrays it looks at one that is trained: a CPU may use a frozen one where it lies.
+    """
+    references = {}
+
+    def open_and_watch(*args, **keywords):
+        settings, weights = complete_settings(*args, **keywords)
+        references["weights"] = weakref.ref(weights)
+        references["array"] = weakref.ref(weights.params["stages"][2]["blocks"][0]["conv2"]["kernel"])
+        return settings, weights
+
+    def make_and_watch(*args):
+        start = make_start(*args)
+        references["start"] = weakref.ref(start)
+        return start
+
+    def list_held():
+        gc.collect()
+        held = [name for name, reference in references.items() if reference() is not None]
+        watched = sorted(references)
+        references.clear()
+        return watched, held
+
+    complete_settings, make_start = pretrained_settings.complete_settings, starting_values.make_start
+    monkeypatch.setattr(pretrained_settings, "complete_settings", open_and_watch)
+    monkeypatch.setattr(program, "make_start", make_and_watch)
+    return list_held
+
+
+def test_the_host_keeps_no_copy_of_the_weights_while_it_trains(origin, tmp_path, monkeypatch, list_held):
+    """Neither in a run that begins nor in one that goes on; both know the filters from before the first step."""
+    settings = (f"pretrained.weights={origin}",)
+    answers = []
+    with monkeypatch.context() as patch:
+        call_at_step(patch, 5, lambda: (answers.append(list_held()), send_signal()))
+        with pytest.raises(StoppedError):
+            train("frozen", tmp_path, *settings)
+    call_at_step(monkeypatch, 8, lambda: answers.append(list_held()))
+    train("frozen", tmp_path, *settings)
+    assert answers == [(["array", "start", "weights"], [])] * 2
+    kernel = np.asarray(trained.load(origin).params["stem"]["kernel"])
+    with np.load(tmp_path / "samples.npz") as samples:
+        np.testing.assert_array_equal(samples["filters_before"], np.moveaxis(kernel, -1, 0))
+
+
+def test_the_kernel_that_is_kept_is_a_copy(origin):
+    """A view of a larger array would keep all of that array."""
+    settings, weights = pretrained_settings.complete_settings(load_settings("frozen", f"pretrained.weights={origin}"))
+    dataset = data.load(settings.section("data"))
+    run_program = program.Program(settings, dataset, make_preprocessing(settings, dataset), weights=weights)
+    run_program.release_start()
+    assert run_program.weights is None
+    assert run_program.starting_kernel().flags.owndata
+
+
+# What is written down -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
