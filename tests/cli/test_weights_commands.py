@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_vit import trees
 from cnn_vit.__main__ import main
+from cnn_vit.nn.values import initial_values
 from cnn_vit.training import run_weights
 from cnn_vit.transfer import weights
+from cnn_vit.transfer.weights import Card
 
 DIGITS = "--config=configs/digits_mlp.py"
 
@@ -47,6 +50,25 @@ def test_predict_names_the_same_classes_with_the_same_probabilities(run, weights
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(image)
     of_run = answer_of(capsys, "predict", f"--workdir={run}", image)
     assert answer_of(capsys, "predict", f"--weights={weights_file}", image) == of_run
+
+
+def test_describe_and_show_tell_the_network_that_a_run_from_weights_would_train(tmp_path, capsys):
+    """3 filters and 16 pixels come from the card of the weights, no setting names them."""
+    card = Card("cifar_resnet/test", {"filters": 3}, 10, None, {"image_size": [16, 16], "channels": 1})
+    network = weights.network_of(card)
+    params, stats = initial_values(network, 0)
+    path = tmp_path / "narrow.safetensors"
+    weights.save(path, weights.Weights(params, stats, card))
+    recipe = ["--config=configs/digits_resnet.py", f"--config.pretrained.weights={path}"]
+    recipe += ["--config.model.name=cifar_resnet/test", "--config.data.image_size=none"]
+    answer = answer_of(capsys, "describe", *recipe)
+    assert answer["layers"][0]["output"] == [16, 16, 3]
+    assert answer["parameters"] == trees.count(params)
+    shown = answer_of(capsys, "train", "--show", *recipe)
+    assert sum(group["count"] for group in shown["groups"]) == trees.count(params)
+    assert shown["macs"] == answer["macs"]
+    gone = ["--config=configs/digits_resnet.py", "--config.pretrained.weights=nowhere"]
+    assert "nowhere" in error_of(capsys, "describe", *gone)
 
 
 def test_describe_counts_the_same(run, weights_file, capsys):
