@@ -2,6 +2,7 @@
 
 import json
 
+import foreign_weights
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +70,16 @@ def test_describe_and_show_tell_the_network_that_a_run_from_weights_would_train(
     assert shown["macs"] == answer["macs"]
     gone = ["--config=configs/digits_resnet.py", "--config.pretrained.weights=nowhere"]
     assert "nowhere" in error_of(capsys, "describe", *gone)
+
+
+def test_train_tells_the_keywords_of_a_foreign_file_and_takes_them(tmp_path, capsys):
+    path = foreign_weights.write(tmp_path / "net.npz", filters=4)
+    recipe = ["--config=configs/cifar_resnet.py:20", f"--config.pretrained.weights={path}"]
+    sentence = f"{path} holds cifar_resnet/20 blocks=1 filters=4, as its shapes tell, and not cifar_resnet/20; set "
+    assert error_of(capsys, "train", "--show", *recipe).endswith(f"{sentence}model.blocks=1, model.filters=4")
+    shown = answer_of(capsys, "train", "--show", *recipe, "--config.model.blocks=1", "--config.model.filters=4")
+    loaded = {group["path"]: group["loaded"] for group in shown["groups"]}
+    assert loaded["stem"] == 3 * 3 * 3 * 4
 
 
 def test_describe_counts_the_same(run, weights_file, capsys):
