@@ -154,6 +154,7 @@ def describe_start(settings: Settings, weights: "Weights | None") -> tuple[tuple
     if image_shape is None:
         image_shape = data.load(section).image_shape
     spec = plan.network_spec(settings, classes=len(classes), image_shape=image_shape)
+    plan.refuse_idle_decay(settings, spec)
     start = starting_values.make_start(settings, weights, spec, tuple(classes))
     macs = plan.count_macs(settings, classes=len(classes), image_shape=image_shape)
     return starting_values.list_groups(settings, start, spec), macs

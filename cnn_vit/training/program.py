@@ -252,7 +252,7 @@ class Program:
 
 
 def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkSpec:
-    """Returns the network of the settings for these data; UserError where it does not take them.
+    """Returns the network of the settings for these data; UserError where it does not take them, or nothing decays.
 
     No device is touched.
     """
@@ -260,4 +260,5 @@ def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkS
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network = plan.network_spec(settings, classes=classes, image_shape=image_shape)
     forward.refuse_padded_sizes(network, dataset.splits)
+    plan.refuse_idle_decay(settings, network)
     return network

@@ -22,7 +22,7 @@ from cnn_vit.training import evaluation, freezing, recalibration, step, trained
 from cnn_vit.training.caches import clear_compiled
 from cnn_vit.training.devices import mesh
 from cnn_vit.training.freezing import FreezeSpec
-from cnn_vit.training.program import Program
+from cnn_vit.training.program import Program, check_network
 
 RESNET = make_network_spec("cifar_resnet/test", side=8)
 VIT = make_network_spec("vit/test", side=8, dropout=0.5, stochastic_depth=0.5, depth=2)
@@ -167,6 +167,15 @@ def test_smoke_keeps_freezing_all_but_the_head_and_no_other_pattern(tmp_path):
         recipe.write_text(text.format(pattern))
         smoke = settings.load(f"{recipe}:smoke")
         assert (smoke["pretrained.freeze"], smoke["pretrained.weights"]) == (expected, None)
+
+
+def test_weight_decay_of_what_is_frozen_alone_is_refused(digits):
+    """Of a norm that is trained, no kernel is; a pattern of its own decays, and so does any other kernel."""
+    changes = ("pretrained.freeze=all but stem_norm", "optimizer.weight_decay=0.1")
+    with pytest.raises(UserError, match=r"decay_pattern '\(\^\|/\)kernel\$' matches, so that nothing decays"):
+        check_network(load_settings("frozen", *changes), digits.dataset)
+    for remedy in ("optimizer.weight_decay=0", "optimizer.decay_pattern=scale$", "pretrained.freeze=all but stem"):
+        check_network(load_settings("frozen", *changes, remedy), digits.dataset)
 
 
 # The network in training ----------------------------------------------------------------------------------------------
