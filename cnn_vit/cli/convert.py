@@ -96,14 +96,14 @@ def export_run(args: argparse.Namespace, out: Path) -> None:
         what = f"--{said[0]}" if said else "--model.KEY"
         raise UserError(f"{args.source} is a run folder, which says its own network and images; leave {what} out")
     from cnn_vit import files, trees
-    from cnn_vit.training import pretrained
+    from cnn_vit.training import run_weights
     from cnn_vit.transfer import weights
 
     if out.exists():
         refuse_other_file(out)
     files.ensure_writable(out.parent)
-    exported = pretrained.describe_export(
-        pretrained.weights_of_run(args.source), args.source, licence=args.licence, trained_on=args.trained_on
+    exported = run_weights.describe_export(
+        run_weights.weights_of_run(args.source), args.source, licence=args.licence, trained_on=args.trained_on
     )
     stops.raise_if_requested()
     weights.save(out, exported)

@@ -199,6 +199,7 @@ def describe_requested(args: argparse.Namespace, image_size: int | tuple[int, in
         UserError: none or several networks are named, or the recipe leaves open what the command line does not say.
     """
     from cnn_vit.analysis.table import describe
+    from cnn_vit.training import plan
 
     sources = [source for source in (args.what, args.config, args.workdir, args.weights) if source]
     if len(sources) != 1:
@@ -227,11 +228,13 @@ def describe_requested(args: argparse.Namespace, image_size: int | tuple[int, in
     if image_size == (None, None):
         raise UserError(f"{network_words(args)} leaves the image size to its data; add --image=SIZE")
     final = configured.settings
-    keywords = {key: value for key, value in final.section("model").items() if key != "name"}
-    if final["pretrained.cut"] is not None:
-        keywords["cut"] = final["pretrained.cut"]
     return describe(
-        final["model.name"], image_size, num_classes=num_classes, channels=channels, dtype=final["dtype"], **keywords
+        final["model.name"],
+        image_size,
+        num_classes=num_classes,
+        channels=channels,
+        dtype=final["dtype"],
+        **plan.model_keywords(final),
     )
 
 
@@ -257,10 +260,11 @@ def describe_weights(
 
 
 def read_recipe_network(args: argparse.Namespace) -> ConfiguredNetwork:
-    """Reads the network of the recipe that the command line names."""
+    """Reads the network of the recipe that the command line names, completed by the weights that it starts from."""
     from cnn_vit import data
+    from cnn_vit.training import pretrained_settings
 
-    final = settings.load(args.config, args.overrides)
+    final, _ = pretrained_settings.complete_settings(settings.load(args.config, args.overrides))
     section = final.section("data")
     try:
         info = data.about(section)

@@ -114,9 +114,9 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     from cnn_vit.cli import _settings
 
     _settings.refuse_unknown_keywords(settings)
-    from cnn_vit.training import plan, pretrained
+    from cnn_vit.training import plan, pretrained_settings
 
-    settings, weights = pretrained.complete_settings(settings)
+    settings, weights = pretrained_settings.complete_settings(settings)
     plan.check(settings)
     answer, text = to_json(settings), _settings.settings_table(settings)
     defaults = _settings.unset_keywords(settings)
@@ -144,7 +144,7 @@ def describe_start(settings: Settings, weights: "Weights | None") -> tuple[tuple
         The parts of the network, with what becomes of each, and the multiply-accumulates of a forward pass of an image.
     """
     from cnn_vit import data
-    from cnn_vit.training import plan, pretrained
+    from cnn_vit.training import plan, starting_values
 
     section = settings.section("data")
     info = data.about(section)
@@ -154,9 +154,10 @@ def describe_start(settings: Settings, weights: "Weights | None") -> tuple[tuple
     if image_shape is None:
         image_shape = data.load(section).image_shape
     spec = plan.network_spec(settings, classes=len(classes), image_shape=image_shape)
-    start = pretrained.make_start(settings, weights, spec, tuple(classes))
+    plan.refuse_idle_decay(settings, spec)
+    start = starting_values.make_start(settings, weights, spec, tuple(classes))
     macs = plan.count_macs(settings, classes=len(classes), image_shape=image_shape)
-    return pretrained.list_groups(settings, start, spec), macs
+    return starting_values.list_groups(settings, start, spec), macs
 
 
 def groups_table(groups: tuple["GroupRow", ...]) -> str:

@@ -20,7 +20,7 @@ from cnn_vit.drafting.stopwatch import Pace
 from cnn_vit.errors import UserError
 from cnn_vit.runs.environment import current_environment
 from cnn_vit.settings import Settings, from_json
-from cnn_vit.training import devices, plan, pretrained
+from cnn_vit.training import devices, plan, pretrained_settings
 from cnn_vit.training.forward import get_network
 from cnn_vit.transfer.weights import Weights
 
@@ -115,7 +115,7 @@ def draft_recipe(
                 # Its own 28 pixels show little of a photo, and it takes any size.
                 image_size, _ = choosing.choose_image_size(summary.image_sizes)
         on_progress(f"opening {weights}")
-        source = pretrained.open_weights(weights)
+        source = pretrained_settings.open_weights(weights)
         chosen = choose_transfer(section, summary, weights, source, image_size)
     else:
         chosen = choose_data_and_model(section, summary, network, image_size)
@@ -230,7 +230,7 @@ def final_settings(chosen: dict[str, Any], weights: Weights | None = None) -> Se
     """
     values = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, **chosen}
     settings = from_json({"recipe": "", "words": [], "values": values, "origin": {}}, file="the draft")
-    return settings if weights is None else pretrained.complete_from_card(settings, weights)
+    return settings if weights is None else pretrained_settings.complete_from_card(settings, weights)
 
 
 def count_parameters(settings: Settings, dataset: data.Dataset) -> int:

@@ -10,7 +10,7 @@ from cnn_vit import data
 from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.runs.journal import now
 from cnn_vit.settings import Settings
-from cnn_vit.training import evaluation, pretrained
+from cnn_vit.training import evaluation
 from cnn_vit.training.program import Program
 from cnn_vit.transfer.weights import Weights
 
@@ -43,16 +43,7 @@ def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights 
         dataset: its data.
         weights: that it starts from; None for initial values.
     """
-
-    def load_values() -> dict:
-        return pretrained.make_start(settings, weights, program.spec.network, tuple(dataset.classes)).values
-
-    program = Program(
-        settings,
-        dataset,
-        make_preprocessing(settings, dataset),
-        load_values=None if weights is None else load_values,
-    )
+    program = Program(settings, dataset, make_preprocessing(settings, dataset), weights=weights)
     state = program.initial_state()
     laps = [now()]  # when each step began; the first one compiles
     with contextlib.closing(program.batches(0)) as batches:

@@ -190,12 +190,12 @@ def prepare_trial(trial: Trial, cache: DataCache) -> tuple[Settings, data.Datase
     Raises:
         UserError: it cannot be run.
     """
-    from cnn_vit.training import plan, pretrained, program
+    from cnn_vit.training import plan, pretrained_settings, program
 
     if trial.task not in TASKS:
         raise unknown("task of a trial", trial.task, TASKS)
     settings = load_settings(trial.config, [*trial.overrides, f"seed={trial.seed}"])
-    settings, _ = pretrained.complete_settings(settings)
+    settings, _ = pretrained_settings.complete_settings(settings)
     plan.check(settings)
     dataset = cache.load(settings.section("data"))
     if trial.task == "train":

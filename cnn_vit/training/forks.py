@@ -73,7 +73,8 @@ def find_origin(workdir: Path, fork_from: str | Path | None) -> Path | None:
 def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int, dict]:
     """Takes over a checkpoint of the origin, its journal up to that step, and its best checkpoint.
 
-    The checkpoint is that of the step in fork.json, which an earlier start may have written, else the newest.
+    The checkpoint is that of the step in fork.json, which an earlier start may have written, else the newest; where it
+    is the newest for the origin has deleted the other one, the user is told so.
 
     Args:
         fork: what is to be made.
@@ -99,7 +100,7 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
         clean_up=False,  # a run may be working in the origin's folder
     )
     try:
-        step, state = choose_checkpoint(origin_checkpoints, template, read_fork_note(fork.workdir))
+        step, state = choose_checkpoint(fork, origin_checkpoints, template)
         if step == 0 or step >= fork.total:
             position = f"is at step {step} of this run's {fork.total}" if step else "has no checkpoint yet"
             raise UserError(f"--fork_from={fork.origin} {position}; make duration longer, or name another run")
@@ -204,14 +205,27 @@ def seals_at(fork: Fork, step: int) -> dict[str, seals.Seal]:
     return {**fork.sealed, folder.METRICS: seals.seal_content(content)}
 
 
-def choose_checkpoint(checkpoints: Checkpoints, template: dict, note: dict[str, Any] | None) -> tuple[int, dict]:
-    """Restores the checkpoint of the step in the note where it is still there, else the newest; returns step and state.
+def choose_checkpoint(fork: Fork, checkpoints: Checkpoints, template: dict) -> tuple[int, dict]:
+    """Restores the checkpoint of the step in fork.json where it is still there, else the newest.
 
-    (0, {}) where there is no checkpoint.
+    Args:
+        fork: what is to be made; it is told where the origin has deleted the step in fork.json.
+        checkpoints: of the origin.
+        template: shapes and placement of the state.
+
+    Returns:
+        The step and the state; (0, {}) where there is no checkpoint.
     """
+    note = read_fork_note(fork.workdir)
     if note and note["step"] in checkpoints.steps():
         return note["step"], checkpoints.restore(note["step"], template)
-    return checkpoints.restore_newest(template) or (0, {})
+    step, state = checkpoints.restore_newest(template) or (0, {})
+    if note and step:
+        fork.say(
+            f"this fork was begun from step {note['step']} of {fork.origin}, whose checkpoint is not there any more; "
+            f"it begins anew from step {step}, the newest"
+        )
+    return step, state
 
 
 def copy_best(fork: Fork, origin: Checkpoints, checkpoints: Checkpoints, step: int, template: dict) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from cnn_vit import data, files, stops
 from cnn_vit.runs import description, folder, reader, seals
 from cnn_vit.settings import Settings, load
-from cnn_vit.training import evaluation, forks, plan, pretrained, samples
+from cnn_vit.training import evaluation, forks, plan, pretrained_settings, samples
 from cnn_vit.training.run import Display, Run, TestedValues
 
 
@@ -53,7 +53,7 @@ def train(
     workdir = Path(workdir)
     origin = None if fork_from is None else Path(fork_from)
     # weights come before the data, whose size and normalization their card may decide
-    run_settings, weights = pretrained.complete_settings(run_settings, workdir=workdir, fork_from=origin)
+    run_settings, weights = pretrained_settings.complete_settings(run_settings, workdir=workdir, fork_from=origin)
     plan.check(run_settings)
     source_data = None
     if dataset is None and reader.finished_result(workdir) is None:
@@ -80,6 +80,7 @@ def train(
             source_data = None  # what it holds in memory is not needed while the run trains
         stop.raise_if_requested()
         with Run(run_settings, workdir, dataset, weights=weights, progress=progress) as run:
+            weights = None  # the run drops them, too, once its state is made of them
             environment_changes = run.open_folder(command, fork_from)
             step, state = run.restore_or_init(fork_from)
             if step and environment_changes:

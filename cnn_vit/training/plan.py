@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit import data, models
+from cnn_vit import data, models, trees
 from cnn_vit.analysis import table
 from cnn_vit.data import augment
 from cnn_vit.data.base.padding import PAD_BATCH
@@ -18,7 +18,7 @@ from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError
 from cnn_vit.settings import Every, Key, Settings, count_steps, durations, read_rule
 from cnn_vit.training import freezing, losses, optimizers
-from cnn_vit.training.forward import NetworkSpec
+from cnn_vit.training.forward import NetworkSpec, get_network
 from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.step import ScheduleSpec, StepSpec
@@ -83,6 +83,25 @@ def refuse_unfit_rules(settings: Settings) -> None:
         )
     if optimizer.average is not None and settings["ema_decay"] is not None:
         raise UserError(f"ema_decay is set, and {name} averages its parameters itself; set ema_decay=none")
+
+
+def refuse_idle_decay(settings: Settings, network: NetworkSpec) -> None:
+    """Raises UserError where weight decay is asked for, and every parameter that it would shrink is frozen."""
+    weight_decay = rule_numbers(settings, "optimizer").get("weight_decay")
+    freeze = freeze_spec(settings)
+    if not weight_decay or freeze.pattern is None:
+        return
+    pattern = settings["optimizer.decay_pattern"]
+    params = get_network(network).params
+    decayed = trees.paths_where(optimizers.build_decay_mask(params, pattern))
+    frozen = trees.paths_where(freezing.get_masks(network, freeze)["params"])
+    if decayed <= frozen:
+        trained = next(path for path in trees.shapes_by_path(params) if path not in frozen)
+        raise UserError(
+            f"optimizer.weight_decay is {weight_decay}, and pretrained.freeze={freeze.pattern!r} freezes all that "
+            f"optimizer.decay_pattern {pattern!r} matches, so that nothing decays; set optimizer.weight_decay=0, or a "
+            f"pattern that matches what is trained, such as {trees.keys_text(trained)}"
+        )
 
 
 def evaluates_average(settings: Settings) -> bool:

@@ -4,7 +4,7 @@ A run, the stopwatch of `cnn-vit new` and the benchmarks all train through a `Pr
 a run does.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,15 @@ import jax
 import numpy as np
 
 from cnn_vit import data, trees
-from cnn_vit.analysis.input_layer import leaf_at
+from cnn_vit.analysis.input_layer import InputLayer, find_input_layer, leaf_at
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.settings import Settings
 from cnn_vit.training import devices, forward, freezing, memory, plan, recalibration, step
 from cnn_vit.training.forward import Evaluator
+from cnn_vit.training.starting_values import Start, make_start
+from cnn_vit.transfer.weights import Weights
 
 
 class Program:
@@ -29,12 +31,13 @@ class Program:
         settings: final and checked.
         dataset: the run's data.
         preprocessing: how images become the network's input, as `runs.description.make_preprocessing` gives it.
-        load_values: () -> the values of the whole network before the first step, dict(params, stats) of NumPy arrays,
-            of a run that starts from pretrained weights; None for initial values, which follow from the seed.
+        weights: that training starts from, as `pretrained_settings.complete_settings` returned them with the settings;
+            None for initial values, which follow from the seed.
         add_measures: adds scalars to the measures of each step, as `step.learn` says.
 
     Attributes:
         settings, dataset, preprocessing: the arguments.
+        weights: the argument; None, too, once `release_start` has dropped them.
         mesh: the mesh of all devices.
         spec: what shapes the compiled step.
         times: the run's length, and at which steps it does what.
@@ -56,7 +59,7 @@ class Program:
         dataset: data.Dataset,
         preprocessing: dict[str, Any],
         *,
-        load_values: Callable[[], dict] | None = None,
+        weights: Weights | None = None,
         add_measures: step.AddMeasures | None = None,
     ):
         train = dataset.splits["train"]
@@ -76,29 +79,56 @@ class Program:
         )
         hyperparameters = plan.hyperparameters(settings, preprocessing, labels=train.labels, classes=classes)
         self.hyperparameters = jax.device_put(hyperparameters, devices.replicated_sharding(self.mesh))
-        self.load_values = load_values
+        self.weights = weights
+        self._loaded_kernel: np.ndarray | None = None  # of the first layer; set by `release_start`
         self.masks = freezing.get_masks(network, self.spec.freeze)
         self.frozen: dict = step.NOTHING_FROZEN
         _ = self.state_template  # made here for its errors: of an optimizer or a schedule that cannot be
 
-    def starting_values(self) -> dict[str, dict]:
-        """Loads or draws the values of the whole network before the first step, dict(params, stats)."""
-        if self.load_values is not None:
-            return self.load_values()
-        params, stats = initial_values(self.step.network, self.settings["seed"])
-        return dict(params=params, stats=stats)
+    @cached_property
+    def start(self) -> Start:
+        """What training begins with: values of the whole network in the host's memory, until `release_start`.
 
-    def starting_parameter(self, path: tuple) -> np.ndarray | None:
-        """Loads or draws one parameter as it was before the first step; None where its weights are not there any more.
-
-        One that is drawn depends on no other, so that it is drawn alone.
+        Raises:
+            UserError: the weights are not there any more, or do not fit the network.
         """
-        if self.load_values is not None:
-            try:
-                return leaf_at(self.load_values()["params"], path)
-            except UserError:
-                return None
-        network = self.step.network
+        source = self.settings["pretrained.weights"]
+        if source is not None and self.weights is None:
+            raise UserError(
+                f"pretrained.weights={source} is not there, and the run has saved no checkpoint to go on from; put it "
+                "back, or name it where it lies now"
+            )
+        return make_start(self.settings, self.weights, self.spec.network, tuple(self.dataset.classes))
+
+    def release_start(self, *, keeps_kernel: bool = True) -> None:
+        """Drops weights and starting values, once the state is made and `frozen` is set: training needs neither.
+
+        Args:
+            keeps_kernel: whether the kernel of the first layer stays for `starting_kernel`, where it comes from
+                weights. One that is drawn can be drawn again.
+        """
+        if keeps_kernel and self.weights is not None and self.input_layer is not None:
+            # a copy, for a view would keep all of what it is a view of
+            self._loaded_kernel = np.array(leaf_at(self.start.values["params"], self.input_layer.path))
+        self.weights = None
+        vars(self).pop("start", None)
+
+    @cached_property
+    def input_layer(self) -> InputLayer | None:
+        """The first layer that reads pixels; None where there is none, as in an MLP."""
+        return find_input_layer(forward.build_network(self.spec.network), self.dataset.image_shape)
+
+    def starting_kernel(self) -> np.ndarray | None:
+        """Returns the kernel of the first layer as it was before the first step; None where no layer reads pixels.
+
+        It is None, too, where it came from weights that were not there any more when the run was resumed. One that is
+        drawn depends on no other parameter, so that it is drawn alone.
+        """
+        if self.settings["pretrained.weights"] is not None:
+            return self._loaded_kernel
+        if self.input_layer is None:
+            return None
+        network, path = self.step.network, self.input_layer.path
         only_parameter = leaf_at(network.params, path)
         for key in reversed(path):
             only_parameter = {key: only_parameter}  # a tree of one leaf, at the parameter's path
@@ -107,7 +137,7 @@ class Program:
 
     def initial_state(self) -> dict:
         """Makes the state before the first step, puts it on the devices, and sets `frozen`."""
-        values = self.starting_values()
+        values = self.start.values
         if self.spec.freeze.statistics == "recalibrate":
             values = self.recalibrate(values)
         trained, frozen = freezing.split_values(values, self.masks)
@@ -222,7 +252,7 @@ class Program:
 
 
 def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkSpec:
-    """Returns the network of the settings for these data; UserError where it does not take them.
+    """Returns the network of the settings for these data; UserError where it does not take them, or nothing decays.
 
     No device is touched.
     """
@@ -230,4 +260,5 @@ def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkS
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network = plan.network_spec(settings, classes=classes, image_shape=image_shape)
     forward.refuse_padded_sizes(network, dataset.splits)
+    plan.refuse_idle_decay(settings, network)
     return network

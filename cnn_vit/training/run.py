@@ -5,7 +5,6 @@ import sys
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, forks, forward, freezing, memory, plan, pretrained, program
+from cnn_vit.training import devices, evaluation, forks, forward, freezing, memory, plan, program, starting_values
 from cnn_vit.training.progress import Progress
 from cnn_vit.training.step import AddMeasures
 from cnn_vit.transfer.weights import Weights
@@ -65,7 +64,7 @@ class Run:
         settings: final and checked.
         workdir: the run folder, locked and claimed.
         dataset: the run's data.
-        weights: that the run starts from, as `pretrained.complete_settings` returned them with the settings.
+        weights: that the run starts from, as `pretrained_settings.complete_settings` returned them with the settings.
         progress: shows how far the run is; by default on stderr.
         add_measures: adds scalars to the measures of each step, as `step.learn` says; they are logged with the others.
 
@@ -88,7 +87,6 @@ class Run:
         add_measures: AddMeasures | None = None,
     ):
         self.progress = progress
-        self.weights = weights
         program.check_network(settings, dataset)  # before mean and std are measured, which reads images
         computed = description.make_preprocessing(settings, dataset)
         preprocessing = description.choose_preprocessing(workdir, computed, say=self.say)
@@ -96,7 +94,7 @@ class Run:
             settings,
             dataset,
             preprocessing,
-            load_values=None if settings["pretrained.weights"] is None else lambda: self.start.values,
+            weights=weights,
             add_measures=add_measures,
         )
         self.settings, self.workdir, self.dataset = settings, workdir, dataset
@@ -136,23 +134,6 @@ class Run:
 
     # Start ------------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def start(self) -> pretrained.Start:
-        """What the run starts from.
-
-        Raises:
-            UserError: its weights are not there any more, or do not fit the network.
-        """
-        source = self.settings["pretrained.weights"]
-        if source is not None and self.weights is None:
-            raise UserError(
-                f"pretrained.weights={source} is not there, and the run has saved no checkpoint to go on from; put it "
-                "back, or name it where it lies now"
-            )
-        return pretrained.make_start(
-            self.settings, self.weights, self.program.spec.network, tuple(self.dataset.classes)
-        )
-
     def record_start(self, origin: Path | None) -> dict[str, Any] | None:
         """Makes what pretrained.json is to say, and tells the user what differs between the run and its weights.
 
@@ -165,9 +146,10 @@ class Run:
             return forks.read_start(origin, self.settings)
         if self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None:
             return None
-        for sentence in pretrained.describe_changes(self.settings, self.start, self.dataset.image_shape):
+        start = self.program.start
+        for sentence in starting_values.describe_changes(self.settings, start, self.dataset.image_shape):
             self.say(sentence)
-        return pretrained.record_start(self.start, self.program.spec.network, self.program.spec.freeze)
+        return starting_values.record_start(start, self.program.spec.network, self.program.spec.freeze)
 
     def open_folder(self, command: str | None, fork_from: str | Path | None = None) -> list[str]:
         """Writes into the folder what the run is, or checks that it holds this run, and opens its checkpoints.
@@ -229,6 +211,7 @@ class Run:
         elif self.has_frozen_values:
             self.program.frozen = self.checkpoints.restore_frozen(self.program.frozen_template)
         step, state = restored
+        self.program.release_start(keeps_kernel=forks.read_fork_note(self.workdir) is None)
         self.warn_of_frozen_initial_values()
         self.warn_of_moving_statistics()
         sealed_size = self.checkpoints.read_seals(step)[folder.METRICS]["bytes"] if step else 0

@@ -96,9 +96,8 @@ def collect_features(workdir: Path, program: Program, params: dict) -> dict[str,
     """Collects filters of the first layer, and patches and similarities of positions where the network has them."""
     network = forward.build_network(program.spec.network)
     arrays = input_layer.collect_arrays(network, program.dataset.image_shape, params)
-    first_layer = input_layer.find_input_layer(network, program.dataset.image_shape)
-    if first_layer is not None and forks.read_fork_note(workdir) is None:  # a fork starts from another run's values
-        kernel_before = program.starting_parameter(first_layer.path)
+    if forks.read_fork_note(workdir) is None:  # a fork starts from another run's values
+        kernel_before = program.starting_kernel()
         if kernel_before is not None:
             arrays["filters_before"] = input_layer.filter_images(kernel_before)
     return arrays

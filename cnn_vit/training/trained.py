@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.decode import pixel_rules
 from cnn_vit.data.sections import READING_KEYS
 from cnn_vit.errors import SurroundingsError, UserError
@@ -101,6 +102,8 @@ def make_trained(weights: Weights) -> Trained:
     defaults = {key: KEYS[f"data.{key}"].default for key in READING_KEYS}
     preprocessing = {**defaults, **card.preprocessing, "version": pixel_rules.VERSION}
     height, width = preprocessing["image_size"]
+    if preprocessing["fit"] == PAD_BATCH:
+        preprocessing["sizes"] = [[height, width]]  # one canvas for all images: padding changes no score
     spec = NetworkSpec(
         model=card.model,
         keywords=tuple(sorted(card.keywords.items())),

@@ -9,12 +9,13 @@ all that does not fit is listed in one error. Nothing is guessed silently: what 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import models
 from cnn_vit.errors import UserError, printable_name
+from cnn_vit.nn.values import Network
 from cnn_vit.transfer import catalog, readers, weights
 from cnn_vit.transfer.matching import Group, Matched, fill_tree, group_pairs, shapes_by_text, skipped_notes
 from cnn_vit.transfer.readers import NamedArrays
@@ -77,7 +78,7 @@ def open_weights(
         whole = dict(keywords or {})
         if for_training:
             whole.pop("cut", None)  # the file holds the whole network, of which the other one takes a part
-        return convert_arrays(source, named, model=model, keywords=whole).weights
+        return convert_arrays(source, named, model=model, keywords=whole, for_training=for_training).weights
     opened = weights.from_named_arrays(source, named)
     if model not in (None, opened.card.model):
         raise UserError(f"{source} holds {opened.card.model}, not {model}; leave out the model, its card says it")
@@ -131,30 +132,29 @@ def convert_arrays(
     model: str | None = None,
     keywords: Mapping[str, Any] | None = None,
     facts: SourceFacts | None = None,
+    for_training: bool = False,
 ) -> Conversion:
-    """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`."""
+    """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`.
+
+    `for_training` says that model and keywords are the settings of a run; else they are flags of a command.
+    """
     facts = facts or SourceFacts()
     recognized = recognize(path, list(named.arrays), model)
     rule, prefix = recognized.rule, recognized.prefix
     published = rule.find_published(named.sha256) or PublishedFile(named.sha256, {})
     said = published.keywords | dict(keywords or {})
     guess = guess_network(path, recognized, named, said)
-    model, keywords = choose_network(path, rule, guess, model, said)
+    model, keywords = choose_network(path, rule, guess, model, said, for_training=for_training)
     preprocessing, preprocessing_notes = make_preprocessing(rule, published, facts, guess, model)
     classes, class_notes = choose_classes(rule, published, facts, guess.num_classes)
     origin = make_origin(path, named, rule, published, facts)
     card = Card(model, keywords, guess.num_classes, classes, preprocessing, origin)
 
     network = weights.network_of(card)
-    shapes = shapes_by_text(network)
-    pairs, unnamed = pair_names(rule.table, list(shapes))
-    matched = Matched(rule, prefix, named.arrays, shapes, pairs)
-    problems = matched.find_problems(unnamed)
+    matched, problems = match_network(recognized, named, network)
     if problems:
-        sentence = f"{path} does not fit {describe_network(card)}, with the names of {rule.source}"
-        if (model, keywords) != (guess.model, rule.keywords | guess.keywords | published.keywords):
-            sentence += f" (its shapes tell {describe_model(guess.model, guess.keywords)})"
-        raise listed_error(sentence, problems)
+        refuse_other_network(path, recognized, named, guess, card, said, for_training=for_training)
+        raise listed_error(f"{path} does not fit {describe_network(card)}, with the names of {rule.source}", problems)
     arrays = matched.move_arrays()
     if facts.channel_order == BGR:
         arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
@@ -163,7 +163,73 @@ def convert_arrays(
         source=rule.source,
         reasons=list_reasons(recognized, guess, published),
         notes=(*preprocessing_notes, *class_notes, *matched.notes(), *skipped_notes(named)),
-        groups=group_pairs(pairs, prefix, arrays),
+        groups=group_pairs(matched.pairs, prefix, arrays),
+    )
+
+
+def match_network(recognized: Recognized, named: NamedArrays, network: Network) -> tuple[Matched, list[str]]:
+    """Puts the arrays of a file beside those of a network; returns both, and a line for all that does not fit."""
+    shapes = shapes_by_text(network)
+    pairs, unnamed = pair_names(recognized.rule.table, list(shapes))
+    matched = Matched(recognized.rule, recognized.prefix, named.arrays, shapes, pairs)
+    return matched, matched.find_problems(unnamed)
+
+
+def refuse_other_network(
+    path: str | Path,
+    recognized: Recognized,
+    named: NamedArrays,
+    guess: Guess,
+    card: Card,
+    said: Mapping[str, Any],
+    *,
+    for_training: bool,
+) -> None:
+    """Raises UserError where a file does not fit the network that is asked for, and just fits the one its shapes tell.
+
+    Args:
+        path: the file.
+        recognized: the rule that knows it.
+        named: its arrays.
+        guess: the network that its shapes tell.
+        card: of the network that is asked for.
+        said: keywords that are asked for.
+        for_training: whether they are settings of a run.
+    """
+
+    def fits(keywords: dict[str, Any]) -> bool:
+        try:
+            network = weights.network_of(replace(card, model=guess.model, keywords=keywords))
+        except UserError:
+            return False
+        _, problems = match_network(recognized, named, network)
+        return not problems
+
+    keywords = recognized.rule.keywords | guess.keywords
+    keywords |= {key: said[key] for key in guess.unseen if key in said}
+    if not fits(keywords):
+        return
+    wrong = []  # keywords that are asked for, and contradict the file
+    for key, value in said.items():
+        if key in guess.keywords or keywords.get(key) == value:
+            continue
+        if key not in recognized.rule.keywords and fits(keywords | {key: value}):
+            keywords[key] = value
+        else:
+            wrong.append(key)
+
+    flag = "model" if for_training else "--model"
+    missing = [f"{flag}.{key}={value}" for key, value in guess.keywords.items() if card.keywords.get(key) != value]
+    if card.model != guess.model:
+        missing.insert(0, f"model.name={guess.model}" if for_training else f"--model={guess.model}")
+    remedies = []
+    if missing:
+        remedies.append(f"{'set' if for_training else 'give'} {', '.join(missing)}")
+    if wrong:
+        remedies.append(f"leave out {', '.join(f'{flag}.{key}' for key in wrong)}")
+    raise UserError(
+        f"{path} holds {describe_model(guess.model, guess.keywords)}, as its shapes tell, and not "
+        f"{describe_model(card.model, card.keywords)}; {', and '.join(remedies)}"
     )
 
 
@@ -176,7 +242,13 @@ def list_reasons(recognized: Recognized, guess: Guess, published: PublishedFile)
 
 
 def choose_network(
-    path: str | Path, rule: ConversionRule, guess: Guess, model: str | None, said: dict[str, Any]
+    path: str | Path,
+    rule: ConversionRule,
+    guess: Guess,
+    model: str | None,
+    said: dict[str, Any],
+    *,
+    for_training: bool,
 ) -> tuple[str, dict[str, Any]]:
     """Returns the network's name and its keywords: the name that is given, else as the shapes tell.
 
@@ -185,14 +257,16 @@ def choose_network(
     """
     if model is None:
         keywords = rule.keywords | guess.keywords | said
-        refuse_unseen(path, rule, guess, keywords)
+        refuse_unseen(path, rule, guess, keywords, for_training=for_training)
         return guess.model, keywords
     keywords = rule.keywords | said
-    refuse_unseen(path, rule, guess, models.variant(model).keywords | keywords)
+    refuse_unseen(path, rule, guess, models.variant(model).keywords | keywords, for_training=for_training)
     return model, keywords
 
 
-def refuse_unseen(path: str | Path, rule: ConversionRule, guess: Guess, keywords: Mapping[str, Any]) -> None:
+def refuse_unseen(
+    path: str | Path, rule: ConversionRule, guess: Guess, keywords: Mapping[str, Any], *, for_training: bool
+) -> None:
     """Raises UserError where keywords are needed that no shape tells, and neither the user nor the model's name says.
 
     A name such as vit/S16 says the number of heads, and not the activation.
@@ -200,11 +274,12 @@ def refuse_unseen(path: str | Path, rule: ConversionRule, guess: Guess, keywords
     choices = []
     for key, values in guess.unseen.items():
         if keywords.get(key) not in values:
-            choices.append(f"--model.{key}= one of {', '.join(map(str, values))}")
+            flag = "model" if for_training else "--model"
+            choices.append(f"{flag}.{key}= one of {', '.join(map(str, values))}")
     if choices:
         raise UserError(
             f"{path} does not tell all of its network ({rule.source}), for no shape depends on it; look it up where "
-            f"the file comes from and add {' and '.join(choices)}"
+            f"the file comes from and {'set' if for_training else 'add'} {' and '.join(choices)}"
         )
 
 

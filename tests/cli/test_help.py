@@ -237,6 +237,12 @@ def test_show_shows_the_keywords_of_model_source_and_rules_at_their_defaults(cap
         ),
         (["optimizer.accumulate=3"], "data.batch_size of 32 does not divide by 3"),
         (["optimizer.name=adm"], "no optimizer 'adm'; did you mean adam"),
+        (
+            ["model.name=cifar_resnet/test", "pretrained.freeze=all but stem_norm"],
+            "optimizer.weight_decay is 0.01, and pretrained.freeze='all but stem_norm' freezes all that "
+            "optimizer.decay_pattern '(^|/)kernel$' matches, so that nothing decays; set optimizer.weight_decay=0, or "
+            "a pattern that matches what is trained, such as stem_norm/bias",
+        ),
     ],
 )
 def test_show_refuses_what_training_would_refuse(changes, sentence, capsys):

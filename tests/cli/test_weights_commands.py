@@ -2,13 +2,17 @@
 
 import json
 
+import foreign_weights
 import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_vit import trees
 from cnn_vit.__main__ import main
-from cnn_vit.training import pretrained
+from cnn_vit.nn.values import initial_values
+from cnn_vit.training import run_weights
 from cnn_vit.transfer import weights
+from cnn_vit.transfer.weights import Card
 
 DIGITS = "--config=configs/digits_mlp.py"
 
@@ -17,7 +21,7 @@ DIGITS = "--config=configs/digits_mlp.py"
 def weights_file(run, tmp_path_factory):
     """The values of the finished run in a file."""
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
-    weights.save(path, pretrained.weights_of_run(str(run)))
+    weights.save(path, run_weights.weights_of_run(str(run)))
     return path
 
 
@@ -47,6 +51,35 @@ def test_predict_names_the_same_classes_with_the_same_probabilities(run, weights
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(image)
     of_run = answer_of(capsys, "predict", f"--workdir={run}", image)
     assert answer_of(capsys, "predict", f"--weights={weights_file}", image) == of_run
+
+
+def test_describe_and_show_tell_the_network_that_a_run_from_weights_would_train(tmp_path, capsys):
+    """3 filters and 16 pixels come from the card of the weights, no setting names them."""
+    card = Card("cifar_resnet/test", {"filters": 3}, 10, None, {"image_size": [16, 16], "channels": 1})
+    network = weights.network_of(card)
+    params, stats = initial_values(network, 0)
+    path = tmp_path / "narrow.safetensors"
+    weights.save(path, weights.Weights(params, stats, card))
+    recipe = ["--config=configs/digits_resnet.py", f"--config.pretrained.weights={path}"]
+    recipe += ["--config.model.name=cifar_resnet/test", "--config.data.image_size=none"]
+    answer = answer_of(capsys, "describe", *recipe)
+    assert answer["layers"][0]["output"] == [16, 16, 3]
+    assert answer["parameters"] == trees.count(params)
+    shown = answer_of(capsys, "train", "--show", *recipe)
+    assert sum(group["count"] for group in shown["groups"]) == trees.count(params)
+    assert shown["macs"] == answer["macs"]
+    gone = ["--config=configs/digits_resnet.py", "--config.pretrained.weights=nowhere"]
+    assert "nowhere" in error_of(capsys, "describe", *gone)
+
+
+def test_train_tells_the_keywords_of_a_foreign_file_and_takes_them(tmp_path, capsys):
+    path = foreign_weights.write(tmp_path / "net.npz", filters=4)
+    recipe = ["--config=configs/cifar_resnet.py:20", f"--config.pretrained.weights={path}"]
+    sentence = f"{path} holds cifar_resnet/20 blocks=1 filters=4, as its shapes tell, and not cifar_resnet/20; set "
+    assert error_of(capsys, "train", "--show", *recipe).endswith(f"{sentence}model.blocks=1, model.filters=4")
+    shown = answer_of(capsys, "train", "--show", *recipe, "--config.model.blocks=1", "--config.model.filters=4")
+    loaded = {group["path"]: group["loaded"] for group in shown["groups"]}
+    assert loaded["stem"] == 3 * 3 * 3 * 4
 
 
 def test_describe_counts_the_same(run, weights_file, capsys):

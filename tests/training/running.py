@@ -38,6 +38,7 @@ RECIPES = {
         *("pretrained.freeze=stem, stages/0..1", "pretrained.statistics=update"),
     ),
 }
+VIT = ("model.dropout=0", "optimizer.accumulate=1", "ema_decay=none", "data.augment=()")  # a ViT and nothing else
 
 
 def load_settings(name, *changes):
@@ -75,6 +76,10 @@ def read_outcome(folder):
 
 def read_result(folder):
     return json.loads((folder / "result.json").read_text())
+
+
+def read_pretrained(folder):
+    return json.loads((folder / "pretrained.json").read_text())
 
 
 def read_lines(folder):

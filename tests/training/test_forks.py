@@ -115,6 +115,27 @@ def test_a_fork_killed_while_it_begins_is_begun_again(origin, whole, tmp_path, m
     assert phases >= {(False, False), (True, True), (True, True, 5)}
 
 
+def test_a_fork_says_so_where_the_step_that_it_noted_is_not_there_any_more(origin, tmp_path, monkeypatch, capsys):
+    """It was killed behind its note of step 7, and then the origin went on and deleted that checkpoint."""
+
+    def fail(*_, **__):
+        raise PlantedError
+
+    fork, changes = tmp_path / "fork", ("duration=14 steps",)
+    with monkeypatch.context() as patch:
+        patch.setattr(forks, "copy_best", fail)
+        with pytest.raises(PlantedError):
+            train("mlp", fork, *changes, fork_from=origin)
+    assert json.loads((fork / "fork.json").read_text())["step"] == 7
+    assert "begun from step 7" not in capsys.readouterr().err
+    train("mlp", origin, "keep_checkpoints=2")
+    assert 7 not in committed_steps(origin)
+    train("mlp", fork, *changes, fork_from=origin)
+    sentence = f"this fork was begun from step 7 of {origin}, whose checkpoint is not there any more; it begins anew "
+    assert f"{sentence}from step 12, the newest\n" in capsys.readouterr().err
+    assert read_result(fork)["forked_from"] == {"from": str(origin), "step": 12}
+
+
 def test_a_run_is_not_forked_into_what_it_cannot_be(origin, tmp_path, capsys):
     fork = tmp_path / "fork"
     for changes, message in [

@@ -22,7 +22,7 @@ from cnn_vit.training import evaluation, freezing, recalibration, step, trained
 from cnn_vit.training.caches import clear_compiled
 from cnn_vit.training.devices import mesh
 from cnn_vit.training.freezing import FreezeSpec
-from cnn_vit.training.program import Program
+from cnn_vit.training.program import Program, check_network
 
 RESNET = make_network_spec("cifar_resnet/test", side=8)
 VIT = make_network_spec("vit/test", side=8, dropout=0.5, stochastic_depth=0.5, depth=2)
@@ -169,6 +169,15 @@ def test_smoke_keeps_freezing_all_but_the_head_and_no_other_pattern(tmp_path):
         assert (smoke["pretrained.freeze"], smoke["pretrained.weights"]) == (expected, None)
 
 
+def test_weight_decay_of_what_is_frozen_alone_is_refused(digits):
+    """Of a norm that is trained, no kernel is; a pattern of its own decays, and so does any other kernel."""
+    changes = ("pretrained.freeze=all but stem_norm", "optimizer.weight_decay=0.1")
+    with pytest.raises(UserError, match=r"decay_pattern '\(\^\|/\)kernel\$' matches, so that nothing decays"):
+        check_network(load_settings("frozen", *changes), digits.dataset)
+    for remedy in ("optimizer.weight_decay=0", "optimizer.decay_pattern=scale$", "pretrained.freeze=all but stem"):
+        check_network(load_settings("frozen", *changes, remedy), digits.dataset)
+
+
 # The network in training ----------------------------------------------------------------------------------------------
 
 
@@ -240,7 +249,7 @@ def digits():
 
 def test_recalibrated_statistics_are_those_of_all_whole_batches(digits):
     """By float64 and NumPy, of the first batch norm, in front of which nothing depends on the batch."""
-    values = digits.starting_values()
+    values = digits.start.values
     recalibrated = digits.recalibrate(values)["stats"]["stem_norm"]
     split = digits.dataset.splits["train"]
     whole = len(split) // digits.batch_size * digits.batch_size
@@ -270,7 +279,7 @@ def test_a_run_that_recalibrates_freezes_what_it_measured(digits, tmp_path):
     changes = ("pretrained.statistics=recalibrate", "pretrained.freeze=all but head")
     train("frozen", tmp_path, *changes)
     network = trained.load(tmp_path)
-    expected = digits.recalibrate(digits.starting_values())["stats"]
+    expected = digits.recalibrate(digits.start.values)["stats"]
     assert trees.digest(network.stats) == trees.digest(expected)
     proof = read_result(tmp_path)["frozen"]
     assert proof["moved"] == []
@@ -286,7 +295,7 @@ def test_fewer_images_than_a_batch_cannot_be_measured(digits):
     split = digits.dataset.splits["train"].select(np.arange(8))
     with pytest.raises(UserError, match=r"data\.batch_size of 32 is more than the 8 training images"):
         recalibration.measure_statistics(
-            digits.spec.network, mesh(), digits.starting_values(), digits.preprocessing, split, batch_size=32, workers=0
+            digits.spec.network, mesh(), digits.start.values, digits.preprocessing, split, batch_size=32, workers=0
         )
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from cnn_vit import data, settings
 from cnn_vit.data.base.padding import PaddedSizes
 from cnn_vit.errors import StoppedError, UserError
-from cnn_vit.training import devices, evaluation, forward, loop, plan, prediction, step
+from cnn_vit.training import devices, evaluation, forward, loop, plan, prediction, run_weights, step
 from cnn_vit.training.rules import RuleSpec
-from cnn_vit.training.trained import load
+from cnn_vit.training.trained import load, make_trained
 
 pytestmark = pytest.mark.usefixtures("_compiled_quickly")
 
@@ -127,6 +127,35 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(name):
             assert per_example["index"][index] == index
             assert per_example["label"][index] == split.labels[index]
             np.testing.assert_allclose(per_example["scores"][index], expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_such_a_run_say_that_images_keep_their_sizes(tmp_path):
+    """A recipe that leaves fit and size open: a step at a rate of almost 0 then measures what the origin measured."""
+    origin = train_run("cnn")
+    decided = ("data.fit", "data.image_size", "data.channels")
+    changes = [change for change in COMMON if not change.startswith(decided)]
+    changes += [f"data.path={make_image_folder()}", "data.image_size=none", "data.channels=none", "model.name=cnn/test"]
+    changes += ["optimizer.learning_rate=1e-30", "optimizer.weight_decay=0", f"pretrained.weights={origin}"]
+    run_settings = settings.load(RECIPES["cnn"], [*changes, "duration=1 steps"])
+    assert run_settings.origin["data.fit"] == "default"
+    result = loop.train(run_settings, tmp_path)
+    network = load(tmp_path)
+    assert network.preprocessing["fit"] == "pad_batch"
+    assert network.preprocessing["sizes"] == load(origin).preprocessing["sizes"]
+    assert result["test"]["loss"] == pytest.approx(running.read_result(origin)["test"]["loss"], rel=1e-6)
+    assert network.spec.keywords == load(origin).spec.keywords
+
+
+def test_weights_of_such_a_run_predict_as_the_run_does():
+    """On canvases of one size, where the run had several."""
+    origin = train_run("cnn")
+    exported = run_weights.describe_export(run_weights.weights_of_run(origin), origin)
+    assert "sizes" not in exported.card.preprocessing
+    network = make_trained(exported)
+    assert network.preprocessing["sizes"] == [[24, 24]]
+    paths = sorted((make_image_folder() / "test").rglob("*.png"))[:3]
+    expected = prediction.predict(load(origin), paths)
+    np.testing.assert_allclose(prediction.predict(network, paths), expected, rtol=1e-5, atol=1e-6)
 
 
 @BOTH_NETWORKS

@@ -22,8 +22,10 @@ from stepping import (
 
 from cnn_vit import models, trees
 from cnn_vit.errors import UserError
+from cnn_vit.nn.values import initial_values
 from cnn_vit.settings import read_rule
-from cnn_vit.training import devices, forward, optimizers, step
+from cnn_vit.training import devices, forward, freezing, optimizers, step
+from cnn_vit.training.freezing import FreezeSpec
 
 pytestmark = pytest.mark.usefixtures("_compiled_quickly")
 
@@ -528,26 +530,40 @@ def test_the_warm_up_of_prodigy_begins_above_zero():
 # Schedule-free --------------------------------------------------------------------------------------------------------
 
 
-def test_schedule_free_is_evaluated_at_the_weighted_mean_of_its_points_with_statistics_of_its_own():
-    """x is the mean of z after each step, weighted by the square of the largest rate so far; y = (1 - b1) z + b1 x."""
+@pytest.mark.parametrize(
+    "freeze",
+    [freezing.NOTHING, FreezeSpec("stages/0"), FreezeSpec("stages/0", "update")],
+    ids=["all trained", "stored", "update"],
+)
+def test_schedule_free_is_evaluated_at_the_weighted_mean_of_its_points_with_statistics_of_its_own(freeze):
+    """x is the mean of z after each step, weighted by the square of the largest rate so far; y = (1 - b1) z + b1 x.
+
+    Where a stage is frozen it stands beside x, with its stored statistics, or with such as follow the batches.
+    """
     network = make_network_spec("cnn/test", filters=(4, 4), side=8)
     batches = [make_batch(side=8, seed=seed) for seed in range(5)]
-    spec = make_step_spec(network, optimizer="schedule_free_adamw", schedule=WARMING)
+    spec = make_step_spec(network, optimizer="schedule_free_adamw", schedule=WARMING, freeze=freeze)
     hyperparameters = make_hyperparameters(
         learning_rate=0.05, optimizer=default_numbers("optimizer", "schedule_free_adamw")
     )
     built_step = step.build_step(spec, devices.mesh())
     apply = jax.jit(functools.partial(built_step.network.apply, train=True))
-    state = make_initial_state(built_step, hyperparameters)
+    params, stats = initial_values(built_step.network, 0)
+    shape = params["head"]["kernel"].shape
+    params["head"]["kernel"] = np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+    trained, frozen = freezing.split_values(dict(params=params, stats=stats), freezing.get_masks(network, freeze))
+    assert len(jax.tree.leaves(frozen["stats"])) == (2 if freeze.statistics == "stored" and freeze.pattern else 0)
+    state = devices.place(built_step.init_state(**trained, hyperparameters=hyperparameters), devices.mesh())
     points, rates = [], []
     for batch in batches:
-        stats = jax.tree.map(np.array, state["ema"]["stats"])
-        state, (measures,) = learn_batches(spec, hyperparameters, [batch], state=state)
+        stats = jax.tree.map(np.array, trees.merge(state["ema"]["stats"], frozen["stats"]))
+        state, (measures,) = learn_batches(spec, hyperparameters, [batch], frozen=frozen, state=state)
         points.append(jax.tree.map(np.array, state["opt"][1].z))
         rates.append(float(measures["learning_rate"]))
         images = forward.normalize(np.float32(batch["image"]) / 255, hyperparameters, "float32")
-        _, expected_stats = apply(state["ema"]["params"], stats, images)
-        for leaf, expected in zip(jax.tree.leaves(state["ema"]["stats"]), jax.tree.leaves(expected_stats), strict=True):
+        _, expected_stats = apply(trees.merge(state["ema"]["params"], frozen["params"]), stats, images)
+        own_stats = trees.merge(state["ema"]["stats"], frozen["stats"])
+        for leaf, expected in zip(jax.tree.leaves(own_stats), jax.tree.leaves(expected_stats), strict=True):
             np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-5)
     weights = np.square(rates) / np.square(rates).sum()
     mean = jax.tree.map(lambda *zs: sum(weight * z for weight, z in zip(weights, zs, strict=True)), *points)

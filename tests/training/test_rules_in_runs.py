@@ -9,6 +9,7 @@ from running import call_at_step, read_outcome, read_result, send_signal
 
 from cnn_vit import data, settings, stops, trees
 from cnn_vit.errors import DivergedError, StoppedError, UserError
+from cnn_vit.nn.values import initial_values
 from cnn_vit.reports import tallies
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.training import evaluation, loop, plan, prediction, program, step
@@ -96,6 +97,35 @@ def test_schedule_free_resumes_to_the_same_bits_and_forks_with_another_b1_at_the
 
     loop.train(run_settings, tmp_path / "run")
     assert read_outcome(tmp_path / "run") == read_outcome(averaged)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [SCHEDULE_FREE[:2], pytest.param(("optimizer.name=muon",), marks=pytest.mark.slow)],
+    ids=["schedule_free_adamw", "muon"],
+)
+def test_a_frozen_body_stays_and_a_resume_gives_the_same_bits_with_each_kind_of_state(rule, tmp_path, monkeypatch):
+    run_settings = settings.load("configs/digits_cnn.py:smoke", [*rule, *TIMES, "pretrained.freeze=stages/0"])
+    loop.train(run_settings, tmp_path / "undisturbed")
+    stop_at_7(run_settings, tmp_path / "run", monkeypatch)
+    loop.train(run_settings, tmp_path / "run")
+    outcome = read_outcome(tmp_path / "run")
+    assert outcome == read_outcome(tmp_path / "undisturbed")
+
+    network, state = load(tmp_path / "run"), read_state(run_settings, tmp_path / "run", 12)
+    initial_params, initial_stats = initial_values(network.network, run_settings["seed"])
+    proof = outcome["result"]["frozen"]
+    assert proof["moved"] == []
+    assert proof["digest"] == trees.digest(dict(stages={0: initial_params["stages"][0]}))
+    assert trees.digest(network.params["stages"][0]) == trees.digest(initial_params["stages"][0])
+    assert trees.digest(network.stats["stages"][0]) == trees.digest(initial_stats["stages"][0])
+    tested = state["ema"] if rule == SCHEDULE_FREE[:2] else state
+    assert trees.digest(network.params["stages"][1]) == trees.digest(tested["params"]["stages"][1])
+    assert trees.digest(network.stats["stages"][1]) == trees.digest(tested["stats"]["stages"][1])
+    kernels = [params["stages"][1]["convolutions"][0]["kernel"] for params in (network.params, initial_params)]
+    assert np.abs(np.subtract(*kernels)).max() > 1e-4
+    metrics = evaluation.evaluate(network, data.load(run_settings.section("data")), "validation")
+    assert metrics["loss"] == pytest.approx(outcome["result"]["validation"]["loss"], rel=1e-6)
 
 
 # Losses ---------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from running import load_settings, read_result, train
 
 from cnn_vit import data, files
+from cnn_vit.analysis.input_layer import find_input_layer
 from cnn_vit.data import augment
 from cnn_vit.data.feed import stream
 from cnn_vit.nn.values import initial_values
@@ -98,11 +99,11 @@ def test_filters_are_the_initial_values_and_the_tested_ones(name, path, tmp_path
     program = SimpleNamespace(
         spec=SimpleNamespace(network=spec),
         step=SimpleNamespace(network=network),
-        settings={"seed": 5},
+        settings={"seed": 5, "pretrained.weights": None},
         dataset=SimpleNamespace(image_shape=(8, 8, 1)),
-        load_values=None,
+        input_layer=find_input_layer(forward.build_network(spec), (8, 8, 1)),
     )
-    program.starting_parameter = partial(Program.starting_parameter, program)
+    program.starting_kernel = partial(Program.starting_kernel, program)
     features = samples.collect_features(tmp_path, program, tested_params)
     filters_before = np.moveaxis(initial_params[path[0]][path[1]], -1, 0)[:64]
     np.testing.assert_array_equal(features["filters_before"], filters_before)

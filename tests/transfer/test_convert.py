@@ -148,8 +148,36 @@ def test_all_that_does_not_fit_is_listed_at_once_with_nearest_names(resnet):
     assert str(error).endswith("and 6 more")
 
 
-def test_the_wrong_name_is_told_what_the_shapes_say(resnet):
-    refuse(resnet, r"does not fit cifar_resnet/20 of 10 .*\(its shapes tell cifar_resnet/8\)", model="cifar_resnet/20")
+@pytest.mark.parametrize(
+    ("model", "keywords", "for_training", "remedy"),
+    [
+        ("cifar_resnet/20", {}, False, "give --model=cifar_resnet/8"),
+        ("cifar_resnet/20", {}, True, "set model.name=cifar_resnet/8"),
+        ("cifar_resnet/8", {"filters": 4}, False, "leave out --model.filters"),
+        ("cifar_resnet/20", {"filters": 4}, True, "set model.name=cifar_resnet/8, and leave out model.filters"),
+        (None, {"shortcut": "projection"}, False, "leave out --model.shortcut"),
+    ],
+)
+def test_who_asks_for_another_network_hears_which_it_is_and_how_to_ask(resnet, model, keywords, for_training, remedy):
+    sentence = rf"net.npz holds cifar_resnet/8, as its shapes tell, and not cifar_resnet/.*; {remedy}$"
+    error = refuse(resnet, sentence, model=model, keywords=keywords, for_training=for_training)
+    assert not error.details
+
+
+def test_what_the_shapes_tell_is_not_proposed_where_it_does_not_fit_either(resnet):
+    del resnet["linear.bias"]
+    error = refuse(resnet, "does not fit cifar_resnet/20 of 10 classes", model="cifar_resnet/20")
+    assert "linear.bias (10,) is missing" in error.details
+
+
+def test_keywords_that_only_the_user_knows_are_not_blamed(vit):
+    """The heads and the activation leave no trace in the shapes, the share of dropout has none."""
+    said = {"heads": 3, "activation": "relu", "dropout": 0.1, "depth": 5}
+    error = refuse(vit, "as its shapes tell", model="vit/Ti4", keywords=said, for_training=True)
+    missing = "model.width=32, model.depth=2, model.hidden=48, model.head_width=16"
+    assert str(error).endswith(f"; set {missing}")
+    missing_keywords = {"width": 32, "depth": 2, "hidden": 48, "head_width": 16}
+    convert_arrays("net.npz", as_named(vit), model="vit/Ti4", keywords=said | missing_keywords)
 
 
 def test_a_few_faults_stand_in_the_sentence(resnet):
