@@ -1,13 +1,14 @@
-"""A ResNet of 8 layers on CIFAR-10: the network whose weights come with the package as cifar_resnet/8@cifar10.
+"""A ResNet of 8 layers on CIFAR-10: the smallest network of its paper, to start from or to compare with.
 
 Data:     CIFAR-10, which is downloaded (170 MB): 60,000 color photos of 32x32 pixels; the middle 28x28 are seen.
 Paper:    The network is that of arXiv:1512.03385, section 4.2, at its smallest depth.
 Departs:  28 pixels instead of 32 keep it below 10 million multiply-adds an image; a cosine instead of steps.
-Measured: not yet run
+Measured: 81.04 % test accuracy (n = 10,000 images, as JPEG), 83.7 % of the first 1,000 as published; one seed,
+          2,030 CPU-seconds on two cores of an x86-64 machine that was shared with other work. As a start for few
+          photos of ants and bees it is no better than initial values: experiments/transfer.
 Run:      cnn-vit train --config=configs/cifar_small.py --workdir=runs/cifar_small
           To read an npz with train_x, train_y, test_x, test_y instead of downloading, add
           --config.data.name=arrays --config.data.path=cifar10.npz
-          Then cnn-vit convert runs/cifar_small --out=FILE.safetensors makes the file of the package.
 Smoke:    cnn-vit train --config=configs/cifar_small.py:smoke --workdir=runs/smoke
 """
 

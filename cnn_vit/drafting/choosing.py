@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cnn_vit.errors import UserError
+
 if TYPE_CHECKING:
     from cnn_vit.drafting.stopwatch import Pace
 
@@ -26,7 +28,6 @@ TRANSFER = "transfer"  # the network that starts from pretrained weights, which 
 FEW_A_CLASS = 100  # training images of a class, below which a pretrained body stays as it is
 
 FOR_STROKES = "cifar_resnet/8@mnist"  # weights at hand for small gray images, such as letters and signs
-FOR_PHOTOS = "cifar_resnet/8@cifar10"  # and for all others
 
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -97,14 +98,20 @@ def choose_mirroring(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose_weights(image_sizes: np.ndarray, *, is_colored: bool) -> str:
-    """Returns the name of the weights at hand that suit some images best.
+    """Returns the name of the weights at hand that suit some images.
 
     Args:
         image_sizes: (n, 2) heights and widths of the images.
         is_colored: whether any of them has colors.
+
+    Raises:
+        UserError: none do.
     """
     if is_colored or int(np.median(image_sizes.min(1))) > LARGEST_SIDE:
-        return FOR_PHOTOS
+        raise UserError(
+            "no weights at hand suit these images: those that come with the package have learned from small gray "
+            "digits; name others with --weights=FILE, of `cnn-vit convert` or somebody else's, or a run folder"
+        )
     return FOR_STROKES
 
 

@@ -109,11 +109,7 @@ def draft_recipe(
     summary = summarize_headers(section)
     source = None
     if network == choosing.TRANSFER:
-        if weights is None:
-            weights = choosing.choose_weights(summary.image_sizes, is_colored=summary.colored)
-            if weights == choosing.FOR_PHOTOS and image_size is None:
-                # Its own 28 pixels show little of a photo, and it takes any size.
-                image_size, _ = choosing.choose_image_size(summary.image_sizes)
+        weights = weights or choosing.choose_weights(summary.image_sizes, is_colored=summary.colored)
         on_progress(f"opening {weights}")
         source = pretrained_settings.open_weights(weights)
         chosen = choose_transfer(section, summary, weights, source, image_size)

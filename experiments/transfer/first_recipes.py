@@ -1,21 +1,20 @@
 """What does `cnn-vit new --transfer` gain on a folder of photos, beside `cnn-vit new`?
 
     python experiments/transfer/first_recipes.py --data=hymenoptera_256.zip
-    python experiments/transfer/first_recipes.py --data=hymenoptera_256.zip --weights=mobilenet_v1_0.25_224_imagenet.npz
+        --weights=mobilenet_v1_0.25_224_imagenet.npz --weights=runs/cifar_small@64
     python experiments/transfer/first_recipes.py      trains nothing, makes the table anew from first_recipes.json
 
 Each arm is what a newcomer types: `new` writes a recipe for the images, `train` runs it as it stands, here with several
-seeds. The arms are a small CNN from scratch, the weights that `new --transfer` takes by itself, the same network from
-initial values (the same recipe without its weights, at the learning rate of a network from scratch), and with --weights
-a file of weights. The table is also written into the README.md beside this file.
+seeds. The arms are a small CNN from scratch, and for each --weights the recipe of `new --transfer` and the same recipe
+from initial values, which shows what the weights themselves gain; its learning rate is that which `new` gives a network
+from scratch. Behind an @ stands the size of the images in pixels, where it is not to be that of the weights.
 
 A recipe that is written is not written again, a run that is finished is not repeated, and one that was stopped is
-resumed. Rows of other data in first_recipes.json stay.
+resumed. Rows of other data in first_recipes.json stay. The table is also written into the README.md beside this file.
 """
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,8 @@ RESULTS = FOLDER / "first_recipes.json"
 README = FOLDER / "README.md"
 TABLE_BEGIN = "<!-- table of first recipes -->\n"  # the lines of README.md that the table stands between
 TABLE_END = "<!-- end of first recipes -->"
-SCRATCH, SHIPPED, UNTRAINED, GIVEN = "new", "new --transfer", "the same without weights", "new --transfer --weights"
+SCRATCH = "new"
+UNTRAINED = ", no weights"  # behind the name of an arm
 FROM_SCRATCH_RATE = "2e-3"  # what `new` gives a CNN
 
 
@@ -45,24 +45,48 @@ def call(*words: str) -> dict[str, Any]:
     return json.loads(process.stdout)
 
 
-def write_recipe(arm: str, args: argparse.Namespace) -> Path:
-    """Writes the recipe of an arm, if that is not done yet; returns its path."""
-    words = {SCRATCH: [], SHIPPED: ["--transfer"], GIVEN: ["--transfer", f"--weights={args.weights}"]}[arm]
-    recipe = args.runs / f"{args.data.stem}-{re.sub('[^a-z]+', '_', arm)}.py"
-    if not recipe.exists():
-        call("new", str(args.data), f"--minutes={args.minutes}", f"--out={recipe}", *words)
+def name_of_weights(source: str) -> str:
+    """Returns the name of the arm of some weights."""
+    return Path(source.partition("@")[0]).stem
+
+
+def write_recipe(source: str | None, args: argparse.Namespace) -> Path:
+    """Writes the recipe of an arm, if that is not done yet; returns its path.
+
+    Args:
+        source: weights as --weights names them; None for a network from scratch.
+        args: of the command line.
+    """
+    recipe = args.runs / f"{args.data.stem}-{name_of_weights(source) if source else SCRATCH}.py"
+    if recipe.exists():
+        return recipe
+    words = []
+    if source:
+        path, _, side = source.partition("@")
+        words = ["--transfer", f"--weights={path}", *([f"--image_size={side}"] if side else [])]
+    call("new", str(args.data), f"--minutes={args.minutes}", f"--out={recipe}", *words)
     return recipe
 
 
-def train_seed(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Trains the recipe of an arm with a seed, if that is not done yet, and returns the run's row."""
-    recipe = write_recipe(SHIPPED if arm == UNTRAINED else arm, args)
-    workdir = args.runs / f"{args.data.stem}-{re.sub('[^a-z]+', '_', arm)}-{seed}"
+def train_seed(
+    source: str | None, seed: int, args: argparse.Namespace, *, is_untrained: bool = False
+) -> dict[str, Any]:
+    """Trains the recipe of an arm with a seed, if that is not done yet, and returns the run's row.
+
+    Args:
+        source: weights as --weights names them; None for a network from scratch.
+        seed: of the run.
+        args: of the command line.
+        is_untrained: whether the recipe is trained without its weights.
+    """
+    recipe = write_recipe(source, args)
+    arm = (name_of_weights(source) if source else SCRATCH) + (UNTRAINED if is_untrained else "")
+    workdir = args.runs / f"{args.data.stem}-{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
     settings = [f"--config.seed={seed}"]
-    if arm == UNTRAINED:
+    if is_untrained:
         given = call("train", f"--config={recipe}", "--show")["values"]
-        card_keys = [key for key in ("image_size", "channels", "fit", "interpolation") if f"data.{key}" in given]
-        settings += [f"--config.data.{key}={as_word(given[f'data.{key}'])}" for key in card_keys]
+        for key in ("image_size", "channels", "fit", "interpolation"):
+            settings.append(f"--config.data.{key}={as_word(given[f'data.{key}'])}")
         settings += ["--config.pretrained.weights=none", "--config.pretrained.freeze=none"]
         settings += [f"--config.optimizer.learning_rate={FROM_SCRATCH_RATE}"]
     result = call("train", f"--config={recipe}", f"--workdir={workdir}", *settings)
@@ -127,9 +151,11 @@ def main() -> None:
     """Trains all arms with each seed, then writes and prints the table of all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder or zip of photos")
-    parser.add_argument("--weights", help="of a further arm: a file of weights")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="FILE[@SIDE]", help="of a further arm; may be repeated"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="train with the seeds 0 to SEEDS - 1 (default: 3)")
-    parser.add_argument("--minutes", type=float, default=2, help="that `new` plans a run for (default: 2)")
+    parser.add_argument("--minutes", type=float, default=1.5, help="that `new` plans a run for (default: 1.5)")
     parser.add_argument("--runs", type=Path, default=Path("runs/first_recipes"), help="where recipes and runs go")
     args = parser.parse_args()
     if args.seeds < 2:
@@ -137,8 +163,12 @@ def main() -> None:
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     if args.data:
         args.runs.mkdir(parents=True, exist_ok=True)
-        arms = [SCRATCH, SHIPPED, UNTRAINED, *([GIVEN] if args.weights else [])]
-        new_rows = [train_seed(arm, seed, args) for arm in arms for seed in range(args.seeds)]
+        new_rows = []
+        for seed in range(args.seeds):
+            new_rows.append(train_seed(None, seed, args))
+            for source in args.weights:
+                new_rows.append(train_seed(source, seed, args))
+                new_rows.append(train_seed(source, seed, args, is_untrained=True))
         rows = [row for row in rows if row["data"] != args.data.stem] + new_rows
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     table = format_table(rows)

@@ -69,11 +69,6 @@ RULES = (
 
 # File, sha256 and meaning of the weights that come with the package, by name.
 WEIGHTS = {
-    "cifar_resnet/8@cifar10": (
-        "cifar_resnet_8_cifar10.safetensors",
-        "379953d5f1c78731cccfc75cd5d06f345acfa9b5f240bf9aa64724ef520e130c",
-        "color photos of 28 pixels: 81.04 % of CIFAR-10's test split; configs/cifar_small.py",
-    ),
     "cifar_resnet/8@mnist": (
         "cifar_resnet_8_mnist.safetensors",
         "1e1b177bd6e3fca57b513b561fc87111560234201f1d28f229cc6b471928c594",
