@@ -286,10 +286,10 @@ def describe_weights(draft: Draft) -> dict[str, str]:
         plan_of_run = (
             f"with fewer than {choosing.FEW_A_CLASS} images a class its body stays as it is, and the head alone learns"
         )
-    return {
-        "Weights": f"{card.model}{of_what}: {plan_of_run}. Image size, crop, mean and standard deviation are those of "
-        "the weights."
-    }
+    from_card = "Image size, crop, mean and standard deviation are those of the weights."
+    if "data.image_size" in draft.settings:
+        from_card = "Crop, mean and standard deviation are those of the weights; the image size is not."
+    return {"Weights": f"{card.model}{of_what}: {plan_of_run}. {from_card}"}
 
 
 def wrap_row(row: str) -> str:
