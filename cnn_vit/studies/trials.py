@@ -42,7 +42,8 @@ RESULT = folder.RESULT  # the same name as in a run folder, for it says the same
 RUN = "run"
 LOG = "log.jsonl"
 
-TASKS = ("train", "evaluate", "linear", "knn")
+EVALUATE = "evaluate"
+TASKS = ("train", EVALUATE, "linear", "knn")
 ID_DIGITS = 16  # of the sha256: among a million trials two share a name with a probability of 3e-8
 
 COMPLETE = "complete"
@@ -71,6 +72,7 @@ class Trial:
         overrides: settings that stand over the recipe, "key=value".
         seed: of the run; it stands over both.
         options: of a task that does not train, by name.
+        name: what people call it; it decides nothing.
     """
 
     task: str
@@ -78,6 +80,7 @@ class Trial:
     overrides: tuple[str, ...] = ()
     seed: int = 0
     options: tuple[tuple[str, Any], ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,9 @@ def refuse_repeated(planned: Sequence[PlannedTrial]) -> None:
 
 
 def describe(trial: Trial) -> str:
-    """Returns a trial as a sentence names it."""
+    """Returns a trial as a sentence names it: by its name, or by all that it is."""
+    if trial.name:
+        return trial.name
     words = [trial.task, trial.config, *trial.overrides, f"seed={trial.seed}"]
     words += [f"{name}={value}" for name, value in trial.options]
     return " ".join(words)
@@ -255,6 +260,7 @@ def from_json(stored: Mapping[str, Any]) -> PlannedTrial:
         overrides=tuple(words["overrides"]),
         seed=words["seed"],
         options=tuple((name, value) for name, value in words["options"]),
+        name=words["name"],
     )
     settings = settings_from_json(stored["settings"], file=TRIAL)
     return PlannedTrial(
