@@ -58,6 +58,7 @@ def test_every_source_says_what_it_is_and_what_its_keywords_mean():
         ({"name": "digits", "path": "x"}, "data.name=digits reads no file, data.path is 'x'; unset it"),
         (shapes_section(train_cuont=3), "no setting 'data.train_cuont'; did you mean data.train_count"),
         ({"name": "digits", "train_count": 3}, "no setting 'data.train_count'"),
+        ({"name": "digits", "margin": -1}, r"data.margin is -1; it takes an int in \[0, 64\]"),
         (shapes_section(train_count="many"), "data.train_count is 'many'; it takes an int"),
         (shapes_section(train_count=True), "data.train_count is True; it takes an int"),
         (shapes_section(train_count=0), r"data.train_count is 0; it takes an int in \[1, 2147483647\]"),
@@ -93,6 +94,7 @@ def test_a_mistake_is_one_sentence_before_anything_is_read(section, sentence):
         {"name": "digits"},
         {"name": "digits", "image_size": (12, 10), "channels": 3, "train": "train[:45%]"},
         {"name": "digits", "validation": "train[90%:]"},
+        {"name": "digits", "margin": 2},
         shapes_section(),
         shapes_section(validation_count=0, test_count=0, image_size=(8, 12), channels=1, classes=15),
         shapes_section(label="position", classes=5, train="train[10:]", validation="validation[:50%]", image_size=9),
@@ -286,6 +288,15 @@ def test_digits_are_those_of_scikit_learn():
         np.testing.assert_array_equal(split.labels, labels[rows])
         levels = split.read(np.arange(len(rows)))[..., 0].reshape(-1, 64)
         np.testing.assert_allclose(levels, images[rows] * 255 / 16, atol=0.5)
+
+
+def test_a_margin_puts_digits_into_the_middle_of_black(tmp_path):
+    plain, framed = data.load({"name": "digits"}), data.load({"name": "digits", "margin": 2})
+    assert framed.image_shape == (12, 12, 1)
+    assert framed.fingerprint != plain.fingerprint
+    images = framed.splits["test"].read(np.arange(360))
+    np.testing.assert_array_equal(images[:, 2:-2, 2:-2], plain.splits["test"].read(np.arange(360)))
+    assert images.sum() == images[:, 2:-2, 2:-2].sum()
 
 
 def test_digits_are_read_without_importing_scikit_learn_and_fall_back_on_it(monkeypatch):

@@ -14,25 +14,44 @@ from pathlib import Path
 import numpy as np
 
 from cnn_vit.data.base.parts import SourceData, SourceInfo, SourceOptions, pixel_part, refuse_path
+from cnn_vit.errors import UserError
 
 CLASSES = tuple("0123456789")
 SHAPE = (8, 8, 1)
 COUNT = 1797  # images of all parts together
+MOST_MARGIN = 64  # pixels
 HELD_OUT = {"test": 360, "validation": 144}  # images that are not trained on
 
 
-def about(options: SourceOptions) -> SourceInfo:
-    """Returns the classes, the image shape and the counts; reads no image."""
+def about(options: SourceOptions, *, margin: int = 0) -> SourceInfo:
+    """Returns the classes, the image shape and the counts; reads no image.
+
+    Raises:
+        UserError: the margin is out of its range.
+    """
     refuse_path("digits", options)
+    if not 0 <= margin <= MOST_MARGIN:
+        raise UserError(f"data.margin is {margin}; it takes an int in [0, {MOST_MARGIN}]")
     counts = {"train": COUNT - sum(HELD_OUT.values()), **HELD_OUT}
-    return SourceInfo(CLASSES, len(CLASSES), SHAPE, counts)
+    height, width, channels = SHAPE
+    return SourceInfo(CLASSES, len(CLASSES), (height + 2 * margin, width + 2 * margin, channels), counts)
 
 
-def load(options: SourceOptions) -> SourceData:
-    """Reads the three parts into memory."""
-    refuse_path("digits", options)
+def load(options: SourceOptions, *, margin: int = 0) -> SourceData:
+    """Reads the three parts into memory.
+
+    Args:
+        options: the common settings.
+        margin: black pixels around each digit: those of MNIST stand in the middle of their images, and with 2 these do
+            so as well.
+
+    Raises:
+        UserError: the margin is out of its range.
+    """
+    about(options, margin=margin)
     levels, labels = read_table()
     pixels = np.rint(levels.reshape(-1, *SHAPE) * 255 / 16).astype(np.uint8)  # (N, 8, 8, 1)
+    pixels = np.pad(pixels, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     parts = {part: pixel_part(pixels[rows], labels[rows]) for part, rows in read_part_indices().items()}
     return SourceData(CLASSES, parts)
 
