@@ -22,6 +22,10 @@ PLOTS = {
         [Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"
     ),
     "log": lambda: plots.draw_curves([Line("a", [1, 2, 3], [0.001, 1.0, 100.0])], title="Norm", log=True),
+    "names below": lambda: plots.draw_curves(
+        [Line(f"arm {number}", [13, 129, 1293], [0.5, 0.75, 1.0], number) for number in range(7)], title="Shares",
+        log_x=True, legend_below=True,
+    ),
     "matrix": lambda: plots.draw_confusion(COUNTS, HOSTILE, title="<i>Confusion</i>"),
     "large matrix": lambda: plots.draw_confusion(np.eye(30, dtype=int), ["x"] * 30, title="Large"),
     "spans": lambda: plots.draw_intervals([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
@@ -30,6 +34,19 @@ PLOTS = {
     "reliability": lambda: plots.draw_reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
 }  # fmt: skip
 every_plot = pytest.mark.parametrize("name", PLOTS)
+
+
+def test_a_logarithmic_axis_has_a_tick_at_each_number_and_names_below_make_room_for_themselves():
+    text = PLOTS["names below"]()
+    written = re.findall(r">([^<>]+)</text>", text)
+    assert [number for number in written if number.isdigit()][:3] == [
+        "13",
+        "129",
+        "1293",
+    ]  # then those of the other axis
+    assert {f"arm {number}" for number in range(7)} <= set(written)
+    heights = [float(style.view_size(plot)[1]) for plot in (text, PLOTS["curves"]())]
+    assert heights[0] - heights[1] == 3 * plots.ROW_HEIGHT  # seven names, three in a row
 
 
 @every_plot

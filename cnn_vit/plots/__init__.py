@@ -9,6 +9,7 @@ Series are told apart by color, dash and mark, never by color alone. The colors 
 CIELAB, for all three kinds of color blindness as Machado et al. (IEEE TVCG 2009) simulate them.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from cnn_vit.plots.style import (
     CSS,
     DASHES,
     FONT,
+    HEIGHT,
     MARKERS,
     NUMBERED,
     PLOT,
@@ -75,6 +77,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+NAMES_IN_ROW, ROW_HEIGHT = 3, 17  # of a legend below a plot: names in a row, and CSS pixels of one
 FEW_POINTS = 20  # of a curve, at most, that has a mark at each value
 FEW_CLASSES = 12  # of a matrix, at most, with large letters
 
@@ -122,6 +125,8 @@ def draw_curves(
     x_label: str = "step",
     percent: bool = False,
     log: bool = False,
+    log_x: bool = False,
+    legend_below: bool = False,
     points: int = POINTS,
 ) -> str:
     """Returns a plot of curves over steps.
@@ -132,9 +137,13 @@ def draw_curves(
         x_label: under the horizontal axis.
         percent: whether values are shares, written in percent.
         log: whether the values' axis may be logarithmic; it is where they span a power of ten.
+        log_x: whether the horizontal axis is logarithmic, with a tick at each x of the curves, which are few.
+        legend_below: whether the names stand under the plot, which many curves leave no room in.
         points: of a curve, at most; a longer one is drawn as means of neighbors (see `downsample`).
     """
-    with new_figure() as figure:
+    named_lines = sum(bool(line.name) for line in lines)
+    rows_below = -(-named_lines // NAMES_IN_ROW) if legend_below and named_lines > 1 else 0
+    with new_figure(height=HEIGHT + ROW_HEIGHT * rows_below) as figure:
         axes = figure.add_subplot()
         for line in lines:
             draw_line(axes, line, points)
@@ -143,10 +152,20 @@ def draw_curves(
         axes.yaxis.set_major_formatter(percent_label if percent else compact_label)
         if log:
             use_log_scale(axes, lines)
-        axes.xaxis.set_major_formatter(compact_label)
-        axes.xaxis.set_major_locator(tick_locator(6, whole=True))
-        named_lines = sum(bool(line.name) for line in lines)
-        if named_lines > 1:
+        if log_x:
+            axes.set_xscale("log")
+            ticks = sorted(set(itertools.chain(*(line.x for line in lines))))
+            axes.set_xticks(ticks, map(compact_label, ticks), minor=False)
+            axes.set_xticks([], minor=True)
+        else:
+            axes.xaxis.set_major_formatter(compact_label)
+            axes.xaxis.set_major_locator(tick_locator(6, whole=True))
+        if rows_below:
+            figure.legend(
+                loc="outside lower center", fontsize=10, labelcolor=SENTINELS["soft"], ncols=NAMES_IN_ROW,
+                handlelength=2.6, columnspacing=1.2,
+            )  # fmt: skip
+        elif named_lines > 1:
             columns = -(-named_lines // 6)  # six names one below the other, at most
             axes.legend(loc="best", fontsize=11, labelcolor=SENTINELS["soft"], ncols=columns)
         return to_svg(figure, title)
