@@ -102,21 +102,23 @@ def difference_of_runs(first: dict[int, float], second: dict[int, float]) -> Dif
 
 
 def difference_of_images(first_correct: np.ndarray, second_correct: np.ndarray) -> Difference:  # (N,), (N,)
-    """Compares two runs that were evaluated on the same images, by the images on which exactly one of them is correct.
+    """Compares two runs, or two groups of runs, that were evaluated on the same images, image by image.
 
-    These are the numbers that McNemar's test looks at.
-    Source: Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), adjusted Wald interval.
+    Of two runs, only the images count on which exactly one of them is correct. These are the numbers that McNemar's
+    test looks at.
+    Source: Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), adjusted Wald interval. Of
+    groups it is the same interval, with the mean and the mean square of the differences instead of the counts.
 
     Args:
-        first_correct: for each image, whether the first run classified it correctly.
-        second_correct: the same of the second run, in the same order.
+        first_correct: for each image, whether the first run classified it correctly, or the share of the first group's
+            runs that did.
+        second_correct: the same of the second run or group, in the same order.
     """
     n = len(first_correct)
-    gained = int((second_correct & ~first_correct).sum())
-    lost = int((first_correct & ~second_correct).sum())
-    # The adjustment: one image is added to both counts and two to the total.
-    gain_rate, loss_rate = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    center = gain_rate - loss_rate
-    half = Z * math.sqrt((gain_rate + loss_rate - center**2) / (n + 2))
-    interval = Interval((gained - lost) / n, max(-1.0, center - half), min(1.0, center + half))
+    gains = np.asarray(second_correct, np.float64) - np.asarray(first_correct, np.float64)
+    # The adjustment: an image that is gained is added, and one that is lost.
+    center = float(gains.sum()) / (n + 2)
+    mean_square = (float((gains**2).sum()) + 2) / (n + 2)
+    half = Z * math.sqrt((mean_square - center**2) / (n + 2))
+    interval = Interval(float(gains.sum()) / n, max(-1.0, center - half), min(1.0, center + half))
     return Difference(interval, "paired over images")
