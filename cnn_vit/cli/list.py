@@ -85,11 +85,12 @@ def list_sources() -> list[dict[str, Any]]:
 
 
 def list_recipes() -> list[dict[str, Any]]:
-    """Returns each recipe with its words, but for `smoke`, which all have, and the first line of its file."""
+    """Returns each recipe with its command, its words without `smoke`, which all have, and its first line."""
     entries = []
     for name, path in settings.recipe_names().items():
         meaning, words = settings.describe_recipe(path)
-        entries.append({"name": name, "words": [word for word in words if word != "smoke"], "meaning": meaning})
+        named = [word for word in words if word != "smoke"]
+        entries.append({"name": name, "command": settings.read_command(path), "words": named, "meaning": meaning})
     return entries
 
 

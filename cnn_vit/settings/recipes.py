@@ -2,7 +2,8 @@
 
 `configs/NAME.py[:words]` is looked for under the current folder, then beside the package, which is in the repository
 where it was installed with `pip install -e`. A recipe's words are a literal dict, `WORDS = {"56": "56 layers"}`, if it
-has any; the word `smoke` belongs to every recipe.
+has any; the word `smoke` belongs to every recipe. A recipe that is not of a training names its command in a literal,
+`COMMAND = "compare"`; every other command refuses it.
 """
 
 import ast
@@ -22,6 +23,7 @@ from cnn_vit.settings.values import quote_value
 
 SMOKE = "smoke"
 SMOKE_MEANING = "the same run made tiny: 20 steps of the family's test variant on 256 drawn images"
+TRAIN = "train"  # the command of a recipe that names none
 PACKAGE_PARENT = Path(__file__).parents[2]  # the folder that holds the package
 MAX_REASON = 300  # characters of what a recipe raised, in an error
 
@@ -82,40 +84,60 @@ def describe_recipe(path: Path) -> tuple[str, dict[str, str]]:
     try:
         module = ast.parse(path.read_text(encoding="utf-8"))
         summary = (ast.get_docstring(module) or "").partition("\n")[0]
-        words: dict[str, str] = {}
-        for statement in module.body:
-            if assigns_words(statement):
-                words = ast.literal_eval(statement.value)
-                break
-        return summary, {**words, SMOKE: SMOKE_MEANING}
+        return summary, {**read_literal(module, "WORDS", {}), SMOKE: SMOKE_MEANING}
     except (OSError, SyntaxError, ValueError, TypeError) as error:
         return f"cannot be read: {error}", {}
 
 
-def assigns_words(statement: ast.stmt) -> TypeGuard[ast.Assign]:
-    """Whether a statement is `WORDS = ...`, with a type or without."""
-    is_words = ast.unparse(statement).startswith(("WORDS = ", "WORDS: "))
-    return is_words and getattr(statement, "value", None) is not None
+def read_command(path: Path) -> str:
+    """Reads which command a recipe is of, without running the file; a file that cannot be read counts as a training."""
+    try:
+        return str(read_literal(ast.parse(path.read_text(encoding="utf-8")), "COMMAND", TRAIN))
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return TRAIN
+
+
+def read_literal(module: ast.Module, name: str, default: Any) -> Any:
+    """Reads the literal that a file assigns to a name; the default where it assigns none.
+
+    Raises:
+        ValueError: it is not a literal.
+    """
+    for statement in module.body:
+        if assigns(statement, name):
+            return ast.literal_eval(statement.value)
+    return default
+
+
+def assigns(statement: ast.stmt, name: str) -> TypeGuard[ast.Assign]:
+    """Whether a statement is `NAME = ...`, with a type or without."""
+    is_named = ast.unparse(statement).startswith((f"{name} = ", f"{name}: "))
+    return is_named and getattr(statement, "value", None) is not None
 
 
 # Running a recipe
 
 
-def read_layers(path: Path, words: Sequence[str], *, name: str) -> list[tuple[str, dict[str, Any]]]:
+def read_layers(
+    path: Path, words: Sequence[str], *, name: str, command: str = TRAIN
+) -> list[tuple[str, dict[str, Any]]]:
     """Returns what a recipe sets with no word, then with its first word, its first two words, and so on.
 
     Args:
         path: the file.
         words: its words, without `smoke`.
         name: the file as errors name it.
+        command: that reads the recipe.
 
     Returns:
         [("recipe", {...}), ("word 56", {...})]: where a change comes from, and all settings after it.
 
     Raises:
-        UserError: anything wrong with the file or a word, in one sentence with file and line.
+        UserError: anything wrong with the file or a word, in one sentence with file and line; it is a recipe of
+            another command.
     """
     module = run_recipe(path, name=name)
+    refuse_other_command(str(getattr(module, "COMMAND", TRAIN)), command, name=name)
     documented = getattr(module, "WORDS", {})
     if not isinstance(documented, dict):
         raise UserError(f"{name}: WORDS is not a dict; write WORDS = {{'word': 'what it means'}}")
@@ -131,6 +153,23 @@ def read_layers(path: Path, words: Sequence[str], *, name: str) -> list[tuple[st
             if count == len(words):
                 raise  # a recipe may need a word: only the whole mode has to work
     return layers
+
+
+def refuse_other_command(named: str, command: str, *, name: str) -> None:
+    """Raises UserError for a recipe of another command than the one that reads it.
+
+    Args:
+        named: the command that the recipe names.
+        command: the one that reads it.
+        name: the file as the error names it.
+    """
+    if named == command:
+        return
+    if named == TRAIN:
+        raise UserError(f"{name} is a recipe of one training, not of {command}; cnn-vit train --config={name} runs it")
+    raise UserError(
+        f"{name} is a recipe of `cnn-vit {named}`, not of one training; cnn-vit {named} --config={name} runs it"
+    )
 
 
 def run_recipe(path: Path, *, name: str) -> ModuleType:

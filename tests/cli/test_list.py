@@ -32,7 +32,9 @@ def test_every_model_source_and_recipe_is_listed_with_a_meaning(capsys):
     (family,) = [entry for entry in lists["models"] if entry["name"] == "cifar_resnet"]
     assert {"20", "56", "110", "test"} <= set(family["variants"])
     (recipe,) = [entry for entry in lists["recipes"] if entry["name"] == "configs/cifar_resnet.py"]
-    assert recipe["words"] == ["20", "32", "44", "56", "110"]
+    assert (recipe["command"], recipe["words"]) == ("train", ["20", "32", "44", "56", "110"])
+    (recipe,) = [entry for entry in lists["recipes"] if entry["name"] == "configs/compare_digits.py"]
+    assert (recipe["command"], recipe["words"]) == ("compare", ["data"])
 
 
 def read_functions(file: str) -> dict:
