@@ -9,8 +9,8 @@ there is one, is read once for each method.
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,19 @@ class Accuracy:
         return {"accuracy": self.interval.estimate, "low": self.interval.low, "high": self.interval.high, "n": self.n}
 
 
+class Answers(NamedTuple):
+    """What a probe says of the images of a split, in the split's order.
+
+    Attributes:
+        predicted: (N,) the class that it answers.
+        scores: (N, K), of which a softmax gives probabilities. Those of k-nearest are the logarithms of the classes'
+            shares of the k votes, each class with one vote more, so that none is impossible (Laplace's rule).
+    """
+
+    predicted: np.ndarray
+    scores: np.ndarray
+
+
 @dataclass(frozen=True)
 class ChosenProbe:
     """A probe of which one number was chosen on validation.
@@ -69,6 +82,7 @@ class ChosenProbe:
         tried: validation accuracy of each number that was tried, in their order.
         test: accuracy with the chosen number; None where the data have no test split.
         notes: what one who reads the accuracy should know, a sentence each.
+        answers: with the chosen number, of validation and of test where there is one.
     """
 
     method: str
@@ -76,6 +90,7 @@ class ChosenProbe:
     tried: Mapping[float, Accuracy]
     test: Accuracy | None
     notes: tuple[str, ...]
+    answers: Mapping[str, Answers] = field(default_factory=dict)
 
     @property
     def validation(self) -> Accuracy:
@@ -364,10 +379,20 @@ def probe_linearly(train: Examples, validation: Examples, test: Examples | None)
         )
     if chosen in unfinished:
         notes.append(f"the linear probe was still improving after {MOST_STEPS:,} steps of L-BFGS")
+    answers = {validation.split: answer_linearly(classifiers[chosen], validation_rows)}
     test_accuracy = None
     if test is not None:
-        test_accuracy = test.measure(classifiers[chosen].predict(standardize(test.rows)))
-    return ChosenProbe("linear", chosen, tried, test_accuracy, tuple(notes))
+        answers[test.split] = answer_linearly(classifiers[chosen], standardize(test.rows))
+        test_accuracy = test.measure(answers[test.split].predicted)
+    return ChosenProbe("linear", chosen, tried, test_accuracy, tuple(notes), answers)
+
+
+def answer_linearly(classifier: Any, rows: np.ndarray) -> Answers:  # (N, D)
+    """Returns what a fitted linear layer says of features; of two classes the first one's score is 0."""
+    scores = classifier.decision_function(rows)
+    if scores.ndim == 1:
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    return Answers(classifier.predict(rows), scores)
 
 
 def fit_linear(rows: np.ndarray, labels: np.ndarray, strength: float) -> tuple[Any, bool]:
@@ -431,10 +456,21 @@ def probe_neighbors(train: Examples, validation: Examples, test: Examples | None
     notes = []
     if chosen == ks[-1] and len(ks) > 1:
         notes.append(f"k={chosen:g} is the largest that was tried; with more neighbors k-nearest may be better")
+    answers = {validation.split: answer_by_vote(nearest_labels[:, : int(chosen)], train)}
     test_accuracy = None
     if test is not None:
-        test_accuracy = test.measure(vote(find_nearest_labels(train, test.rows, int(chosen))))
-    return ChosenProbe("knn", chosen, tried, test_accuracy, tuple(notes))
+        answers[test.split] = answer_by_vote(find_nearest_labels(train, test.rows, int(chosen)), train)
+        test_accuracy = test.measure(answers[test.split].predicted)
+    return ChosenProbe("knn", chosen, tried, test_accuracy, tuple(notes), answers)
+
+
+def answer_by_vote(nearest_labels: np.ndarray, train: Examples) -> Answers:  # (N, k)
+    """Returns what the labels of the nearest training images say."""
+    n, k = nearest_labels.shape
+    classes = int(train.labels.max()) + 1
+    votes = np.zeros((n, classes))
+    np.add.at(votes, (np.arange(n)[:, None], nearest_labels), 1)
+    return Answers(vote(nearest_labels), np.log((votes + 1) / (k + classes)))
 
 
 def find_nearest_labels(train: Examples, rows: np.ndarray, k: int) -> np.ndarray:  # -> (N, k)

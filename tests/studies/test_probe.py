@@ -231,6 +231,28 @@ class OnlyWeakest:
     def predict(self, rows):
         return (rows[:, 0] > 0) == self.is_right
 
+    def decision_function(self, rows):
+        return np.where(self.predict(rows), 1.0, -1.0)
+
+
+def test_scores_of_neighbors_are_votes_with_one_more_for_each_class():
+    train = probe.Examples("train", np.zeros((3, 1), np.float32), np.array([0, 1, 2]))
+    answers = probe.answer_by_vote(np.array([[0, 0, 1], [2, 1, 1]]), train)
+    # 2, 1 and 0 of 3 votes become 3, 2 and 1 of 6
+    np.testing.assert_allclose(np.exp(answers.scores), [[3 / 6, 2 / 6, 1 / 6], [1 / 6, 3 / 6, 2 / 6]])
+    np.testing.assert_array_equal(answers.predicted, [0, 1])
+    tied = probe.answer_by_vote(np.array([[2, 1]]), train)
+    np.testing.assert_array_equal(tied.predicted, [2])  # of equal votes the nearest
+
+
+def test_scores_of_two_classes_are_zero_and_that_of_the_second():
+    rows, labels = make_line((5, 5), noise=0.1)
+    classifier, _ = probe.fit_linear(rows, labels, 0.1)
+    answers = probe.answer_linearly(classifier, rows)
+    probabilities = np.exp(answers.scores) / np.exp(answers.scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(probabilities, classifier.predict_proba(rows), rtol=1e-6)
+    np.testing.assert_array_equal(answers.predicted, answers.scores.argmax(1))
+
 
 def test_a_choice_at_the_edge_of_what_was_tried_is_said(monkeypatch):
     rows, labels = make_line((5, 5), noise=0.1)
