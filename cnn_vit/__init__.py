@@ -1,6 +1,6 @@
 """cnn_vit: the honest CNN-and-ViT laboratory in JAX.
 
-This package offers seven public verbs. Each is imported when it is first used, so that `import cnn_vit` stays fast:
+This package offers eight public verbs. Each is imported when it is first used, so that `import cnn_vit` stays fast:
 
     build(name, num_classes, **changes)     builds a network, without values
     load(run)                               loads a trained network from a run folder
@@ -8,6 +8,7 @@ This package offers seven public verbs. Each is imported when it is first used, 
     train(settings, workdir)                does a run: trains, evaluates, saves checkpoints, resumes
     evaluate(network, source, split)        measures exact metrics on a split
     predict(network, images)                gives the class probabilities of images
+    compare(config, out)                    compares ways to get a classifier on one data set: trains, tests, says which
     describe(network_or_name, image_size)   lists layers, shapes, parameters, MACs, receptive fields
 """
 
@@ -21,9 +22,10 @@ VERBS = {
     "train": "cnn_vit.training.loop",
     "evaluate": "cnn_vit.training.evaluation",
     "predict": "cnn_vit.training.prediction",
+    "compare": "cnn_vit.studies.compare",
     "describe": "cnn_vit.analysis.table",
 }
-__all__ = ["batches", "build", "describe", "evaluate", "load", "predict", "train"]
+__all__ = ["batches", "build", "compare", "describe", "evaluate", "load", "predict", "train"]
 
 
 def __getattr__(name: str):

@@ -8,10 +8,13 @@ import pytest
 
 from cnn_vit import data, models
 from cnn_vit.errors import UserError
-from cnn_vit.settings import describe_recipe, load
+from cnn_vit.settings import describe_recipe, load, read_command
+from cnn_vit.studies import arms
 from cnn_vit.training import devices, freezing, plan, step
 
-RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+RECIPES = [path for path in FILES if read_command(path) == "train"]
+COMPARISONS = [path for path in FILES if read_command(path) == "compare"]
 PUBLISHED = {"mnist_lenet", "mnist_resnet", "mnist_vit", "cifar_resnet", "cifar_vit"}
 NEEDS_PATH = {"folder_resnet", "folder_vit", "mobilenet_v1", "finetune_folder", "linear_probe"}
 SIDE, CHANNELS = 32, 3  # of images where a recipe leaves them to its weights
@@ -27,6 +30,7 @@ def list_modes(path):
 
 
 MODES = [mode for path in RECIPES for mode in list_modes(path)]
+MODES_OF_COMPARISONS = [mode for path in COMPARISONS for mode in list_modes(path)]
 # Words that only make a network of the same layers deeper or wider: each takes seconds to trace.
 OTHER_SIZES = {f"configs/cifar_resnet.py:{depth}" for depth in ("32", "44", "56", "110")}
 OTHER_SIZES |= {f"configs/mobilenet_v1.py:{width}" for width in ("0.5", "0.75", "1.0")}
@@ -45,6 +49,8 @@ def lacks_path(settings):
 def test_the_recipes_are_these():
     names = {"digits_mlp", "digits_cnn", "digits_resnet", "digits_vit"} | PUBLISHED | NEEDS_PATH
     assert {path.stem for path in RECIPES} >= names
+    assert {path.stem for path in COMPARISONS} >= {"compare_digits", "compare_folder"}
+    assert len(RECIPES) + len(COMPARISONS) == len(FILES)  # every recipe has its tests here
 
 
 @pytest.mark.parametrize("recipe", MODES)
@@ -127,6 +133,46 @@ def test_it_is_a_lab_note(path):
         assert word in note
     smoke = note.partition("Smoke: ")[2].split()[2]
     assert load(smoke.removeprefix("--config="))["model.name"].endswith("/test")
+
+
+# Comparisons ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", MODES_OF_COMPARISONS)
+def test_a_comparison_loads_and_so_does_each_of_its_arms(recipe):
+    comparison = arms.load_comparison(recipe, ["weights=cifar_resnet/8@mnist"])
+    assert len({arm.about for arm in comparison.arms}) == len(comparison.arms)  # each says what it is
+    assert {arm.task for arm in comparison.arms} >= {"train", "knn", "evaluate"}
+    assert comparison.shares == ((0.01, 0.1, 1.0) if "data" in recipe.partition(":")[2].split(",") else (1.0,))
+    for arm in comparison.arms:
+        load(arm.recipe, list(arm.settings))
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_a_comparison_is_a_lab_note(path):
+    note = path.read_text().split('"""')[1]
+    for word in (
+        "Measured: ",
+        f"Run:      cnn-vit compare --config=configs/{path.stem}.py",
+        "Smoke:    cnn-vit compare ",
+    ):
+        assert word in note
+    smoke = note.partition("Smoke: ")[2].split()[2]
+    comparison = arms.load_comparison(smoke.removeprefix("--config="))
+    from_scratch = [arm for arm in comparison.arms if arm.weights is None]
+    assert [load(arm.recipe)["model.name"].split("/")[1] for arm in from_scratch] == ["test"] * 3
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_a_recipe_belongs_to_one_command_and_the_others_refuse_it_with_that_word(path):
+    with pytest.raises(
+        UserError, match=rf"{path.name} is a recipe of `cnn-vit compare`, not of one training; cnn-vit c"
+    ):
+        load(f"configs/{path.name}:smoke")
+    with pytest.raises(
+        UserError, match=r"digits_mlp.py is a recipe of one training, not of compare; cnn-vit train --c"
+    ):
+        arms.load_comparison("configs/digits_mlp.py")
 
 
 @pytest.mark.parametrize(

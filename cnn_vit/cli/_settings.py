@@ -24,12 +24,14 @@ from cnn_vit.settings import (
     explain,
     is_keyword,
     quote_value,
+    read_command,
     recipe_names,
     rule_names,
     run_keys,
 )
 from cnn_vit.settings import load as load_settings
 from cnn_vit.settings.signatures import Keyword
+from cnn_vit.studies import arms
 
 SECTIONS_OF_RULES = ("loss", "optimizer", "schedule")
 MAX_VALUE = 40  # characters of a value in the help
@@ -55,6 +57,8 @@ class HelpRow:
 def settings_help(recipe: str, overrides: Sequence[str]) -> str:
     """Returns the help on a recipe: its settings, each with value, accepted values and meaning; then its words.
 
+    Of a comparison, these are what all arms share, and the arms by name.
+
     Args:
         recipe: the recipe as `--config` names it, "configs/NAME.py[:word,word]".
         overrides: the settings of the command line, "key=value" each.
@@ -62,9 +66,13 @@ def settings_help(recipe: str, overrides: Sequence[str]) -> str:
     Raises:
         UserError: the recipe cannot be read, or a setting is wrong.
     """
-    rows = list_help_rows(load_settings(recipe, overrides))
     path = recipe.partition(".py:")[0].removesuffix(".py") + ".py"
-    _, words = describe_recipe(recipe_names().get(path, Path(path)))
+    file = recipe_names().get(path, Path(path))
+    _, words = describe_recipe(file)
+    if read_command(file) == arms.COMMAND:
+        rows = list_comparison_rows(arms.load_comparison(recipe, overrides))
+    else:
+        rows = list_help_rows(load_settings(recipe, overrides))
     width = terminal_width()
     cells: list[tuple[str, ...]] = []
     if width is None:
@@ -82,6 +90,31 @@ def settings_help(recipe: str, overrides: Sequence[str]) -> str:
         f"{wrap_paragraphs(f'words of {path} (--config={path}:word,word):', width)}\n"
         f"{format_table(words.items(), indent='  ', width=width)}"
     )
+
+
+def list_comparison_rows(comparison: arms.ComparisonRecipe) -> list[HelpRow]:
+    """Returns the help rows of a comparison: what all arms share, the settings of the data that it sets, the arms."""
+    values = {
+        "budget": comparison.budget,
+        "seeds": comparison.seeds,
+        "threads": comparison.threads,
+        "weights": comparison.weights,
+        "shares": comparison.shares,
+    }
+    rows = []
+    for key, row in arms.COMMON_KEYS.items():
+        rows.append(HelpRow(f"--config.{key}", command_line_value(values[key]), accepted_values(row), row.meaning))
+    for name, value in comparison.data.items():
+        key = f"data.{name}"
+        takes, meaning = "", ""
+        if key in KEYS:
+            takes, meaning = describe_accepted(key, KEYS[key]), KEYS[key].meaning
+        rows.append(HelpRow(f"--config.{key}", command_line_value(value), takes, meaning))
+    for arm in comparison.arms:
+        rows.append(HelpRow(f"--config.arms.{arm.name}", arm.task, "none, which leaves it out", arm.about))
+    for key, row in arms.ARM_KEYS.items():
+        rows.append(HelpRow(f"--config.arms.NAME.{key}", "", accepted_values(row), row.meaning))
+    return rows
 
 
 def list_help_rows(settings: Settings) -> list[HelpRow]:

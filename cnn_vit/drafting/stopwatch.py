@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_vit import data
 from cnn_vit.runs.description import make_preprocessing
-from cnn_vit.runs.journal import now
+from cnn_vit.runs.journal import cpu_seconds, now
 from cnn_vit.settings import Settings
 from cnn_vit.training import evaluation
 from cnn_vit.training.program import Program
@@ -27,12 +27,14 @@ class Pace:
         steps: how many were timed; the first, which compiles, is left out.
         evaluation: one evaluation of the whole validation split.
         start: compiling step and evaluation, with the first batches.
+        step_cpu: CPU-seconds of a training step, of all threads together; 0 where they were not measured.
     """
 
     step: float
     steps: int
     evaluation: float
     start: float
+    step_cpu: float = 0.0
 
 
 def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights | None = None) -> Pace:
@@ -46,11 +48,13 @@ def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights 
     program = Program(settings, dataset, make_preprocessing(settings, dataset), weights=weights)
     state = program.initial_state()
     laps = [now()]  # when each step began; the first one compiles
+    cpu_laps = [cpu_seconds()]
     with contextlib.closing(program.batches(0)) as batches:
         for batch in batches:
             state, measures = program.learn(state, batch)
             jax.block_until_ready(measures["finite"])
             laps.append(now())
+            cpu_laps.append(cpu_seconds())
             if len(laps) > LEAST_STEPS + 1 and laps[-1] - laps[1] > TIMED_SECONDS:
                 break
 
@@ -69,4 +73,5 @@ def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights 
         steps=len(laps) - 2,
         evaluation=second * samples_in_split,
         start=laps[1] - laps[0] + first - second,
+        step_cpu=(cpu_laps[-1] - cpu_laps[1]) / (len(laps) - 2),
     )

@@ -25,6 +25,7 @@ for name in sys.argv[1:]:
 for kind in ("augment", "losses", "optimizers", "schedules"):
     lines.append(["list", kind])
 lines.append(["train", "--config=configs/digits_vit.py:smoke", "--help"])
+lines.append(["compare", "--config=configs/compare_digits.py:smoke", "--help"])
 codes = [main(words) for words in lines]
 heavy = {"jax", "flax", "orbax", "optax", "sklearn", "matplotlib"} & sys.modules.keys()
 sys.stderr.write(f"codes {set(codes)} heavy {heavy}")
@@ -36,7 +37,7 @@ def test_help_and_lists_import_no_jax():
     command = [sys.executable, "-c", LIGHT_COMMANDS, *names]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     assert process.stderr.endswith("codes {0} heavy set()")
-    assert process.stdout.count("usage: cnn-vit ") == len(names) + 2  # the overview and the help with a recipe
+    assert process.stdout.count("usage: cnn-vit ") == len(names) + 3  # the overview and the help with two recipes
 
 
 def test_the_overview_has_a_line_for_each_command(capsys):
@@ -70,6 +71,17 @@ def test_help_with_a_recipe_shows_the_keywords_that_it_gives_to_the_model(capsys
 def test_help_with_a_recipe_lists_the_keywords_of_the_data_source(capsys):
     assert main(["train", "--config", "configs/digits_mlp.py:smoke", "--help"]) == 0
     assert re.search(r"--config\.data\.train_count +256 ", capsys.readouterr().out)
+
+
+def test_help_with_a_comparison_lists_what_the_arms_share_and_the_arms(capsys):
+    assert main(["compare", "--config=configs/compare_digits.py:data", "--config.seeds=5", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"--config\.seeds +5 +an int in \[1, 1000\] \(runs\) +runs of each arm", text)
+    assert re.search(r"--config\.shares +\(0\.01, 0\.1, 1\.0\) ", text)
+    assert re.search(r"--config\.data\.batch_size +64 ", text)
+    assert re.search(r"--config\.arms\.resnet_knn +knn +none, which leaves it out +k-nearest", text)
+    assert re.search(r"--config\.arms\.NAME\.weights ", text)
+    assert re.search(r"^  data +with 1, 10 and 100 %", text, re.M)
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
@@ -107,6 +119,14 @@ def test_settings_are_written_in_two_ways_and_dashes_are_underscores():
         (["train", "--workdir"], "cnn-vit train: argument --workdir: expected one argument"),
         (["train", "--config.seed"], "--config.seed has no value; write --config.seed=VALUE"),
         (["train", "--config.seed", "--show"], "--config.seed has no value; write --config.seed=VALUE"),
+        (
+            ["train", "--config=configs/compare_digits.py"],
+            "configs/compare_digits.py is a recipe of `cnn-vit compare`, ",
+        ),
+        (
+            ["compare", "--out=x", "--config=configs/digits_mlp.py"],
+            "configs/digits_mlp.py is a recipe of one training, ",
+        ),
         (["train", "--config.sed=1"], "no setting 'sed'; did you mean seed?"),
         (["train", "--config=configs/digits_resnte.py"], "no recipe 'configs/digits_resnte.py' here or in "),
         (["train", "--config.model.filtres=1", "--show"], "no setting 'model.filtres'; did you mean model.filters?"),

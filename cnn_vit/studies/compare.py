@@ -1,0 +1,773 @@
+"""A comparison: several ways to get a classifier, on the same data with the same budget, and one page that says which.
+
+Read `run_comparison`: a recipe (`arms.py`) becomes trials (`trials.py`), workers do them (`workers.py`), and what they
+found becomes the answer (`reports/arms.py`):
+
+    OUT/plan.json      the budget in steps, and the trials of each arm
+    OUT/trials/ID/     the trials; each is done once, however often the command is given
+    OUT/results.csv    a row for each trial, without any time: the same bytes whenever it is made
+    OUT/timing.csv     the times of the trials
+    OUT/report.html    the page
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_vit import data, files, stops
+from cnn_vit.data.base.parts import PARTS
+from cnn_vit.data.evaluated import match_classes
+from cnn_vit.data.sections import complete_section
+from cnn_vit.drafting import stopwatch
+from cnn_vit.errors import UserError, printable_name
+from cnn_vit.models import new_when_cut
+from cnn_vit.reports import arms as report
+from cnn_vit.reports import arms_page
+from cnn_vit.reports.arms import ArmRow, ArmRun, ArmRuns, Failure, Verdict
+from cnn_vit.runs import folder, reader
+from cnn_vit.settings import KEYS, count_steps
+from cnn_vit.settings import load as load_settings
+from cnn_vit.studies import arms, trials, workers
+from cnn_vit.studies.arms import Arm, ComparisonRecipe
+from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial, TrialRecord
+from cnn_vit.studies.workers import StudyOptions
+from cnn_vit.training import pretrained
+from cnn_vit.transfer.weights import Weights
+
+PLAN = "plan.json"
+PAGE = folder.REPORT
+RESULTS = "results.csv"
+TIMING = "timing.csv"
+FROM_CARD = ("image_size", "channels", "fit", "interpolation")  # of the data, where the recipe leaves them to weights
+MEASURED = ("data.mean", "data.std")  # of each arm's own: those of its weights, or measured on train
+EVALUATIONS, LOGS, SAVES = 10, 20, 2  # in the course of a run
+WARMUP = "schedule.warmup"
+SHARE_OF_WARMUP = 10  # the warm-up is at most this part of the budget
+NOT_STARTED = 1000  # steps of a run whose pace is measured
+RESULT_COLUMNS = (
+    "arm", "task", "share", "seed", "state", "test_accuracy", "test_n", "validation_accuracy", "validation_n",
+    "training_images", "steps", "trained_parameters", "parameters", "macs", "model", "trial", "data", "reason",
+)  # fmt: skip
+TIMING_COLUMNS = ("arm", "share", "seed", "trial", "seconds", "cpu_seconds")
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm on a share of the training data, with its trials."""
+
+    arm: Arm
+    share: float
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of a comparison.
+
+    Attributes:
+        name: of the recipe with its words.
+        out: the folder.
+        split: that accuracies are shown of.
+        rows: of all arms and shares.
+        verdict: which arm to use.
+        notes: what one who reads the accuracies should know, a sentence each.
+        left_out: arms that could not be, with the reason of each.
+        steps: the budget of each arm that trains.
+        records: of all trials, in the order of the rows.
+        next_command: that goes on from here.
+    """
+
+    name: str
+    out: Path
+    split: str
+    rows: tuple[ArmRow, ...]
+    verdict: Verdict
+    notes: tuple[str, ...]
+    left_out: Mapping[str, str]
+    steps: int
+    records: tuple[TrialRecord, ...]
+    next_command: str
+
+    @property
+    def failed(self) -> list[TrialRecord]:
+        """The trials that are over and have no numbers."""
+        return [record for record in self.records if record.state != trials.COMPLETE]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the comparison as plain values."""
+        failed = []
+        for record in self.failed:
+            words = trials.describe(record.planned.trial)
+            failed.append({"trial": words, "state": record.state, "reason": record.reason})
+        return {
+            "comparison": self.name,
+            "out": str(self.out),
+            "split": self.split,
+            "steps": self.steps,
+            "answer": self.verdict.answer,
+            "certainty": self.verdict.certainty,
+            "sure": self.verdict.is_sure,
+            "rows": [row_json(row) for row in self.rows],
+            "notes": list(self.notes),
+            "left_out": dict(self.left_out),
+            "failed": failed,
+            "report": str(self.out / PAGE),
+            "results": str(self.out / RESULTS),
+        }
+
+
+def compare(
+    config: str,
+    out: str | os.PathLike,
+    *,
+    overrides: Sequence[str] = (),
+    workers: int = 1,
+    retries_failed: bool = False,
+    is_isolated: bool = False,
+    keep: str = "best",
+) -> dict[str, Any]:
+    """Does a comparison, or goes on with one that was stopped, and writes its page and tables.
+
+    Args:
+        config: the recipe, "configs/compare_digits.py" or with words, "configs/compare_digits.py:data".
+        out: the folder of the comparison.
+        overrides: settings over the recipe: "seeds=5", "data.path=photos", "arms.mine.recipe=configs/mine.py".
+        workers: processes that work at the same time; no number depends on it.
+        retries_failed: whether trials that have failed are done again.
+        is_isolated: whether each trial gets a process of its own.
+        keep: which checkpoints of finished trials stay, "best" or "all".
+
+    Returns:
+        answer and certainty (sentences), `rows` (a dict for each arm and share of the data, for `pandas.DataFrame`),
+        notes, failed (the trials that have no numbers), report and results (paths) ...
+
+    Raises:
+        UserError: the recipe is wrong, or an arm's weights were trained on the data.
+        SurroundingsError: the folder cannot be written, or another process works in it.
+        StoppedError: a signal asked to stop; the same call goes on.
+    """
+    options = Options(workers, retries_failed=retries_failed, is_isolated=is_isolated, keep=keep)
+    return run_comparison(config, Path(out), overrides=overrides, options=options).to_json()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the trials are done, as `compare` takes it."""
+
+    workers: int = 1
+    retries_failed: bool = False
+    is_isolated: bool = False
+    keep: str = "best"
+
+
+def run_comparison(config: str, out: Path, *, overrides: Sequence[str] = (), options: Options) -> Comparison:
+    """Does a comparison as `compare` does, and returns its outcome."""
+    refuse_wrong_options(options)
+    recipe = arms.load_comparison(config, overrides)
+    weights = open_weights(recipe)
+    section, notes = complete_data(recipe, weights)
+    cache = DataCache()
+    dataset = cache.load(section)
+    refuse_repeated(recipe)
+    refuse_contaminated(recipe, weights, section, dataset)
+    recipe = leave_out_strangers(recipe, weights, dataset)
+    files.ensure_writable(out)
+    stops.raise_if_requested()
+    plan = read_plan(out, recipe, dataset)
+    steps = plan["steps"] if plan else choose_steps(recipe, weights, section, cache)
+    planned_arms = make_trials(recipe, weights, section, dataset, steps)
+    planned = trials.plan_trials([trial for arm in planned_arms for trial in arm.trials], out, cache)
+    write_plan(out, recipe, dataset, planned_arms, planned, steps)
+    study_options = StudyOptions(
+        workers=options.workers,
+        threads=recipe.threads,
+        is_isolated=options.is_isolated,
+        retries_failed=options.retries_failed,
+        keep=options.keep,
+    )
+    records = workers.run_trials(planned, out, study_options)
+    return conclude(recipe, out, planned_arms, records, dataset, section, steps, notes)
+
+
+def refuse_wrong_options(options: Options) -> None:
+    """Raises UserError for options that mean nothing."""
+    if options.workers < 1:
+        raise UserError(f"workers={options.workers} do nothing; make it at least 1")
+    if options.keep not in ("best", "all"):
+        raise UserError(f"keep is {options.keep}; it takes best or all")
+
+
+def refuse_repeated(recipe: ComparisonRecipe) -> None:
+    """Raises UserError where two arms are the same: nothing could be learned from their difference."""
+    names: dict[tuple, str] = {}
+    for arm in recipe.arms:
+        what = arms.identify(arm)
+        if what in names:
+            raise UserError(f"the arms {names[what]} and {arm.name} are the same; leave one out")
+        names[what] = arm.name
+
+
+# Weights and data -----------------------------------------------------------------------------------------------------
+
+
+def open_weights(recipe: ComparisonRecipe) -> dict[str, Weights]:
+    """Opens the weights of all arms, each once, by what the arms call them.
+
+    Raises:
+        UserError: weights cannot be read.
+    """
+    opened: dict[str, Weights] = {}
+    for arm in recipe.arms:
+        if arm.weights is None or arm.weights in opened:
+            continue
+        stops.raise_if_requested()
+        model = None
+        for setting in arm.settings:
+            key, _, value = setting.partition("=")
+            model = value if key == "model.name" else model
+        try:
+            opened[arm.weights] = pretrained.open_weights(arm.weights, model=model)
+        except UserError as error:
+            raise type(error)(f"arm {arm.name}: {error}", details=error.details) from error
+    return opened
+
+
+def complete_data(recipe: ComparisonRecipe, weights: Mapping[str, Weights]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the data section of all arms, and sentences on what the first weights decided of it.
+
+    All arms see the same images. How large they are and how they are brought to that size comes from weights where
+    the recipe leaves it open, and then for the arms without weights too.
+    """
+    section = dict(recipe.data)
+    if "name" not in section:
+        raise UserError("the recipe names no data; set data.name, such as digits, or folder and data.path")
+    notes = []
+    cards = [weights[arm.weights].card for arm in recipe.arms if arm.weights is not None]
+    for key in FROM_CARD:
+        known = [card.preprocessing[key] for card in cards if key in card.preprocessing]
+        if section.get(key) is None and known:
+            section[key] = tuple(known[0]) if isinstance(known[0], list) else known[0]
+            if section[key] == KEYS[f"data.{key}"].default:
+                continue
+            notes.append(f"data.{key} is {section[key]} for all arms, as the first weights have it")
+    data.check(section)
+    return section, notes
+
+
+def refuse_contaminated(
+    recipe: ComparisonRecipe, weights: Mapping[str, Weights], section: Mapping[str, Any], dataset: data.Dataset
+) -> None:
+    """Raises UserError where weights of an arm were trained on the data that are compared on."""
+    for arm in recipe.arms:
+        if arm.weights is None:
+            continue
+        reason = find_contamination(weights[arm.weights], section, dataset)
+        if reason:
+            raise UserError(
+                f"arm {arm.name}: {arm.weights} was trained on the very data of this comparison ({reason}), so that it "
+                "would win by what it has seen; name other weights, or leave the arm out with "
+                f"--config.arms.{arm.name}=none"
+            )
+
+
+def find_contamination(weights: Weights, section: Mapping[str, Any], dataset: data.Dataset) -> str:
+    """Says how it is known that weights were trained on the data; "" where nothing says so."""
+    origin = weights.card.origin
+    fingerprint = origin.get("data_fingerprint")
+    if fingerprint is None and "run" in origin:
+        fingerprint = reader.read_data(Path(str(origin["run"])) / folder.DATA)["fingerprint"]
+    if fingerprint == dataset.fingerprint:
+        return f"the same fingerprint, {dataset.fingerprint[:12]}"
+    trained_on = origin.get("trained_on") or ()
+    names = [trained_on] if isinstance(trained_on, str) else list(trained_on)
+    source = str(section["name"])
+    if section.get("path") is not None:
+        source = Path(str(section["path"])).stem
+    for name in names:
+        if fold(str(name)) == fold(source):
+            return f"its card says {printable_name(str(name))}"
+    return ""
+
+
+def fold(name: str) -> str:
+    """Returns the letters and digits of a name, in small letters."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def leave_out_strangers(
+    recipe: ComparisonRecipe, weights: Mapping[str, Weights], dataset: data.Dataset
+) -> ComparisonRecipe:
+    """Returns the recipe without the arms whose untouched network does not know the classes of the data."""
+    kept, left_out = [], dict(recipe.left_out)
+    for arm in recipe.arms:
+        reason = ""
+        if arm.task == arms.EVALUATE and arm.weights is not None:
+            card = weights[arm.weights].card
+            known = card.classes or tuple(f"class {number}" for number in range(card.num_classes))
+            try:
+                match_classes(np.arange(len(dataset.classes)), dataset.classes, known, by_position=card.classes is None)
+            except UserError:
+                reason = "its network does not know the classes of these data, so that it cannot be used untouched"
+        if reason:
+            left_out[arm.name] = reason
+        else:
+            kept.append(arm)
+    if not kept:
+        raise UserError(f"no arm is left to compare: {'; '.join(left_out.values())}")
+    return replace(recipe, arms=tuple(kept), left_out=left_out)
+
+
+# Trials ---------------------------------------------------------------------------------------------------------------
+
+
+def make_trials(
+    recipe: ComparisonRecipe,
+    weights: Mapping[str, Weights],
+    section: Mapping[str, Any],
+    dataset: data.Dataset,
+    steps: int,
+) -> list[PlannedArm]:
+    """Makes the trials of all arms on all shares of the data.
+
+    An arm that learns nothing from the training data has one trial, at the largest share.
+    """
+    planned = []
+    largest = recipe.shares[-1]
+    for share in reversed(recipe.shares):
+        common = [*data_overrides(section), *slice_overrides(section, dataset, share)]
+        for arm in recipe.arms:
+            if arm.task == arms.EVALUATE and share != largest:
+                continue
+            overrides = (*common, *arm_overrides(arm, weights, steps))
+            overrides += tuple(shorten_warmup(arm, overrides, dataset, steps))
+            seeds = range(recipe.seeds) if arm.has_seeds else (0,)
+            arm_trials = []
+            for seed in seeds:
+                name = name_trial(arm, share, seed)
+                arm_trials.append(Trial(arm.task, arm.recipe, overrides, seed, name=name))
+            planned.append(PlannedArm(arm, share, tuple(arm_trials)))
+    return planned
+
+
+def name_trial(arm: Arm, share: float, seed: int) -> str:
+    """Names a trial for people: the arm, the share of the data if that is not all of them, the seed if it has one."""
+    parts = [arm.name]
+    if share != 1:
+        parts.append(f"with {100 * share:g} % of the data")
+    if arm.has_seeds:
+        parts.append(f"seed {seed}")
+    return ", ".join(parts)
+
+
+def arm_overrides(arm: Arm, weights: Mapping[str, Weights], steps: int) -> list[str]:
+    """Returns the settings of an arm that stand over its recipe, beside those of the data."""
+    overrides = []
+    if arm.task == arms.TRAIN:
+        overrides += [
+            f"duration={steps} steps",
+            f"evaluate_every={-(-steps // EVALUATIONS)} steps",
+            f"log_every={-(-steps // LOGS)} steps",
+            f"checkpoint_every={-(-steps // SAVES)} steps",
+        ]
+    if arm.weights is not None:
+        overrides += [f"model.name={weights[arm.weights].card.model}", f"pretrained.weights={arm.weights}"]
+    if arm.trained == arms.HEAD:
+        overrides.append("pretrained.freeze=all but head")
+    elif arm.trained == arms.LAST_STAGE and arm.weights is not None:
+        overrides.append(f"pretrained.freeze=all but {', '.join(list_last_stage(weights[arm.weights]))}")
+    elif arm.weights is not None:
+        overrides.append("pretrained.freeze=none")
+    return [*overrides, *arm.settings]
+
+
+def shorten_warmup(arm: Arm, overrides: Sequence[str], dataset: data.Dataset, steps: int) -> list[str]:
+    """Returns a setting that makes the warm-up of an arm's recipe a tenth of the budget, where it is longer.
+
+    It was chosen for the length of the recipe's own run. What the comparison itself says of an arm's warm-up stays.
+
+    Args:
+        arm: the arm.
+        overrides: its settings.
+        dataset: all of the data, so that epochs have the same length on every share.
+        steps: the budget.
+    """
+    is_set = any(setting.partition("=")[0].strip() == WARMUP for setting in arm.settings)
+    if arm.task != arms.TRAIN or is_set:
+        return []
+    try:
+        settings = load_settings(arm.recipe, overrides)
+        batch = settings["data.batch_size"]
+        examples = len(dataset.splits["train"].labels)
+        warmup = count_steps(settings[WARMUP], examples=examples, batch=batch, key=WARMUP)
+    except UserError:  # the trial will say so
+        return []
+    most = steps // SHARE_OF_WARMUP
+    return [f"{WARMUP}={most} steps"] if warmup > most else []
+
+
+def list_last_stage(weights: Weights) -> list[str]:
+    """Lists the parts of a network from its last stage or block on: that, a norm behind it, and the head.
+
+    Raises:
+        UserError: the network does not consist of stages or blocks.
+    """
+    groups = []
+    for name, child in weights.params.items():
+        if isinstance(child, dict) and child and all(isinstance(key, int) for key in child):
+            groups.append(name)
+    if len(groups) != 1:
+        raise UserError(
+            f"{weights.card.model} has no row of stages or blocks whose last one could be trained; use "
+            "trained='head', trained='all', or settings=('pretrained.freeze=...',)"
+        )
+    last = f"{groups[0]}/{max(weights.params[groups[0]])}"
+    behind = [name for name in new_when_cut(weights.card.model, last) if name in weights.params]
+    return [last, *behind, "head"]
+
+
+def data_overrides(section: Mapping[str, Any]) -> list[str]:
+    """Returns every setting of the data as the command line writes it, so that no arm's own recipe decides any."""
+    overrides = []
+    for key, row in KEYS.items():
+        name = key.removeprefix("data.")
+        if key.startswith("data."):
+            value = None if key in MEASURED else section.get(name, row.default)
+            overrides.append(f"{key}={write_value(value)}")
+    for name, value in section.items():
+        if f"data.{name}" not in KEYS:
+            overrides.append(f"data.{name}={write_value(value)}")
+    return overrides
+
+
+def write_value(value: Any) -> str:
+    """Writes a value as the command line takes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, tuple | list) else str(value)
+
+
+def slice_overrides(section: Mapping[str, Any], dataset: data.Dataset, share: float) -> list[str]:
+    """Returns the slices of a share of the training data; validation and test stay what they are with all of it.
+
+    The images of a small share are among those of a larger one. There are as many as classes at least.
+
+    Raises:
+        UserError: a split is not one piece of a part of the data.
+    """
+    if share == 1:
+        return []
+    completed = complete_section(section)
+    parts = data.load_readable(completed).source_data.parts
+    overrides = []
+    for split, (part, positions) in data.plan_splits(parts, completed).positions.items():
+        start, stop = int(positions[0]), int(positions[-1]) + 1
+        if stop - start != len(positions):
+            raise UserError(f"data.{split} is not one piece of {part}, of which a share can be taken; leave shares out")
+        if split == "train":
+            count = round(share * len(positions))
+            stop = start + min(len(positions), max(count, len(dataset.classes)))
+        overrides.append(f"data.{split}={part}[{start}:{stop}]")
+    return overrides
+
+
+# The budget -----------------------------------------------------------------------------------------------------------
+
+
+def read_plan(out: Path, recipe: ComparisonRecipe, dataset: data.Dataset) -> dict[str, Any] | None:
+    """Reads the plan that an earlier start left, where it is of the same budget and data; None where it is not there.
+
+    Raises:
+        UserError: the folder was begun with another number of threads.
+    """
+    path = out / PLAN
+    if not path.exists():
+        return None
+    plan = reader.read_object(path, budget=str, steps=int, threads=int, data=str)
+    if plan["threads"] != recipe.threads:
+        raise UserError(
+            f"{out} was begun with threads={plan['threads']}, and the order of sums depends on it; set "
+            f"--config.threads={plan['threads']}, or name another --out"
+        )
+    is_same = plan["budget"] == recipe.budget and plan["data"] == dataset.fingerprint
+    return plan if is_same else None
+
+
+def choose_steps(
+    recipe: ComparisonRecipe, weights: Mapping[str, Weights], section: Mapping[str, Any], cache: DataCache
+) -> int:
+    """Turns the budget into steps: a time of the processor into those that the slowest arm does in it.
+
+    Raises:
+        UserError: no arm that trains can be started.
+    """
+    steps, seconds = arms.parse_budget(recipe.budget)
+    if steps is not None or seconds is None:
+        return steps or 0
+    common = data_overrides(section)
+    slowest = 0.0
+    for arm in recipe.arms:
+        if arm.task == arms.TRAIN:
+            stops.raise_if_requested()
+            trial = Trial(arm.task, arm.recipe, (*common, *arm_overrides(arm, weights, NOT_STARTED)), 0)
+            settings, dataset = trials.prepare_trial(trial, cache)
+            settings, arm_weights = pretrained.complete_settings(settings)
+            pace = stopwatch.measure_pace(settings, dataset, weights=arm_weights)
+            slowest = max(slowest, pace.step_cpu)
+    return max(1, int(seconds / slowest)) if slowest else 1
+
+
+def write_plan(
+    out: Path,
+    recipe: ComparisonRecipe,
+    dataset: data.Dataset,
+    planned_arms: Sequence[PlannedArm],
+    planned: Sequence[PlannedTrial],
+    steps: int,
+) -> None:
+    """Writes plan.json: the budget in steps, which later starts take from it, and where the trials of each arm lie."""
+    ids = iter(one.id for one in planned)
+    arms_of_plan = []
+    for planned_arm in planned_arms:
+        trial_ids = [next(ids) for _ in planned_arm.trials]
+        arms_of_plan.append({"arm": planned_arm.arm.name, "share": planned_arm.share, "trials": trial_ids})
+    content = {
+        "recipe": recipe.name,
+        "budget": recipe.budget,
+        "steps": steps,
+        "threads": recipe.threads,
+        "seeds": recipe.seeds,
+        "data": dataset.fingerprint,
+        "arms": arms_of_plan,
+    }
+    files.write_json(out / PLAN, content)
+
+
+# The answer -----------------------------------------------------------------------------------------------------------
+
+
+def conclude(
+    recipe: ComparisonRecipe,
+    out: Path,
+    planned_arms: Sequence[PlannedArm],
+    records: Sequence[TrialRecord],
+    dataset: data.Dataset,
+    section: Mapping[str, Any],
+    steps: int,
+    notes: Sequence[str],
+) -> Comparison:
+    """Reads what the trials found, and writes the tables and the page."""
+    remaining = iter(records)
+    members = []
+    rows_of_results, rows_of_timing = [], []
+    for planned_arm in planned_arms:
+        arm_records = [next(remaining) for _ in planned_arm.trials]
+        members.append(read_arm(planned_arm, arm_records))
+        for record in arm_records:
+            rows_of_results.append(result_row(planned_arm, record))
+            rows_of_timing.append(timing_row(planned_arm, record))
+    split = report.choose_split(members)
+    rows = report.make_rows(members, split)
+    verdict = report.reach_verdict(rows, split)
+    all_notes = (*report.list_notes(members, split), *collect_trial_notes(members), *notes)
+    write_csv(out / RESULTS, RESULT_COLUMNS, rows_of_results)
+    write_csv(out / TIMING, TIMING_COLUMNS, rows_of_timing)
+    next_command = suggest_command(recipe, out, rows, records, planned_arms)
+    page = arms_page.ComparisonPage(
+        title=f"{recipe.name}: {len(recipe.arms)} arms compared",
+        split=split,
+        budget=f"{steps:,} steps" + ("" if recipe.budget == f"{steps} steps" else f" ({recipe.budget})"),
+        facts=describe_data(dataset, section, recipe),
+        notes=all_notes,
+        left_out=recipe.left_out,
+        commands=(next_command,),
+    )
+    arms_page.write(out / PAGE, page, rows, verdict, dataset)
+    return Comparison(
+        name=recipe.name,
+        out=out,
+        split=split,
+        rows=tuple(rows),
+        verdict=verdict,
+        notes=all_notes,
+        left_out=recipe.left_out,
+        steps=steps,
+        records=tuple(records),
+        next_command=next_command,
+    )
+
+
+def read_arm(planned_arm: PlannedArm, records: Iterable[TrialRecord]) -> ArmRuns:
+    """Reads what the trials of an arm found."""
+    arm = planned_arm.arm
+    runs, failures = [], []
+    for record in records:
+        seed = record.planned.trial.seed
+        if record.state == trials.COMPLETE:
+            runs.append(read_arm_run(record))
+        else:
+            failures.append(Failure(seed, record.state, record.reason))
+    return ArmRuns(
+        name=arm.name,
+        about=arm.about,
+        task=arm.task,
+        share=planned_arm.share,
+        has_seeds=arm.has_seeds,
+        runs=tuple(runs),
+        failures=tuple(failures),
+    )
+
+
+def read_arm_run(record: TrialRecord) -> ArmRun:
+    """Reads predictions and evaluations of a complete trial, and which data it saw, from its folder.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    place = record.planned.folder if record.run is None else record.run
+    read_predictions = reader.make_predictions_reader(record.result["classes"])
+    predictions = {}
+    for split in PARTS:
+        if split != "train" and record.result.get(split):
+            predictions[split] = read_predictions(folder.predictions_path(place, split))
+    lines: list[dict[str, Any]] = []
+    fingerprint = str(record.result.get("data_fingerprint"))
+    if record.run is not None:
+        lines = [line for line in reader.read_number_lines(record.run / folder.METRICS) if line["kind"] == "evaluation"]
+        fingerprint = reader.read_data(record.run / folder.DATA)["fingerprint"]
+    return ArmRun(record.planned.trial.seed, record.result, predictions, tuple(lines), fingerprint)
+
+
+def collect_trial_notes(members: Sequence[ArmRuns]) -> list[str]:
+    """Returns what the trials that train nothing have to say of themselves, behind the name of the arm."""
+    notes: dict[str, None] = {}  # a dict, because it keeps the order
+    for arm in members:
+        for run in arm.runs:
+            for note in run.result.get("notes", ()):
+                share = "" if arm.share == 1 else f" with {100 * arm.share:g} % of the data"
+                notes[f"{arm.name}{share}: {note}"] = None
+    return list(notes)
+
+
+def describe_data(dataset: data.Dataset, section: Mapping[str, Any], recipe: ComparisonRecipe) -> tuple[str, ...]:
+    """Returns lines about the data that all arms see."""
+    source = section.get("path") or section["name"]
+    counts = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    height, width, _ = dataset.image_shape
+    return (
+        f"{printable_name(str(source))}: {counts} images of {height}x{width} pixels, {len(dataset.classes)} classes",
+        f"{recipe.seeds} {'seed' if recipe.seeds == 1 else 'seeds'} of each arm that trains",
+        f"data {dataset.fingerprint[:12]}",
+    )
+
+
+def suggest_command(
+    recipe: ComparisonRecipe,
+    out: Path,
+    rows: Sequence[ArmRow],
+    records: Sequence[TrialRecord],
+    planned_arms: Sequence[PlannedArm],
+) -> str:
+    """Returns the command that goes on: more seeds where the answer is not sure, else predictions with the best arm."""
+    leader = next((row.arm for row in rows if row.is_leader and row.arm.share == recipe.shares[-1]), None)
+    if leader is None:
+        return f"cat {out / trials.TRIALS}/*/{trials.LOG}"
+    seed = min(leader.accuracies(report.choose_split([leader])), default=0)
+    remaining = iter(records)
+    for planned_arm in planned_arms:
+        for _ in planned_arm.trials:
+            record = next(remaining)
+            is_it = planned_arm.arm.name == leader.name and planned_arm.share == leader.share
+            if is_it and record.run is not None and record.planned.trial.seed == seed:
+                return f"cnn-vit predict --workdir={record.run} IMAGE ..."
+    weights = next(arm.weights for arm in recipe.arms if arm.name == leader.name)
+    command = "predict" if leader.task == arms.EVALUATE else "probe"
+    return f"cnn-vit {command} --weights={weights} {'IMAGE ...' if command == 'predict' else '--data=PATH'}"
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def result_row(planned_arm: PlannedArm, record: TrialRecord) -> dict[str, Any]:
+    """Returns the row of a trial in results.csv; what it does not have is empty."""
+    row: dict[str, Any] = {
+        "arm": planned_arm.arm.name,
+        "task": planned_arm.arm.task,
+        "share": planned_arm.share,
+        "seed": record.planned.trial.seed,
+        "state": record.state,
+        "trial": record.planned.id,
+        "data": record.planned.data_fingerprint,
+        "reason": " ".join(record.reason.split()),
+    }
+    for split in ("test", "validation"):
+        if record.result.get(split):
+            row[f"{split}_accuracy"], row[f"{split}_n"] = record.result[split]["accuracy"], record.result[split]["n"]
+    if record.result:
+        row["training_images"] = record.result["counts"]["train"]
+        for key in ("steps", "trained_parameters", "parameters", "macs", "model"):
+            row[key] = record.result[key]
+    return row
+
+
+def timing_row(planned_arm: PlannedArm, record: TrialRecord) -> dict[str, Any]:
+    """Returns the row of a trial in timing.csv."""
+    timing = record.result.get("timing", {})
+    return {
+        "arm": planned_arm.arm.name,
+        "share": planned_arm.share,
+        "seed": record.planned.trial.seed,
+        "trial": record.planned.id,
+        "seconds": timing.get("seconds"),
+        "cpu_seconds": timing.get("cpu_seconds"),
+    }
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows as CSV with a line of names, as pandas reads it."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write(path, buffer.getvalue())
+
+
+def row_json(row: ArmRow) -> dict[str, Any]:
+    """Returns the row of an arm as plain values, each a number or a text of its own."""
+    content: dict[str, Any] = {
+        "arm": row.arm.name,
+        "about": row.arm.about,
+        "task": row.arm.task,
+        "share": row.arm.share,
+        "seeds": len(row.arm.runs) if row.arm.has_seeds else 0,
+        "failed": len(row.arm.failures),
+    }
+    for name, accuracy in (("accuracy", row.accuracy), ("validation", row.validation)):
+        interval = (None, None, None) if accuracy is None else accuracy.interval
+        content |= {name: interval[0], f"{name}_low": interval[1], f"{name}_high": interval[2]}
+        content[f"{name}_over"] = None if accuracy is None else accuracy.basis
+    shown = None if row.difference is None else row.difference.shown.interval
+    is_known = shown is not None and shown.low is not None
+    content |= {
+        "difference": shown.estimate if shown is not None and is_known else None,
+        "difference_low": shown.low if shown is not None else None,
+        "difference_high": shown.high if shown is not None else None,
+        "resolved": None if row.difference is None else row.difference.is_resolved,
+        "best": row.is_leader,
+        "training_images": row.arm.mean("counts", "train"),
+        "steps": row.arm.mean("steps"),
+        "trained_parameters": row.arm.mean("trained_parameters"),
+        "parameters": row.arm.mean("parameters"),
+        "macs": row.arm.mean("macs"),
+        "seconds": row.arm.mean("timing", "seconds"),
+        "cpu_seconds": row.arm.mean("timing", "cpu_seconds"),
+    }
+    return content
