@@ -38,7 +38,7 @@ from cnn_vit.studies import arms, trials, workers
 from cnn_vit.studies.arms import Arm, ComparisonRecipe
 from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial, TrialRecord
 from cnn_vit.studies.workers import StudyOptions
-from cnn_vit.training import pretrained
+from cnn_vit.training import pretrained_settings
 from cnn_vit.transfer.weights import Weights
 
 PLAN = "plan.json"
@@ -233,7 +233,7 @@ def open_weights(recipe: ComparisonRecipe) -> dict[str, Weights]:
             key, _, value = setting.partition("=")
             model = value if key == "model.name" else model
         try:
-            opened[arm.weights] = pretrained.open_weights(arm.weights, model=model)
+            opened[arm.weights] = pretrained_settings.open_weights(arm.weights, model=model)
         except UserError as error:
             raise type(error)(f"arm {arm.name}: {error}", details=error.details) from error
     return opened
@@ -519,7 +519,7 @@ def choose_steps(
             stops.raise_if_requested()
             trial = Trial(arm.task, arm.recipe, (*common, *arm_overrides(arm, weights, NOT_STARTED)), 0)
             settings, dataset = trials.prepare_trial(trial, cache)
-            settings, arm_weights = pretrained.complete_settings(settings)
+            settings, arm_weights = pretrained_settings.complete_settings(settings)
             pace = stopwatch.measure_pace(settings, dataset, weights=arm_weights)
             slowest = max(slowest, pace.step_cpu)
     return max(1, int(seconds / slowest)) if slowest else 1

@@ -251,7 +251,7 @@ def test_the_last_stage_is_that_with_the_norm_behind_it_and_the_head():
         ("cifar_resnet/8@mnist", ["stages/2", "head"]),
         ("vit/Ti4-gap@mnist", ["blocks/3", "norm", "head"]),
     ):
-        weights = compare.pretrained.open_weights(name)
+        weights = compare.pretrained_settings.open_weights(name)
         assert compare.list_last_stage(weights) == expected
 
 
