@@ -254,7 +254,9 @@ def test_small_gray_images_start_from_weights_at_hand_and_photos_ask_for_some(he
     values = show_settings(capsys, "signs.py")
     assert values["pretrained.weights"] == "cifar_resnet/8@mnist"
     assert values["data.image_size"] == [28, 28]
-    assert "Image size, crop, mean and standard deviation are those" in " ".join((here / "signs.py").read_text().split())
+    assert "Image size, crop, mean and standard deviation are those" in " ".join(
+        (here / "signs.py").read_text().split()
+    )
     new_recipe(capsys, "signs", "--transfer", "--image_size=32", "--out=larger.py")
     assert "those of the weights; the image size is not." in " ".join((here / "larger.py").read_text().split())
     photos.folder(here / "photos", {"ants": 8, "bees": 7}, formats=("rgb.jpg",))
