@@ -5,7 +5,7 @@ Paper:    The network is that of arXiv:1512.03385, section 4.2, at its smallest 
 Departs:  28 pixels instead of 32 keep it below 10 million multiply-adds an image; a cosine instead of steps.
 Measured: 81.04 % test accuracy (n = 10,000 images, as JPEG), 83.7 % of the first 1,000 as published; one seed,
           2,030 CPU-seconds on two cores of an x86-64 machine that was shared with other work. As a start for few
-          photos of ants and bees it is no better than initial values: experiments/transfer.
+          photos of ants and bees it was not measured to be better than initial values: experiments/transfer.
 Run:      cnn-vit train --config=configs/cifar_small.py --workdir=runs/cifar_small
           To read an npz with train_x, train_y, test_x, test_y instead of downloading, add
           --config.data.name=arrays --config.data.path=cifar10.npz

@@ -119,12 +119,14 @@ class ArmDifference:
     """The accuracy of an arm minus that of another.
 
     Attributes:
-        over_seeds: paired over seeds; None where neither arm has several.
+        over_seeds: paired over seeds; None where neither arm has seeds, or where there are fewer than two.
         over_images: paired over the images.
+        lacks_seeds: whether an arm has seeds, and fewer than two are there to compare by: one says nothing of others.
     """
 
     over_seeds: Difference | None
     over_images: Difference
+    lacks_seeds: bool = False
 
     @property
     def shown(self) -> Difference:
@@ -136,9 +138,14 @@ class ArmDifference:
     @property
     def is_resolved(self) -> bool:
         """Whether zero lies outside the interval over seeds as well as outside that over images."""
-        if self.over_seeds is not None and not self.over_seeds.is_resolved:
+        if self.lacks_seeds or (self.over_seeds is not None and not self.over_seeds.is_resolved):
             return False
         return self.over_images.is_resolved
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the arms were evaluated on the same images of the same data."""
+        return self.over_images.interval.low is not None
 
 
 def width(interval: Interval) -> float:
@@ -184,7 +191,7 @@ def compare_arms(first: ArmRuns, second: ArmRuns, split: str) -> ArmDifference:
         return ArmDifference(None, NOT_COMPARABLE)
     over_images = difference_of_images(first_shares["right"], second_shares["right"])
     if len(seeds) < 2:
-        return ArmDifference(None, over_images)
+        return ArmDifference(None, over_images, lacks_seeds=first.has_seeds or second.has_seeds)
     over_seeds = difference_of_runs(spread_over_seeds(first, split, seeds), spread_over_seeds(second, split, seeds))
     return ArmDifference(over_seeds, over_images)
 
@@ -324,20 +331,78 @@ def reach_verdict(rows: Sequence[ArmRow], split: str) -> Verdict:
         f"Use {leader.arm.name} ({leader.arm.about}): it is right on {100 * interval.estimate:.2f} % of the {split} "
         f"images ({low:.1f} to {high:.1f}, over {leader.accuracy.basis})."
     )
-    rivals = [row for row in members if row.difference is not None]
-    open_rivals = [row for row in rivals if row.difference and not row.difference.is_resolved]
-    if not rivals:
+    rivals = sort_rivals(members)
+    failed = [row.arm.name for row in members if row.arm.failures or row.accuracy is None]
+    if not any((rivals.beaten, rivals.unresolved, rivals.ahead, rivals.strangers)):
         return Verdict(answer, "There is no other arm to compare it with.", is_sure=False)
-    if not open_rivals:
-        nearest = max(rivals, key=lambda row: row.difference.shown.interval.estimate if row.difference else 0)
+    if not (rivals.unresolved or rivals.ahead or rivals.strangers or failed):
+        nearest = max(rivals.beaten, key=lambda row: row.difference.shown.interval.estimate if row.difference else 0)
         gap = f" The next one is {nearest.arm.name}, {difference_text(nearest.difference)}."
         return Verdict(answer, f"That is sure: every other arm is behind by more than chance.{gap}", is_sure=True)
-    names = join_names([row.arm.name for row in open_rivals])
-    sentence = f"That is not sure: between it and {names} the difference is not resolved, it may be chance."
-    beaten = [row.arm.name for row in rivals if row not in open_rivals]
-    ahead = f" Against {join_names(beaten)} it is ahead by more than chance." if beaten else ""
-    cheapest = describe_cheapest([leader, *open_rivals])
-    return Verdict(answer, f"{sentence}{ahead}{cheapest}", is_sure=False)
+    return Verdict(answer, describe_doubt(leader, rivals, failed), is_sure=False)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The other arms of a share, by what their difference from the leader says.
+
+    Attributes:
+        beaten: behind by more than chance.
+        unresolved: behind or ahead, which may be chance.
+        ahead: ahead by more than chance on the seeds that both have; the leader's mean is over all its own.
+        strangers: evaluated on other images or data.
+    """
+
+    beaten: list[ArmRow]
+    unresolved: list[ArmRow]
+    ahead: list[ArmRow]
+    strangers: list[ArmRow]
+
+
+def sort_rivals(members: Sequence[ArmRow]) -> Rivals:
+    """Sorts the arms of a share by their difference from the leader; those without accuracy are left out."""
+    rivals = Rivals([], [], [], [])
+    for row in members:
+        if row.difference is None:
+            continue
+        if not row.difference.is_known:
+            rivals.strangers.append(row)
+        elif not row.difference.is_resolved:
+            rivals.unresolved.append(row)
+        elif row.difference.over_images.interval.estimate > 0:
+            rivals.ahead.append(row)
+        else:
+            rivals.beaten.append(row)
+    return rivals
+
+
+def describe_doubt(leader: ArmRow, rivals: Rivals, failed: Sequence[str]) -> str:
+    """Says why it is not sure that the leader is the best, in sentences.
+
+    Args:
+        leader: the row of the arm with the highest accuracy.
+        rivals: the others.
+        failed: names of arms of which a trial has failed.
+    """
+
+    def names(rows: Sequence[ArmRow]) -> str:
+        return join_names([row.arm.name for row in rows])
+
+    sentences = ["That is not sure."]
+    if rivals.unresolved:
+        what = f"between it and {names(rivals.unresolved)} the difference is not resolved, it may be chance."
+        sentences = [f"That is not sure: {what}"]
+    if any(row.difference is not None and row.difference.lacks_seeds for row in rivals.unresolved):
+        sentences.append("A single seed says nothing of other seeds; --config.seeds=3 does.")
+    if rivals.ahead:
+        sentences.append(f"On the seeds that both have, {names(rivals.ahead)} is right more often than it.")
+    if rivals.beaten:
+        sentences.append(f"Against {names(rivals.beaten)} it is ahead by more than chance.")
+    if rivals.strangers:
+        sentences.append(f"It cannot be compared with {names(rivals.strangers)}, which saw other images.")
+    if failed:
+        sentences.append(f"Trials of {join_names(failed)} have failed.")
+    return " ".join(sentences) + describe_cheapest([leader, *rivals.unresolved])
 
 
 def describe_cheapest(rows: Sequence[ArmRow]) -> str:

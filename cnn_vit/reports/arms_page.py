@@ -167,9 +167,10 @@ def collect_curves(rows: Sequence[ArmRow], numbers: Mapping[str, int]) -> list[L
 def collect_efficiency(rows: Sequence[ArmRow], numbers: Mapping[str, int]) -> list[Line]:
     """Returns for each arm its accuracy over the number of training images; none where there is one share alone.
 
-    An arm that learns nothing from them is a level line.
+    An untouched network, which learns nothing from them, is a level line.
     """
     points: dict[str, dict[int, float]] = {}
+    untouched = {row.arm.name for row in rows if row.arm.task == arms.EVALUATE}
     for row in rows:
         if row.accuracy is not None:
             count = row.arm.runs[0].result["counts"]["train"]
@@ -179,7 +180,7 @@ def collect_efficiency(rows: Sequence[ArmRow], numbers: Mapping[str, int]) -> li
         return []
     lines = []
     for name, accuracies in points.items():
-        if len(accuracies) == 1:
+        if name in untouched:
             (level,) = accuracies.values()
             accuracies = dict.fromkeys(counts, level)
         x = sorted(accuracies)

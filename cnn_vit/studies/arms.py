@@ -32,6 +32,7 @@ from cnn_vit.settings.values import as_plain, check_value
 from cnn_vit.studies.trials import TASKS
 
 COMMAND = "compare"
+MEASURED = ("data.mean", "data.std")  # each arm's own: those of its weights, or measured on the training images
 TRAIN = "train"
 EVALUATE = "evaluate"
 HEAD, LAST_STAGE, ALL = "head", "last stage", "all"
@@ -158,6 +159,9 @@ def load_comparison(config: str, overrides: Sequence[str] = ()) -> ComparisonRec
                 entry[keyword] = check(study, key, ARM_KEYS[keyword], value)
         else:
             raise unknown("setting of a comparison", key, [*COMMON_KEYS, "data.KEY", "arms.NAME.KEY"])
+    for name in sorted(dropped):
+        if not entries[name]:  # the recipe has nothing of it
+            raise unknown("arm", name, [choice for choice in entries if choice not in dropped])
     arms, left_out = [], {}
     entries = dict(sorted(entries.items()))  # as ml_collections has them, also those of the command line
     for name, entry in entries.items():
@@ -204,6 +208,10 @@ def check(study: StudyRecipe, key: str, row: Key, value: Any) -> Any:
 
 def check_data(study: StudyRecipe, key: str, value: Any) -> Any:
     """Checks a setting of the data: a common one by its row, a keyword of the source later, by the source itself."""
+    if key in MEASURED:
+        raise UserError(
+            f"{key} is each arm's own: that of its weights, or measured on the training images; leave it out"
+        )
     if key in KEYS:
         return check(study, key, KEYS[key], value)
     if not is_keyword(key):

@@ -46,7 +46,6 @@ PAGE = folder.REPORT
 RESULTS = "results.csv"
 TIMING = "timing.csv"
 FROM_CARD = ("image_size", "channels", "fit", "interpolation")  # of the data, where the recipe leaves them to weights
-MEASURED = ("data.mean", "data.std")  # of each arm's own: those of its weights, or measured on train
 EVALUATIONS, LOGS, SAVES = 10, 20, 2  # in the course of a run
 WARMUP = "schedule.warmup"
 SHARE_OF_WARMUP = 10  # the warm-up is at most this part of the budget
@@ -178,22 +177,23 @@ def run_comparison(config: str, out: Path, *, overrides: Sequence[str] = (), opt
     refuse_repeated(recipe)
     refuse_contaminated(recipe, weights, section, dataset)
     recipe = leave_out_strangers(recipe, weights, dataset)
-    files.ensure_writable(out)
     stops.raise_if_requested()
-    plan = read_plan(out, recipe, dataset)
-    steps = plan["steps"] if plan else choose_steps(recipe, weights, section, cache)
-    planned_arms = make_trials(recipe, weights, section, dataset, steps)
-    planned = trials.plan_trials([trial for arm in planned_arms for trial in arm.trials], out, cache)
-    write_plan(out, recipe, dataset, planned_arms, planned, steps)
-    study_options = StudyOptions(
-        workers=options.workers,
-        threads=recipe.threads,
-        is_isolated=options.is_isolated,
-        retries_failed=options.retries_failed,
-        keep=options.keep,
-    )
-    records = workers.run_trials(planned, out, study_options)
-    return conclude(recipe, out, planned_arms, records, dataset, section, steps, notes)
+    with workers.locked(out):
+        plan = read_plan(out, recipe, dataset)
+        steps = plan["steps"] if plan else choose_steps(recipe, weights, section, cache)
+        planned_arms = make_trials(recipe, weights, section, dataset, steps)
+        planned = trials.plan_trials([trial for arm in planned_arms for trial in arm.trials], out, cache)
+        refuse_contaminated_recipes(planned, weights, section, dataset)
+        write_plan(out, recipe, dataset, planned_arms, planned, steps)
+        study_options = StudyOptions(
+            workers=options.workers,
+            threads=recipe.threads,
+            is_isolated=options.is_isolated,
+            retries_failed=options.retries_failed,
+            keep=options.keep,
+        )
+        records = workers.do_trials(planned, out, study_options)
+        return conclude(recipe, out, planned_arms, records, dataset, section, steps, notes)
 
 
 def refuse_wrong_options(options: Options) -> None:
@@ -277,6 +277,24 @@ def refuse_contaminated(
             )
 
 
+def refuse_contaminated_recipes(
+    planned: Sequence[PlannedTrial], opened: Mapping[str, Weights], section: Mapping[str, Any], dataset: data.Dataset
+) -> None:
+    """Raises UserError where the recipe of an arm itself names weights that were trained on the data."""
+    checked = set(opened)
+    for one in planned:
+        source = None if one.settings is None else one.settings["pretrained.weights"]
+        if source is None or source in checked:
+            continue
+        checked.add(source)
+        reason = find_contamination(pretrained_settings.open_weights(source), section, dataset)
+        if reason:
+            raise UserError(
+                f"{trials.describe(one.trial)}: {source}, which its recipe names, was trained on the very data of this "
+                f"comparison ({reason}), so that it would win by what it has seen; name other weights"
+            )
+
+
 def find_contamination(weights: Weights, section: Mapping[str, Any], dataset: data.Dataset) -> str:
     """Says how it is known that weights were trained on the data; "" where nothing says so."""
     origin = weights.card.origin
@@ -287,13 +305,23 @@ def find_contamination(weights: Weights, section: Mapping[str, Any], dataset: da
         return f"the same fingerprint, {dataset.fingerprint[:12]}"
     trained_on = origin.get("trained_on") or ()
     names = [trained_on] if isinstance(trained_on, str) else list(trained_on)
-    source = str(section["name"])
-    if section.get("path") is not None:
-        source = Path(str(section["path"])).stem
+    data_name = name_data(section, dataset)
     for name in names:
-        if fold(str(name)) == fold(source):
+        if data_name and fold(str(name)) == fold(data_name):
             return f"its card says {printable_name(str(name))}"
     return ""
+
+
+def name_data(section: Mapping[str, Any], dataset: data.Dataset) -> str:
+    """Returns what people call the data: the file's or the folder's name, or that of a published set; "" if nothing."""
+    if section.get("path") is not None:
+        return Path(str(section["path"])).stem
+    source = str(section["name"])
+    if source == "cifar":
+        return f"cifar{len(dataset.classes)}"
+    if source == "tfds":
+        return re.split("[:/]", str(section.get("dataset", "")))[0]
+    return "" if source == "generator" else source
 
 
 def fold(name: str) -> str:
@@ -438,7 +466,7 @@ def data_overrides(section: Mapping[str, Any]) -> list[str]:
     for key, row in KEYS.items():
         name = key.removeprefix("data.")
         if key.startswith("data."):
-            value = None if key in MEASURED else section.get(name, row.default)
+            value = None if key in arms.MEASURED else section.get(name, row.default)
             overrides.append(f"{key}={write_value(value)}")
     for name, value in section.items():
         if f"data.{name}" not in KEYS:

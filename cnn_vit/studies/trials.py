@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import data, files, stops
+from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.data.sections import complete_section
-from cnn_vit.errors import UserError, unknown
+from cnn_vit.errors import SurroundingsError, UserError, unknown
 from cnn_vit.runs import folder, reader
 from cnn_vit.runs.manifests import step_folders
 from cnn_vit.settings import Settings, fingerprint
@@ -139,7 +140,11 @@ class DataCache:
         Raises:
             UserError: as `data.load`.
         """
-        deciding = {key: value for key, value in complete_section(section).items() if key not in READ_LATER}
+        completed = complete_section(section)
+        later = set(READ_LATER)
+        if completed["fit"] == PAD_BATCH:
+            later.remove("batch_size")  # it decides the sizes that images are padded to
+        deciding = {key: value for key, value in completed.items() if key not in later}
         key = json.dumps(deciding, sort_keys=True, default=str)
         if key not in self._datasets:
             self._datasets[key] = data.load(section)
@@ -165,6 +170,7 @@ def plan_trials(trials: Sequence[Trial], out: Path, cache: DataCache) -> list[Pl
 
     Raises:
         UserError: two trials are the same.
+        SurroundingsError: a file of one cannot be read.
     """
     from cnn_vit.training import plan
 
@@ -173,6 +179,8 @@ def plan_trials(trials: Sequence[Trial], out: Path, cache: DataCache) -> list[Pl
         stops.raise_if_requested()
         try:
             settings, dataset = prepare_trial(trial, cache)
+        except SurroundingsError:
+            raise  # no fault of the trial's
         except UserError as error:
             words = {"trial": asdict(trial), "error": True}
             planned.append(PlannedTrial(trial, *place(words, out), None, "", str(error), steps=1))
@@ -335,7 +343,9 @@ def note_start(planned: PlannedTrial) -> None:
 
 def note_stop(planned: PlannedTrial) -> None:
     """Notes that the last attempt ended because it was asked to, which is no fault of the trial's."""
-    files.append_line(planned.folder / ATTEMPTS, {"event": "stop"})
+    path = planned.folder / ATTEMPTS
+    if path.exists() and reader.read_object_lines(path)[-1].get("event") == "start":
+        files.append_line(path, {"event": "stop"})
 
 
 def count_deaths(planned: PlannedTrial) -> int:

@@ -93,7 +93,7 @@ def main() -> int:
     cache.configure(**process.cache_environment())
     with stops.handle_signals(owns_process=True):
         try:
-            work(pipe, is_isolated=setup["is_isolated"], keep=setup["keep"])
+            work(pipe, is_alone=setup["is_alone"], is_isolated=setup["is_isolated"], keep=setup["keep"])
         except StoppedError as error:
             stops.end_command(error.code)
             return error.code
@@ -101,16 +101,23 @@ def main() -> int:
     return 0
 
 
-def work(pipe: Pipe, *, is_isolated: bool, keep: str) -> None:
+def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
     """Takes one trial after another and does it.
 
     Args:
         pipe: to the study.
+        is_alone: whether there is no other worker.
         is_isolated: whether the process ends after one trial.
         keep: which checkpoints of a finished trial stay, "best" or "all".
     """
-    from cnn_vit.studies import trials
+    # All is imported before the worker says that it is ready: what fails here is no fault of a trial's.
+    import jax
 
+    from cnn_vit.studies import tasks, trials  # noqa: F401
+
+    if not is_alone and jax.default_backend() != "cpu":
+        pipe.send(IN_THE_WAY, sentence="several workers would share an accelerator; leave --workers out")
+        return
     cache = trials.DataCache()
     while True:
         pipe.send(READY)
@@ -119,7 +126,8 @@ def work(pipe: Pipe, *, is_isolated: bool, keep: str) -> None:
             return
         planned = trials.from_json(message["trial"])
         try:
-            do_trial(planned, cache, TrialDisplay(pipe, planned.folder / trials.LOG), keep=keep)
+            with stops.saying(stops.STOPPED):  # a run that failed leaves behind that there was a step to finish
+                do_trial(planned, cache, TrialDisplay(pipe, planned.folder / trials.LOG), keep=keep)
         except ObstacleError as obstacle:
             pipe.send(IN_THE_WAY, id=planned.id, sentence=str(obstacle))
         else:
@@ -158,6 +166,7 @@ def do_trial(planned, cache, display: TrialDisplay, *, keep: str) -> None:
                 dataset = cache.load(planned.settings.section("data"))
                 result = tasks.do_task(planned, dataset, display)
                 tasks.drop_checkpoints(planned, result, keep=keep)
+                trials.write_result(planned, trials.COMPLETE, result=result)
             except StoppedError:
                 trials.note_stop(planned)
                 raise
@@ -169,8 +178,6 @@ def do_trial(planned, cache, display: TrialDisplay, *, keep: str) -> None:
                 if state == trials.CRASHED:
                     display.say(traceback.format_exc())
                 trials.write_result(planned, state, reason=tasks.reason_of_error(error))
-            else:
-                trials.write_result(planned, trials.COMPLETE, result=result)
     except SurroundingsError as error:
         raise ObstacleError(str(error)) from error
 

@@ -5,11 +5,12 @@ Read `run_trials`. The process of the study holds the lock of the study's folder
 kill the same call finds in the folders what is left.
 """
 
+import contextlib
 import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -78,7 +79,8 @@ class Worker:
         self.trial: PlannedTrial | None = None
         self.step = 0
         self.is_ready = self.was_ready = False
-        self.pipe.send(SETUP, cores=cores, is_isolated=options.is_isolated, keep=options.keep)
+        is_alone = options.workers == 1
+        self.pipe.send(SETUP, cores=cores, is_alone=is_alone, is_isolated=options.is_isolated, keep=options.keep)
 
     def give(self, planned: PlannedTrial) -> None:
         """Gives the worker a trial to do."""
@@ -111,13 +113,30 @@ def run_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions
             trials is in the way, such as a full disk.
         StoppedError: a signal asked to stop; all trials are saved as far as they are.
     """
+    with locked(out):
+        return do_trials(planned, out, options)
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps the folder of a study for this process.
+
+    Raises:
+        SurroundingsError: it cannot be written, or another process does its trials.
+    """
     files.ensure_writable(out)
-    with stops.handle_signals() as stop, files.Lock(out / trials.LOCK, title=LOCK_TITLE):
+    with files.Lock(out / trials.LOCK, title=LOCK_TITLE):
+        yield
+
+
+def do_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions) -> list[TrialRecord]:
+    """Does what `run_trials` does in a folder that is `locked`."""
+    with stops.handle_signals() as stop, stop.saying(stops.STOPPED):
         for one in planned:
             prepare_folder(one, options)
         left = [one for one in planned if not (one.folder / trials.RESULT).exists()]
         if left:
-            Study(planned, left, out, options, stop).run()
+            Study(left, sum(one.steps for one in planned), out, options, stop).run()
         return [trials.read_record(one) for one in planned]
 
 
@@ -132,7 +151,7 @@ def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
                 files.remove(planned.folder / name)
         if not (planned.folder / trials.TRIAL).exists():
             trials.describe_trial(planned)
-        if planned.settings is None and not (planned.folder / trials.RESULT).exists():
+        if planned.settings is None and record.reason != planned.error:  # a mistake may have become another one
             trials.write_result(planned, trials.BAD_CONFIG, reason=planned.error)
 
 
@@ -145,8 +164,8 @@ class Study:
     """The trials of a study that are left, and the workers that do them.
 
     Args:
-        planned: all trials.
-        left: those without a result.
+        left: the trials of the study that have no result.
+        steps: of all its trials together.
         out: the folder of the study.
         options: how they are done.
         stop: the signals of this process.
@@ -154,20 +173,19 @@ class Study:
 
     def __init__(
         self,
-        planned: Sequence[PlannedTrial],
         left: Sequence[PlannedTrial],
+        steps: int,
         out: Path,
         options: StudyOptions,
         stop: stops.StopSignals,
     ):
-        self.count = len(planned)
         self.queue = list(left)
         self.out, self.options, self.stop = out, options, stop
         self.workers: list[Worker] = []
         self.obstacle = ""
         self.early_deaths = 0  # of workers that were not ready yet, one after another
-        self.steps_over = sum(one.steps for one in planned) - sum(one.steps for one in left)
-        self.progress = Progress(sum(one.steps for one in planned), step=self.steps_over, batch_size=None)
+        self.steps_over = steps - sum(planned.steps for planned in left)
+        self.progress = Progress(steps, step=self.steps_over, batch_size=None)
 
     def run(self) -> None:
         """Does the trials; returns once each has a result.
@@ -252,17 +270,22 @@ class Study:
                 self.obstacle = f"a worker {describe_exit(code)} before it could begin; {worker.log} says more"
         if planned is None:
             return
-        if (planned.folder / trials.RESULT).exists():  # it died between the result and the message
-            self.finish(worker)
-            return
-        if trials.count_deaths(planned) >= MOST_DEATHS:
-            with files.Lock(planned.folder / trials.LOCK, on_wait=self.progress.say):
-                reason = f"its process {describe_exit(code)}, {MOST_DEATHS} times without getting further"
-                trials.write_result(planned, trials.CRASHED, reason=reason)
+        self.record_death(planned, code)
+        if (planned.folder / trials.RESULT).exists():  # it died between the result and the message, or for good
             self.finish(worker)
             return
         self.progress.say(f"the process of {trials.describe(planned.trial)} {describe_exit(code)}; it is done again")
         self.queue.insert(0, planned)
+
+    def record_death(self, planned: PlannedTrial, code: int) -> None:
+        """Writes that a trial crashes, where it has died too often and nobody else is at work on it."""
+        if not is_free(planned):
+            return  # an orphan has it: the last start that was noted is that one's
+        with files.Lock(planned.folder / trials.LOCK, on_wait=self.progress.say):
+            has_result = (planned.folder / trials.RESULT).exists()
+            if not has_result and trials.count_deaths(planned) >= MOST_DEATHS:
+                reason = f"its process {describe_exit(code)}, {MOST_DEATHS} times without getting further"
+                trials.write_result(planned, trials.CRASHED, reason=reason)
 
     def end_workers(self) -> None:
         """Ends all workers; those that train save what they have learned."""
@@ -270,6 +293,8 @@ class Study:
             worker.stop()
         for worker in self.workers:
             worker.end()
+            if worker.trial is not None and is_free(worker.trial):
+                trials.note_stop(worker.trial)  # of one that could not note it in time, such as while it compiled
 
 
 def choose_cores(place: int, threads: int) -> list[int]:

@@ -114,30 +114,37 @@ def as_word(value: Any) -> str:
 def format_table(rows: list[dict[str, Any]]) -> str:
     """Returns a Markdown table with a line for each data set and arm."""
     lines = [
-        "| data | n | arm | network | seeds | accuracy | more than `new`, points | steps | CPU-minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data | n | arm | network | seeds | accuracy | more than `new`, points | more than without weights | steps "
+        "| CPU-minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in sorted({row["data"] for row in rows}):
         of_arm: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             if row["data"] == name:
                 of_arm.setdefault(row["arm"], []).append(row)
-        baseline = {row["seed"]: row["accuracy"] for row in of_arm[SCRATCH]}
+        accuracies = {arm: {row["seed"]: row["accuracy"] for row in arm_rows} for arm, arm_rows in of_arm.items()}
         for arm, arm_rows in of_arm.items():
-            accuracies = {row["seed"]: row["accuracy"] for row in arm_rows}
-            gained = ""
-            if arm != SCRATCH:
-                difference = difference_of_runs(baseline, accuracies)
-                gain = difference.interval
-                verdict = "" if difference.is_resolved else ", not resolved"
-                gained = f"{100 * gain.estimate:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}{verdict})"
             first = arm_rows[0]
+            mean = statistics.fmean(accuracies[arm].values())
             minutes = statistics.fmean(row["cpu_seconds"] for row in arm_rows) / 60
+            more_than_new = format_gain(accuracies, arm, SCRATCH) if arm != SCRATCH else ""
             lines.append(
                 f"| {name}, {first['split']} | {first['n']} | {arm} | `{first['model']}` | {len(arm_rows)} | "
-                f"{100 * statistics.fmean(accuracies.values()):.1f} % | {gained} | {first['steps']:,} | {minutes:.1f} |"
+                f"{100 * mean:.1f} % | {more_than_new} | {format_gain(accuracies, arm, arm + UNTRAINED)} | "
+                f"{first['steps']:,} | {minutes:.1f} |"
             )
     return "\n".join(lines)
+
+
+def format_gain(accuracies: dict[str, dict[int, float]], arm: str, baseline: str) -> str:
+    """Returns by how many points an arm is better than another, with its interval over seeds; "" without the other."""
+    if baseline not in accuracies:
+        return ""
+    difference = difference_of_runs(accuracies[baseline], accuracies[arm])
+    gain = difference.interval
+    verdict = "" if difference.is_resolved else ", not resolved"
+    return f"{100 * gain.estimate:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}{verdict})"
 
 
 def write_table(table: str) -> None:

@@ -83,6 +83,43 @@ def test_an_arm_without_seeds_has_the_same_accuracy_for_each_seed_of_the_other()
     assert both.over_images.interval.estimate == pytest.approx(-40 / N)
 
 
+def judge(*some_arms):
+    """The verdict on arms of one share."""
+    return arms.reach_verdict(arms.make_rows(some_arms, "test"), "test")
+
+
+def test_one_seed_of_an_arm_that_has_seeds_is_never_sure():
+    verdict = judge(make_arm("a", range(2)), make_arm("b", range(100)))
+    assert not verdict.is_sure
+    assert "A single seed says nothing of other seeds" in verdict.certainty
+
+
+def test_a_rival_that_is_ahead_on_the_seeds_of_both_is_not_called_beaten():
+    # a is right on 80, 80 and 100 %, in the mean 86.7; b on 85 and 85 %
+    verdict = judge(make_arm("a", range(40), range(40), []), make_arm("b", range(30), range(30)))
+    assert verdict.answer.startswith("Use a ")
+    assert not verdict.is_sure
+    assert "On the seeds that both have, b is right more often than it." in verdict.certainty
+
+
+@pytest.mark.parametrize("has_a_run", [False, True])
+def test_where_a_trial_has_failed_nothing_is_sure(has_a_run):
+    failed = make_arm("c", *([range(90), range(95)] if has_a_run else []))
+    failed = replace(failed, failures=(Failure(2, "diverged", "the loss is not finite"),))
+    verdict = judge(make_arm("a", range(2), range(3)), make_arm("b", range(100), range(99)), failed)
+    assert not verdict.is_sure
+    assert verdict.certainty.startswith("That is not sure.")
+    assert "Trials of c have failed." in verdict.certainty
+
+
+def test_an_arm_of_other_data_is_said_to_be_no_rival():
+    strange = make_arm("b", range(9), range(9), fingerprint=OTHERS)
+    verdict = judge(make_arm("a", range(2), range(3)), strange)
+    assert not verdict.is_sure
+    assert "It cannot be compared with b, which saw other images." in verdict.certainty
+    assert "chance" not in verdict.certainty
+
+
 def test_shares_of_seeds_have_the_interval_of_their_mean_with_one_image_gained_and_one_lost_added():
     # 3 images: gains of 1/2, 0, -1; with +1 and -1 added the mean is -0.5/5 and the mean square 3.25/5
     difference = intervals.difference_of_images(np.array([0.5, 1, 1]), np.array([1.0, 1, 0]))
@@ -123,14 +160,19 @@ def test_the_best_of_equal_arms_is_the_one_that_trains_least():
 
 
 def test_the_answer_names_arm_accuracy_interval_and_how_sure_it_is():
-    sure = arms.make_rows([make_arm("a", range(2)), make_arm("b", range(100))], "test")
+    better, worse = make_arm("a", range(2), range(2)), make_arm("b", range(100), range(100))
+    sure = arms.make_rows([better, worse], "test")
     verdict = arms.reach_verdict(sure, "test")
     assert verdict.answer.startswith(
         "Use a (about a): it is right on 99.00 % of the test images (96.4 to 99.7, over 200"
     )
     assert verdict.is_sure
     assert "The next one is b, -49.00 points" in verdict.certainty
-    close = [make_arm("a", range(2), trained=900), make_arm("b", range(3), trained=7), make_arm("c", range(100))]
+    close = [
+        make_arm("a", range(2), range(2), trained=900),
+        make_arm("b", range(3), range(3), trained=7),
+        make_arm("c", range(100), range(100)),
+    ]
     verdict = arms.reach_verdict(arms.make_rows(close, "test"), "test")
     assert "between it and b the difference is not resolved" in verdict.certainty
     assert "Against c it is ahead by more than chance. Of those" in verdict.certainty

@@ -201,11 +201,10 @@ def test_shares_are_nested_slices_and_validation_stays_whole(place):
         for name in ("validation", "test"):
             np.testing.assert_array_equal(split[name].labels, whole.splits[name].labels)
         assert set(split["train"].labels) == set(range(10))
-    small, half = (splits[share]["train"].read(np.arange(10)) for share in (0.1, 0.5))
+    small = splits[0.1]["train"].read(np.arange(10))
     assert {image.tobytes() for image in small} <= {
         image.tobytes() for image in splits[0.5]["train"].read(np.arange(40))
     }
-    assert half.shape == small.shape
     # what learns nothing from the training data has one trial
     assert [arm.share for arm in planned if arm.arm.task == "evaluate"] == [1.0]
 

@@ -98,6 +98,15 @@ def test_data_sets_are_shared_and_the_oldest_makes_room(monkeypatch):
     assert read == [10, 20, 30, 20]
 
 
+def test_batches_of_another_size_are_other_data_where_they_decide_the_padding(monkeypatch):
+    read = []
+    monkeypatch.setattr(trials.data, "load", lambda section: read.append(section["batch_size"]) or len(read))
+    cache = DataCache()
+    for fit, batch_size in (("crop", 8), ("crop", 16), ("pad_batch", 8), ("pad_batch", 16), ("pad_batch", 8)):
+        cache.load({"name": "folder", "path": "photos", "fit": fit, "batch_size": batch_size})
+    assert read == [8, 8, 16]
+
+
 # States ---------------------------------------------------------------------------------------------------------------
 
 
@@ -126,8 +135,10 @@ def test_deaths_count_only_while_a_trial_does_not_get_further(place):
     assert trials.count_deaths(place) == 0
     trials.note_start(place)
     assert trials.count_deaths(place) == 1
-    trials.note_stop(place)  # it was asked to stop
+    for _ in range(2):  # it was asked to stop, which counts once
+        trials.note_stop(place)
     assert trials.count_deaths(place) == 0
+    assert (place.folder / trials.ATTEMPTS).read_text().count("stop") == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,37 @@ def test_more_threads_than_cores_are_refused(monkeypatch):
         workers.choose_cores(0, 4)
 
 
+def make_study(tmp_path):
+    """A study that is under way, with one trial of which three starts are noted."""
+    (planned,) = trials.plan_trials([Trial("train", SMOKE, FEW_STEPS)], tmp_path, DataCache())
+    for _ in range(3):
+        trials.note_start(planned)
+    return workers.Study([planned], 4, tmp_path, StudyOptions(), None), planned
+
+
+def test_a_trial_that_an_orphan_is_at_work_on_has_not_crashed(tmp_path):
+    study, planned = make_study(tmp_path)
+    with files.Lock(planned.folder / trials.LOCK):
+        study.record_death(planned, -9)
+    assert trials.read_record(planned).state == trials.INTERRUPTED
+    study.record_death(planned, -9)
+    assert trials.read_record(planned).state == trials.CRASHED
+
+
+def test_a_result_is_never_replaced_by_a_crash(tmp_path):
+    study, planned = make_study(tmp_path)
+    trials.write_result(planned, trials.COMPLETE, result={"steps": 4})
+    study.record_death(planned, -9)
+    assert trials.read_record(planned).state == trials.COMPLETE
+
+
+def test_another_mistake_in_a_trial_replaces_the_reason_of_the_first(tmp_path):
+    (planned,) = trials.plan_trials([Trial("train", SMOKE, ("optimizer.rate=1",))], tmp_path, DataCache())
+    run_trials([planned], tmp_path, StudyOptions())
+    (record,) = run_trials([replace(planned, error="another mistake")], tmp_path, StudyOptions())
+    assert (record.state, record.reason) == (trials.BAD_CONFIG, "another mistake")
+
+
 # Twenty trials of which four fail, each in its way --------------------------------------------------------------------
 
 GENERATOR = """
@@ -182,6 +214,11 @@ def results_of(out):
     return results
 
 
+def count_starts(out):
+    """How often trials of a study were begun, all together."""
+    return sum(path.read_text().count("start") for path in out.glob(f"{trials.TRIALS}/*/{trials.ATTEMPTS}"))
+
+
 def kill_now_and_then(out, words, *, worker_kills, parent_kills, seed):
     """Does a study whose processes are killed at random moments; returns what the last one printed, and the kills."""
     rng = random.Random(seed)
@@ -219,6 +256,8 @@ def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, step
     assert kills == worker_kills + parent_kills
     assert killed == undisturbed
     assert len(undisturbed.splitlines()) == count
+    assert count_starts(tmp_path / "undisturbed") == count
+    assert count_starts(tmp_path / "killed") <= count + kills  # one more for each kill, at most
     assert results_of(tmp_path / "killed") == results_of(tmp_path / "undisturbed")
 
 
