@@ -83,20 +83,20 @@ def test_an_arm_without_seeds_has_the_same_accuracy_for_each_seed_of_the_other()
     assert both.over_images.interval.estimate == pytest.approx(-40 / N)
 
 
-def judge(*some_arms):
+def verdict_on(*some_arms):
     """The verdict on arms of one share."""
     return arms.reach_verdict(arms.make_rows(some_arms, "test"), "test")
 
 
 def test_one_seed_of_an_arm_that_has_seeds_is_never_sure():
-    verdict = judge(make_arm("a", range(2)), make_arm("b", range(100)))
+    verdict = verdict_on(make_arm("a", range(2)), make_arm("b", range(100)))
     assert not verdict.is_sure
     assert "A single seed says nothing of other seeds" in verdict.certainty
 
 
 def test_a_rival_that_is_ahead_on_the_seeds_of_both_is_not_called_beaten():
     # a is right on 80, 80 and 100 %, in the mean 86.7; b on 85 and 85 %
-    verdict = judge(make_arm("a", range(40), range(40), []), make_arm("b", range(30), range(30)))
+    verdict = verdict_on(make_arm("a", range(40), range(40), []), make_arm("b", range(30), range(30)))
     assert verdict.answer.startswith("Use a ")
     assert not verdict.is_sure
     assert "On the seeds that both have, b is right more often than it." in verdict.certainty
@@ -106,7 +106,7 @@ def test_a_rival_that_is_ahead_on_the_seeds_of_both_is_not_called_beaten():
 def test_where_a_trial_has_failed_nothing_is_sure(has_a_run):
     failed = make_arm("c", *([range(90), range(95)] if has_a_run else []))
     failed = replace(failed, failures=(Failure(2, "diverged", "the loss is not finite"),))
-    verdict = judge(make_arm("a", range(2), range(3)), make_arm("b", range(100), range(99)), failed)
+    verdict = verdict_on(make_arm("a", range(2), range(3)), make_arm("b", range(100), range(99)), failed)
     assert not verdict.is_sure
     assert verdict.certainty.startswith("That is not sure.")
     assert "Trials of c have failed." in verdict.certainty
@@ -114,7 +114,7 @@ def test_where_a_trial_has_failed_nothing_is_sure(has_a_run):
 
 def test_an_arm_of_other_data_is_said_to_be_no_rival():
     strange = make_arm("b", range(9), range(9), fingerprint=OTHERS)
-    verdict = judge(make_arm("a", range(2), range(3)), strange)
+    verdict = verdict_on(make_arm("a", range(2), range(3)), strange)
     assert not verdict.is_sure
     assert "It cannot be compared with b, which saw other images." in verdict.certainty
     assert "chance" not in verdict.certainty
