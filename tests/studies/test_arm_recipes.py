@@ -65,6 +65,8 @@ def test_the_command_line_adds_an_arm_and_leaves_one_out(write_recipe):
         ("", ["sedes=5"], "no setting of a comparison 'sedes'; did you mean seeds?"),
         ("", ["seeds=0"], "seeds is '0' (command line); it takes an int in [1, 1000] (runs)"),
         ("", ["arms.mlp.recpie=x"], "no setting of the arm mlp 'recpie'; did you mean recipe?"),
+        ("", ["arms.mpl=none"], "no arm 'mpl'; did you mean mlp?"),
+        ("", ["data.mean=0.5"], "data.mean is each arm's own"),
         ("", ["arms.a b.recipe=x"], "'a b' is not the name of an arm"),
         ("", ["budget=3 epochs"], 'budget is \'3 epochs\'; it takes steps, "200 steps", or a time, "90 CPU-seconds"'),
         ("", ["budget=0.5 steps"], "budget is '0.5 steps'"),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import cnn_vit
-from cnn_vit import data, models, settings
+from cnn_vit import data, files, models, settings
 from cnn_vit.__main__ import main
 from cnn_vit.cli import compare as command
-from cnn_vit.errors import UserError
+from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.runs import reader
 from cnn_vit.studies import compare, tasks, trials
@@ -271,6 +271,36 @@ def test_weights_that_were_trained_on_the_data_are_refused(origin, reason, place
         cnn_vit.compare(str(place / "tiny.py"), tmp_path / "out", overrides=[f"weights={path}"])
     assert "--config.arms.knn=none" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_the_recipe_of_an_arm_names_by_itself_are_looked_at_too(place, tmp_path):
+    path = make_weights(tmp_path / "seen.safetensors", origin={"trained_on": ["digits"]})
+    own = "settings=('model.name=mlp/test', 'pretrained.weights={path}', 'duration=3 steps', 'schedule.warmup=0')"
+    words = ["arms.mine.recipe=configs/digits_mlp.py", f"arms.mine.{own.format(path=path)}", "arms.broken=none"]
+    with pytest.raises(UserError, match=r"mine.*seen.safetensors, which its recipe names, was trained on the very dat"):
+        cnn_vit.compare(str(place / "tiny.py"), tmp_path / "out", overrides=words)
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+def test_a_folder_in_which_another_process_compares_keeps_its_plan(place, tmp_path):
+    with files.Lock(tmp_path / trials.LOCK), pytest.raises(SurroundingsError, match="is in use by process"):
+        cnn_vit.compare(str(place / "tiny.py"), tmp_path)
+    assert not (tmp_path / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "classes", "name"),
+    [
+        ({"name": "cifar", "path": None}, 10, "cifar10"),
+        ({"name": "cifar"}, 100, "cifar100"),
+        ({"name": "tfds", "dataset": "mnist:3.*.*"}, 10, "mnist"),
+        ({"name": "folder", "path": "photos/Flowers.zip"}, 5, "Flowers"),
+        ({"name": "digits"}, 10, "digits"),
+    ],
+)
+def test_data_are_called_by_what_a_card_would_call_them(section, classes, name):
+    dataset = data.Dataset(tuple(map(str, range(classes))), (8, 8, 1), {}, "f" * 64)
+    assert compare.name_data(section, dataset) == name
 
 
 def test_a_run_on_the_same_data_is_refused_as_weights(compared, place, tmp_path):
