@@ -25,6 +25,7 @@ from cnn_vit.training.progress import Progress
 LOCK_TITLE = "cnn-vit study"
 WORKERS = "workers"  # the folder of a study that the logs of its workers lie in
 MOST_DEATHS = 3  # of a trial that does not get further
+MOST_EARLY_DEATHS = 10  # of workers by a signal before they are ready, one after another
 LOOK_EVERY = 0.2  # seconds between two looks at the signals
 WORKER_COMMAND = (sys.executable, "-m", "cnn_vit.studies.worker")
 STOPPED = "stopped by {}; the same command goes on with the trials that are left"
@@ -266,7 +267,7 @@ class Study:
         planned = worker.trial
         if not worker.was_ready:
             self.early_deaths += 1
-            if code >= 0 or self.early_deaths >= MOST_DEATHS:  # a signal may come from outside, once or twice
+            if code >= 0 or self.early_deaths >= MOST_EARLY_DEATHS:  # a signal may come from outside
                 self.obstacle = f"a worker {describe_exit(code)} before it could begin; {worker.log} says more"
         if planned is None:
             return

@@ -229,7 +229,8 @@ def kill_now_and_then(out, words, *, worker_kills, parent_kills, seed):
     while kinds and process.poll() is None:
         time.sleep(rng.uniform(0.5, 2.5))
         children = find_children(process.pid)
-        if process.poll() is not None or not children:  # the study is over, or has not begun
+        is_under_way = any(files.is_locked(path) for path in out.glob(f"{trials.TRIALS}/*/{trials.LOCK}"))
+        if process.poll() is not None or not children or not is_under_way:  # the study is over, or no trial has begun
             continue
         if kinds.pop() == "parent":
             process.kill()
