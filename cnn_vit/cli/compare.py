@@ -88,9 +88,9 @@ def as_table(comparison: "Comparison") -> str:
     notes += [("left out", f"{name}: {reason}") for name, reason in comparison.left_out.items()]
     if notes:
         parts.append(cli.format_table(notes, width=width))
-    from cnn_vit.studies import compare
+    from cnn_vit.studies import outcome
 
-    named_files = [("report", comparison.out / compare.PAGE), ("results", comparison.out / compare.RESULTS)]
+    named_files = [("report", comparison.out / outcome.PAGE), ("results", comparison.out / outcome.RESULTS)]
     parts.append(cli.format_table(named_files))
     return "\n\n".join(parts)
 

@@ -1,7 +1,7 @@
 """A comparison: several ways to get a classifier, on the same data with the same budget, and one page that says which.
 
 Read `run_comparison`: a recipe (`arms.py`) becomes trials (`trials.py`), workers do them (`workers.py`), and what they
-found becomes the answer (`reports/arms.py`):
+found becomes the answer (`outcome.py`):
 
     OUT/plan.json      the budget in steps, and the trials of each arm
     OUT/trials/ID/     the trials; each is done once, however often the command is given
@@ -10,11 +10,9 @@ found becomes the answer (`reports/arms.py`):
     OUT/report.html    the page
 """
 
-import csv
-import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,104 +20,28 @@ from typing import Any
 import numpy as np
 
 from cnn_vit import data, files, stops
-from cnn_vit.data.base.parts import PARTS
 from cnn_vit.data.evaluated import match_classes
 from cnn_vit.data.sections import complete_section
 from cnn_vit.drafting import stopwatch
 from cnn_vit.errors import UserError, printable_name
 from cnn_vit.models import new_when_cut
-from cnn_vit.reports import arms as report
-from cnn_vit.reports import arms_page
-from cnn_vit.reports.arms import ArmRow, ArmRun, ArmRuns, Failure, Verdict
 from cnn_vit.runs import folder, reader
 from cnn_vit.settings import KEYS, count_steps
 from cnn_vit.settings import load as load_settings
 from cnn_vit.studies import arms, trials, workers
 from cnn_vit.studies.arms import Arm, ComparisonRecipe
-from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial, TrialRecord
+from cnn_vit.studies.outcome import Comparison, PlannedArm, conclude
+from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial
 from cnn_vit.studies.workers import StudyOptions
 from cnn_vit.training import pretrained_settings
 from cnn_vit.transfer.weights import Weights
 
 PLAN = "plan.json"
-PAGE = folder.REPORT
-RESULTS = "results.csv"
-TIMING = "timing.csv"
 FROM_CARD = ("image_size", "channels", "fit", "interpolation")  # of the data, where the recipe leaves them to weights
 EVALUATIONS, LOGS, SAVES = 10, 20, 2  # in the course of a run
 WARMUP = "schedule.warmup"
 SHARE_OF_WARMUP = 10  # the warm-up is at most this part of the budget
-NOT_STARTED = 1000  # steps of a run whose pace is measured
-RESULT_COLUMNS = (
-    "arm", "task", "share", "seed", "state", "test_accuracy", "test_n", "validation_accuracy", "validation_n",
-    "training_images", "steps", "trained_parameters", "parameters", "macs", "model", "trial", "data", "reason",
-)  # fmt: skip
-TIMING_COLUMNS = ("arm", "share", "seed", "trial", "seconds", "cpu_seconds")
-
-
-@dataclass(frozen=True)
-class PlannedArm:
-    """An arm on a share of the training data, with its trials."""
-
-    arm: Arm
-    share: float
-    trials: tuple[Trial, ...]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The outcome of a comparison.
-
-    Attributes:
-        name: of the recipe with its words.
-        out: the folder.
-        split: that accuracies are shown of.
-        rows: of all arms and shares.
-        verdict: which arm to use.
-        notes: what one who reads the accuracies should know, a sentence each.
-        left_out: arms that could not be, with the reason of each.
-        steps: the budget of each arm that trains.
-        records: of all trials, in the order of the rows.
-        next_command: that goes on from here.
-    """
-
-    name: str
-    out: Path
-    split: str
-    rows: tuple[ArmRow, ...]
-    verdict: Verdict
-    notes: tuple[str, ...]
-    left_out: Mapping[str, str]
-    steps: int
-    records: tuple[TrialRecord, ...]
-    next_command: str
-
-    @property
-    def failed(self) -> list[TrialRecord]:
-        """The trials that are over and have no numbers."""
-        return [record for record in self.records if record.state != trials.COMPLETE]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the comparison as plain values."""
-        failed = []
-        for record in self.failed:
-            words = trials.describe(record.planned.trial)
-            failed.append({"trial": words, "state": record.state, "reason": record.reason})
-        return {
-            "comparison": self.name,
-            "out": str(self.out),
-            "split": self.split,
-            "steps": self.steps,
-            "answer": self.verdict.answer,
-            "certainty": self.verdict.certainty,
-            "sure": self.verdict.is_sure,
-            "rows": [row_json(row) for row in self.rows],
-            "notes": list(self.notes),
-            "left_out": dict(self.left_out),
-            "failed": failed,
-            "report": str(self.out / PAGE),
-            "results": str(self.out / RESULTS),
-        }
+STEPS_OF_PACE = 1000  # of a run that is never started: its settings are those whose pace is measured
 
 
 def compare(
@@ -176,7 +98,7 @@ def run_comparison(config: str, out: Path, *, overrides: Sequence[str] = (), opt
     dataset = cache.load(section)
     refuse_repeated(recipe)
     refuse_contaminated(recipe, weights, section, dataset)
-    recipe = leave_out_strangers(recipe, weights, dataset)
+    recipe = leave_out_unknown_classes(recipe, weights, dataset)
     stops.raise_if_requested()
     with workers.locked(out):
         plan = read_plan(out, recipe, dataset)
@@ -329,7 +251,7 @@ def fold(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def leave_out_strangers(
+def leave_out_unknown_classes(
     recipe: ComparisonRecipe, weights: Mapping[str, Weights], dataset: data.Dataset
 ) -> ComparisonRecipe:
     """Returns the recipe without the arms whose untouched network does not know the classes of the data."""
@@ -545,7 +467,7 @@ def choose_steps(
     for arm in recipe.arms:
         if arm.task == arms.TRAIN:
             stops.raise_if_requested()
-            trial = Trial(arm.task, arm.recipe, (*common, *arm_overrides(arm, weights, NOT_STARTED)), 0)
+            trial = Trial(arm.task, arm.recipe, (*common, *arm_overrides(arm, weights, STEPS_OF_PACE)), 0)
             settings, dataset = trials.prepare_trial(trial, cache)
             settings, arm_weights = pretrained_settings.complete_settings(settings)
             pace = stopwatch.measure_pace(settings, dataset, weights=arm_weights)
@@ -577,225 +499,3 @@ def write_plan(
         "arms": arms_of_plan,
     }
     files.write_json(out / PLAN, content)
-
-
-# The answer -----------------------------------------------------------------------------------------------------------
-
-
-def conclude(
-    recipe: ComparisonRecipe,
-    out: Path,
-    planned_arms: Sequence[PlannedArm],
-    records: Sequence[TrialRecord],
-    dataset: data.Dataset,
-    section: Mapping[str, Any],
-    steps: int,
-    notes: Sequence[str],
-) -> Comparison:
-    """Reads what the trials found, and writes the tables and the page."""
-    remaining = iter(records)
-    members = []
-    rows_of_results, rows_of_timing = [], []
-    for planned_arm in planned_arms:
-        arm_records = [next(remaining) for _ in planned_arm.trials]
-        members.append(read_arm(planned_arm, arm_records))
-        for record in arm_records:
-            rows_of_results.append(result_row(planned_arm, record))
-            rows_of_timing.append(timing_row(planned_arm, record))
-    split = report.choose_split(members)
-    rows = report.make_rows(members, split)
-    verdict = report.reach_verdict(rows, split)
-    all_notes = (*report.list_notes(members, split), *collect_trial_notes(members), *notes)
-    write_csv(out / RESULTS, RESULT_COLUMNS, rows_of_results)
-    write_csv(out / TIMING, TIMING_COLUMNS, rows_of_timing)
-    next_command = suggest_command(recipe, out, rows, records, planned_arms)
-    page = arms_page.ComparisonPage(
-        title=f"{recipe.name}: {len(recipe.arms)} arms compared",
-        split=split,
-        budget=f"{steps:,} steps" + ("" if recipe.budget == f"{steps} steps" else f" ({recipe.budget})"),
-        facts=describe_data(dataset, section, recipe),
-        notes=all_notes,
-        left_out=recipe.left_out,
-        commands=(next_command,),
-    )
-    arms_page.write(out / PAGE, page, rows, verdict, dataset)
-    return Comparison(
-        name=recipe.name,
-        out=out,
-        split=split,
-        rows=tuple(rows),
-        verdict=verdict,
-        notes=all_notes,
-        left_out=recipe.left_out,
-        steps=steps,
-        records=tuple(records),
-        next_command=next_command,
-    )
-
-
-def read_arm(planned_arm: PlannedArm, records: Iterable[TrialRecord]) -> ArmRuns:
-    """Reads what the trials of an arm found."""
-    arm = planned_arm.arm
-    runs, failures = [], []
-    for record in records:
-        seed = record.planned.trial.seed
-        if record.state == trials.COMPLETE:
-            runs.append(read_arm_run(record))
-        else:
-            failures.append(Failure(seed, record.state, record.reason))
-    return ArmRuns(
-        name=arm.name,
-        about=arm.about,
-        task=arm.task,
-        share=planned_arm.share,
-        has_seeds=arm.has_seeds,
-        runs=tuple(runs),
-        failures=tuple(failures),
-    )
-
-
-def read_arm_run(record: TrialRecord) -> ArmRun:
-    """Reads predictions and evaluations of a complete trial, and which data it saw, from its folder.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    place = record.planned.folder if record.run is None else record.run
-    read_predictions = reader.make_predictions_reader(record.result["classes"])
-    predictions = {}
-    for split in PARTS:
-        if split != "train" and record.result.get(split):
-            predictions[split] = read_predictions(folder.predictions_path(place, split))
-    lines: list[dict[str, Any]] = []
-    fingerprint = str(record.result.get("data_fingerprint"))
-    if record.run is not None:
-        lines = [line for line in reader.read_number_lines(record.run / folder.METRICS) if line["kind"] == "evaluation"]
-        fingerprint = reader.read_data(record.run / folder.DATA)["fingerprint"]
-    return ArmRun(record.planned.trial.seed, record.result, predictions, tuple(lines), fingerprint)
-
-
-def collect_trial_notes(members: Sequence[ArmRuns]) -> list[str]:
-    """Returns what the trials that train nothing have to say of themselves, behind the name of the arm."""
-    notes: dict[str, None] = {}  # a dict, because it keeps the order
-    for arm in members:
-        for run in arm.runs:
-            for note in run.result.get("notes", ()):
-                share = "" if arm.share == 1 else f" with {100 * arm.share:g} % of the data"
-                notes[f"{arm.name}{share}: {note}"] = None
-    return list(notes)
-
-
-def describe_data(dataset: data.Dataset, section: Mapping[str, Any], recipe: ComparisonRecipe) -> tuple[str, ...]:
-    """Returns lines about the data that all arms see."""
-    source = section.get("path") or section["name"]
-    counts = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
-    height, width, _ = dataset.image_shape
-    return (
-        f"{printable_name(str(source))}: {counts} images of {height}x{width} pixels, {len(dataset.classes)} classes",
-        f"{recipe.seeds} {'seed' if recipe.seeds == 1 else 'seeds'} of each arm that trains",
-        f"data {dataset.fingerprint[:12]}",
-    )
-
-
-def suggest_command(
-    recipe: ComparisonRecipe,
-    out: Path,
-    rows: Sequence[ArmRow],
-    records: Sequence[TrialRecord],
-    planned_arms: Sequence[PlannedArm],
-) -> str:
-    """Returns the command that goes on: more seeds where the answer is not sure, else predictions with the best arm."""
-    leader = next((row.arm for row in rows if row.is_leader and row.arm.share == recipe.shares[-1]), None)
-    if leader is None:
-        return f"cat {out / trials.TRIALS}/*/{trials.LOG}"
-    seed = min(leader.accuracies(report.choose_split([leader])), default=0)
-    remaining = iter(records)
-    for planned_arm in planned_arms:
-        for _ in planned_arm.trials:
-            record = next(remaining)
-            is_it = planned_arm.arm.name == leader.name and planned_arm.share == leader.share
-            if is_it and record.run is not None and record.planned.trial.seed == seed:
-                return f"cnn-vit predict --workdir={record.run} IMAGE ..."
-    weights = next(arm.weights for arm in recipe.arms if arm.name == leader.name)
-    command = "predict" if leader.task == arms.EVALUATE else "probe"
-    return f"cnn-vit {command} --weights={weights} {'IMAGE ...' if command == 'predict' else '--data=PATH'}"
-
-
-# Tables ---------------------------------------------------------------------------------------------------------------
-
-
-def result_row(planned_arm: PlannedArm, record: TrialRecord) -> dict[str, Any]:
-    """Returns the row of a trial in results.csv; what it does not have is empty."""
-    row: dict[str, Any] = {
-        "arm": planned_arm.arm.name,
-        "task": planned_arm.arm.task,
-        "share": planned_arm.share,
-        "seed": record.planned.trial.seed,
-        "state": record.state,
-        "trial": record.planned.id,
-        "data": record.planned.data_fingerprint,
-        "reason": " ".join(record.reason.split()),
-    }
-    for split in ("test", "validation"):
-        if record.result.get(split):
-            row[f"{split}_accuracy"], row[f"{split}_n"] = record.result[split]["accuracy"], record.result[split]["n"]
-    if record.result:
-        row["training_images"] = record.result["counts"]["train"]
-        for key in ("steps", "trained_parameters", "parameters", "macs", "model"):
-            row[key] = record.result[key]
-    return row
-
-
-def timing_row(planned_arm: PlannedArm, record: TrialRecord) -> dict[str, Any]:
-    """Returns the row of a trial in timing.csv."""
-    timing = record.result.get("timing", {})
-    return {
-        "arm": planned_arm.arm.name,
-        "share": planned_arm.share,
-        "seed": record.planned.trial.seed,
-        "trial": record.planned.id,
-        "seconds": timing.get("seconds"),
-        "cpu_seconds": timing.get("cpu_seconds"),
-    }
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows as CSV with a line of names, as pandas reads it."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write(path, buffer.getvalue())
-
-
-def row_json(row: ArmRow) -> dict[str, Any]:
-    """Returns the row of an arm as plain values, each a number or a text of its own."""
-    content: dict[str, Any] = {
-        "arm": row.arm.name,
-        "about": row.arm.about,
-        "task": row.arm.task,
-        "share": row.arm.share,
-        "seeds": len(row.arm.runs) if row.arm.has_seeds else 0,
-        "failed": len(row.arm.failures),
-    }
-    for name, accuracy in (("accuracy", row.accuracy), ("validation", row.validation)):
-        interval = (None, None, None) if accuracy is None else accuracy.interval
-        content |= {name: interval[0], f"{name}_low": interval[1], f"{name}_high": interval[2]}
-        content[f"{name}_over"] = None if accuracy is None else accuracy.basis
-    shown = None if row.difference is None else row.difference.shown.interval
-    is_known = shown is not None and shown.low is not None
-    content |= {
-        "difference": shown.estimate if shown is not None and is_known else None,
-        "difference_low": shown.low if shown is not None else None,
-        "difference_high": shown.high if shown is not None else None,
-        "resolved": None if row.difference is None else row.difference.is_resolved,
-        "best": row.is_leader,
-        "training_images": row.arm.mean("counts", "train"),
-        "steps": row.arm.mean("steps"),
-        "trained_parameters": row.arm.mean("trained_parameters"),
-        "parameters": row.arm.mean("parameters"),
-        "macs": row.arm.mean("macs"),
-        "seconds": row.arm.mean("timing", "seconds"),
-        "cpu_seconds": row.arm.mean("timing", "cpu_seconds"),
-    }
-    return content

@@ -314,7 +314,7 @@ def test_an_untouched_network_that_does_not_know_the_classes_is_left_out(place, 
     path = make_weights(tmp_path / "other.safetensors", classes=tuple("abcdefghij"))
     recipe = compare.arms.load_comparison(str(place / "tiny.py"), [f"weights={path}"])
     weights = compare.open_weights(recipe)
-    kept = compare.leave_out_strangers(recipe, weights, data.load({"name": "digits"}))
+    kept = compare.leave_out_unknown_classes(recipe, weights, data.load({"name": "digits"}))
     assert kept.left_out.keys() == {"untouched"}
     assert {arm.name for arm in kept.arms} == {"broken", "knn", "linear", "mlp"}
 
