@@ -9,7 +9,7 @@ the paired images, with the share of the seeds that are right on each). Where ne
 decide. So an arm never wins against itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -439,22 +439,15 @@ def difference_text(difference: ArmDifference | None) -> str:
 def list_notes(arms: Sequence[ArmRuns], split: str) -> list[str]:
     """Says what one who reads the comparison should know: unequal budgets or data, a task that is nearly the same."""
     notes = []
-    steps: dict[int, dict[str, None]] = {}
-    for arm in arms:
-        for run in arm.runs:
-            if arm.task == TRAIN:
-                steps.setdefault(run.result["steps"], {})[arm.name] = None
+    steps = group_names([arm for arm in arms if arm.task == TRAIN], lambda run: run.result["steps"])
     if len(steps) > 1:
-        parts = [f"{count:,} steps of {join_names(list(names))}" for count, names in sorted(steps.items())]
+        parts = [f"{count:,} steps of {names}" for count, names in sorted(steps.items())]
         notes.append(
             f"the budgets are not equal: {'; '.join(parts)}; a difference between these arms may be one of the budgets"
         )
-    fingerprints: dict[str, dict[str, None]] = {}
-    for arm in arms:
-        for run in arm.runs:
-            fingerprints.setdefault(run.data_fingerprint, {})[arm.name] = None
+    fingerprints = group_names(arms, lambda run: run.data_fingerprint)
     if len(fingerprints) > 1:
-        parts = [f"{join_names(list(names))} ({key[:12]})" for key, names in fingerprints.items()]
+        parts = [f"{names} ({fingerprint[:12]})" for fingerprint, names in fingerprints.items()]
         notes.append(f"the data are not the same: {'; '.join(parts)}; arms of other data are not compared")
     notes += list_unequal_images(arms)
     for arm in arms:
@@ -474,16 +467,21 @@ def list_notes(arms: Sequence[ArmRuns], split: str) -> list[str]:
     return notes
 
 
+def group_names(arms: Sequence[ArmRuns], read_value: Callable[[ArmRun], Any]) -> dict[Any, str]:
+    """Returns the names of the arms that have a run of some value, as a sentence lists them, by that value."""
+    names: dict[Any, list[str]] = {}
+    for arm in arms:
+        for value in dict.fromkeys(read_value(run) for run in arm.runs):
+            names.setdefault(value, []).append(arm.name)
+    return {value: join_names(names_of_value) for value, names_of_value in names.items()}
+
+
 def list_unequal_images(arms: Sequence[ArmRuns]) -> list[str]:
     """Says so where arms of the same share have learned from different numbers of images."""
     notes = []
     for share in sorted({arm.share for arm in arms}):
-        counts: dict[int, dict[str, None]] = {}
-        for arm in arms:
-            if arm.share == share:
-                for run in arm.runs:
-                    counts.setdefault(run.result["counts"]["train"], {})[arm.name] = None
+        counts = group_names([arm for arm in arms if arm.share == share], lambda run: run.result["counts"]["train"])
         if len(counts) > 1:
-            parts = [f"{count:,} of {join_names(list(names))}" for count, names in sorted(counts.items())]
+            parts = [f"{count:,} of {names}" for count, names in sorted(counts.items())]
             notes.append(f"the numbers of training images are not equal: {'; '.join(parts)}")
     return notes
