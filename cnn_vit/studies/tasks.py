@@ -18,9 +18,11 @@ from cnn_vit.errors import DivergedError, SurroundingsError, UserError, is_out_o
 from cnn_vit.runs import folder, journal
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.description import make_preprocessing
+from cnn_vit.runs.manifests import DamageError
+from cnn_vit.runs.seals import RunDamageError
 from cnn_vit.settings import Settings
 from cnn_vit.studies import probe, trials
-from cnn_vit.studies.trials import PlannedTrial
+from cnn_vit.studies.trials import DataCache, PlannedTrial
 from cnn_vit.training import devices, evaluation, features, forward, loop, plan, pretrained_settings, starting_values
 from cnn_vit.training.run import Display
 from cnn_vit.training.trained import Trained
@@ -28,16 +30,20 @@ from cnn_vit.training.trained import Trained
 MOST_SCORES = 1000  # classes, at most, of which every score is kept; of more the five best, as runs do
 
 
-def do_task(planned: PlannedTrial, dataset: data.Dataset, display: Display) -> Mapping[str, Any]:
+def do_task(planned: PlannedTrial, cache: DataCache, display: Display) -> Mapping[str, Any]:
     """Does what a trial is for, and returns its numbers.
 
     Args:
-        planned: a trial that has settings.
-        dataset: its data.
+        planned: the trial.
+        cache: of the data sets that trials of this process share.
         display: shows how far it is.
+
+    Raises:
+        UserError: it has no settings, for the reason that its plan gives; or as its task says.
     """
     if planned.settings is None:
         raise UserError(planned.error)
+    dataset = cache.load(planned.settings.section("data"))
     if planned.trial.task == "train":
         return loop.train(planned.settings, planned.folder / trials.RUN, dataset=dataset, progress=display)
     return do_without_training(planned, planned.settings, dataset)
@@ -227,6 +233,8 @@ def state_of_error(error: Exception) -> str | None:
         return trials.OUT_OF_MEMORY
     if isinstance(error, DivergedError):
         return trials.DIVERGED
+    if isinstance(error, DamageError | RunDamageError):
+        return trials.CRASHED  # nothing outside the trial can mend it; --retry_failed begins it anew
     if isinstance(error, SurroundingsError):
         return None
     return trials.BAD_CONFIG if isinstance(error, UserError) else trials.CRASHED

@@ -12,10 +12,14 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_vit import stops
 from cnn_vit.errors import StoppedError
+
+if TYPE_CHECKING:
+    from cnn_vit.studies.trials import DataCache, PlannedTrial
+    from cnn_vit.training.run import Display
 
 STANDARD_INPUT = 0  # its descriptor
 
@@ -140,7 +144,7 @@ class ObstacleError(Exception):
     """Something keeps a trial from being done that is no fault of its own; it is tried again another time."""
 
 
-def do_trial(planned, cache, display: TrialDisplay, *, keep: str) -> None:
+def do_trial(planned: "PlannedTrial", cache: "DataCache", display: "Display", *, keep: str) -> None:
     """Does a trial and writes its result, unless it has one; whoever does it already is waited for.
 
     Args:
@@ -163,8 +167,7 @@ def do_trial(planned, cache, display: TrialDisplay, *, keep: str) -> None:
                 return
             trials.note_start(planned)
             try:
-                dataset = cache.load(planned.settings.section("data"))
-                result = tasks.do_task(planned, dataset, display)
+                result = tasks.do_task(planned, cache, display)
                 tasks.drop_checkpoints(planned, result, keep=keep)
                 trials.write_result(planned, trials.COMPLETE, result=result)
             except StoppedError:

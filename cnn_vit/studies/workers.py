@@ -132,7 +132,7 @@ def locked(out: Path) -> Iterator[None]:
 
 def do_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions) -> list[TrialRecord]:
     """Does what `run_trials` does in a folder that is `locked`."""
-    with stops.handle_signals() as stop, stop.saying(stops.STOPPED):
+    with stops.handle_signals() as stop, stop.saying(STOPPED):
         for one in planned:
             prepare_folder(one, options)
         left = [one for one in planned if not (one.folder / trials.RESULT).exists()]
@@ -207,7 +207,6 @@ class Study:
         finally:
             self.end_workers()
             self.progress.close()
-        self.stop.end_training()
 
     def stopped_error(self) -> StoppedError:
         """Makes the error of a study that was asked to stop."""

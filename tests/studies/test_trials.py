@@ -9,6 +9,8 @@ import pytest
 
 from cnn_vit import files
 from cnn_vit.errors import DivergedError, SurroundingsError, TooLittleMemoryError, UserError
+from cnn_vit.runs.manifests import DamageError
+from cnn_vit.runs.seals import RunDamageError
 from cnn_vit.studies import tasks, trials, worker
 from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial
 
@@ -155,6 +157,8 @@ def test_deaths_count_only_while_a_trial_does_not_get_further(place):
         (UserError("no setting"), trials.BAD_CONFIG),
         (ZeroDivisionError("division by zero"), trials.CRASHED),
         (SurroundingsError("the disk is full"), None),
+        (DamageError(4, "params has changed"), trials.CRASHED),
+        (RunDamageError("classes.json is not as it was"), trials.CRASHED),
     ],
 )
 def test_an_error_says_how_a_trial_ended(error, state):
