@@ -21,11 +21,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from run import write_table
+
 from cnn_vit.reports.intervals import difference_of_runs
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "first_recipes.json"
-README = FOLDER / "README.md"
 TABLE_BEGIN = "<!-- table of first recipes -->\n"  # the lines of README.md that the table stands between
 TABLE_END = "<!-- end of first recipes -->"
 SCRATCH = "new"
@@ -46,8 +47,9 @@ def call(*words: str) -> dict[str, Any]:
 
 
 def name_of_weights(source: str) -> str:
-    """Returns the name of the arm of some weights."""
-    return Path(source.partition("@")[0]).stem
+    """Returns the name of the arm of some weights: that of their file, with the size of the images behind an @."""
+    path, at, side = source.partition("@")
+    return f"{Path(path).stem}{at}{side}"
 
 
 def write_recipe(source: str | None, args: argparse.Namespace) -> Path:
@@ -147,13 +149,6 @@ def format_gain(accuracies: dict[str, dict[int, float]], arm: str, baseline: str
     return f"{100 * gain.estimate:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}{verdict})"
 
 
-def write_table(table: str) -> None:
-    """Puts the table into README.md in place of the one that stands there."""
-    before, _, rest = README.read_text().partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    README.write_text(f"{before}{TABLE_BEGIN}{table}\n{TABLE_END}{after}")
-
-
 def main() -> None:
     """Trains all arms with each seed, then writes and prints the table of all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,7 +174,7 @@ def main() -> None:
         rows = [row for row in rows if row["data"] != args.data.stem] + new_rows
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     table = format_table(rows)
-    write_table(table)
+    write_table(table, TABLE_BEGIN, TABLE_END)
     print(table)
 
 

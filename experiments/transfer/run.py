@@ -80,11 +80,11 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_table(table: str) -> None:
-    """Puts the table into README.md in place of the one that stands there."""
-    before, _, rest = README.read_text().partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    README.write_text(f"{before}{TABLE_BEGIN}{table}\n{TABLE_END}{after}")
+def write_table(table: str, begin: str = TABLE_BEGIN, end: str = TABLE_END) -> None:
+    """Puts a table into README.md in place of the one that stands between two lines there."""
+    before, _, rest = README.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    README.write_text(f"{before}{begin}{table}\n{end}{after}")
 
 
 def main() -> None:
