@@ -2,7 +2,8 @@
 
 Data:     The folder holds ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLASS/*; a zip of either will do.
 Weights:  A file of `cnn-vit convert`, somebody else's, a run folder, or a name of `cnn-vit list weights`. Size and crop
-          of all arms' images come from them. Without weights only the arms from scratch are compared.
+          of all arms' images come from them. Without weights only the arms from scratch are compared, and
+          --config.data.image_size=64 says how large their images are.
 Measured: not yet run
 Run:      cnn-vit compare --config=configs/compare_folder.py --config.data.path=FOLDER --config.weights=FILE
           --out=runs/mine
