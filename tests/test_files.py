@@ -32,6 +32,24 @@ def test_writing_makes_folders_and_leaves_the_file_alone_in_them(tmp_path, conte
     assert names_in(tmp_path / "a" / "b") == ["c"]
 
 
+def test_a_text_between_two_marks_is_replaced_and_all_else_stays(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("# Größe\n<!-- table -->\nold\nrows\n<!-- end -->\nbehind\n<!-- end -->\n")
+    files.replace_between(path, "new\n", begin="<!-- table -->\n", end="<!-- end -->")
+    assert path.read_text() == "# Größe\n<!-- table -->\nnew\n<!-- end -->\nbehind\n<!-- end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"), [("<!-- end -->\n", "<!-- table -->"), ("<!-- end -->\n<!-- table -->\n", "<!-- end -->")]
+)
+def test_a_text_whose_marks_are_missing_is_not_written(tmp_path, text, missing):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"has no '{missing}'"):
+        files.replace_between(path, "new\n", begin="<!-- table -->\n", end="<!-- end -->")
+    assert path.read_text() == text
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
     files.write(tmp_path / "x", "old")

@@ -111,6 +111,30 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
     fsync(path.parent)  # the new name is on the disk as well
 
 
+def replace_between(path: Path, content: str, *, begin: str, end: str) -> None:
+    """Puts a text, such as a table that was measured anew, between two marks of a file in place of what stands there.
+
+    Args:
+        path: a file of text.
+        content: the text.
+        begin: the mark before it, with the end of its line.
+        end: the first mark behind it.
+
+    Raises:
+        UserError: a mark is missing; nothing is written.
+    """
+    with os_errors(path):
+        text = path.read_text(encoding="utf-8")
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        missing = end if found_begin else begin
+        raise UserError(
+            f"{path} has no {missing.strip()!r}, between which and its counterpart the text belongs; add both"
+        )
+    write(path, f"{before}{begin}{content}{end}{after}")
+
+
 def refuse_special_file(path: Path) -> None:
     """Refuses to write where a device, a pipe or a socket stands, which a file would replace.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cnn_vit
-from cnn_vit import data
+from cnn_vit import data, files
 from cnn_vit.reports.intervals import Interval, student_interval, wilson_interval
 from cnn_vit.settings import load
 
@@ -84,13 +84,6 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_table(table: str) -> None:
-    """Puts the table into README.md in place of the one that stands there."""
-    before, _, rest = README.read_text().partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    README.write_text(f"{before}{TABLE_BEGIN}{table}\n{TABLE_END}{after}")
-
-
 def main() -> None:
     """Trains the recipes of the command line, then writes and prints the table of all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +101,7 @@ def main() -> None:
         rows = sorted(other_rows + new_rows, key=lambda row: (row["recipe"], row["seed"]))
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")  # after each recipe: what is measured is not lost
     table = format_table(rows)
-    write_table(table)
+    files.replace_between(README, f"{table}\n", begin=TABLE_BEGIN, end=TABLE_END)
     print(table)
 
 

@@ -47,6 +47,8 @@ from typing import Any
 from train_parts import checks, tables, windows
 from train_parts.rows import DEFAULT_ARMS, END_TO_END, ROWS, WORKS, Arm, Row, read_arms
 
+from cnn_vit import files
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "train_results.json"
 PLOT = FOLDER / "train.svg"
@@ -234,9 +236,7 @@ def is_published(path: Path) -> bool:
 
 def publish(results: list[dict[str, Any]]) -> None:
     """Puts the table into README.md in place of the one that stands there, and draws the plot."""
-    before, _, rest = README.read_text().partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    README.write_text(f"{before}{TABLE_BEGIN}{tables.format_results(results)}\n{TABLE_END}{after}")
+    files.replace_between(README, f"{tables.format_results(results)}\n", begin=TABLE_BEGIN, end=TABLE_END)
     plot = tables.draw_shares(results)
     if plot:
         PLOT.write_text(plot)

@@ -21,12 +21,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from run import write_table
-
+from cnn_vit import files
 from cnn_vit.reports.intervals import difference_of_runs
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "first_recipes.json"
+README = FOLDER / "README.md"
 TABLE_BEGIN = "<!-- table of first recipes -->\n"  # the lines of README.md that the table stands between
 TABLE_END = "<!-- end of first recipes -->"
 SCRATCH = "new"
@@ -174,7 +174,7 @@ def main() -> None:
         rows = [row for row in rows if row["data"] != args.data.stem] + new_rows
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     table = format_table(rows)
-    write_table(table, TABLE_BEGIN, TABLE_END)
+    files.replace_between(README, f"{table}\n", begin=TABLE_BEGIN, end=TABLE_END)
     print(table)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cnn_vit
+from cnn_vit import files
 from cnn_vit.reports.intervals import difference_of_runs
 from cnn_vit.settings import load
 
@@ -80,13 +81,6 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_table(table: str, begin: str = TABLE_BEGIN, end: str = TABLE_END) -> None:
-    """Puts a table into README.md in place of the one that stands between two lines there."""
-    before, _, rest = README.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    README.write_text(f"{before}{begin}{table}\n{end}{after}")
-
-
 def main() -> None:
     """Trains both arms with each seed, then writes and prints the table of all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +102,7 @@ def main() -> None:
         rows = [row for row in rows if row["data"] != args.data.stem] + new_rows
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     table = format_table(rows)
-    write_table(table)
+    files.replace_between(README, f"{table}\n", begin=TABLE_BEGIN, end=TABLE_END)
     print(table)
 
 
