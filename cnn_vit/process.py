@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 # Variables of the environment that bear on a run; those of others count by how they begin.
 OUR_VARIABLES = ("CNN_VIT_CACHE", "CNN_VIT_MIRROR", "CNN_VIT_OFFLINE", "CNN_VIT_TUNE")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # of NVIDIA's libraries, and of AMD's too
 PLATFORM_VARIABLES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")  # by which users ask jax for a kind of device
 OTHER_VARIABLES = (
-    "CUDA_VISIBLE_DEVICES",
+    VISIBLE_GPUS,
     "JAX_",
     "LD_PRELOAD",
     "MALLOC_",
@@ -200,6 +201,28 @@ def no_device_sentence(cause: str) -> str:
         f"{' and '.join(requests)} asks for devices that jax does not find here; unset {names} to compute on what "
         "there is, or install what these devices need (pip install 'cnn_vit[cuda]' for NVIDIA's)"
     )
+
+
+def asks_for_cpu(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment tells jax to compute on the CPU alone."""
+    return environ.get("JAX_PLATFORMS") == "cpu"
+
+
+def gpu_variables(count: int, environ: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
+    """Returns for each GPU that this process sees the variables by which another process sees that one alone.
+
+    Args:
+        count: how many this process sees.
+        environ: the environment, which may have said which they are, by number or by name.
+    """
+    named = environ.get(VISIBLE_GPUS)
+    names = named.split(",") if named else [str(number) for number in range(count)]
+    return [{VISIBLE_GPUS: name.strip()} for name in names[:count]]
+
+
+def child_environment(variables: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns the environment of a process that has that of this one, with some variables over it."""
+    return {**environ, **variables}
 
 
 def cache_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -4,7 +4,10 @@ Data:     The folder holds ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/val/CLAS
 Weights:  A file of `cnn-vit convert`, somebody else's, a run folder, or a name of `cnn-vit list weights`. Size and crop
           of all arms' images come from them. Without weights only the arms from scratch are compared, and
           --config.data.image_size=64 says how large their images are.
-Measured: not yet run
+Measured: hymenoptera (244 photos to train on, 153 to validate, 128 pixels) with MobileNetV1-0.25 of ImageNet, 3 seeds:
+          k-nearest by its features 83.7 % (95 % interval 77.0 to 88.7), all of it trained 81.9 %, which is not
+          resolved; a plain CNN from scratch 74.1 %. The README has the table and the command. 22.8 minutes, 2,460
+          CPU-seconds on two cores of an x86-64 machine that little other work shared, two workers.
 Run:      cnn-vit compare --config=configs/compare_folder.py --config.data.path=FOLDER --config.weights=FILE
           --out=runs/mine
           The word data also compares with 1 and 10 % of the labels: --config=configs/compare_folder.py:data

@@ -357,8 +357,12 @@ def run_script(*words: str) -> str:
         (("speed/startup.py", "--config=configs/digits_mlp.py", "--runs=1"), {"first", "later", "later_median"}),
         (("speed/forms.py", "layer norm 192", "--rounds=1"), {"ms", "device", "cores", "jax"}),
         (("speed/frozen.py", "mlp/test", "--rounds=1", "--seconds=0.1"), {"rows"}),
+        (
+            ("speed/trials.py", "configs/digits_mlp.py:smoke", "--steps=2", "--rounds=1"),
+            {"first_s", "later_s", "short_s", "device", "cores", "steps"},
+        ),
     ],
-    ids=["overhead", "input", "build", "startup", "forms", "frozen"],
+    ids=["overhead", "input", "build", "startup", "forms", "frozen", "trials"],
 )
 def test_a_script_answers_with_one_json_object(words, keys):
     assert json.loads(run_script(*words, "--json")).keys() == keys

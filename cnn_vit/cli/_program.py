@@ -6,7 +6,7 @@ of an error) and --help.
 
 The exit code is 0 where all was done; 2 where the input is wrong; 3 where the disk, the rights or
 another run are in the way; 4 where training diverged; 128+n where signal n stopped the command,
-and the same command resumes the run; 1 where this program has a bug.
+and the same command resumes the run; 1 where this program has a bug, or a run of a study crashed.
 """
 
 import argparse

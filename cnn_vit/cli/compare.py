@@ -15,7 +15,9 @@ over seeds as well as outside that over images. A network compared with itself n
 
 Each run is a trial in OUT/trials. The same command again goes on with what is missing, and makes
 OUT/report.html, results.csv and timing.csv from what is there. A trial that fails is recorded, and
-the others go on; the exit code then is not 0. Weights that were trained on the data are refused.
+the others go on; the exit code then is that of the first that failed: 2 where its settings are wrong,
+3 where memory ran out, 4 where it diverged, 1 where its process crashed three times. Weights that
+were trained on the data are refused.
 """
 
 import argparse
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def as_table(comparison: "Comparison") -> str:
     """Returns the comparison as text: the answer, a table for each share of the data, what one should know, files."""
+    from cnn_vit.reports.arms import group_left_out
+
     width = cli.terminal_width()
     parts = [cli.wrap_paragraphs(f"{comparison.verdict.answer} {comparison.verdict.certainty}", width)]
     shares = dict.fromkeys(row.arm.share for row in comparison.rows)
@@ -85,7 +89,7 @@ def as_table(comparison: "Comparison") -> str:
         rows += [table_row(row) for row in comparison.rows if row.arm.share == share]
         parts.append(f"{title}{cli.format_table(rows)}")
     notes = [("note", note) for note in comparison.notes]
-    notes += [("left out", f"{name}: {reason}") for name, reason in comparison.left_out.items()]
+    notes += [("left out", f"{names}: {reason}") for names, reason in group_left_out(comparison.left_out)]
     if notes:
         parts.append(cli.format_table(notes, width=width))
     from cnn_vit.studies import outcome

@@ -92,6 +92,13 @@ class ArmRuns:
                 numbers.append(value)
         return float(np.mean(numbers)) if numbers else None
 
+    @property
+    def training_images(self) -> float | None:
+        """How many images of the training split it learns from: none where the network is untouched."""
+        if self.task == EVALUATE and self.runs:
+            return 0.0
+        return self.mean("counts", "train")
+
     def accuracies(self, split: str) -> dict[int, float]:
         """Returns the accuracy on a split by seed."""
         found = {}
@@ -474,6 +481,14 @@ def group_names(arms: Sequence[ArmRuns], read_value: Callable[[ArmRun], Any]) ->
         for value in dict.fromkeys(read_value(run) for run in arm.runs):
             names.setdefault(value, []).append(arm.name)
     return {value: join_names(names_of_value) for value, names_of_value in names.items()}
+
+
+def group_left_out(left_out: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Returns the arms that could not be, those with the same reason together: their names in words, and the reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return [(join_names(names_of_reason), reason) for reason, names_of_reason in names.items()]
 
 
 def list_unequal_images(arms: Sequence[ArmRuns]) -> list[str]:

@@ -88,6 +88,7 @@ def write(path: Path, about: ComparisonPage, rows: Sequence[ArmRow], verdict: Ve
         rows=rows,
         shares=sorted({row.arm.share for row in rows}, reverse=True),
         verdict=verdict,
+        left_out=arms.group_left_out(about.left_out),
         plots=draw_plots(rows, about.split),
         confusions=draw_confusions(members, about.split, dataset.classes),
         mistakes={arm.name: find_mistakes(arm, about.split, dataset) for arm in members},

@@ -39,7 +39,7 @@ HEAD, LAST_STAGE, ALL = "head", "last stage", "all"
 TRAINED = (HEAD, LAST_STAGE, ALL)  # what of a pretrained network an arm trains
 HEAD_RECIPE = "configs/linear_probe.py"  # of an arm that names none: with a new head alone to train
 BODY_RECIPE = "configs/finetune_folder.py"  # and with more than that, or nothing
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")  # no dash: the command line reads one as an underscore
 CPU_TIME = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*CPU[- ]?s(?:econds?)?\s*", re.IGNORECASE)
 COMMAND_LINE = "command line"
 
@@ -233,7 +233,8 @@ def make_arm(study: StudyRecipe, name: str, entry: Mapping[str, Any], weights: s
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{quote_value(name)} is not the name of an arm; begin with a letter, and take letters, digits, - and _"
+            f"{quote_value(name)} is not the name of an arm; begin with a letter, and take letters, digits and _, at "
+            "most 40"
         )
     arm = Arm(
         name=name,

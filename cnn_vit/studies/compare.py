@@ -21,8 +21,6 @@ import numpy as np
 
 from cnn_vit import data, files, stops
 from cnn_vit.data.evaluated import match_classes
-from cnn_vit.data.sections import complete_section
-from cnn_vit.drafting import stopwatch
 from cnn_vit.errors import UserError, printable_name
 from cnn_vit.models import new_when_cut
 from cnn_vit.runs import folder, reader
@@ -31,6 +29,7 @@ from cnn_vit.settings import load as load_settings
 from cnn_vit.studies import arms, trials, workers
 from cnn_vit.studies.arms import Arm, ComparisonRecipe
 from cnn_vit.studies.outcome import Comparison, PlannedArm, conclude
+from cnn_vit.studies.shares import DataShare, data_overrides, plan_shares
 from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial
 from cnn_vit.studies.workers import StudyOptions
 from cnn_vit.training import pretrained_settings
@@ -99,11 +98,13 @@ def run_comparison(config: str, out: Path, *, overrides: Sequence[str] = (), opt
     refuse_repeated(recipe)
     refuse_contaminated(recipe, weights, section, dataset)
     recipe = leave_out_unknown_classes(recipe, weights, dataset)
+    data_shares, notes_on_shares = plan_shares(recipe.shares, section, dataset)
+    notes += notes_on_shares
     stops.raise_if_requested()
     with workers.locked(out):
         plan = read_plan(out, recipe, dataset)
-        steps = plan["steps"] if plan else choose_steps(recipe, weights, section, cache)
-        planned_arms = make_trials(recipe, weights, section, dataset, steps)
+        steps = plan["steps"] if plan else choose_steps(recipe, weights, section, out, cache)
+        planned_arms = make_trials(recipe, weights, data_shares, dataset, steps)
         planned = trials.plan_trials([trial for arm in planned_arms for trial in arm.trials], out, cache)
         refuse_contaminated_recipes(planned, weights, section, dataset)
         write_plan(out, recipe, dataset, planned_arms, planned, steps)
@@ -162,23 +163,29 @@ def open_weights(recipe: ComparisonRecipe) -> dict[str, Weights]:
 
 
 def complete_data(recipe: ComparisonRecipe, weights: Mapping[str, Weights]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the data section of all arms, and sentences on what the first weights decided of it.
+    """Returns the data section of all arms, and sentences on what weights decided of it.
 
-    All arms see the same images. How large they are and how they are brought to that size comes from weights where
-    the recipe leaves it open, and then for the arms without weights too.
+    All arms see the same images. How large they are and how they are brought to that size comes from the weights of
+    the first arm that has some, by the names of the arms, where the recipe leaves it open; also for the arms without
+    weights.
     """
     section = dict(recipe.data)
     if "name" not in section:
         raise UserError("the recipe names no data; set data.name, such as digits, or folder and data.path")
     notes = []
-    cards = [weights[arm.weights].card for arm in recipe.arms if arm.weights is not None]
     for key in FROM_CARD:
-        known = [card.preprocessing[key] for card in cards if key in card.preprocessing]
-        if section.get(key) is None and known:
-            section[key] = tuple(known[0]) if isinstance(known[0], list) else known[0]
-            if section[key] == KEYS[f"data.{key}"].default:
-                continue
-            notes.append(f"data.{key} is {section[key]} for all arms, as the first weights have it")
+        if section.get(key) is not None:
+            continue
+        for arm in recipe.arms:
+            preprocessing = {} if arm.weights is None else weights[arm.weights].card.preprocessing
+            if key in preprocessing:
+                value = preprocessing[key]
+                section[key] = tuple(value) if isinstance(value, list) else value
+                if section[key] != KEYS[f"data.{key}"].default:
+                    notes.append(
+                        f"data.{key} is {section[key]} for all arms, as {arm.weights} of the arm {arm.name} has it"
+                    )
+                break
     data.check(section)
     return section, notes
 
@@ -280,29 +287,28 @@ def leave_out_unknown_classes(
 def make_trials(
     recipe: ComparisonRecipe,
     weights: Mapping[str, Weights],
-    section: Mapping[str, Any],
+    data_shares: Sequence[DataShare],
     dataset: data.Dataset,
     steps: int,
 ) -> list[PlannedArm]:
-    """Makes the trials of all arms on all shares of the data.
+    """Makes the trials of all arms on all shares of the data, which are ascending; the largest comes first.
 
     An arm that learns nothing from the training data has one trial, at the largest share.
     """
     planned = []
-    largest = recipe.shares[-1]
-    for share in reversed(recipe.shares):
-        common = [*data_overrides(section), *slice_overrides(section, dataset, share)]
+    largest = data_shares[-1]
+    for data_share in reversed(data_shares):
         for arm in recipe.arms:
-            if arm.task == arms.EVALUATE and share != largest:
+            if arm.task == arms.EVALUATE and data_share is not largest:
                 continue
-            overrides = (*common, *arm_overrides(arm, weights, steps))
+            overrides = (*data_share.overrides, *arm_overrides(arm, weights, steps))
             overrides += tuple(shorten_warmup(arm, overrides, dataset, steps))
             seeds = range(recipe.seeds) if arm.has_seeds else (0,)
             arm_trials = []
             for seed in seeds:
-                name = name_trial(arm, share, seed)
+                name = name_trial(arm, data_share.share, seed)
                 arm_trials.append(Trial(arm.task, arm.recipe, overrides, seed, name=name))
-            planned.append(PlannedArm(arm, share, tuple(arm_trials)))
+            planned.append(PlannedArm(arm, data_share.share, tuple(arm_trials)))
     return planned
 
 
@@ -382,53 +388,6 @@ def list_last_stage(weights: Weights) -> list[str]:
     return [last, *behind, "head"]
 
 
-def data_overrides(section: Mapping[str, Any]) -> list[str]:
-    """Returns every setting of the data as the command line writes it, so that no arm's own recipe decides any."""
-    overrides = []
-    for key, row in KEYS.items():
-        name = key.removeprefix("data.")
-        if key.startswith("data."):
-            value = None if key in arms.MEASURED else section.get(name, row.default)
-            overrides.append(f"{key}={write_value(value)}")
-    for name, value in section.items():
-        if f"data.{name}" not in KEYS:
-            overrides.append(f"data.{name}={write_value(value)}")
-    return overrides
-
-
-def write_value(value: Any) -> str:
-    """Writes a value as the command line takes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, tuple | list) else str(value)
-
-
-def slice_overrides(section: Mapping[str, Any], dataset: data.Dataset, share: float) -> list[str]:
-    """Returns the slices of a share of the training data; validation and test stay what they are with all of it.
-
-    The images of a small share are among those of a larger one. There are as many as classes at least.
-
-    Raises:
-        UserError: a split is not one piece of a part of the data.
-    """
-    if share == 1:
-        return []
-    completed = complete_section(section)
-    parts = data.load_readable(completed).source_data.parts
-    overrides = []
-    for split, (part, positions) in data.plan_splits(parts, completed).positions.items():
-        start, stop = int(positions[0]), int(positions[-1]) + 1
-        if stop - start != len(positions):
-            raise UserError(f"data.{split} is not one piece of {part}, of which a share can be taken; leave shares out")
-        if split == "train":
-            count = round(share * len(positions))
-            stop = start + min(len(positions), max(count, len(dataset.classes)))
-        overrides.append(f"data.{split}={part}[{start}:{stop}]")
-    return overrides
-
-
 # The budget -----------------------------------------------------------------------------------------------------------
 
 
@@ -452,27 +411,33 @@ def read_plan(out: Path, recipe: ComparisonRecipe, dataset: data.Dataset) -> dic
 
 
 def choose_steps(
-    recipe: ComparisonRecipe, weights: Mapping[str, Weights], section: Mapping[str, Any], cache: DataCache
+    recipe: ComparisonRecipe,
+    weights: Mapping[str, Weights],
+    section: Mapping[str, Any],
+    out: Path,
+    cache: DataCache,
 ) -> int:
     """Turns the budget into steps: a time of the processor into those that the slowest arm does in it.
 
+    A worker measures the pace of each arm that trains, on as many cores as a trial gets. An arm that cannot be started
+    does not count; its trials will say why.
+
     Raises:
-        UserError: no arm that trains can be started.
+        UserError: the pace of an arm cannot be measured.
+        SurroundingsError: no worker can be started.
     """
     steps, seconds = arms.parse_budget(recipe.budget)
     if steps is not None or seconds is None:
         return steps or 0
     common = data_overrides(section)
-    slowest = 0.0
+    pace_trials = []
     for arm in recipe.arms:
         if arm.task == arms.TRAIN:
-            stops.raise_if_requested()
-            trial = Trial(arm.task, arm.recipe, (*common, *arm_overrides(arm, weights, STEPS_OF_PACE)), 0)
-            settings, dataset = trials.prepare_trial(trial, cache)
-            settings, arm_weights = pretrained_settings.complete_settings(settings)
-            pace = stopwatch.measure_pace(settings, dataset, weights=arm_weights)
-            slowest = max(slowest, pace.step_cpu)
-    return max(1, int(seconds / slowest)) if slowest else 1
+            overrides = (*common, *arm_overrides(arm, weights, STEPS_OF_PACE))
+            pace_trials.append(Trial(arm.task, arm.recipe, overrides, 0, name=f"the pace of {arm.name}"))
+    planned = [one for one in trials.plan_trials(pace_trials, out, cache) if one.settings is not None]
+    paces = workers.measure_paces(planned, out, StudyOptions(threads=recipe.threads))
+    return max(1, int(seconds / max(paces))) if paces else 1
 
 
 def write_plan(

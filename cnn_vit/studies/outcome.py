@@ -217,7 +217,8 @@ def suggest_command(
     planned_arms: Sequence[PlannedArm],
 ) -> str:
     """Returns the command that goes on: predictions by the best arm; where none is complete, the reasons of all."""
-    leader = next((row.arm for row in rows if row.is_leader and row.arm.share == recipe.shares[-1]), None)
+    largest = max(row.arm.share for row in rows)
+    leader = next((row.arm for row in rows if row.is_leader and row.arm.share == largest), None)
     if leader is None:
         return f"cat {shlex.quote(str(out / RESULTS))}"
     seed = min(leader.accuracies(report.choose_split([leader])), default=0)
@@ -254,7 +255,8 @@ def result_row(planned_arm: PlannedArm, record: TrialRecord) -> dict[str, Any]:
         if record.result.get(split):
             row[f"{split}_accuracy"], row[f"{split}_n"] = record.result[split]["accuracy"], record.result[split]["n"]
     if record.result:
-        row["training_images"] = record.result["counts"]["train"]
+        is_untouched = planned_arm.arm.task == arms.EVALUATE  # it learns from none
+        row["training_images"] = 0 if is_untouched else record.result["counts"]["train"]
         for key in ("steps", "trained_parameters", "parameters", "macs", "model"):
             row[key] = record.result[key]
     return row
@@ -304,7 +306,7 @@ def row_json(row: ArmRow) -> dict[str, Any]:
         "difference_high": shown.high if shown is not None else None,
         "resolved": None if row.difference is None else row.difference.is_resolved,
         "best": row.is_leader,
-        "training_images": row.arm.mean("counts", "train"),
+        "training_images": row.arm.training_images,
         "steps": row.arm.mean("steps"),
         "trained_parameters": row.arm.mean("trained_parameters"),
         "parameters": row.arm.mean("parameters"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_vit import data, trees
 from cnn_vit.data import evaluated
+from cnn_vit.drafting import stopwatch
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError, is_out_of_memory
 from cnn_vit.runs import folder, journal
 from cnn_vit.runs.checkpoints import Checkpoints
@@ -47,6 +48,19 @@ def do_task(planned: PlannedTrial, cache: DataCache, display: Display) -> Mappin
     if planned.trial.task == "train":
         return loop.train(planned.settings, planned.folder / trials.RUN, dataset=dataset, progress=display)
     return do_without_training(planned, planned.settings, dataset)
+
+
+def measure_step(planned: PlannedTrial, cache: DataCache) -> float:
+    """Measures how many CPU-seconds a training step of a trial takes; nothing is kept.
+
+    Raises:
+        UserError: it has no settings, or its weights cannot be read.
+    """
+    if planned.settings is None:
+        raise UserError(planned.error)
+    dataset = cache.load(planned.settings.section("data"))
+    settings, weights = pretrained_settings.complete_settings(planned.settings)
+    return stopwatch.measure_pace(settings, dataset, weights=weights).step_cpu
 
 
 def do_without_training(planned: PlannedTrial, settings: Settings, dataset: data.Dataset) -> dict[str, Any]:

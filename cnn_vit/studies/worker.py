@@ -26,10 +26,12 @@ STANDARD_INPUT = 0  # its descriptor
 # The kinds of messages. Of the study:
 SETUP = "setup"
 DO = "do"
+MEASURE = "measure"  # the pace of a trial
 # Of the worker:
 READY = "ready"  # it waits for a trial
 PROGRESS = "progress"  # it has done so many steps of its trial
 OVER = "over"  # its trial has a result
+PACE = "pace"  # it has measured the pace of a trial
 IN_THE_WAY = "in the way"  # disk, rights or another run keep it from going on
 
 
@@ -119,8 +121,8 @@ def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
 
     from cnn_vit.studies import tasks, trials  # noqa: F401
 
-    if not is_alone and jax.default_backend() != "cpu":
-        pipe.send(IN_THE_WAY, sentence="several workers would share an accelerator; leave --workers out")
+    if not is_alone and jax.default_backend() != "cpu" and jax.local_device_count() > 1:  # it was to see one alone
+        pipe.send(IN_THE_WAY, sentence="several workers would share accelerators; leave --workers out")
         return
     cache = trials.DataCache()
     while True:
@@ -129,6 +131,9 @@ def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
         if message is None:
             return
         planned = trials.from_json(message["trial"])
+        if message["kind"] == MEASURE:
+            send_pace(pipe, planned, cache)
+            continue
         try:
             with stops.saying(stops.STOPPED):  # a run that failed leaves behind that there was a step to finish
                 do_trial(planned, cache, TrialDisplay(pipe, planned.folder / trials.LOG), keep=keep)
@@ -138,6 +143,20 @@ def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
             pipe.send(OVER, id=planned.id)
         if is_isolated:
             return
+
+
+def send_pace(pipe: Pipe, planned: "PlannedTrial", cache: "DataCache") -> None:
+    """Measures the pace of a trial and sends it, or the sentence that says why it cannot be measured."""
+    from cnn_vit.studies import tasks
+
+    try:
+        step_cpu = tasks.measure_step(planned, cache)
+    except StoppedError:
+        raise
+    except Exception as error:
+        pipe.send(IN_THE_WAY, sentence=tasks.reason_of_error(error))
+    else:
+        pipe.send(PACE, step_cpu=step_cpu)
 
 
 class ObstacleError(Exception):

@@ -10,16 +10,17 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from cnn_vit import files, process, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.studies import trials
 from cnn_vit.studies.trials import PlannedTrial, TrialRecord
-from cnn_vit.studies.worker import DO, IN_THE_WAY, OVER, PROGRESS, READY, SETUP, Pipe
+from cnn_vit.studies.worker import DO, IN_THE_WAY, MEASURE, OVER, PROGRESS, READY, SETUP, Pipe
 from cnn_vit.training.progress import Progress
 
 LOCK_TITLE = "cnn-vit study"
@@ -28,6 +29,7 @@ MOST_DEATHS = 3  # of a trial that does not get further
 MOST_EARLY_DEATHS = 10  # of workers by a signal before they are ready, one after another
 LOOK_EVERY = 0.2  # seconds between two looks at the signals
 WORKER_COMMAND = (sys.executable, "-m", "cnn_vit.studies.worker")
+DEVICES_COMMAND = (sys.executable, "-c", "import jax; print(jax.default_backend(), jax.local_device_count())")
 STOPPED = "stopped by {}; the same command goes on with the trials that are left"
 
 
@@ -57,6 +59,10 @@ class Worker:
         place: its number among those that work at the same time, from 0.
         log: the file that its stdout and stderr go to.
         options: of the study.
+        variables: of its environment that differ from those of this process.
+
+    Raises:
+        SurroundingsError: the log cannot be written, or no process can be started.
 
     Attributes:
         place, log: the arguments.
@@ -67,14 +73,25 @@ class Worker:
         was_ready: whether it ever did.
     """
 
-    def __init__(self, place: int, log: Path, options: StudyOptions):
+    def __init__(self, place: int, log: Path, options: StudyOptions, variables: Mapping[str, str]):
         cores = choose_cores(place, options.threads)
         ours, theirs = multiprocessing.Pipe()
         with theirs, files.appending(log) as stream:
-            # A session of its own: Ctrl-C in the terminal stops the study, which then stops its workers.
-            self.process = subprocess.Popen(
-                WORKER_COMMAND, stdin=theirs.fileno(), stdout=stream, stderr=stream, start_new_session=True
-            )
+            try:
+                self.process = subprocess.Popen(
+                    WORKER_COMMAND,
+                    stdin=theirs.fileno(),
+                    stdout=stream,
+                    stderr=stream,
+                    env=process.child_environment(variables),
+                    # A session of its own: Ctrl-C in the terminal stops the study, which then stops its workers.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise SurroundingsError(
+                    f"no worker can be started: {error.strerror}; end other processes or raise the limits, then give "
+                    "the same command again"
+                ) from error
         self.pipe = Pipe(ours)
         self.place, self.log = place, log
         self.trial: PlannedTrial | None = None
@@ -141,6 +158,57 @@ def do_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions)
         return [trials.read_record(one) for one in planned]
 
 
+def measure_paces(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions) -> list[float]:
+    """Lets a worker measure how many CPU-seconds a training step of each trial takes; no trial is done.
+
+    Args:
+        planned: trials that train.
+        out: the folder of the study, which this process has locked; the log of the worker goes there.
+        options: how the trials will be done.
+
+    Raises:
+        UserError: the pace of a trial cannot be measured.
+        SurroundingsError: the worker died.
+        StoppedError: a signal asked to stop.
+    """
+    if not planned:
+        return []
+    paces: list[float] = []
+    with stops.handle_signals() as stop:
+        worker = Worker(0, out / WORKERS / "pace.log", replace(options, workers=1), {})
+        try:
+            for one in planned:
+                worker.pipe.send(MEASURE, trial=trials.to_json(one))
+                message: dict[str, Any] = {"kind": READY}
+                while message["kind"] == READY:
+                    message = wait_for_message(worker, stop)
+                if message["kind"] == IN_THE_WAY:
+                    raise UserError(
+                        f"{trials.describe(one.trial)} cannot be measured: {message['sentence']}; mend that, or give "
+                        "the budget in steps"
+                    )
+                paces.append(message["step_cpu"])
+        finally:
+            worker.process.kill()  # it has nothing to save
+            worker.end()
+    return paces
+
+
+def wait_for_message(worker: Worker, stop: stops.StopSignals) -> dict[str, Any]:
+    """Waits for the next message of a worker.
+
+    Raises:
+        SurroundingsError: the worker died.
+        StoppedError: a signal asked to stop.
+    """
+    while not wait([worker.pipe.connection], timeout=LOOK_EVERY):
+        stop.raise_if_requested()
+    message = worker.pipe.receive()
+    if message is None:
+        raise SurroundingsError(f"a worker {describe_exit(worker.end())} while it measured; {worker.log} says more")
+    return message
+
+
 def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
     """Writes what a trial is; records one that cannot be, and forgets the failure of one that is to be done again."""
     if not is_free(planned):
@@ -182,6 +250,7 @@ class Study:
     ):
         self.queue = list(left)
         self.out, self.options, self.stop = out, options, stop
+        self.variables = choose_accelerators(options.workers)
         self.workers: list[Worker] = []
         self.obstacle = ""
         self.early_deaths = 0  # of workers that were not ready yet, one after another
@@ -219,7 +288,7 @@ class Study:
         taken = {worker.place for worker in self.workers}
         for place in range(self.options.workers):
             if place not in taken and len(waiting) < len(self.queue):
-                worker = Worker(place, self.out / WORKERS / f"{place}.log", self.options)
+                worker = Worker(place, self.out / WORKERS / f"{place}.log", self.options, self.variables[place])
                 self.workers.append(worker)
                 waiting.append(worker)
         for worker in waiting:
@@ -312,6 +381,55 @@ def choose_cores(place: int, threads: int) -> list[int]:
         raise UserError(f"threads={threads} are more than the {len(cores)} cores of this machine; make it at most that")
     first = place * threads % len(cores)
     return [cores[(first + number) % len(cores)] for number in range(threads)]
+
+
+def choose_accelerators(workers: int) -> list[dict[str, str]]:
+    """Returns the variables by which each of several workers sees an accelerator of its own; none on a CPU.
+
+    A single worker sees all that this process sees. jax takes most of the memory of every accelerator that it sees, so
+    that two workers on the same one would take it from each other.
+
+    Args:
+        workers: how many there are.
+
+    Raises:
+        UserError: there are not so many accelerators, or they cannot be told apart.
+        SurroundingsError: it cannot be found out how many there are.
+    """
+    if workers == 1 or process.asks_for_cpu():
+        return [{} for _ in range(workers)]
+    platform, count = count_devices()
+    if platform == "cpu":
+        return [{} for _ in range(workers)]
+    if platform != "gpu":
+        raise UserError(f"workers={workers} would share the {platform.upper()} of this machine; leave --workers out")
+    if workers > count:
+        raise UserError(
+            f"workers={workers} are more than the {count} GPUs that can be seen, and each takes one; make it at most "
+            "that, or set JAX_PLATFORMS=cpu"
+        )
+    return process.gpu_variables(count)[:workers]
+
+
+def count_devices() -> tuple[str, int]:
+    """Returns the platform that jax computes on, such as "gpu", and its number of devices.
+
+    Another process finds it out: this one would keep the memory that jax takes when it looks.
+
+    Raises:
+        SurroundingsError: that process failed.
+    """
+    for _ in range(MOST_EARLY_DEATHS):
+        answer = subprocess.run(DEVICES_COMMAND, capture_output=True, text=True, check=False)
+        if answer.returncode >= 0:  # a signal may come from outside
+            break
+    if answer.returncode < 0:
+        raise SurroundingsError(f"the process that asks jax for its devices {describe_exit(answer.returncode)}")
+    if answer.returncode:
+        last_line = "".join(answer.stderr.strip().splitlines()[-1:])
+        raise SurroundingsError(f"jax cannot tell its devices: {last_line}; look into it with `cnn-vit doctor`")
+    platform, count = answer.stdout.split()[-2:]
+    return platform, int(count)
 
 
 def describe_exit(code: int) -> str:

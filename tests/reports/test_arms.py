@@ -154,6 +154,16 @@ def test_unequal_budgets_and_numbers_of_images_are_told():
     assert "u was never trained on these data, yet right on 99.5 % of them" in nearly
 
 
+def test_an_untouched_network_learns_from_no_image():
+    assert make_arm("u", [0], task="evaluate", steps=0).training_images == 0
+    assert make_arm("a", [0], train_count=8).training_images == 8
+
+
+def test_arms_that_are_left_out_for_one_reason_are_named_together():
+    reasons = {"full": "no weights", "head": "no weights", "odd": "other classes"}
+    assert arms.group_left_out(reasons) == [("full and head", "no weights"), ("odd", "other classes")]
+
+
 def test_the_best_of_equal_arms_is_the_one_that_trains_least():
     rows = arms.make_rows([make_arm("full", [0]), make_arm("head", [1], trained=10)], "test")
     assert [row.arm.name for row in rows if row.is_leader] == ["head"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cnn_vit
 from cnn_vit import data, files, models, settings
@@ -15,7 +16,7 @@ from cnn_vit.cli import compare as command
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.runs import reader
-from cnn_vit.studies import compare, tasks, trials
+from cnn_vit.studies import compare, shares, tasks, trials
 from cnn_vit.transfer import weights as weight_files
 from cnn_vit.transfer.weights import Card, Weights
 
@@ -186,7 +187,8 @@ def plan(recipe, *, steps=3, **sets):
     weights = compare.open_weights(loaded)
     section, _ = compare.complete_data(loaded, weights)
     dataset = data.load(section)
-    return compare.make_trials(loaded, weights, section, dataset, steps), dataset
+    data_shares, _ = shares.plan_shares(loaded.shares, section, dataset)
+    return compare.make_trials(loaded, weights, data_shares, dataset, steps), dataset
 
 
 def test_shares_are_nested_slices_and_validation_stays_whole(place):
@@ -213,13 +215,48 @@ def test_a_validation_that_is_a_tenth_of_train_stays_that_tenth_on_every_share()
     section = {"name": "shapes", "train_count": 200, "validation_count": 0, "test_count": 20, "classes": 4,
                "image_size": 8, "channels": 1}  # fmt: skip
     whole = data.load(section)
-    slices = compare.slice_overrides(section, whole, 0.1)
-    assert slices == ["data.train=train[20:38]", "data.validation=train[0:20]", "data.test=test[0:20]"]
+    slices = shares.cut_share(0.1, section, whole).overrides[-3:]
+    assert slices == ("data.train=train[20:38]", "data.validation=train[0:20]", "data.test=test[0:20]")
     small = data.load(section | {slice_.split("=")[0][5:]: slice_.split("=")[1] for slice_ in slices})
     for name in ("validation", "test"):
         indices = np.arange(20)
         np.testing.assert_array_equal(small.splits[name].read(indices), whole.splits[name].read(indices))
     assert small.fingerprint == whole.fingerprint
+
+
+def test_of_two_shares_that_are_the_same_images_the_larger_one_stays():
+    section = {"name": "shapes", "train_count": 80, "validation_count": 20, "test_count": 20, "classes": 8,
+               "image_size": 8, "channels": 1}  # fmt: skip
+    data_shares, notes = shares.plan_shares((0.01, 0.05, 0.5, 1.0), section, data.load(section))
+    assert [(data_share.share, data_share.examples) for data_share in data_shares] == [(0.05, 8), (0.5, 40), (1.0, 80)]
+    assert notes == [
+        "1 % of the training data is left out: with at least one image for each class it is the same 8 images as 5 %"
+    ]
+
+
+def write_unbalanced(folder, counts):
+    """Writes a folder of images with so many of each class, by the name of the class."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, count in counts.items():
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+
+
+def test_a_share_without_an_image_of_some_class_is_left_out_and_the_class_named(tmp_path):
+    write_unbalanced(tmp_path / "photos", {"common": 97, "rare": 2, "single": 1})
+    section = {"name": "folder", "path": str(tmp_path / "photos"), "image_size": 8}
+    dataset = data.load(section)
+    ((whole,), notes) = shares.plan_shares((0.1, 1.0), section, dataset)
+    assert (whole.share, whole.examples) == (1.0, 100)
+    # the two images of "rare" stand about a quarter and three quarters through the stratified order, "single" halfway
+    assert notes == [
+        "10 % of the training data is left out: among its 10 images 2 of 3 classes have none: rare, single"
+    ]
+    with pytest.raises(UserError, match="2 of 3 classes have none: rare, single; name a larger share"):
+        shares.plan_shares((0.1,), section, dataset)
 
 
 def test_no_setting_of_the_data_comes_from_the_recipe_of_an_arm(place):
@@ -320,14 +357,20 @@ def test_an_untouched_network_that_does_not_know_the_classes_is_left_out(place, 
 
 
 def test_a_budget_of_time_is_turned_into_steps_once_and_kept(place, tmp_path, monkeypatch):
-    words = ["budget=10 CPU-seconds", "arms.broken=none"]
+    words = ["budget=10 CPU-seconds"]
     recipe = compare.arms.load_comparison(str(place / "tiny.py"), words)
     weights = compare.open_weights(recipe)
     section, _ = compare.complete_data(recipe, weights)
     cache = trials.DataCache()
-    pace = compare.stopwatch.Pace(step=1.0, steps=3, evaluation=0.0, start=0.0, step_cpu=1.5)
-    monkeypatch.setattr(compare.stopwatch, "measure_pace", lambda *_, **__: pace)
-    assert compare.choose_steps(recipe, weights, section, cache) == 6
+    measured = []
+
+    def measure_paces(planned, *_):
+        measured.extend(one.trial.name for one in planned)
+        return [1.5]
+
+    monkeypatch.setattr(compare.workers, "measure_paces", measure_paces)
+    assert compare.choose_steps(recipe, weights, section, tmp_path, cache) == 6
+    assert measured == ["the pace of mlp"]  # no arm that cannot be started, and none that trains nothing
     dataset = cache.load(section)
     compare.write_plan(tmp_path, recipe, dataset, [], [], 6)
     assert compare.read_plan(tmp_path, recipe, dataset)["steps"] == 6

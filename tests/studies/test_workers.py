@@ -106,6 +106,89 @@ def test_more_threads_than_cores_are_refused(monkeypatch):
         workers.choose_cores(0, 4)
 
 
+@pytest.mark.parametrize(
+    ("platform", "count", "visible", "workers_and_gpus"),
+    [("cpu", 1, None, [{}, {}]),
+     ("gpu", 4, None, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
+     ("gpu", 2, "3, GPU-ab", [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-ab"}])],
+)  # fmt: skip
+def test_each_of_several_workers_sees_a_gpu_of_its_own(monkeypatch, platform, count, visible, workers_and_gpus):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(workers, "count_devices", lambda: (platform, count))
+    assert workers.choose_accelerators(2) == workers_and_gpus
+    assert workers.choose_accelerators(1) == [{}]  # a single one sees all
+
+
+@pytest.mark.parametrize(
+    ("platform", "count", "sentence"),
+    [("gpu", 1, "workers=2 are more than the 1 GPUs"), ("tpu", 4, "would share the TPU of this machine")],
+)
+def test_workers_that_would_share_an_accelerator_are_refused(monkeypatch, platform, count, sentence):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(workers, "count_devices", lambda: (platform, count))
+    with pytest.raises(UserError, match=sentence):
+        workers.choose_accelerators(2)
+
+
+def test_another_process_tells_what_jax_computes_on(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert workers.count_devices() == ("cpu", 1)
+    monkeypatch.setenv("JAX_PLATFORMS", "abacus")
+    with pytest.raises(SurroundingsError, match=r"jax cannot tell its devices: .*abacus"):
+        workers.count_devices()
+
+
+def test_a_kill_of_the_process_that_asks_for_devices_is_borne(tmp_path, monkeypatch):
+    mark = tmp_path / "killed"
+    program = (
+        f"import os, pathlib; mark = pathlib.Path({str(mark)!r})\n"
+        "if not mark.exists(): mark.touch(); os.kill(os.getpid(), 9)\n"
+        "print('gpu', 2)"
+    )
+    monkeypatch.setattr(workers, "DEVICES_COMMAND", (sys.executable, "-c", program))
+    assert workers.count_devices() == ("gpu", 2)
+    monkeypatch.setattr(workers, "DEVICES_COMMAND", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    with pytest.raises(SurroundingsError, match="asks jax for its devices died of SIGKILL"):
+        workers.count_devices()
+
+
+def test_a_worker_has_the_environment_of_the_study_and_its_own_variables(tmp_path, monkeypatch):
+    program = "import os; print(os.environ['HOME'], os.environ['CUDA_VISIBLE_DEVICES'])"
+    monkeypatch.setattr(workers, "WORKER_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setenv("HOME", "/home/mine")
+    worker = workers.Worker(0, tmp_path / "0.log", StudyOptions(), {"CUDA_VISIBLE_DEVICES": "7"})
+    worker.end()
+    assert (tmp_path / "0.log").read_text() == "/home/mine 7\n"
+
+
+def test_a_worker_that_cannot_be_started_is_not_blamed_on_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "WORKER_COMMAND", (str(tmp_path / "nothing"),))
+    with pytest.raises(SurroundingsError, match="no worker can be started: No such file or directory"):
+        workers.Worker(0, tmp_path / "0.log", StudyOptions(), {})
+
+
+@pytest.mark.slow
+def test_the_pace_of_a_larger_network_is_slower_and_nothing_is_done(tmp_path):
+    hidden = ("(32,)", "(4000, 4000)")
+    pace_trials = [Trial("train", SMOKE, (*FEW_STEPS, f"model.hidden={width}")) for width in hidden]
+    planned = trials.plan_trials(pace_trials, tmp_path, DataCache())
+    small, large = workers.measure_paces(planned, tmp_path, StudyOptions())
+    assert 0 < 3 * small < large
+    assert not (tmp_path / trials.TRIALS).exists()
+
+
+def test_a_pace_that_cannot_be_measured_is_a_sentence(tmp_path):
+    gone = write_generator(tmp_path, "gone", "raise ValueError('no more')")
+    planned = trials.plan_trials(
+        [Trial("train", SMOKE, (*FEW_STEPS, *gone, "data.image_size=8", "data.channels=3"))], tmp_path, DataCache()
+    )
+    with pytest.raises(UserError, match=r"cannot be measured: .*no more.*give the budget in steps"):
+        workers.measure_paces(planned, tmp_path, StudyOptions())
+
+
 def make_study(tmp_path):
     """A study that is under way, with one trial of which three starts are noted."""
     (planned,) = trials.plan_trials([Trial("train", SMOKE, FEW_STEPS)], tmp_path, DataCache())
@@ -294,6 +377,25 @@ def test_without_the_lock_of_a_trial_two_processes_would_meet_in_it(tmp_path):
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 3
     assert "is in use by process" in stderr
+
+
+@pytest.mark.slow
+def test_a_study_that_waits_for_an_orphan_can_be_stopped(tmp_path):
+    words = (1, 1, 4000)
+    orphan = leave_an_orphan(tmp_path, *words)
+    process = start_study(tmp_path, *words)
+    deadline = time.monotonic() + PATIENCE
+    while not list(tmp_path.glob(f"{trials.TRIALS}/*/{trials.LOG}")):  # the worker says that it waits
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGINT
+    assert stderr.splitlines()[-1] == "stopped by SIGINT; the same command goes on with the trials that are left"
+    os.kill(orphan, 0)  # which trains on: nothing of it was lost
+    os.kill(orphan, signal.SIGKILL)
+    (attempts,) = tmp_path.glob(f"{trials.TRIALS}/*/{trials.ATTEMPTS}")
+    assert [json.loads(line)["event"] for line in attempts.read_text().splitlines()] == ["start"]
 
 
 def test_a_study_that_is_asked_to_stop_saves_its_trials_and_goes_on_later(tmp_path):
