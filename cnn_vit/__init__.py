@@ -3,7 +3,7 @@
 This package offers eight public verbs. Each is imported when it is first used, so that `import cnn_vit` stays fast:
 
     build(name, num_classes, **changes)     builds a network, without values
-    load(run)                               loads a trained network from a run folder
+    load(run)                               loads a trained network from a run folder, or by a name of weights
     batches(source, ...)                    gives (images, labels) from any data
     train(settings, workdir)                does a run: trains, evaluates, saves checkpoints, resumes
     evaluate(network, source, split)        measures exact metrics on a split

@@ -4,8 +4,19 @@
     cnn-vit list optimizers    lists one kind: each optimizer with its keywords, their defaults,
                                what they take and what they mean
     cnn-vit list recipes       lists the recipes and their words; each takes the word smoke too
+    cnn-vit list weights resnet    lists the weights whose names hold a word, such as those of a family
 
 The names are read from the text of the files that define them; no file is imported or run for it.
+
+Weights have a name, NETWORK@SOURCE, which every command takes as --weights=NAME, and training as
+--config.pretrained.weights=NAME. Those that do not come with the package are downloaded when they are first used, and
+kept in the cache. The list shows the size of their file; their published top-1 accuracy with the size of the images
+that it was measured on; their licence; and by what the downloaded file is known to be the right one:
+
+    full         the sha256 of the file is published
+    prefix       the first 8 of its 64 digits are, in the name of the file
+    first use    nothing is: what the host states, and the bytes that come, are recorded when the file is first used,
+                 and whatever differs from that later is refused
 """
 
 import argparse
@@ -16,33 +27,45 @@ from typing import Any
 
 from cnn_vit import cli, data, models, settings
 from cnn_vit.cli._settings import command_line_value
-from cnn_vit.errors import unknown
+from cnn_vit.errors import fold, unknown
 from cnn_vit.settings import Key, Rule
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("kind", nargs="*", help=f"what to list: {', '.join(LISTS)} (default: all)")
+    parser.epilog = "words behind weights that are no kind choose among them: cnn-vit list weights resnet"
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints a line for each name, one table for each kind.
 
     Raises:
-        UserError: there is no list of that kind.
+        UserError: there is no list of that kind, or no weights of that name.
     """
+    kinds, words = [], []
     for kind in args.kind:
-        if kind not in LISTS:
+        if kind in LISTS:
+            kinds.append(kind)
+        elif "weights" in kinds:
+            words.append(kind)
+        else:
             raise unknown("list of", kind, LISTS)
-    entries_by_kind = {kind: LISTS[kind]() for kind in args.kind or LISTS}
+    entries_by_kind = {kind: LISTS[kind]() for kind in kinds or LISTS}
+    if words:
+        entries_by_kind["weights"] = choose_weights(entries_by_kind["weights"], words)
     width = cli.terminal_width()
     tables = []
     for kind, entries in entries_by_kind.items():
         rows = [entry_row(entry) for entry in entries]
         if args.kind and any("keywords" in entry for entry in entries):
             rows = rows_with_keywords(entries)
+        if kind == "weights":
+            rows = weights_rows(entries)
         tables.append(f"{kind}\n{cli.format_table(rows, indent='  ', width=width)}")
     next_command = "cnn-vit train --config=configs/digits_resnet.py --help"
+    if kinds == ["weights"]:
+        next_command = f"cnn-vit predict --weights={entries_by_kind['weights'][0]['name']} IMAGE ..."
     cli.print_answer(args, entries_by_kind, "\n\n".join(tables), next_command=next_command)
 
 
@@ -73,10 +96,64 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def list_weights() -> list[dict[str, Any]]:
-    """Returns the weights that have a name, which every command takes as --weights=NAME, with what they are."""
+    """Returns the weights that have a name, which every command takes as --weights=NAME, with what is known of them."""
     from cnn_vit.transfer import catalog
 
-    return [{"name": name, "meaning": weights.meaning} for name, weights in catalog.read_catalog().items()]
+    entries = []
+    for name, weights in catalog.read_catalog().items():
+        place = "missing"
+        if weights.is_here:
+            place = "package" if weights.is_shipped else "cache"
+        entries.append(
+            {
+                "name": name,
+                "model": weights.model,
+                "bytes": weights.size,
+                "license": weights.license,
+                "forbids_commercial_use": weights.forbids_commercial_use,
+                "accuracy": weights.accuracy,
+                "accuracy_size": weights.accuracy_size,
+                "trust": weights.trust,
+                "place": place,
+                "trained_on": list(weights.trained_on),
+                "source": weights.source,
+                "address": weights.address or None,
+                "meaning": weights.meaning or f"{', '.join(weights.trained_on)}; {weights.source}",
+            }
+        )
+    return entries
+
+
+def choose_weights(entries: Sequence[dict[str, Any]], words: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the weights whose names hold one of some words.
+
+    Raises:
+        UserError: a word is in no name.
+    """
+    chosen = {}
+    for word in words:
+        fitting = {entry["name"]: entry for entry in entries if fold(word) in fold(entry["name"])}
+        if not fitting:
+            families = {entry["name"].partition("/")[0] for entry in entries}
+            raise unknown("weights of", word, sorted(families))
+        chosen |= fitting
+    return [entry for entry in entries if entry["name"] in chosen]
+
+
+def weights_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Returns a row for each weights: name, size, published accuracy, and the rest in one sentence."""
+    rows = [("NAME", "SIZE", "TOP-1", "LICENCE; TRUST; WHERE THE FILE IS; WHAT IT IS")]
+    for entry in entries:
+        size = "unknown" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:,.1f} MB"
+        accuracy = "unknown"
+        if entry["accuracy"] is not None:
+            accuracy = f"{entry['accuracy']:.2f} % at {entry['accuracy_size']}"
+        licence = entry["license"] or "no licence stated"
+        if entry["forbids_commercial_use"]:
+            licence += ", not for commercial use"
+        place = {"missing": "not downloaded", "package": "in the package", "cache": "in the cache"}[entry["place"]]
+        rows.append((entry["name"], size, accuracy, f"{licence}; {entry['trust']}; {place}; {entry['meaning']}"))
+    return rows
 
 
 def list_sources() -> list[dict[str, Any]]:

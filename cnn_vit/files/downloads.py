@@ -1,8 +1,11 @@
-"""The door to the network: brings a file, known by its sha256, from one of its addresses into the cache.
+"""The door to the network: brings a file from one of its addresses into the cache.
 
 A file is in the cache whole and right or not at all. It grows as `.NAME.part` beside its place, where the next attempt
 goes on after a cut or a kill, and gets its name once its bytes have the sha256. What arrives wrong is removed. Two
 processes take turns. A file that a user put into its place by hand is as good as a downloaded one.
+
+Where only the first digits of the sha256 are published, or nothing of it, the file is trusted at its first use: what
+its host states and what its bytes are is recorded (`first_use`), and whatever differs from that later is refused.
 
 The addresses are tried in order. CNN_VIT_MIRROR replaces them by a folder, or an address, that holds HOST/PATH of each,
 as `wget -x ADDRESS` lays files down; https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz comes from
@@ -19,19 +22,20 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
-from cnn_vit.files import cache
+from cnn_vit.files import cache, first_use
 from cnn_vit.files.progress import note, progress
 
 TIMEOUT = 30.0  # seconds without a byte
 MAX_REDIRECTS = 5
 MAX_ATTEMPTS = 5  # at one address, each of which added to the file
 CHUNK = 1 << 18  # bytes that are received at once
+SHA256_DIGITS = 64
 MOVED = {301, 302, 303, 307, 308}  # the statuses of HTTP that name another address
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head)\b", re.I)  # how a web page begins
 TITLE = re.compile(rb"<title[^>]*>(.{1,500}?)</title>", re.I | re.S)
@@ -45,16 +49,29 @@ class Remote:
     Attributes:
         addresses: where it is, http or https, in the order to try.
         name: its path in the cache: "data/cifar-10-binary.tar.gz".
-        size: its size in bytes.
-        sha256: the hash by which it is known, in hexadecimal.
+        size: its size in bytes; None where nobody publishes it, and the host's word is taken.
+        sha256: the hash by which it is known, in hexadecimal: all 64 digits, or the first ones that are published;
+            "" where none are.
         md5: the hash that its page publishes, for users who fetch the file by hand; "" where the page gives none.
+        recorded_in: the record of the first use that size and sha256 come from; None where they are published.
     """
 
     addresses: tuple[str, ...]
     name: str
-    size: int
+    size: int | None
     sha256: str
     md5: str = ""
+    recorded_in: Path | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether size and sha256 tell the file from every other."""
+        return self.size is not None and len(self.sha256) == SHA256_DIGITS
+
+    @property
+    def size_text(self) -> str:
+        """The size in megabytes, in brackets behind the name; "" where it is not known."""
+        return "" if self.size is None else f" ({self.size / 1e6:,.1f} MB)"
 
 
 class RefusedError(Exception):
@@ -73,10 +90,34 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
         timeout: seconds without a byte after which a server counts as dead.
 
     Raises:
-        UserError: an address or the mirror is not an http or https address.
+        UserError: an address or the mirror is not an http or https address, or the record of a first use is damaged.
         SurroundingsError: no address gave the file, or the cache cannot take it. The sentence says where to put it.
     """
     target = cache.folder() / remote.name
+    if remote.is_known:
+        return bring(remote, target, timeout)
+    recorded = first_use.read(first_use.record_path(target))
+    if recorded is not None and is_of(recorded, remote):
+        path = first_use.record_path(target)
+        return bring(replace(remote, size=recorded.size, sha256=recorded.sha256, recorded_in=path), target, timeout)
+    path = bring(remote, target, timeout)
+    with explain_remedy(remote, target):
+        first_use.record(target, path, remote.addresses[0])
+    return path
+
+
+def is_of(recorded: first_use.Stated, remote: Remote) -> bool:
+    """Whether a record is of this file: the same address, and a size and sha256 that do not contradict what is
+    published of it. Another version of this package may mean another file by the same name."""
+    return (
+        recorded.address == remote.addresses[0]
+        and recorded.sha256.startswith(remote.sha256)
+        and remote.size in (None, recorded.size)
+    )
+
+
+def bring(remote: Remote, target: Path, timeout: float) -> Path:
+    """Finds a file or downloads it, as `fetch` does, without the record of its first use."""
     with explain_remedy(remote, target):
         fault = find_fault(target, remote)
         if not fault:
@@ -102,11 +143,17 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
 @contextlib.contextmanager
 def explain_remedy(remote: Remote, target: Path) -> Iterator[None]:
     """Turns an error of a download into one sentence that also says how to get the file in another way."""
-    md5 = f", md5 {remote.md5}" if remote.md5 else ""
-    by_hand = (
-        f"get {remote.addresses[0]} in another way and put it at {target} "
-        f"({remote.size:,} bytes, sha256 {remote.sha256}{md5})"
-    )
+    facts = [] if remote.size is None else [f"{remote.size:,} bytes"]
+    if remote.sha256:
+        facts.append(f"sha256 {remote.sha256}{'' if len(remote.sha256) == SHA256_DIGITS else '...'}")
+    if remote.md5:
+        facts.append(f"md5 {remote.md5}")
+    known = f" ({', '.join(facts)})" if facts else ""
+    by_hand = f"get {remote.addresses[0]} in another way and put it at {target}{known}"
+    if remote.recorded_in is not None:
+        by_hand += (
+            f"; these are size and sha256 of its first use, and remove {remote.recorded_in} to take a new version"
+        )
     try:
         yield
     except RefusedError as error:
@@ -121,11 +168,14 @@ def find_fault(path: Path, remote: Remote) -> str:
         if not path.is_file():
             return "is not there"
         size = path.stat().st_size
-    if size != remote.size:
+    if remote.size is not None and size != remote.size:
         return f"has {size:,} bytes, expected {remote.size:,}"
+    if not remote.sha256:
+        return ""
     sha256 = files.sha256(path)
-    if sha256 != remote.sha256:
-        return f"has sha256 {sha256}, expected {remote.sha256}"
+    if not sha256.startswith(remote.sha256):
+        rest = "" if len(remote.sha256) == SHA256_DIGITS else "..."
+        return f"has sha256 {sha256}, expected {remote.sha256}{rest}"
     return ""
 
 
@@ -162,12 +212,12 @@ def hidden_sibling(target: Path, suffix: str) -> Path:
 # One address after the other
 
 
-def download(addresses: list[str], remote: Remote, target: Path, timeout: float) -> None:
+def download(addresses: list[str], published: Remote, target: Path, timeout: float) -> None:
     """Brings a file to its place from the first address that has it. Only the holder of its lock may call it.
 
     Args:
         addresses: where to look, in order; with a mirror they are the mirror's.
-        remote: the file.
+        published: the file, as far as it is known.
         target: its place in the cache.
         timeout: seconds without a byte after which a server counts as dead.
 
@@ -175,13 +225,15 @@ def download(addresses: list[str], remote: Remote, target: Path, timeout: float)
         RefusedError: no address has the file; the reason of each.
     """
     part = hidden_sibling(target, "part")
-    files.ensure_writable(target.parent, needed=max(1, remote.size - size_of(part)))
+    remote = with_size_of_part(published, target)
+    needed = 1 if remote.size is None else max(1, remote.size - size_of(part))
+    files.ensure_writable(target.parent, needed=needed)
     reasons = []
     with progress(target.name, remote.size) as on_progress:
         for address in addresses:
-            note(f"downloading {target.name} ({remote.size / 1e6:,.1f} MB) from {address}")
+            note(f"downloading {target.name}{remote.size_text} from {address}")
             try:
-                download_from(address, remote, part, timeout=timeout, on_progress=on_progress)
+                download_from(address, published, target, timeout=timeout, on_progress=on_progress)
             except RefusedError as error:
                 reasons.append(f"{address} {error}")
             else:
@@ -193,27 +245,50 @@ def download(addresses: list[str], remote: Remote, target: Path, timeout: float)
     raise RefusedError(sentence)
 
 
+def read_stated(remote: Remote, target: Path) -> first_use.Stated | None:
+    """Reads what its host said of a file when its part began; None where the file is known, or has no part yet.
+
+    A part whose version nobody can tell is removed, for the rest of another version would make a file of both.
+    """
+    part = hidden_sibling(target, "part")
+    if remote.is_known or not size_of(part):
+        return None
+    stated = first_use.read(first_use.stated_path(target))
+    if stated is not None and stated.can_resume and is_of(stated, replace(remote, sha256="")):
+        return stated
+    files.remove(part)
+    return None
+
+
+def with_size_of_part(remote: Remote, target: Path) -> Remote:
+    """Returns what is known of a file, with the size that its host said when its part began."""
+    stated = read_stated(remote, target)
+    return remote if stated is None else replace(remote, size=stated.size)
+
+
 def download_from(
-    address: str, remote: Remote, part: Path, *, timeout: float, on_progress: Callable[[int], None]
+    address: str, published: Remote, target: Path, *, timeout: float, on_progress: Callable[[int], None]
 ) -> None:
-    """Fills a part file from one address, again and again as long as each attempt adds to it.
+    """Fills the part of a file from one address, again and again as long as each attempt adds to it.
 
     Raises:
         RefusedError: the address does not have the file, or no longer adds to it.
     """
+    part = hidden_sibling(target, "part")
     reason = ""
     for _ in range(MAX_ATTEMPTS):
+        expected_size = with_size_of_part(published, target).size
         size_before = size_of(part)
         start = size_before
         try:
-            if size_before < remote.size:
-                start = stream(address, part, remote, timeout=timeout, on_progress=on_progress)
+            if expected_size is None or size_before < expected_size:
+                start = stream(address, published, target, timeout=timeout, on_progress=on_progress)
         except BrokenError as error:
             reason = str(error)
             if size_of(part) <= size_before:
                 break
             continue
-        fault = find_fault(part, remote)
+        fault = find_fault(part, published)
         if not fault:
             return
         files.remove(part)
@@ -223,8 +298,8 @@ def download_from(
     raise RefusedError(reason)
 
 
-def stream(address: str, part: Path, remote: Remote, *, timeout: float, on_progress: Callable[[int], None]) -> int:
-    """Adds what an address gives to a part file, or begins the part anew where the server begins at 0.
+def stream(address: str, published: Remote, target: Path, *, timeout: float, on_progress: Callable[[int], None]) -> int:
+    """Adds what an address gives to the part of a file, or begins the part anew where the server begins at 0.
 
     Returns:
         The position in the file of the first byte that the server gave.
@@ -233,32 +308,52 @@ def stream(address: str, part: Path, remote: Remote, *, timeout: float, on_progr
         RefusedError: the answer is not the file; the part is as it was, but for a body that is too long.
         BrokenError: the answer ends early.
     """
-    response = open_address(address, size_of(part), timeout)
+    part = hidden_sibling(target, "part")
+    stated = read_stated(published, target)
+    asked = size_of(part)
+    response = open_address(address, asked, timeout, etag=stated.etag if stated is not None else "")
     with contextlib.closing(response):
-        start = first_byte(response, size_of(part), remote)
-        done = start  # bytes of the file that have arrived
-        chunk = receive(response, done, remote, timeout)
-        if not chunk:
-            raise BrokenError(f"ended after {done:,} of {remote.size:,} bytes")
+        size = published.size if stated is None else stated.size
+        start = first_byte(response, asked, size)
         if start == 0:
-            refuse_other_content(response, chunk, remote)
+            size = published.size  # the version that begins here may be another than that of the part
+        elif stated is not None and read_etag(response) not in ("", stated.etag):
             files.remove(part)
+            raise RefusedError("goes on with another version of the file than it began with")
+        if size is None:
+            size = read_size(response)
+        done = start  # bytes of the file that have arrived
+        chunk = receive(response, done, size, timeout)
+        if not chunk:
+            raise BrokenError(f"ended after {done:,} of {size:,} bytes")
+        if start == 0:
+            refuse_other_content(response, chunk, size)
+            files.remove(part)
+            if not published.is_known:
+                state = first_use.Stated(published.addresses[0], size, read_etag(response))
+                first_use.write(first_use.stated_path(target), state)
         with contextlib.closing(files.open_append(part)) as file:
-            while chunk and done <= remote.size:
+            while chunk and done <= size:
                 file.write(chunk)
                 done += len(chunk)
                 on_progress(done)
-                chunk = receive(response, done, remote, timeout)
-    if done > remote.size:
+                chunk = receive(response, done, size, timeout)
+    if done > size:
         files.remove(part)
-        raise RefusedError(f"gives more than the {remote.size:,} bytes expected")
-    if done < remote.size:
-        raise BrokenError(f"ended after {done:,} of {remote.size:,} bytes")
+        raise RefusedError(f"gives more than the {size:,} bytes expected")
+    if done < size:
+        raise BrokenError(f"ended after {done:,} of {size:,} bytes")
     return start
 
 
-def open_address(address: str, start: int, timeout: float) -> http.client.HTTPResponse:
+def open_address(address: str, start: int, timeout: float, *, etag: str = "") -> http.client.HTTPResponse:
     """Asks an address for its bytes from `start` on, and returns the answer behind all redirects, whatever its status.
+
+    Args:
+        address: http or https.
+        start: the first byte that is wanted.
+        timeout: seconds without a byte after which a server counts as dead.
+        etag: of the version that is to go on; of another one the server then gives all bytes. "" is any version.
 
     Raises:
         RefusedError: there is no answer, or the redirects lead too far or to another kind of address.
@@ -269,6 +364,8 @@ def open_address(address: str, start: int, timeout: float) -> http.client.HTTPRe
     headers = {"User-Agent": "cnn_vit", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
+        if etag:
+            headers["If-Range"] = etag
     for _ in range(MAX_REDIRECTS + 1):
         try:
             response = opener.open(urllib.request.Request(address, headers=headers), timeout=timeout)
@@ -297,8 +394,27 @@ def shorten(message: object) -> str:
     return " ".join(str(message).split())[:100]
 
 
-def first_byte(response: http.client.HTTPResponse, asked: int, remote: Remote) -> int:
+def read_size(response: http.client.HTTPResponse) -> int:
+    """Returns the size in bytes that an answer states; RefusedError where it states none, so that a cut is no end."""
+    length = response.headers.get("Content-Length", "")
+    if not length.isdecimal():
+        raise RefusedError("does not say how large the file is, and so not whether all of it has come")
+    return int(length)
+
+
+def read_etag(response: http.client.HTTPResponse) -> str:
+    """Returns the tag by which a server tells versions of a file apart; "" where it gives none, or a very long one."""
+    etag = response.headers.get("ETag", "").strip()
+    return etag if len(etag) <= first_use.MAX_ETAG else ""
+
+
+def first_byte(response: http.client.HTTPResponse, asked: int, size: int | None) -> int:
     """Returns the position in the file at which an answer begins: the one asked for, or 0.
+
+    Args:
+        response: the answer.
+        asked: the position that was asked for; 0 for the whole file.
+        size: of the file in bytes; None where it is not known, and the whole file was asked for.
 
     Raises:
         RefusedError: another status than success, or other bytes than those asked for.
@@ -309,33 +425,32 @@ def first_byte(response: http.client.HTTPResponse, asked: int, remote: Remote) -
         raise RefusedError(f"answered {response.status} {shorten(response.reason)}".rstrip())
     span = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span)
-    if not match or int(match[1]) != asked or match[2] not in ("*", str(remote.size)):
-        raise RefusedError(
-            f"gave {shorten(span) or 'unnamed bytes'}, expected bytes {asked}-{remote.size - 1}/{remote.size}"
-        )
+    if not match or int(match[1]) != asked or match[2] not in ("*", str(size)):
+        expected = "the whole file" if size is None else f"bytes {asked}-{size - 1}/{size}"
+        raise RefusedError(f"gave {shorten(span) or 'unnamed bytes'}, expected {expected}")
     return asked
 
 
-def receive(response: http.client.HTTPResponse, done: int, remote: Remote, timeout: float) -> bytes:
+def receive(response: http.client.HTTPResponse, done: int, size: int, timeout: float) -> bytes:
     """Returns the next bytes of an answer, none at its end; BrokenError where the connection fails before that."""
     try:
         return response.read1(CHUNK)
     except TimeoutError as error:
-        raise BrokenError(f"fell silent for {timeout:g} seconds after {done:,} of {remote.size:,} bytes") from error
+        raise BrokenError(f"fell silent for {timeout:g} seconds after {done:,} of {size:,} bytes") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise BrokenError(f"broke off after {done:,} of {remote.size:,} bytes ({shorten(error)})") from error
+        raise BrokenError(f"broke off after {done:,} of {size:,} bytes ({shorten(error)})") from error
 
 
-def refuse_other_content(response: http.client.HTTPResponse, beginning: bytes, remote: Remote) -> None:
+def refuse_other_content(response: http.client.HTTPResponse, beginning: bytes, size: int) -> None:
     """Raises RefusedError where an answer that begins at 0 is a web page, or is not as long as the file."""
     if PAGE.match(beginning):
         title = TITLE.search(beginning)
         quoted = f" ({shorten(title[1].decode(errors='replace'))!r})" if title else ""
         raise RefusedError(f"gave a web page{quoted} instead of the file")
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) != remote.size:
+    if length.isdecimal() and int(length) != size:
         kind = response.headers.get_content_type()
-        raise RefusedError(f"offers {int(length):,} bytes ({shorten(kind)}), expected {remote.size:,}")
+        raise RefusedError(f"offers {int(length):,} bytes ({shorten(kind)}), expected {size:,}")
 
 
 def size_of(path: Path) -> int:

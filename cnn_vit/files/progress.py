@@ -12,12 +12,12 @@ def note(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
+def progress(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
     """Shows how far a download is: a bar on a terminal, elsewhere a line at each tenth.
 
     Args:
         name: what is downloaded.
-        size: its size in bytes.
+        size: its size in bytes; None where it is not known before the download begins.
 
     Yields:
         The function to call with the number of bytes that have arrived.
@@ -40,15 +40,22 @@ def progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def print_tenths(name: str, size: int) -> Callable[[int], None]:
-    """Makes the function that prints a line at each tenth of a size, when it is called with the bytes so far."""
-    printed = 0  # tenths
+def print_tenths(name: str, size: int | None) -> Callable[[int], None]:
+    """Makes the function that prints a line at each tenth of a size, when it is called with the bytes so far.
+
+    Of a file whose size is not known, it prints a line at every 10 MB.
+    """
+    printed = 0  # tenths of the size, or tens of megabytes
 
     def on_progress(done: int) -> None:
         nonlocal printed
-        tenths = done * 10 // size
-        if tenths > printed:
-            printed = tenths
-            note(f"{name}: {10 * tenths} % of {size / 1e6:,.1f} MB")
+        steps = done // 10**7 if size is None else done * 10 // size
+        if steps <= printed:
+            return
+        printed = steps
+        if size is None:
+            note(f"{name}: {10 * steps} MB")
+        else:
+            note(f"{name}: {10 * steps} % of {size / 1e6:,.1f} MB")
 
     return on_progress

@@ -52,7 +52,7 @@ def complete_settings(
                 raise UserError(f"{key} is {settings[key]}, and there are no weights; set pretrained.weights too")
         return settings, None
     recorded = read_recorded(source, workdir, fork_from)
-    if recorded is not None and not os.path.exists(source) and not catalog.is_name(source):
+    if recorded is not None and not os.path.exists(source) and not catalog.is_here(source):
         return adopt_recorded(settings, recorded), None
     weights = open_weights(source, model=settings["model.name"], keywords=plan.model_keywords(settings))
     return complete_from_card(settings, weights), weights

@@ -67,19 +67,20 @@ def load(source: str | os.PathLike, *, model: str | None = None, keywords: Mappi
     """Loads a trained network from a run folder, or from a file of weights, ours or somebody else's.
 
     Args:
-        source: the folder or the file.
+        source: the folder or the file, or a name of `cnn-vit list weights`, whose file is downloaded at first use.
         model: name of the network, for a file that does not say it; None: what the file's names and shapes say.
         keywords: of the model, for such a file.
 
     Raises:
         UserError: it holds no network, or nobody says how images become its input.
-        SurroundingsError: a file of it is damaged.
+        SurroundingsError: a file of it is damaged, or cannot be downloaded.
     """
     if os.path.isdir(source):
         if model is not None or keywords:
             raise UserError(f"{os.fspath(source)} is a run folder, which says its own model; leave --model out")
         return load_run(source)
-    if not os.path.exists(source) and not catalog.is_name(os.fspath(source)):
+    named = os.fspath(source)
+    if not os.path.exists(source) and not catalog.is_name(named) and not catalog.suggest_names(named):
         raise UserError(
             f"{os.fspath(source)} is not there; name a run folder, a file of weights, or one of `cnn-vit list weights`"
         )

@@ -2,7 +2,7 @@
 
 convert(path, ...)          a foreign file -> `Weights`
 convert_file(path, ...)     the same, with what was recognized and why, for people
-open_weights(source, ...)   one of our own files, or a foreign one
+open_weights(source, ...)   weights of a name, one of our own files, or a foreign one
 
 Every array of the file and every array of the network has its partner of the expected shape, or the file is refused;
 all that does not fit is listed in one error. Nothing is guessed silently: what no shape tells is asked for.
@@ -10,13 +10,15 @@ all that does not fit is listed in one error. Nothing is guessed silently: what 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import models
 from cnn_vit.errors import UserError, printable_name
 from cnn_vit.nn.values import Network
-from cnn_vit.transfer import catalog, readers, weights
+from cnn_vit.transfer import catalog, class_names, readers, weights
+from cnn_vit.transfer.catalog import NamedWeights
 from cnn_vit.transfer.matching import Group, Matched, fill_tree, group_pairs, shapes_by_text, skipped_notes
 from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.recognition import Recognized, guess_network, recognize
@@ -59,26 +61,30 @@ def open_weights(
     keywords: Mapping[str, Any] | None = None,
     for_training: bool = False,
 ) -> Weights:
-    """Opens one of our own files, or converts a foreign one.
+    """Opens one of our own files, or converts a foreign one; weights of a name are downloaded first.
 
     Args:
-        source: path of the file.
+        source: path of the file, or a name of the catalogue, which says the network too.
         model: name of the network, where a foreign file does not tell it.
         keywords: keywords of the network, where a foreign file does not tell them.
         for_training: whether another network is to start from these values, whose keywords may be others: it may drop
             more at random, for example.
 
     Raises:
-        SurroundingsError: the file cannot be read.
+        SurroundingsError: the file cannot be read or downloaded.
         UserError: it is damaged or unknown, does not fit the network, or is ours and of another network.
     """
-    path = catalog.find_file(str(source)) if catalog.is_name(str(source)) else Path(source)
+    entry = find_entry(source)
+    if entry is not None:
+        refuse_other_model(entry, model, for_training=for_training)
+        model = None if entry.is_shipped else entry.model
+    path = find_file(source, entry)
     named = readers.read(path)
     if not weights.is_own(named):
         whole = dict(keywords or {})
         if for_training:
             whole.pop("cut", None)  # the file holds the whole network, of which the other one takes a part
-        return convert_arrays(source, named, model=model, keywords=whole, for_training=for_training).weights
+        return convert_arrays(path, named, model=model, keywords=whole, entry=entry, for_training=for_training).weights
     opened = weights.from_named_arrays(source, named)
     if model not in (None, opened.card.model):
         raise UserError(f"{source} holds {opened.card.model}, not {model}; leave out the model, its card says it")
@@ -87,6 +93,35 @@ def open_weights(
             said = opened.card.keywords.get(key, "the model's own")
             raise UserError(f"{source} was made with model.{key} = {said}, not {value}; leave it out, its card says it")
     return opened
+
+
+def find_entry(source: str | Path) -> NamedWeights | None:
+    """Finds the weights that a text names; None for a path. UserError where there are none of that name."""
+    return catalog.find_entry(str(source)) if catalog.is_name(str(source)) else None
+
+
+def find_file(source: str | Path, entry: NamedWeights | None) -> Path:
+    """Returns the path of a source of weights, whose file is downloaded where it has a name.
+
+    Raises:
+        SurroundingsError: it cannot be downloaded.
+        UserError: the source is the name of a network or a family, of which there are weights by other names.
+    """
+    if entry is not None:
+        return catalog.find_file(entry.name)
+    names = [] if Path(source).exists() else catalog.suggest_names(str(source))
+    if names:
+        more = f"; `cnn-vit list weights {source}` names all {len(names)}" if len(names) > 3 else ""
+        raise UserError(f"{source} is not a file; did you mean the weights {' or '.join(names[:3])}{more}?")
+    return Path(source)
+
+
+def refuse_other_model(entry: NamedWeights, model: str | None, *, for_training: bool) -> None:
+    """Raises UserError, before anything is downloaded, where weights of a name are asked for another network."""
+    if model in (None, entry.model):
+        return
+    remedy = f"set model.name={entry.model}" if for_training else "leave out the model, the name says it"
+    raise UserError(f"{entry.name} holds {entry.model}, not {model}; {remedy}, or name other weights")
 
 
 def convert(
@@ -110,19 +145,24 @@ def convert_file(
     """Makes weights of ours of a foreign file, and says how.
 
     Args:
-        path: the file.
+        path: the file, or a name of the catalogue.
         model: name of the network; None: as the shapes tell.
         keywords: keywords of the network that replace what the shapes tell.
         facts: what the user says of the file.
 
     Raises:
-        SurroundingsError: the file cannot be read.
+        SurroundingsError: the file cannot be read or downloaded.
         UserError: it is damaged or ours already, no rule knows its names, or they do not fit the network.
     """
-    named = readers.read(Path(path))
+    entry = find_entry(path)
+    if entry is not None:
+        refuse_other_model(entry, model, for_training=False)
+        model = entry.model
+    file = find_file(path, entry)
+    named = readers.read(file)
     if weights.is_own(named):
         raise UserError(f"{path} is a file of cnn_vit already; `cnn-vit evaluate --weights={path}` takes it as it is")
-    return convert_arrays(path, named, model=model, keywords=keywords, facts=facts)
+    return convert_arrays(file, named, model=model, keywords=keywords, facts=facts, entry=entry)
 
 
 def convert_arrays(
@@ -132,16 +172,76 @@ def convert_arrays(
     model: str | None = None,
     keywords: Mapping[str, Any] | None = None,
     facts: SourceFacts | None = None,
+    entry: NamedWeights | None = None,
     for_training: bool = False,
 ) -> Conversion:
     """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`.
 
-    `for_training` says that model and keywords are the settings of a run; else they are flags of a command.
+    `entry` are the weights that the file was named by. `for_training` says that model and keywords are the settings of
+    a run; else they are flags of a command.
     """
     facts = facts or SourceFacts()
+    plan = plan_conversion(
+        path, named, model=model, keywords=keywords, facts=facts, entry=entry, for_training=for_training
+    )
+    rule, guess, network = plan.recognized.rule, plan.guess, plan.network
+    matched, problems = match_network(plan.recognized, named, network)
+    if problems:
+        refuse_other_network(path, plan.recognized, named, guess, plan.card, plan.said, for_training=for_training)
+        sentence = f"{path} does not fit {describe_network(plan.card)}, with the names of {rule.source}"
+        raise listed_error(sentence, problems)
+    arrays = matched.move_arrays()
+    if facts.channel_order == BGR:
+        arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
+    return Conversion(
+        weights=Weights(fill_tree(network.params, arrays), fill_tree(network.stats, arrays), plan.card),
+        source=rule.source,
+        reasons=list_reasons(plan.recognized, guess, plan.published),
+        notes=(*plan.notes, *matched.notes(), *skipped_notes(named)),
+        groups=group_pairs(matched.pairs, plan.recognized.prefix, arrays),
+    )
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What names and shapes of a file tell of the network that it becomes, before a value is looked at.
+
+    Attributes:
+        recognized: the rule that knows the file.
+        guess: what the shapes say.
+        published: what is published of the file.
+        said: keywords of the network that are published or asked for.
+        card: of the weights.
+        notes: what was assumed.
+    """
+
+    recognized: Recognized
+    guess: Guess
+    published: PublishedFile
+    said: dict[str, Any]
+    card: Card
+    notes: tuple[str, ...]
+
+    @cached_property
+    def network(self) -> Network:
+        """The network of the card."""
+        return weights.network_of(self.card)
+
+
+def plan_conversion(
+    path: str | Path,
+    named: NamedArrays,
+    *,
+    model: str | None,
+    keywords: Mapping[str, Any] | None,
+    facts: SourceFacts,
+    entry: NamedWeights | None,
+    for_training: bool,
+) -> ConversionPlan:
+    """Reads from names and shapes what a file becomes; the arguments are those of `convert_arrays`."""
     recognized = recognize(path, list(named.arrays), model)
-    rule, prefix = recognized.rule, recognized.prefix
-    published = rule.find_published(named.sha256) or PublishedFile(named.sha256, {})
+    rule = recognized.rule
+    published = find_published(rule, named.sha256, entry)
     said = published.keywords | dict(keywords or {})
     guess = guess_network(path, recognized, named, said)
     model, keywords = choose_network(path, rule, guess, model, said, for_training=for_training)
@@ -149,21 +249,34 @@ def convert_arrays(
     classes, class_notes = choose_classes(rule, published, facts, guess.num_classes)
     origin = make_origin(path, named, rule, published, facts)
     card = Card(model, keywords, guess.num_classes, classes, preprocessing, origin)
+    return ConversionPlan(recognized, guess, published, said, card, (*preprocessing_notes, *class_notes))
 
-    network = weights.network_of(card)
-    matched, problems = match_network(recognized, named, network)
-    if problems:
-        refuse_other_network(path, recognized, named, guess, card, said, for_training=for_training)
-        raise listed_error(f"{path} does not fit {describe_network(card)}, with the names of {rule.source}", problems)
-    arrays = matched.move_arrays()
-    if facts.channel_order == BGR:
-        arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
-    return Conversion(
-        weights=Weights(fill_tree(network.params, arrays), fill_tree(network.stats, arrays), card),
-        source=rule.source,
-        reasons=list_reasons(recognized, guess, published),
-        notes=(*preprocessing_notes, *class_notes, *matched.notes(), *skipped_notes(named)),
-        groups=group_pairs(matched.pairs, prefix, arrays),
+
+def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None) -> PublishedFile:
+    """Finds what is published of a file.
+
+    Args:
+        rule: that knows the file.
+        sha256: of the file.
+        entry: the weights that it was named by; None for a file that was given by its path, which may be in the
+            catalogue all the same, and is known again by its content.
+    """
+    entry = entry or catalog.find_by_content(rule.family, sha256)
+    if entry is None:
+        return rule.find_published(sha256) or PublishedFile(sha256, {})
+    facts: dict[str, Any] = {"name": entry.name, "published_as": entry.file, "address": entry.address}
+    facts |= {"source": entry.source, "trained_on": list(entry.trained_on)}
+    if entry.license is not None:
+        facts["licence"] = entry.license
+    if entry.accuracy is not None:
+        facts["accuracy"] = entry.accuracy_text
+    of_known_classes = [name for name in entry.trained_on if name in class_names.KNOWN]
+    return PublishedFile(
+        sha256=sha256,
+        facts=facts,
+        preprocessing=entry.preprocessing,
+        keywords=entry.keywords,
+        classes=of_known_classes[-1] if of_known_classes else None,
     )
 
 

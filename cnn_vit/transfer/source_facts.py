@@ -157,7 +157,9 @@ def choose_classes(
             )
         return facts.classes, []
     if published.classes is not None:
-        return class_names.KNOWN[published.classes](), []
+        names = class_names.KNOWN[published.classes]()
+        if len(names) == num_classes:
+            return names, []
     if num_classes in rule.classes:
         known = rule.classes[num_classes]
         note = f"{num_classes:,} scores are taken for the classes of {known}; --class_names=FILE says otherwise"

@@ -5,7 +5,6 @@ what its scores mean, and where the file came from. `save` and `load` keep both 
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,13 +17,11 @@ import numpy as np
 from cnn_vit import files, models, trees
 from cnn_vit.errors import UserError, printable_name
 from cnn_vit.nn.values import Network, functional
-from cnn_vit.settings import KEYS
-from cnn_vit.settings.values import as_plain, is_own_form, quote_value
-from cnn_vit.transfer import readers
+from cnn_vit.settings.values import as_plain, quote_value
+from cnn_vit.transfer import preprocessing, readers
 
 METADATA_KEY = "cnn_vit"  # of the card, in the metadata of a safetensors file
 FORMAT = 1  # version of the card's form
-LARGEST_SIDE = 8192  # pixels, as of data.image_size
 MOST_IN_SENTENCE, MOST_LINES = 3, 100  # problems that an error lists: in its sentence, and on lines of their own
 
 
@@ -240,48 +237,10 @@ def read_card(path: str | Path, text: str) -> Card:
             raise damaged_card_error(
                 path, f"classes are not the {facts['num_classes']:,} different names of its scores"
             )
-    refuse_preprocessing(path, facts["preprocessing"])
+    fault = preprocessing.find_fault(facts["preprocessing"])
+    if fault:
+        raise damaged_card_error(path, f"preprocessing/{fault}")
     return Card(facts["model"], keywords, facts["num_classes"], classes, facts["preprocessing"], facts["origin"])
-
-
-def refuse_preprocessing(path: str | Path, preprocessing: dict[str, Any]) -> None:
-    """Raises UserError for a card that says something impossible about images."""
-    channels = preprocessing.get("channels", 3)
-    if not is_whole(channels) or channels not in (1, 3):
-        raise damaged_card_error(path, f"preprocessing/channels is {quote_value(channels)}, expected 1 or 3")
-    for key in ("mean", "std"):
-        numbers = preprocessing.get(key)
-        if key in preprocessing and not are_numbers(numbers, channels, positive=key == "std"):
-            raise damaged_card_error(path, f"preprocessing/{key} is {quote_value(numbers)}")
-    if "image_size" in preprocessing and not is_image_size(preprocessing["image_size"]):
-        raise damaged_card_error(path, f"preprocessing/image_size is {quote_value(preprocessing['image_size'])}")
-    for key in ("fit", "interpolation"):
-        if key in preprocessing and not is_own_form(KEYS[f"data.{key}"], preprocessing[key]):
-            raise damaged_card_error(path, f"preprocessing/{key} is {quote_value(preprocessing[key])}")
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value of a JSON file is a whole number; true and false are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_image_size(value: Any) -> bool:
-    """Whether a value of a JSON file is a list of height and width in pixels."""
-    if not isinstance(value, list) or len(value) != 2:
-        return False
-    return all(is_whole(side) and 1 <= side <= LARGEST_SIDE for side in value)
-
-
-def are_numbers(values: Any, count: int, *, positive: bool) -> bool:
-    """Whether a value of a JSON file is a list of `count` finite numbers, above 0 where `positive`."""
-    if not isinstance(values, list) or len(values) != count:
-        return False
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return False
-        if positive and value <= 0:
-            return False
-    return True
 
 
 def damaged_card_error(path: str | Path, cause: str) -> UserError:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, TORCH_OPTIMIZER, Row
 
 TABLE = (
@@ -31,19 +31,6 @@ def guess(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
     return Guess(model, num_classes, channels, None, tuple(reasons), left_over)
 
 
-def published(depth: int, sha256: str, accuracy: str) -> PublishedFile:
-    """Describes one of the repository's files; the accuracies are those of its README."""
-    facts = {
-        "published_as": f"resnet{depth}-{sha256[:8]}.th",
-        "source": "https://github.com/akamaster/pytorch_resnet_cifar10",
-        "revision": "d5489e89",
-        "licence": "BSD-2-Clause",
-        "trained_on": ["CIFAR-10"],
-        "accuracy": f"{accuracy} % on the test split, of the epoch that was best there",
-    }
-    return PublishedFile(sha256, facts, classes="CIFAR-10")
-
-
 RULES = (
     ConversionRule(
         family="cifar_resnet",
@@ -58,20 +45,101 @@ RULES = (
         # its trainer.py: mean and standard deviation of ImageNet, for CIFAR too
         preprocessing={"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": [32, 32]},
         classes={10: "CIFAR-10"},
-        published=(
-            published(20, "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", "91.73"),
-            published(32, "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850", "92.63"),
-            published(44, "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", "93.10"),
-            published(56, "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", "93.39"),
-        ),
     ),
 )
 
-# File, sha256 and meaning of the weights that come with the package, by name.
+# Weights by name, as `catalog` reads them. The repository's README gives test errors; its training saves the epoch that
+# was best on the test split. The file of 110 layers is in the repository too, and only its name says a hash of it.
 WEIGHTS = {
-    "cifar_resnet/8@mnist": (
-        "cifar_resnet_8_mnist.safetensors",
-        "1e1b177bd6e3fca57b513b561fc87111560234201f1d28f229cc6b471928c594",
-        "gray digits of 28 pixels: 99.31 % of MNIST's test split; configs/mnist_resnet.py",
-    ),
+    "cifar_resnet/8@mnist": {
+        "file": "cifar_resnet_8_mnist.safetensors",
+        "sha256": "1e1b177bd6e3fca57b513b561fc87111560234201f1d28f229cc6b471928c594",
+        "bytes": 306272,
+        "license": "Apache-2.0",
+        "trained_on": "mnist",
+        "accuracy": 99.31,
+        "accuracy_size": 28,
+        "source": "configs/mnist_resnet.py",
+        "meaning": "gray digits of 28 pixels: 99.31 % of MNIST's test split; configs/mnist_resnet.py",
+    },
+    "cifar_resnet/20@akamaster": {
+        "address": "https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"
+        "d5489e8995e81e91ce6b1d69dcc98ad579b0b153/pretrained_models/resnet20-12fca82f.th",
+        "sha256": "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+        "bytes": 1099231,
+        "license": "BSD-2-Clause",
+        "preprocessing": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "image_size": [32, 32],
+        },
+        "trained_on": "CIFAR-10",
+        "accuracy": 91.73,
+        "accuracy_size": 32,
+        "source": "akamaster/pytorch_resnet_cifar10 at d5489e89, README: the epoch that was best on the test split",
+    },
+    "cifar_resnet/32@akamaster": {
+        "address": "https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"
+        "d5489e8995e81e91ce6b1d69dcc98ad579b0b153/pretrained_models/resnet32-d509ac18.th",
+        "sha256": "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850",
+        "bytes": 1890043,
+        "license": "BSD-2-Clause",
+        "preprocessing": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "image_size": [32, 32],
+        },
+        "trained_on": "CIFAR-10",
+        "accuracy": 92.63,
+        "accuracy_size": 32,
+        "source": "akamaster/pytorch_resnet_cifar10 at d5489e89, README: the epoch that was best on the test split",
+    },
+    "cifar_resnet/44@akamaster": {
+        "address": "https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"
+        "d5489e8995e81e91ce6b1d69dcc98ad579b0b153/pretrained_models/resnet44-014dd654.th",
+        "sha256": "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4",
+        "bytes": 2680855,
+        "license": "BSD-2-Clause",
+        "preprocessing": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "image_size": [32, 32],
+        },
+        "trained_on": "CIFAR-10",
+        "accuracy": 93.1,
+        "accuracy_size": 32,
+        "source": "akamaster/pytorch_resnet_cifar10 at d5489e89, README: the epoch that was best on the test split",
+    },
+    "cifar_resnet/56@akamaster": {
+        "address": "https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"
+        "d5489e8995e81e91ce6b1d69dcc98ad579b0b153/pretrained_models/resnet56-4bfd9763.th",
+        "sha256": "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
+        "bytes": 3471733,
+        "license": "BSD-2-Clause",
+        "preprocessing": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "image_size": [32, 32],
+        },
+        "trained_on": "CIFAR-10",
+        "accuracy": 93.39,
+        "accuracy_size": 32,
+        "source": "akamaster/pytorch_resnet_cifar10 at d5489e89, README: the epoch that was best on the test split",
+    },
+    "cifar_resnet/110@akamaster": {
+        "address": "https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"
+        "d5489e8995e81e91ce6b1d69dcc98ad579b0b153/pretrained_models/resnet110-1d1ed7c2.th",
+        "sha256": "1d1ed7c2",
+        "bytes": None,
+        "license": "BSD-2-Clause",
+        "preprocessing": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "image_size": [32, 32],
+        },
+        "trained_on": "CIFAR-10",
+        "accuracy": 93.68,
+        "accuracy_size": 32,
+        "source": "akamaster/pytorch_resnet_cifar10 at d5489e89, README: the epoch that was best on the test split",
+    },
 }

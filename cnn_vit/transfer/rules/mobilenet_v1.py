@@ -97,3 +97,77 @@ RULES = (
         ),
     ),
 )
+
+# Weights by name, as `catalog` reads them: the files that keras.applications.MobileNet downloads, of whose bytes it
+# knows no hash. The accuracies are those of the table in the documentation of tf.keras.applications.mobilenet (2.11),
+# which it takes from the paper (Howard et al., arXiv:1704.04861).
+WEIGHTS = {
+    "mobilenet_v1/0.25@keras": {
+        "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_2_5_224_tf.h5",
+        "sha256": None,
+        "bytes": None,
+        "license": "Apache-2.0",
+        "preprocessing": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "image_size": [224, 224],
+            "fit": "crop(0.875)",
+            "interpolation": "bilinear",
+        },
+        "trained_on": "ImageNet-1k",
+        "accuracy": 50.6,
+        "accuracy_size": 224,
+        "source": "tf.keras.applications.mobilenet 2.11, documentation",
+    },
+    "mobilenet_v1/0.5@keras": {
+        "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_5_0_224_tf.h5",
+        "sha256": None,
+        "bytes": None,
+        "license": "Apache-2.0",
+        "preprocessing": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "image_size": [224, 224],
+            "fit": "crop(0.875)",
+            "interpolation": "bilinear",
+        },
+        "trained_on": "ImageNet-1k",
+        "accuracy": 63.7,
+        "accuracy_size": 224,
+        "source": "tf.keras.applications.mobilenet 2.11, documentation",
+    },
+    "mobilenet_v1/0.75@keras": {
+        "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_7_5_224_tf.h5",
+        "sha256": None,
+        "bytes": None,
+        "license": "Apache-2.0",
+        "preprocessing": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "image_size": [224, 224],
+            "fit": "crop(0.875)",
+            "interpolation": "bilinear",
+        },
+        "trained_on": "ImageNet-1k",
+        "accuracy": 68.4,
+        "accuracy_size": 224,
+        "source": "tf.keras.applications.mobilenet 2.11, documentation",
+    },
+    "mobilenet_v1/1.0@keras": {
+        "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5",
+        "sha256": None,
+        "bytes": None,
+        "license": "Apache-2.0",
+        "preprocessing": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "image_size": [224, 224],
+            "fit": "crop(0.875)",
+            "interpolation": "bilinear",
+        },
+        "trained_on": "ImageNet-1k",
+        "accuracy": 70.6,
+        "accuracy_size": 224,
+        "source": "tf.keras.applications.mobilenet 2.11, documentation",
+    },
+}
