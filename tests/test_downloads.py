@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import http.server
 import io
 import os
 import re
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from local_server import answer, local_server, serve
 
 import cnn_vit
 from cnn_vit import files, process
@@ -32,34 +32,11 @@ PROGRAM = (
 )
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as `server.pages[path]` says; `server.requests` lists each request as (path, its Range)."""
-
-    def do_GET(self):
-        self.server.requests.append((self.path, self.headers.get("Range")))
-        page = self.server.pages.get(self.path)
-        with contextlib.suppress(ConnectionError):
-            if page:
-                page(self)
-            else:
-                self.send_error(404)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
     """A server on this machine that answers from `pages`."""
-    monkeypatch.setenv("no_proxy", "*")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as local:
-        local.daemon_threads, local.block_on_close = True, False
-        local.pages, local.requests, local.is_over = {}, [], threading.Event()
-        local.url = f"http://127.0.0.1:{local.server_port}"
-        threading.Thread(target=local.serve_forever, args=(0.02,), daemon=True).start()
+    with local_server(monkeypatch) as local:
         yield local
-        local.is_over.set()  # frees the answers that hang
-        local.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -67,37 +44,6 @@ def _cache(tmp_path):
     cache.configure(folder=tmp_path / "cache")
     yield
     cache.configure()
-
-
-def serve(body, *, ranges=True, most=None, status=200, hang=False, length=True):
-    """Makes a page that gives a body: at most `most` bytes of it an answer, then it hangs or hangs up."""
-
-    def page(handler):
-        start = int((handler.headers.get("Range") or "bytes=0-")[6:-1]) if ranges else 0
-        handler.send_response(206 if start else status)
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if length:
-            handler.send_header("Content-Length", str(len(body) - start))
-        handler.end_headers()
-        handler.wfile.write(body[start:][:most])
-        if hang:
-            handler.server.is_over.wait(10)
-
-    return page
-
-
-def answer(status, headers=(), body=b""):
-    """Makes a page that gives a status, headers and a body as they are written here."""
-
-    def page(handler):
-        handler.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **dict(headers)}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return page
 
 
 def remote(*addresses, body=BODY, name="data/x.bin"):

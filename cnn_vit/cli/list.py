@@ -109,6 +109,7 @@ def list_weights() -> list[dict[str, Any]]:
                 "name": name,
                 "model": weights.model,
                 "bytes": weights.size,
+                "size": weights.size_text,
                 "license": weights.license,
                 "forbids_commercial_use": weights.forbids_commercial_use,
                 "accuracy": weights.accuracy,
@@ -144,7 +145,6 @@ def weights_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str, str,
     """Returns a row for each weights: name, size, published accuracy, and the rest in one sentence."""
     rows = [("NAME", "SIZE", "TOP-1", "LICENCE; TRUST; WHERE THE FILE IS; WHAT IT IS")]
     for entry in entries:
-        size = "unknown" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:,.1f} MB"
         accuracy = "unknown"
         if entry["accuracy"] is not None:
             accuracy = f"{entry['accuracy']:.2f} % at {entry['accuracy_size']}"
@@ -152,7 +152,9 @@ def weights_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str, str,
         if entry["forbids_commercial_use"]:
             licence += ", not for commercial use"
         place = {"missing": "not downloaded", "package": "in the package", "cache": "in the cache"}[entry["place"]]
-        rows.append((entry["name"], size, accuracy, f"{licence}; {entry['trust']}; {place}; {entry['meaning']}"))
+        rows.append(
+            (entry["name"], entry["size"], accuracy, f"{licence}; {entry['trust']}; {place}; {entry['meaning']}")
+        )
     return rows
 
 

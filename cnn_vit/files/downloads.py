@@ -38,6 +38,7 @@ CHUNK = 1 << 18  # bytes that are received at once
 SHA256_DIGITS = 64
 MOVED = {301, 302, 303, 307, 308}  # the statuses of HTTP that name another address
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head)\b", re.I)  # how a web page begins
+MESSAGES = {"text/html", "application/json", "application/xml", "text/xml"}  # kinds of content that are no data
 TITLE = re.compile(rb"<title[^>]*>(.{1,500}?)</title>", re.I | re.S)
 SAFE = "%/:=&?~#+!$,;'@()*[]"  # letters that stay as they are in an address
 
@@ -256,8 +257,14 @@ def read_stated(remote: Remote, target: Path) -> first_use.Stated | None:
     stated = first_use.read(first_use.stated_path(target))
     if stated is not None and stated.can_resume and is_of(stated, replace(remote, sha256="")):
         return stated
-    files.remove(part)
+    remove_part(target)
     return None
+
+
+def remove_part(target: Path) -> None:
+    """Removes the part of a file, and what its host said of it."""
+    files.remove(hidden_sibling(target, "part"))
+    files.remove(first_use.stated_path(target))
 
 
 def with_size_of_part(remote: Remote, target: Path) -> Remote:
@@ -291,7 +298,7 @@ def download_from(
         fault = find_fault(part, published)
         if not fault:
             return
-        files.remove(part)
+        remove_part(target)
         if start == 0:
             raise RefusedError(fault)
         reason = fault  # the part's beginning was of another file or version: all of it has to come anew
@@ -318,7 +325,7 @@ def stream(address: str, published: Remote, target: Path, *, timeout: float, on_
         if start == 0:
             size = published.size  # the version that begins here may be another than that of the part
         elif stated is not None and read_etag(response) not in ("", stated.etag):
-            files.remove(part)
+            remove_part(target)
             raise RefusedError("goes on with another version of the file than it began with")
         if size is None:
             size = read_size(response)
@@ -328,6 +335,8 @@ def stream(address: str, published: Remote, target: Path, *, timeout: float, on_
             raise BrokenError(f"ended after {done:,} of {size:,} bytes")
         if start == 0:
             refuse_other_content(response, chunk, size)
+            if not published.is_known:
+                refuse_message(response)
             files.remove(part)
             if not published.is_known:
                 state = first_use.Stated(published.addresses[0], size, read_etag(response))
@@ -339,7 +348,7 @@ def stream(address: str, published: Remote, target: Path, *, timeout: float, on_
                 on_progress(done)
                 chunk = receive(response, done, size, timeout)
     if done > size:
-        files.remove(part)
+        remove_part(target)
         raise RefusedError(f"gives more than the {size:,} bytes expected")
     if done < size:
         raise BrokenError(f"ended after {done:,} of {size:,} bytes")
@@ -451,6 +460,13 @@ def refuse_other_content(response: http.client.HTTPResponse, beginning: bytes, s
     if length.isdecimal() and int(length) != size:
         kind = response.headers.get_content_type()
         raise RefusedError(f"offers {int(length):,} bytes ({shorten(kind)}), expected {size:,}")
+
+
+def refuse_message(response: http.client.HTTPResponse) -> None:
+    """Raises RefusedError where an answer is a text for people or programs, which no sha256 tells from the file."""
+    kind = response.headers.get_content_type()
+    if kind in MESSAGES:
+        raise RefusedError(f"gave a message ({kind}) instead of the file")
 
 
 def size_of(path: Path) -> int:

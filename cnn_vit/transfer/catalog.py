@@ -48,7 +48,7 @@ class NamedWeights:
         file: name of the file.
         sha256: of the file, in hexadecimal: all 64 digits, or the first 8, which its name has; "" where nobody
             publishes it.
-        size: of the file in bytes; None where no source says it.
+        size: of the file in bytes; None where no source says it to the byte.
         license: of the weights, as SPDX names it where it does; None where none is stated.
         preprocessing: how images became the network's input, with the keys of a card; {} where the file has a card.
         trained_on: names of the data sets.
@@ -56,6 +56,7 @@ class NamedWeights:
         accuracy_size: side in pixels of the images that it was measured on.
         source: where these figures stand, for people.
         keywords: keywords of the model that neither its name nor the shapes of the file tell.
+        megabytes: its size in units of 1,000,000 bytes as a source rounds it; None where none says it, or `size` does.
         meaning: what they are, for people, on one line; "" where the rest says it.
     """
 
@@ -71,6 +72,7 @@ class NamedWeights:
     accuracy_size: int | None
     source: str
     keywords: dict[str, Any] = field(default_factory=dict)
+    megabytes: float | None = None
     meaning: str = ""
 
     @property
@@ -108,6 +110,13 @@ class NamedWeights:
         with contextlib.suppress(SurroundingsError, OSError):  # without a home folder there is no cache
             return (cache.folder() / self.remote.name).is_file()
         return False
+
+    @property
+    def size_text(self) -> str:
+        """The size of the file in megabytes; "unknown" where no source says it."""
+        if self.size is not None:
+            return f"{self.size / 1e6:,.1f} MB"
+        return "unknown" if self.megabytes is None else f"{self.megabytes:,.1f} MB"
 
     @property
     def accuracy_text(self) -> str:
@@ -186,6 +195,7 @@ def read_entry(path: Path, name: Any, code: ast.expr) -> NamedWeights:
         accuracy_size=facts["accuracy_size"],
         source=facts["source"],
         keywords=facts.get("keywords", {}),
+        megabytes=facts.get("megabytes"),
         meaning=facts.get("meaning", ""),
     )
 
@@ -246,9 +256,10 @@ DOWNLOADED_KINDS = {
     "accuracy_size": Kind(lambda value: value is None or is_number(value, 1, 8192), "a number of pixels or None"),
     "source": Kind(is_text, "where the figures stand"),
     "keywords": Kind(lambda value: isinstance(value, dict), "a dict of keywords of the model"),
+    "megabytes": Kind(lambda value: is_number(value, 0.001, 10**6), "a size in units of 1,000,000 bytes"),
     "meaning": Kind(is_text, "one line for people"),
 }
-OPTIONAL = ("keywords", "meaning")
+OPTIONAL = ("keywords", "megabytes", "meaning")
 SHIPPED_KINDS = {
     "file": Kind(is_text, "the name of a file of shipped/"),
     **{key: kind for key, kind in DOWNLOADED_KINDS.items() if key not in ("address", "preprocessing", "keywords")},

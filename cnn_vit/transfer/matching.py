@@ -56,6 +56,19 @@ class Matched:
         Args:
             unnamed: paths of ours that the table has no name for.
         """
+        problems = self.find_misfits(unnamed)
+        for pair in self.pairs:
+            array = self.arrays.get(self.prefix + pair.theirs)
+            if array is not None:
+                problems += find_faults(self.prefix + pair.theirs, array, is_variance=is_variance(pair))
+        return problems
+
+    def find_misfits(self, unnamed: Sequence[str]) -> list[str]:
+        """Lists the names and shapes that differ from those of the network, a line for each; no value is looked at.
+
+        Args:
+            unnamed: paths of ours that the table has no name for.
+        """
         problems = [f"{self.rule.source} has nothing like {path} of this network" for path in unnamed]
         expected = {}
         for pair in self.pairs:
@@ -74,10 +87,9 @@ class Matched:
                 continue
             near = did_you_mean(name, missing) if number < MOST_COMPARED else ""
             problems.append(f"{printable_name(name)} {self.arrays[name].shape} is not known{near}")
-        for pair in self.pairs:
-            name = self.prefix + pair.theirs
-            if name in self.arrays:
-                problems += find_faults(name, self.arrays[name], expected[name], is_variance=is_variance(pair))
+        for name, shape in expected.items():
+            if name in self.arrays and self.arrays[name].shape != shape:
+                problems.append(f"{printable_name(name)} has the shape {self.arrays[name].shape}, expected {shape}")
         return problems
 
     def move_arrays(self) -> dict[str, np.ndarray]:
@@ -108,11 +120,9 @@ def is_variance(pair: Pair) -> bool:
     return pair.ours[0].endswith("/var")
 
 
-def find_faults(name: str, array: np.ndarray, expected_shape: tuple[int, ...], *, is_variance: bool) -> list[str]:
-    """Lists what is wrong with an array that is there: its shape, its type, numbers that give no scores."""
+def find_faults(name: str, array: np.ndarray, *, is_variance: bool) -> list[str]:
+    """Lists what is wrong with the values of an array: their type, numbers that give no scores."""
     printed = printable_name(name)
-    if array.shape != expected_shape:
-        return [f"{printed} has the shape {array.shape}, expected {expected_shape}"]
     if array.dtype.name not in FLOATS:
         return [f"{printed} is {array.dtype}; weights are floating point numbers of 16, 32 or 64 bits"]
     with np.errstate(over="ignore"):
