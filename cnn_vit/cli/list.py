@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     width = cli.terminal_width()
     tables = []
     for kind, entries in entries_by_kind.items():
-        rows = [entry_row(entry) for entry in entries]
+        rows: list[tuple[str, ...]] = [entry_row(entry) for entry in entries]
         if args.kind and any("keywords" in entry for entry in entries):
             rows = rows_with_keywords(entries)
         if kind == "weights":
@@ -74,9 +74,9 @@ def entry_row(entry: dict[str, Any]) -> tuple[str, str, str]:
     return entry["name"], " ".join(entry.get("variants") or entry.get("words") or ()), entry["meaning"]
 
 
-def rows_with_keywords(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def rows_with_keywords(entries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Returns a row for each entry, and below it a row for each of its keywords: name, default, meaning and range."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for entry in entries:
         rows.append((entry["name"], "", entry["meaning"]))
         for keyword in entry["keywords"]:
@@ -131,19 +131,19 @@ def choose_weights(entries: Sequence[dict[str, Any]], words: Sequence[str]) -> l
     Raises:
         UserError: a word is in no name.
     """
-    chosen = {}
+    chosen: set[str] = set()
     for word in words:
-        fitting = {entry["name"]: entry for entry in entries if fold(word) in fold(entry["name"])}
+        fitting = {entry["name"] for entry in entries if fold(word) in fold(entry["name"])}
         if not fitting:
             families = {entry["name"].partition("/")[0] for entry in entries}
-            raise unknown("weights of", word, sorted(families))
+            raise unknown("weights of", word, families)
         chosen |= fitting
     return [entry for entry in entries if entry["name"] in chosen]
 
 
-def weights_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+def weights_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Returns a row for each weights: name, size, published accuracy, and the rest in one sentence."""
-    rows = [("NAME", "SIZE", "TOP-1", "LICENCE; TRUST; WHERE THE FILE IS; WHAT IT IS")]
+    rows: list[tuple[str, ...]] = [("NAME", "SIZE", "TOP-1", "LICENCE; TRUST; WHERE THE FILE IS; WHAT IT IS")]
     for entry in entries:
         accuracy = "unknown"
         if entry["accuracy"] is not None:

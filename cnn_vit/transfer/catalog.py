@@ -32,6 +32,7 @@ RULES = Path(__file__).with_name("rules")
 SHIPPED = Path(__file__).with_name("shipped")
 TABLE = "WEIGHTS"
 FULL, PREFIX, FIRST_USE = "full", "prefix", "first use"
+PREFIX_DIGITS = 8  # that the name of a file has of its sha256
 SHA256 = re.compile(r"[0-9a-f]{64}|[0-9a-f]{8}")
 PREPROCESSING_KEYS = ("mean", "std", "image_size", "fit", "interpolation")
 # What forbids commercial use says so in its name: CC-BY-NC-4.0 of SPDX's list, "non-commercial", "research only"
@@ -137,7 +138,7 @@ def read_catalog() -> dict[str, NamedWeights]:
     Raises:
         UserError: an entry is not as entries are.
     """
-    catalog = {}
+    catalog: dict[str, NamedWeights] = {}
     for path in sorted(RULES.glob("[!_]*.py")):
         try:
             entries = signatures.read_entries(signatures.parse_file(path), TABLE)
@@ -166,7 +167,10 @@ def read_entry(path: Path, name: Any, code: ast.expr) -> NamedWeights:
     family = path.stem
     if not isinstance(name, str) or not re.fullmatch(rf"{family}/[\w.-]+@[\w.-]+", name):
         raise UserError(f"{where}: is not a name of this family; write {family}/VARIANT@SOURCE")
-    models.resolve(name.partition("@")[0])
+    try:
+        models.resolve(name.partition("@")[0])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     if not isinstance(facts, dict):
         raise UserError(f"{where}: is {quote_value(facts)}, expected a dict")
     kinds = SHIPPED_KINDS if "file" in facts else DOWNLOADED_KINDS
@@ -182,10 +186,13 @@ def read_entry(path: Path, name: Any, code: ast.expr) -> NamedWeights:
         raise UserError(f"{where}: accuracy and accuracy_size belong together; write both, or None for both")
     trained_on = facts["trained_on"]
     address = facts.get("address", "")
+    file = facts.get("file", address.rpartition("/")[2])
+    if len(facts["sha256"] or "") == PREFIX_DIGITS and facts["sha256"] not in file:
+        raise UserError(f"{where}: sha256 is {facts['sha256']!r}, which the name of the file, {file}, does not have")
     return NamedWeights(
         name=name,
         address=address,
-        file=facts.get("file", address.rpartition("/")[2]),
+        file=file,
         sha256=facts["sha256"] or "",
         size=facts["bytes"],
         license=facts["license"],
@@ -225,6 +232,11 @@ def is_number(value: Any, low: float, high: float) -> bool:
     )
 
 
+def is_count(value: Any, most: int) -> bool:
+    """Whether a value is a whole number from 1 to another."""
+    return preprocessing.is_whole(value) and 1 <= value <= most
+
+
 def is_texts(value: Any) -> bool:
     """Whether a value is a text, or a list of some."""
     return is_text(value) or (isinstance(value, list) and bool(value) and all(map(is_text, value)))
@@ -248,12 +260,12 @@ DOWNLOADED_KINDS = {
         lambda value: value is None or (isinstance(value, str) and SHA256.fullmatch(value) is not None),
         "64 hexadecimal digits, the 8 of the file's name, or None",
     ),
-    "bytes": Kind(lambda value: value is None or is_number(value, 1, 2**40), "a number of bytes or None"),
+    "bytes": Kind(lambda value: value is None or is_count(value, 2**40), "a number of bytes or None"),
     "license": Kind(lambda value: value is None or is_text(value), "the name of a licence or None"),
     "preprocessing": Kind(is_preprocessing, f"a dict of {', '.join(PREPROCESSING_KEYS)}, as a card has them"),
     "trained_on": Kind(is_texts, "the name of a data set, or a list of names"),
     "accuracy": Kind(lambda value: value is None or is_number(value, 1, 100), "a percentage or None"),
-    "accuracy_size": Kind(lambda value: value is None or is_number(value, 1, 8192), "a number of pixels or None"),
+    "accuracy_size": Kind(lambda value: value is None or is_count(value, 8192), "a number of pixels or None"),
     "source": Kind(is_text, "where the figures stand"),
     "keywords": Kind(lambda value: isinstance(value, dict), "a dict of keywords of the model"),
     "megabytes": Kind(lambda value: is_number(value, 0.001, 10**6), "a size in units of 1,000,000 bytes"),

@@ -185,7 +185,8 @@ def convert_arrays(
         path, named, model=model, keywords=keywords, facts=facts, entry=entry, for_training=for_training
     )
     rule, guess, network = plan.recognized.rule, plan.guess, plan.network
-    matched, problems = match_network(plan.recognized, named, network)
+    matched = match_network(plan.recognized, named, network)
+    problems = matched.find_problems()
     if problems:
         refuse_other_network(path, plan.recognized, named, guess, plan.card, plan.said, for_training=for_training)
         sentence = f"{path} does not fit {describe_network(plan.card)}, with the names of {rule.source}"
@@ -280,12 +281,11 @@ def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None
     )
 
 
-def match_network(recognized: Recognized, named: NamedArrays, network: Network) -> tuple[Matched, list[str]]:
-    """Puts the arrays of a file beside those of a network; returns both, and a line for all that does not fit."""
+def match_network(recognized: Recognized, named: NamedArrays, network: Network) -> Matched:
+    """Puts the arrays of a file beside those of a network."""
     shapes = shapes_by_text(network)
     pairs, unnamed = pair_names(recognized.rule.table, list(shapes))
-    matched = Matched(recognized.rule, recognized.prefix, named.arrays, shapes, pairs)
-    return matched, matched.find_problems(unnamed)
+    return Matched(recognized.rule, recognized.prefix, named.arrays, shapes, pairs, tuple(unnamed))
 
 
 def refuse_other_network(
@@ -315,8 +315,7 @@ def refuse_other_network(
             network = weights.network_of(replace(card, model=guess.model, keywords=keywords))
         except UserError:
             return False
-        _, problems = match_network(recognized, named, network)
-        return not problems
+        return not match_network(recognized, named, network).find_problems()
 
     keywords = recognized.rule.keywords | guess.keywords
     keywords |= {key: said[key] for key in guess.unseen if key in said}

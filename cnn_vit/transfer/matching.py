@@ -32,6 +32,7 @@ class Matched:
         arrays: of the file, by name.
         shapes: of ours, by path as text.
         pairs: which is which.
+        unnamed: paths of ours that the rule's table has no name for.
     """
 
     rule: ConversionRule
@@ -39,6 +40,7 @@ class Matched:
     arrays: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
     pairs: Sequence[Pair]
+    unnamed: Sequence[str] = ()
 
     @cached_property
     def dropped(self) -> list[str]:
@@ -50,26 +52,18 @@ class Matched:
                 dropped.append(name)
         return dropped
 
-    def find_problems(self, unnamed: Sequence[str]) -> list[str]:
-        """Lists all that keeps the file from being the network, a line for each array.
-
-        Args:
-            unnamed: paths of ours that the table has no name for.
-        """
-        problems = self.find_misfits(unnamed)
+    def find_problems(self) -> list[str]:
+        """Lists all that keeps the file from being the network, a line for each array."""
+        problems = self.find_misfits()
         for pair in self.pairs:
             array = self.arrays.get(self.prefix + pair.theirs)
             if array is not None:
                 problems += find_faults(self.prefix + pair.theirs, array, is_variance=is_variance(pair))
         return problems
 
-    def find_misfits(self, unnamed: Sequence[str]) -> list[str]:
-        """Lists the names and shapes that differ from those of the network, a line for each; no value is looked at.
-
-        Args:
-            unnamed: paths of ours that the table has no name for.
-        """
-        problems = [f"{self.rule.source} has nothing like {path} of this network" for path in unnamed]
+    def find_misfits(self) -> list[str]:
+        """Lists the names and shapes that differ from those of the network, a line for each; no value is looked at."""
+        problems = [f"{self.rule.source} has nothing like {path} of this network" for path in self.unnamed]
         expected = {}
         for pair in self.pairs:
             expected[self.prefix + pair.theirs] = pair.their_shape(self.shapes[pair.ours[0]])

@@ -139,8 +139,36 @@ def test_paragraphs_are_folded_and_commands_are_not():
 
 def test_weights_are_listed_by_name_and_each_command_takes_the_name(capsys):
     assert main(["list", "weights", "--json"]) == 0
-    names = [entry["name"] for entry in json.loads(capsys.readouterr().out)["weights"]]
-    assert names == list(catalog.read_catalog())
-    for name in names:
+    entries = json.loads(capsys.readouterr().out)["weights"]
+    assert [entry["name"] for entry in entries] == list(catalog.read_catalog())
+    for name in [entry["name"] for entry in entries if entry["place"] == "package"]:
         assert main(["describe", f"--weights={name}", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["model"] == name.partition("@")[0]
+
+
+def test_the_list_of_weights_says_what_is_known_of_each(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CNN_VIT_CACHE", str(tmp_path))
+    file = tmp_path / "weights" / "cifar_resnet" / "20@akamaster" / "resnet20-12fca82f.th"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    assert main(["list", "weights", "cifar_resnet", "mobilenet_v1/0.25"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line.split()[0]: " ".join(line.split()) for line in lines if "@" in line and not line.startswith("next")}
+    assert len(shown) >= 7
+    assert all(name.startswith(("cifar_resnet/", "mobilenet_v1/0.25@")) for name in shown)
+    of_20 = "cifar_resnet/20@akamaster 1.1 MB 91.73 % at 32 BSD-2-Clause; full; in the cache; CIFAR-10; "
+    assert shown["cifar_resnet/20@akamaster"].startswith(of_20)
+    of_110 = "cifar_resnet/110@akamaster unknown 93.68 % at 32 BSD-2-Clause; prefix; not downloaded; CIFAR-10; "
+    assert shown["cifar_resnet/110@akamaster"].startswith(of_110)
+    of_mobilenet = "mobilenet_v1/0.25@keras unknown 50.60 % at 224 Apache-2.0; first use; not downloaded; ImageNet-1k; "
+    assert shown["mobilenet_v1/0.25@keras"].startswith(of_mobilenet)
+    assert (
+        "cifar_resnet/8@mnist 0.3 MB 99.31 % at 28 Apache-2.0; full; in the package; " in shown["cifar_resnet/8@mnist"]
+    )
+
+
+def test_a_word_that_no_weights_have_is_told(capsys):
+    assert main(["list", "weights", "mobilnet"]) == 2
+    assert "no weights of 'mobilnet'; did you mean mobilenet_v1" in capsys.readouterr().err
+    assert main(["list", "models", "vit"]) == 2  # only weights are chosen among
+    assert "no list of 'vit'" in capsys.readouterr().err
