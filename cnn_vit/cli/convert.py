@@ -2,6 +2,7 @@
 
     cnn-vit convert resnet20.th --out=resnet20.safetensors          names and shapes tell the network
     cnn-vit convert runs/flowers --out=flowers.safetensors          the network of a run, to share as one file
+    cnn-vit convert cifar_resnet/20@akamaster --out=r20.safetensors weights of a name, cnn-vit list weights
     cnn-vit convert vit.pt --model.heads=4 --out=vit.safetensors    what no shape tells is asked for
     cnn-vit convert net.npz --mean=0.5 --std=0.25 --image_size=28 --class_names=names.txt --out=net.safetensors
     cnn-vit convert net.npz --value_range=0,255 --channel_order=BGR --mean=104,117,124 --std=1,1,1 --out=net.safetensors
@@ -39,7 +40,9 @@ NAMED = 6  # classes that the answer names, at most
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument(
-        "source", metavar="SOURCE", help="a file of weights: .pth .pt .th, .npz, .safetensors, .h5; or a run folder"
+        "source",
+        metavar="SOURCE",
+        help="a file of weights: .pth .pt .th, .npz, .safetensors, .h5; a name of `cnn-vit list weights`; a run folder",
     )
     _model.add_model_arguments(parser)
     parser.add_argument("--out", metavar=f"FILE{SUFFIX}", required=True, help="the file that is written")

@@ -35,7 +35,9 @@ SERVICES = ("tensorboard", "wandb")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder of a `cnn-vit train`")
-    parser.add_argument("--weights", metavar="FILE", help="a file of weights instead of runs")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a file of weights, or a name of `cnn-vit list weights`, instead of runs"
+    )
     _model.add_model_arguments(parser)
     parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/report.html; of several, report.html)")
     parser.add_argument("--to", metavar="SERVICE", help=f"copy the metrics there instead: {' or '.join(SERVICES)}")

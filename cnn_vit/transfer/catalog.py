@@ -57,7 +57,8 @@ class NamedWeights:
         accuracy_size: side in pixels of the images that it was measured on.
         source: where these figures stand, for people.
         keywords: keywords of the model that neither its name nor the shapes of the file tell.
-        megabytes: its size in units of 1,000,000 bytes as a source rounds it; None where none says it, or `size` does.
+        megabytes: about how large it is, in units of 1,000,000 bytes: 4 bytes for each of its numbers; None where the
+            size is known.
         meaning: what they are, for people, on one line; "" where the rest says it.
     """
 
@@ -114,10 +115,10 @@ class NamedWeights:
 
     @property
     def size_text(self) -> str:
-        """The size of the file in megabytes; "unknown" where no source says it."""
+        """The size of the file in megabytes; with "about" where no source says it, "unknown" where nothing does."""
         if self.size is not None:
             return f"{self.size / 1e6:,.1f} MB"
-        return "unknown" if self.megabytes is None else f"{self.megabytes:,.1f} MB"
+        return "unknown" if self.megabytes is None else f"about {self.megabytes:,.1f} MB"
 
     @property
     def accuracy_text(self) -> str:

@@ -158,9 +158,11 @@ def test_the_list_of_weights_says_what_is_known_of_each(capsys, monkeypatch, tmp
     assert all(name.startswith(("cifar_resnet/", "mobilenet_v1/0.25@")) for name in shown)
     of_20 = "cifar_resnet/20@akamaster 1.1 MB 91.73 % at 32 BSD-2-Clause; full; in the cache; CIFAR-10; "
     assert shown["cifar_resnet/20@akamaster"].startswith(of_20)
-    of_110 = "cifar_resnet/110@akamaster unknown 93.68 % at 32 BSD-2-Clause; prefix; not downloaded; CIFAR-10; "
+    of_110 = "cifar_resnet/110@akamaster about 6.9 MB 93.68 % at 32 BSD-2-Clause; prefix; not downloaded; CIFAR-10; "
     assert shown["cifar_resnet/110@akamaster"].startswith(of_110)
-    of_mobilenet = "mobilenet_v1/0.25@keras unknown 50.60 % at 224 Apache-2.0; first use; not downloaded; ImageNet-1k; "
+    of_mobilenet = (
+        "mobilenet_v1/0.25@keras about 1.9 MB 50.60 % at 224 Apache-2.0; first use; not downloaded; ImageNet-1k; "
+    )
     assert shown["mobilenet_v1/0.25@keras"].startswith(of_mobilenet)
     assert (
         "cifar_resnet/8@mnist 0.3 MB 99.31 % at 28 Apache-2.0; full; in the package; " in shown["cifar_resnet/8@mnist"]

@@ -12,6 +12,7 @@ names. An outline of another program, {"NAME": [shape]} in a file NAME-WITH-DASH
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,9 +49,12 @@ def main() -> None:
         if weights.is_shipped or not is_asked_for:
             continue
         try:
-            print(write_outline(name, shapes_of(weights)))
+            shapes = shapes_of(weights)
         except LookupError as error:
             print(f"{name}: {error}", file=sys.stderr)
+            continue
+        megabytes = 4 * sum(math.prod(shape) for shape in shapes.values()) / 1e6
+        print(f'{write_outline(name, shapes)}  "megabytes": {megabytes:.1f}')
 
 
 def shapes_of(weights: NamedWeights) -> dict[str, Sequence[int]]:

@@ -131,6 +131,7 @@ WEIGHTS = {
         "d5489e8995e81e91ce6b1d69dcc98ad579b0b153/pretrained_models/resnet110-1d1ed7c2.th",
         "sha256": "1d1ed7c2",
         "bytes": None,
+        "megabytes": 6.9,
         "license": "BSD-2-Clause",
         "preprocessing": {
             "mean": [0.485, 0.456, 0.406],

@@ -106,6 +106,7 @@ WEIGHTS = {
         "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_2_5_224_tf.h5",
         "sha256": None,
         "bytes": None,
+        "megabytes": 1.9,
         "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.5, 0.5, 0.5],
@@ -123,6 +124,7 @@ WEIGHTS = {
         "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_5_0_224_tf.h5",
         "sha256": None,
         "bytes": None,
+        "megabytes": 5.4,
         "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.5, 0.5, 0.5],
@@ -140,6 +142,7 @@ WEIGHTS = {
         "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_7_5_224_tf.h5",
         "sha256": None,
         "bytes": None,
+        "megabytes": 10.4,
         "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.5, 0.5, 0.5],
@@ -157,6 +160,7 @@ WEIGHTS = {
         "address": "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5",
         "sha256": None,
         "bytes": None,
+        "megabytes": 17.0,
         "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.5, 0.5, 0.5],
