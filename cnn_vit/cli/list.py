@@ -4,7 +4,7 @@
     cnn-vit list optimizers    lists one kind: each optimizer with its keywords, their defaults,
                                what they take and what they mean
     cnn-vit list recipes       lists the recipes and their words; each takes the word smoke too
-    cnn-vit list weights resnet    lists the weights whose names hold a word, such as those of a family
+    cnn-vit list weights resnet    lists the weights whose names begin with a word, or hold it: resnet, vit/B16, timm
 
 The names are read from the text of the files that define them; no file is imported or run for it.
 
@@ -126,14 +126,17 @@ def list_weights() -> list[dict[str, Any]]:
 
 
 def choose_weights(entries: Sequence[dict[str, Any]], words: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the weights whose names hold one of some words.
+    """Returns the weights whose names begin with one of some words, or hold it where none begins with it.
 
     Raises:
         UserError: a word is in no name.
     """
     chosen: set[str] = set()
     for word in words:
-        fitting = {entry["name"] for entry in entries if fold(word) in fold(entry["name"])}
+        names = {entry["name"] for entry in entries}
+        fitting = {name for name in names if fold(name).startswith(fold(word))}
+        if not fitting:
+            fitting = {name for name in names if fold(word) in fold(name)}
         if not fitting:
             families = {entry["name"].partition("/")[0] for entry in entries}
             raise unknown("weights of", word, families)

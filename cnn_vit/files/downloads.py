@@ -102,7 +102,7 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
         path = first_use.record_path(target)
         return bring(replace(remote, size=recorded.size, sha256=recorded.sha256, recorded_in=path), target, timeout)
     path = bring(remote, target, timeout)
-    with explain_remedy(remote, target):
+    with explain_remedy(remote, target), files.Lock(hidden_sibling(target, "lock"), on_wait=note):
         first_use.record(target, path, remote.addresses[0])
     return path
 

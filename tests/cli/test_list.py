@@ -155,6 +155,9 @@ def test_the_list_of_weights_says_what_is_known_of_each(capsys, monkeypatch, tmp
     lines = capsys.readouterr().out.splitlines()
     shown = {line.split()[0]: " ".join(line.split()) for line in lines if "@" in line and not line.startswith("next")}
     assert len(shown) >= 7
+    assert main(["list", "weights", "akamaster", "--json"]) == 0  # no name begins so
+    names = [entry["name"] for entry in json.loads(capsys.readouterr().out)["weights"]]
+    assert names == [f"cifar_resnet/{depth}@akamaster" for depth in (20, 32, 44, 56, 110)]
     assert all(name.startswith(("cifar_resnet/", "mobilenet_v1/0.25@")) for name in shown)
     of_20 = "cifar_resnet/20@akamaster 1.1 MB 91.73 % at 32 BSD-2-Clause; full; in the cache; CIFAR-10; "
     assert shown["cifar_resnet/20@akamaster"].startswith(of_20)

@@ -17,11 +17,12 @@ from outlines import FOLDER, TIMM_RESULTS, as_arrays, outline_path, read_outline
 from torch_libraries import import_timm, import_torchvision
 
 import cnn_vit
+from cnn_vit import files
 from cnn_vit.__main__ import main
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.files import cache
 from cnn_vit.nn.values import initial_values
-from cnn_vit.settings import load
+from cnn_vit.settings import load, to_json
 from cnn_vit.training import pretrained_settings
 from cnn_vit.transfer import catalog, convert, weights
 from cnn_vit.transfer.catalog import NamedWeights
@@ -370,6 +371,17 @@ def test_commands_and_recipes_take_the_name(planted, tmp_path):
     completed, opened = pretrained_settings.complete_settings(settings)
     assert completed["data.mean"] == (0.1, 0.2, 0.3)
     assert completed["pretrained.digest"] == opened.digest
+
+
+def test_a_run_that_has_begun_needs_no_file_of_its_weights(planted, tmp_path):
+    server, name = planted
+    settings = load("configs/cifar_resnet.py", ["model.name=cifar_resnet/test", f"pretrained.weights={name}"])
+    completed, _ = pretrained_settings.complete_settings(settings)
+    files.write_json(tmp_path / "run" / "config.json", to_json(completed))
+    (cache.folder() / "weights" / name / "net.npz").unlink()
+    server.requests.clear()
+    adopted, opened = pretrained_settings.complete_settings(settings, workdir=tmp_path / "run")
+    assert (adopted.values, opened, server.requests) == (completed.values, None, [])
 
 
 def test_what_is_not_the_file_ends_with_3_and_leaves_the_old_file(planted, content, capsys):
