@@ -11,6 +11,7 @@ import pytest
 from cnn_vit import cli
 from cnn_vit.__main__ import main
 from cnn_vit.cli import _settings
+from cnn_vit.cli import list as list_command
 from cnn_vit.data import augment
 from cnn_vit.transfer import catalog
 
@@ -170,6 +171,16 @@ def test_the_list_of_weights_says_what_is_known_of_each(capsys, monkeypatch, tmp
     assert (
         "cifar_resnet/8@mnist 0.3 MB 99.31 % at 28 Apache-2.0; full; in the package; " in shown["cifar_resnet/8@mnist"]
     )
+
+
+def test_weights_are_chosen_by_how_their_names_begin_or_else_by_what_they_hold():
+    entries = [{"name": name} for name in ("cifar_resnet/20@a", "resnet/50@timm_1", "resnet/18@b", "vit/B16@timm_2")]
+    for words, expected in {
+        ("resnet",): ["resnet/50@timm_1", "resnet/18@b"],
+        ("timm",): ["resnet/50@timm_1", "vit/B16@timm_2"],
+        ("vit", "RESNET/18"): ["resnet/18@b", "vit/B16@timm_2"],
+    }.items():
+        assert [entry["name"] for entry in list_command.choose_weights(entries, words)] == expected
 
 
 def test_a_word_that_no_weights_have_is_told(capsys):

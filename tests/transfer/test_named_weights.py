@@ -171,6 +171,15 @@ def test_accuracies_of_akamaster_are_what_his_errors_leave():
         assert CATALOG[f"cifar_resnet/{depth}@akamaster"].accuracy == pytest.approx(100 - error)
 
 
+def test_accuracies_of_keras_are_those_of_its_documentation():
+    # of tf.keras.applications.mobilenet, at 224x224; its program calls the files by the width and the image size
+    table = {"0.25": (50.6, "2_5"), "0.5": (63.7, "5_0"), "0.75": (68.4, "7_5"), "1.0": (70.6, "1_0")}
+    for width, (accuracy, in_name) in table.items():
+        entry = CATALOG[f"mobilenet_v1/{width}@keras"]
+        assert (entry.accuracy, entry.accuracy_size) == (accuracy, 224)
+        assert entry.file == f"mobilenet_{in_name}_224_tf.h5"
+
+
 # How entries are written ----------------------------------------------------------------------------------------------
 
 ENTRY = {
