@@ -34,7 +34,6 @@ from cnn_vit.settings import Key, Rule
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("kind", nargs="*", help=f"what to list: {', '.join(LISTS)} (default: all)")
-    parser.epilog = "words behind weights that are no kind choose among them: cnn-vit list weights resnet"
 
 
 def run(args: argparse.Namespace) -> None:

@@ -349,7 +349,14 @@ def list_reasons(recognized: Recognized, guess: Guess, published: PublishedFile)
     """Says by what a file was recognized: its content where that is known, its names, its shapes."""
     reasons = [f"names such as {printable_name(recognized.prefix + recognized.rule.signs[0])}", *guess.reasons]
     if published.facts:
-        reasons.insert(0, f"its sha256 is that of {published.facts['published_as']} of {published.facts['source']}")
+        file = f"{published.facts['published_as']} of {published.facts['source']}"
+        entry = catalog.read_catalog().get(published.facts.get("name", ""))
+        if entry is None or entry.trust == catalog.FULL:
+            reasons.insert(0, f"its sha256 is that of {file}")
+        elif entry.trust == catalog.PREFIX:
+            reasons.insert(0, f"its sha256 begins with {entry.sha256}, as that of {file} does")
+        else:
+            reasons.insert(0, f"it was given by the name of {file}, whose sha256 nobody publishes")
     return tuple(reasons)
 
 

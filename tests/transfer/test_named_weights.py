@@ -308,6 +308,9 @@ def test_a_file_of_the_catalogue_is_known_by_its_content():
     conversion = convert.convert_arrays("any.th", named)
     assert (conversion.weights.card.model, conversion.weights.card.origin["name"]) == ("cifar_resnet/20", name)
     assert conversion.reasons[0].startswith("its sha256 is that of resnet20-12fca82f.th of akamaster/")
+    of_110 = as_arrays(read_outline("cifar_resnet/110@akamaster"), sha256=f"1d1ed7c2{'0' * 56}")
+    reason = convert.convert_arrays("any.th", of_110).reasons[0]
+    assert reason.startswith("its sha256 begins with 1d1ed7c2, as that of resnet110-1d1ed7c2.th of akamaster/")
     unknown = convert.convert_arrays("any.th", as_named(named.arrays, sha256="0" * 64))
     assert "name" not in unknown.weights.card.origin
 
@@ -356,7 +359,9 @@ def test_a_name_becomes_a_network_with_the_card_of_its_entry(planted, content):
     assert origin["sha256"] == hashlib.sha256(content).hexdigest()
     by_path = convert.convert(path, model="cifar_resnet/test")
     jax.tree.map(np.testing.assert_array_equal, opened.params, by_path.params)
-    assert convert.convert_file(name).weights.digest == opened.digest
+    conversion = convert.convert_file(name)
+    assert conversion.weights.digest == opened.digest
+    assert conversion.reasons[0] == "it was given by the name of net.npz of a page, whose sha256 nobody publishes"
     assert cnn_vit.load(name).preprocessing["image_size"] == [24, 24]
     assert server.requests == [("/net.npz", None)]  # once, whoever asks for it
 
