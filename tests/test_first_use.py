@@ -171,6 +171,15 @@ def test_a_host_that_does_not_say_the_size_is_refused(server, tmp_path):
     assert names_in_cache(tmp_path) == []
 
 
+def test_a_full_disk_is_told_before_the_bytes_come(server, tmp_path, monkeypatch):
+    server.pages["/x.bin"] = serve(BODY)
+    usage = files.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    sentence = fetch_error(remote(server))
+    assert sentence.startswith(f"No space left: {place(tmp_path).parent} needs 10,240 bytes, 100 are free; make room")
+    assert names_in_cache(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "reason"),
     [

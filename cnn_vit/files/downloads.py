@@ -329,6 +329,7 @@ def stream(address: str, published: Remote, target: Path, *, timeout: float, on_
             raise RefusedError("goes on with another version of the file than it began with")
         if size is None:
             size = read_size(response)
+            files.ensure_writable(target.parent, needed=size)  # which could not be asked before
         done = start  # bytes of the file that have arrived
         chunk = receive(response, done, size, timeout)
         if not chunk:
