@@ -37,6 +37,8 @@ FAMILIES = {
     "cifar_resnet/test": (8, 64, {}),
     "mobilenet_v1/test": (16, 64, {}),
     "resnet/test": (16, 64, {}),
+    "convnext/test": (16, 16, {}),
+    "deit/test": (16, 16, {}),
     "vit/test": (16, 16, {"pool": "average"}),
 }
 

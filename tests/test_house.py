@@ -236,8 +236,9 @@ def test_a_file_of_the_own_room_is_seen_in_every_spelling():
 # The names of a run folder's files ------------------------------------------------------------------------------------
 
 
-# The seal's name stands where seals are made, and data/reading must know a run folder among the images.
-SPELLING = ("runs/folder.py", "runs/manifests.py", "data/reading/run_folders.py")
+# The seal's name stands where seals are made, data/reading must know a run folder among the images, and Hugging Face's
+# code writes a file of the name of a run's settings.
+SPELLING = ("runs/folder.py", "runs/manifests.py", "data/reading/run_folders.py", "transfer/hub_config.py")
 
 
 def folder_names() -> set[str]:

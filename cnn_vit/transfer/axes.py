@@ -2,8 +2,9 @@
 
 A layout is a text with a letter for each axis. `o i h w` are the axes of PyTorch's convolution kernels, `h w i o` of
 ours; axes in brackets are one axis of the array, `(s o) i`, whose first letter changes slowest; `1` is an axis of size
-one that the other side does not have. A pair of layouts is read in both directions, and a round trip gives the same
-bits: values are moved, never computed with.
+one that the other side does not have. Where an axis is one here and several there, as `(a e)` and `a e`, the number of
+heads has to be known. A pair of layouts is read in both directions, and a round trip gives the same bits: values are
+moved, never computed with.
 """
 
 import math
@@ -24,16 +25,25 @@ def split_layout(layout: str) -> list[tuple[str, ...]]:
     return groups
 
 
-def axis_sizes(layout: str, shape: tuple[int, ...]) -> dict[str, int]:
-    """Returns the size of each letter of a layout without brackets in an array of this shape.
+def axis_sizes(layout: str, shape: tuple[int, ...], known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Returns the size of each letter of a layout in an array of this shape.
+
+    Args:
+        layout: in which each pair of brackets has at most one letter that is not known.
+        shape: of the array.
+        known: sizes of letters in brackets, {"a": 12} for the heads of "(a e)".
 
     Raises:
-        ValueError: the shape has another number of axes than the layout.
+        ValueError: the shape has another number of axes than the layout, or is no multiple of what is known.
     """
-    sizes = {}
+    sizes = dict(known or {})
     for letters, size in zip(split_layout(layout), shape, strict=True):
-        if len(letters) == 1:
-            sizes[letters[0]] = size
+        others = [letter for letter in letters if letter not in sizes]
+        rest, remainder = divmod(size, math.prod(sizes[letter] for letter in letters if letter in sizes))
+        if len(others) > 1 or remainder or (not others and rest != 1):
+            raise ValueError(f"an axis of {size} does not tell the sizes of {' '.join(letters)} with {sizes}")
+        if others:
+            sizes[others[0]] = rest
     return sizes
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from cnn_vit import models
 from cnn_vit.errors import UserError, printable_name
 from cnn_vit.nn.values import Network
-from cnn_vit.transfer import catalog, class_names, readers, weights
+from cnn_vit.transfer import catalog, class_names, hub_config, readers, weights
 from cnn_vit.transfer.catalog import NamedWeights
 from cnn_vit.transfer.matching import Group, Matched, fill_tree, group_pairs, shapes_by_text, skipped_notes
 from cnn_vit.transfer.readers import NamedArrays
-from cnn_vit.transfer.recognition import Recognized, guess_network, recognize
+from cnn_vit.transfer.recognition import Recognized, guess_network, recognize, refuse_unlike
 from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile
 from cnn_vit.transfer.source_facts import (
     BGR,
@@ -84,7 +84,11 @@ def open_weights(
         whole = dict(keywords or {})
         if for_training:
             whole.pop("cut", None)  # the file holds the whole network, of which the other one takes a part
-        return convert_arrays(path, named, model=model, keywords=whole, entry=entry, for_training=for_training).weights
+        config = hub_config.read_beside(path)
+        conversion = convert_arrays(
+            path, named, model=model, keywords=whole, entry=entry, config=config, for_training=for_training
+        )
+        return conversion.weights
     opened = weights.from_named_arrays(source, named)
     if model not in (None, opened.card.model):
         raise UserError(f"{source} holds {opened.card.model}, not {model}; leave out the model, its card says it")
@@ -162,7 +166,8 @@ def convert_file(
     named = readers.read(file)
     if weights.is_own(named):
         raise UserError(f"{path} is a file of cnn_vit already; `cnn-vit evaluate --weights={path}` takes it as it is")
-    return convert_arrays(file, named, model=model, keywords=keywords, facts=facts, entry=entry)
+    config = hub_config.read_beside(file)
+    return convert_arrays(file, named, model=model, keywords=keywords, facts=facts, entry=entry, config=config)
 
 
 def convert_arrays(
@@ -173,16 +178,18 @@ def convert_arrays(
     keywords: Mapping[str, Any] | None = None,
     facts: SourceFacts | None = None,
     entry: NamedWeights | None = None,
+    config: Mapping[str, Any] | None = None,
     for_training: bool = False,
 ) -> Conversion:
     """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`.
 
-    `entry` are the weights that the file was named by. `for_training` says that model and keywords are the settings of
-    a run; else they are flags of a command.
+    `entry` are the weights that the file was named by, `config` what stands in the file of JSON beside it
+    (`hub_config`). `for_training` says that model and keywords are the settings of a run; else they are flags of a
+    command.
     """
     facts = facts or SourceFacts()
     plan = plan_conversion(
-        path, named, model=model, keywords=keywords, facts=facts, entry=entry, for_training=for_training
+        path, named, model=model, keywords=keywords, facts=facts, entry=entry, config=config, for_training=for_training
     )
     rule, guess, network = plan.recognized.rule, plan.guess, plan.network
     matched = match_network(plan.recognized, named, network)
@@ -237,20 +244,57 @@ def plan_conversion(
     keywords: Mapping[str, Any] | None,
     facts: SourceFacts,
     entry: NamedWeights | None,
+    config: Mapping[str, Any] | None = None,
     for_training: bool,
 ) -> ConversionPlan:
     """Reads from names and shapes what a file becomes; the arguments are those of `convert_arrays`."""
     recognized = recognize(path, list(named.arrays), model)
+    refuse_unlike(path, recognized, list(named.arrays))
     rule = recognized.rule
     published = find_published(rule, named.sha256, entry)
     said = published.keywords | dict(keywords or {})
-    guess = guess_network(path, recognized, named, said)
+    config_keywords = read_config(rule, config or {})
+    guess = guess_network(path, recognized, named, config_keywords | said)
+    recognized = complete_rule(recognized, config_keywords, model or guess.model)
+    rule = recognized.rule
+    facts = complete_facts(facts, config or {}, guess)
     model, keywords = choose_network(path, rule, guess, model, said, for_training=for_training)
     preprocessing, preprocessing_notes = make_preprocessing(rule, published, facts, guess, model)
     classes, class_notes = choose_classes(rule, published, facts, guess.num_classes)
     origin = make_origin(path, named, rule, published, facts)
     card = Card(model, keywords, guess.num_classes, classes, preprocessing, origin)
+    recognized = recognized.with_letters(model, keywords)
     return ConversionPlan(recognized, guess, published, said, card, (*preprocessing_notes, *class_notes))
+
+
+def read_config(rule: ConversionRule, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads keywords of the model from the file of JSON beside the weights, if the rule's program writes one."""
+    return rule.read_config(dict(config)) if config and rule.read_config is not None else {}
+
+
+def complete_rule(recognized: Recognized, config_keywords: Mapping[str, Any], model: str) -> Recognized:
+    """Puts what the file of JSON says in the place of what all networks of the program have.
+
+    Args:
+        recognized: the rule that knows the file.
+        config_keywords: keywords that the file of JSON says.
+        model: name of the network; what it says already is left out.
+    """
+    defaults = models.read_keywords(model) if config_keywords else {}
+    keywords = dict(recognized.rule.keywords)
+    for key, value in config_keywords.items():
+        if key in keywords or defaults[key].default != value:
+            keywords[key] = value
+    return replace(recognized, rule=replace(recognized.rule, keywords=keywords))
+
+
+def complete_facts(facts: SourceFacts, config: Mapping[str, Any], guess: Guess) -> SourceFacts:
+    """Adds size and classes that the file of JSON beside the weights says, where the user does not."""
+    if facts.image_size is None:
+        facts = replace(facts, image_size=hub_config.read_image_size(config))
+    if facts.classes is None:
+        facts = replace(facts, classes=hub_config.read_classes(config, guess.num_classes))
+    return facts
 
 
 def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None) -> PublishedFile:
@@ -284,7 +328,7 @@ def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None
 def match_network(recognized: Recognized, named: NamedArrays, network: Network) -> Matched:
     """Puts the arrays of a file beside those of a network."""
     shapes = shapes_by_text(network)
-    pairs, unnamed = pair_names(recognized.rule.table, list(shapes))
+    pairs, unnamed = pair_names(recognized.rule.table, list(shapes), recognized.letters)
     return Matched(recognized.rule, recognized.prefix, named.arrays, shapes, pairs, tuple(unnamed))
 
 
@@ -315,7 +359,7 @@ def refuse_other_network(
             network = weights.network_of(replace(card, model=guess.model, keywords=keywords))
         except UserError:
             return False
-        return not match_network(recognized, named, network).find_problems()
+        return not match_network(recognized.with_letters(guess.model, keywords), named, network).find_problems()
 
     keywords = recognized.rule.keywords | guess.keywords
     keywords |= {key: said[key] for key in guess.unseen if key in said}

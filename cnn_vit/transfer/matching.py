@@ -150,8 +150,15 @@ def fill_tree(tree: dict, arrays: Mapping[str, np.ndarray]) -> dict:
     return jax.tree_util.tree_map_with_path(lambda keys, _: arrays[trees.path_text(keys)], tree)
 
 
-def to_theirs(rule: ConversionRule, params: dict, stats: dict) -> dict[str, np.ndarray]:
+def to_theirs(
+    rule: ConversionRule, params: dict, stats: dict, letters: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
     """Gives our arrays the names and axes of a rule's program: the other direction of its table.
+
+    Args:
+        rule: the rule.
+        params, stats: our arrays.
+        letters: sizes of letters that our shapes do not tell, as `rule.find_letters` finds them.
 
     Raises:
         UserError: the program has nothing like one of our arrays.
@@ -160,7 +167,7 @@ def to_theirs(rule: ConversionRule, params: dict, stats: dict) -> dict[str, np.n
     for tree in (params, stats):
         for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
             arrays[trees.path_text(keys)] = np.asarray(leaf)
-    pairs, unnamed = pair_names(rule.table, list(arrays))
+    pairs, unnamed = pair_names(rule.table, list(arrays), letters)
     if unnamed:
         problems = [f"nothing there is like {path}" for path in unnamed]
         raise listed_error(f"this network cannot be written with the names of {rule.source}", problems)
@@ -194,7 +201,8 @@ def group_pairs(pairs: Sequence[Pair], prefix: str, arrays: Mapping[str, np.ndar
     for path in arrays:
         paths.setdefault(trees.part_of(path), []).append(path)
     for pair in pairs:
-        names.setdefault(trees.part_of(pair.ours[0]), []).append(prefix + pair.theirs)
+        for group in {trees.part_of(path) for path in pair.ours}:
+            names.setdefault(group, []).append(prefix + pair.theirs)
     groups = []
     for group, members in paths.items():
         numbers = sum(arrays[path].size for path in members)

@@ -1,7 +1,8 @@
 """Recognizes a foreign file: whose names it has, and what its shapes say of the network."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,21 @@ class Recognized:
         rule: the rule.
         prefix: what all names of the file begin with.
         missing: the rule's signs that the file does not have.
+        letters: sizes of letters of the rule's layouts that shapes of ours do not tell, by letter.
     """
 
     rule: ConversionRule
     prefix: str
     missing: tuple[str, ...] = ()
+    letters: dict[str, int] = field(default_factory=dict)
+
+    def with_letters(self, model: str, keywords: Mapping[str, Any]) -> "Recognized":
+        """Returns the same with the sizes of letters of a network of this name and these keywords.
+
+        Raises:
+            UserError: there is no such network.
+        """
+        return replace(self, letters=self.rule.find_letters(model, keywords))
 
 
 def recognize(path: str | Path, names: Sequence[str], model: str | None) -> Recognized:
@@ -56,7 +67,7 @@ def recognize(path: str | Path, names: Sequence[str], model: str | None) -> Reco
     if not fitting:
         raise unknown_names_error(path, names, model)
     fewest = min(len(recognized.missing) for recognized in fitting)
-    best = [recognized for recognized in fitting if len(recognized.missing) == fewest]
+    best = leave_out_vaguer([recognized for recognized in fitting if len(recognized.missing) == fewest])
     sources = {f"{recognized.rule.family} ({recognized.rule.source})" for recognized in best}
     if len(sources) > 1:
         choices = " or ".join(sorted(sources))
@@ -88,6 +99,16 @@ def find_signs(rule: ConversionRule, names: Sequence[str]) -> list[Recognized]:
     return fitting
 
 
+def leave_out_vaguer(fitting: list[Recognized]) -> list[Recognized]:
+    """Leaves out rules whose signs another one has too, with more that fit: a VGG with batch norm is one without."""
+    kept = []
+    for recognized in fitting:
+        signs = set(recognized.rule.signs)
+        if not any(other.prefix == recognized.prefix and set(other.rule.signs) > signs for other in fitting):
+            kept.append(recognized)
+    return kept
+
+
 def refuse_prefix(path: str | Path, recognized: Recognized) -> None:
     """Raises UserError for names that begin with something that the rule's program does not put there."""
     rest = recognized.prefix
@@ -100,6 +121,17 @@ def refuse_prefix(path: str | Path, recognized: Recognized) -> None:
             f"{recognized.rule.source} begin {expected.replace(' or ', ', or with ')}; it may be a part of a larger "
             "network: save that part without the prefix if it is the whole network that you mean"
         )
+
+
+def refuse_unlike(path: str | Path, recognized: Recognized, names: Sequence[str]) -> None:
+    """Raises UserError for a file with something that the rule knows, and no network of ours has."""
+    for pattern, meaning in recognized.rule.refused.items():
+        for name in names:
+            if re.fullmatch(pattern, name.removeprefix(recognized.prefix)):
+                raise UserError(
+                    f"{path} cannot become a network of {recognized.rule.family}: {printable_name(name)} is of "
+                    f"{meaning}, which none of ours has"
+                )
 
 
 def unknown_names_error(path: str | Path, names: Sequence[str], model: str | None) -> UserError:

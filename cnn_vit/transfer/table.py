@@ -5,7 +5,9 @@ A table has a row for each kind of layer. A row names the layer on both sides an
     Row("stages/{s}/blocks/{b}/conv{n}", "layer{s+1}.{b}.conv{n}", TORCH_CONV)
 
 `{b}` stands for any number, the same on both sides; `{s+1}` is one more than `{s}`. `{#}` is the running number of the
-layer among all of ours that fit the row, in their order, and `{#+1}` counts from 1.
+layer among all of ours that fit the row, in their order, and `{#+1}` counts from 1. Where only our name has a number,
+`Row("blocks/{b}/norm1", "encoderblock/LayerNorm_0", ...)`, their array holds those of all our layers along an axis of
+its own, the first.
 
 What is read from left to right gives somebody's names of our arrays, and so both directions: the same pairs move their
 arrays into our tree, and our arrays under their names.
@@ -13,7 +15,7 @@ arrays into our tree, and our arrays under their names.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -63,46 +65,56 @@ class Pair:
         ours: paths as text, one or several.
         theirs: the name.
         our_axes, their_axes: the layouts, "" for the same axes on both sides.
+        is_stacked: whether theirs holds ours along an axis of its own, the first of `our_axes`.
+        letters: sizes of letters that our shapes do not tell, by letter.
     """
 
     ours: tuple[str, ...]
     theirs: str
     our_axes: str
     their_axes: str
+    is_stacked: bool = False
+    letters: Mapping[str, int] = field(default_factory=dict)
 
     def their_shape(self, our_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of their array where each of ours has this shape."""
         if not self.our_axes:
-            return our_shape
+            return self.stack_shape(our_shape)
         return axes.shape_of(self.their_axes, self.sizes(our_shape))
+
+    def stack_shape(self, our_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of all our arrays together where each has this shape."""
+        return (len(self.ours), *our_shape) if self.is_stacked else our_shape
 
     def sizes(self, our_shape: tuple[int, ...]) -> dict[str, int]:
         """Returns the size of each letter of the layouts where each of our arrays has this shape."""
-        stacked = our_shape if len(self.ours) == 1 else (len(self.ours), *our_shape)
-        return axes.axis_sizes(self.our_axes, stacked)
+        return axes.axis_sizes(self.our_axes, self.stack_shape(our_shape), self.letters)
 
     def to_ours(self, array: np.ndarray, our_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         """Takes their array, of the shape `their_shape(our_shape)`, apart into ours, by path."""
         if self.our_axes:
             array = axes.rearrange(array, self.their_axes, self.our_axes, self.sizes(our_shape))
-        parts = [array] if len(self.ours) == 1 else array
+        parts = array if self.is_stacked else [array]
         return dict(zip(self.ours, parts, strict=True))
 
     def to_theirs(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """Makes their array of ours, which are found by path."""
         parts = [arrays[path] for path in self.ours]
-        array = parts[0] if len(parts) == 1 else np.stack(parts)
+        array = np.stack(parts) if self.is_stacked else parts[0]
         if not self.our_axes:
             return array
         return axes.rearrange(array, self.our_axes, self.their_axes, self.sizes(parts[0].shape))
 
 
-def pair_names(table: Sequence[Row], paths: Sequence[str]) -> tuple[list[Pair], list[str]]:
+def pair_names(
+    table: Sequence[Row], paths: Sequence[str], letters: Mapping[str, int] | None = None
+) -> tuple[list[Pair], list[str]]:
     """Finds their name for each of our arrays.
 
     Args:
         table: the rows.
         paths: of all our arrays, as text, in the order of our tree.
+        letters: sizes of letters of the layouts that our shapes do not tell, by letter.
 
     Returns:
         The pairs, and the paths that no row names.
@@ -113,7 +125,7 @@ def pair_names(table: Sequence[Row], paths: Sequence[str]) -> tuple[list[Pair], 
     pairs: list[Pair] = []
     for row in table:
         for leaf in row.leaves:
-            pairs += pair_leaf(row, leaf, paths)
+            pairs += pair_leaf(row, leaf, paths, letters or {})
     named = [path for pair in pairs for path in pair.ours]
     names = [pair.theirs for pair in pairs]
     if len(set(named)) < len(named) or len(set(names)) < len(names):
@@ -121,8 +133,8 @@ def pair_names(table: Sequence[Row], paths: Sequence[str]) -> tuple[list[Pair], 
     return pairs, [path for path in paths if path not in set(named)]
 
 
-def pair_leaf(row: Row, leaf: Leaf, paths: Sequence[str]) -> list[Pair]:
-    """Makes the pairs of one array of a row, for every layer of ours that fits it."""
+def pair_leaf(row: Row, leaf: Leaf, paths: Sequence[str], sizes: Mapping[str, int]) -> list[Pair]:
+    """Makes the pairs of one array of a row, for every layer of ours that fits it, or one pair for all of them."""
     suffixes = (leaf.ours,) if isinstance(leaf.ours, str) else leaf.ours
     pattern = re.compile(as_pattern(row.ours + suffixes[0]))
     letters = list(pattern.groupindex)
@@ -131,12 +143,25 @@ def pair_leaf(row: Row, leaf: Leaf, paths: Sequence[str]) -> list[Pair]:
         match = pattern.fullmatch(path)
         if match:
             numbers_of_layers.append(tuple(map(int, match.groups())))
+    theirs = row.theirs + leaf.theirs
     pairs = []
     for running, numbers in enumerate(sorted(numbers_of_layers)):
         values = dict(zip(letters, numbers, strict=True)) | {"#": running}
         ours = tuple(fill(row.ours + suffix, values) for suffix in suffixes)
-        pairs.append(Pair(ours, fill(row.theirs + leaf.theirs, values), leaf.our_axes, leaf.their_axes))
+        pairs.append(Pair(ours, fill(theirs, values), leaf.our_axes, leaf.their_axes, len(ours) > 1, sizes))
+    if letters and pairs and NUMBER.search(theirs) is None:
+        return [stack_pairs(pairs)]
     return pairs
+
+
+def stack_pairs(pairs: Sequence[Pair]) -> Pair:
+    """Makes one pair of those of all layers, which their array holds along its first axis, the letter `#`."""
+    first = pairs[0]
+    ours = tuple(path for pair in pairs for path in pair.ours)
+    our_axes, their_axes = first.our_axes, first.their_axes
+    if our_axes:
+        our_axes, their_axes = f"# {our_axes}", f"# {their_axes}"
+    return Pair(ours, first.theirs, our_axes, their_axes, True, first.letters)
 
 
 def as_pattern(template: str) -> str:

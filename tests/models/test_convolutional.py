@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cnn_vit.models import build
 from cnn_vit.models.mlp import ACTIVATIONS
 from cnn_vit.models.resnet import Basic, Bottleneck
 from cnn_vit.nn.values import functional, initial_values
 
 
-@pytest.mark.parametrize("name", ["cnn/test", "cifar_resnet/test", "mobilenet_v1/test", "resnet/test"])
+@pytest.mark.parametrize("name", ["cnn/test", "cifar_resnet/test", "convnext/test", "mobilenet_v1/test", "resnet/test"])
 def test_an_average_takes_any_size(name, make_network, images):
     keywords = {"head": "average"} if name == "cnn/test" else {}
     small = make_network(name, image_size=8, **keywords)
@@ -178,6 +179,50 @@ def test_mobilenet_equals_its_description(size, make_network, images):
     assert x.shape == (size[0] // 4, size[1] // 4, 32)
     expected = x.mean((0, 1)) @ p["head"]["kernel"] + p["head"]["bias"]
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_convnext_equals_its_description(make_network, images):
+    """A stem of 4x4 pixels; a block adds scale * W2 gelu(W1 norm(filters)); windows of 2x2 between the stages."""
+    size = (13, 27)
+    network = make_network("convnext/test", image_size=size, kernel_size=5, epsilon=0.5, last_epsilon=0.25)
+    rng = np.random.default_rng(0)
+    p = jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), network.params)
+    network.params = p
+    batch = images((1, *size, 3))
+
+    def normalize(x, params, epsilon=0.5):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+        return x * params["scale"] + params["bias"]
+
+    def dense(x, params):
+        return x @ params["kernel"] + params["bias"]
+
+    x = convolve(np.asarray(batch[0]), p["stem"]["kernel"], stride=4, padding=(0, 0)) + p["stem"]["bias"]
+    assert x.shape == (size[0] // 4, size[1] // 4, 8)
+    x = normalize(x, p["stem_norm"])
+    for stage in p["stages"].values():
+        if "downsample" in stage:
+            x = normalize(x, stage["downsample"]["norm"])
+            x = convolve(x, stage["downsample"]["conv"]["kernel"], stride=2, padding=(0, 0))
+            x = x + stage["downsample"]["conv"]["bias"]
+        for block in stage["blocks"].values():
+            y = (
+                convolve_channels(x, block["depthwise"]["kernel"], stride=1, padding=(2, 2))
+                + block["depthwise"]["bias"]
+            )
+            y = dense(normalize(y, block["norm"]), block["dense1"])
+            y = y * [[[(1 + math.erf(number / math.sqrt(2))) / 2 for number in row] for row in column] for column in y]
+            x = x + block["layer_scale"] * dense(y, block["dense2"])
+    assert x.shape == (size[0] // 8, size[1] // 8, 16)
+    expected = dense(normalize(x.mean((0, 1)), p["norm"], 0.25), p["head"])
+    np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_of_convnext_starts_as_almost_the_identity():
+    """Its scale is 1e-6 at first, so that 36 blocks do not change an image."""
+    network = functional(build("convnext/test", 3))
+    params, _ = initial_values(network, seed=0)
+    np.testing.assert_array_equal(params["stages"][1]["blocks"][0]["layer_scale"], np.full(16, 1e-6, np.float32))
 
 
 def test_a_block_whose_last_scale_starts_at_zero_hands_its_input_on():

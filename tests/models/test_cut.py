@@ -16,6 +16,8 @@ from cnn_vit.nn.values import functional, initial_values
 SEVERAL = {  # keywords that give each family's smallest network several layers of each kind that a cut may name
     "cifar_resnet": {"blocks": 2},
     "cnn": {"filters": (4, 5, 6), "hidden": (7, 6)},
+    "convnext": {"blocks": (2, 1)},
+    "deit": {"depth": 3},
     "lenet": {"hidden": (8, 7), "field": 24},
     "mlp": {"hidden": (8, 7, 6)},
     "mobilenet_v1": {"blocks": (1, 2)},
@@ -171,6 +173,27 @@ def test_the_head_stands_on_the_hidden_layer(family, activate):
 def test_the_head_of_a_vit_stands_on_the_class_token_behind_a_new_norm():
     tokens = run_inner_layer("vit", "blocks/1")
     np.testing.assert_allclose(cut_features("vit", "blocks/1"), normalize(tokens[:, 0]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_of_a_distilled_deit_stands_on_two_tokens_behind_a_new_norm():
+    network = build_several("deit", cut="blocks/1", distilled=True)
+    shapes = shapes_of(network)
+    assert shapes["params/head/dist/kernel"] == shapes["params/head/cls/kernel"] == (8, 3)
+    assert "params/dist_token" in shapes
+    assert "params/blocks/2/norm1/scale" not in shapes
+
+
+def test_the_head_of_a_convnext_stands_on_the_average_behind_a_new_norm():
+    pixels = run_inner_layer("convnext", "stages/0")
+    assert pixels.shape[1] * pixels.shape[2] > 1
+    expected = normalize(pixels.mean((1, 2)))
+    np.testing.assert_allclose(cut_features("convnext", "stages/0"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_blocks_of_a_convnext_that_are_kept_skip_as_often_as_before():
+    network = models.build("convnext/test", 3, blocks=(2, 3), stochastic_depth=0.4, cut="stages/1/blocks/0")
+    rates = [block.skip.rate for stage in network.stages for block in stage.blocks]
+    np.testing.assert_allclose(rates, [0.0, 0.1, 0.2])
 
 
 def test_a_vit_loses_what_reads_the_tokens_and_averages_them():

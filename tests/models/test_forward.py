@@ -13,6 +13,10 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import functional
 
 FAMILIES = sorted(models.names())
+# What is compiled of DeiT is what is compiled of ViT: tests/models/test_deit.py compares their programs.
+for_each_family = pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=pytest.mark.slow if family == "deit" else ()) for family in FAMILIES]
+)
 WITH_DROPOUT = ["cnn", "mlp", "vit"]
 
 
@@ -26,7 +30,7 @@ def test_scores_are_float32_and_features_keep_the_dtype(family, dtype, make_netw
     assert (features.shape[0], features.dtype) == (2, dtype)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@for_each_family
 def test_scores_are_the_head_of_the_features(family, make_network, images):
     network = make_network(f"{family}/test", image_size=(16, 8))
     head = network.params["head"]
@@ -39,7 +43,7 @@ def test_scores_are_the_head_of_the_features(family, make_network, images):
     np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@for_each_family
 def test_bfloat16_computes_about_the_same_as_float32(family, make_network, images):
     network = make_network(f"{family}/test", image_size=8, channels=1)
     batch = images((2, 8, 8, 1))
@@ -70,7 +74,7 @@ def test_dropout_without_a_key_is_refused(family, make_network, images):
         network.features(images((2, 8, 8, 1)), train=True)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@for_each_family
 def test_training_without_dropout_needs_no_key(family, make_network, images):
     network = make_network(f"{family}/test", image_size=8, channels=1)
     assert np.isfinite(network.run(images((2, 8, 8, 1)), train=True)).all()
@@ -136,10 +140,10 @@ def test_calling_a_network_without_values_is_refused(family):
         network(jnp.zeros((1, 32, 32, 3)))
 
 
-def test_only_a_vit_starts_with_a_head_of_zeros(make_network):
-    """A ViT's head and token start at 0, as in Google's code; the other heads do not."""
+def test_only_transformers_start_with_a_head_of_zeros(make_network):
+    """A ViT's head and token start at 0, as in Google's code, and so do DeiT's; the other heads do not."""
     assert not np.any(make_network("vit/test").params["head"]["kernel"])
     assert not np.any(make_network("vit/test").params["cls_token"])
-    assert all(
-        np.any(make_network(f"{family}/test").params["head"]["kernel"]) for family in FAMILIES if family != "vit"
-    )
+    for family in FAMILIES:
+        starts_at_zero = not np.any(make_network(f"{family}/test").params["head"]["kernel"])
+        assert starts_at_zero == (family in ("deit", "vit")), family

@@ -23,6 +23,8 @@ FAST = {
     ("resnet/18", 1000),
     ("resnet/50", 1000),
     ("mobilenet_v1/0.25", 1000),
+    ("convnext/T", 100),
+    ("deit/S16-distilled", 1000),
     ("vit/B16", 1000),
     ("vit/B16-pre_logits", 21843),
     ("vit/S32-tok", 1000),
@@ -53,8 +55,9 @@ def test_parameters_are_those_of_the_table(row):
 
 
 def test_the_table_holds_every_published_row_of_these_families():
-    assert len(ROWS) == 176 + 4  # MobileNetV1 came from Keras
-    assert {row["name"].partition("/")[0] for row in ROWS} == {"lenet", "cifar_resnet", "mobilenet_v1", "resnet", "vit"}
+    assert len(ROWS) == 176 + 4 + 20  # MobileNetV1 came from Keras, ConvNeXt and distilled DeiT later
+    families = {"convnext", "deit", "lenet", "cifar_resnet", "mobilenet_v1", "resnet", "vit"}
+    assert {row["name"].partition("/")[0] for row in ROWS} == families
 
 
 def closed_form(name, num_classes, image_size) -> int:
@@ -102,6 +105,30 @@ def test_a_small_mobilenet_has_the_parameters_of_table_1_with_a_quarter_of_the_f
     head = 256 * 1000 + 1000
     assert stem + blocks + head == 470_072
     assert count_parameters("mobilenet_v1/0.25", 1000) == 470_072
+
+
+def test_the_test_variant_of_convnext_has_one_block_in_each_of_two_stages():
+    stem = 4 * 4 * 3 * 8 + 8 + 2 * 8
+    first = 9 * 8 + 8 + 2 * 8 + 8 * 32 + 32 + 32 * 8 + 8 + 8  # filters, norm, two dense layers, scale
+    halving = 2 * 8 + 2 * 2 * 8 * 16 + 16
+    second = 9 * 16 + 16 + 2 * 16 + 16 * 64 + 64 + 64 * 16 + 16 + 16
+    assert count_parameters("convnext/test", 10) == stem + first + halving + second + 2 * 16 + 16 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # num_params of torchvision 0.28.0's weights
+        ("convnext/T", 28_589_128),
+        ("convnext/L", 197_767_336),
+        # Touvron et al., Table 1: 5, 22 and 86 million; the classes of timm 1.0.31 count the same as ViT's
+        ("deit/Ti16", 5_717_416),
+        ("deit/B16", 86_567_656),
+        ("deit/Ti16-distilled", 5_717_416 + 192 + 192 + 193 * 1000),  # a token, its row of positions, its head
+    ],
+)
+def test_convnext_and_deit_have_the_parameters_that_are_published(name, published):
+    assert count_parameters(name, 1000) == published
 
 
 def test_the_test_variant_of_mobilenet_has_one_block_in_each_of_two_stages():
@@ -193,6 +220,8 @@ def count_macs(jaxpr) -> int:
         pytest.param("resnet/50-wide2", marks=pytest.mark.slow),
         "mobilenet_v1/0.25",
         pytest.param("mobilenet_v1/1.0", marks=pytest.mark.slow),
+        pytest.param("convnext/T", marks=pytest.mark.slow),
+        pytest.param("deit/S16-distilled", marks=pytest.mark.slow),
         pytest.param("vit/Ti16", marks=pytest.mark.slow),
         pytest.param("vit/Ti16-tok", marks=pytest.mark.slow),
         "vit/mu16-gap",

@@ -15,6 +15,10 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "parity"
 BITS = 16  # of each number; sums and products with powers of two stay exact in float32
+# The last words of names that say what a parameter is.
+SCALES = ("running_var", "moving_variance", "gamma", "scale", "layer_scale", "layer_scale_parameter")
+TOKENS = ("cls_token", "class_token", "dist_token", "distillation_token", "cls", "probe", "latent")
+TOKENS += ("pos_embedding", "pos_embed", "position_embeddings")
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,14 @@ def make_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if last == "num_batches_tracked":
         return np.array(7)
     x = fractions(name, shape)
-    if last in ("running_var", "moving_variance", "gamma") or (last == "weight" and len(shape) == 1):
+    if last in SCALES or (last == "weight" and len(shape) == 1):
         return 1 + x / 2
-    if len(shape) == 1:
+    if len(shape) == 1 or last == "bias":
         return x / 4
-    if last in ("cls_token", "pos_embedding"):
+    if last in TOKENS:
         return x
     # PyTorch's kernels have their inputs and pixels behind the outputs, Keras' before them.
-    inputs = math.prod(shape[1:]) if last == "weight" else math.prod(shape[:-1])
+    inputs = math.prod(shape[1:]) if last.endswith("weight") else math.prod(shape[:-1])
     if last == "depthwise_kernel":
         inputs = shape[0] * shape[1]
     return x * np.float32(2.0 ** round(math.log2(math.sqrt(6 / inputs))))

@@ -31,6 +31,8 @@ def test_every_reference_is_stored(lane):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_scores_are_made_again(lane, name):
+    if name in lane.parity_wheels.NETWORKS:
+        lane.parity_wheels.import_program(name)
     stored, made = read_reference(name), lane.make_reference(name)
     assert made.shapes == stored.shapes
     assert (made.keywords, made.image_shape) == (stored.keywords, stored.image_shape)
@@ -111,3 +113,32 @@ def test_files_of_other_widths_give_the_scores_of_their_rounded_values(lane, tmp
     torch.save(network.state_dict(), tmp_path / "net.pth")
     network.float()
     check_live(convert_file(tmp_path / "net.pth"), network, lane, (2, 32, 32, 3))
+
+
+# Networks of torchvision, timm and transformers themselves ------------------------------------------------------------
+
+SQUARE = [(16, 16), (28, 28)]
+GRIDS = [(12, 20), (28, 8)]
+ODD = [(64, 64), (37, 47), (32, 99)]
+LIVE = [
+    *[(name, size) for name in ("vit_torchvision",) for size in SQUARE],
+    *[(name, size) for name in ("vit_timm", "vit_timm_map", "vit_timm_average", "vit_timm_token") for size in GRIDS],
+    *[(name, size) for name in ("vit_hf", "vit_hf_5", "vit_google", "vit_google_pre_logits") for size in GRIDS],
+    *[(name, size) for name in ("vit_big_vision", "vit_big_vision_stacked") for size in GRIDS],
+    *[(name, size) for name in ("vit_big_vision_average", "vit_big_vision_token") for size in GRIDS],
+    *[(name, size) for name in ("deit", "deit_hf", "deit_hf_5") for size in GRIDS],
+    *[(name, size) for name in ("convnext", "convnext_torchvision", "convnext_hf") for size in ODD],
+]
+
+
+@pytest.mark.parametrize(("name", "size"), LIVE)
+def test_a_network_of_a_wheel_of_other_image_sizes(lane, name, size):
+    lane.parity_wheels.import_program(name)
+    values, compute = lane.parity_wheels.make(name, size)
+    _, keywords, _ = (lane.parity_wheels.NETWORKS | lane.parity_wheels.MORE)[name]
+    arrays = {key: value for key, value in values.items() if value.ndim}
+    conversion = convert_arrays("net.npz", as_named(arrays), keywords=keywords, facts=SourceFacts(image_size=size))
+    images = make_images((2, *size, 3))
+    expected = compute(images)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(compute_scores(conversion.weights, images), expected, atol=CLOSE)

@@ -56,6 +56,38 @@ def test_fused_rows_are_queries_then_keys_then_values():
     np.testing.assert_array_equal(pair.to_theirs(ours), theirs)
 
 
+def test_heads_get_an_axis_of_their_own():
+    row = Row("q", "query", (Leaf("", "", "i (a e)", "i a e"),))
+    (pair,), _ = pair_names([row], ["q"], {"a": 3})
+    assert pair.their_shape((2, 6)) == (2, 3, 2)
+    theirs = np.arange(12).reshape(2, 3, 2)
+    ours = pair.to_ours(theirs, (2, 6))["q"]
+    assert ours[1, 2 * 2 + 1] == theirs[1, 2, 1]  # number 1 of head 2 of 3
+    np.testing.assert_array_equal(pair.to_theirs({"q": ours}), theirs)
+    with pytest.raises(ValueError, match="an axis of 7 does not tell"):
+        pair.their_shape((2, 7))
+
+
+def test_layers_that_share_a_name_are_stacked_in_their_order():
+    paths = [f"blocks/{b}/dense/kernel" for b in range(11)]
+    row = Row("blocks/{b}/dense", "block/Dense_0", (Leaf("/kernel", "/kernel", "i o", "o i"),))
+    pairs, unnamed = pair_names([row], paths)
+    assert (len(pairs), unnamed) == (1, [])
+    assert pairs[0].their_shape((2, 3)) == (11, 3, 2)
+    theirs = np.arange(66).reshape(11, 3, 2)
+    ours = pairs[0].to_ours(theirs, (2, 3))
+    assert ours["blocks/10/dense/kernel"].tolist() == theirs[10].T.tolist()  # "10" sorts before "2" as text
+    np.testing.assert_array_equal(pairs[0].to_theirs(ours), theirs)
+
+
+def test_one_layer_is_stacked_too():
+    row = Row("blocks/{b}/norm", "block/LayerNorm_0", (Leaf("/scale", "/scale"),))
+    (pair,), _ = pair_names([row], ["blocks/0/norm/scale"])
+    assert pair.their_shape((4,)) == (1, 4)
+    ours = pair.to_ours(np.arange(4)[None], (4,))
+    assert ours["blocks/0/norm/scale"].tolist() == [0, 1, 2, 3]
+
+
 def test_numbers_in_names_are_shifted_and_counted_through():
     paths = [f"stages/{s}/blocks/{b}/conv/kernel" for s in range(2) for b in range(11)]
     shifted, _ = pair_names([Row("stages/{s}/blocks/{b}/conv", "layer{s+1}.{b}", TORCH_CONV)], paths)
@@ -81,6 +113,13 @@ def test_paths_without_a_name_are_returned_and_a_table_that_names_one_twice_is_w
 # A network that each family's rules convert, with the keywords that the rules' programs have.
 NETWORKS = {
     "cifar_resnet": ("cifar_resnet/8-b", {}, (8, 8), 3),
+    "convnext": ("convnext/T", {"blocks": (1, 2), "widths": (8, 12)}, (16, 16), 3),
+    "deit": (
+        "deit/Ti4-distilled",
+        {"epsilon": 1e-6, "width": 12, "depth": 2, "hidden": 20, "heads": 3},
+        (8, 8),
+        3,
+    ),
     "mobilenet_v1": ("mobilenet_v1/0.25", {}, (32, 32), 3),
     "vit": (
         "vit/Ti4",
@@ -117,8 +156,8 @@ def test_every_family_with_a_rule_is_tested():
 @pytest.mark.parametrize("rule", rules.all_rules(), ids=lambda rule: rule.source)
 def test_there_and_back_gives_the_same_bits(drawn, rule):
     weights = drawn[rule.family]
-    arrays = to_theirs(rule, weights.params, weights.stats)
     model, keywords, _, _ = NETWORKS[rule.family]
+    arrays = to_theirs(rule, weights.params, weights.stats, rule.find_letters(model, keywords))
     back = convert_arrays("theirs.npz", as_named(arrays), model=model, keywords=keywords).weights
     assert back.digest == Weights(weights.params, weights.stats, back.card).digest
     assert back.card.origin["program"] == rule.source

@@ -1,11 +1,14 @@
 """Fills the reference networks with values that follow from names, and stores their scores of two images.
 
-python tests/transfer/write_parity.py        writes tests/transfer/parity/*.json; needs torch
+python tests/transfer/write_parity.py [NAME ...]   writes tests/transfer/parity/*.json, all or those that are named;
+                                                    needs torch, and for some torchvision, timm or transformers
 """
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
+import parity_wheels
 import torch
 from parity_values import FOLDER, Reference, make_images, make_values, write_reference
 from torch import nn
@@ -53,6 +56,8 @@ def mobilenet(alpha: float = 0.25, classes: int = 10) -> tuple[Callable, dict[st
 
 def make_reference(name: str) -> Reference:
     """Computes what is stored of a reference network."""
+    if name in parity_wheels.NETWORKS:
+        return parity_wheels.make_reference(name)
     if name == "mobilenet_v1":
         network, values = mobilenet()
         keywords, shape = {}, MOBILENET_IMAGES
@@ -64,11 +69,11 @@ def make_reference(name: str) -> Reference:
     return Reference(f"torch {torch.__version__}", keywords, shape, shapes, scores.tolist())
 
 
-NAMES = (*NETWORKS, "mobilenet_v1")
+NAMES = (*NETWORKS, "mobilenet_v1", *parity_wheels.NETWORKS)
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name in NAMES:
+    for name in sys.argv[1:] or NAMES:
         reference = make_reference(name)
         write_reference(name, reference)
         scores = np.array(reference.scores)

@@ -79,6 +79,10 @@ class ConversionRule:
         preprocessing: how the program's images become the input, with the keys of a card.
         classes: whose names the scores have, by their number: {1000: "ImageNet-1k"}.
         published: files that are known.
+        letters: keywords of the model that are sizes of letters of the layouts, by letter: {"a": "heads"}.
+        refused: patterns of names that our networks have no layer for, each with what it means for people.
+        read_config: reads keywords of the model from what Hugging Face's code writes beside its tensors; None where the
+            program writes nothing.
     """
 
     family: str
@@ -94,6 +98,9 @@ class ConversionRule:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     classes: dict[int, str] = field(default_factory=dict)
     published: tuple[PublishedFile, ...] = ()
+    letters: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    read_config: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def find_published(self, sha256: str) -> PublishedFile | None:
         """Returns the published file with this content, if it is one."""
@@ -101,6 +108,17 @@ class ConversionRule:
             if file.sha256 == sha256:
                 return file
         return None
+
+    def find_letters(self, model: str, keywords: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the sizes of letters of the layouts for a network of this name and these keywords.
+
+        Raises:
+            UserError: there is no such network.
+        """
+        if not self.letters:
+            return {}
+        known = {key: keyword.default for key, keyword in models.read_keywords(model).items()} | dict(keywords)
+        return {letter: known[keyword] for letter, keyword in self.letters.items()}
 
 
 def families() -> list[str]:
