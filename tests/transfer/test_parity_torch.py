@@ -131,11 +131,26 @@ LIVE = [
 ]
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_a_folder_of_transformers_tells_all_of_its_network(lane, tmp_path, activation):
+    transformers = lane.parity_wheels.import_hf()
+    settings = {"layer_norm_eps": 0.01, "hidden_act": activation, "qkv_bias": False, "num_labels": 7}
+    config = transformers.ViTConfig(image_size=[8, 32], **lane.parity_wheels.HF_SIZES | settings)
+    network = transformers.ViTForImageClassification(config)
+    _, compute = lane.parity_wheels.fill(network)
+    network.save_pretrained(tmp_path)
+    conversion = convert_file(tmp_path / "model.safetensors")
+    images = make_images((2, 8, 32, 3))
+    np.testing.assert_allclose(compute_scores(conversion.weights, images), compute(images), atol=CLOSE)
+
+
 @pytest.mark.parametrize(("name", "size"), LIVE)
 def test_a_network_of_a_wheel_of_other_image_sizes(lane, name, size):
     lane.parity_wheels.import_program(name)
     values, compute = lane.parity_wheels.make(name, size)
     _, keywords, _ = (lane.parity_wheels.NETWORKS | lane.parity_wheels.MORE)[name]
+    if name in ("vit_timm", "vit_timm_token"):  # 3 x 5 patches and a row more are 4 x 4
+        keywords = keywords | {"token_position": name == "vit_timm"}
     arrays = {key: value for key, value in values.items() if value.ndim}
     conversion = convert_arrays("net.npz", as_named(arrays), keywords=keywords, facts=SourceFacts(image_size=size))
     images = make_images((2, *size, 3))

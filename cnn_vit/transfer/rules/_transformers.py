@@ -4,6 +4,7 @@ What no shape tells is a property of the program: the epsilon of its norms, and 
 PyTorch, or its tanh form, as in Google's code.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,6 +44,8 @@ class Sizes:
         inner_width: numbers of all heads together.
         heads: where a shape tells them.
         has_cls_token, has_map_head, has_pre_logits, has_qkv_bias: what the file has.
+        has_token_row: whether a class token has a row of positions in all networks of the program; None where some
+            have one.
     """
 
     patch: int
@@ -58,6 +61,7 @@ class Sizes:
     has_map_head: bool
     has_pre_logits: bool
     has_qkv_bias: bool
+    has_token_row: bool | None = True
 
 
 def name_sizes(
@@ -95,6 +99,18 @@ def name_sizes(
     return model, left_over, unseen, reasons
 
 
+def token_has_row(sizes: Sizes, keywords: dict[str, Any]) -> bool:
+    """Whether the class token has a row in the table of positions: as the user or the program says, or the rows tell.
+
+    A square of rows, and no square of all but one, is a table of the patches alone.
+    """
+    if "token_position" in keywords:
+        return keywords["token_position"]
+    if sizes.has_token_row is not None or sizes.tokens is None:
+        return bool(sizes.has_token_row)
+    return math.isqrt(sizes.tokens) ** 2 != sizes.tokens
+
+
 def name_vit(sizes: Sizes, keywords: dict[str, Any]) -> Guess:
     """Names the Vision Transformer that has these sizes, with the suffixes of what else it has."""
     model, left_over, unseen, reasons = name_sizes("vit", sizes, keywords)
@@ -102,14 +118,14 @@ def name_vit(sizes: Sizes, keywords: dict[str, Any]) -> Guess:
     if sizes.tokens is None:
         unseen["positions"] = UNSEEN_POSITIONS
     else:
-        side = int(sizes.tokens**0.5)  # images are taken for square, which a wrong number of rows contradicts
-        with_token = sizes.has_cls_token and side * side < sizes.tokens
+        has_row = sizes.has_cls_token and token_has_row(sizes, keywords)
+        # Images are taken for square, which a wrong number of rows contradicts.
+        side = math.isqrt(sizes.tokens - has_row)
         image_size = (side * sizes.patch, side * sizes.patch)
-        also = "the class token and " if with_token else ""
-        reasons.append(
-            f"{sizes.tokens} positions: {also}{side}x{side} patches of {image_size[0]}x{image_size[1]} pixels"
-        )
-        if sizes.has_cls_token and not with_token and not sizes.has_map_head:  # no network of ours has both
+        also = "the class token and " if has_row else ""
+        pixels = f"{image_size[0]}x{image_size[1]} pixels"
+        reasons.append(f"{sizes.tokens} positions: {also}{side}x{side} patches of {pixels}")
+        if sizes.has_cls_token and not has_row and not sizes.has_map_head:  # no network of ours has both
             model += "-tok"
     if sizes.has_map_head:
         model += "-map"
@@ -133,6 +149,7 @@ class TorchNames:
         query_bias, dense1: of the first block.
         is_fused: whether queries, keys and values are one matrix.
         pre_logits, map_query: of a layer before the head, and of a head that attends; "" where the program has none.
+        has_token_row: as of Sizes.
     """
 
     patches: str
@@ -146,6 +163,7 @@ class TorchNames:
     is_fused: bool
     pre_logits: str = ""
     map_query: str = ""
+    has_token_row: bool | None = True
 
 
 def read_torch_sizes(shapes: Shapes, names: TorchNames) -> Sizes:
@@ -168,6 +186,7 @@ def read_torch_sizes(shapes: Shapes, names: TorchNames) -> Sizes:
         has_map_head=names.map_query in shapes,
         has_pre_logits=names.pre_logits in shapes,
         has_qkv_bias=names.query_bias in shapes,
+        has_token_row=names.has_token_row,
     )
 
 
@@ -214,6 +233,7 @@ TIMM_NAMES = TorchNames(
     is_fused=True,
     pre_logits="pre_logits.fc.weight",
     map_query="attn_pool.latent",
+    has_token_row=None,
 )
 TIMM_REFUSED = {
     r"fc_norm\..*": "a norm behind the average of the tokens, where vit/*-gap has it before",
@@ -377,6 +397,7 @@ class FlaxNames:
         block: the path of a block, or of all blocks together.
         norm1, attention, norm2, mlp: what is in it, with Flax's running number.
         positions: the table.
+        has_token_row: as of Sizes.
     """
 
     block: str
@@ -385,6 +406,7 @@ class FlaxNames:
     norm2: str
     mlp: str
     positions: str
+    has_token_row: bool | None
 
 
 VISION_TRANSFORMER = FlaxNames(
@@ -394,6 +416,7 @@ VISION_TRANSFORMER = FlaxNames(
     "LayerNorm_2",
     "MlpBlock_3",
     "Transformer/posembed_input/pos_embedding",
+    has_token_row=True,
 )
 BIG_VISION = FlaxNames(
     "Transformer/encoderblock_{b}",
@@ -402,6 +425,7 @@ BIG_VISION = FlaxNames(
     "LayerNorm_1",
     "MlpBlock_0",
     "pos_embedding",
+    has_token_row=False,
 )
 STACKED = replace(BIG_VISION, block="Transformer/encoderblock")
 
@@ -451,6 +475,7 @@ def guess_flax(shapes: Shapes, keywords: dict[str, Any], *, names: FlaxNames) ->
         has_map_head="MAPHead_0/probe" in shapes,
         has_pre_logits="pre_logits/kernel" in shapes,
         has_qkv_bias=f"{names.block}/{names.attention}/query/bias".format(b=0) in shapes,
+        has_token_row=names.has_token_row,
     )
     return name_vit(sizes, keywords)
 
