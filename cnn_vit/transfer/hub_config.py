@@ -38,11 +38,15 @@ def read_classes(config: Mapping[str, Any], num_classes: int) -> tuple[str, ...]
     labels = config.get("id2label")
     if not isinstance(labels, dict):
         return None
-    names = tuple(labels.get(str(number)) for number in range(num_classes))
-    are_names = all(isinstance(name, str) and not name.startswith("LABEL_") for name in names)
-    if len(labels) != num_classes or not are_names or len(set(names)) < num_classes:
+    names = []
+    for number in range(num_classes):
+        name = labels.get(str(number))
+        if not isinstance(name, str) or name.startswith("LABEL_"):  # what is written where nobody named them
+            return None
+        names.append(name)
+    if len(labels) != num_classes or len(set(names)) < num_classes:
         return None
-    return names
+    return tuple(names)
 
 
 def read_image_size(config: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -340,7 +340,7 @@ HF_ACTIVATIONS = {
 
 def rename_names(names: TorchNames, words: dict[str, str]) -> TorchNames:
     """Puts other words into the names of a program."""
-    changes = {}
+    changes: dict[str, Any] = {}
     for key, name in vars(names).items():
         if isinstance(name, str):
             for word, other in words.items():
