@@ -11,7 +11,8 @@ Every array of the file and of the network needs its partner of the right shape:
 error, and all of them are listed. The answer says by what the file was recognized, which arrays became which part of
 the network, and what the card says: network, classes, how images were prepared, source, licence. Flags replace what is
 known of the source. Value range and channel order are worked into the weights and the card: the network then sees RGB
-images in 0..1 like every other, and gives the same scores.
+images in 0..1 like every other, and gives the same scores. Of Hugging Face's folders give the file of tensors: what
+its config.json says beside it (heads, epsilon, activation, classes) is read too.
 """
 
 import argparse

@@ -93,7 +93,7 @@ class ConvNeXt(nnx.Module):
             downsample = Downsample(in_channels, widths[i], epsilon=epsilon) if i > 0 else None
             stages.append(Stage(downsample, [make_block(stochastic_depth=rate) for rate in rates]))
             in_channels = widths[i]
-            first += blocks[i]
+            first += count
         self.stages = nnx.List(stages)
         self.norm = LayerNorm(in_channels, epsilon=last_epsilon)
         self.head = Dense(in_channels, num_classes, initializer=KERNELS)

@@ -11,10 +11,12 @@ from converted import as_named
 from parity_values import make_values, read_reference
 
 from cnn_vit.errors import UserError
+from cnn_vit.nn.values import initial_values
 from cnn_vit.transfer import rules
 from cnn_vit.transfer.convert import convert_arrays, convert_file
+from cnn_vit.transfer.matching import to_theirs
 from cnn_vit.transfer.source_facts import SourceFacts
-from cnn_vit.transfer.weights import Card, encode_safetensors
+from cnn_vit.transfer.weights import Card, encode_safetensors, network_of
 
 SIZES = {"width": 32, "depth": 2, "hidden": 48}
 
@@ -62,6 +64,20 @@ def test_the_file_of_json_says_what_no_tensor_tells(write_folder):
     assert card.model == "vit/Ti4"
     assert card.keywords == SIZES | {"heads": 4, "epsilon": 0.001, "activation": "gelu_tanh"}
     assert card.classes == tuple(labels.values())
+
+
+def test_heads_that_the_file_of_json_says_may_be_those_of_a_size(tmp_path):
+    """3 heads are those of Ti, whose name stands for networks of no known size; all the same they have to be said."""
+    rule = next(rule for rule in rules.all_rules() if (rule.family, rule.source) == ("vit", "Hugging Face"))
+    keywords = {"width": 12, "depth": 1, "hidden": 20, "heads": 3}
+    network = network_of(Card("vit/Ti4", keywords, 5, None, {"image_size": [8, 8], "channels": 3}))
+    params, stats = initial_values(network, seed=0)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(encode_safetensors(to_theirs(rule, params, stats), {}))
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "num_attention_heads": 3}')
+    card = convert_file(path).weights.card
+    assert network_of(card).params.keys() == network.params.keys()
+    assert card.keywords.get("heads", 3) == 3
 
 
 def test_what_the_user_says_counts_more(write_folder):
