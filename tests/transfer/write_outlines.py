@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from outlines import FOLDER, TIMM_RESULTS, outline_path, read_source, write_outline
+from outlines_of_transformers import find_shapes
 from torch_libraries import import_timm, import_torchvision
 from torch_references import CifarResNet, mobilenet_shapes
 
@@ -63,6 +64,9 @@ def shapes_of(weights: NamedWeights) -> dict[str, Sequence[int]]:
     Raises:
         LookupError: no program here builds them.
     """
+    shapes = find_shapes(weights)
+    if shapes is not None:
+        return shapes
     program, name = read_source(weights)
     family, _, variant = weights.model.partition("/")
     with torch.device("meta"):
