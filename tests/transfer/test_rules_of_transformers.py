@@ -220,3 +220,10 @@ def test_what_no_network_of_ours_has_is_one_sentence(name, more, sentence):
 def test_what_an_optimizer_keeps_is_dropped():
     more = {"opt/0/mu/head/kernel": np.zeros(3, np.float32), "chrono/accum_train_time": np.zeros(1)}
     assert convert_reference("vit_big_vision_stacked", more).model == "vit/Ti4-map"
+
+
+def test_google_s_names_may_lie_in_a_training_that_was_saved():
+    arrays = arrays_of("vit_google")
+    named = {f"opt/target/{name}": array for name, array in arrays.items()} | {"opt/state/step": np.zeros(1)}
+    weights = convert_arrays("net.npz", as_named(named)).weights
+    assert weights.digest == convert_arrays("net.npz", as_named(arrays)).weights.digest

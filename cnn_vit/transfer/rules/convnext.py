@@ -454,7 +454,7 @@ WEIGHTS = {
         "accuracy_size": None,
         "source": (
             "transformers 5.23.0, ConvNextConfig and ConvNextImageProcessor of facebook/convnext-tiny-224; "
-            "mean and deviation: timm 1.0.31, convnext_tiny.fb_in1k"
+            "mean and std: timm 1.0.31, convnext_tiny.fb_in1k"
         ),
     },
 }

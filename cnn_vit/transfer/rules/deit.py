@@ -97,7 +97,7 @@ def make_hf_rule(source: str, table: tuple[Row, ...], names: TorchNames) -> Conv
         first_kernel="patches/kernel",
         dropped=(r"deit\.pooler\..*", r"deit\.embeddings\.mask_token", TORCH_OPTIMIZER),
         keywords={"epsilon": 1e-12},
-        # transformers 5.23.0, DeiTImageProcessor: 224 of 256 pixels. Its default mean and deviation are 0.5; the files
+        # transformers 5.23.0, DeiTImageProcessor: 224 of 256 pixels. Its default mean and std are 0.5; the files
         # that Meta published say those of ImageNet.
         preprocessing=IMAGENET | {"fit": "crop(0.875)", "interpolation": "bicubic"},
         classes=CLASSES,
