@@ -15,7 +15,6 @@ from ml_collections import ConfigDict, config_dict
 WORDS = {
     "atto": "12 blocks of 40 to 320 channels, 3,695,520 parameters with 1,000 classes; the one without a word",
     "T": "18 blocks of 96 to 768 channels, 28,589,128 parameters with 1,000 classes",
-    "B": "36 blocks of 128 to 1,024 channels, 88,591,464 parameters with 1,000 classes",
 }
 
 

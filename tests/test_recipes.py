@@ -34,7 +34,7 @@ MODES_OF_COMPARISONS = [mode for path in COMPARISONS for mode in list_modes(path
 # Words that only make a network of the same layers deeper or wider: each takes seconds to trace.
 OTHER_SIZES = {f"configs/cifar_resnet.py:{depth}" for depth in ("32", "44", "56", "110")}
 OTHER_SIZES |= {f"configs/mobilenet_v1.py:{width}" for width in ("0.5", "0.75", "1.0")}
-OTHER_SIZES |= {f"configs/convnext.py:{size}" for size in ("atto", "T", "B")} | {"configs/convnext.py"}
+OTHER_SIZES |= {f"configs/convnext.py:{size}" for size in ("atto", "T")} | {"configs/convnext.py"}
 OTHER_SIZES |= {f"configs/deit.py:{size}" for size in ("Ti", "S", "B")} | {"configs/deit.py"}
 
 

@@ -183,6 +183,7 @@ def test_the_head_of_a_distilled_deit_stands_on_two_tokens_behind_a_new_norm():
     assert "params/blocks/2/norm1/scale" not in shapes
 
 
+@pytest.mark.slow
 def test_the_head_of_a_convnext_stands_on_the_average_behind_a_new_norm():
     pixels = run_inner_layer("convnext", "stages/0")
     assert pixels.shape[1] * pixels.shape[2] > 1

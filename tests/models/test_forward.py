@@ -13,10 +13,14 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import functional
 
 FAMILIES = sorted(models.names())
-# What is compiled of DeiT is what is compiled of ViT: tests/models/test_deit.py compares their programs.
-for_each_family = pytest.mark.parametrize(
-    "family", [pytest.param(family, marks=pytest.mark.slow if family == "deit" else ()) for family in FAMILIES]
-)
+
+
+def for_each_family(slow):
+    """Parametrizes a test that compiles by the families, some of which are slow."""
+    cases = [pytest.param(family, marks=pytest.mark.slow if family in slow else ()) for family in FAMILIES]
+    return pytest.mark.parametrize("family", cases)
+
+
 WITH_DROPOUT = ["cnn", "mlp", "vit"]
 
 
@@ -30,7 +34,8 @@ def test_scores_are_float32_and_features_keep_the_dtype(family, dtype, make_netw
     assert (features.shape[0], features.dtype) == (2, dtype)
 
 
-@for_each_family
+# What is compiled of DeiT is what is compiled of ViT: tests/models/test_deit.py compares their programs.
+@for_each_family(slow=("deit",))
 def test_scores_are_the_head_of_the_features(family, make_network, images):
     network = make_network(f"{family}/test", image_size=(16, 8))
     head = network.params["head"]
@@ -43,7 +48,7 @@ def test_scores_are_the_head_of_the_features(family, make_network, images):
     np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=1e-3)
 
 
-@for_each_family
+@for_each_family(slow=("convnext", "deit"))
 def test_bfloat16_computes_about_the_same_as_float32(family, make_network, images):
     network = make_network(f"{family}/test", image_size=8, channels=1)
     batch = images((2, 8, 8, 1))
@@ -74,7 +79,7 @@ def test_dropout_without_a_key_is_refused(family, make_network, images):
         network.features(images((2, 8, 8, 1)), train=True)
 
 
-@for_each_family
+@for_each_family(slow=("convnext", "deit"))
 def test_training_without_dropout_needs_no_key(family, make_network, images):
     network = make_network(f"{family}/test", image_size=8, channels=1)
     assert np.isfinite(network.run(images((2, 8, 8, 1)), train=True)).all()
