@@ -39,6 +39,7 @@ FAMILIES = {
     "resnet/test": (16, 64, {}),
     "convnext/test": (16, 16, {}),
     "deit/test": (16, 16, {}),
+    "vgg/test": (8, 64, {}),
     "vit/test": (16, 16, {"pool": "average"}),
 }
 

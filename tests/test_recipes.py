@@ -16,7 +16,16 @@ FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 RECIPES = [path for path in FILES if read_command(path) == "train"]
 COMPARISONS = [path for path in FILES if read_command(path) == "compare"]
 PUBLISHED = {"mnist_lenet", "mnist_resnet", "mnist_vit", "cifar_resnet", "cifar_vit"}
-NEEDS_PATH = {"folder_resnet", "folder_vit", "mobilenet_v1", "convnext", "deit", "finetune_folder", "linear_probe"}
+NEEDS_PATH = {
+    "folder_resnet",
+    "folder_vit",
+    "mobilenet_v1",
+    "convnext",
+    "deit",
+    "vgg",
+    "finetune_folder",
+    "linear_probe",
+}
 SIDE, CHANNELS = 32, 3  # of images where a recipe leaves them to its weights
 
 
@@ -33,6 +42,7 @@ MODES = [mode for path in RECIPES for mode in list_modes(path)]
 MODES_OF_COMPARISONS = [mode for path in COMPARISONS for mode in list_modes(path)]
 # Words that only make a network of the same layers deeper or wider: each takes seconds to trace.
 OTHER_SIZES = {f"configs/cifar_resnet.py:{depth}" for depth in ("32", "44", "56", "110")}
+OTHER_SIZES |= {"configs/vgg.py", *(f"configs/vgg.py:{depth}" for depth in ("11", "13", "16", "19"))}
 OTHER_SIZES |= {f"configs/mobilenet_v1.py:{width}" for width in ("0.5", "0.75", "1.0")}
 OTHER_SIZES |= {f"configs/convnext.py:{size}" for size in ("atto", "T")} | {"configs/convnext.py"}
 OTHER_SIZES |= {f"configs/deit.py:{size}" for size in ("Ti", "S", "B")} | {"configs/deit.py"}

@@ -31,7 +31,7 @@ from cnn_vit.analysis.table import Description, Row
 from cnn_vit.compilation import ProgramKind
 from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.nn.norm import BatchNorm, GroupNorm, LayerNorm
-from cnn_vit.nn.pool import average_pool, max_pool
+from cnn_vit.nn.pool import adaptive_average_pool, average_pool, max_pool
 from cnn_vit.trees import shapes_by_path
 
 Extent = tuple[int, int]  # the first pixel and the one after the last; (0, 0) for none
@@ -288,9 +288,16 @@ def average_window(inputs: Mapping[str, Any], run: RunLayer) -> Any:
     return inspect.unwrap(average_pool)(inputs["x"], count_padding=True, **window)
 
 
+def average_everything(inputs: Mapping[str, Any], run: RunLayer) -> Any:
+    """Gives each pixel the mean of all: windows of unlike sides have no stride, so the table adds up what all see."""
+    outputs = run(dict(inputs))
+    return jnp.broadcast_to(inputs["x"].mean((1, 2), keepdims=True), outputs.shape)
+
+
 STAND_INS: dict[Any, Callable[[Mapping[str, Any], RunLayer], Any]] = {
     BatchNorm: skip_norm,
     LayerNorm: skip_norm,
     GroupNorm: add_mean_over_pixels,
     inspect.unwrap(max_pool): average_window,
+    inspect.unwrap(adaptive_average_pool): average_everything,
 }

@@ -24,7 +24,7 @@ from jax.extend import core
 from cnn_vit.analysis.program import Program, call_number, inner_jaxprs
 from cnn_vit.analysis.record import Call
 from cnn_vit.nn.attention import attend
-from cnn_vit.nn.conv import Conv
+from cnn_vit.nn.conv import Conv, WindowDense
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.norm import BatchNorm, GroupNorm, LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
@@ -171,6 +171,7 @@ def attend_macs(call: Call) -> Formula:
 
 PARAMETERS: dict[Any, Callable[[Call], Formula]] = {
     Conv: conv_parameters,
+    WindowDense: conv_parameters,
     Dense: dense_parameters,
     PatchEmbed: patch_parameters,
     BatchNorm: norm_parameters,
@@ -180,6 +181,7 @@ PARAMETERS: dict[Any, Callable[[Call], Formula]] = {
 }
 MACS: dict[Any, Callable[[Call], Formula]] = {
     Conv: conv_macs,
+    WindowDense: conv_macs,
     Dense: dense_macs,
     PatchEmbed: patch_macs,
     inspect.unwrap(attend): attend_macs,

@@ -2,7 +2,7 @@
 
 Papers: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, table 1 (18 to 152; the
 shortcut is option B, a projection where the shape changes); Zagoruyko and Komodakis, arXiv:1605.07146 (`-wide2`: twice
-the inner width); Xie et al., arXiv:1611.05431 (`-32x4d`: ResNeXt, 32 groups of 4).
+the inner width); Xie et al., arXiv:1611.05431 (ResNeXt; `-32x4d`: 32 groups of 4 channels).
 Departs from it: "v1.5", the default as in torchvision, halves the image in the 3x3 convolution of a bottleneck; the
 paper, `-v1`, in the 1x1 before it, which reads every fourth pixel only: as many parameters, fewer MACs. Networks of
 two-convolution blocks (18, 34) are the same in both. ResNet-26 is timm's: bottlenecks, two a stage.
@@ -207,5 +207,7 @@ SUFFIXES = {
     "v1": {"version": "v1"},
     "wide2": {"group_width": 128},
     "32x4d": {"groups": 32, "group_width": 4},
+    "32x8d": {"groups": 32, "group_width": 8},
+    "64x4d": {"groups": 64, "group_width": 4},
 }
 CUTS = {"stages/*": (), "stages/*/blocks/*": ()}

@@ -341,3 +341,29 @@ class Conv(nnx.Module):
         if self.bias is None:
             return y
         return add_bias(y, self.bias[...])
+
+
+class WindowDense(Conv):
+    """A dense layer on all values of a window of pixels, which slides where there are more pixels than that.
+
+    Its parameters and results are those of a convolution without padding. Where the pixels are just one window it is
+    computed as the product of matrices that it is: the gradient of a convolution would multiply many zeros, which
+    surround the one pixel that comes out.
+
+    Args:
+        in_channels: channels of the input.
+        features: channels of the output.
+        window_size: side of the window in pixels, or (height, width).
+        initializer: distribution of the kernel's initial values.
+    """
+
+    def __init__(self, in_channels: int, features: int, window_size: IntOrPair, *, initializer: str = "he_normal"):
+        super().__init__(in_channels, features, window_size, padding=0, initializer=initializer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
+        kernel = self.kernel[...]
+        if x.shape[1:3] != kernel.shape[:2] or self.bias is None:
+            return super().__call__(x)
+        pixels = x.reshape(len(x), -1)  # (B, H*W*I)
+        y = pixels @ kernel.reshape(-1, kernel.shape[-1]).astype(x.dtype)  # (B, O)
+        return add_bias(y[:, None, None], self.bias[...])

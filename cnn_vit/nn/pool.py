@@ -148,6 +148,36 @@ def average_pool(
     return (sums / np.float32(counts)).astype(x.dtype)
 
 
+@layer
+def adaptive_average_pool(x: jax.Array, size: IntOrPair) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
+    """Takes means over as many windows as there shall be pixels, of sides that differ by one at most, in float32.
+
+    Output row i of Y is the mean of the input rows from floor(i H / Y) up to ceil((i + 1) H / Y), columns alike, as in
+    PyTorch's adaptive_avg_pool2d. Neighboring windows share a row where Y does not divide H; Y may be larger than H.
+
+    Args:
+        x: images, floating point.
+        size: sides of the output in pixels, one number or (height, width).
+    """
+    height, width = height_and_width(size, "size")
+    if x.shape[1:3] == (height, width):
+        return x
+    # Multiplied and added up, which XLA makes one loop of: no matrix products, for these are MACs, and a mean is none.
+    of_rows = window_shares(x.shape[1], height)[:, :, None, None]
+    of_columns = window_shares(x.shape[2], width)[:, :, None]
+    y = (x.astype(jnp.float32)[:, None] * of_rows).sum(2)
+    return (y[:, :, None] * of_columns).sum(3).astype(x.dtype)
+
+
+def window_shares(pixels: int, windows: int) -> np.ndarray:
+    """Returns the share (windows, pixels) that each pixel of a side has in the mean of each window."""
+    shares = np.zeros((windows, pixels), np.float32)
+    for i in range(windows):
+        start, stop = i * pixels // windows, -(-(i + 1) * pixels // windows)  # rounded down, and up
+        shares[i, start:stop] = 1 / (stop - start)
+    return shares
+
+
 @dataclass(frozen=True, eq=False)  # as an argument of a traced function it is compared by identity: arrays have no hash
 class WindowPlan:
     """How windows lie on images (B, H, W, C), with an entry for each of the four axes as `jax.lax` wants it.

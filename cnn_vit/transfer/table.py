@@ -7,7 +7,8 @@ A table has a row for each kind of layer. A row names the layer on both sides an
 `{b}` stands for any number, the same on both sides; `{s+1}` is one more than `{s}`. `{#}` is the running number of the
 layer among all of ours that fit the row, in their order, and `{#+1}` counts from 1. Where only our name has a number,
 `Row("blocks/{b}/norm1", "encoderblock/LayerNorm_0", ...)`, their array holds those of all our layers along an axis of
-its own, the first.
+its own, the first. Their side may have any sum of multiples: `{2#+s}` counts layers between which another one stands,
+and one more at the end of each stage.
 
 What is read from left to right gives somebody's names of our arrays, and so both directions: the same pairs move their
 arrays into our tree, and our arrays under their names.
@@ -21,7 +22,8 @@ import numpy as np
 
 from cnn_vit.transfer import axes
 
-NUMBER = re.compile(r"\{([a-z#]\w*)(?:\+(\d+))?\}")
+NUMBER = re.compile(r"\{([^{}]+)\}")
+TERM = re.compile(r"([+-]?)(?=[a-z#\d])(\d*)([a-z]\w*|#)?")  # "+3", "s", "-2#"
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,16 @@ def as_pattern(template: str) -> str:
 
 def fill(template: str, values: Mapping[str, int]) -> str:
     """Writes the numbers of a layer into the name of a row: "layer{s+1}" with s = 0 is "layer1"."""
-    return NUMBER.sub(lambda match: str(values[match[1]] + int(match[2] or 0)), template)
+    return NUMBER.sub(lambda match: str(add_terms(match[1], values)), template)
+
+
+def add_terms(text: str, values: Mapping[str, int]) -> int:
+    """Computes a sum of numbers and letters, which may have a factor: "2#+s-1"."""
+    total = 0
+    for sign, factor, letter in TERM.findall(text):
+        number = int(factor or 1) * (values[letter] if letter else 1)
+        total += -number if sign == "-" else number
+    return total
 
 
 # Layers as PyTorch and Keras keep them --------------------------------------------------------------------------------

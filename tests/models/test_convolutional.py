@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cnn_vit.analysis.record import record_calls
 from cnn_vit.models import build
 from cnn_vit.models.mlp import ACTIVATIONS
 from cnn_vit.models.resnet import Basic, Bottleneck
@@ -298,3 +299,11 @@ def test_relu_has_no_upper_end():
 def test_a_rectifier_sends_no_gradient_through_zero():
     """`jnp.maximum(x, 0)` would send half of it."""
     assert jax.grad(ACTIVATIONS["relu"])(0.0) == 0
+
+
+def test_a_vgg_drops_values_behind_each_of_its_two_dense_layers():
+    """Simonyan and Zisserman, section 3.1: dropout for the first two of the fully connected layers."""
+    images = jax.ShapeDtypeStruct((2, 60, 60, 3), jnp.float32)
+    calls = record_calls(build("vgg/test", 3, image_size=60, dropout=0.5), images)
+    layers = [call.path for call in calls if call.path and not call.path.startswith("stages")]
+    assert layers == ["adaptive_average_pool", "dense1", "dropout", "dense2", "dropout#2", "head"]

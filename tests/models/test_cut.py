@@ -22,6 +22,7 @@ SEVERAL = {  # keywords that give each family's smallest network several layers 
     "mlp": {"hidden": (8, 7, 6)},
     "mobilenet_v1": {"blocks": (1, 2)},
     "resnet": {"blocks": (2, 1)},
+    "vgg": {},
     "vit": {"depth": 3},
 }
 FAMILIES = sorted(SEVERAL)
@@ -154,6 +155,7 @@ def normalize(x):
         ("lenet", "conv2", "average_pool#2"),
         ("mobilenet_v1", "stages/1/blocks/0", "stages/1/blocks/0"),
         ("resnet", "stages/0", "stages/0"),
+        ("vgg", "stages/0", "stages/0"),
     ],
 )
 def test_the_head_stands_on_the_average_of_the_pixels(family, place, layer):
@@ -227,6 +229,7 @@ def test_a_cut_leaves_the_parameters_of_the_lower_layers():
         ("cifar_resnet/20", "stages/0/blocks/3", "there is stages/0, .*, stages/0/blocks/2, ..., stages/2/blocks/2$"),
         ("cifar_resnet/20", "stem", "model.cut='stem' is not a place"),
         ("mobilenet_v1/1.0", "stages/00", "model.cut='stages/00' is not a place"),
+        ("vgg/11", "head", "there is stages/0, .*stages/4, dense1, dense2$"),
         ("vit/Ti16", "blocks/12", "there is blocks/0, .*blocks/5, ..., blocks/11$"),
         ("cnn/small", "hidden/layers/0", "there is stages/0, stages/1$"),
         ("lenet/5", "conv3", "there is conv1, conv2, hidden/layers/0, hidden/layers/1$"),

@@ -21,7 +21,7 @@ def for_each_family(slow):
     return pytest.mark.parametrize("family", cases)
 
 
-WITH_DROPOUT = ["cnn", "mlp", "vit"]
+WITH_DROPOUT = ["cnn", "mlp", pytest.param("vgg", marks=pytest.mark.slow), "vit"]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -16,6 +16,7 @@ NAMES = [
     "resnet/50-32x4d",
     "convnext/xxlarge",
     "deit/S16-distilled",
+    "vgg/16-bn",
     "vit/S7-map-pre_logits",
     "vit/B16-tok",
 ]
@@ -46,7 +47,7 @@ def test_every_keyword_is_named_and_typed_and_every_variant_takes_colors_and_siz
 
 def test_every_family_has_a_test_variant():
     variants_by_family = models.names()
-    assert variants_by_family.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "mobilenet_v1", "resnet", "vit"}
+    assert variants_by_family.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "mobilenet_v1", "resnet", "vgg", "vit"}
     assert all("test" in variants for variants in variants_by_family.values())
     assert {"B16", "So400m14", "H14"} <= set(variants_by_family["vit"])
 
@@ -117,6 +118,13 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("resnet/50", {"filters": 4, "group_width": 4}, "no channel is left"),
         ("mobilenet_v1/1.0", {"blocks": ()}, r"model.blocks=\(\) names no stage"),
         ("mobilenet_v1/1.0", {"width_multiplier": 0.03}, "model.width_multiplier=0.03 leaves no filter; .* 1/32"),
+        (
+            "vgg/11",
+            {"filters": (8, 8)},
+            r"model.convolutions=\(1, 1, 2, 2, 2\) and model.filters=\(8, 8\) must have one",
+        ),
+        ("vgg/11", {"image_size": (31, 64)}, "31x64 pixels leave nothing .*data.image_size at least 32"),
+        ("vgg/11", {"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and below 1"),
         ("mobilenet_v1/1.0", {"image_size": (32, 31)}, "32x31 pixels leave nothing .*data.image_size at least 32"),
         (
             "convnext/T",

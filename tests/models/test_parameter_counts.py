@@ -25,6 +25,8 @@ FAST = {
     ("mobilenet_v1/0.25", 1000),
     ("convnext/T", 100),
     ("deit/S16-distilled", 1000),
+    ("vgg/16", 1000),
+    ("vgg/19-bn", 1000),
     ("vit/B16", 1000),
     ("vit/B16-pre_logits", 21843),
     ("vit/S32-tok", 1000),
@@ -55,8 +57,8 @@ def test_parameters_are_those_of_the_table(row):
 
 
 def test_the_table_holds_every_published_row_of_these_families():
-    assert len(ROWS) == 176 + 4 + 20  # MobileNetV1 came from Keras, ConvNeXt and distilled DeiT later
-    families = {"convnext", "deit", "lenet", "cifar_resnet", "mobilenet_v1", "resnet", "vit"}
+    assert len(ROWS) == 190 + 4 + 20  # MobileNetV1 came from Keras, ConvNeXt and distilled DeiT later
+    families = {"convnext", "deit", "lenet", "cifar_resnet", "mobilenet_v1", "resnet", "vgg", "vit"}
     assert {row["name"].partition("/")[0] for row in ROWS} == families
 
 
@@ -134,6 +136,13 @@ def test_convnext_and_deit_have_the_parameters_that_are_published(name, publishe
 def test_the_test_variant_of_mobilenet_has_one_block_in_each_of_two_stages():
     first, second = 9 * 8 + 16 + 8 * 16 + 32, 9 * 16 + 32 + 16 * 32 + 64
     assert count_parameters("mobilenet_v1/test", 10) == 27 * 8 + 16 + first + second + 32 * 10 + 10
+
+
+def test_the_test_variant_of_vgg_has_two_convolutions_and_two_dense_layers():
+    stages = 27 * 8 + 8 + 72 * 12 + 12
+    dense = 7 * 7 * 12 * 16 + 16 + 16 * 20 + 20
+    assert count_parameters("vgg/test", 10) == stages + dense + 20 * 10 + 10
+    assert count_parameters("vgg/test-bn", 10) == stages + 2 * (8 + 12) + dense + 20 * 10 + 10
 
 
 def test_the_test_variant_of_resnet_has_one_block_a_stage():
@@ -218,6 +227,8 @@ def count_macs(jaxpr) -> int:
         pytest.param("resnet/50-v1", marks=pytest.mark.slow),
         pytest.param("resnet/50-32x4d", marks=pytest.mark.slow),
         pytest.param("resnet/50-wide2", marks=pytest.mark.slow),
+        "vgg/11",
+        pytest.param("vgg/19-bn", marks=pytest.mark.slow),
         "mobilenet_v1/0.25",
         pytest.param("mobilenet_v1/1.0", marks=pytest.mark.slow),
         pytest.param("convnext/T", marks=pytest.mark.slow),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layers import assert_equals_formula, call_layer, draw_normal, few_examples, run_layer, to_float32
 
 from cnn_vit.errors import UserError
-from cnn_vit.nn.conv import Conv
+from cnn_vit.nn.conv import Conv, WindowDense
 
 
 def pair(low, high):
@@ -58,6 +58,14 @@ def test_one_number_stands_for_both_sides():
     layer = Conv(2, 4, 3, padding=1, stride=2, dilation=2)
     keywords = {"padding": ((1, 1), (1, 1)), "stride": (2, 2), "dilation": (2, 2), "groups": 1}
     assert_equals_formula(layer, formulas.convolution(x, kernel, bias, **keywords), x, kernel, bias, seed=0)
+
+
+@pytest.mark.parametrize("image", [(3, 2), (4, 5)], ids=["one window", "several"])
+def test_a_dense_layer_on_windows_is_a_convolution_without_padding(image):
+    x, kernel, bias = draw_normal(0, (2, *image, 3), (3, 2, 3, 4), (4,))
+    keywords = {"padding": ((0, 0), (0, 0)), "stride": (1, 1), "dilation": (1, 1), "groups": 1}
+    formula = formulas.convolution(x, kernel, bias, **keywords)
+    assert_equals_formula(WindowDense(3, 4, (3, 2)), formula, x, kernel, bias, seed=0)
 
 
 def test_the_filter_is_not_flipped():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from layers import assert_function_equals_formula, draw_normal, few_examples
 
 from cnn_vit.errors import UserError
-from cnn_vit.nn.pool import average_pool, max_pool
+from cnn_vit.nn.pool import adaptive_average_pool, average_pool, max_pool
 
 
 def pair(low, high):
@@ -150,3 +150,26 @@ def test_an_impossible_pooling_is_refused_in_one_sentence(changes, sentence):
     for pool in (max_pool, partial(average_pool, count_padding=True)):
         with pytest.raises(UserError, match=sentence):
             pool(jnp.ones((1, 4, 4, 1)), **keywords)
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    [
+        ([1, 2, 4, 8], [1.5, 6]),  # 2 divides 4
+        ([1, 2, 4], [1.5, 3]),  # the windows share the middle one
+        ([5], [5, 5]),
+        ([1, 2], [1, 2]),
+        ([1, 2, 4, 8, 16], [7 / 3, 28 / 3]),  # 0..2 and 2..4
+    ],
+)
+def test_adaptive_windows_share_what_does_not_divide(side, expected):
+    rows = np.float32(side).reshape(1, -1, 1, 1)
+    assert adaptive_average_pool(rows, (2, 1)).ravel().tolist() == pytest.approx(expected)
+    columns = rows.transpose(0, 2, 1, 3)
+    assert adaptive_average_pool(columns, (1, 2)).ravel().tolist() == pytest.approx(expected)
+
+
+def test_more_adaptive_windows_than_pixels_repeat_and_mix_them():
+    """Three windows on two pixels: 0..1, 0..2 and 1..2; in both directions at once."""
+    y = adaptive_average_pool(np.float32([[[[1], [3]], [[5], [11]]]]), 3)
+    assert y[0, ..., 0].tolist() == [[1, 2, 3], [3, 5, 7], [5, 8, 11]]

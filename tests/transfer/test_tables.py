@@ -100,6 +100,18 @@ def test_numbers_in_names_are_shifted_and_counted_through():
     assert theirs["stages/1/blocks/0/conv/kernel"] == "dw_12.weight"
 
 
+def test_names_count_sums_of_layers_and_stages():
+    """torchvision's VGG-11 numbers rectifiers and poolings too: two for each convolution, one for each stage."""
+    counts = (1, 1, 2, 2, 2)
+    paths = [f"stages/{s}/convolutions/{c}/kernel" for s, count in enumerate(counts) for c in range(count)]
+    plain, _ = pair_names([Row("stages/{s}/convolutions/{c}", "features.{2#+s}", TORCH_CONV)], paths)
+    assert [int(pair.theirs.split(".")[1]) for pair in plain] == [0, 3, 6, 8, 11, 13, 16, 18]
+    normed, _ = pair_names([Row("stages/{s}/convolutions/{c}", "features.{3#+s+1}", TORCH_CONV)], paths)
+    assert [int(pair.theirs.split(".")[1]) for pair in normed] == [1, 5, 9, 12, 16, 19, 23, 26]
+    fewer, _ = pair_names([Row("conv{n}", "layer.{n-1}.{10-n}", TORCH_CONV)], ["conv1/kernel"])
+    assert fewer[0].theirs == "layer.0.9.weight"
+
+
 def test_paths_without_a_name_are_returned_and_a_table_that_names_one_twice_is_wrong():
     row = Row("stem", "conv1", TORCH_CONV)
     pairs, unnamed = pair_names([row], ["stem/kernel", "head/kernel"])
@@ -111,6 +123,7 @@ def test_paths_without_a_name_are_returned_and_a_table_that_names_one_twice_is_w
 # The rules ------------------------------------------------------------------------------------------------------------
 
 # A network that each family's rules convert, with the keywords that the rules' programs have.
+SMALL_VGG = {"convolutions": (1, 2), "filters": (3, 4), "hidden": (6, 5)}
 NETWORKS = {
     "cifar_resnet": ("cifar_resnet/8-b", {}, (8, 8), 3),
     "convnext": ("convnext/T", {"blocks": (1, 2), "widths": (8, 12)}, (16, 16), 3),
@@ -121,6 +134,8 @@ NETWORKS = {
         3,
     ),
     "mobilenet_v1": ("mobilenet_v1/0.25", {}, (32, 32), 3),
+    "resnet": ("resnet/50-32x4d", {"blocks": (1, 2, 1, 1), "filters": 16}, (32, 32), 3),
+    "vgg": ("vgg/11", SMALL_VGG, (32, 32), 3),
     "vit": (
         "vit/Ti4",
         {"qkv_bias": False, "epsilon": 1e-5, "width": 12, "depth": 2, "hidden": 20, "heads": 3, "activation": "relu"},
@@ -130,9 +145,19 @@ NETWORKS = {
 }
 
 
-def draw_weights(family: str) -> Weights:
-    """Initial values of a network of a family, with statistics and zeros that are not what they were."""
-    model, keywords, size, channels = NETWORKS[family]
+# Networks that only some rules of a family convert, by what their source ends with.
+OTHER_NETWORKS = {"with batch norm": ("vgg/11-bn", SMALL_VGG, (32, 32), 3)}
+
+
+def network_of_rule(rule) -> str:
+    """The key of the network that a rule converts, in NETWORKS or OTHER_NETWORKS."""
+    ends = [end for end in OTHER_NETWORKS if rule.source.endswith(end)]
+    return ends[0] if ends else rule.family
+
+
+def draw_weights(key: str) -> Weights:
+    """Initial values of a network, with statistics and zeros that are not what they were."""
+    model, keywords, size, channels = (NETWORKS | OTHER_NETWORKS)[key]
     card = Card(model, keywords, 5, None, {"image_size": list(size), "channels": channels})
     network = network_of(card)
     params, stats = initial_values(network, seed=3)
@@ -145,8 +170,8 @@ def draw_weights(family: str) -> Weights:
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Weights of each family, drawn once."""
-    return {family: draw_weights(family) for family in NETWORKS}
+    """Weights of each family and of each other network, drawn once."""
+    return {key: draw_weights(key) for key in NETWORKS | OTHER_NETWORKS}
 
 
 def test_every_family_with_a_rule_is_tested():
@@ -155,8 +180,9 @@ def test_every_family_with_a_rule_is_tested():
 
 @pytest.mark.parametrize("rule", rules.all_rules(), ids=lambda rule: rule.source)
 def test_there_and_back_gives_the_same_bits(drawn, rule):
-    weights = drawn[rule.family]
-    model, keywords, _, _ = NETWORKS[rule.family]
+    key = network_of_rule(rule)
+    weights = drawn[key]
+    model, keywords, _, _ = (NETWORKS | OTHER_NETWORKS)[key]
     arrays = to_theirs(rule, weights.params, weights.stats, rule.find_letters(model, keywords))
     back = convert_arrays("theirs.npz", as_named(arrays), model=model, keywords=keywords).weights
     assert back.digest == Weights(weights.params, weights.stats, back.card).digest

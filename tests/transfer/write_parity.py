@@ -12,6 +12,7 @@ import parity_wheels
 import torch
 from parity_values import FOLDER, Reference, make_images, make_values, write_reference
 from torch import nn
+from torch_programs import PROGRAMS
 from torch_references import CifarResNet, VisionTransformer, mobilenet_scores, mobilenet_shapes
 
 VIT_KEYWORDS = {"heads": 3, "activation": "relu"}
@@ -58,18 +59,23 @@ def make_reference(name: str) -> Reference:
     """Computes what is stored of a reference network."""
     if name in parity_wheels.NETWORKS:
         return parity_wheels.make_reference(name)
+    versions = f"torch {torch.__version__}"
     if name == "mobilenet_v1":
         network, values = mobilenet()
         keywords, shape = {}, MOBILENET_IMAGES
+    elif name in PROGRAMS:
+        program = PROGRAMS[name]
+        network, values = fill(program.make())
+        keywords, shape, versions = program.keywords, program.image_shape, program.versions
     else:
         make, keywords, shape = NETWORKS[name]
         network, values = fill(make())
     scores = compute_scores(network, make_images(shape))
     shapes = {key: list(value.shape) for key, value in values.items()}
-    return Reference(f"torch {torch.__version__}", keywords, shape, shapes, scores.tolist())
+    return Reference(versions, keywords, shape, shapes, scores.tolist())
 
 
-NAMES = (*NETWORKS, "mobilenet_v1", *parity_wheels.NETWORKS)
+NAMES = (*NETWORKS, "mobilenet_v1", *parity_wheels.NETWORKS, *PROGRAMS)
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
