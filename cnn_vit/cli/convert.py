@@ -3,8 +3,11 @@
     cnn-vit convert resnet20.th --out=resnet20.safetensors          names and shapes tell the network
     cnn-vit convert runs/flowers --out=flowers.safetensors          the network of a run, to share as one file
     cnn-vit convert cifar_resnet/20@akamaster --out=r20.safetensors weights of a name, cnn-vit list weights
+    cnn-vit convert runs/flowers --to=timm --out=timm.safetensors   the same under the names of timm, to load in PyTorch
     cnn-vit convert vit.pt --model.heads=4 --out=vit.safetensors    what no shape tells is asked for
     cnn-vit convert net.npz --mean=0.5 --std=0.25 --image_size=28 --class_names=names.txt --out=net.safetensors
+    cnn-vit convert my.pt --suggest --out=my_rules.toml             a first table for a file that no rule knows
+    cnn-vit convert my.pt --model=vit/Ti4 --model.width=64 --rules=my_rules.toml --out=my.safetensors
     cnn-vit convert net.npz --value_range=0,255 --channel_order=BGR --mean=104,117,124 --std=1,1,1 --out=net.safetensors
 
 Every array of the file and of the network needs its partner of the right shape: one left over on either side is an
@@ -13,6 +16,15 @@ the network, and what the card says: network, classes, how images were prepared,
 known of the source. Value range and channel order are worked into the weights and the card: the network then sees RGB
 images in 0..1 like every other, and gives the same scores. Of Hugging Face's folders give the file of tensors: what
 its config.json says beside it (heads, epsilon, activation, classes) is read too.
+
+A file of rules is TOML with a line for each kind of array, their name and ours; {i} stands for any number:
+
+    layout = "torch"
+    [arrays]
+    "pos_embed" = { ours = "pos_embed/embedding", axes = "1 t d -> t d" }
+    "transformer.{i}.attn.qkv.weight" = "blocks/{i}/attention/{query,key,value}/kernel"
+
+--suggest writes a first one: it marks each line as sure or guessed, and says what no array tells.
 """
 
 import argparse
@@ -23,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli, stops
-from cnn_vit.cli import _model
+from cnn_vit.cli import _model, _suggest, _to_program
 from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -35,6 +47,8 @@ MAX_NAMES_BYTES = 2**22  # of a file of class names
 SAID_BY_RUNS = (
     "model", "mean", "std", "value_range", "channel_order", "image_size", "fit", "interpolation", "class_names",
 )  # fmt: skip
+# What --suggest and --to do not take, beside the source and the network.
+NOT_OF_OTHERS = (*SAID_BY_RUNS[1:], "trained_on", "licence")
 NAMED = 6  # classes that the answer names, at most
 
 
@@ -46,7 +60,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a file of weights: .pth .pt .th, .npz, .safetensors, .h5; a name of `cnn-vit list weights`; a run folder",
     )
     _model.add_model_arguments(parser)
-    parser.add_argument("--out", metavar=f"FILE{SUFFIX}", required=True, help="the file that is written")
+    parser.add_argument("--out", metavar=f"FILE{SUFFIX}", help="the file that is written; FILE.toml of --suggest")
+    parser.add_argument("--rules", metavar="FILE.toml", help="rules of your own for a file that no rule knows")
+    parser.add_argument("--suggest", action="store_true", help="say what the file may hold, and write first rules")
+    parser.add_argument(
+        "--to", metavar="PROGRAM", help="write the names of another program: timm, torchvision, hf, or what a rule says"
+    )
     parser.add_argument("--force", action="store_true", help="write over a file of this kind that is there already")
     parser.add_argument("--mean", metavar="M,M,M", help="mean of each channel, in the unit of the value range")
     parser.add_argument("--std", metavar="S,S,S", help="standard deviation of each channel, in the same unit")
@@ -66,8 +85,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Converts the file and prints what became of it."""
+    refuse_mixture(args)
+    if args.suggest:
+        _suggest.run(args)
+        return
+    if args.out is None:
+        raise UserError(f"nothing says which file is written; add --out=FILE{SUFFIX}")
     out = Path(args.out)
-    check_out(out, Path(args.source), force=args.force)
+    check_out(out, Path(args.source), suffix=SUFFIX, force=args.force)
+    if args.to is not None:
+        _to_program.run(args, out)
+        return
     if os.path.isdir(args.source):
         export_run(args, out)
         return
@@ -77,11 +105,18 @@ def run(args: argparse.Namespace) -> None:
     from cnn_vit import files
     from cnn_vit.transfer import weights
     from cnn_vit.transfer.convert import convert_file
+    from cnn_vit.transfer.rules_file import read as read_rules
 
     if out.exists():
         refuse_other_file(out)
     files.ensure_writable(out.parent)
-    conversion = convert_file(args.source, model=args.model, keywords=_model.read_model_keywords(args), facts=facts)
+    conversion = convert_file(
+        args.source,
+        model=args.model,
+        keywords=_model.read_model_keywords(args),
+        facts=facts,
+        rules_file=read_rules(args.rules) if args.rules is not None else None,
+    )
     stops.raise_if_requested()
     weights.save(out, conversion.weights)
     answer = as_json(conversion, out)
@@ -124,14 +159,24 @@ def export_run(args: argparse.Namespace, out: Path) -> None:
     cli.print_answer(args, answer, table, next_command=next_command, even_if_stopped=True)
 
 
-def check_out(out: Path, source: Path, *, force: bool) -> None:
+def refuse_mixture(args: argparse.Namespace) -> None:
+    """Raises UserError for flags that belong to different answers of this command."""
+    answers = [name for name in ("suggest", "rules", "to") if getattr(args, name)]
+    if len(answers) > 1:
+        raise UserError(f"--{answers[0]} and --{answers[1]} do not go together; give one of them")
+    said = [name for name in NOT_OF_OTHERS if getattr(args, name) is not None]
+    if said and (args.suggest or args.to is not None):
+        raise UserError(f"--{said[0]} says nothing to --{answers[0]}; leave it out")
+
+
+def check_out(out: Path, source: Path, *, suffix: str, force: bool) -> None:
     """Checks the place of the new file before anything is read.
 
     Raises:
-        UserError: its name does not end in .safetensors, it is the source, or it would be written over.
+        UserError: its name does not end in .safetensors or .toml, it is the source, or it would be written over.
     """
-    if out.suffix != SUFFIX:
-        raise UserError(f"--out={out} does not end in {SUFFIX}; name it {out.with_suffix(SUFFIX)}")
+    if out.suffix != suffix:
+        raise UserError(f"--out={out} does not end in {suffix}; name it {out.with_suffix(suffix)}")
     if not os.path.lexists(out):  # a link to nothing is there as well
         return
     if source.exists() and out.exists() and out.samefile(source):
@@ -142,10 +187,11 @@ def check_out(out: Path, source: Path, *, force: bool) -> None:
 
 def refuse_other_file(out: Path) -> None:
     """Raises UserError where --force would write over a file that this command did not write."""
-    from cnn_vit.transfer import readers, weights
+    from cnn_vit.transfer import backwards, readers, weights
 
     try:
-        is_own = weights.is_own(readers.read(out))
+        named = readers.read(out)
+        is_own = weights.is_own(named) or backwards.METADATA.items() <= named.metadata.items()
     except UserError:
         is_own = False
     if not is_own:

@@ -62,6 +62,9 @@ class ViT(nnx.Module):
         pre_logits: whether a dense layer and tanh stand before the head.
         positions: what is added to the patches to tell where they are; sincos is fixed, in two dimensions.
         norm: pre normalizes the input of each part of a block, and the end; post its output, as in arXiv:1706.03762.
+        final_norm: whether the end of all blocks is normalized; none does what norm says, pre does and post does not.
+        patch_norm: whether the pixels of each patch are normalized before they are mapped, and the tokens behind
+            (Dual PatchNorm, arXiv:2302.01327).
         dropout: share of the values that is dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
@@ -91,6 +94,8 @@ class ViT(nnx.Module):
         pre_logits: bool = False,
         positions: Literal["learned", "sincos", "none"] = "learned",
         norm: Literal["pre", "post"] = "pre",
+        final_norm: bool | None = None,
+        patch_norm: bool = False,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         leftover: Literal["refuse", "drop"] = "refuse",
@@ -111,7 +116,8 @@ class ViT(nnx.Module):
         refuse_width(width, heads=heads, head_width=head_width, positions=positions)
         rows, columns = self.grid
         self.covered_size = (rows * patch, columns * patch)  # the pixels that the patches cover
-        self.patches = PatchEmbed(patch, channels, width)
+        self.patches = PatchEmbed(patch, channels, width, epsilon=epsilon if patch_norm else None)
+        self.patch_norm = LayerNorm(width, epsilon=epsilon) if patch_norm else None
         self.cls_token = declare(nnx.Param, (1, width), "zeros") if pool == "token" else None
         self.token_has_row = pool == "token" and token_position
         table_rows = rows * columns + (1 if self.token_has_row else 0)
@@ -128,7 +134,9 @@ class ViT(nnx.Module):
             skip_rates = choose_place(cut, {f"blocks/{i}": skip_rates[: i + 1] for i in range(depth)})
         self.blocks = nnx.List([make_block(stochastic_depth=rate) for rate in skip_rates])
         # Pre-norm blocks add to x without normalizing the sum, so it is normalized once at the end.
-        self.norm = make_norm() if norm == "pre" else None
+        if final_norm is None:
+            final_norm = norm == "pre"
+        self.norm = make_norm() if final_norm else None
         # What stands between the blocks and the head is cut off too.
         has_map_head = pool == "attention" and cut is None
         self.map_head = MAPHead(width, make_norm, make_attention, make_mlp) if has_map_head else None
@@ -159,6 +167,8 @@ class ViT(nnx.Module):
             grid = self.count_rows_and_columns(images)
             token_mask = self.make_token_mask(mask)  # (B, T)
         x = self.patches(images)  # (B, N, D)
+        if self.patch_norm is not None:
+            x = self.patch_norm(x)
         x = self.add_positions(x, grid)  # (B, T, D)
         x = self.dropout(x, train=train, rngs=rngs)
         for block in self.blocks:

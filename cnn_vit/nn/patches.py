@@ -10,6 +10,7 @@ from flax import nnx
 from cnn_vit.errors import UserError
 from cnn_vit.nn.dense import multiply_last_axis
 from cnn_vit.nn.forms import add_bias
+from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.values import declare
 
 
@@ -27,13 +28,23 @@ class PatchEmbed(nnx.Module):
         patch: side of a patch in pixels.
         channels: colors of an image.
         width: numbers per token.
+        epsilon: of a norm of each patch's pixels before they are mapped, which is then `norm`; None for no norm.
         initializer: distribution of the kernel's initial values; LeCun's normal is not cut off here, as Flax's is.
 
     Raises:
         UserError: if the sides of an image are not multiples of the patch's.
     """
 
-    def __init__(self, patch: int, channels: int, width: int, *, initializer: str = "lecun_normal"):
+    def __init__(
+        self,
+        patch: int,
+        channels: int,
+        width: int,
+        *,
+        epsilon: float | None = None,
+        initializer: str = "lecun_normal",
+    ):
+        self.norm = None if epsilon is None else LayerNorm(patch * patch * channels, epsilon=epsilon)
         self.kernel = declare(nnx.Param, (patch, patch, channels, width), initializer)
         self.bias = declare(nnx.Param, (width,), "zeros")
         self.patch = patch
@@ -49,5 +60,7 @@ class PatchEmbed(nnx.Module):
         grid = x.reshape(batch, rows, side, columns, side, channels)  # (B, H/P, P, W/P, P, C)
         # The two axes inside a patch must lie side by side before a patch can be flattened.
         patches = grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)  # (B, N, P*P*C)
+        if self.norm is not None:
+            patches = self.norm(patches)
         kernel = self.kernel[...].astype(x.dtype).reshape(-1, self.kernel.shape[-1])  # (P*P*C, D)
         return add_bias(multiply_last_axis(patches, kernel), self.bias[...])

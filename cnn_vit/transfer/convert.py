@@ -22,14 +22,16 @@ from cnn_vit.transfer.catalog import NamedWeights
 from cnn_vit.transfer.matching import Group, Matched, fill_tree, group_pairs, shapes_by_text, skipped_notes
 from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.recognition import Recognized, guess_network, recognize, refuse_unlike
+from cnn_vit.transfer.rule_of_file import make_rule
 from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile
+from cnn_vit.transfer.rules_file import RulesFile
 from cnn_vit.transfer.source_facts import (
     BGR,
     SourceFacts,
     choose_classes,
     make_origin,
     make_preprocessing,
-    reverse_colors,
+    reverse_first_colors,
 )
 from cnn_vit.transfer.table import pair_names
 from cnn_vit.transfer.weights import Card, Weights, listed_error
@@ -145,6 +147,7 @@ def convert_file(
     model: str | None = None,
     keywords: Mapping[str, Any] | None = None,
     facts: SourceFacts | None = None,
+    rules_file: RulesFile | None = None,
 ) -> Conversion:
     """Makes weights of ours of a foreign file, and says how.
 
@@ -153,6 +156,7 @@ def convert_file(
         model: name of the network; None: as the shapes tell.
         keywords: keywords of the network that replace what the shapes tell.
         facts: what the user says of the file.
+        rules_file: the user's own rules, which are taken instead of those of the families; `model` is needed then.
 
     Raises:
         SurroundingsError: the file cannot be read or downloaded.
@@ -167,7 +171,19 @@ def convert_file(
     if weights.is_own(named):
         raise UserError(f"{path} is a file of cnn_vit already; `cnn-vit evaluate --weights={path}` takes it as it is")
     config = hub_config.read_beside(file)
-    return convert_arrays(file, named, model=model, keywords=keywords, facts=facts, entry=entry, config=config)
+    recognized = None
+    if rules_file is not None:
+        recognized = apply_rules_file(rules_file, named, model, keywords or {}, facts or SourceFacts())
+    return convert_arrays(
+        file,
+        named,
+        model=model,
+        keywords=keywords,
+        facts=facts,
+        entry=entry,
+        config=config,
+        recognized=recognized,
+    )
 
 
 def convert_arrays(
@@ -180,16 +196,25 @@ def convert_arrays(
     entry: NamedWeights | None = None,
     config: Mapping[str, Any] | None = None,
     for_training: bool = False,
+    recognized: Recognized | None = None,
 ) -> Conversion:
     """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`.
 
     `entry` are the weights that the file was named by, `config` what stands in the file of JSON beside it
     (`hub_config`). `for_training` says that model and keywords are the settings of a run; else they are flags of a
-    command.
+    command. `recognized` is the rule that is taken; None looks for one.
     """
     facts = facts or SourceFacts()
     plan = plan_conversion(
-        path, named, model=model, keywords=keywords, facts=facts, entry=entry, config=config, for_training=for_training
+        path,
+        named,
+        model=model,
+        keywords=keywords,
+        facts=facts,
+        entry=entry,
+        config=config,
+        for_training=for_training,
+        recognized=recognized,
     )
     rule, guess, network = plan.recognized.rule, plan.guess, plan.network
     matched = match_network(plan.recognized, named, network)
@@ -200,7 +225,7 @@ def convert_arrays(
         raise listed_error(sentence, problems)
     arrays = matched.move_arrays()
     if facts.channel_order == BGR:
-        arrays[rule.first_kernel] = reverse_colors(arrays[rule.first_kernel], guess.channels)
+        reverse_first_colors(arrays, rule.first_kernel, guess.channels)
     return Conversion(
         weights=Weights(fill_tree(network.params, arrays), fill_tree(network.stats, arrays), plan.card),
         source=rule.source,
@@ -246,9 +271,11 @@ def plan_conversion(
     entry: NamedWeights | None,
     config: Mapping[str, Any] | None = None,
     for_training: bool,
+    recognized: Recognized | None = None,
 ) -> ConversionPlan:
     """Reads from names and shapes what a file becomes; the arguments are those of `convert_arrays`."""
-    recognized = recognize(path, list(named.arrays), model)
+    if recognized is None:
+        recognized = recognize(path, list(named.arrays), model)
     refuse_unlike(path, recognized, list(named.arrays))
     rule = recognized.rule
     published = find_published(rule, named.sha256, entry)
@@ -323,6 +350,17 @@ def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None
         keywords=entry.keywords,
         classes=of_known_classes[-1] if of_known_classes else None,
     )
+
+
+def apply_rules_file(
+    rules_file: RulesFile, named: NamedArrays, model: str | None, keywords: Mapping[str, Any], facts: SourceFacts
+) -> Recognized:
+    """Makes the rule of a file of the user's own rules, which needs no signs: the user says that it fits."""
+    if model is None:
+        raise UserError(f"{rules_file.path} names the arrays of a network, and not which; add --model=FAMILY/VARIANT")
+    shapes = {name: array.shape for name, array in named.arrays.items()}
+    rule = make_rule(rules_file, shapes, model=model, keywords=keywords, image_size=facts.image_size)
+    return Recognized(rule, rules_file.prefix)
 
 
 def match_network(recognized: Recognized, named: NamedArrays, network: Network) -> Matched:

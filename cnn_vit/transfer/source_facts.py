@@ -15,6 +15,7 @@ from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile
 
 RGB, BGR = "RGB", "BGR"
+PATCH_NORMS = ("patches/norm/scale", "patches/norm/bias")  # of networks that normalize the pixels of a patch
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,21 @@ def reverse_colors(kernel: np.ndarray, channels: int) -> np.ndarray:
     if kernel.shape[-2] != channels:
         raise UserError("--channel_order=BGR cannot be worked into a network that sees flattened pixels; leave it out")
     return np.ascontiguousarray(kernel[..., ::-1, :])
+
+
+def reverse_first_colors(arrays: dict[str, np.ndarray], first_kernel: str, channels: int) -> None:
+    """Exchanges red and blue in all arrays that see the colors of an image: the first kernel, and norms of patches.
+
+    Args:
+        arrays: of ours by path; they are replaced in it.
+        first_kernel: path of the kernel.
+        channels: colors of an image.
+    """
+    arrays[first_kernel] = reverse_colors(arrays[first_kernel], channels)
+    for path in PATCH_NORMS:
+        if path in arrays:  # one number for each pixel and color of a patch, its colors last
+            by_color = arrays[path].reshape(-1, channels, 1)
+            arrays[path] = reverse_colors(by_color, channels).reshape(-1)
 
 
 def make_origin(

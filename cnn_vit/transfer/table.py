@@ -36,12 +36,14 @@ class Leaf:
         theirs: its name in their layer, ".weight".
         our_axes: the layout of ours, as `axes` reads it; "" where both sides have the same axes.
         their_axes: the layout of theirs.
+        known: sizes of letters that stand in brackets in `our_axes` and are the same for every network of the table.
     """
 
     ours: str | tuple[str, ...]
     theirs: str
     our_axes: str = ""
     their_axes: str = ""
+    known: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def pair_names(
 
 def pair_leaf(row: Row, leaf: Leaf, paths: Sequence[str], sizes: Mapping[str, int]) -> list[Pair]:
     """Makes the pairs of one array of a row, for every layer of ours that fits it, or one pair for all of them."""
+    sizes = {**sizes, **leaf.known}
     suffixes = (leaf.ours,) if isinstance(leaf.ours, str) else leaf.ours
     pattern = re.compile(as_pattern(row.ours + suffixes[0]))
     letters = list(pattern.groupindex)

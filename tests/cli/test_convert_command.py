@@ -1,6 +1,8 @@
 """`cnn-vit convert`: what it prints, writes and refuses."""
 
 import json
+import shlex
+import tomllib
 
 import foreign_weights
 import numpy as np
@@ -188,3 +190,93 @@ def test_flags_of_the_other_kind_of_source_are_refused(run, tmp_path, capsys, so
     words = ["convert", source.replace("RUN", str(run)), word, f"--out={tmp_path / 'a.safetensors'}"]
     assert main(words) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+# A file that no rule knows, and other programs -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stranger(tmp_path, arrays):
+    """Two convolutions and a dense layer under names that no rule knows."""
+    rng = np.random.default_rng(0)
+    shapes = {"net.0.weight": (6, 3, 3, 3), "net.0.bias": (6,), "net.3.weight": (10, 6, 3, 3), "net.3.bias": (10,)}
+    shapes |= {"net.out.weight": (4, 10), "net.out.bias": (4,)}
+    values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "my net.npz", **values)
+    return tmp_path / "my net.npz"
+
+
+def test_a_stranger_is_converted_by_the_rules_that_suggest_writes(tmp_path, capsys, stranger):
+    rules, out = tmp_path / "my_rules.toml", tmp_path / "net.safetensors"
+    assert main(["convert", str(stranger), "--suggest", f"--out={rules}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("2 convolutions of 6, 10 filters, then 1 dense layers; 4 classes")
+    assert any(line.split() == ["net.3.weight", "10x6x3x3", "stages/1/convolutions/0/kernel", "sure"] for line in lines)
+    next_command = shlex.split(lines[-1].removeprefix("next: cnn-vit "))
+    assert "--model.pooling=?" in next_command
+    words = [word.replace("pooling=?", "pooling=max") for word in next_command if not word.startswith("--out")]
+    assert main([*words, f"--out={out}"]) == 0
+    converted = weights.load(out)
+    with np.load(stranger) as theirs:
+        np.testing.assert_array_equal(converted.params["head"]["kernel"], theirs["net.out.weight"].T)
+    assert converted.card.origin["program"] == "my_rules.toml"
+
+
+def test_suggest_without_a_file_prints_the_rules_and_json_holds_them(capsys, stranger):
+    assert main(["convert", str(stranger), "--suggest", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["model"] == "cnn/small"
+    assert tomllib.loads(answer["rules"])["arrays"]["out.bias"] == "head/bias"
+    assert main(["convert", str(stranger), "--suggest"]) == 0
+    assert '"out.bias" = "head/bias"  # sure' in capsys.readouterr().out
+
+
+def test_flags_of_several_answers_are_refused(tmp_path, capsys, source, stranger):
+    assert "--suggest and --to do not go together" in refuse(capsys, str(source), "--suggest", "--to=timm")
+    assert "--mean says nothing to --suggest" in refuse(capsys, str(source), "--suggest", "--mean=0,0,0")
+    assert "add --out=FILE.safetensors" in refuse(capsys, str(source))
+    assert "does not end in .toml" in refuse(capsys, str(source), "--suggest", f"--out={tmp_path}/x.safetensors")
+    assert "is a folder" in refuse(capsys, str(tmp_path), "--suggest")
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 3), np.float32), b=np.zeros((7, 5), np.float32))
+    nothing = refuse(capsys, str(tmp_path / "two.npz"), "--suggest")
+    assert "holds 2 arrays in 2 layers, in which no network is recognized; name one with --model" in nothing
+
+
+def test_suggest_says_where_a_rule_knows_the_file_and_that_shortcuts_leave_no_trace(capsys, source):
+    assert main(["convert", str(source), "--suggest", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["open"][0].startswith("known: the rule of cifar_resnet (PyTorch, akamaster/pytorch_resnet_cifar10)")
+    assert any(doubt.startswith("shortcuts: no array tells") for doubt in answer["open"])
+    assert all(line["guessed"] for line in answer["lines"] if line["ours"].startswith("stages/"))
+
+
+def test_suggest_puts_a_checkpoint_beside_the_network_that_is_named(capsys, source):
+    assert main(["convert", str(source), "--suggest", "--model=cifar_resnet/8", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["model"] == "cifar_resnet/8"
+    assert answer["misfits"] == answer["no_place"] == []
+    sure = {line["theirs"]: line["ours"] for line in answer["lines"] if not line["guessed"]}
+    assert sure == {  # the only kernels of their shapes; all others stand where the file has them
+        f"layer{s + 1}.0.conv{n}.weight": f"stages/{s}/blocks/0/conv{n}/kernel" for s in (1, 2) for n in (1, 2)
+    }
+
+
+def test_weights_are_written_for_another_program_and_come_back(tmp_path, capsys, source):
+    own, theirs, back = (tmp_path / f"{name}.safetensors" for name in ("own", "theirs", "back"))
+    assert main(["convert", str(source), f"--out={own}"]) == 0
+    assert main(["convert", str(own), "--to=akamaster", f"--out={theirs}"]) == 0
+    printed = capsys.readouterr().out
+    assert f"    model.load_state_dict(safetensors.torch.load_file('{theirs}'))" in printed
+    assert main(["convert", str(theirs), f"--out={back}"]) == 0
+    assert weights.load(back).digest == weights.load(own).digest
+    assert main(["convert", str(own), "--to=akamaster", f"--out={theirs}", "--force"]) == 0
+    capsys.readouterr()
+    assert "no program for weights of cifar_resnet 'timm'" in refuse(
+        capsys, str(own), "--to=timm", f"--out={tmp_path}/x.safetensors"
+    )
+
+
+def test_a_run_says_its_own_network_to_another_program(tmp_path, capsys, run):
+    out = f"--out={tmp_path}/x.safetensors"
+    assert "no rule writes weights of mlp" in refuse(capsys, str(run), "--to=timm", out)
+    assert "says its own network" in refuse(capsys, str(run), "--to=timm", "--model=mlp/test", out)

@@ -84,11 +84,16 @@ def attention(x, context, p, heads=2):
     return dense(np.einsum("banm,bmae->bnae", weights, v).reshape(*x.shape[:2], -1), p["out"])
 
 
-def embed(p, images, *, pool, token_position):
-    """Patches with class token and positions: equation 1."""
+def embed(p, images, *, pool, token_position, epsilon):
+    """Patches with class token and positions: equation 1; with norms around the patches as in arXiv:2302.01327."""
     b, h, w, c = images.shape
     patches = np.asarray(images, np.float64).reshape(b, h // 4, 4, w // 4, 4, c).transpose(0, 1, 3, 2, 4, 5)
-    x = patches.reshape(b, -1, 16 * c) @ p["patches"]["kernel"].reshape(16 * c, -1) + p["patches"]["bias"]
+    x = patches.reshape(b, -1, 16 * c)
+    if "norm" in p["patches"]:
+        x = layer_norm(x, p["patches"]["norm"], epsilon)
+    x = x @ p["patches"]["kernel"].reshape(16 * c, -1) + p["patches"]["bias"]
+    if "patch_norm" in p:
+        x = layer_norm(x, p["patch_norm"], epsilon)
     (table,) = jax.tree.leaves(p["pos_embed"])
     if pool != "token":
         return x + table
@@ -115,7 +120,7 @@ def reference(
 ):
     """Scores of the paper's network in float64, equations 1 to 4; post-norm as in arXiv:1706.03762."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
-    x = embed(p, images, pool=pool, token_position=token_position)
+    x = embed(p, images, pool=pool, token_position=token_position, epsilon=epsilon)
     normalize = partial(layer_norm, epsilon=epsilon)
     for block in p["blocks"].values():
         if norm == "pre":
@@ -125,7 +130,7 @@ def reference(
         else:
             x = normalize(x + attention(x, x, block["attention"]), block["norm1"])
             x = normalize(x + mlp(x, block["mlp"], kind), block["norm2"])
-    if norm == "pre":
+    if "norm" in p:
         x = normalize(x, p["norm"])
     x = pool_tokens(p, x, pool=pool, kind=kind, epsilon=epsilon)
     if pre_logits:
@@ -141,6 +146,7 @@ def reference(
         ("", {"activation": "relu", "head_width": 3, "qkv_bias": False}, {"kind": "relu"}),
         ("-map", {"epsilon": 0.1, "head_width": 5}, {"pool": "attention", "epsilon": 0.1}),
         ("", {"norm": "post"}, {"norm": "post"}),
+        ("", {"norm": "post", "final_norm": True, "patch_norm": True}, {"norm": "post"}),
         ("-tok", {}, {"token_position": False}),
         ("-gap", {}, {"pool": "average"}),
         ("-gap-pre_logits", {}, {"pool": "average", "pre_logits": True}),
@@ -166,6 +172,12 @@ def test_post_norm_has_no_norm_at_its_end(make_network):
     assert pre.params.keys() - post.params.keys() == {"norm"}
     del pre.params["norm"]
     assert jax.tree.structure(pre.params) == jax.tree.structure(post.params)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_norm_at_the_end_can_be_asked_for_or_left_out(norm, make_network):
+    assert "norm" in make_network("vit/test", norm=norm, final_norm=True, **SMALL).params
+    assert "norm" not in make_network("vit/test", norm=norm, final_norm=False, **SMALL).params
 
 
 def test_sincos_positions_are_no_parameters_and_leave_the_token_alone(make_network, batch):

@@ -8,7 +8,7 @@ from parity_values import make_values, read_reference
 from cnn_vit.errors import UserError
 from cnn_vit.transfer import rules, weights
 from cnn_vit.transfer.convert import convert, convert_arrays, convert_file, open_weights
-from cnn_vit.transfer.source_facts import SourceFacts, reverse_colors
+from cnn_vit.transfer.source_facts import SourceFacts, reverse_colors, reverse_first_colors
 
 RESNET = read_reference("cifar_resnet")  # 8 layers, 10 classes
 VIT = read_reference("vit")
@@ -257,6 +257,23 @@ def test_value_range_and_channel_order_are_folded(resnet):
     assert np.std(np.asarray(expected)) > 0.1
     assert folded.card.preprocessing["mean"] == [124 / 255, 117 / 255, 104 / 255]
     assert folded.card.origin["channel_order"] == "BGR"
+
+
+def test_norms_of_patches_see_the_colors_in_their_order_too():
+    """Each number of a patch, its colors last, has a scale and a bias of its own (Dual PatchNorm)."""
+    rng = np.random.default_rng(0)
+    arrays = {"patches/kernel": rng.normal(size=(2, 2, 3, 5))}
+    arrays |= {f"patches/norm/{name}": rng.normal(size=12) for name in ("scale", "bias")}
+    blue_first = rng.normal(size=(2, 2, 3))
+
+    def project(patch):
+        normal = (patch - patch.mean()) / patch.std()
+        pixels = normal.reshape(-1) * arrays["patches/norm/scale"] + arrays["patches/norm/bias"]
+        return pixels @ arrays["patches/kernel"].reshape(12, 5)
+
+    expected = project(blue_first)
+    reverse_first_colors(arrays, "patches/kernel", channels=3)
+    np.testing.assert_allclose(project(blue_first[..., ::-1]), expected)
 
 
 def test_a_value_range_alone_is_a_mean_and_a_width(resnet):

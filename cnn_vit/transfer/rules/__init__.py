@@ -74,6 +74,8 @@ class ConversionRule:
         guess: what the shapes of a file say of the network, beside the keywords that are given.
         first_kernel: path of the kernel whose last but one axis are the colors of the image.
         prefixes: what all names of a file may begin with: "", or what wraps the network in the program.
+        targets: what `cnn-vit convert --to` calls the program; () for those that `source` names
+            (`backwards.targets_of`).
         dropped: patterns of names that no computation needs; everything else that is left over is an error.
         keywords: keywords that every network of the program has.
         preprocessing: how the program's images become the input, with the keys of a card.
@@ -93,6 +95,7 @@ class ConversionRule:
     guess: Callable[[Shapes, dict[str, Any]], Guess]
     first_kernel: str
     prefixes: tuple[str, ...] = ("",)
+    targets: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)

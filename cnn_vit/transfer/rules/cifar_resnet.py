@@ -45,6 +45,7 @@ RULES = (
         # its trainer.py: mean and standard deviation of ImageNet, for CIFAR too
         preprocessing={"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": [32, 32]},
         classes={10: "CIFAR-10"},
+        targets=("akamaster",),
     ),
 )
 

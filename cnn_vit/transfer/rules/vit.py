@@ -214,6 +214,7 @@ RULES = (
         dropped=(TORCH_OPTIMIZER,),
         keywords={"qkv_bias": False, "epsilon": 1e-5},
         published=(MNIST_DIGITS,),
+        targets=("vit-pytorch",),
     ),
     ConversionRule(
         family="vit",
