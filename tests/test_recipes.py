@@ -23,6 +23,8 @@ NEEDS_PATH = {
     "convnext",
     "deit",
     "vgg",
+    "mobilenet_v2",
+    "efficientnet",
     "finetune_folder",
     "linear_probe",
 }
@@ -46,6 +48,9 @@ OTHER_SIZES |= {"configs/vgg.py", *(f"configs/vgg.py:{depth}" for depth in ("11"
 OTHER_SIZES |= {f"configs/mobilenet_v1.py:{width}" for width in ("0.5", "0.75", "1.0")}
 OTHER_SIZES |= {f"configs/convnext.py:{size}" for size in ("atto", "T")} | {"configs/convnext.py"}
 OTHER_SIZES |= {f"configs/deit.py:{size}" for size in ("Ti", "S", "B")} | {"configs/deit.py"}
+OTHER_SIZES |= {f"configs/mobilenet_v2.py{word}" for word in ("", ":0.5", ":1.0", ":1.4")}
+OTHER_SIZES |= {"configs/mobilenet_v2.py:0.5,smoke"}  # the layers of efficientnet's smoke test
+OTHER_SIZES |= {f"configs/efficientnet.py{word}" for word in ("", ":B0", ":B1", ":B2", ":B3")}
 
 
 def traced_case(mode):

@@ -295,7 +295,15 @@ def test_digits_follow_an_index_through_reshapes():
 IMAGE_SIZES = {"lenet": (17, 22), "cnn": (12, 17), "vit": (8, 16), "mlp": (5, 7)}  # sides differ, odd where they may
 
 
-@pytest.mark.parametrize("family", models.families())
+COSTLY = ("efficientnet", "mobilenet_v2")  # of many layers, whose gradients take long to compile
+
+
+def family_case(family):
+    """Returns a family as a test case, which is slow where its smallest network is costly."""
+    return pytest.param(family, marks=pytest.mark.slow if family in COSTLY else ())
+
+
+@pytest.mark.parametrize("family", [family_case(family) for family in models.families()])
 def test_every_familys_numbers_pass_the_check_in_a_second_way(family):
     description = describe(f"{family}/test", IMAGE_SIZES.get(family, (16, 24)), num_classes=5)
     for row in description.rows:

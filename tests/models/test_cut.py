@@ -18,9 +18,11 @@ SEVERAL = {  # keywords that give each family's smallest network several layers 
     "cnn": {"filters": (4, 5, 6), "hidden": (7, 6)},
     "convnext": {"blocks": (2, 1)},
     "deit": {"depth": 3},
+    "efficientnet": {"blocks": (1, 2)},
     "lenet": {"hidden": (8, 7), "field": 24},
     "mlp": {"hidden": (8, 7, 6)},
     "mobilenet_v1": {"blocks": (1, 2)},
+    "mobilenet_v2": {"blocks": (1, 2)},
     "resnet": {"blocks": (2, 1)},
     "vgg": {},
     "vit": {"depth": 3},
@@ -154,6 +156,8 @@ def normalize(x):
         ("lenet", "conv1", "average_pool"),
         ("lenet", "conv2", "average_pool#2"),
         ("mobilenet_v1", "stages/1/blocks/0", "stages/1/blocks/0"),
+        pytest.param("mobilenet_v2", "stages/1/blocks/0", "stages/1/blocks/0", marks=pytest.mark.slow),
+        pytest.param("efficientnet", "stages/0", "stages/0", marks=pytest.mark.slow),
         ("resnet", "stages/0", "stages/0"),
         ("vgg", "stages/0", "stages/0"),
     ],
@@ -210,6 +214,12 @@ def test_a_vit_loses_what_reads_the_tokens_and_averages_them():
 def test_the_blocks_of_a_vit_that_are_kept_skip_as_often_as_before():
     network = build_several("vit", cut="blocks/1", stochastic_depth=0.2)
     assert [block.skip.rate for block in network.blocks] == [0.0, 0.1]
+
+
+def test_the_blocks_of_an_efficientnet_that_are_kept_skip_as_often_as_before():
+    network = models.build("efficientnet/B0", 3, cut="stages/2/blocks/0", stochastic_depth=0.32)
+    rates = [block.skip.rate for stage in network.stages for block in stage.blocks]
+    np.testing.assert_allclose(rates, [0, 0.02, 0.04, 0.06])  # of 16 blocks
 
 
 def test_a_cut_leaves_the_parameters_of_the_lower_layers():

@@ -21,7 +21,8 @@ def for_each_family(slow):
     return pytest.mark.parametrize("family", cases)
 
 
-WITH_DROPOUT = ["cnn", "mlp", pytest.param("vgg", marks=pytest.mark.slow), "vit"]
+COSTLY = ("efficientnet", "mobilenet_v2")  # of many layers, which take long to compile
+WITH_DROPOUT = ["cnn", "mlp", *(pytest.param(family, marks=pytest.mark.slow) for family in ("vgg", *COSTLY)), "vit"]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -35,7 +36,7 @@ def test_scores_are_float32_and_features_keep_the_dtype(family, dtype, make_netw
 
 
 # What is compiled of DeiT is what is compiled of ViT: tests/models/test_deit.py compares their programs.
-@for_each_family(slow=("deit",))
+@for_each_family(slow=("deit", *COSTLY))
 def test_scores_are_the_head_of_the_features(family, make_network, images):
     network = make_network(f"{family}/test", image_size=(16, 8))
     head = network.params["head"]
@@ -48,7 +49,7 @@ def test_scores_are_the_head_of_the_features(family, make_network, images):
     np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=1e-3)
 
 
-@for_each_family(slow=("convnext", "deit"))
+@for_each_family(slow=("convnext", "deit", *COSTLY))
 def test_bfloat16_computes_about_the_same_as_float32(family, make_network, images):
     network = make_network(f"{family}/test", image_size=8, channels=1)
     batch = images((2, 8, 8, 1))
@@ -79,13 +80,13 @@ def test_dropout_without_a_key_is_refused(family, make_network, images):
         network.features(images((2, 8, 8, 1)), train=True)
 
 
-@for_each_family(slow=("convnext", "deit"))
+@for_each_family(slow=("convnext", "deit", "mobilenet_v2"))
 def test_training_without_dropout_needs_no_key(family, make_network, images):
     network = make_network(f"{family}/test", image_size=8, channels=1)
     assert np.isfinite(network.run(images((2, 8, 8, 1)), train=True)).all()
 
 
-@pytest.mark.parametrize("family", ["cifar_resnet", "cnn", "mobilenet_v1", "resnet"])
+@pytest.mark.parametrize("family", ["cifar_resnet", "cnn", "efficientnet", "mobilenet_v1", "mobilenet_v2", "resnet"])
 def test_every_batch_norm_moves_in_training(family):
     network = functional(models.build(f"{family}/test", 3, image_size=8))
 
@@ -94,7 +95,9 @@ def test_every_batch_norm_moves_in_training(family):
 
     _, stats = jax.eval_shape(train_call, network.params, network.stats)
     assert jax.tree.structure(stats) == jax.tree.structure(network.stats)
-    batch_norms = {"cifar_resnet": 7, "cnn": 2, "mobilenet_v1": 5, "resnet": 12}
+    batch_norms = {
+        "cifar_resnet": 7, "cnn": 2, "efficientnet": 7, "mobilenet_v1": 5, "mobilenet_v2": 7, "resnet": 12
+    }  # fmt: skip
     assert len(jax.tree.leaves(stats)) == 2 * batch_norms[family]  # a mean and a variance each
 
 

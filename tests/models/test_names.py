@@ -48,6 +48,7 @@ def test_every_keyword_is_named_and_typed_and_every_variant_takes_colors_and_siz
 def test_every_family_has_a_test_variant():
     variants_by_family = models.names()
     assert variants_by_family.keys() >= {"cifar_resnet", "cnn", "lenet", "mlp", "mobilenet_v1", "resnet", "vgg", "vit"}
+    assert variants_by_family.keys() >= {"efficientnet", "mobilenet_v2"}
     assert all("test" in variants for variants in variants_by_family.values())
     assert {"B16", "So400m14", "H14"} <= set(variants_by_family["vit"])
 
@@ -136,6 +137,13 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("convnext/T", {"image_size": (31, 64)}, "31x64 pixels leave nothing .*data.image_size at least 32"),
         ("deit/S16", {"heads": 5}, "model.width=384 is not a multiple of model.heads=5"),
         ("deit/S16", {"image_size": 30}, "30x30 pixels are not whole 16-pixel patches"),
+        ("mobilenet_v2/1.0", {"blocks": ()}, r"model.blocks=\(\) has 0 numbers; give one for each stage, at most 7"),
+        ("mobilenet_v2/1.0", {"width_multiplier": 0}, "model.width_multiplier=0 must be above 0"),
+        ("efficientnet/B0", {"blocks": (1,) * 8}, "has 8 numbers; give one for each stage, at most 7"),
+        ("efficientnet/B0", {"width_multiplier": -1.0}, "model.width_multiplier=-1.0 must be above 0"),
+        ("efficientnet/B0", {"padding": "SAME"}, "model.padding='SAME' is not 'symmetric' or 'same'"),
+        ("efficientnet/B0", {"epsilon": 0}, "model.epsilon=0 must be above 0"),
+        ("efficientnet/B0", {"stochastic_depth": 1.0}, "model.stochastic_depth=1.0 must be at least 0 and below 1"),
         ("vit/Ti16", {"heads": 5}, "model.width=192 is not a multiple of model.heads=5"),
         ("vit/Ti16", {"head_width": 0}, "model.head_width=0 must be at least 1"),
         ("vit/Ti16", {"head_width": "64"}, "model.head_width='64' is not a whole number or none"),

@@ -27,6 +27,7 @@ FAST = {
     ("deit/S16-distilled", 1000),
     ("vgg/16", 1000),
     ("vgg/19-bn", 1000),
+    ("mobilenet_v2/1.0", 1000),
     ("vit/B16", 1000),
     ("vit/B16-pre_logits", 21843),
     ("vit/S32-tok", 1000),
@@ -57,8 +58,9 @@ def test_parameters_are_those_of_the_table(row):
 
 
 def test_the_table_holds_every_published_row_of_these_families():
-    assert len(ROWS) == 190 + 4 + 20  # MobileNetV1 came from Keras, ConvNeXt and distilled DeiT later
+    assert len(ROWS) == 190 + 4 + 20 + 20  # MobileNetV1 came from Keras, the others later
     families = {"convnext", "deit", "lenet", "cifar_resnet", "mobilenet_v1", "resnet", "vgg", "vit"}
+    families |= {"efficientnet", "mobilenet_v2"}
     assert {row["name"].partition("/")[0] for row in ROWS} == families
 
 
@@ -143,6 +145,51 @@ def test_the_test_variant_of_vgg_has_two_convolutions_and_two_dense_layers():
     dense = 7 * 7 * 12 * 16 + 16 + 16 * 20 + 20
     assert count_parameters("vgg/test", 10) == stages + dense + 20 * 10 + 10
     assert count_parameters("vgg/test-bn", 10) == stages + 2 * (8 + 12) + dense + 20 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # num_params of torchvision 0.28.0's weights
+        ("mobilenet_v2/1.0", 3_504_872),
+        ("efficientnet/B0", 5_288_548),
+        pytest.param("efficientnet/B1", 7_794_184, marks=pytest.mark.slow),
+        pytest.param("efficientnet/B2", 9_109_994, marks=pytest.mark.slow),
+        ("efficientnet/B3", 12_233_232),
+        pytest.param("efficientnet/B4", 19_341_616, marks=pytest.mark.slow),
+        pytest.param("efficientnet/B5", 30_389_784, marks=pytest.mark.slow),
+        pytest.param("efficientnet/B6", 43_040_704, marks=pytest.mark.slow),
+        pytest.param("efficientnet/B7", 66_347_960, marks=pytest.mark.slow),
+        # of the classes of timm 1.0.31; results-imagenet.csv rounds to 1.97, 4.52, 5.83 and 6.11 million
+        ("mobilenet_v2/0.35", 1_677_128),
+        pytest.param("mobilenet_v2/0.5", 1_968_680, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2/0.75", 2_636_424, marks=pytest.mark.slow),
+        ("mobilenet_v2/1.1d", 4_516_520),
+        pytest.param("mobilenet_v2/1.2d", 5_831_144, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2/1.4", 6_108_776, marks=pytest.mark.slow),
+    ],
+)
+def test_parameters_are_those_that_torchvision_and_timm_publish(name, published):
+    assert count_parameters(name, 1000) == published
+
+
+def test_the_test_variant_of_mobilenet_v2_has_one_block_in_each_of_two_stages():
+    stem = 27 * 8 + 16
+    first = 9 * 8 + 16 + 8 * 8 + 16  # not widened inside
+    second = 8 * 48 + 96 + 9 * 48 + 96 + 48 * 8 + 16
+    last = 8 * 1280 + 2 * 1280
+    assert count_parameters("mobilenet_v2/test", 10) == stem + first + second + last + 1280 * 10 + 10
+
+
+def test_the_test_variant_of_efficientnet_has_one_block_in_each_of_two_stages():
+    def excitation(inner):
+        return inner * 2 + 2 + 2 * inner + inner  # squeezed to a quarter of the 8 channels that the block reads
+
+    stem = 27 * 8 + 16
+    first = 9 * 8 + 16 + excitation(8) + 8 * 8 + 16
+    second = 8 * 48 + 96 + 9 * 48 + 96 + excitation(48) + 48 * 8 + 16
+    last = 8 * 320 + 640
+    assert count_parameters("efficientnet/test", 10) == stem + first + second + last + 320 * 10 + 10
 
 
 def test_the_test_variant_of_resnet_has_one_block_a_stage():
@@ -233,6 +280,9 @@ def count_macs(jaxpr) -> int:
         pytest.param("mobilenet_v1/1.0", marks=pytest.mark.slow),
         pytest.param("convnext/T", marks=pytest.mark.slow),
         pytest.param("deit/S16-distilled", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2/1.0", marks=pytest.mark.slow),
+        pytest.param("efficientnet/B0", marks=pytest.mark.slow),
+        pytest.param("efficientnet/B2", marks=pytest.mark.slow),
         pytest.param("vit/Ti16", marks=pytest.mark.slow),
         pytest.param("vit/Ti16-tok", marks=pytest.mark.slow),
         "vit/mu16-gap",

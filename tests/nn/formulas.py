@@ -20,6 +20,29 @@ def dense(x, kernel, bias):
     return x @ kernel + bias, backward
 
 
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + np.exp(-x))
+
+
+def squeeze_excitation(x, kernel1, bias1, kernel2, bias2):
+    """y = x sigmoid(silu(averages kernel1 + bias1) kernel2 + bias2), one factor for each channel of an image."""
+    averages = x.mean((1, 2))
+    inner = averages @ kernel1 + bias1
+    gate = sigmoid(inner)
+    squeezed = inner * gate  # SiLU
+    factors = sigmoid(squeezed @ kernel2 + bias2)
+
+    def backward(g):
+        of_scores = (g * x).sum((1, 2)) * factors * (1 - factors)
+        of_inner = of_scores @ kernel2.T * (gate + squeezed * (1 - gate))
+        of_averages = of_inner @ kernel1.T
+        of_x = g * factors[:, None, None] + of_averages[:, None, None] / (x.shape[1] * x.shape[2])
+        return of_x, averages.T @ of_inner, of_inner.sum(0), squeezed.T @ of_scores, of_scores.sum(0)
+
+    return x * factors[:, None, None], backward
+
+
 def pad_images(x, padding, value=0.0):
     """Surrounds images (B, H, W, C) with ((top, bottom), (left, right)) pixels of one value."""
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)

@@ -31,6 +31,7 @@ ALL_READ = np.ones((2, 2, 3), bool)
     ("formula", "keywords", "shapes"),
     [
         (formulas.dense, {}, [(2, 3, 4), (4, 5), (5,)]),
+        (formulas.squeeze_excitation, {}, [(2, 3, 2, 4), (4, 3), (3,), (3, 4), (4,)]),
         (
             formulas.convolution,
             {"padding": PADDING, "stride": (2, 1), "dilation": (1, 2), "groups": 1},
