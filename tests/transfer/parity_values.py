@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parent / "parity"
+GATE_BIASES = (".1.fc2.bias", ".2.fc2.bias", "se.conv_expand.bias")  # of squeeze and excitation in torchvision and timm
 BITS = 16  # of each number; sums and products with powers of two stay exact in float32
 # The last words of names that say what a parameter is.
 SCALES = ("running_var", "moving_variance", "gamma", "scale", "layer_scale", "layer_scale_parameter")
@@ -69,7 +70,8 @@ def make_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Makes one parameter.
 
     Kernels have about the variance 2 / inputs, so that scores neither vanish nor grow; scales and variances of norms
-    lie in 0.5 to 1.5, biases and means in -0.25 to 0.25, tokens and positions in -1 to 1.
+    lie in 0.5 to 1.5, biases and means in -0.25 to 0.25, tokens and positions in -1 to 1. Biases that open a gate lie
+    in 1 to 3: half closed gates, one behind another, would leave nothing of an image.
     """
     last = name.replace("/", ".").rpartition(".")[2]
     if last == "num_batches_tracked":
@@ -77,6 +79,8 @@ def make_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     x = fractions(name, shape)
     if last in SCALES or (last == "weight" and len(shape) == 1):
         return 1 + x / 2
+    if name.endswith(GATE_BIASES):
+        return 2 + x
     if len(shape) == 1 or last == "bias":
         return x / 4
     if last in TOKENS:

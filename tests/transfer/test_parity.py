@@ -21,6 +21,8 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 # Their networks differ from others' in an epsilon or a head, and each takes a second to compile.
 SLOW = {"vit_google_pre_logits", "vit_hf", "vit_hf_5", "vit_big_vision", "vit_big_vision_stacked", "deit_hf"}
 SLOW |= {"convnext_hf", "deit"}
+# All 7 stages, for torchvision's names hold the number of the last layer; those of timm have 3.
+SLOW |= {"efficientnet_torchvision", "mobilenet_v2_torchvision"}
 SYMMETRIC = {("head.bias", "head_dist.bias")}  # the mean of two heads adds both
 CLOSE = 1e-4  # of two scores
 for_each_reference = pytest.mark.parametrize("name", NAMES)
@@ -114,6 +116,7 @@ def exchanges(values: dict[str, np.ndarray]) -> list[tuple[str, str]]:
         pytest.param("vit_big_vision", 10, marks=pytest.mark.slow),
         pytest.param("deit", 10, marks=pytest.mark.slow),
         ("convnext", 10),
+        ("efficientnet", 10),
     ],
 )
 def test_two_exchanged_arrays_of_the_same_shape_are_noticed(converted, name, most):

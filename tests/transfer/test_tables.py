@@ -133,7 +133,9 @@ NETWORKS = {
         (8, 8),
         3,
     ),
+    "efficientnet": ("efficientnet/B0", {"width_multiplier": 0.15}, (32, 32), 3),
     "mobilenet_v1": ("mobilenet_v1/0.25", {}, (32, 32), 3),
+    "mobilenet_v2": ("mobilenet_v2/1.0", {"width_multiplier": 0.15}, (32, 32), 3),
     "resnet": ("resnet/50-32x4d", {"blocks": (1, 2, 1, 1), "filters": 16}, (32, 32), 3),
     "vgg": ("vgg/11", SMALL_VGG, (32, 32), 3),
     "vit": (

@@ -7,6 +7,7 @@ python tests/transfer/write_parity.py [NAME ...]   writes tests/transfer/parity/
 import sys
 from collections.abc import Callable
 
+import mobile_references as mobile
 import numpy as np
 import parity_wheels
 import torch
@@ -30,6 +31,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict, tuple[int, int, int, in
     "cifar_resnet_b": (lambda: CifarResNet(1, 10, "B"), {}, (2, 32, 32, 3)),
     "vit": (lambda: make_vit(nn.ReLU(), (16, 16)), VIT_KEYWORDS, (2, 16, 16, 1)),
     "vit_gelu": (lambda: make_vit(nn.GELU(), (16, 16)), {"heads": 3, "activation": "gelu"}, (2, 16, 16, 1)),
+    "mobilenet_v2": (mobile.small_mobilenet, {}, (2, 31, 22, 3)),
+    "mobilenet_v2_torchvision": (mobile.torchvision_mobilenet, {}, (2, 64, 64, 3)),
+    # An even and an odd side, which TensorFlow pads by other numbers.
+    "efficientnet": (mobile.small_efficientnet, {"padding": "same"}, (2, 30, 23, 3)),
+    "efficientnet_torchvision": (mobile.torchvision_efficientnet, {}, (2, 64, 64, 3)),
 }
 MOBILENET_IMAGES = (2, 64, 64, 3)
 

@@ -8,7 +8,7 @@ that its networks have, how images became their input, and files that it publish
 import functools
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,25 @@ def count_numbered(shapes: Shapes, template: str) -> int:
     while template.format(count) in shapes:
         count += 1
     return count
+
+
+def find_multiplier(filters: Sequence[int], widths: Sequence[int]) -> float:
+    """Finds the width multiplier that gives the stages of a network their widths, which are rounded.
+
+    Multiples of 0.05 come first, then those of 0.01: several may give the same widths, and so the same network.
+
+    Args:
+        filters: of each stage at the full width.
+        widths: of the first stages of the network.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for multiplier in (*(step / 20 for step in range(1, 101)), *(step / 100 for step in range(1, 501))):
+        scaled = [models.round_filters(count * multiplier) for count in filters[: len(widths)]]
+        if scaled == list(widths):
+            return multiplier
+    raise ValueError(f"no multiplier makes {list(widths)} of {list(filters)}")
 
 
 def name_variant(family: str, keywords: dict[str, Any], *, otherwise: str) -> tuple[str, dict[str, Any]]:
