@@ -185,6 +185,6 @@ def test_weights_are_chosen_by_how_their_names_begin_or_else_by_what_they_hold()
 
 def test_a_word_that_no_weights_have_is_told(capsys):
     assert main(["list", "weights", "mobilnet"]) == 2
-    assert "no weights of 'mobilnet'; did you mean mobilenet_v1" in capsys.readouterr().err
+    assert "no weights of 'mobilnet'; did you mean mobilenet_v2 or mobilenet_v1" in capsys.readouterr().err
     assert main(["list", "models", "vit"]) == 2  # only weights are chosen among
     assert "no list of 'vit'" in capsys.readouterr().err
