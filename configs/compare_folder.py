@@ -12,6 +12,10 @@ Run:      cnn-vit compare --config=configs/compare_folder.py --config.data.path=
           --out=runs/mine
           The word data also compares with 1 and 10 % of the labels: --config=configs/compare_folder.py:data
           A budget of time: --config.budget="120 CPU-seconds"
+          Further ways of fine-tuning are an arm each, a line below or on the command line: low-rank adapters,
+          --config.arms.lora.trained=all --config.arms.lora.settings=pretrained.lora=8
+          and rates that fall from the head to the first layer,
+          --config.arms.decay.trained=all --config.arms.decay.settings=pretrained.layer_decay=0.75
 Smoke:    cnn-vit compare --config=configs/compare_folder.py:smoke --out=runs/smoke
 """
 

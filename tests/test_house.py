@@ -200,7 +200,7 @@ def test_a_room_of_data_is_seen_in_every_spelling(line, room):
 # The files of these rooms in their order: each imports only files that stand before it.
 TRAINING = """
     caches devices memory rules losses schedules optimizers progress
-    forward freezing recalibration step plan starting_values program
+    forward freezing rates recalibration step adapting plan starting_values program
     trained evaluation prediction features run_weights pretrained_settings forks run samples loop
 """
 RUNS = "manifests orbax_errors folder seals journal reader environment description checkpoints"

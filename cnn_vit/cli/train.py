@@ -15,7 +15,7 @@ those you trust. The words of a recipe follow a colon; the word `smoke` makes an
 """
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,16 @@ from cnn_vit.settings import Settings, to_json
 from cnn_vit.settings import load as load_settings
 
 if TYPE_CHECKING:
+    from cnn_vit.training.starting_values import StageRow
     from cnn_vit.transfer.adapt.rows import GroupRow
     from cnn_vit.transfer.weights import Weights
 
 DEFAULT_RECIPE = "configs/digits_resnet.py"
+# settings by which parts of the network may begin or learn in different ways
+ADAPTING = (
+    *("pretrained.weights", "pretrained.freeze", "pretrained.multipliers", "pretrained.layer_decay"),
+    *("pretrained.lora", "pretrained.stages"),
+)
 STOPPED_IN_REPORT = "the run is finished, but its report was stopped by {}; the same command makes it"
 
 
@@ -122,10 +128,14 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     defaults = _settings.unset_keywords(settings)
     answer["values"] |= defaults
     answer["origin"] |= dict.fromkeys(defaults, "default")
-    if settings["pretrained.weights"] is not None or settings["pretrained.freeze"] is not None:
-        groups, macs = describe_start(settings, weights)
-        answer["groups"], answer["macs"] = [asdict(group) for group in groups], macs
-        text += f"\n\n{groups_table(groups)}; {macs:,} MACs an image"
+    if any(settings[key] for key in ADAPTING):
+        described = describe_start(settings, weights)
+        answer["groups"] = [asdict(group) for group in described.groups]
+        answer["stages"] = [asdict(stage) for stage in described.stages]
+        answer["macs"] = described.macs
+        text += f"\n\n{groups_table(described.groups)}; {described.macs:,} MACs an image"
+        if described.stages:
+            text += f"\n\n{stages_table(described.stages)}"
     if args.compile:
         step_memory, line = measure_step(settings)
         answer["step_memory"] = step_memory
@@ -133,18 +143,30 @@ def show_settings(args: argparse.Namespace, settings: Settings) -> None:
     cli.print_answer(args, answer, text, next_command=train_command(args))
 
 
-def describe_start(settings: Settings, weights: "Weights | None") -> tuple[tuple["GroupRow", ...], int]:
+@dataclass(frozen=True)
+class DescribedStart:
+    """What a run begins with, and what of it is trained.
+
+    Attributes:
+        groups: the parts of the network, with what becomes of each.
+        stages: of the run; () where everything begins at once.
+        macs: multiply-accumulates of a forward pass of an image.
+    """
+
+    groups: "tuple[GroupRow, ...]"
+    stages: "tuple[StageRow, ...]"
+    macs: int
+
+
+def describe_start(settings: Settings, weights: "Weights | None") -> DescribedStart:
     """Describes what a run begins with.
 
     Args:
         settings: of the run, completed by its weights.
         weights: that it starts from; None for initial values.
-
-    Returns:
-        The parts of the network, with what becomes of each, and the multiply-accumulates of a forward pass of an image.
     """
     from cnn_vit import data
-    from cnn_vit.training import plan, starting_values
+    from cnn_vit.training import adapting, plan, starting_values
 
     section = settings.section("data")
     info = data.about(section)
@@ -155,25 +177,59 @@ def describe_start(settings: Settings, weights: "Weights | None") -> tuple[tuple
         image_shape = data.load(section).image_shape
     spec = plan.network_spec(settings, classes=len(classes), image_shape=image_shape)
     plan.refuse_idle_decay(settings, spec)
+    adapting.check_parts(settings, spec)
     start = starting_values.make_start(settings, weights, spec, tuple(classes))
     macs = plan.count_macs(settings, classes=len(classes), image_shape=image_shape)
-    return starting_values.list_groups(settings, start, spec), macs
+    groups, stages = starting_values.list_groups(settings, start, spec), starting_values.list_stages(settings, spec)
+    return DescribedStart(groups, stages, macs)
+
+
+def stages_table(stages: tuple["StageRow", ...]) -> str:
+    """Returns the table of the stages of a run: what each trains, for how long, and how many numbers."""
+    rows = [("stage", "also trained", "duration", "parameters trained")]
+    for number, stage in enumerate(stages, start=1):
+        rows.append((str(number), stage.pattern, stage.duration or "until the end", f"{stage.trained:,}"))
+    return cli.format_table(rows)
 
 
 def groups_table(groups: tuple["GroupRow", ...]) -> str:
-    """Returns the table of a network's parts: how many of their numbers come from where, and which are trained."""
-    rows: list[tuple[str, ...]] = [
-        ("part", "parameters", "loaded", "resized", "new", "frozen", "decayed", "statistics")
-    ]
+    """Returns the table of a network's parts: how many of their numbers come from where, and which are trained.
+
+    Factors of adapters and multipliers of the learning rate have a column where there are some.
+    """
+    names = ["part", "parameters", "loaded", "resized", "new", "frozen", "decayed", "statistics"]
+    has_factors = any(group.factors for group in groups)
+    has_rates = any((group.least_multiplier, group.most_multiplier) != (1, 1) for group in groups)
+    rows: list[tuple[str, ...]] = [(*names, *(["adapters"] * has_factors), *(["learning rate"] * has_rates))]
     for group in groups:
         statistics = ""
         if group.statistics:
             statistics = f"{group.statistics:,} {'frozen' if group.frozen_statistics else 'follow the batches'}"
         counts = (group.count, group.loaded, group.resized, group.new, group.frozen, group.decayed)
-        rows.append((group.path, *(f"{count:,}" if count else "" for count in counts), statistics))
-    trained = sum(group.count - group.frozen for group in groups)
+        row = [group.path, *(f"{count:,}" if count else "" for count in counts), statistics]
+        if has_factors:
+            row.append(f"{group.factors:,}" if group.factors else "")
+        if has_rates:
+            row.append(rates_text(group))
+        rows.append(tuple(row))
+    factors = sum(group.factors for group in groups)
+    trained = sum(group.count - group.frozen for group in groups) + factors
     total = sum(group.count for group in groups)
-    return f"{cli.format_table(rows)}\n\n{trained:,} of {total:,} parameters are trained"
+    of_them = f", {factors:,} of them in adapters beside the {total:,} of the network" if factors else ""
+    counted = (
+        f"{trained:,} parameters are trained{of_them}"
+        if factors
+        else f"{trained:,} of {total:,} parameters are trained"
+    )
+    return f"{cli.format_table(rows)}\n\n{counted}"
+
+
+def rates_text(group: "GroupRow") -> str:
+    """Returns what the learning rate of a part is multiplied by, "x 0.32 to 0.56"; "" where it does not learn."""
+    if group.frozen == group.count and not group.factors:
+        return ""
+    least, most = (f"{multiplier:.3g}" for multiplier in (group.least_multiplier, group.most_multiplier))
+    return f"x {least}" if least == most else f"x {least} to {most}"
 
 
 def measure_step(settings: Settings) -> tuple[dict[str, int | None] | None, str]:
@@ -190,6 +246,7 @@ def measure_step(settings: Settings) -> tuple[dict[str, int | None] | None, str]
     dataset = data.load(settings.section("data"))
     program.check_network(settings, dataset)  # before mean and std are measured, which reads images
     run_program = program.Program(settings, dataset, make_preprocessing(settings, dataset))
+    run_program.stage = len(run_program.stage_ends)  # the last one trains most, and needs the most memory
     step_memory = run_program.compile_step()
     if step_memory is None:
         return None, "memory of a step: this jaxlib does not say"
@@ -209,6 +266,7 @@ def as_table(result: dict[str, Any], workdir: Path) -> str:
         ("steps", result["steps"]),
         ("parameters", f"{result['parameters']:,}"),
         *list_frozen(result),
+        *list_adapters(result),
         *list_timings(result),
         ("run folder", workdir),
     ]
@@ -228,7 +286,21 @@ def list_frozen(result: dict[str, Any]) -> list[tuple[str, str]]:
     stayed = f"did not move: sha256 {frozen['digest'][:12]}... as before"
     if frozen["moved"]:
         stayed = f"MOVED: {', '.join(frozen['moved'][:3])}"
-    return [("frozen", f"{frozen['parameters']:,} ({frozen['pattern']}), {stayed}")]
+    when = " in the first stage" if frozen.get("stages") else ""
+    return [("frozen", f"{frozen['parameters']:,} ({frozen['pattern']}){when}, {stayed}")]
+
+
+def list_adapters(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns how many numbers were trained in adapters; no row where there are none."""
+    lora = result.get("lora")
+    if not lora:
+        return []
+    return [
+        (
+            "adapters",
+            f"{lora['parameters']:,} on {lora['kernels']} kernels (rank {lora['rank']}, alpha {lora['alpha']:g})",
+        )
+    ]
 
 
 def list_timings(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -149,7 +149,12 @@ def make_cards(record: RunRecord, tallies: dict[str, SplitTally], layers: table.
     frozen: Any = record.result.get("frozen")
     if frozen:
         trained_count = record.result["trained_parameters"]
-        cards.append(Card("trained parameters", f"{trained_count:,}", f"all but {frozen['parameters']:,}"))
+        note = f"all but {frozen['parameters']:,}"
+        if frozen.get("stages"):
+            note = f"at the end; {frozen['parameters']:,} were frozen at first"
+        elif record.result.get("lora"):
+            note = f"{record.result['lora']['parameters']:,} of them in adapters"
+        cards.append(Card("trained parameters", f"{trained_count:,}", note))
     if record.timing:
         last = record.timing[-1]
         cards.append(Card("time", duration_text(last["seconds"]), f"{duration_text(last['cpu_seconds'])} of CPU"))
@@ -226,7 +231,8 @@ def describe_start(record: RunRecord) -> Start | None:
 
 def describe_proof(frozen: dict[str, Any]) -> str:
     """Says whether the frozen values of a finished run have stayed as they were."""
-    what = f"{frozen['parameters']:,} parameters ({frozen['pattern']}) were frozen"
+    when = " in the first stage" if frozen.get("stages") else ""
+    what = f"{frozen['parameters']:,} parameters ({frozen['pattern']}) were frozen{when}"
     if frozen["moved"]:
         return f"{what}, and {', '.join(frozen['moved'])} did not stay as they were."
     digest = frozen["digest"][:12]
@@ -236,6 +242,8 @@ def describe_proof(frozen: dict[str, Any]) -> str:
         "recalibrate": "Their running statistics were measured once on the training images, before the first step.",
     }
     proof = f"{what}, and did not move: the sha256 of what is saved, {digest}..., is that of what the run started from."
+    if frozen.get("stages"):
+        proof += f" So is that of what each of the {len(frozen['stages'])} stages froze."
     if not frozen["running_statistics"] and frozen["statistics"] != "update":  # a network without batch norm
         return proof
     return f"{proof} {statistics[frozen['statistics']]}"

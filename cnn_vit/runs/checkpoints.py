@@ -21,8 +21,8 @@ Why it is done so:
 - The files have Orbax's format OCDBT, which makes about eleven files in all, instead of two for each leaf.
 - Nothing is compressed: zstd makes a save take five times as long and float32 only 8 % smaller.
 
-Values that a run never changes are saved once, as the checkpoint FROZEN: `save_frozen`, `restore_frozen`. Its manifest
-is one of the files that the checkpoints of steps seal.
+Values that a run never changes, or not in its first stage, are saved once, as the checkpoint FROZEN: `save_frozen`,
+`restore_frozen`. Its manifest is one of the files that the checkpoints of steps seal.
 
 Single-process only: every leaf must be addressable by this process.
 """
@@ -194,10 +194,16 @@ class Checkpoints:
 
         return tree_map_with_path(place_leaf, template)
 
-    def restore_newest(self, template: dict, *, partial: bool = False) -> tuple[int, dict] | None:
+    def restore_newest(
+        self, template: dict | Callable[[int], dict], *, partial: bool = False
+    ) -> tuple[int, dict] | None:
         """Restores the newest checkpoint that is whole, or a part of it; see `restore` for the arguments.
 
         The user is told of each damaged checkpoint that is passed over.
+
+        Args:
+            template: of the state; where states of different steps have different arrays, a function of the step.
+            partial: as `restore` takes it.
 
         Returns:
             The step and the state; None where the folder holds no checkpoint that was ever committed.
@@ -209,7 +215,8 @@ class Checkpoints:
         damages = []
         for step in reversed(self._steps_once_committed()):
             try:
-                state = self.restore(step, template, partial=partial)
+                of_step = template(step) if callable(template) else template
+                state = self.restore(step, of_step, partial=partial)
             except DamageError as error:
                 self._damaged.add(step)
                 damages.append(str(error))

@@ -9,7 +9,7 @@
     fork.json           the run, and its step, that this one started from
     metrics.jsonl       a line for each logged step and each evaluation; the seed decides every byte of it
     timing.jsonl        the time that the run had taken at each logged step
-    checkpoints/frozen/ the values that are not trained, where there are any, saved once
+    checkpoints/frozen/ the values that are not trained, or not in the first stage, saved once
     checkpoints/STEP/   a saved state; its MANIFEST.json seals it, the files above it stands on, and itself
     predictions/        SPLIT.npz: the network's scores and prediction for each example
     samples.npz         images and filters for the report

@@ -163,7 +163,11 @@ def read_data(path: Path) -> dict[str, Any]:
 def read_pretrained(path: Path) -> dict[str, Any]:
     """Reads what a run started from, as pretrained.json says it; raises what `read_object` raises."""
     record = read_object(path, leaves=list, frozen=dict)
-    refuse_other_kinds(path, record["frozen"], params=str, stats=str)
+    stages = record["frozen"].get("stages", [])
+    for digests in (record["frozen"], *(stages if isinstance(stages, list) else [stages])):
+        if not isinstance(digests, dict):
+            raise not_as_written(path)
+        refuse_other_kinds(path, digests, params=str, stats=str)
     if record.get("card") is not None:
         refuse_other_kinds(path, record, card=dict)
         refuse_other_kinds(path, record["card"], model=str, origin=dict)

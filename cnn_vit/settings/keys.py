@@ -135,6 +135,18 @@ KEYS: dict[str, Key] = {
     "pretrained.statistics": Key("text", "stored", "", "running statistics of frozen batch norm: stored stay as loaded "
                                  "and are used in training; update follow the batches; recalibrate are measured once "
                                  "on the training images", choices=("stored", "update", "recalibrate")),
+    "pretrained.multipliers": Key("texts", (), "", "what the learning rate of parts is multiplied by, PATHS=NUMBER "
+                                  "each: head=10, stages/0=0.1"),
+    "pretrained.layer_decay": Key("float?", None, "(0, 1]", "each block learns at this share of the rate of the next "
+                                  "one, the head at the whole rate; unset: all blocks alike"),
+    "pretrained.lora": Key("int?", None, "[1, 4096]", "rank of the adapters: a frozen kernel W becomes W + alpha / "
+                           "rank A B, and A and B are trained instead of it; unset: none"),
+    "pretrained.lora_alpha": Key("float?", None, "(0, 1e6]", "alpha of the adapters; unset: their rank"),
+    "pretrained.lora_on": Key("text?", None, "", "which kernels have adapters, by paths: blocks/6..11/attention; "
+                              "unset: each frozen kernel of a dense layer, an attention or a 1x1 convolution that is "
+                              "larger than the rank"),
+    "pretrained.stages": Key("texts", (), "", "what is trained in addition, stage by stage: PATHS DURATION each, and "
+                             "of the last PATHS alone: head 2 epochs, stages/2.. 3 epochs, all; unset: all at once"),
 }
 # fmt: on
 

@@ -15,6 +15,10 @@ from cnn_vit.runs import description, folder, journal, reader, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings
+from cnn_vit.training import adapting
+
+# what a state means beside its shapes
+SAME_IN_FORKS = ("pretrained.lora", "pretrained.lora_alpha", "pretrained.lora_on", "pretrained.stages")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def find_origin(workdir: Path, fork_from: str | Path | None) -> Path | None:
     return origin
 
 
-def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int, dict]:
+def take_over(fork: Fork, template_at: Callable[[int], dict], checkpoints: Checkpoints) -> tuple[int, dict]:
     """Takes over a checkpoint of the origin, its journal up to that step, and its best checkpoint.
 
     The checkpoint is that of the step in fork.json, which an earlier start may have written, else the newest; where it
@@ -78,7 +82,7 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
 
     Args:
         fork: what is to be made.
-        template: shapes and placement of the state.
+        template_at: step -> shapes and placement of the state at that step.
         checkpoints: the checkpoints of the fork itself.
 
     Returns:
@@ -100,7 +104,7 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
         clean_up=False,  # a run may be working in the origin's folder
     )
     try:
-        step, state = choose_checkpoint(fork, origin_checkpoints, template)
+        step, state = choose_checkpoint(fork, origin_checkpoints, template_at)
         if step == 0 or step >= fork.total:
             position = f"is at step {step} of this run's {fork.total}" if step else "has no checkpoint yet"
             raise UserError(f"--fork_from={fork.origin} {position}; make duration longer, or name another run")
@@ -114,7 +118,7 @@ def take_over(fork: Fork, template: dict, checkpoints: Checkpoints) -> tuple[int
         evaluations = journal.evaluation_lines(lines)
         best_step = journal.best_evaluation(evaluations)["step"] if evaluations else step
         if best_step != step:
-            copy_best(fork, origin_checkpoints, checkpoints, best_step, template)
+            copy_best(fork, origin_checkpoints, checkpoints, best_step, template_at(best_step))
     finally:
         origin_checkpoints.close()
     state = fork.renew(state)
@@ -131,7 +135,8 @@ def read_start(origin: Path, settings: Settings) -> dict[str, Any] | None:
         settings: of the new run, completed by its weights.
 
     Raises:
-        UserError: the settings ask for other weights, or for other statistics of frozen layers.
+        UserError: the settings ask for other weights, for other statistics of frozen layers, or for other adapters or
+            stages.
         SurroundingsError: a file that the origin has sealed is damaged.
     """
     seals.refuse_damaged(origin)
@@ -149,11 +154,17 @@ def read_start(origin: Path, settings: Settings) -> dict[str, Any] | None:
             f"values; {remedy}"
         )
     ours, theirs = settings["pretrained.statistics"], recorded["pretrained.statistics"]
-    if settings["pretrained.freeze"] is not None and ours != theirs:
+    if adapting.freezes_something(settings) and ours != theirs:
         raise UserError(
             f"--fork_from={origin} has pretrained.statistics={theirs}, and a fork goes on with what is frozen there; "
             f"set it to that, not {ours}"
         )
+    for key in SAME_IN_FORKS:
+        if settings[key] != recorded[key]:
+            raise UserError(
+                f"--fork_from={origin} has {key}={recorded[key]}, and a fork goes on with what is trained there; set "
+                f"it to that, not {settings[key]}, or start from it, pretrained.weights={origin}"
+            )
     path = origin / folder.PRETRAINED
     return reader.read_pretrained(path) if path.exists() else None
 
@@ -171,7 +182,7 @@ def restore_frozen(workdir: Path, origin: Path, template: dict, say: Callable[[s
         UserError: the origin trains other values.
         SurroundingsError: they are damaged.
     """
-    if reader.read_settings(origin)["pretrained.freeze"] is None:
+    if not adapting.freezes_something(reader.read_settings(origin)):
         raise UserError(
             f"--fork_from={origin} trained its whole network; leave pretrained.freeze unset, or start from it, "
             f"pretrained.weights={origin}"
@@ -205,21 +216,21 @@ def seals_at(fork: Fork, step: int) -> dict[str, seals.Seal]:
     return {**fork.sealed, folder.METRICS: seals.seal_content(content)}
 
 
-def choose_checkpoint(fork: Fork, checkpoints: Checkpoints, template: dict) -> tuple[int, dict]:
+def choose_checkpoint(fork: Fork, checkpoints: Checkpoints, template_at: Callable[[int], dict]) -> tuple[int, dict]:
     """Restores the checkpoint of the step in fork.json where it is still there, else the newest.
 
     Args:
         fork: what is to be made; it is told where the origin has deleted the step in fork.json.
         checkpoints: of the origin.
-        template: shapes and placement of the state.
+        template_at: step -> shapes and placement of the state at that step.
 
     Returns:
         The step and the state; (0, {}) where there is no checkpoint.
     """
     note = read_fork_note(fork.workdir)
     if note and note["step"] in checkpoints.steps():
-        return note["step"], checkpoints.restore(note["step"], template)
-    step, state = checkpoints.restore_newest(template) or (0, {})
+        return note["step"], checkpoints.restore(note["step"], template_at(note["step"]))
+    step, state = checkpoints.restore_newest(template_at) or (0, {})
     if note and step:
         fork.say(
             f"this fork was begun from step {note['step']} of {fork.origin}, whose checkpoint is not there any more; "

@@ -75,13 +75,19 @@ def build_network(spec: NetworkSpec) -> nnx.Module:
 
 
 @functools.lru_cache(maxsize=32)
-def find_first_layer(spec: NetworkSpec) -> str:
-    """Finds the path of the layer with a kernel that is called first, such as "stem", by tracing the network."""
+def list_calls(spec: NetworkSpec) -> tuple[str, ...]:
+    """Lists the paths of the layers that a forward pass calls, in the order in which they are called, by tracing it."""
     images = jax.ShapeDtypeStruct((2, *spec.image_shape), jnp.float32)
+    # behind a # stands the number of a second call
+    return tuple(call.path.partition("#")[0] for call in record.record_calls(build_network(spec), images))
+
+
+def find_first_layer(spec: NetworkSpec) -> str:
+    """Finds the path of the layer with a kernel that is called first, such as "stem"; "" where there is none."""
     paths = {trees.path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(get_network(spec).params)}
-    for call in record.record_calls(build_network(spec), images):
-        if f"{call.path}/kernel" in paths:
-            return call.path
+    for layer in list_calls(spec):
+        if f"{layer}/kernel" in paths:
+            return layer
     return ""
 
 

@@ -115,9 +115,13 @@ def learn(run: Run, step: int, state: dict, stop: stops.StopSignals) -> dict:
     batches = run.batches(step, total)
     with contextlib.closing(batches):  # ends the threads that read ahead
         if step < total:
+            state = run.enter_stages(step, state)
             run.compile_step()
         stop.begin_training()
         for batch in batches:
+            if run.program.begins_stage(step):
+                state = run.enter_stages(step, state)
+                run.compile_step()
             state, measures = run.learn(state, batch)
             step += 1
             is_last = step == total

@@ -12,11 +12,16 @@ schedule multiplies it likewise.
 
 In the formulas g is the gradient and p a parameter; m and n are averages of g and g^2 with the decays b1 and b2, and
 m' and n' the same divided by 1 - b1^t and 1 - b2^t. Decay acts on the parameters that `decay_pattern` matches.
+
+Where parameters have rates of their own, multiples of the rate, the update of each is multiplied, which is the same as
+another rate for every rule whose update is proportional to it. A rule of which that does not hold multiplies inside, or
+refuses. Where what is trained grows in stages, the parameters of each stage follow a rule of their own, so that its
+averages and its count of steps begin when they do; its state is a tuple, an item for each stage so far.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +34,18 @@ from cnn_vit.training.rules import RuleSpec
 
 @dataclass(frozen=True)
 class Leaves:
-    """What an optimizer may ask of each parameter: trees of booleans, shaped as the parameters that are trained.
+    """What an optimizer may ask of each parameter: trees that are shaped as the parameters that are trained.
 
     Attributes:
         decays: whether weight decay shrinks it.
         find_inner_kernels: () -> whether it is the kernel of a layer that is neither the first nor the head. It is a
             function because the network has to be traced for it.
+        multipliers: what its learning rate is multiplied by, which may be traced; None where all are 1.
     """
 
     decays: dict
     find_inner_kernels: Callable[[], dict]
+    multipliers: dict | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Optimizer:
             the same with other numbers.
         starts_above_zero: whether the rule cannot take a rate of 0, so that a warm-up begins above it.
         schedules: the schedules that it can take; None for all.
+        multiplies: where the multipliers of learning rates act: on the "update" that the rule returns, "inside" the
+            rule, or "nowhere", which refuses them.
     """
 
     build: Callable[..., optax.GradientTransformation]
@@ -60,6 +69,7 @@ class Optimizer:
     renew: Callable[[Any, dict, dict], tuple[Any, dict]] | None = None
     starts_above_zero: bool = False
     schedules: tuple[str, ...] | None = None
+    multiplies: Literal["update", "inside", "nowhere"] = "update"
 
 
 def get_optimizer(name: str) -> Optimizer:
@@ -96,6 +106,7 @@ def build_chain(
     learning_rate: jax.Array | float,
     leaves: Leaves,
     clip: jax.Array | float | None = None,
+    stages: Sequence[set[tuple]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds the optimizer of one step: the gradient is clipped, and then the rule turns it into an update.
 
@@ -105,6 +116,7 @@ def build_chain(
         learning_rate: the rate of this step, which may be traced.
         leaves: what the rule may ask of the parameters.
         clip: norm to which a gradient whose norm over all parameters exceeds it is shortened; None for no limit.
+        stages: paths of the parameters that each stage so far began to train; None where all began at once.
 
     Returns:
         optax's pair of `init(params)` and `update(gradient, state, params, value=loss)`. The state of the rule is
@@ -113,12 +125,119 @@ def build_chain(
     Raises:
         UserError: there is no such optimizer, or it finds nothing to work on.
     """
-    build = get_optimizer(rule.name).build
-    keywords = rule.keywords(build, numbers)
+    optimizer = get_optimizer(rule.name)
+    keywords = rule.keywords(optimizer.build, numbers)
+
+    def build(leaves: Leaves) -> optax.GradientTransformation:
+        built = optimizer.build(leaves, learning_rate=learning_rate, **keywords)
+        return multiply_updates(built, leaves) if optimizer.multiplies == "update" else built
+
     # identity keeps the chain as long without clipping, so that the state has one structure
     clipping = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
-    chain = optax.chain(clipping, build(leaves, learning_rate=learning_rate, **keywords))
+    chain = optax.chain(clipping, build(leaves) if stages is None else build_for_stages(build, leaves, stages))
     return optax.with_extra_args_support(chain)
+
+
+def multiply_updates(rule: optax.GradientTransformation, leaves: Leaves) -> optax.GradientTransformation:
+    """Multiplies the updates of a rule by the multipliers of the learning rates; its state stays the rule's own."""
+    if leaves.multipliers is None:
+        return rule
+    rule = optax.with_extra_args_support(rule)
+
+    def update(updates, state, params=None, **extra_args):
+        updates, state = rule.update(updates, state, params, **extra_args)
+        return jax.tree.map(jnp.multiply, updates, leaves.multipliers), state
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
+
+
+def build_for_stages(
+    build: Callable[[Leaves], optax.GradientTransformation], leaves: Leaves, stages: Sequence[set[tuple]]
+) -> optax.GradientTransformationExtraArgs:
+    """Builds a rule for the parameters of each stage so far; the state is a tuple of theirs.
+
+    Args:
+        build: the rule for some parameters.
+        leaves: of all parameters.
+        stages: paths of the parameters that each stage began to train; together they are all of them.
+    """
+    rules = [optax.with_extra_args_support(build(select_leaves(leaves, paths))) for paths in stages]
+
+    def init(params):
+        return tuple(rule.init(select(params, paths)) for rule, paths in zip(rules, stages, strict=True))
+
+    def update(updates, states, params, **extra_args):
+        joined: dict = {}
+        new_states = []
+        for rule, paths, state in zip(rules, stages, states, strict=True):
+            part, new_state = rule.update(select(updates, paths), state, select(params, paths), **extra_args)
+            joined = trees.merge(joined, part)
+            new_states.append(new_state)
+        return joined, tuple(new_states)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def select(tree: dict, paths: set[tuple]) -> dict:
+    """Returns the part of a tree whose leaves have these paths."""
+    selected, _ = trees.split(tree, trees.mask_by_paths(tree, paths))
+    return selected
+
+
+def select_leaves(leaves: Leaves, paths: set[tuple]) -> Leaves:
+    """Returns what a rule may ask of the parameters with these paths."""
+    return replace(
+        leaves,
+        decays=select(leaves.decays, paths),
+        find_inner_kernels=lambda: select(leaves.find_inner_kernels(), paths),
+        multipliers=None if leaves.multipliers is None else select(leaves.multipliers, paths),
+    )
+
+
+def average_params(
+    average: Callable[[Any, dict], dict], state: Any, params: dict, stages: Sequence[set[tuple]] | None = None
+) -> dict:
+    """Computes the average at which a rule that averages by itself is evaluated.
+
+    Args:
+        average: of the rule, its entry's.
+        state: of the rule, the second item of the chain's.
+        params: the parameters that are trained.
+        stages: as `build_chain` takes it.
+    """
+    if stages is None:
+        return average(state, params)
+    averaged: dict = {}
+    for paths, state_of_stage in zip(stages, state, strict=True):
+        averaged = trees.merge(averaged, average(state_of_stage, select(params, paths)))
+    return averaged
+
+
+def renew_state(
+    renew: Callable[[Any, dict, dict], tuple[Any, dict]],
+    state: Any,
+    params: dict,
+    numbers: dict,
+    stages: Sequence[set[tuple]] | None = None,
+) -> tuple[Any, dict]:
+    """Takes other numbers into the state of a rule that keeps some in it, stage by stage; returns it and the params.
+
+    Args:
+        renew: of the rule, its entry's.
+        state: of the rule, the second item of the chain's.
+        params: the parameters that are trained.
+        numbers: of the rule by keyword.
+        stages: as `build_chain` takes it. The state may be of fewer of them.
+    """
+    if stages is None:
+        return renew(state, params, numbers)
+    renewed: dict = {}
+    states = []
+    for paths, state_of_stage in zip(stages, state, strict=False):
+        new_state, part = renew(state_of_stage, select(params, paths), numbers)
+        renewed = trees.merge(renewed, part)
+        states.append(new_state)
+    return tuple(states), renewed
 
 
 def sgd(
@@ -474,7 +593,8 @@ def schedule_free_adamw(
         optax.add_decayed_weights(weight_decay, mask=leaves.decays),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return optax.contrib.schedule_free(base, learning_rate, b1, weight_power)
+    # z has the multiplied rate; the share of a step in the average is the same for all parameters
+    return optax.contrib.schedule_free(multiply_updates(base, leaves), learning_rate, b1, weight_power)
 
 
 def renew_schedule_free(state: Any, params: dict, numbers: dict) -> tuple[Any, dict]:
@@ -558,6 +678,8 @@ OPTIMIZERS = {
         average=optax.contrib.schedule_free_eval_params,
         renew=renew_schedule_free,
         schedules=("constant",),
+        multiplies="inside",
     ),
-    "prodigy": Optimizer(prodigy, starts_above_zero=True),
+    # one estimate for all parameters, which multipliers would bend: the authors' own code takes none but 0 either
+    "prodigy": Optimizer(prodigy, starts_above_zero=True, multiplies="nowhere"),
 }

@@ -17,11 +17,12 @@ from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError
 from cnn_vit.settings import Every, Key, Settings, count_steps, durations, read_rule
-from cnn_vit.training import freezing, losses, optimizers
+from cnn_vit.training import adapting, freezing, losses, optimizers
+from cnn_vit.training.adapting import freeze_spec
 from cnn_vit.training.forward import NetworkSpec, get_network
-from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.step import ScheduleSpec, StepSpec
+from cnn_vit.transfer.adapt.freezing import STAGES
 
 
 def check(settings: Settings) -> None:
@@ -40,7 +41,8 @@ def check(settings: Settings) -> None:
         raise UserError(
             "test_weights is ema, but nothing is averaged; set ema_decay, such as 0.999, or test_weights=last"
         )
-    if settings["pretrained.statistics"] == "recalibrate" and settings["pretrained.freeze"] is None:
+    adapting.check_settings(settings)
+    if settings["pretrained.statistics"] == "recalibrate" and not adapting.freezes_something(settings):
         raise UserError(
             "pretrained.statistics is recalibrate, which measures the statistics of frozen layers, and nothing is "
             "frozen; set pretrained.freeze, or leave it unset"
@@ -59,6 +61,27 @@ def check(settings: Settings) -> None:
             # whether a network takes a mask depends neither on the number of classes nor on the channels: any will do
             stand_in_shape = (*image_size, section["channels"] or 3)
             check_model(settings, classes=source_info.num_classes or 2, image_shape=stand_in_shape)
+
+
+def stage_ends(settings: Settings, *, examples: int) -> tuple[int, ...]:
+    """Returns the step at which each stage but the last ends, for so many training examples; () without stages.
+
+    Raises:
+        UserError: a stage is shorter than a step, or the last one would not begin before the end of the run.
+    """
+    ends: list[int] = []
+    total = run_times(settings, examples=examples).total
+    for stage in adapting.parse_stages(settings)[:-1]:
+        steps = steps_of(settings, STAGES, stage.duration, examples)
+        if steps < 1:
+            raise UserError(f"{STAGES}: {stage.pattern} {stage.duration} is shorter than a step; make it longer")
+        ends.append(steps + sum(ends[-1:]))
+    if ends and ends[-1] >= total:
+        raise UserError(
+            f"{STAGES}: the last stage would begin at step {ends[-1]} of a run of {total}; make the stages before it "
+            "shorter, or duration longer"
+        )
+    return tuple(ends)
 
 
 def refuse_unfit_rules(settings: Settings) -> None:
@@ -89,7 +112,7 @@ def refuse_idle_decay(settings: Settings, network: NetworkSpec) -> None:
     """Raises UserError where weight decay is asked for, and every parameter that it would shrink is frozen."""
     weight_decay = rule_numbers(settings, "optimizer").get("weight_decay")
     freeze = freeze_spec(settings)
-    if not weight_decay or freeze.pattern is None:
+    if not weight_decay or freeze == freezing.NOTHING:
         return
     pattern = settings["optimizer.decay_pattern"]
     params = get_network(network).params
@@ -98,7 +121,7 @@ def refuse_idle_decay(settings: Settings, network: NetworkSpec) -> None:
     if decayed <= frozen:
         trained = next(path for path in trees.shapes_by_path(params) if path not in frozen)
         raise UserError(
-            f"optimizer.weight_decay is {weight_decay}, and pretrained.freeze={freeze.pattern!r} freezes all that "
+            f"optimizer.weight_decay is {weight_decay}, and {adapting.freezing_text(settings)} freezes all that "
             f"optimizer.decay_pattern {pattern!r} matches, so that nothing decays; set optimizer.weight_decay=0, or a "
             f"pattern that matches what is trained, such as {trees.keys_text(trained)}"
         )
@@ -270,16 +293,9 @@ def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> Ste
         accumulate=settings["optimizer.accumulate"],
         ema=settings["ema_decay"] is not None,
         schedule=schedule,
-        freeze=freeze_spec(settings),
+        freeze=freeze_spec(settings, stage=0),
+        rates=adapting.rates_spec(settings),
     )
-
-
-def freeze_spec(settings: Settings) -> FreezeSpec:
-    """Returns what of the settings' network is not trained."""
-    pattern = settings["pretrained.freeze"]
-    if pattern is None:
-        return freezing.NOTHING
-    return FreezeSpec(pattern, settings["pretrained.statistics"])
 
 
 def hyperparameters(
@@ -309,6 +325,8 @@ def hyperparameters(
     ]
     for name in ("mean", "std"):
         arrays[name] = np.asarray(preprocessing[name], np.float32)
+    arrays["rates"] = adapting.rate_numbers(settings)
+    arrays["lora_scale"] = np.float32(1.0) if settings["pretrained.lora"] is None else adapting.lora_scale(settings)
     if settings["loss.class_weight"] == "none":
         arrays["class_weight"] = np.ones(classes, np.float32)
     else:

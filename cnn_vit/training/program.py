@@ -5,7 +5,7 @@ a run does.
 """
 
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +18,29 @@ from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.settings import Settings
-from cnn_vit.training import devices, forward, freezing, memory, plan, recalibration, step
+from cnn_vit.training import adapting, devices, forward, freezing, memory, plan, recalibration, step
 from cnn_vit.training.forward import Evaluator
 from cnn_vit.training.starting_values import Start, make_start
+from cnn_vit.training.step import Step, StepSpec
 from cnn_vit.transfer.weights import Weights
+
+
+@dataclass(frozen=True)
+class StagePart:
+    """What a program has for one stage of a run; a run without stages has one.
+
+    Attributes:
+        spec: what shapes the compiled step.
+        step: the compiled step.
+        state_template: the state without its values: a `jax.ShapeDtypeStruct` with shape, type and sharding for each
+            array.
+        frozen_template: the frozen values, likewise.
+    """
+
+    spec: StepSpec
+    step: Step
+    state_template: dict
+    frozen_template: dict
 
 
 class Program:
@@ -72,8 +91,11 @@ class Program:
         parts = settings["optimizer.accumulate"] * self.mesh.size
         plan.refuse_uneven(self.batch_size, parts, f"micro-batches x {self.mesh.size} devices")
         self.times = plan.run_times(settings, examples=len(train))
-        self.spec = plan.step_spec(settings, network, examples=len(train))
-        self.step = step.build_step(self.spec, self.mesh, add_measures=add_measures)
+        self.stage_ends = plan.stage_ends(settings, examples=len(train))
+        self.stage = 0
+        self._first_spec = plan.step_spec(settings, network, examples=len(train))
+        self._add_measures = add_measures
+        self._parts: dict[int, StagePart] = {}
         self.evaluator: Evaluator = forward.build_evaluator(
             network, preprocessing, self.mesh, loss_numbers=plan.rule_numbers(settings, "loss")
         )
@@ -81,9 +103,9 @@ class Program:
         self.hyperparameters = jax.device_put(hyperparameters, devices.replicated_sharding(self.mesh))
         self.weights = weights
         self._loaded_kernel: np.ndarray | None = None  # of the first layer; set by `release_start`
-        self.masks = freezing.get_masks(network, self.spec.freeze)
         self.frozen: dict = step.NOTHING_FROZEN
-        _ = self.state_template  # made here for its errors: of an optimizer or a schedule that cannot be
+        for stage in range(len(self.stage_ends) + 1):
+            self.part_of(stage)  # made here for its errors: of an optimizer or a schedule that cannot be
 
     @cached_property
     def start(self) -> Start:
@@ -138,15 +160,46 @@ class Program:
     def initial_state(self) -> dict:
         """Makes the state before the first step, puts it on the devices, and sets `frozen`."""
         values = self.start.values
+        self.stage = 0
         if self.spec.freeze.statistics == "recalibrate":
             values = self.recalibrate(values)
         trained, frozen = freezing.split_values(values, self.masks)
+        factors = freezing.initial_factors(self.spec.network, self.spec.freeze, self.settings["seed"])
+        trained["params"] = trees.merge(trained["params"], factors)
         self.frozen = devices.place(frozen, self.mesh)
         return devices.place(self.step.init_state(**trained, hyperparameters=self.hyperparameters), self.mesh)
 
-    def whole(self, trained: dict) -> dict:
-        """Joins trained values, dict(params, stats), or their average, with the frozen ones to those of the network."""
-        return freezing.join_values(trained, self.frozen)
+    def whole(self, trained: dict, frozen: dict | None = None) -> dict:
+        """Joins trained values, dict(params, stats), or their average, with the frozen ones to those of the network.
+
+        Args:
+            trained: the values; the product of an adapter's factors is added to its kernel.
+            frozen: those that go with them; None for those of the stage that the run is in.
+        """
+        return freezing.join_values(
+            trained, self.frozen if frozen is None else frozen, adapting.lora_scale(self.settings)
+        )
+
+    def stage_at(self, steps: int) -> int:
+        """Returns the stage that a state is of, after so many steps: that of its last step."""
+        return sum(end < steps for end in self.stage_ends)
+
+    def begins_stage(self, steps: int) -> bool:
+        """Whether the step after so many steps is the first of a stage that the run has not entered yet."""
+        return self.stage < sum(end <= steps for end in self.stage_ends)
+
+    def enter_stage(self, state: dict) -> dict:
+        """Enters the next stage; returns the state with which it begins, and leaves less in `frozen`."""
+        self.stage += 1
+        still_frozen = set(trees.shapes_by_path(self.frozen_template))
+        frozen, entering = trees.split(self.frozen, trees.mask_by_paths(self.frozen, still_frozen))
+        self.frozen = step.NOTHING_FROZEN | frozen
+        values = step.NOTHING_FROZEN | entering
+        factors = freezing.initial_factors(self.spec.network, self.spec.freeze, self.settings["seed"])
+        trained_so_far = trees.shapes_by_path(state["params"])
+        _, new_factors = trees.split(factors, trees.mask_by_paths(factors, set(trained_so_far)))
+        values["params"] = trees.merge(values["params"], devices.place(new_factors, self.mesh))
+        return self.step.enter_stage(state, values, self.hyperparameters)
 
     def recalibrate(self, values: dict) -> dict:
         """Measures the frozen running statistics on the training images, in one pass without augmentation.
@@ -174,27 +227,59 @@ class Program:
         """Takes the numbers of these settings into the state of another run, as `step.renew_numbers` does."""
         return step.renew_numbers(self.spec, state, self.hyperparameters)
 
-    @cached_property
+    def part_of(self, stage: int) -> StagePart:
+        """Returns what the program has for a stage, which it makes once; nothing is compiled.
+
+        Raises:
+            UserError: an optimizer or a schedule cannot be.
+        """
+        if stage not in self._parts:
+            spec = replace(self._first_spec, freeze=adapting.freeze_spec(self.settings, stage=stage))
+            built = step.build_step(spec, self.mesh, add_measures=self._add_measures)
+            shapes = dict(params=built.network.params, stats=built.network.stats)
+            trained, frozen = freezing.split_shapes(spec.network, spec.freeze, shapes)
+            state = jax.eval_shape(built.init_state, trained["params"], trained["stats"], self.hyperparameters)
+            self._parts[stage] = StagePart(
+                spec=spec,
+                step=built,
+                state_template=jax.tree.map(
+                    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                    state,
+                    devices.shardings(state, self.mesh),
+                ),
+                frozen_template=devices.replicated_template(frozen, self.mesh),
+            )
+        return self._parts[stage]
+
+    @property
+    def spec(self) -> StepSpec:
+        """What shapes the compiled step."""
+        return self.part_of(self.stage).spec
+
+    @property
+    def step(self) -> Step:
+        """The compiled step."""
+        return self.part_of(self.stage).step
+
+    @property
     def state_template(self) -> dict:
         """The state without its values: a `jax.ShapeDtypeStruct` with shape, type and sharding for each array."""
-        trained, _ = freezing.split_values(self.shapes, self.masks)
-        shapes = jax.eval_shape(self.step.init_state, trained["params"], trained["stats"], self.hyperparameters)
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            devices.shardings(shapes, self.mesh),
-        )
+        return self.part_of(self.stage).state_template
+
+    @property
+    def frozen_template(self) -> dict:
+        """The frozen values without their numbers, as `state_template` has the state."""
+        return self.part_of(self.stage).frozen_template
+
+    @property
+    def masks(self) -> dict[str, dict]:
+        """Which values are frozen, dict(params, stats)."""
+        return freezing.get_masks(self.spec.network, self.spec.freeze)
 
     @property
     def shapes(self) -> dict[str, dict]:
         """The shapes of the network's values, dict(params, stats)."""
         return dict(params=self.step.network.params, stats=self.step.network.stats)
-
-    @cached_property
-    def frozen_template(self) -> dict:
-        """The frozen values without their numbers, as `state_template` has the state."""
-        _, frozen = freezing.split_values(self.shapes, self.masks)
-        return devices.replicated_template(frozen, self.mesh)
 
     @property
     def batch_template(self) -> dict:
@@ -261,4 +346,5 @@ def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkS
     network = plan.network_spec(settings, classes=classes, image_shape=image_shape)
     forward.refuse_padded_sizes(network, dataset.splits)
     plan.refuse_idle_decay(settings, network)
+    adapting.check_parts(settings, network)
     return network

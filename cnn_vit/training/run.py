@@ -19,9 +19,20 @@ from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.journal import Journal
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings, fingerprint
-from cnn_vit.training import devices, evaluation, forks, forward, freezing, memory, plan, program, starting_values
+from cnn_vit.training import (
+    adapting,
+    devices,
+    evaluation,
+    forks,
+    forward,
+    freezing,
+    memory,
+    plan,
+    program,
+    starting_values,
+)
 from cnn_vit.training.progress import Progress
-from cnn_vit.training.step import AddMeasures
+from cnn_vit.training.step import NOTHING_FROZEN, AddMeasures
 from cnn_vit.transfer.weights import Weights
 
 STEPS_AHEAD = 4  # steps that the host may be ahead of the device; each holds a batch in memory
@@ -144,12 +155,13 @@ class Run:
         """
         if origin is not None:
             return forks.read_start(origin, self.settings)
-        if self.settings["pretrained.weights"] is None and self.settings["pretrained.freeze"] is None:
+        if self.settings["pretrained.weights"] is None and not adapting.freezes_something(self.settings):
             return None
         start = self.program.start
         for sentence in starting_values.describe_changes(self.settings, start, self.dataset.image_shape):
             self.say(sentence)
-        return starting_values.record_start(start, self.program.spec.network, self.program.spec.freeze)
+        stages = [self.program.part_of(stage).spec.freeze for stage in range(len(self.program.stage_ends) + 1)]
+        return starting_values.record_start(start, self.program.spec.network, stages)
 
     def open_folder(self, command: str | None, fork_from: str | Path | None = None) -> list[str]:
         """Writes into the folder what the run is, or checks that it holds this run, and opens its checkpoints.
@@ -192,24 +204,26 @@ class Run:
         They are those of the newest whole checkpoint, else those of the run that this one forks from, else step 0 and
         the initial state.
         """
-        template = self.program.state_template
-        state_size = devices.memory_sharers(self.program.mesh) * trees.size_in_bytes(template)
+        last_template = self.program.part_of(len(self.program.stage_ends)).state_template
+        state_size = devices.memory_sharers(self.program.mesh) * trees.size_in_bytes(last_template)
         memory.refuse_large_state(state_size, devices.free_memory(self.program.mesh), self.settings)
         origin = forks.find_origin(self.workdir, fork_from)
         note = forks.read_fork_note(self.workdir)
-        restored = self.checkpoints.restore_newest(template)
+        restored = self.checkpoints.restore_newest(self.template_at)
         # a fork whose beginning was cut short may hold the origin's best checkpoint, but not yet that of the noted step
         is_forked = restored is not None and note is not None and restored[0] >= note["step"]
         if origin and not is_forked:
             if self.has_frozen_values:
-                self.save_frozen(forks.restore_frozen(self.workdir, origin, self.program.frozen_template, self.say))
+                first_template = self.program.part_of(0).frozen_template
+                self.save_frozen(forks.restore_frozen(self.workdir, origin, first_template, self.say))
             restored = self.take_over(origin)
         if restored is None:
             restored = 0, self.program.initial_state()
             if self.has_frozen_values:
                 self.save_frozen(self.program.frozen)
-        elif self.has_frozen_values:
-            self.program.frozen = self.checkpoints.restore_frozen(self.program.frozen_template)
+        else:
+            self.program.stage = self.program.stage_at(restored[0])
+            self.program.frozen = self.restore_frozen(self.program.stage)
         step, state = restored
         self.program.release_start(keeps_kernel=forks.read_fork_note(self.workdir) is None)
         self.warn_of_frozen_initial_values()
@@ -225,11 +239,20 @@ class Run:
 
     @property
     def has_frozen_values(self) -> bool:
-        """Whether a part of the network is not trained."""
-        return bool(jax.tree.leaves(self.program.frozen_template))
+        """Whether a part of the network is not trained, in the first stage at least."""
+        return bool(jax.tree.leaves(self.program.part_of(0).frozen_template))
+
+    def template_at(self, step: int) -> dict:
+        """Returns shapes and placement of the state that is saved at a step, which is of the stage of that step."""
+        return self.program.part_of(self.program.stage_at(step)).state_template
+
+    def restore_frozen(self, stage: int) -> dict:
+        """Restores what is frozen in a stage, a part of what the first one froze: dict(params, stats)."""
+        template = self.program.part_of(stage).frozen_template
+        return self.checkpoints.restore_frozen(template) if jax.tree.leaves(template) else NOTHING_FROZEN
 
     def save_frozen(self, values: dict) -> None:
-        """Saves the values that are not trained, dict(params, stats), once, and seals them."""
+        """Saves the values that the first stage does not train, dict(params, stats), once, and seals them."""
         self.checkpoints.save_frozen(values)
         manifest = self.workdir / folder.FROZEN_MANIFEST
         self.sealed[folder.FROZEN_MANIFEST] = seals.seal_content(folder.read_bytes(manifest))
@@ -238,7 +261,7 @@ class Run:
         """Tells the user where what is frozen was never trained, for the settings name no weights."""
         if self.has_frozen_values and self.settings["pretrained.weights"] is None:
             self.say(
-                f"pretrained.freeze={self.settings['pretrained.freeze']!r} freezes initial values, which have learned "
+                f"{adapting.freezing_text(self.settings)} freezes initial values, which have learned "
                 "nothing; to start from a trained network, name it in pretrained.weights"
             )
 
@@ -278,7 +301,7 @@ class Run:
             say=self.say,
             renew=self.program.renew_numbers,
         )
-        return forks.take_over(fork, self.program.state_template, self.checkpoints)
+        return forks.take_over(fork, self.template_at, self.checkpoints)
 
     # At a step --------------------------------------------------------------------------------------------------------
 
@@ -305,6 +328,24 @@ class Run:
         memory.refuse_large_step(step_memory, free, self.settings)
         self.say(memory.memory_line(step_memory, free))
         environment.record_step_memory(self.workdir, step_memory.as_json())
+
+    def enter_stages(self, step: int, state: dict) -> dict:
+        """Enters the stages that begin with the next step, and says so; returns the state with which it begins.
+
+        Args:
+            step: steps done so far.
+            state: the state after them.
+        """
+        while self.program.begins_stage(step):
+            state = self.program.enter_stage(state)
+            stages = adapting.parse_stages(self.settings)
+            number = self.program.stage + 1
+            trained = trees.count(self.program.state_template["params"])
+            self.say(
+                f"stage {number} of {len(stages)} from step {step} on: {stages[number - 1].pattern}; {trained:,} "
+                "parameters are trained"
+            )
+        return state
 
     def learn(self, state: dict, batch: dict) -> tuple[dict, dict]:
         """Updates the state by one batch, as `Program.learn` does; of a large step, once the one before is done."""
@@ -389,15 +430,19 @@ class Run:
             workers=self.settings["data.workers"],
         )
 
-    def values_to_evaluate(self, state: dict) -> tuple[dict, bool]:
+    def values_to_evaluate(self, state: dict, frozen: dict | None = None) -> tuple[dict, bool]:
         """Chooses the values that are validated: the average of the parameters where there is one, else the trained.
+
+        Args:
+            state: the state.
+            frozen: what was not trained in its stage; None for the stage that the run is in.
 
         Returns:
             dict(params, stats) of the whole network, and whether what is trained of them is the average.
         """
         if plan.evaluates_average(self.settings):
-            return self.program.whole(state["ema"]), True
-        return self.program.whole(state), False
+            return self.program.whole(state["ema"], frozen), True
+        return self.program.whole(state, frozen), False
 
     def best_evaluation(self) -> dict[str, Any]:
         """Returns the best evaluation so far, as a line of metrics.jsonl; there must be one."""
@@ -446,9 +491,11 @@ class Run:
         if choice == "last" and not plan.averages_by_itself(self.settings):
             return TestedValues(step=last_step, values=self.program.whole(state), is_ema=False, choice=choice)
         step = self.best_evaluation()["step"] if choice == "best" else last_step
+        frozen = None
         if step != last_step:
             state = self.restore_best(step)
-        values, is_ema = self.values_to_evaluate(state)
+            frozen = self.restore_frozen(self.program.stage_at(step))
+        values, is_ema = self.values_to_evaluate(state, frozen)
         return TestedValues(step=step, values=values, is_ema=is_ema, choice=choice)
 
     def restore_best(self, step: int) -> dict:
@@ -457,7 +504,7 @@ class Run:
         Raises:
             SurroundingsError: the checkpoint is damaged.
         """
-        template = {name: self.program.state_template[name] for name in ("params", "stats", "ema")}
+        template = {name: self.template_at(step)[name] for name in ("params", "stats", "ema")}
         try:
             return self.checkpoints.restore(step, template, partial=True)
         except DamageError as error:
@@ -473,21 +520,32 @@ class Run:
             A dict of pattern; parameters and running_statistics (how many numbers); digest and source_digest, of the
             parameters; statistics (the setting), statistics_digest and source_statistics_digest; and `moved`: what has
             not stayed as it was, an empty list where all did. Statistics that were measured anew are expected to be
-            others.
+            others. Of a run in stages these are of the first one, and `stages` is a list of such dicts of all of them.
         """
         if not self.has_frozen_values:
             return None
-        freeze = self.program.spec.freeze
-        saved = self.checkpoints.restore_frozen(self.program.frozen_template)
         source = reader.read_pretrained(self.workdir / folder.PRETRAINED)["frozen"]
+        if not self.program.stage_ends:
+            return self.prove_stage(0, source)
+        proofs = [self.prove_stage(stage, source["stages"][stage]) for stage in range(len(self.program.stage_ends) + 1)]
+        moved = sorted({name for proof in proofs for name in proof["moved"]})
+        return proofs[0] | {"moved": moved, "stages": proofs}
+
+    def prove_stage(self, stage: int, source: dict[str, str]) -> dict[str, Any]:
+        """Compares what is frozen in a stage, as it is saved, with `source`, the digests of what the run began with."""
+        freeze = self.program.part_of(stage).spec.freeze
+        saved = self.restore_frozen(stage)
         digests = {name: trees.digest(saved[name]) for name in freezing.VALUES}
         moved = freezing.find_moving_statistics(self.program.spec.network, freeze)
         if digests["params"] != source["params"]:
             moved.append("parameters")
         if digests["stats"] != source["stats"] and freeze.statistics == "stored":
             moved.append("statistics")
+        pattern = freeze.pattern or "nothing"
+        if freeze.stages:
+            pattern = f"all but {', '.join(freeze.stages)}"
         return {
-            "pattern": freeze.pattern,
+            "pattern": pattern,
             "parameters": trees.count(saved["params"]),
             "running_statistics": trees.count(saved["stats"]),
             "digest": digests["params"],
@@ -496,6 +554,23 @@ class Run:
             "statistics_digest": digests["stats"],
             "source_statistics_digest": source["stats"],
             "moved": moved,
+        }
+
+    def describe_adapters(self) -> dict[str, Any] | None:
+        """Returns rank and alpha of the adapters, on how many kernels they are, and the numbers that they hold.
+
+        None where there are none.
+        """
+        spec = self.program.spec
+        if spec.freeze.lora is None:
+            return None
+        factors = freezing.get_factors(spec.network, spec.freeze)
+        rank, alpha = self.settings["pretrained.lora"], self.settings["pretrained.lora_alpha"]
+        return {
+            "rank": rank,
+            "alpha": rank if alpha is None else alpha,
+            "kernels": len(freezing.get_targets(spec.network, spec.freeze)),
+            "parameters": trees.count(factors),
         }
 
     def make_result(self, state: dict, tested: TestedValues, *, validation: dict, test: dict | None) -> dict[str, Any]:
@@ -522,6 +597,7 @@ class Run:
             "parameters": trees.count(self.program.step.network.params),
             "trained_parameters": trees.count(self.program.state_template["params"]),
             "frozen": self.prove_frozen(),
+            "lora": self.describe_adapters(),
             "macs": plan.count_macs(
                 self.settings, classes=len(self.dataset.classes), image_shape=self.dataset.image_shape
             ),

@@ -1,6 +1,7 @@
 """The values that training begins with: initial values, and what pretrained weights have of them; in words, too."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from cnn_vit.analysis import input_layer
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.settings import Settings
-from cnn_vit.training import forward, freezing, optimizers, plan
+from cnn_vit.training import adapting, forward, freezing, optimizers, plan, rates
 from cnn_vit.training.forward import NetworkSpec
 from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.transfer.adapt import loading
@@ -104,11 +105,47 @@ def list_groups(settings: Settings, start: Start, spec: NetworkSpec) -> tuple[Gr
         spec: its network.
     """
     network = forward.get_network(spec)
-    masks = freezing.get_masks(spec, plan.freeze_spec(settings))
+    freeze = adapting.freeze_spec(settings)
+    masks = freezing.get_masks(spec, freeze)
     decays = optimizers.build_decay_mask(network.params, settings["optimizer.decay_pattern"])
     if not plan.rule_numbers(settings, "optimizer").get("weight_decay"):
         decays = jax.tree.map(lambda _: False, decays)
-    return group_rows(network, masks=masks, decays=decays, leaves=start.leaves)
+    numbers = adapting.rate_numbers(settings)
+    multipliers = rates.find_multipliers(spec, adapting.rates_spec(settings), network.params, numbers)
+    return group_rows(
+        network,
+        masks=masks,
+        decays=decays,
+        leaves=start.leaves,
+        factors=freezing.get_factors(spec, freeze),
+        multipliers=multipliers,
+    )
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage of a run.
+
+    Attributes:
+        pattern: what is trained from its beginning on, beside what was trained before.
+        duration: "2 epochs"; None of the last one, which lasts until the end.
+        trained: how many numbers are trained in it, those of adapters among them.
+    """
+
+    pattern: str
+    duration: str | None
+    trained: int
+
+
+def list_stages(settings: Settings, spec: NetworkSpec) -> tuple[StageRow, ...]:
+    """Lists the stages of a run; () of one without."""
+    network = forward.get_network(spec)
+    rows = []
+    for position, stage in enumerate(adapting.parse_stages(settings)):
+        shapes = dict(params=network.params, stats=network.stats)
+        trained, _ = freezing.split_shapes(spec, adapting.freeze_spec(settings, stage=position), shapes)
+        rows.append(StageRow(stage.pattern, stage.duration, trees.count(trained["params"])))
+    return tuple(rows)
 
 
 def adapt_weights(
@@ -154,14 +191,19 @@ def find_cut(card: Card) -> str | None:
 
 def refuse_frozen_initial_values(settings: Settings, spec: NetworkSpec, adapted: Adapted) -> None:
     """Raises UserError where a parameter is frozen that the weights do not have, so that it would never learn."""
-    frozen = trees.paths_where(freezing.get_masks(spec, plan.freeze_spec(settings))["params"])
+    frozen = trees.paths_where(freezing.get_masks(spec, adapting.freeze_spec(settings))["params"])
     new = [leaf.path for leaf in adapted.rows if leaf.origin == "new" and not leaf.is_statistic and leaf.path in frozen]
     if new:
         more = f" and {len(new) - 1} more" if len(new) > 1 else ""
         layer = trees.keys_text(new[0][:-1])
+        remedy = f"leave {layer} out of it"
+        if settings["pretrained.freeze"] is None:
+            remedy = f"set pretrained.freeze=all but head, {layer}"
+            if settings["pretrained.lora"] is None:
+                remedy = f"name {layer} in a stage"
         raise UserError(
-            f"pretrained.freeze={settings['pretrained.freeze']!r} freezes {trees.keys_text(new[0])}{more}, which the "
-            f"weights do not have: an initial value that never learns; leave {layer} out of it, or load it"
+            f"{adapting.freezing_text(settings)} freezes {trees.keys_text(new[0])}{more}, which the "
+            f"weights do not have: an initial value that never learns; {remedy}, or load it"
         )
 
 
@@ -200,13 +242,17 @@ def list_cut_off(spec: NetworkSpec) -> tuple[str, ...]:
     return tuple(lost)
 
 
-def record_start(start: Start, spec: NetworkSpec, freeze: FreezeSpec) -> dict[str, Any]:
+def record_start(start: Start, spec: NetworkSpec, stages: Sequence[FreezeSpec]) -> dict[str, Any]:
     """Returns what pretrained.json says of the start of a run from weights, or of one that freezes something.
 
     It holds the card of the weights, how each value came about, and the digests of the values that are frozen, as they
     were before the run began: at its end they are compared with what is saved.
+
+    Args:
+        start: what the run begins with.
+        spec: its network.
+        stages: what each stage of the run does not train; one of a run without stages.
     """
-    _, frozen = freezing.split_values(start.values, freezing.get_masks(spec, freeze))
     record: dict[str, Any] = {"weights": start.weights, "card": None, "leaves": []}
     if start.card is not None:
         record["card"] = asdict(start.card)
@@ -214,5 +260,11 @@ def record_start(start: Start, spec: NetworkSpec, freeze: FreezeSpec) -> dict[st
         tree = "stats" if leaf.is_statistic else "params"
         source_shape = None if leaf.source_shape is None else list(leaf.source_shape)
         record["leaves"].append([f"{tree}/{trees.keys_text(leaf.path)}", leaf.origin, source_shape, list(leaf.shape)])
-    record["frozen"] = {name: trees.digest(frozen[name]) for name in freezing.VALUES}
+    digests = []
+    for freeze in stages:
+        _, frozen = freezing.split_values(start.values, freezing.get_masks(spec, freeze))
+        digests.append({name: trees.digest(frozen[name]) for name in freezing.VALUES})
+    record["frozen"] = digests[0]
+    if len(digests) > 1:
+        record["frozen"] = digests[0] | {"stages": digests}
     return record

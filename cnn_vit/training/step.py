@@ -15,19 +15,22 @@ compiles once. The arguments are dicts; numbers are float32 where no other type 
                      ema: dict(params, stats) of moving averages, or those of an optimizer that averages by itself;
                      {} where none is kept
     frozen           params, stats: the network's values that are not in the state and never change, where a part of the
-                     network is not trained; both are {} where all of it is
+                     network is not trained; both are {} where all of it is. Where frozen kernels have adapters, their
+                     factors are among the state's params
     batch            image (B, H, W, C) uint8; label (B,) int32; weight (B,), all 1 in training; index (B,) int32;
                      for images of several sizes also mask (B, H, W) bool: True on each image's own pixels
     hyperparameters  of `plan.hyperparameters`:
                      learning_rate (the base rate), clip, ema_decay, smoothing: () each
                      optimizer, schedule, loss: a dict each, of the rule's numbers by keyword, () each
+                     rates: dict(multipliers, layer_decay): a list of () each, and ()
+                     lora_scale: (): alpha / rank of the adapters
                      augment: a list for each operation, of its numbers, () each
                      mean, std (C,); class_weight (K,); key (): the random key that follows from the seed
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +40,14 @@ from flax import nnx
 from cnn_vit import compilation, trees
 from cnn_vit.data import augment
 from cnn_vit.nn.values import Network
-from cnn_vit.training import devices, forward, freezing, losses, optimizers, schedules
+from cnn_vit.training import devices, forward, freezing, losses, optimizers, rates, schedules
 from cnn_vit.training.caches import compiled_once
 from cnn_vit.training.forward import NetworkSpec, normalize, program_kind
 from cnn_vit.training.freezing import FreezeSpec
+from cnn_vit.training.rates import RatesSpec
 from cnn_vit.training.rules import RuleSpec
+from cnn_vit.transfer.adapt import adapters
+from cnn_vit.transfer.adapt.freezing import begun_paths
 
 MOST_UNROLLED = 64  # up to so many micro-batches are compiled one by one; each takes about a second to compile
 NOTHING_FROZEN: dict[str, dict] = dict(params={}, stats={})
@@ -78,6 +84,7 @@ class StepSpec:
         ema: whether a moving average of the values is kept.
         schedule: shape of the learning rate.
         freeze: what of the network is not trained.
+        rates: which parameters have learning rates of their own.
     """
 
     network: NetworkSpec
@@ -89,13 +96,15 @@ class StepSpec:
     ema: bool
     schedule: ScheduleSpec
     freeze: FreezeSpec = freezing.NOTHING
+    rates: RatesSpec = rates.EQUAL
 
 
 # What a study may add to the measures of a step; see `learn`
 AddMeasures = Callable[[dict[str, Any]], dict[str, jax.Array]]
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """A compiled step.
 
     Attributes:
@@ -105,11 +114,13 @@ class Step(NamedTuple):
         learn: (state, frozen, batch, hyperparameters) -> (state, measures), compiled. The state that it takes is
             donated: its arrays may not be used afterwards. It has compiler options of its own, so that it cannot be
             traced inside another `jit`; `learn` below can.
+        enter_stage: (state, values, hyperparameters) -> state, compiled: `enter_stage` below.
     """
 
     network: Network
     init_state: Callable
     learn: jax.stages.Wrapped
+    enter_stage: Callable
 
 
 @dataclass(frozen=True)
@@ -159,12 +170,15 @@ def build_step(
         state, measures = learn(spec, network, state, frozen, batch, hyperparameters, add_measures=add_measures)
         return devices.constrain(state, mesh, rules), measures
 
+    def enter(state, values, hyperparameters):
+        return devices.constrain(enter_stage(spec, network, state, values, hyperparameters), mesh, rules)
+
     # None: `constrain` has said already where the state lies. Every device gets the measures: each host can read them
     out_shardings = (None, devices.replicated_sharding(mesh))
     kind = program_kind(spec.network, mesh)
     jitted = compilation.jit(learn_in_place, kind, donate_argnums=0, out_shardings=out_shardings)
     # compiled as one program, for outside of one each array of another shape would be compiled by itself
-    return Step(network, compilation.jit(init, kind), jitted)
+    return Step(network, compilation.jit(init, kind), jitted, compilation.jit(enter, kind))
 
 
 def init_state(spec: StepSpec, network: Network, params: dict, stats: dict, hyperparameters: dict) -> dict:
@@ -181,6 +195,29 @@ def init_state(spec: StepSpec, network: Network, params: dict, stats: dict, hype
     # parameters themselves.
     opt, ema = jax.tree.map(lambda leaf: leaf.copy(), (opt, averages))
     return dict(step=step, params=params, stats=stats, opt=opt, ema=ema)
+
+
+def enter_stage(spec: StepSpec, network: Network, state: dict, values: dict, hyperparameters: dict) -> dict:
+    """Makes the state with which a stage begins from that with which the stage before ended.
+
+    What was trained goes on as it is, with its averages and its optimizer. What is trained from now on begins as before
+    the first step: its optimizer's state is that of `init`, and its moving average is its value.
+
+    Args:
+        spec: of the stage that begins.
+        network: as training runs it in this stage.
+        state: at the end of the stage before.
+        values: dict(params, stats) of what is trained from now on.
+        hyperparameters: as the module's docstring says.
+    """
+    joined = {name: trees.merge(state[name], values[name]) for name in freezing.VALUES}
+    begun = init_state(spec, network, joined["params"], joined["stats"], hyperparameters)
+    clipping, rules_so_far = state["opt"]
+    *_, newest = begun["opt"][1]
+    averages = {name: trees.merge(average, values[name]) for name, average in state["ema"].items()}
+    entered = dict(**joined, opt=(clipping, (*rules_so_far, newest)), ema=averages)
+    # copies, because the state is donated, and values and their average may be one buffer
+    return dict(step=state["step"], **jax.tree.map(lambda leaf: leaf.copy(), entered))
 
 
 def learn(
@@ -215,8 +252,9 @@ def learn(
     params = optax.apply_updates(state["params"], updates)
     average = optimizers.get_optimizer(spec.optimizer.name).average
     if average:
-        averaged_params = average(opt[1], params)
-        ema = dict(params=averaged_params, stats=stats_at(spec, network, averaged_params, state, frozen, examples))
+        averaged_params = optimizers.average_params(average, opt[1], params, list_stages(spec, params))
+        averaged_stats = stats_at(spec, network, averaged_params, state, frozen, examples, hyperparameters)
+        ema = dict(params=averaged_params, stats=averaged_stats)
     elif spec.ema:
         ema = update_ema(state, params, stats, hyperparameters)
     else:
@@ -254,10 +292,13 @@ def build_optimizer(
     for name, number in numbers.items():
         if name.endswith("learning_rate"):  # the base rate of a part of the parameters
             numbers[name] = number * multiplier
-    # both are looked for in the whole network, of which `params` may be the part that is not frozen
+    # inner kernels are looked for in the whole network, of which `params` may be the part that is not frozen
     leaves = optimizers.Leaves(
-        decays=restrict_to(optimizers.build_decay_mask(network.params, spec.decay_pattern), params),
-        find_inner_kernels=lambda: restrict_to(forward.find_inner_kernels(spec.network), params),
+        decays=trees.mask_by_pattern(params, spec.decay_pattern),
+        find_inner_kernels=lambda: trees.mask_by_paths(
+            params, trees.paths_where(forward.find_inner_kernels(spec.network))
+        ),
+        multipliers=rates.find_multipliers(spec.network, spec.rates, params, hyperparameters.get("rates", {})),
     )
     return optimizers.build_chain(
         spec.optimizer,
@@ -265,7 +306,28 @@ def build_optimizer(
         learning_rate=hyperparameters["learning_rate"] * multiplier,
         leaves=leaves,
         clip=hyperparameters["clip"] if spec.clip else None,
+        stages=list_stages(spec, params),
     )
+
+
+def list_stages(spec: StepSpec, params: dict) -> list[set[tuple]] | None:
+    """Lists the paths of the parameters that each stage so far began to train; None of a run without stages.
+
+    Args:
+        spec: of the newest of these stages.
+        params: all parameters that are trained in it, the factors of adapters among them.
+    """
+    patterns = spec.freeze.stages
+    if not patterns:
+        return None
+    whole = trees.shapes_by_path(forward.get_network(spec.network).params)
+    remaining = set(trees.shapes_by_path(params))
+    stages = []
+    for count in range(1, len(patterns) + 1):
+        begun = begun_paths(patterns[:count], whole)
+        stages.append({path for path in remaining if adapters.kernel_of(path) in begun})
+        remaining -= stages[-1]
+    return stages
 
 
 def renew_numbers(spec: StepSpec, state: dict, hyperparameters: dict) -> dict:
@@ -277,7 +339,8 @@ def renew_numbers(spec: StepSpec, state: dict, hyperparameters: dict) -> dict:
     if renew is None:
         return state
     clipping, rule = state["opt"]
-    rule, params = renew(rule, state["params"], hyperparameters["optimizer"])
+    stages = list_stages(spec, state["params"])
+    rule, params = optimizers.renew_state(renew, rule, state["params"], hyperparameters["optimizer"], stages)
     return state | dict(params=params, opt=(clipping, rule))
 
 
@@ -322,9 +385,11 @@ def compute_gradient(
     weight 0 would count in no loss, but it would in the statistics of batch norm and as a partner in mixing.
     """
 
+    scale = lora_scale(spec, hyperparameters)
+
     def mean_loss(params, stats, micro_batch, key):
         images, target, weight, mask = micro_batch
-        scores, stats = apply_in_training(network, params, stats, frozen, images, mask, key)
+        scores, stats = apply_in_training(network, params, stats, frozen, images, mask, key, scale)
         per_example = forward.compute_loss(
             spec.network, scores, target, hyperparameters["loss"], hyperparameters["class_weight"]
         )
@@ -361,10 +426,11 @@ def apply_in_training(
     images: jax.Array,
     mask: jax.Array | None,
     dropout_key: jax.Array,
+    scale: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
     """Runs the whole network, frozen values included, as training does; returns the scores and the new statistics."""
     return network.apply(
-        trees.merge(params, frozen["params"]),
+        freezing.join_params(params, frozen["params"], scale),
         trees.merge(stats, frozen["stats"]),
         images,
         train=True,
@@ -373,8 +439,19 @@ def apply_in_training(
     )
 
 
+def lora_scale(spec: StepSpec, hyperparameters: dict) -> jax.Array | None:
+    """Returns what the product of an adapter's factors is multiplied by; None where there are no adapters."""
+    return None if spec.freeze.lora is None else hyperparameters["lora_scale"]
+
+
 def stats_at(
-    spec: StepSpec, network: Network, params: dict, state: dict, frozen: dict, examples: PreparedBatch
+    spec: StepSpec,
+    network: Network,
+    params: dict,
+    state: dict,
+    frozen: dict,
+    examples: PreparedBatch,
+    hyperparameters: dict,
 ) -> dict:
     """Computes the running statistics of a network with other parameters than those that the gradient was taken at.
 
@@ -385,10 +462,11 @@ def stats_at(
     stats = state["ema"]["stats"]
     if not jax.tree.leaves(stats):
         return stats
+    scale = lora_scale(spec, hyperparameters)
 
     def update_stats(stats, micro_batch, key):
         images, _, _, mask = micro_batch
-        _, new_stats = apply_in_training(network, params, stats, frozen, images, mask, key)
+        _, new_stats = apply_in_training(network, params, stats, frozen, images, mask, key, scale)
         return restrict_to(new_stats, stats)
 
     if spec.accumulate == 1:

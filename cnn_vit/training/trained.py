@@ -17,7 +17,7 @@ from cnn_vit.runs import folder, reader
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import KEYS
-from cnn_vit.training import devices, freezing, plan
+from cnn_vit.training import adapting, devices, freezing, plan
 from cnn_vit.training.forward import NetworkSpec, get_network
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.transfer import catalog, convert
@@ -147,10 +147,20 @@ def load_run(run: str | os.PathLike) -> Trained:
 
     network = get_network(spec)
     whole = devices.replicated_template(dict(params=network.params, stats=network.stats), devices.mesh())
-    template, frozen_template = freezing.split_values(whole, freezing.get_masks(spec, plan.freeze_spec(settings)))
+    examples = reader.read_data(workdir / folder.DATA)["counts"]["train"] if settings["pretrained.stages"] else 0
+    ends = plan.stage_ends(settings, examples=examples) if settings["pretrained.stages"] else ()
+
+    def split_at(step: int) -> tuple[dict, dict]:
+        """Shapes and placement of what is trained and what is frozen in the stage of a step."""
+        stage = sum(end < step for end in ends)
+        trained, frozen = freezing.split_shapes(spec, adapting.freeze_spec(settings, stage=stage), whole)
+        return devices.replicated_template(trained, devices.mesh()), frozen
+
     # the optimizer's state and the values that were not tested are not read
-    if is_ema:
-        template = {"ema": template}
+    def template_at(step: int) -> dict:
+        trained, _ = split_at(step)
+        return {"ema": trained} if is_ema else trained
+
     checkpoints = Checkpoints(
         workdir / folder.CHECKPOINTS,
         keep_checkpoints=settings["keep_checkpoints"],
@@ -159,22 +169,24 @@ def load_run(run: str | os.PathLike) -> Trained:
     )
     try:
         if tested:
-            state = checkpoints.restore(tested["step"], template, partial=True)
+            step = tested["step"]
+            state = checkpoints.restore(step, template_at(step), partial=True)
         else:
-            newest = checkpoints.restore_newest(template, partial=True)
+            newest = checkpoints.restore_newest(template_at, partial=True)
             if newest is None:
                 raise SurroundingsError(
                     f"{workdir} holds no checkpoint yet; give its `cnn-vit train` more time, or start that again"
                 )
-            _, state = newest
+            step, state = newest
         frozen: dict[str, dict] = {"params": {}, "stats": {}}
+        _, frozen_template = split_at(step)
         if jax.tree.leaves(frozen_template):
             frozen = checkpoints.restore_frozen(frozen_template)
     except DamageError as error:
         raise SurroundingsError(f"{error}; put it back from a copy, or train again in another --workdir") from error
     finally:
         checkpoints.close()
-    values = freezing.join_values(state["ema"] if is_ema else state, frozen)
+    values = freezing.join_values(state["ema"] if is_ema else state, frozen, adapting.lora_scale(settings))
     return Trained(
         spec=spec,
         params=values["params"],

@@ -3,6 +3,7 @@
 import pytest
 
 from cnn_vit.errors import UserError
+from cnn_vit.settings import load
 from cnn_vit.studies import arms
 
 RECIPE = '''"""Mine."""
@@ -57,6 +58,20 @@ def test_the_command_line_adds_an_arm_and_leaves_one_out(write_recipe):
     ]
     assert recipe.left_out.keys() == {"head"}  # which starts from weights, and none are named
     assert "add --config.weights=FILE" in recipe.left_out["head"]
+
+
+def test_adapters_layer_decay_and_stages_are_settings_of_an_arm():
+    """As the recipe's own docstring adds two of them on the command line; stages hold commas, in quotes."""
+    words = ["weights=net.safetensors", "data.path=photos"]
+    words += ["arms.lora.trained=all", "arms.lora.settings=pretrained.lora=8,optimizer.learning_rate=0.03"]
+    words += ["arms.decay.trained=all", "arms.decay.settings=pretrained.layer_decay=0.75"]
+    words += ["arms.slowly.trained=all", "arms.slowly.settings=('pretrained.stages=head 2 epochs, all',)"]
+    recipe = arms.load_comparison("configs/compare_folder.py", words)
+    settings = {arm.name: load(arm.recipe, arm.settings) for arm in recipe.arms if arm.settings and arm.weights}
+    assert settings["lora"]["pretrained.lora"] == 8
+    assert settings["lora"]["optimizer.learning_rate"] == 0.03
+    assert settings["decay"]["pretrained.layer_decay"] == 0.75
+    assert settings["slowly"]["pretrained.stages"] == ("head 2 epochs", "all")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ RECIPES = {
         *("model.filters=40", "data.augment=('pad_crop(1)',)", "ema_decay=0.9"),
         *("pretrained.freeze=stem, stages/0..1", "pretrained.statistics=update"),
     ),
+    # adapters on a frozen body; compiles quickly
+    "lora": ("configs/digits_mlp.py:smoke", "pretrained.lora=4", "ema_decay=0.9"),
+    # three stages; at last a block has adapters, and the rest is trained as a whole
+    "staged": (
+        "configs/digits_vit.py:smoke",
+        *("model.depth=2", "model.width=160", "model.hidden=640", "model.heads=4", "ema_decay=0.9"),
+        *("pretrained.freeze=blocks/0", "pretrained.lora=16"),
+        "pretrained.stages=('head 3 steps', 'blocks 4 steps', 'all')",
+    ),
 }
 VIT = ("model.dropout=0", "optimizer.accumulate=1", "ema_decay=none", "data.augment=()")  # a ViT and nothing else
 

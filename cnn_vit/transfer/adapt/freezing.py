@@ -1,5 +1,6 @@
 """What is frozen: which parameters and running statistics training leaves as they were loaded."""
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from cnn_vit.errors import UserError
@@ -9,10 +10,16 @@ from cnn_vit.transfer.adapt.patterns import find_matches, parse
 from cnn_vit.trees import keys_text, mask_by_paths, paths_where, shapes_by_path
 
 SETTING = "pretrained.freeze"
+STAGES = "pretrained.stages"
 
 
 def frozen_masks(
-    network: Network, freeze: str | None, statistics: Literal["stored", "update", "recalibrate"]
+    network: Network,
+    freeze: str | None,
+    statistics: Literal["stored", "update", "recalibrate"],
+    stages: Sequence[str] = (),
+    *,
+    has_adapters: bool = False,
 ) -> dict[str, dict]:
     """Says of each value of a network whether it is frozen.
 
@@ -24,6 +31,8 @@ def frozen_masks(
         freeze: a pattern (see `patterns`), "all but head"; None where everything is trained.
         statistics: "update" lets the running statistics of frozen layers follow the data, so that none is frozen.
             "stored" and "recalibrate" freeze them alike: what is recalibrated is computed once, before the first step.
+        stages: patterns of the stages that have begun; what none of them means is frozen too. () for no stages.
+        has_adapters: whether frozen kernels have adapters, so that all parameters may be frozen.
 
     Returns:
         dict(params, stats), trees of booleans with the network's own keys: True for what is frozen.
@@ -35,10 +44,11 @@ def frozen_masks(
     frozen_params: set[tuple] = set()
     if freeze is not None:
         frozen_params = find_matches(parse(freeze, setting=SETTING), params)
-        if len(frozen_params) == len(params):
+        if len(frozen_params) == len(params) and not has_adapters:
             raise UserError(f"{SETTING}={freeze!r} leaves nothing to train; take all but head to train the head alone")
         if not frozen_params:
             raise UserError(f"{SETTING}={freeze!r} freezes nothing; leave it unset to train everything")
+    frozen_params |= params - begun_paths(stages, params)
     frozen_stats: set[tuple] = set()
     if statistics != "update":
         frozen_stats = find_statistics(shapes_by_path(network.stats), params, frozen_params)
@@ -46,6 +56,18 @@ def frozen_masks(
         params=mask_by_paths(network.params, frozen_params),
         stats=mask_by_paths(network.stats, frozen_stats),
     )
+
+
+def begun_paths(stages: Sequence[str], params: Iterable[tuple]) -> set[tuple]:
+    """Returns the paths that the patterns of the stages so far mean; all of them where there are no stages.
+
+    Raises:
+        UserError: a pattern does not fit the network.
+    """
+    params = set(params)
+    if not stages:
+        return params
+    return set().union(*(find_matches(parse(pattern, setting=STAGES), params) for pattern in stages))
 
 
 def frozen_layers(network: Network, masks: dict[str, dict]) -> tuple[str, ...]:

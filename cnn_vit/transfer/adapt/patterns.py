@@ -3,12 +3,13 @@
     all                       every parameter
     stem, stages/0..1         what lies below `stem`, `stages/0` and `stages/1`
     blocks/0..3/attention     the attention of four blocks
+    stages/2..                the third stage and all behind it
     all but head              the rest
 
 A pattern is `all`, prefixes behind `all but`, or prefixes alone, with commas between them. A prefix is the beginning of
-a parameter's path in whole components; a component may be a range of indices, whose ends are meant too. Each prefix
-must match something, and no two may match the same parameter: a pattern that does less or more than it seems to is
-refused.
+a parameter's path in whole components; a component may be a range of indices, whose ends are meant too, and which may
+have no end. Each prefix must match something, and no two may match the same parameter: a pattern that does less or more
+than it seems to is refused.
 """
 
 import re
@@ -19,6 +20,7 @@ from cnn_vit.errors import UserError, nearest
 from cnn_vit.trees import keys_text
 
 INDEX = "0|[1-9][0-9]{0,8}"  # as Python writes it; no list is longer
+ENDLESS = 10**9  # the end of a range that has none: larger than any INDEX
 COMPLEMENT = re.compile(r"all\s+but\b(.*)", re.DOTALL)
 
 Component = str | int | range
@@ -97,9 +99,9 @@ def parse_prefix(text: str, setting_and_text: str) -> Prefix:
         )
     components: list[Component] = []
     for word in words:
-        bounds = re.fullmatch(rf"({INDEX})\.\.({INDEX})", word)
+        bounds = re.fullmatch(rf"({INDEX})\.\.({INDEX})?", word)
         if bounds:
-            first, last = int(bounds[1]), int(bounds[2])
+            first, last = int(bounds[1]), int(bounds[2] or ENDLESS)
             if first > last:
                 raise UserError(f"{setting_and_text}: the range {word} runs backwards; write {last}..{first}")
             components.append(range(first, last + 1))
@@ -143,13 +145,18 @@ def find_matches(pattern: Pattern, paths: Iterable[tuple]) -> set[tuple]:
 def require_match(prefix: Prefix, paths: list[tuple], setting_and_text: str) -> None:
     """Raises UserError for a prefix that no path has; the sentence names the component that fails, and the choices.
 
-    Both ends of a range must be there. What lies between them need not: a layer without parameters has no path.
+    Both ends of a range must be there, where it has two. What lies between them need not: a layer without parameters
+    has no path.
     """
     words = prefix.text.split("/")
     branches = paths  # the paths that begin as the prefix does, so far
     for depth, component in enumerate(prefix.components):
         keys = {path[depth] for path in branches if len(path) > depth}
-        ends = [component[0], component[-1]] if isinstance(component, range) else [component]
+        ends: list[str | int] = []
+        if isinstance(component, range):
+            ends = [end for end in (component[0], component[-1]) if end != ENDLESS]
+        else:
+            ends = [component]
         for end in ends:
             if end not in keys:
                 raise no_such_prefix(words[:depth], end, keys, setting_and_text)

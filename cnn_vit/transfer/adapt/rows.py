@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnn_vit.nn.values import Network
+from cnn_vit.transfer.adapt.adapters import kernel_of
 from cnn_vit.transfer.adapt.loading import AdaptedLeaf
-from cnn_vit.trees import keys_text, part_of, paths_where, shapes_by_path
+from cnn_vit.trees import keys_text, leaves_by_path, part_of, paths_where, shapes_by_path
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class GroupRow:
         decayed: how many of those that are trained are shrunk by weight decay.
         statistics: numbers in its running statistics.
         frozen_statistics: how many of these are frozen.
+        factors: numbers in the factors of its adapters, which are trained beside the parameters.
+        least_multiplier, most_multiplier: of the learning rates of what is trained; 1 where nothing is.
     """
 
     path: str
@@ -33,10 +36,19 @@ class GroupRow:
     decayed: int = 0
     statistics: int = 0
     frozen_statistics: int = 0
+    factors: int = 0
+    least_multiplier: float = 1.0
+    most_multiplier: float = 1.0
 
 
 def group_rows(
-    network: Network, *, masks: dict[str, dict], decays: dict, leaves: Iterable[AdaptedLeaf] = ()
+    network: Network,
+    *,
+    masks: dict[str, dict],
+    decays: dict,
+    leaves: Iterable[AdaptedLeaf] = (),
+    factors: dict | None = None,
+    multipliers: dict | None = None,
 ) -> tuple[GroupRow, ...]:
     """Sums up what becomes of a network's values, a row for each of its parts, in the order of jax.
 
@@ -46,6 +58,8 @@ def group_rows(
         decays: a tree of booleans, True for parameters that are shrunk by weight decay; of all parameters, or of those
             that are trained.
         leaves: what is loaded, `Adapted.rows`; without any everything is new.
+        factors: shapes of the factors of adapters, by the paths of their layers; None for none.
+        multipliers: what the learning rate of each parameter of the network is multiplied by; None for all the same.
     """
     origins = {leaf.path: leaf.origin for leaf in leaves}
     frozen_params, frozen_stats, decayed = map(paths_where, (masks["params"], masks["stats"], decays))
@@ -65,4 +79,16 @@ def group_rows(
         count["statistics"] += size
         if path in frozen_stats:
             count["frozen_statistics"] += size
-    return tuple(GroupRow(path, **count) for path, count in counts.items())
+    adapted = set()
+    for path, shape in shapes_by_path(factors or {}).items():
+        counts[part_of(keys_text(path))]["factors"] += math.prod(shape)
+        adapted.add(kernel_of(path))
+    rates: dict[str, list[float]] = defaultdict(list)
+    for path, multiplier in leaves_by_path(multipliers or {}).items():
+        if path not in frozen_params or path in adapted:
+            rates[part_of(keys_text(path))].append(float(multiplier))
+    rows = []
+    for part, count in counts.items():
+        of_part = rates.get(part, [1.0])
+        rows.append(GroupRow(part, **count, least_multiplier=min(of_part), most_multiplier=max(of_part)))
+    return tuple(rows)

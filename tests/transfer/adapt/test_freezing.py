@@ -59,6 +59,7 @@ def declare_network(params, stats):
         (" stem ,stages/0..1 ", {"stem/kernel", "stages/0", "stages/1"}, {"stages/2", "stem_norm/scale"}),
         ("all but  head,stages/2", {"stem/kernel", "stem_norm/scale", "stages/0"}, {"head/bias", "stages/2"}),
         ("head/bias", {"head/bias"}, {"head/kernel", "stages/0"}),
+        ("stages/1..", {"stages/1", "stages/2"}, {"stages/0", "head/kernel"}),
     ],
 )
 def test_a_pattern_freezes_what_it_names_and_the_rest_trains(resnet, pattern, frozen, trained):
@@ -94,6 +95,21 @@ def test_the_masks_part_a_network_by_hand_count(resnet):
     frozen, trained = trees.split(resnet.params, masks["params"])
     assert trees.count(trained) == 32 * 3 + 3
     assert trees.count(frozen) == trees.count(resnet.params) - 99
+
+
+def test_in_a_stage_what_none_so_far_names_is_frozen_and_what_freeze_names_always(resnet):
+    def trained(*stages, freeze=None):
+        masks = frozen_masks(resnet, freeze, "stored", stages)
+        everything = {path[:2] for path in trees.shapes_by_path(resnet.params)}
+        names = {trees.keys_text(path) for path in everything} - tops(masks["params"])
+        assert any(jax.tree.leaves(masks["stats"]["stages"][0])) == ("stages/0" not in names)
+        return names
+
+    assert trained("head") == {"head/kernel", "head/bias"}
+    assert trained("head", "stages/1..") == {"head/kernel", "head/bias", "stages/1", "stages/2"}
+    stem = {"stem/kernel", "stem_norm/scale", "stem_norm/bias"}
+    assert trained("head", "all") - stem == {"head/kernel", "head/bias", "stages/0", "stages/1", "stages/2"}
+    assert trained("head", "all", freeze="stages/0..1") == {"head/kernel", "head/bias", "stages/2"} | stem
 
 
 # Statistics and layers ------------------------------------------------------------------------------------------------
@@ -159,6 +175,8 @@ def test_frozen_layers_are_the_modules_without_a_trained_parameter(resnet, vit):
         ("stem/kernel/0", "there is no stem/kernel/0; stem/kernel is a parameter itself"),
         ("stem_norm/mean", "there is no stem_norm/mean; stem_norm has bias, scale"),
         ("stages/2..0", r"the range 2..0 runs backwards; write 0..2"),
+        ("stages/3..", "there is no stages/3; stages has 0..2, and a range is written 0..1"),
+        ("stages/1.., stages/2", "'stages/1..' and 'stages/2' both name stages/2/blocks/0"),
         ("stages/0, stages/0..1", "'stages/0' and 'stages/0..1' both name stages/0/blocks/0/conv1/kernel"),
         ("all but head, head/bias", "'head' and 'head/bias' both name head/bias"),
         ("all, head", "'all' cannot stand among other parts"),
