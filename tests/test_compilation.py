@@ -207,6 +207,9 @@ def test_the_reproduction_sees_the_wrong_sums_of_a_jaxlib_under_its_defaults():
 GRADIENT_ROUNDING = 3e-5
 # Where a parameter's whole gradient cancels, as in front of a batch norm, rounding is that of the other gradients.
 SMALLEST_GRADIENT = 1e-3
+# Where it is 0 but for rounding even in float64, as of a norm's bias in front of a convolution and another norm without
+# a rectifier between (MobileNetV2's linear bottlenecks), float32 was seen to leave 1.2e-7 of the largest gradient.
+CANCELLED, CANCELLED_GRADIENT = 1e-9, 3e-2
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +234,8 @@ def gradient_errors(computed, right):
     largest = max(np.abs(leaf).max() for leaf in right.values())
     errors = {}
     for path, leaf in right.items():
-        scale = max(np.abs(leaf).max(), SMALLEST_GRADIENT * largest)
+        smallest = CANCELLED_GRADIENT if np.abs(leaf).max() < CANCELLED * largest else SMALLEST_GRADIENT
+        scale = max(np.abs(leaf).max(), smallest * largest)
         errors[path] = np.abs(computed[path] - leaf).max() / scale
     return errors
 
