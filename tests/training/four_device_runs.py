@@ -5,6 +5,7 @@ and `four`, and resumes `stopped`.
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import sys
@@ -75,7 +76,7 @@ def observe():
             return state, measures
 
         learn.lower = built_step.learn.lower  # the run asks what memory the step needs
-        return built_step._replace(learn=learn)
+        return dataclasses.replace(built_step, learn=learn)
 
     def build_observed_eval_step(*args):
         eval_step = BUILD_EVAL_STEP(*args)
