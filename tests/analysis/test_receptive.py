@@ -34,21 +34,22 @@ LAST_LAYERS = {  # id of the published figure: network, image side, last layer o
     "rf-CIFAR_ResNet-32": ("cifar_resnet/32", "stages/2/blocks/4/norm2"),
     "rf-CIFAR_ResNet-56": ("cifar_resnet/56", "stages/2/blocks/8/norm2"),
     "rf-CIFAR_ResNet-110": ("cifar_resnet/110", "stages/2/blocks/17/norm2"),
+    "rf-VGG-11_(pool5)": ("vgg/11", "stages/4/max_pool"),
+    "rf-VGG-16_(pool5)": ("vgg/16", "stages/4/max_pool"),
+    "rf-VGG-19_(pool5)": ("vgg/19", "stages/4/max_pool"),
+    "rf-ConvNeXt-T": ("convnext/T", "stages/3/blocks/2/dense2"),
+    "rf-ConvNeXt-B": ("convnext/B", "stages/3/blocks/2/dense2"),
 }
 FAMILIES_THAT_WE_LACK = {
     "AlexNet_torchvision_(pool5)": "alexnet",
     "All-CNN-C_(conv9)": "all_cnn",
-    "ConvNeXt-B": "convnext",
-    "ConvNeXt-T": "convnext",
-    "VGG-11_(pool5)": "vgg",
-    "VGG-16_(pool5)": "vgg",
-    "VGG-19_(pool5)": "vgg",
 }
 
 
 def figure_case(figure):
     """Returns a published figure as a test case, which is slow for networks of the same blocks as a smaller one."""
-    is_slow = "152" in figure or "_ResNet-32" in figure or "_ResNet-56" in figure or "110" in figure
+    larger = ("152", "_ResNet-32", "_ResNet-56", "110", "VGG-16", "VGG-19", "ConvNeXt-B")
+    is_slow = any(name in figure for name in larger)
     return pytest.param(figure, marks=pytest.mark.slow if is_slow else ())
 
 
@@ -295,7 +296,8 @@ def test_digits_follow_an_index_through_reshapes():
 IMAGE_SIZES = {"lenet": (17, 22), "cnn": (12, 17), "vit": (8, 16), "mlp": (5, 7)}  # sides differ, odd where they may
 
 
-COSTLY = ("efficientnet", "mobilenet_v2")  # of many layers, whose gradients take long to compile
+# Of many layers, whose gradients take long to compile
+COSTLY = ("convnext", "deit", "efficientnet", "mobilenet_v2", "vgg")
 
 
 def family_case(family):
