@@ -212,11 +212,11 @@ def gpu_variables(count: int, environ: Mapping[str, str] = os.environ) -> list[d
     """Returns for each GPU that this process sees the variables by which another process sees that one alone.
 
     Args:
-        count: how many this process sees.
-        environ: the environment, which may have said which they are, by number or by name.
+        count: how many this process sees, or fewer that are wanted.
+        environ: the environment, which may have said which they are, by number or by name; "" hides all.
     """
     named = environ.get(VISIBLE_GPUS)
-    names = named.split(",") if named else [str(number) for number in range(count)]
+    names = [str(number) for number in range(count)] if named is None else named.split(",")
     return [{VISIBLE_GPUS: name.strip()} for name in names[:count]]
 
 

@@ -433,7 +433,8 @@ def choose_steps(
     pace_trials = []
     for arm in recipe.arms:
         if arm.task == arms.TRAIN:
-            overrides = (*common, *arm_overrides(arm, weights, STEPS_OF_PACE))
+            # Of a run in stages the last one, which trains most, is measured.
+            overrides = (*common, *arm_overrides(arm, weights, STEPS_OF_PACE), "pretrained.stages=()")
             pace_trials.append(Trial(arm.task, arm.recipe, overrides, 0, name=f"the pace of {arm.name}"))
     planned = [one for one in trials.plan_trials(pace_trials, out, cache) if one.settings is not None]
     paces = workers.measure_paces(planned, out, StudyOptions(threads=recipe.threads))

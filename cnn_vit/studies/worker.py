@@ -154,7 +154,8 @@ def send_pace(pipe: Pipe, planned: "PlannedTrial", cache: "DataCache") -> None:
     except StoppedError:
         raise
     except Exception as error:
-        pipe.send(IN_THE_WAY, sentence=tasks.reason_of_error(error))
+        is_of_trial = tasks.state_of_error(error) is not None
+        pipe.send(IN_THE_WAY, sentence=tasks.reason_of_error(error), is_of_trial=is_of_trial)
     else:
         pipe.send(PACE, step_cpu=step_cpu)
 

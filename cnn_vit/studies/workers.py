@@ -30,6 +30,7 @@ MOST_EARLY_DEATHS = 10  # of workers by a signal before they are ready, one afte
 LOOK_EVERY = 0.2  # seconds between two looks at the signals
 WORKER_COMMAND = (sys.executable, "-m", "cnn_vit.studies.worker")
 DEVICES_COMMAND = (sys.executable, "-c", "import jax; print(jax.default_backend(), jax.local_device_count())")
+PATIENCE_FOR_DEVICES = 120  # seconds
 STOPPED = "stopped by {}; the same command goes on with the trials that are left"
 
 
@@ -167,15 +168,15 @@ def measure_paces(planned: Sequence[PlannedTrial], out: Path, options: StudyOpti
         options: how the trials will be done.
 
     Raises:
-        UserError: the pace of a trial cannot be measured.
-        SurroundingsError: the worker died.
+        UserError: the pace of a trial cannot be measured, for a reason of its own.
+        SurroundingsError: the worker died, or disk or rights are in the way.
         StoppedError: a signal asked to stop.
     """
     if not planned:
         return []
     paces: list[float] = []
     with stops.handle_signals() as stop:
-        worker = Worker(0, out / WORKERS / "pace.log", replace(options, workers=1), {})
+        worker = Worker(0, out / WORKERS / "pace.log", replace(options, workers=1), choose_accelerators(1)[0])
         try:
             for one in planned:
                 worker.pipe.send(MEASURE, trial=trials.to_json(one))
@@ -183,10 +184,10 @@ def measure_paces(planned: Sequence[PlannedTrial], out: Path, options: StudyOpti
                 while message["kind"] == READY:
                     message = wait_for_message(worker, stop)
                 if message["kind"] == IN_THE_WAY:
-                    raise UserError(
-                        f"{trials.describe(one.trial)} cannot be measured: {message['sentence']}; mend that, or give "
-                        "the budget in steps"
-                    )
+                    sentence = f"{trials.describe(one.trial)} cannot be measured: {message['sentence']}"
+                    if message["is_of_trial"]:
+                        raise UserError(f"{sentence}; mend that, or give the budget in steps")
+                    raise SurroundingsError(sentence)
                 paces.append(message["step_cpu"])
         finally:
             worker.process.kill()  # it has nothing to save
@@ -384,10 +385,10 @@ def choose_cores(place: int, threads: int) -> list[int]:
 
 
 def choose_accelerators(workers: int) -> list[dict[str, str]]:
-    """Returns the variables by which each of several workers sees an accelerator of its own; none on a CPU.
+    """Returns the variables by which each worker sees a GPU of its own; on a CPU they say nothing.
 
-    A single worker sees all that this process sees. jax takes most of the memory of every accelerator that it sees, so
-    that two workers on the same one would take it from each other.
+    A single worker sees one as well, so that no number depends on how many work. jax takes most of the memory of every
+    accelerator that it sees: two workers on the same one would take it from each other.
 
     Args:
         workers: how many there are.
@@ -395,8 +396,11 @@ def choose_accelerators(workers: int) -> list[dict[str, str]]:
     Raises:
         UserError: there are not so many accelerators, or they cannot be told apart.
         SurroundingsError: it cannot be found out how many there are.
+        StoppedError: a signal asked to stop.
     """
-    if workers == 1 or process.asks_for_cpu():
+    if workers == 1:
+        return process.gpu_variables(1)
+    if process.asks_for_cpu():
         return [{} for _ in range(workers)]
     platform, count = count_devices()
     if platform == "cpu":
@@ -418,9 +422,18 @@ def count_devices() -> tuple[str, int]:
 
     Raises:
         SurroundingsError: that process failed.
+        StoppedError: a signal asked to stop.
     """
     for _ in range(MOST_EARLY_DEATHS):
-        answer = subprocess.run(DEVICES_COMMAND, capture_output=True, text=True, check=False)
+        stops.raise_if_requested()
+        try:
+            answer = subprocess.run(
+                DEVICES_COMMAND, capture_output=True, text=True, check=False, timeout=PATIENCE_FOR_DEVICES
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SurroundingsError(
+                f"jax does not tell its devices in {PATIENCE_FOR_DEVICES} seconds; look into it with `cnn-vit doctor`"
+            ) from error
         if answer.returncode >= 0:  # a signal may come from outside
             break
     if answer.returncode < 0:

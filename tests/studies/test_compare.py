@@ -365,7 +365,9 @@ def test_a_budget_of_time_is_turned_into_steps_once_and_kept(place, tmp_path, mo
     measured = []
 
     def measure_paces(planned, *_):
-        measured.extend(one.trial.name for one in planned)
+        for one in planned:
+            measured.append(one.trial.name)
+            assert one.settings["pretrained.stages"] == ()  # all of what is trained at the end
         return [1.5]
 
     monkeypatch.setattr(compare.workers, "measure_paces", measure_paces)

@@ -109,18 +109,24 @@ def test_more_threads_than_cores_are_refused(monkeypatch):
 
 @pytest.mark.parametrize(
     ("platform", "count", "visible", "workers_and_gpus"),
-    [("cpu", 1, None, [{}, {}]),
+    [("cpu", 1, "", [{}, {}]),
      ("gpu", 4, None, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
      ("gpu", 2, "3, GPU-ab", [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-ab"}])],
 )  # fmt: skip
 def test_each_of_several_workers_sees_a_gpu_of_its_own(monkeypatch, platform, count, visible, workers_and_gpus):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
+    if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(workers, "count_devices", lambda: (platform, count))
     assert workers.choose_accelerators(2) == workers_and_gpus
-    assert workers.choose_accelerators(1) == [{}]  # a single one sees all
+    if platform == "gpu":
+        assert workers.choose_accelerators(1) == workers_and_gpus[:1]  # a single one sees as many as each of several
+
+
+def test_gpus_that_are_hidden_stay_hidden(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert workers.choose_accelerators(1) == [{"CUDA_VISIBLE_DEVICES": ""}]
 
 
 @pytest.mark.parametrize(
