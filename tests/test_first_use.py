@@ -1,7 +1,9 @@
 """Files of which no whole sha256 is published: what comes at first use is recorded, and another is refused later."""
 
 import hashlib
+import http.client
 import json
+import urllib.request
 
 import pytest
 from local_server import answer, local_server, serve
@@ -127,6 +129,42 @@ def test_a_record_of_another_address_says_nothing(server, tmp_path):
     assert json.loads(place(tmp_path, "x.bin.first_use.json").read_text())["address"] == moved.addresses[0]
 
 
+def test_a_file_of_another_address_is_not_taken_for_this_ones_and_stays(server, tmp_path):
+    server.pages["/x.bin"] = serve(BODY)
+    fetch(remote(server))
+    server.pages["/revision-2/x.bin"] = serve(OTHER)
+    server.requests.clear()
+    moved = Remote((f"{server.url}/revision-2/x.bin",), "weights/a@b/x.bin", None, "")
+    path, record = place(tmp_path), place(tmp_path, "x.bin.first_use.json")
+    kept = record.read_bytes()
+    sentence = fetch_error(moved)
+    assert f"no x.bin of {moved.addresses[0]}: {path} came from {server.url}/x.bin, as {record} says; " in sentence
+    assert sentence.endswith(
+        "; move both away, and it is downloaded, or only the record where you know the file to be the right one"
+    )
+    assert (path.read_bytes(), record.read_bytes(), server.requests) == (BODY, kept, [])
+    assert fetch(remote(server)).read_bytes() == BODY  # and whoever wants the old one still has it
+    path.unlink()
+    record.unlink()
+    assert fetch(moved).read_bytes() == OTHER
+
+
+def test_a_file_that_a_kill_left_without_its_record_is_not_taken_for_that_of_another_address(server, tmp_path):
+    cut(server, '"v1"')
+    place(tmp_path, ".x.bin.part").rename(place(tmp_path))
+    sentence = fetch_error(Remote((f"{server.url}/revision-2/x.bin",), "weights/a@b/x.bin", None, ""))
+    assert f"came from {server.url}/x.bin, as {place(tmp_path, '.x.bin.stated.json')} says" in sentence
+    assert names_in_cache(tmp_path) == [".x.bin.stated.json", "x.bin"]
+
+
+def test_a_file_of_another_address_is_taken_where_its_sha256_is_the_published_one(server, tmp_path):
+    server.pages["/x.bin"] = serve(BODY)
+    fetch(remote(server))
+    moved = Remote((f"{server.url}/revision-2/x.bin",), "weights/a@b/x.bin", None, SHA256[:8])
+    assert fetch(moved).read_bytes() == BODY
+    assert json.loads(place(tmp_path, "x.bin.first_use.json").read_text())["address"] == moved.addresses[0]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"address": "a", "size": "1", "etag": "", "sha256": ""}', '{"size": 1}'])
 def test_a_damaged_record_is_told(server, tmp_path, text):
     files.write(place(tmp_path, "x.bin.first_use.json"), text)
@@ -143,6 +181,28 @@ def test_a_file_put_there_by_hand_is_taken_and_recorded(server, tmp_path):
     assert fetch(remote(server)) == place(tmp_path)
     assert json.loads(place(tmp_path, "x.bin.first_use.json").read_text())["sha256"] == SHA256
     assert server.requests == []
+
+
+PAGE = b"\n<!DOCTYPE html><html><title>Sign in</title>"
+
+
+def test_a_web_page_put_there_by_hand_is_not_recorded(server, tmp_path):
+    files.write(place(tmp_path), PAGE)
+    cache.configure(folder=tmp_path / "cache", offline=True)
+    assert f"{place(tmp_path)} is a web page ('Sign in') instead of the file, and CNN" in fetch_error(remote(server))
+    assert place(tmp_path).read_bytes() == PAGE
+    assert names_in_cache(tmp_path) == ["x.bin"]
+    cache.configure(folder=tmp_path / "cache")
+    server.pages["/x.bin"] = serve(BODY)
+    assert fetch(remote(server)).read_bytes() == BODY
+
+
+def test_a_web_page_in_a_mirrors_folder_is_not_recorded(server, tmp_path):
+    cache.configure(folder=tmp_path / "cache", mirror=str(tmp_path / "m"))
+    mirrored = tmp_path / "m" / server.url.partition("://")[2] / "x.bin"
+    files.write(mirrored, PAGE)
+    assert f"{mirrored} is a web page ('Sign in') instead of the file" in fetch_error(remote(server))
+    assert not place(tmp_path, "x.bin.first_use.json").exists()
 
 
 def test_a_mirrors_folder_is_recorded_and_held_to_it(server, tmp_path):
@@ -193,6 +253,35 @@ def test_an_error_page_is_not_taken_for_the_file(server, tmp_path, kind, body, r
     server.pages["/x.bin"] = answer(200, {"Content-Type": kind}, body)
     assert f"{server.url}/x.bin {reason}" in fetch_error(remote(server))
     assert names_in_cache(tmp_path) == []
+
+
+@pytest.fixture
+def https(server, monkeypatch):
+    """The server's address as https. No certificate is at hand: what is asked of https is sent as http is."""
+
+    def https_open(handler, request):
+        return handler.do_open(http.client.HTTPConnection, request)
+
+    monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", https_open)
+    return server.url.replace("http:", "https:")
+
+
+@pytest.mark.parametrize("sha256", ["", SHA256[:8]])
+def test_a_redirect_from_https_to_http_is_refused(server, https, tmp_path, sha256):
+    server.pages["/x.bin"] = answer(302, {"Location": f"{https}/next"})
+    server.pages["/next"] = answer(302, {"Location": f"{server.url}/plain"})
+    server.pages["/plain"] = serve(BODY)
+    sentence = fetch_error(Remote((f"{https}/x.bin",), "weights/a@b/x.bin", 10_240, sha256))
+    assert f"redirects to {server.url}/plain, which is not https, and no whole sha256 is known" in sentence
+    assert [path for path, _ in server.requests] == ["/x.bin", "/next"]
+    assert names_in_cache(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [None, 10_240])
+def test_a_redirect_to_http_is_followed_where_the_whole_sha256_is_known(server, https, size):
+    server.pages["/x.bin"] = answer(302, {"Location": f"{server.url}/plain"})
+    server.pages["/plain"] = serve(BODY)
+    assert fetch(Remote((f"{https}/x.bin",), "weights/a@b/x.bin", size, SHA256)).read_bytes() == BODY
 
 
 # Cuts

@@ -4,7 +4,8 @@
     cnn-vit list optimizers    lists one kind: each optimizer with its keywords, their defaults,
                                what they take and what they mean
     cnn-vit list recipes       lists the recipes and their words; each takes the word smoke too
-    cnn-vit list weights resnet    lists the weights whose names begin with a word, or hold it: resnet, vit/B16, timm
+    cnn-vit list weights resnet    lists the weights whose names begin with a word, resnet or vit/B16,
+                               or else those whose names or sources hold it: mnist, timm
 
 The names are read from the text of the files that define them; no file is imported or run for it.
 
@@ -125,17 +126,17 @@ def list_weights() -> list[dict[str, Any]]:
 
 
 def choose_weights(entries: Sequence[dict[str, Any]], words: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the weights whose names begin with one of some words, or hold it where none begins with it.
+    """Returns the weights whose names begin with one of some words; where none does, whose names or sources hold it.
 
     Raises:
-        UserError: a word is in no name.
+        UserError: a word is in no name and no source.
     """
     chosen: set[str] = set()
     for word in words:
         names = {entry["name"] for entry in entries}
         fitting = {name for name in names if fold(name).startswith(fold(word))}
         if not fitting:
-            fitting = {name for name in names if fold(word) in fold(name)}
+            fitting = {entry["name"] for entry in entries if fold(word) in fold(f"{entry['name']} {entry['source']}")}
         if not fitting:
             families = {entry["name"].partition("/")[0] for entry in entries}
             raise unknown("weights of", word, families)

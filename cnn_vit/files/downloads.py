@@ -5,7 +5,8 @@ goes on after a cut or a kill, and gets its name once its bytes have the sha256.
 processes take turns. A file that a user put into its place by hand is as good as a downloaded one.
 
 Where only the first digits of the sha256 are published, or nothing of it, the file is trusted at its first use: what
-its host states and what its bytes are is recorded (`first_use`), and whatever differs from that later is refused.
+its host states and what its bytes are is recorded (`first_use`), and whatever differs from that later is refused. Such
+a file comes by https alone where its address is https: a redirect to http is not followed.
 
 The addresses are tried in order. CNN_VIT_MIRROR replaces them by a folder, or an address, that holds HOST/PATH of each,
 as `wget -x ADDRESS` lays files down; https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz comes from
@@ -65,9 +66,14 @@ class Remote:
     recorded_in: Path | None = None
 
     @property
+    def has_whole_sha256(self) -> bool:
+        """Whether all digits of the sha256 are known, so that it does not matter where the bytes come from."""
+        return len(self.sha256) == SHA256_DIGITS
+
+    @property
     def is_known(self) -> bool:
         """Whether size and sha256 tell the file from every other."""
-        return self.size is not None and len(self.sha256) == SHA256_DIGITS
+        return self.size is not None and self.has_whole_sha256
 
     @property
     def size_text(self) -> str:
@@ -92,7 +98,8 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
 
     Raises:
         UserError: an address or the mirror is not an http or https address, or the record of a first use is damaged.
-        SurroundingsError: no address gave the file, or the cache cannot take it. The sentence says where to put it.
+        SurroundingsError: no address gave the file, or the cache cannot take it: the sentence says where to put it; or
+            the file in its place came from another address: the sentence says what to remove.
     """
     target = cache.folder() / remote.name
     if remote.is_known:
@@ -101,6 +108,7 @@ def fetch(remote: Remote, *, timeout: float = TIMEOUT) -> Path:
     if recorded is not None and is_of(recorded, remote):
         path = first_use.record_path(target)
         return bring(replace(remote, size=recorded.size, sha256=recorded.sha256, recorded_in=path), target, timeout)
+    refuse_file_of_other_address(remote, target)
     path = bring(remote, target, timeout)
     with explain_remedy(remote, target), files.Lock(hidden_sibling(target, "lock"), on_wait=note):
         first_use.record(target, path, remote.addresses[0])
@@ -115,6 +123,23 @@ def is_of(recorded: first_use.Stated, remote: Remote) -> bool:
         and recorded.sha256.startswith(remote.sha256)
         and remote.size in (None, recorded.size)
     )
+
+
+def refuse_file_of_other_address(remote: Remote, target: Path) -> None:
+    """Raises SurroundingsError where the file in its place came from another address, and no sha256 says whether the
+    file of this address is the same. The file stays, for nobody may have another copy of it."""
+    with files.os_errors(target):
+        is_there = target.is_file()
+    if remote.sha256 or not is_there:
+        return
+    address = remote.addresses[0]
+    for record in (first_use.record_path(target), first_use.stated_path(target)):  # a kill leaves the second alone
+        recorded = first_use.read(record)
+        if recorded is not None and recorded.address != address:
+            raise SurroundingsError(
+                f"no {target.name} of {address}: {target} came from {recorded.address}, as {record} says; move both "
+                "away, and it is downloaded, or only the record where you know the file to be the right one"
+            )
 
 
 def bring(remote: Remote, target: Path, timeout: float) -> Path:
@@ -172,7 +197,9 @@ def find_fault(path: Path, remote: Remote) -> str:
     if remote.size is not None and size != remote.size:
         return f"has {size:,} bytes, expected {remote.size:,}"
     if not remote.sha256:
-        return ""
+        with files.os_errors(path), open(path, "rb") as file:
+            page = describe_page(file.read(CHUNK))
+        return f"is {page}" if page else ""
     sha256 = files.sha256(path)
     if not sha256.startswith(remote.sha256):
         rest = "" if len(remote.sha256) == SHA256_DIGITS else "..."
@@ -318,7 +345,8 @@ def stream(address: str, published: Remote, target: Path, *, timeout: float, on_
     part = hidden_sibling(target, "part")
     stated = read_stated(published, target)
     asked = size_of(part)
-    response = open_address(address, asked, timeout, etag=stated.etag if stated is not None else "")
+    etag = stated.etag if stated is not None else ""
+    response = open_address(address, asked, timeout, etag=etag, may_leave_https=published.has_whole_sha256)
     with contextlib.closing(response):
         size = published.size if stated is None else stated.size
         start = first_byte(response, asked, size)
@@ -356,7 +384,9 @@ def stream(address: str, published: Remote, target: Path, *, timeout: float, on_
     return start
 
 
-def open_address(address: str, start: int, timeout: float, *, etag: str = "") -> http.client.HTTPResponse:
+def open_address(
+    address: str, start: int, timeout: float, *, etag: str, may_leave_https: bool
+) -> http.client.HTTPResponse:
     """Asks an address for its bytes from `start` on, and returns the answer behind all redirects, whatever its status.
 
     Args:
@@ -364,6 +394,8 @@ def open_address(address: str, start: int, timeout: float, *, etag: str = "") ->
         start: the first byte that is wanted.
         timeout: seconds without a byte after which a server counts as dead.
         etag: of the version that is to go on; of another one the server then gives all bytes. "" is any version.
+        may_leave_https: whether a redirect from https to http is followed, where anybody on the way can change the
+            bytes.
 
     Raises:
         RefusedError: there is no answer, or the redirects lead too far or to another kind of address.
@@ -384,9 +416,12 @@ def open_address(address: str, start: int, timeout: float, *, etag: str = "") ->
         if response.status not in MOVED:
             return response
         response.close()
+        was_https = urlsplit(address).scheme == "https"
         address = urljoin(address, quote(response.headers.get("Location", ""), safe=SAFE))
         if not is_address(address):
             raise RefusedError(f"redirects to {shorten(address)}, which is not an http or https address")
+        if was_https and urlsplit(address).scheme != "https" and not may_leave_https:
+            raise RefusedError(f"redirects to {shorten(address)}, which is not https, and no whole sha256 is known")
     raise RefusedError(f"redirects more than {MAX_REDIRECTS} times")
 
 
@@ -453,14 +488,22 @@ def receive(response: http.client.HTTPResponse, done: int, size: int, timeout: f
 
 def refuse_other_content(response: http.client.HTTPResponse, beginning: bytes, size: int) -> None:
     """Raises RefusedError where an answer that begins at 0 is a web page, or is not as long as the file."""
-    if PAGE.match(beginning):
-        title = TITLE.search(beginning)
-        quoted = f" ({shorten(title[1].decode(errors='replace'))!r})" if title else ""
-        raise RefusedError(f"gave a web page{quoted} instead of the file")
+    page = describe_page(beginning)
+    if page:
+        raise RefusedError(f"gave {page}")
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) != size:
         kind = response.headers.get_content_type()
         raise RefusedError(f"offers {int(length):,} bytes ({shorten(kind)}), expected {size:,}")
+
+
+def describe_page(beginning: bytes) -> str:
+    """Names the web page that begins so, as a phrase behind a verb; "" where no web page does."""
+    if not PAGE.match(beginning):
+        return ""
+    title = TITLE.search(beginning)
+    quoted = f" ({shorten(title[1].decode(errors='replace'))!r})" if title else ""
+    return f"a web page{quoted} instead of the file"
 
 
 def refuse_message(response: http.client.HTTPResponse) -> None:

@@ -33,6 +33,7 @@ SHIPPED = Path(__file__).with_name("shipped")
 TABLE = "WEIGHTS"
 FULL, PREFIX, FIRST_USE = "full", "prefix", "first use"
 PREFIX_DIGITS = 8  # that the name of a file has of its sha256
+NAME = re.compile(r"\w+/[\w.-]+@[\w.-]+")  # FAMILY/VARIANT@SOURCE
 SHA256 = re.compile(r"[0-9a-f]{64}|[0-9a-f]{8}")
 PREPROCESSING_KEYS = ("mean", "std", "image_size", "fit", "interpolation")
 # What forbids commercial use says so in its name: CC-BY-NC-4.0 of SPDX's list, "non-commercial", "research only"
@@ -90,7 +91,7 @@ class NamedWeights:
     @property
     def trust(self) -> str:
         """By what the file is known: `full`, `prefix` or `first use`."""
-        if len(self.sha256) == downloads.SHA256_DIGITS:
+        if self.remote.has_whole_sha256:
             return FULL
         return PREFIX if self.sha256 else FIRST_USE
 
@@ -166,7 +167,7 @@ def read_entry(path: Path, name: Any, code: ast.expr) -> NamedWeights:
     except ValueError as error:
         raise UserError(f"{where}: is not a literal dict, which is read and never run; write its values out") from error
     family = path.stem
-    if not isinstance(name, str) or not re.fullmatch(rf"{family}/[\w.-]+@[\w.-]+", name):
+    if not isinstance(name, str) or not name.startswith(f"{family}/") or not NAME.fullmatch(name):
         raise UserError(f"{where}: is not a name of this family; write {family}/VARIANT@SOURCE")
     try:
         models.resolve(name.partition("@")[0])
@@ -252,7 +253,7 @@ def is_preprocessing(value: Any) -> bool:
 
 def is_address(value: Any) -> bool:
     """Whether a value is the address of a file, https, without what only a browser would need."""
-    return is_text(value) and re.fullmatch(r"https?://[^/\s?#]+(/[^/\s?#]+)+", value) is not None
+    return is_text(value) and re.fullmatch(r"https://[^/\s?#]+(/[^/\s?#]+)+", value) is not None
 
 
 DOWNLOADED_KINDS = {
@@ -283,8 +284,8 @@ SHIPPED_KINDS = {
 
 
 def is_name(source: str) -> bool:
-    """Whether a text is written as a name of weights; a path that is there is none."""
-    return "@" in source and not Path(source).exists()
+    """Whether a text is written as a name of weights, FAMILY/VARIANT@SOURCE; a path that is there is none."""
+    return NAME.fullmatch(source) is not None and not Path(source).exists()
 
 
 def is_here(source: str) -> bool:

@@ -173,14 +173,27 @@ def test_the_list_of_weights_says_what_is_known_of_each(capsys, monkeypatch, tmp
     )
 
 
-def test_weights_are_chosen_by_how_their_names_begin_or_else_by_what_they_hold():
-    entries = [{"name": name} for name in ("cifar_resnet/20@a", "resnet/50@timm_1", "resnet/18@b", "vit/B16@timm_2")]
+def test_weights_are_chosen_by_how_their_names_begin_or_else_by_what_names_and_sources_hold():
+    sources = {
+        "cifar_resnet/20@a": "a page",
+        "resnet/50@timm_1": "a page of 2026",
+        "resnet/18@b": "timm 1.0.31, resnet18",
+        "vit/B16@c": "Timm's page",
+    }
+    entries = [{"name": name, "source": source} for name, source in sources.items()]
     for words, expected in {
         ("resnet",): ["resnet/50@timm_1", "resnet/18@b"],
-        ("timm",): ["resnet/50@timm_1", "vit/B16@timm_2"],
-        ("vit", "RESNET/18"): ["resnet/18@b", "vit/B16@timm_2"],
+        ("timm",): ["resnet/50@timm_1", "resnet/18@b", "vit/B16@c"],
+        ("vit", "RESNET/18"): ["resnet/18@b", "vit/B16@c"],
     }.items():
         assert [entry["name"] for entry in list_command.choose_weights(entries, words)] == expected
+
+
+def test_a_program_chooses_all_weights_whose_figures_stand_in_it(capsys):
+    assert main(["list", "weights", "timm", "--json"]) == 0
+    names = {entry["name"] for entry in json.loads(capsys.readouterr().out)["weights"]}
+    assert names >= {name for name, entry in catalog.read_catalog().items() if entry.source.startswith("timm ")}
+    assert "cifar_resnet/20@akamaster" not in names
 
 
 def test_a_word_that_no_weights_have_is_told(capsys):

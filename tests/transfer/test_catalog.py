@@ -86,6 +86,16 @@ def test_a_file_that_has_changed_is_refused(tmp_path, monkeypatch):
 
 def test_a_path_that_is_there_is_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a@b.npz").write_bytes(b"")
-    assert not catalog.is_name("a@b.npz")
-    assert catalog.is_name("a@b")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b@c.npz").write_bytes(b"")
+    assert not catalog.is_name("a/b@c.npz")
+    assert catalog.is_name("a/b@c")
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/me@host/x.safetensors", "me@host/x.safetensors", "me@host.npz", "a/b/c@d", "a/b@"]
+)
+def test_a_path_with_an_at_sign_is_no_name(path):
+    assert not catalog.is_name(path)
+    with pytest.raises(UserError, match="is not there; name a run folder, a file of weights, or one of `cnn-vit list"):
+        trained.load(path)

@@ -170,9 +170,12 @@ def test_accuracies_of_timm_are_those_of_its_results():
     known = {model for model, _ in top1}
     timms = {read_source(CATALOG[name])[1]: CATALOG[name] for name in of_program("timm")}
     assert known <= timms.keys()
+    (table,) = {row["source"] for row in rows}  # all are of one commit, which the entries name by the same words
     for model, entry in timms.items():
         assert entry.accuracy == top1.get((model, entry.accuracy_size)), entry.name
         assert (entry.accuracy is None) == (model not in known), entry.name
+        if entry.accuracy is not None:
+            assert f"huggingface/pytorch-image-models {entry.source.partition('; its ')[2]}" == table, entry.name
 
 
 def test_accuracies_of_akamaster_are_what_his_errors_leave():
@@ -226,6 +229,7 @@ def test_an_entry_is_read():
     ("changes", "sentence"),
     [
         ({"address": "ftp://a.org/x"}, "address is 'ftp://a.org/x', expected the https address of one file"),
+        ({"address": "http://a.org/x"}, "address is 'http://a.org/x', expected the https address of one file"),
         ({"address": "https://a.org"}, "address is 'https://a.org', expected"),
         ({"sha256": "1234567"}, "sha256 is '1234567', expected 64 hexadecimal digits, the 8 of the file's name, or"),
         ({"sha256": "1234567G"}, "sha256 is '1234567G', expected"),
@@ -344,9 +348,10 @@ def planted(monkeypatch, tmp_path, content):
     with local_server(monkeypatch) as server:
         server.pages["/net.npz"] = serve(content, etag='"v1"')
         name = "cifar_resnet/test@local"
-        facts = {**ENTRY, "address": f"{server.url}/net.npz", "sha256": None, "bytes": None, "license": "CC-BY-NC-4.0"}
+        facts = {**ENTRY, "address": "https://a.org/net.npz", "sha256": None, "bytes": None, "license": "CC-BY-NC-4.0"}
         facts["preprocessing"] = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "image_size": [24, 24]}
-        entry = dataclasses.replace(read_written(facts, name), trained_on=("CIFAR-10",))
+        entry = read_written(facts, name)
+        entry = dataclasses.replace(entry, address=f"{server.url}/net.npz", trained_on=("CIFAR-10",))
         monkeypatch.setattr(catalog, "read_catalog", lambda: {**CATALOG, name: entry})
         cache.configure(folder=tmp_path / "cache")
         monkeypatch.setenv("CNN_VIT_CACHE", str(tmp_path / "cache"))

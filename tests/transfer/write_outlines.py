@@ -2,7 +2,7 @@
 
     python tests/transfer/write_outlines.py                    of all that have none
     python tests/transfer/write_outlines.py resnet vit/B16     of those whose names begin so, anew
-    python tests/transfer/write_outlines.py --results=results-imagenet.csv --commit=0173a139    timm's rows
+    python tests/transfer/write_outlines.py --results=results-imagenet.csv --commit=aa4b5850    timm's rows
 
 The networks are built by the classes of the program that an entry's `source` names, torchvision or timm, on torch's
 meta device, where nothing is allocated; akamaster's and Keras' by the references of these tests, which have their
@@ -116,9 +116,8 @@ def write_timm_results(results: Path, commit: str) -> None:
         writer = csv.DictWriter(file, (*COLUMNS, "source"), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for row in sorted(rows, key=lambda row: row["model"]):
-            writer.writerow(
-                {**row, "source": f"huggingface/pytorch-image-models@{commit} results/results-imagenet.csv"}
-            )
+            source = f"huggingface/pytorch-image-models results/results-imagenet.csv at {commit}"
+            writer.writerow({**row, "source": source})
     print(TIMM_RESULTS)
 
 

@@ -302,7 +302,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 79.364,
         "accuracy_size": 256,
-        "source": "timm 1.0.31, efficientnet_b0.ra4_e3600_r224_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, efficientnet_b0.ra4_e3600_r224_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B0@ra_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/efficientnet_b0_ra-3dd342df.pth",
@@ -320,7 +320,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 77.698,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, efficientnet_b0.ra_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, efficientnet_b0.ra_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B1@ft_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/efficientnet_b1-533bc792.pth",
@@ -338,7 +338,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 78.806,
         "accuracy_size": 256,
-        "source": "timm 1.0.31, efficientnet_b1.ft_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, efficientnet_b1.ft_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B1@ra4_e3600_r240_in1k": {
         "address": "https://huggingface.co/timm/efficientnet_b1.ra4_e3600_r240_in1k/resolve/main/model.safetensors",
@@ -356,7 +356,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 81.444,
         "accuracy_size": 288,
-        "source": "timm 1.0.31, efficientnet_b1.ra4_e3600_r240_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, efficientnet_b1.ra4_e3600_r240_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B2@ra_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/efficientnet_b2_ra-bcdf34b7.pth",
@@ -374,7 +374,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 80.612,
         "accuracy_size": 288,
-        "source": "timm 1.0.31, efficientnet_b2.ra_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, efficientnet_b2.ra_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B3@ra2_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/efficientnet_b3_ra2-cf984f9c.pth",
@@ -392,7 +392,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 82.296,
         "accuracy_size": 320,
-        "source": "timm 1.0.31, efficientnet_b3.ra2_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, efficientnet_b3.ra2_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B0-tf@aa_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b0_aa-827b6e33.pth",
@@ -410,7 +410,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 76.882,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, tf_efficientnet_b0.aa_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b0.aa_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B0-tf@ns_jft_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b0_ns-c0e6a31c.pth",
@@ -428,7 +428,7 @@ WEIGHTS = {
         "trained_on": ["ImageNet-1k", "JFT-300M without labels"],
         "accuracy": 78.68,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, tf_efficientnet_b0.ns_jft_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b0.ns_jft_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B1-tf@aa_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b1_aa-ea7a6ee0.pth",
@@ -446,7 +446,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 78.84,
         "accuracy_size": 240,
-        "source": "timm 1.0.31, tf_efficientnet_b1.aa_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b1.aa_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B1-tf@ns_jft_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b1_ns-99dd0c41.pth",
@@ -464,7 +464,7 @@ WEIGHTS = {
         "trained_on": ["ImageNet-1k", "JFT-300M without labels"],
         "accuracy": 81.388,
         "accuracy_size": 240,
-        "source": "timm 1.0.31, tf_efficientnet_b1.ns_jft_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b1.ns_jft_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B2-tf@aa_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b2_aa-60c94f97.pth",
@@ -482,7 +482,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 80.074,
         "accuracy_size": 260,
-        "source": "timm 1.0.31, tf_efficientnet_b2.aa_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b2.aa_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B2-tf@ns_jft_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b2_ns-00306e48.pth",
@@ -500,7 +500,7 @@ WEIGHTS = {
         "trained_on": ["ImageNet-1k", "JFT-300M without labels"],
         "accuracy": 82.412,
         "accuracy_size": 260,
-        "source": "timm 1.0.31, tf_efficientnet_b2.ns_jft_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b2.ns_jft_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B3-tf@aa_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b3_aa-84b4657e.pth",
@@ -518,7 +518,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 81.648,
         "accuracy_size": 300,
-        "source": "timm 1.0.31, tf_efficientnet_b3.aa_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b3.aa_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "efficientnet/B3-tf@ns_jft_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet_b3_ns-9d44bf68.pth",
@@ -536,6 +536,6 @@ WEIGHTS = {
         "trained_on": ["ImageNet-1k", "JFT-300M without labels"],
         "accuracy": 84.054,
         "accuracy_size": 300,
-        "source": "timm 1.0.31, tf_efficientnet_b3.ns_jft_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, tf_efficientnet_b3.ns_jft_in1k; its results/results-imagenet.csv at aa4b5850",
     },
 }

@@ -216,7 +216,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 65.928,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, mobilenetv2_050.lamb_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, mobilenetv2_050.lamb_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "mobilenet_v2/1.0@ra_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/mobilenetv2_100_ra-b33bc2c4.pth",
@@ -234,7 +234,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 72.91,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, mobilenetv2_100.ra_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, mobilenetv2_100.ra_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "mobilenet_v2/1.1d@ra_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/mobilenetv2_110d_ra-77090ade.pth",
@@ -252,7 +252,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 75.056,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, mobilenetv2_110d.ra_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, mobilenetv2_110d.ra_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "mobilenet_v2/1.2d@ra_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/mobilenetv2_120d_ra-5987e2ed.pth",
@@ -270,7 +270,7 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 77.3,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, mobilenetv2_120d.ra_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, mobilenetv2_120d.ra_in1k; its results/results-imagenet.csv at aa4b5850",
     },
     "mobilenet_v2/1.4@ra_in1k": {
         "address": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/mobilenetv2_140_ra-21a4e913.pth",
@@ -288,6 +288,6 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 76.528,
         "accuracy_size": 224,
-        "source": "timm 1.0.31, mobilenetv2_140.ra_in1k; results-imagenet.csv of 2025-10-30",
+        "source": "timm 1.0.31, mobilenetv2_140.ra_in1k; its results/results-imagenet.csv at aa4b5850",
     },
 }
