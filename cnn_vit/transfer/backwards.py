@@ -4,7 +4,7 @@ A network is only written where it comes back as the same network: its arrays, r
 same keywords and the same bits. So nothing is written for a program whose network computes something else with them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cnn_vit.transfer.weights import Weights, encode_safetensors
 # What `--to` calls the programs that sources name, and the words by which a source names them.
 PROGRAMS = {"timm": ("timm",), "torchvision": ("torchvision",), "hf": ("Hugging Face", "transformers")}
 # Keywords that change training, or how something is computed, and never a score.
-NEUTRAL = ("dropout", "stochastic_depth", "fused")
+NEUTRAL = ("dropout", "stochastic_depth", "fused", "zero_last")
 METADATA = {"format": "pt", "written_by": "cnn_vit"}  # the first is what Hugging Face's code asks for
 
 
@@ -91,6 +91,7 @@ def write_for(
         try:
             if model is not None:
                 refuse_other_keywords(all_keywords(weights.card.model, weights.card.keywords), model.has, rule)
+                refuse_beyond(model.limits, describe(weights), rule)
             arrays, untold = name_arrays(weights, rule, model.sets if model is not None else ())
         except UserError as error:
             first_error = first_error or error
@@ -130,9 +131,11 @@ def name_arrays(
     lacking = f"no network of {rule.source} is like {describe_network(card)}"
     try:
         # A rule may ask for nothing that is given already, or for more once something is given.
-        unseen = rule.guess(shapes, {}).unseen | rule.guess(shapes, keywords).unseen
+        guess = rule.guess(shapes, keywords)
+        unseen = rule.guess(shapes, {}).unseen | guess.unseen
         said = {key: keywords[key] for key in unseen}
-        said |= {key: keywords[key] for key in sets if keywords[key] != rule.keywords.get(key, keywords[key])}
+        theirs = all_keywords(guess.model, guess.keywords) | rule.keywords
+        said |= {key: keywords[key] for key in sets if keywords[key] != theirs[key]}
         back = convert_arrays("it", named, keywords=said, facts=facts, recognized=Recognized(rule, rule.prefixes[0]))
     except (LookupError, ValueError, UserError) as error:
         raise UserError(f"{lacking}: {error}") from error
@@ -161,6 +164,28 @@ def refuse_other_keywords(ours: Mapping[str, Any], theirs: Mapping[str, Any], ru
             )
 
 
+def describe(weights: Weights) -> dict[str, Any]:
+    """Returns all keywords of a network with its classes, channels and image size, as a torch model is written of."""
+    card = weights.card
+    return all_keywords(card.model, card.keywords) | {
+        "num_classes": card.num_classes,
+        "channels": card.preprocessing.get("channels", 3),
+        "image_size": tuple(card.preprocessing.get("image_size", default_image_size(card.model))),
+    }
+
+
+def refuse_beyond(
+    limits: Sequence[Callable[[Mapping[str, Any]], str]], described: Mapping[str, Any], rule: ConversionRule
+) -> None:
+    """Raises UserError where a network has something that the program's own code does not make."""
+    for limit in limits:
+        lacking = limit(described)
+        if lacking:
+            raise UserError(
+                f"no network of {rule.source} is like this one: it has {lacking}; write it for another program"
+            )
+
+
 def loading_lines(
     weights: Weights, rule: ConversionRule, model: torch_models.TorchModel | None, out: str | Path
 ) -> tuple[str, ...]:
@@ -168,23 +193,18 @@ def loading_lines(
     card = weights.card
     preprocessing = card.preprocessing
     imports = ["import safetensors.torch"]
-    expression = f"...  # {describe_network(card)}, of {rule.source}"
+    made = f"# `model` is {describe_network(card)}, made by the code of {rule.source}; nothing here knows how."
     if model is not None:
-        size = preprocessing.get("image_size", default_image_size(card.model))
-        facts = {
-            "num_classes": card.num_classes,
-            "channels": preprocessing.get("channels", 3),
-            "image_size": tuple(size),
-        }
-        expression = model.write(all_keywords(card.model, card.keywords) | facts)
-        imports.append(f"import {expression.partition('.')[0]}")
+        expression = model.write(describe(weights))
+        imports += [f"import {module}" for module in (*model.modules, expression.partition(".")[0])]
+        made = f"model = {expression}"
     images = "RGB in 0..1" if preprocessing.get("channels", 3) == 3 else "gray in 0..1"
     if "mean" in preprocessing:
         images += f", minus {preprocessing['mean']}, divided by {preprocessing['std']}"
     load = torch_models.LOAD if model is None else model.load
     return (
         *imports,
-        f"model = {expression}",
+        made,
         load.format(file=repr(str(out))),
         f"model.eval()  # images (N, C, H, W): {images}",
     )

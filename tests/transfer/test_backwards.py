@@ -8,7 +8,7 @@ from converted import find_rule, leaves_by_path
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
-from cnn_vit.transfer import backwards, readers
+from cnn_vit.transfer import backwards, readers, rules, torch_models
 from cnn_vit.transfer.convert import open_weights
 from cnn_vit.transfer.rules import ConversionRule, Guess
 from cnn_vit.transfer.table import TORCH_DENSE, Row
@@ -171,3 +171,87 @@ def test_a_program_may_be_given_another_activation_which_is_then_said_where_the_
         "model.activation=relu, and that of .* would have gelu",
         (replace(rule, targets=("elsewhere",)),),
     )
+
+
+# What is printed ------------------------------------------------------------------------------------------------------
+
+PROGRAMS_OF_TORCH = ("timm", "torchvision", "hf")
+
+
+def test_every_program_that_is_installed_by_name_has_its_constructor_for_every_family():
+    served = {(rule.family, target) for rule in rules.all_rules() for target in backwards.targets_of(rule)}
+    expected = {(family, target) for family, target in served if target in PROGRAMS_OF_TORCH}
+    assert expected - torch_models.MODELS.keys() == set()
+    assert torch_models.MODELS.keys() <= served
+
+
+def test_where_nothing_knows_how_the_network_is_made_a_comment_says_so(vit):
+    lines = backwards.write_for(vit, "vit-pytorch", "vit.safetensors").lines
+    assert not any(line.startswith("model =") for line in lines)
+    assert lines[1].startswith("# `model` is vit/Ti4 ")
+    assert lines[1].endswith(
+        "made by the code of PyTorch, lucidrains/vit-pytorch (with PreNorm and fn); nothing here knows how."
+    )
+    compile("\n".join(lines), "lines", "exec")
+
+
+TIMM_VIT = VIT | {"activation": "gelu", "qkv_bias": True, "epsilon": 1e-6}
+ONE_EACH = {"blocks": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}
+THREE_EACH = {"blocks": (1, 1, 1), "widths": (8, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("model", "keywords", "facts", "target", "sentence"),
+    [
+        ("vit/Ti4-pre_logits", TIMM_VIT, {}, "timm", "model.pre_logits=True, and that of timm would have False"),
+        ("vit/Ti4", TIMM_VIT, {"size": (8, 12)}, "torchvision", "it has images of 8x12 pixels, and there they"),
+        ("vit/Ti4", TIMM_VIT, {"channels": 1}, "torchvision", "it has images of 1 channel, and there they have 3"),
+        ("convnext/T", THREE_EACH, {}, "timm", "it has 3 stages, and there it is always 4"),
+        ("convnext/T", ONE_EACH, {"channels": 1}, "torchvision", "it has images of 1 channel"),
+        ("convnext/xxlarge", ONE_EACH, {}, "torchvision", "model.epsilon=1e-05, and that of .* would have 1e-06"),
+        ("convnext/xxlarge", ONE_EACH, {}, "hf", "model.epsilon=1e-05, and that of .* would have 1e-06"),
+        ("convnext/T", ONE_EACH | {"epsilon": 1e-5}, {}, "timm", "an epsilon of 1e-05, in the last norm of 1e-06"),
+        ("mobilenet_v2/test", {}, {}, "torchvision", r"model.blocks=\(1, 1\), and that of .* would have \(1, 2, 3"),
+        ("mobilenet_v2/test", {"cut": "stages/0"}, {}, "timm", "this network ends at stages/0"),
+        ("efficientnet/test", {}, {}, "torchvision", "it has 2 stages, and there it is always 7"),
+        ("efficientnet/test", {"padding": "same"}, {}, "torchvision", "model.padding=same"),
+        ("deit/test", {"distilled": False}, {}, "timm", "model.distilled=False, and that of .* would have True"),
+    ],
+)  # fmt: skip
+def test_what_the_printed_lines_would_not_make_is_refused(model, keywords, facts, target, sentence):
+    refuse(draw_zeros(model, keywords, **facts), target, sentence)
+
+
+@pytest.mark.parametrize("model", ["resnet/18", "resnet/50"])
+@pytest.mark.parametrize("target", ["timm", "torchvision"])
+def test_a_resnet_of_three_stages_is_refused(model, target):
+    three = draw_zeros(model, {"blocks": (1, 1, 1)})
+    refuse(three, target, "it has 3 stages, and there it is always 4")
+
+
+def draw_zeros(model, keywords, *, size=(8, 8), channels=3) -> Weights:
+    """A network without a value of its own, which is not looked at where the network itself is refused."""
+    card = Card(model, keywords, 5, None, {"image_size": list(size), "channels": channels})
+    return Weights({}, {}, card)
+
+
+@pytest.mark.parametrize(
+    ("model", "keywords", "target", "parts"),
+    [
+        ("mobilenet_v2/test", {"scale_ends": False}, "timm", ("import torch", "'ir_r1_k3_s2_e6_c24'", "fix_stem=True")),
+        ("efficientnet/test", {}, "timm", ("import functools", "'ir_r1_k3_s2_e6_c24_se0.25'", "eps=1e-05")),
+        ("deit/test", {"distilled": True}, "timm", ("VisionTransformerDistilled(", "num_classes=5")),
+        ("convnext/test", {}, "hf", ("transformers.ConvNextForImageClassification.from_pretrained(None",)),
+    ],
+)  # fmt: skip
+def test_python_that_makes_a_network_of_another_program_has_its_parts(model, keywords, target, parts):
+    size = (32, 32)
+    written = backwards.loading_lines(
+        draw_zeros(model, keywords, size=size),
+        next(rule for rule in rules.all_rules() if rule.family == model.partition("/")[0]),
+        torch_models.MODELS[(model.partition("/")[0], target)],
+        "x.safetensors",
+    )
+    for part in parts:
+        assert part in "\n".join(written)
+    compile("\n".join(written), "lines", "exec")

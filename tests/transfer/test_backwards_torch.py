@@ -1,6 +1,6 @@
 """The torch lane: networks of torchvision, timm and transformers are made and loaded by the lines that are printed.
 
-pip install -e '.[torch]', torchvision, timm and transformers; a family without a rule for a program is skipped.
+pip install -e '.[torch]', torchvision, timm and transformers.
 """
 
 import numpy as np
@@ -8,24 +8,49 @@ import pytest
 from converted import compute_scores, leaves_by_path
 from test_backwards import draw
 
-from cnn_vit import models
 from cnn_vit.errors import UserError
-from cnn_vit.transfer import backwards, rules, torch_models
+from cnn_vit.transfer import backwards, torch_models
 from cnn_vit.transfer.convert import open_weights
 
 pytestmark = pytest.mark.torch
 SMALL_VIT = {"width": 48, "depth": 2, "hidden": 80, "heads": 3, "activation": "gelu"}
+ONE_EACH = (1, 1, 1, 1)
+SMALL_MOBILE = {"width_multiplier": 0.25, "blocks": (1, 1, 1, 1, 1, 1, 1)}
+# By family: a network, its keywords, and the programs that have none like it.
 NETWORKS = {
-    "vit": [("vit/Ti4", SMALL_VIT), ("vit/Ti4", SMALL_VIT | {"activation": "gelu_tanh"}), ("vit/Ti4-gap", SMALL_VIT)],
-    "resnet": [("resnet/18", {}), ("resnet/50", {"blocks": (1, 1, 1, 1)})],
-    "vgg": [("vgg/11", {})],
-    "convnext": [("convnext/T", {"blocks": (1, 1, 1, 1)})],
+    "vit": [
+        ("vit/Ti4", SMALL_VIT, ()),
+        ("vit/Ti4", SMALL_VIT | {"activation": "gelu_tanh"}, ("torchvision",)),
+        ("vit/Ti4-gap", SMALL_VIT, ("torchvision", "hf")),
+        ("vit/Ti4-pre_logits", SMALL_VIT, ("timm", "hf")),
+    ],
+    "deit": [
+        ("deit/Ti16-distilled", {"patch": 4, "width": 48, "depth": 2, "hidden": 80, "heads": 3}, ()),
+        ("deit/Ti16", {"patch": 4, "width": 48, "depth": 2, "hidden": 80, "heads": 3}, ("timm", "hf")),
+    ],
+    "resnet": [
+        ("resnet/18", {}, ()),
+        ("resnet/50", {"blocks": ONE_EACH}, ()),
+        ("resnet/50", {"blocks": ONE_EACH, "version": "v1"}, ("timm", "torchvision")),
+    ],
+    "vgg": [
+        ("vgg/11", {"convolutions": (1, 1, 1, 1, 1)}, ("timm",)),
+        ("vgg/11-bn", {"convolutions": (1, 1, 1, 1, 1), "larger_map": "slide"}, ("torchvision",)),
+    ],
+    "convnext": [
+        ("convnext/T", {"blocks": ONE_EACH}, ()),
+        ("convnext/xxlarge", {"blocks": ONE_EACH, "widths": (48, 96, 192, 384)}, ("torchvision", "hf")),
+    ],
+    "mobilenet_v2": [
+        ("mobilenet_v2/0.35", {}, ()),
+        ("mobilenet_v2/1.0", SMALL_MOBILE, ("torchvision",)),
+        ("mobilenet_v2/1.1d", {"scale_ends": False, "blocks": (1, 2)}, ("timm", "torchvision")),
+    ],
+    "efficientnet": [
+        ("efficientnet/B0", SMALL_MOBILE, ()),
+        ("efficientnet/B0-tf", SMALL_MOBILE, ("torchvision",)),
+    ],
 }
-LACKING = [  # networks that a program has not, of those above
-    ("vit/Ti4", "gelu_tanh", "torchvision"),
-    ("vit/Ti4-gap", "gelu", "torchvision"),
-    ("vit/Ti4-gap", "gelu", "hf"),
-]
 CASES = [(target, *network) for family, target in torch_models.MODELS for network in NETWORKS[family]]
 
 
@@ -48,17 +73,14 @@ def draw_like_trained(model, keywords):
     return weights
 
 
-@pytest.mark.parametrize(("target", "model", "keywords"), CASES)
-def test_the_printed_lines_make_the_network_and_it_gives_our_scores(target, model, keywords, programs, tmp_path):
-    family = model.partition("/")[0]
-    if family not in models.families() or not any(
-        rule.family == family and target in backwards.targets_of(rule) for rule in rules.all_rules()
-    ):
-        pytest.skip(f"no rule of {family} for {target}")
+@pytest.mark.parametrize(("target", "model", "keywords", "without"), CASES)
+def test_the_printed_lines_make_the_network_and_it_gives_our_scores(
+    target, model, keywords, without, programs, tmp_path
+):
     weights = draw_like_trained(model, keywords)
     path = tmp_path / "theirs.safetensors"
-    if (model, keywords.get("activation"), target) in LACKING:
-        with pytest.raises(UserError, match="this network has model"):
+    if target in without:
+        with pytest.raises(UserError, match=r"this network (has model|cannot be written)|no network of .* is like"):
             backwards.write_for(weights, target, path)
         return
     {"hf": programs.import_transformers, "timm": programs.import_timm}.get(target, programs.import_torchvision)()
@@ -74,4 +96,5 @@ def test_the_printed_lines_make_the_network_and_it_gives_our_scores(target, mode
         answer = names["model"](torch.tensor(images.transpose(0, 3, 1, 2)))
     expected = (answer.logits if target == "hf" else answer).numpy()
     assert expected.std() > 0.1
-    np.testing.assert_allclose(compute_scores(weights, images), expected, atol=1e-4)
+    # float32 rounds in proportion: these scores reach 10 in deep networks
+    np.testing.assert_allclose(compute_scores(weights, images), expected, atol=1e-4 * max(1, expected.std()))
