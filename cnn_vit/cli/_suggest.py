@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out is not None else None
     if out is not None:
         check_out(out, Path(args.source), suffix=SUFFIX, force=args.force)
+        if out.exists():
+            refuse_other_toml(out)
         files.ensure_writable(out.parent)
     named = readers.read(Path(args.source))
     if weights.is_own(named):
@@ -46,13 +48,32 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
+def refuse_other_toml(out: Path) -> None:
+    """Raises UserError where --force would write over a file that this command did not write.
+
+    Raises:
+        SurroundingsError: it cannot be read.
+    """
+    from cnn_vit import files
+    from cnn_vit.transfer.suggesting.proposal import TABLE_BEGINS
+
+    beginning = TABLE_BEGINS.encode()
+    with files.os_errors(out), open(out, "rb") as file:
+        is_own = file.read(len(beginning)) == beginning
+    if not is_own:
+        raise UserError(f"{out} is there and is not a table of --suggest; name another with --out=FILE{SUFFIX}")
+
+
 def next_command(source: str, suggestion: "Suggestion", rules: str) -> str:
     """Returns the conversion by the rules; a question mark stands for what the user has to say."""
     words = [source, *suggestion.proposal.model_flags, f"--rules={rules}"]
     size = suggestion.proposal.image_size
     if size is not None:
         words.append(f"--image_size={size[0]},{size[1]}")
-    words.append(f"--out={Path(source).stem}.safetensors")
+    out = Path(f"{Path(source).stem}.safetensors")
+    if out.exists():  # perhaps the source itself
+        out = Path(f"{out.stem}_converted.safetensors")
+    words.append(f"--out={out}")
     return f"cnn-vit convert {' '.join(map(cli.shell_quote, words))}"
 
 

@@ -35,6 +35,8 @@ UNTOLD = {
     "lenet": ("activation", "pooling"),
     "mlp": ("activation",),
 }
+# What leaves no trace either, and is the same in all networks of a family, whatever the checkpoint's network has.
+FIXED = {"cnn": "activation=relu, behind batch norms (where there are some), which add epsilon=1e-05 to the variance"}
 
 
 def make_rule(
@@ -110,6 +112,8 @@ def list_reasons(
     assumed = [f"{key}={defaults[key].default}" for key in UNTOLD.get(family, ()) if key not in said]
     if assumed:
         reasons.append(f"no array tells, and the name {model} says: {', '.join(assumed)}")
+    if family in FIXED:
+        reasons.append(f"no array tells, and every {family}/* has: {FIXED[family]}")
     return tuple(reasons)
 
 

@@ -134,20 +134,25 @@ def pair_names(
     names = [pair.theirs for pair in pairs]
     if len(set(named)) < len(named) or len(set(names)) < len(names):
         raise ValueError(f"two rows of a table name the same array: {sorted(named)}, {sorted(names)}")
-    return pairs, [path for path in paths if path not in set(named)]
+    known = set(named)
+    return pairs, [path for path in paths if path not in known]
 
 
 def pair_leaf(row: Row, leaf: Leaf, paths: Sequence[str], sizes: Mapping[str, int]) -> list[Pair]:
     """Makes the pairs of one array of a row, for every layer of ours that fits it, or one pair for all of them."""
     sizes = {**sizes, **leaf.known}
     suffixes = (leaf.ours,) if isinstance(leaf.ours, str) else leaf.ours
-    pattern = re.compile(as_pattern(row.ours + suffixes[0]))
-    letters = list(pattern.groupindex)
-    numbers_of_layers = []
-    for path in paths:
-        match = pattern.fullmatch(path)
-        if match:
-            numbers_of_layers.append(tuple(map(int, match.groups())))
+    path_of_row = row.ours + suffixes[0]
+    letters = NUMBER.findall(path_of_row)
+    numbers_of_layers: list[tuple[int, ...]] = []
+    if letters:
+        pattern = re.compile(as_pattern(path_of_row))
+        for path in paths:
+            match = pattern.fullmatch(path)
+            if match:
+                numbers_of_layers.append(tuple(map(int, match.groups())))
+    elif path_of_row in paths:  # no pattern is tried: a file of rules may have a line for each of thousands of arrays
+        numbers_of_layers.append(())
     theirs = row.theirs + leaf.theirs
     pairs = []
     for running, numbers in enumerate(sorted(numbers_of_layers)):

@@ -107,6 +107,10 @@ layout = "ours"
     # row 2, column 4 of channel 1: number 1 * 15 + 2 * 5 + 4 for PyTorch, (2 * 5 + 4) * 2 + 1 for ours
     np.testing.assert_array_equal(ours[29], arrays["fc.weight"][:, 29])
     np.testing.assert_array_equal(ours[28], arrays["fc.weight"][:, 14])
+    assert conversion.reasons[-1] == (
+        "no array tells, and every cnn/* has: activation=relu, behind batch norms (where there are some), which add "
+        "epsilon=1e-05 to the variance"
+    )
 
 
 def test_sizes_may_be_said_of_all_letters_of_a_gray_image_too(vit, write):

@@ -12,6 +12,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.transfer import rules_file
 from cnn_vit.transfer.convert import apply_rules_file, convert_arrays
 from cnn_vit.transfer.source_facts import SourceFacts
+from cnn_vit.transfer.suggesting.layers import read_layers
 from cnn_vit.transfer.suggesting.suggest import FITS, suggest
 
 
@@ -65,6 +66,54 @@ def test_what_no_array_tells_is_said_and_not_chosen(tried):
     assert "the order of queries, keys and values" in marks["blocks.{i}.attn.qkv.weight"]
     assert "a square matrix" in marks["blocks.{i}.attn.proj.weight"]
     assert marks["blocks.{i}.attn.proj.bias"] == marks["blocks.{i}.mlp.fc1.weight"] == ""
+
+
+def said(suggestion) -> dict[str, str]:
+    """What is open in a proposal, by the word in front of it."""
+    return dict(doubt.partition(": ")[::2] for doubt in suggestion.proposal.doubts)
+
+
+def test_what_no_array_of_a_cnn_tells_and_ours_cannot_have_is_said(tried):
+    normed, plain = said(tried["Sequential, batch norm"][0]), said(tried["Sequential"][0])
+    assert "Keras (by default 1e-3) cannot be expressed exactly" in normed["epsilon"]
+    assert "no array tells whether batch norms stand before or behind the activation" in normed["norms"]
+    assert "cnn/* has ReLU and no keyword" in normed["activation"]
+    assert plain["activation"] == normed["activation"]
+    assert not {"epsilon", "norms"} & plain.keys()
+    toml = tried["Sequential, batch norm"][0].toml
+    assert "# open: epsilon: no array tells" in toml
+
+
+def test_the_stride_of_patches_is_open_where_a_convolution_makes_them(tried):
+    convolution, flat = said(tried["fused, pre-norm"][0]), said(tried["encoder, post-norm"][0])
+    assert "no array tells the stride of this convolution; 4, its side, is taken" in convolution["patches"]
+    assert "patches" not in flat  # a matrix takes flattened patches, which its rows cannot share
+
+
+def test_of_two_heads_the_one_that_is_called_so_is_taken_and_marked_as_guessed():
+    layout = LAYOUTS["fused, pre-norm"]
+    ours = layout.draw()
+    theirs = layout.write(ours)
+    theirs |= {"head_dist.weight": np.ones((5, 12), np.float32), "head_dist.bias": np.ones(5, np.float32)}
+    suggestion = suggest("net.pt", as_named(theirs))
+    (head,) = (line for line in suggestion.proposal.lines if line.ours == "head/kernel")
+    assert (head.theirs, head.unknown) == ("head.weight", "which matrix is the head, by its name alone")
+
+
+def test_arrays_without_a_number_are_refused():
+    layout = LAYOUTS["Sequential"]
+    theirs = layout.write(layout.draw())
+    theirs["3.weight"] = np.zeros((0, 6, 3, 3), np.float32)
+    with pytest.raises(UserError, match=r"net.pt: 3.weight has the shape \(0, 6, 3, 3\), so that no number is in it"):
+        suggest("net.pt", as_named(theirs))
+
+
+def test_layers_are_the_same_if_they_are_one_object():
+    """Comparing all arrays of thousands of layers with one another takes longer than all else of a proposal."""
+    first, second = (read_layers({"fc.weight": (2, 3)})[0] for _ in range(2))
+    assert first == first
+    assert first != second
+    assert len({first, second}) == 2
 
 
 # Traps ----------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 DIGITS = re.compile(r"\d+")
 
 
-@dataclass
+@dataclass(eq=False)  # two layers are the same if they are one object: thousands are looked up in lists and sets
 class Layer:
     """Arrays that belong together.
 

@@ -8,6 +8,7 @@ from typing import Any
 from cnn_vit.transfer.suggesting.layers import BIAS, KERNEL, Layer, Shape
 
 TORCH, OURS = "torch", "ours"
+TABLE_BEGINS = "# A first table for"  # of a file of rules, by which it is known again
 SQUARE = "a square matrix: nothing tells whether it is transposed; {} as the others of the file"
 
 
@@ -194,7 +195,7 @@ def as_toml(proposal: Proposal, source: str) -> str:
         proposal: what is proposed.
         source: name of the checkpoint.
     """
-    text = [f"# A first table for {comment(source)}. Lines that are guessed have to be looked up where it comes from."]
+    text = [f"{TABLE_BEGINS} {comment(source)}. Lines that are guessed have to be looked up where it comes from."]
     text += [f"# {comment(fact)}" for fact in proposal.facts]
     text += [f"# open: {comment(doubt)}" for doubt in proposal.doubts]
     if proposal.model is not None:

@@ -12,6 +12,15 @@ from cnn_vit.transfer.suggesting.proposal import TORCH, Placed, Proposal, Propos
 FLAT_DOUBT = "nothing tells the order of channels, rows and columns in the flattened map, nor its sides"
 STAGE_DOUBT = "nothing tells which convolutions stand between two poolings; those of the same filters are put together"
 
+EPSILON_DOUBT = (
+    "no array tells what batch norms add to the variance; cnn/* always adds 1e-5, PyTorch's default, so that a "
+    "file of Keras (by default 1e-3) cannot be expressed exactly"
+)
+ORDER_DOUBT = (
+    "no array tells whether batch norms stand before or behind the activation; cnn/* has them before it, so that "
+    "others cannot be expressed"
+)
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -199,6 +208,9 @@ def propose_cnn(
     else:
         doubts.append("head: the average of the last map, or a map of one pixel")
     doubts.append("stride, padding, pooling: no array tells; padding is taken to keep the size")
+    doubts.append("activation: no array tells; cnn/* has ReLU and no keyword, so that no other one can be expressed")
+    if has_norms:
+        doubts += [f"epsilon: {EPSILON_DOUBT}", f"norms: {ORDER_DOUBT}"]
     if is_open:
         doubts.append("shortcuts: no array tells whether blocks add their input to their output, which cnn/* does not")
     lines += chain_lines(chain, layout, first_axes, sizes, flat_doubt)

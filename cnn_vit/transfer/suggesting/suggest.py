@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import models
-from cnn_vit.errors import UserError
+from cnn_vit.errors import UserError, printable_name
 from cnn_vit.nn.values import functional
 from cnn_vit.transfer import rule_of_file, rules, rules_file
 from cnn_vit.transfer.matching import FLOATS, shapes_by_text
@@ -60,6 +60,12 @@ def suggest(
             shapes[name] = array.shape
     if not shapes:
         raise UserError(f"{path} holds no arrays of floating point numbers; give a file of weights")
+    empty = [name for name, shape in shapes.items() if 0 in shape]
+    if empty:
+        raise UserError(
+            f"{path}: {printable_name(empty[0])} has the shape {shapes[empty[0]]}, so that no number is in it; a file "
+            "of weights has none like it"
+        )
     prefix = shared_prefix(list(shapes))
     inner = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     layers = read_layers(inner)

@@ -80,7 +80,7 @@ def propose(layers: Sequence[Layer], place: Mapping[str, int]) -> Proposal | Non
         block = read_block(repeated.first, width) if width else None
         if width is None or block is None:
             return None
-        outside = [layer for layer in layers if layer not in in_blocks]
+        outside = leave_out(layers, in_blocks)
         layout, layout_fact = find_layout(layers)
         lines = block_lines(repeated, block, layout, doubt_of_stack(repeated, outside))
         depth = len(repeated.indices)
@@ -91,12 +91,18 @@ def propose(layers: Sequence[Layer], place: Mapping[str, int]) -> Proposal | Non
             return None
         width, depth, block, in_blocks, lines = running
         layout, layout_fact = find_layout(layers)
-        outside = [layer for layer in layers if layer not in in_blocks]
+        outside = leave_out(layers, in_blocks)
         unplaced = []
     around = read_outside(outside, width, layout)
     for layer in outside:
         unplaced += [name for name in layer.names.values() if name not in around.placed]
     return assemble(block, around, lines, width, depth, layout_fact, unplaced, place)
+
+
+def leave_out(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
+    """Returns the layers that are not among others, in their order."""
+    known = set(others)
+    return [layer for layer in layers if layer not in known]
 
 
 def find_width(layers: Sequence[Layer]) -> int | None:
@@ -355,6 +361,10 @@ def put_patches(reader: OutsideReader) -> tuple[int | None, int | None]:
             doubt = "" if len(readings) == 1 else "its axes can be read in two ways"
             reader.put_layer(layer, "patches", doubt, axes=axes)
             reader.facts.append(f"patches of {patch}x{patch} pixels and {channels} channels, by a convolution")
+            reader.doubts.append(
+                f"patches: no array tells the stride of this convolution; {patch}, its side, is taken for granted, "
+                "since patches of vit/* do not overlap"
+            )
             return patch, channels
     if convolutions:
         reader.doubts.append("patches: more than one convolution, or none of square patches, is nothing that ours has")
@@ -428,12 +438,15 @@ def put_head(reader: OutsideReader) -> None:
         reader.doubts.append("head: no matrix takes what comes out of the blocks; one that takes less is not ours")
         return
     named = [entry for entry in candidates if set(entry[0].words) & HEAD_WORDS]
+    exact = [entry for entry in candidates if re.split(r"[./]", entry[0].name)[-1] in HEAD_WORDS]
     square = [entry for entry in candidates if entry[1] == width]
     doubt = ""
     if len(candidates) == 1:
         chosen = candidates[0]
     elif len(named) == 1:
         chosen = named[0]
+    elif len(exact) == 1:
+        chosen, doubt = exact[0], "which matrix is the head, by its name alone"
     else:
         rest = [entry for entry in candidates if entry not in square] or candidates
         chosen, doubt = rest[-1], "which matrix is the head, by the order of the file"
@@ -543,7 +556,7 @@ def read_running(
         return None
     ordered = [attentions[key] for key in sorted(attentions, key=lambda key: key[1])]
     depth = len(ordered)
-    rest = [layer for layer in layers if all(layer not in group for group in ordered)]
+    rest = leave_out(layers, [layer for group in ordered for layer in group])
     norms = sort_by_number([layer for layer in rest if layer.is_norm])
     width_counts = Counter(layer.shapes[SCALE][0] for layer in norms)
     if not width_counts:
