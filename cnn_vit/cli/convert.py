@@ -49,6 +49,8 @@ SAID_BY_RUNS = (
 )  # fmt: skip
 # What --suggest and --to do not take, beside the source and the network.
 NOT_OF_OTHERS = (*SAID_BY_RUNS[1:], "trained_on", "licence")
+# Of a folder that Hugging Face's code wrote, as it calls them; an index is given in place of its shards.
+FILES_OF_TENSORS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 NAMED = 6  # classes that the answer names, at most
 
 
@@ -93,6 +95,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"nothing says which file is written; add --out=FILE{SUFFIX}")
     out = Path(args.out)
     check_out(out, Path(args.source), suffix=SUFFIX, force=args.force)
+    if os.path.isdir(args.source):
+        refuse_folder_of_tensors(Path(args.source))
     if args.to is not None:
         _to_program.run(args, out)
         return
@@ -157,6 +161,26 @@ def export_run(args: argparse.Namespace, out: Path) -> None:
     table = cli.format_table([*card_rows(exported.card), ("file", str(out))], width=cli.terminal_width())
     next_command = f"cnn-vit predict {cli.shell_quote(f'--weights={out}')} IMAGE ..."
     cli.print_answer(args, answer, table, next_command=next_command, even_if_stopped=True)
+
+
+def refuse_folder_of_tensors(source: Path) -> None:
+    """Raises UserError for a folder as Hugging Face's code writes one, with the file in it that is to be given."""
+    from cnn_vit.runs import folder
+    from cnn_vit.transfer import hub_config
+
+    if (source / folder.CLASSES).exists():
+        return
+    present = [name for name in FILES_OF_TENSORS if (source / name).is_file()]
+    if present:
+        raise UserError(
+            f"{source} is no run folder, but one of Hugging Face's; give the file of tensors in it: "
+            f"{source / present[0]}"
+        )
+    if hub_config.read_beside(source / FILES_OF_TENSORS[-1]):
+        raise UserError(
+            f"{source} is no run folder: its {hub_config.CONFIG} is one of Hugging Face's, but {FILES_OF_TENSORS[0]} "
+            "is not there; give a file of tensors"
+        )
 
 
 def refuse_mixture(args: argparse.Namespace) -> None:

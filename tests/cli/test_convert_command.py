@@ -242,6 +242,43 @@ def test_flags_of_several_answers_are_refused(tmp_path, capsys, source, stranger
     assert "holds 2 arrays in 2 layers, in which no network is recognized; name one with --model" in nothing
 
 
+def test_force_of_suggest_writes_over_its_own_tables_alone(tmp_path, capsys, stranger):
+    out = tmp_path / "rules.toml"
+    out.write_text("[project]\n")
+    words = (str(stranger), "--suggest", f"--out={out}", "--force")
+    assert "is not a table of --suggest; name another with --out=FILE.toml" in refuse(capsys, *words)
+    assert out.read_text() == "[project]\n"
+    out.unlink()
+    assert main(["convert", *words[:-1]]) == 0
+    first = out.read_text()
+    out.write_text(first + "# looked up\n")
+    assert main(["convert", *words]) == 0
+    assert out.read_text() == first
+
+
+def test_the_next_command_of_suggest_does_not_write_over_the_source(tmp_path, capsys, monkeypatch, stranger):
+    monkeypatch.chdir(tmp_path)
+    with np.load(stranger) as theirs:
+        named = {name: np.ascontiguousarray(array) for name, array in theirs.items()}
+    (tmp_path / "net.safetensors").write_bytes(weights.encode_safetensors(named, {}))
+    assert main(["convert", "net.safetensors", "--suggest"]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[-1] == "--out=net_converted.safetensors"
+
+
+def test_of_a_folder_of_hugging_face_the_file_of_tensors_is_named(tmp_path, capsys):
+    out = f"--out={tmp_path}/x.safetensors"
+    folder = tmp_path / "vit-base"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "vit"}')
+    assert "one of Hugging Face's, but model.safetensors is not there" in refuse(capsys, str(folder), out)
+    (folder / "pytorch_model.bin").touch()
+    assert f"the file of tensors in it: {folder}/pytorch_model.bin" in refuse(capsys, str(folder), out)
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").touch()
+    assert f"the file of tensors in it: {folder}/model.safetensors" in refuse(capsys, str(folder), out, "--to=timm")
+
+
 def test_suggest_says_where_a_rule_knows_the_file_and_that_shortcuts_leave_no_trace(capsys, source):
     assert main(["convert", str(source), "--suggest", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
