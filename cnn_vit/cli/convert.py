@@ -15,7 +15,7 @@ error, and all of them are listed. The answer says by what the file was recogniz
 the network, and what the card says: network, classes, how images were prepared, source, licence. Flags replace what is
 known of the source. Value range and channel order are worked into the weights and the card: the network then sees RGB
 images in 0..1 like every other, and gives the same scores. Of Hugging Face's folders give the file of tensors: what
-its config.json says beside it (heads, epsilon, activation, classes) is read too.
+its config.json and preprocessor_config.json say beside it (heads, epsilon, activation, classes, images) is read too.
 
 A file of rules is TOML with a line for each kind of array, their name and ours; {i} stands for any number:
 
@@ -176,7 +176,7 @@ def refuse_folder_of_tensors(source: Path) -> None:
             f"{source} is no run folder, but one of Hugging Face's; give the file of tensors in it: "
             f"{source / present[0]}"
         )
-    if hub_config.read_beside(source / FILES_OF_TENSORS[-1]):
+    if "model_type" in hub_config.read_object(source / hub_config.CONFIG):  # the settings of a run have no such key
         raise UserError(
             f"{source} is no run folder: its {hub_config.CONFIG} is one of Hugging Face's, but {FILES_OF_TENSORS[0]} "
             "is not there; give a file of tensors"
@@ -287,9 +287,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     Raises:
         SurroundingsError: the file cannot be read.
-        UserError: it is not UTF-8, too large, or a name is missing or stands twice.
+        UserError: it is not UTF-8, too large, or a name is missing, stands twice or has control characters.
     """
     from cnn_vit import files
+    from cnn_vit.transfer import class_names
 
     with files.os_errors(path), open(path, "rb") as file:
         content = file.read(MAX_NAMES_BYTES + 1)
@@ -300,16 +301,12 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (ValueError, RecursionError) as error:
         raise UserError(f"--class_names={path} is neither text in UTF-8 nor a list in JSON ({error})") from error
-    seen: set[str] = set()
-    for number, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise UserError(f"--class_names={path}: class {number} has no name; give a line for each class")
-        if name in seen:
-            raise UserError(f"--class_names={path}: {cli.as_one_line(name, most=100)} stands twice; names tell classes")
-        seen.add(name)
+    fault = class_names.find_fault(names)
+    if fault:
+        raise UserError(f"--class_names={path}: {fault}; give a line for each class, another name on each")
     if not names:
         raise UserError(f"--class_names={path} is empty; give a line for each class")
-    return tuple(name.strip() for name in names)
+    return class_names.strip(names)
 
 
 # What is answered -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ functions that the families share.
 import functools
 import importlib
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable
@@ -166,7 +165,8 @@ def accepts(annotation: Any, value: Any) -> bool:
     if isinstance(value, bool):  # Python counts it as an int as well
         return annotation is bool
     if annotation is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        # put so that it refuses nan too, and whole numbers that no float holds
+        return isinstance(value, int | float) and abs(value) <= 1e300
     return isinstance(value, annotation)
 
 

@@ -313,11 +313,10 @@ def suggest_names(source: str) -> list[str]:
     return [name for name in read_catalog() if fold(name).startswith((fold(f"{source}@"), fold(f"{source}/")))]
 
 
-def find_by_content(family: str, sha256: str) -> NamedWeights | None:
-    """Finds the downloaded weights of a family that have this sha256, as far as theirs is published."""
+def find_by_content(sha256: str) -> NamedWeights | None:
+    """Finds the downloaded weights that have this sha256, as far as theirs is published."""
     for weights in read_catalog().values():
-        is_of_family = weights.name.startswith(f"{family}/") and not weights.is_shipped
-        if is_of_family and weights.sha256 and sha256.startswith(weights.sha256):
+        if weights.sha256 and not weights.is_shipped and sha256.startswith(weights.sha256):
             return weights
     return None
 

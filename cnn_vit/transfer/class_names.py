@@ -6,11 +6,14 @@ file beside this one has a line for each class: identifier and name.
 """
 
 import functools
+import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cnn_vit.data.sources import cifar, mnist
+from cnn_vit.errors import printable_name
 
 
 @functools.cache
@@ -30,3 +33,26 @@ KNOWN: dict[str, Callable[[], tuple[str, ...]]] = {
     "CIFAR-10": lambda: cifar.LAYOUTS[10].classes,
     "MNIST": lambda: mnist.CLASSES,
 }
+
+
+# Names that somebody gives --------------------------------------------------------------------------------------------
+
+
+def find_fault(names: Sequence[Any]) -> str:
+    """Says why names cannot be those of classes, "class 3 has no name"; "" where they can."""
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            return f"class {number} has no name"
+        stripped = name.strip()
+        if any(unicodedata.category(letter) == "Cc" for letter in stripped):
+            return f"the name of class {number}, {printable_name(stripped)}, has characters that no screen shows"
+        if stripped in seen:
+            return f"{printable_name(stripped)} stands twice"
+        seen.add(stripped)
+    return ""
+
+
+def strip(names: Sequence[Any]) -> tuple[str, ...]:
+    """Returns names that have no fault without the white space around them."""
+    return tuple(name.strip() for name in names)

@@ -8,6 +8,7 @@ Every array of the file and every array of the network has its partner of the ex
 all that does not fit is listed in one error. Nothing is guessed silently: what no shape tells is asked for.
 """
 
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from cnn_vit.errors import UserError, printable_name
 from cnn_vit.nn.values import Network
 from cnn_vit.transfer import catalog, class_names, hub_config, readers, weights
 from cnn_vit.transfer.catalog import NamedWeights
+from cnn_vit.transfer.hub_config import BesideFile
 from cnn_vit.transfer.matching import Group, Matched, fill_tree, group_pairs, shapes_by_text, skipped_notes
 from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.recognition import Recognized, guess_network, recognize, refuse_unlike
@@ -86,9 +88,8 @@ def open_weights(
         whole = dict(keywords or {})
         if for_training:
             whole.pop("cut", None)  # the file holds the whole network, of which the other one takes a part
-        config = hub_config.read_beside(path)
         conversion = convert_arrays(
-            path, named, model=model, keywords=whole, entry=entry, config=config, for_training=for_training
+            path, named, model=model, keywords=whole, entry=entry, file=path, for_training=for_training
         )
         return conversion.weights
     opened = weights.from_named_arrays(source, named)
@@ -122,12 +123,28 @@ def find_file(source: str | Path, entry: NamedWeights | None) -> Path:
     return Path(source)
 
 
-def refuse_other_model(entry: NamedWeights, model: str | None, *, for_training: bool) -> None:
-    """Raises UserError, before anything is downloaded, where weights of a name are asked for another network."""
+def refuse_other_model(
+    entry: NamedWeights, model: str | None, *, for_training: bool, path: str | Path | None = None
+) -> None:
+    """Raises UserError, before anything is downloaded, where weights of a name are asked for another network.
+
+    `path` is the file, where its content told which weights it holds.
+    """
     if model in (None, entry.model):
         return
+    if path is not None:
+        remedy = f"set model.name={entry.model}" if for_training else "leave out --model, its content says it"
+        raise UserError(f"{path} is the file of {entry.name}, which holds {entry.model}, not {model}; {remedy}")
     remedy = f"set model.name={entry.model}" if for_training else "leave out the model, the name says it"
     raise UserError(f"{entry.name} holds {entry.model}, not {model}; {remedy}, or name other weights")
+
+
+def refuse_other_keywords(entry: NamedWeights, rule: ConversionRule, keywords: Mapping[str, Any]) -> None:
+    """Raises UserError for keywords that weights of a name do not have: heads, padding, epsilon and the like."""
+    own = models.variant(entry.model).keywords | rule.keywords | entry.keywords
+    for key, value in keywords.items():
+        if key in own and own[key] != value:
+            raise UserError(f"{entry.name} has model.{key}={own[key]}, not {value}; leave out --model.{key}")
 
 
 def convert(
@@ -170,7 +187,6 @@ def convert_file(
     named = readers.read(file)
     if weights.is_own(named):
         raise UserError(f"{path} is a file of cnn_vit already; `cnn-vit evaluate --weights={path}` takes it as it is")
-    config = hub_config.read_beside(file)
     recognized = None
     if rules_file is not None:
         recognized = apply_rules_file(rules_file, named, model, keywords or {}, facts or SourceFacts())
@@ -181,7 +197,7 @@ def convert_file(
         keywords=keywords,
         facts=facts,
         entry=entry,
-        config=config,
+        file=file,
         recognized=recognized,
     )
 
@@ -194,13 +210,14 @@ def convert_arrays(
     keywords: Mapping[str, Any] | None = None,
     facts: SourceFacts | None = None,
     entry: NamedWeights | None = None,
-    config: Mapping[str, Any] | None = None,
+    file: Path | None = None,
     for_training: bool = False,
     recognized: Recognized | None = None,
 ) -> Conversion:
     """Makes weights of ours of the arrays of a file that was read; the other arguments are those of `convert_file`.
 
-    `entry` are the weights that the file was named by, `config` what stands in the file of JSON beside it
+    `entry` are the weights that the file was named by; None for a file that was given by its path, which may be in the
+    catalogue all the same, and is known again by its content. Files of JSON are read that lie beside `file`
     (`hub_config`). `for_training` says that model and keywords are the settings of a run; else they are flags of a
     command. `recognized` is the rule that is taken; None looks for one.
     """
@@ -212,7 +229,7 @@ def convert_arrays(
         keywords=keywords,
         facts=facts,
         entry=entry,
-        config=config,
+        file=file,
         for_training=for_training,
         recognized=recognized,
     )
@@ -229,7 +246,7 @@ def convert_arrays(
     return Conversion(
         weights=Weights(fill_tree(network.params, arrays), fill_tree(network.stats, arrays), plan.card),
         source=rule.source,
-        reasons=list_reasons(plan.recognized, guess, plan.published),
+        reasons=(*list_reasons(plan.recognized, guess, plan.published), *plan.beside.reasons),
         notes=(*plan.notes, *matched.notes(), *skipped_notes(named)),
         groups=group_pairs(matched.pairs, plan.recognized.prefix, arrays),
     )
@@ -243,6 +260,7 @@ class ConversionPlan:
         recognized: the rule that knows the file.
         guess: what the shapes say.
         published: what is published of the file.
+        beside: what files of JSON beside it say.
         said: keywords of the network that are published or asked for.
         card: of the weights.
         notes: what was assumed.
@@ -251,6 +269,7 @@ class ConversionPlan:
     recognized: Recognized
     guess: Guess
     published: PublishedFile
+    beside: BesideFile
     said: dict[str, Any]
     card: Card
     notes: tuple[str, ...]
@@ -269,34 +288,52 @@ def plan_conversion(
     keywords: Mapping[str, Any] | None,
     facts: SourceFacts,
     entry: NamedWeights | None,
-    config: Mapping[str, Any] | None = None,
+    file: Path | None = None,
     for_training: bool,
     recognized: Recognized | None = None,
 ) -> ConversionPlan:
     """Reads from names and shapes what a file becomes; the arguments are those of `convert_arrays`."""
+    if entry is None:
+        entry = catalog.find_by_content(named.sha256)
+        if entry is not None:
+            refuse_other_model(entry, model, for_training=for_training, path=path)
+            model = entry.model
     if recognized is None:
         recognized = recognize(path, list(named.arrays), model)
     refuse_unlike(path, recognized, list(named.arrays))
     rule = recognized.rule
+    if entry is not None and not for_training:
+        refuse_other_keywords(entry, rule, keywords or {})
     published = find_published(rule, named.sha256, entry)
     said = published.keywords | dict(keywords or {})
-    config_keywords = read_config(rule, config or {})
-    guess = guess_network(path, recognized, named, config_keywords | said)
-    recognized = complete_rule(recognized, config_keywords, model or guess.model)
+    refuse_other_types(model or f"{rule.family}/{models.variants_of(rule.family)[0]}", said)
+    beside = BesideFile() if file is None else hub_config.read_beside(file, rule)
+    size = {"image_size": facts.image_size or beside.image_size}
+    guess = guess_network(path, recognized, named, beside.keywords | said | size)
+    recognized = complete_rule(recognized, beside.keywords, model or guess.model)
     rule = recognized.rule
-    facts = complete_facts(facts, config or {}, guess)
+    facts, notes = complete_facts(facts, beside, guess)
     model, keywords = choose_network(path, rule, guess, model, said, for_training=for_training)
-    preprocessing, preprocessing_notes = make_preprocessing(rule, published, facts, guess, model)
+    preprocessing, preprocessing_notes = make_preprocessing(rule, published, beside, facts, guess, model)
     classes, class_notes = choose_classes(rule, published, facts, guess.num_classes)
     origin = make_origin(path, named, rule, published, facts)
     card = Card(model, keywords, guess.num_classes, classes, preprocessing, origin)
     recognized = recognized.with_letters(model, keywords)
-    return ConversionPlan(recognized, guess, published, said, card, (*preprocessing_notes, *class_notes))
+    notes = (*beside.notes, *notes, *preprocessing_notes, *class_notes)
+    return ConversionPlan(recognized, guess, published, beside, said, card, notes)
 
 
-def read_config(rule: ConversionRule, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads keywords of the model from the file of JSON beside the weights, if the rule's program writes one."""
-    return rule.read_config(dict(config)) if config and rule.read_config is not None else {}
+def refuse_other_types(model: str, keywords: Mapping[str, Any]) -> None:
+    """Raises UserError for a keyword of another type than a network takes, before anything is computed with it.
+
+    Words are left to `refuse_unseen`, which says which of them the file may be of.
+    """
+    known = models.keywords(model)
+    numbers = {}
+    for key, value in keywords.items():
+        if key in known and typing.get_origin(known[key].annotation) is not typing.Literal:
+            numbers[key] = value
+    models.check_keywords(model, numbers)
 
 
 def complete_rule(recognized: Recognized, config_keywords: Mapping[str, Any], model: str) -> Recognized:
@@ -315,13 +352,19 @@ def complete_rule(recognized: Recognized, config_keywords: Mapping[str, Any], mo
     return replace(recognized, rule=replace(recognized.rule, keywords=keywords))
 
 
-def complete_facts(facts: SourceFacts, config: Mapping[str, Any], guess: Guess) -> SourceFacts:
-    """Adds size and classes that the file of JSON beside the weights says, where the user does not."""
-    if facts.image_size is None:
-        facts = replace(facts, image_size=hub_config.read_image_size(config))
+def complete_facts(facts: SourceFacts, beside: BesideFile, guess: Guess) -> tuple[SourceFacts, tuple[str, ...]]:
+    """Adds size and classes that the files of JSON beside the weights say, where the user does not, and notes.
+
+    A network for one size has the one that it was built for; for others, the size counts that images were brought to.
+    """
+    notes: list[str] = []
+    has_other_size = guess.image_size is None and "image_size" in beside.preprocessing
+    if facts.image_size is None and not has_other_size:
+        facts = replace(facts, image_size=beside.image_size)
     if facts.classes is None:
-        facts = replace(facts, classes=hub_config.read_classes(config, guess.num_classes))
-    return facts
+        classes, notes = beside.choose_classes(guess.num_classes)
+        facts = replace(facts, classes=classes)
+    return facts, tuple(notes)
 
 
 def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None) -> PublishedFile:
@@ -330,10 +373,8 @@ def find_published(rule: ConversionRule, sha256: str, entry: NamedWeights | None
     Args:
         rule: that knows the file.
         sha256: of the file.
-        entry: the weights that it was named by; None for a file that was given by its path, which may be in the
-            catalogue all the same, and is known again by its content.
+        entry: the weights of the catalogue that it holds; None where it is in none.
     """
-    entry = entry or catalog.find_by_content(rule.family, sha256)
     if entry is None:
         return rule.find_published(sha256) or PublishedFile(sha256, {})
     facts: dict[str, Any] = {"name": entry.name, "published_as": entry.file, "address": entry.address}
@@ -454,15 +495,46 @@ def choose_network(
     """Returns the network's name and its keywords: the name that is given, else as the shapes tell.
 
     Raises:
-        UserError: there is no such network, or a keyword is needed that neither shapes nor the user tell.
+        UserError: there is no such network, or a keyword is needed that neither shapes nor the user tell, or two
+            keywords contradict each other.
     """
     if model is None:
+        model = guess.model
         keywords = rule.keywords | guess.keywords | said
         refuse_unseen(path, rule, guess, keywords, for_training=for_training)
-        return guess.model, keywords
-    keywords = rule.keywords | said
-    refuse_unseen(path, rule, guess, models.variant(model).keywords | keywords, for_training=for_training)
-    return model, keywords
+    else:
+        keywords = rule.keywords | said
+        refuse_unseen(path, rule, guess, models.variant(model).keywords | keywords, for_training=for_training)
+    return model, keywords | follow_ties(rule, guess, model, keywords, said, for_training=for_training)
+
+
+def follow_ties(
+    rule: ConversionRule,
+    guess: Guess,
+    model: str,
+    keywords: Mapping[str, Any],
+    said: Mapping[str, Any],
+    *,
+    for_training: bool,
+) -> dict[str, Any]:
+    """Returns keywords that follow from others, where the network would not have them by itself.
+
+    Raises:
+        UserError: another value of such a keyword is asked for.
+    """
+    known = {key: keyword.default for key, keyword in models.read_keywords(model).items()} | dict(keywords)
+    flag = "model" if for_training else "--model"
+    followed = {}
+    for key, by_value in guess.tied.items():
+        for tied, value in by_value[known[key]].items():
+            if said.get(tied, value) != value:
+                raise UserError(
+                    f"{flag}.{tied}={said[tied]} contradicts {key}={known[key]}: such networks of {rule.source} have "
+                    f"{value:g}; leave out {flag}.{tied}, or ask for another {key}"
+                )
+            if known[tied] != value:
+                followed[tied] = value
+    return followed
 
 
 def refuse_unseen(

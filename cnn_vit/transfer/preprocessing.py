@@ -4,7 +4,6 @@ The keys are those of a run's preprocessing.json: mean and std of each channel (
 width), channels, fit, interpolation. A key that is missing is not known.
 """
 
-import math
 from typing import Any
 
 from cnn_vit.settings import KEYS
@@ -47,7 +46,9 @@ def are_numbers(values: Any, count: int, *, positive: bool) -> bool:
     if not isinstance(values, list) or len(values) != count:
         return False
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if not abs(value) <= 1e300:  # put so that it refuses nan too, and whole numbers that no float holds
             return False
         if positive and value <= 0:
             return False

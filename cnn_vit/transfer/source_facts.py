@@ -11,6 +11,7 @@ import numpy as np
 from cnn_vit import models
 from cnn_vit.errors import UserError
 from cnn_vit.transfer import class_names
+from cnn_vit.transfer.hub_config import PREPROCESSOR, BesideFile
 from cnn_vit.transfer.readers import NamedArrays
 from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile
 
@@ -44,7 +45,12 @@ class SourceFacts:
 
 
 def make_preprocessing(
-    rule: ConversionRule, published: PublishedFile, facts: SourceFacts, guess: Guess, model: str
+    rule: ConversionRule,
+    published: PublishedFile,
+    beside: BesideFile,
+    facts: SourceFacts,
+    guess: Guess,
+    model: str,
 ) -> tuple[dict[str, Any], list[str]]:
     """Says how images become the network's input, for images that are RGB in 0..1.
 
@@ -55,17 +61,26 @@ def make_preprocessing(
         The preprocessing, and notes on what was assumed.
 
     Raises:
-        UserError: what the user says contradicts itself.
+        UserError: what the user says contradicts itself, or a file beside the weights is of other channels.
     """
     channels = guess.channels
-    preprocessing = copy.deepcopy(rule.preprocessing | published.preprocessing)
+    preprocessing = copy.deepcopy(rule.preprocessing | beside.preprocessing | published.preprocessing)
     notes = []
-    if preprocessing and not published.facts:
+    if facts.mean is None and len(beside.preprocessing.get("mean", [])) not in (0, channels):
+        raise UserError(
+            f"image_mean in the {PREPROCESSOR} beside the weights has {len(beside.preprocessing['mean'])} numbers, and "
+            f"this network sees {channels} channels; mend that file, or give --mean and --std"
+        )
+    if preprocessing and not published.facts and not beside.preprocessing:
         notes.append(f"how images are prepared is taken from {rule.source}; --mean, --std ... say otherwise")
     if len(preprocessing.get("mean", [])) not in (0, channels):
         del preprocessing["mean"], preprocessing["std"]
     if guess.image_size is not None:
         preprocessing["image_size"] = list(guess.image_size)
+        other = beside.preprocessing.get("image_size", preprocessing["image_size"])
+        if other != preprocessing["image_size"]:
+            height, width = other
+            notes.append(f"{PREPROCESSOR} asks for {height}x{width} pixels, and the network is of another size")
     preprocessing.setdefault("image_size", list(default_image_size(model)))
     preprocessing["channels"] = channels
     said = {"image_size": facts.image_size, "fit": facts.fit, "interpolation": facts.interpolation}

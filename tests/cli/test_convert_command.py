@@ -89,6 +89,8 @@ def test_class_names_come_from_lines_or_a_list(tmp_path, source):
         (b"a\nb\n", "has 2 names, and the network gives 10 scores"),
         (b"a\n\nb\n", "class 1 has no name"),
         (b"a\nb\na\n", "a stands twice"),
+        (b"a\nb\na \n", "a stands twice"),
+        (b"a\nb\x1b[31m\n", "the name of class 1, 'b\\x1b[31m', has characters that no screen shows"),
         (b"", "is empty"),
         (b"\xff\xfe\x00", "is neither text in UTF-8 nor a list in JSON"),
         (b'["a", 1]', "class 1 has no name"),

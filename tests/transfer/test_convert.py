@@ -121,6 +121,36 @@ def test_a_keyword_that_does_not_fit_is_refused(vit):
     refuse(vit, r"to_qkv.weight has the shape \(144, 32\), expected \(72, 32\)", model="vit/Ti4", keywords=sizes)
 
 
+@pytest.mark.parametrize(
+    ("heads", "sentence"),
+    [
+        ("abc", "model.heads='abc' is not a whole number"),
+        ((2,), r"model.heads=\(2,\) is not a whole number"),
+        (float("inf"), "model.heads=inf is not a whole number"),
+        (True, "model.heads=True is not a whole number"),
+        (0, "--model.heads= one of 1, 2, 3"),
+    ],
+)
+def test_a_keyword_of_another_type_is_refused_before_it_is_computed_with(vit, heads, sentence):
+    refuse(vit, sentence, keywords={"heads": heads, "activation": "relu"})
+    timm = read_reference("vit_timm")
+    sentence = "model.heads=0 must be at least 1" if heads == 0 else sentence
+    refuse(make_values(timm.shapes), sentence, keywords={"heads": heads})
+    refuse(make_values(timm.shapes), "is not a finite number", keywords={"heads": 4, "epsilon": 10**400})
+
+
+def test_a_table_of_no_positions_is_said(vit):
+    deit = make_values(read_reference("deit").shapes)
+    tables = ((vit, "pos_embedding", {"heads": 3, "activation": "relu"}), (deit, "pos_embed", {"heads": 4}))
+    for arrays, name, keywords in tables:
+        changed = arrays | {name: arrays[name][:, :0]}
+        refuse(
+            changed,
+            rf"not the arrays and shapes that tell its network.* {name} has the shape \(1, 0",
+            keywords=keywords,
+        )
+
+
 # What does not fit ----------------------------------------------------------------------------------------------------
 
 

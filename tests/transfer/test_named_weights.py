@@ -29,6 +29,7 @@ from cnn_vit.transfer.catalog import NamedWeights
 from cnn_vit.transfer.source_facts import SourceFacts
 
 CATALOG = catalog.read_catalog()
+PLAIN = {"model": None, "keywords": None, "facts": SourceFacts(), "entry": None, "for_training": False}
 DOWNLOADED = [name for name, entry in CATALOG.items() if not entry.is_shipped]
 
 
@@ -99,6 +100,9 @@ def test_torchvisions_figures_are_those_of_the_catalogue():
             "accuracy_size": size,
             "resized": resized,
         }
+        ported = "_rwightman-" in theirs.url  # timm's own weights, of which torchvision's code says where they are from
+        if ported != (entry.license == "Apache-2.0" and "rwightman/pytorch-image-models" in entry.source):
+            differences.append(f"{name}: its licence is {entry.license}, and it is of {entry.source}")
         differences += differences_of(name, published, figures_of(entry))
         megabytes = theirs.meta["_file_size"] * 2**20 / 1e6  # theirs are units of 2**20 bytes
         ours = (entry.megabytes or 0) if entry.size is None else entry.size / 1e6
@@ -176,6 +180,14 @@ def test_accuracies_of_timm_are_those_of_its_results():
         assert (entry.accuracy is None) == (model not in known), entry.name
         if entry.accuracy is not None:
             assert f"huggingface/pytorch-image-models {entry.source.partition('; its ')[2]}" == table, entry.name
+
+
+def test_weights_that_torchvision_took_from_timm_have_its_licence():
+    ported = [entry for entry in CATALOG.values() if "_rwightman-" in entry.file]
+    assert len(ported) == 4
+    for entry in ported:
+        assert entry.license == "Apache-2.0"
+        assert entry.source.endswith(", ported from https://github.com/rwightman/pytorch-image-models/")
 
 
 def test_accuracies_of_akamaster_are_what_his_errors_leave():
@@ -327,6 +339,31 @@ def test_a_file_of_the_catalogue_is_known_by_its_content():
     assert reason.startswith("its sha256 begins with 1d1ed7c2, as that of resnet110-1d1ed7c2.th of akamaster/")
     unknown = convert.convert_arrays("any.th", as_named(named.arrays, sha256="0" * 64))
     assert "name" not in unknown.weights.card.origin
+
+
+def test_a_file_that_is_known_by_its_content_becomes_the_catalogue_s_network_whatever_its_names_say():
+    """A DeiT without distillation has the names of a ViT, and other means."""
+    name = "deit/Ti16@meta"
+    named = as_arrays(read_outline(name), sha256=f"a1311bcf{'0' * 56}")
+    card = convert.plan_conversion("a.pth", named, **PLAIN).card
+    assert (card.model, card.origin["name"]) == ("deit/Ti16", name)
+    assert card.preprocessing["mean"] == [0.485, 0.456, 0.406]
+    sentence = f"a.pth is the file of {name}, which holds deit/Ti16, not vit/Ti16; "
+    with pytest.raises(UserError, match=f"{sentence}leave out --model"):
+        convert.plan_conversion("a.pth", named, **PLAIN | {"model": "vit/Ti16"})
+    with pytest.raises(UserError, match=f"{sentence}set model.name=deit/Ti16"):
+        convert.plan_conversion("a.pth", named, **PLAIN | {"model": "vit/Ti16", "for_training": True})
+
+
+def test_keywords_that_the_catalogue_s_network_does_not_have_are_refused():
+    name = "efficientnet/B0-tf@aa_in1k"
+    named = as_arrays(read_outline(name), sha256=f"{CATALOG[name].sha256:0<64}")
+    card = convert.plan_conversion("a.pth", named, **PLAIN).card
+    assert (card.model, card.keywords, card.origin["name"]) == ("efficientnet/B0-tf", {}, name)
+    for entry in (None, CATALOG[name]):
+        facts = PLAIN | {"entry": entry, "model": CATALOG[name].model if entry else None}
+        with pytest.raises(UserError, match=f"{name} has model.padding=same, not symmetric; leave out --model.padding"):
+            convert.plan_conversion("a.pth", named, **facts | {"keywords": {"padding": "symmetric"}})
 
 
 # From the address to the network --------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ def test_published_resnets_are_told_by_their_shapes(model):
     guess = TORCH.guess(resnet_shapes(*PUBLISHED[model]), {})
     assert (guess.model, guess.keywords) == (model, {})
     assert (guess.num_classes, guess.channels, guess.image_size, guess.unseen) == (7, 3, None, {})
+    assert any("timm's resnetaa50 and resnetblur50" in reason for reason in guess.reasons)
 
 
 def test_other_depths_widths_and_groups_become_keywords():
@@ -72,6 +73,7 @@ def test_hugging_face_s_names_tell_the_same():
             shapes[f"{name}.2.convolution.weight"] = (256, 64, 1, 1)
     guess = HF.guess(shapes, {})
     assert (guess.model, guess.keywords, guess.num_classes) == ("resnet/50", {}, 7)
+    assert not any("timm" in reason for reason in guess.reasons)
     assert recognize("net.safetensors", [*shapes, HF.signs[1]], None).rule is HF
 
 
@@ -92,6 +94,7 @@ def test_hugging_face_s_config_tells_which_convolution_has_the_stride(config, ke
     [
         ({"hidden_act": "gelu"}, "hidden_act='gelu' of the file's config.json is not that of .*: relu"),
         ({"downsample_in_first_stage": True}, "downsample_in_first_stage=True of .*: False"),
+        ({"downsample_in_bottleneck": "false"}, "downsample_in_bottleneck='false' of .* is no truth value"),
     ],
 )
 def test_networks_of_hugging_face_that_ours_are_not_are_refused(config, sentence):

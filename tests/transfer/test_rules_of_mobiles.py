@@ -11,9 +11,10 @@ from cnn_vit import models
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import functional
 from cnn_vit.transfer import rules
-from cnn_vit.transfer.convert import convert_arrays
+from cnn_vit.transfer.convert import convert_arrays, plan_conversion
 from cnn_vit.transfer.matching import shapes_by_text, to_theirs
 from cnn_vit.transfer.rules import find_multiplier
+from cnn_vit.transfer.source_facts import SourceFacts
 from cnn_vit.transfer.table import pair_names
 
 SMALL = {"width_multiplier": 0.2}
@@ -56,6 +57,23 @@ def test_the_padding_of_a_file_of_timm_has_to_be_said():
     assert network.stem_norm.epsilon == 1e-3  # that of the same networks
     for model in ("efficientnet/B0", "efficientnet/B0-tf"):  # a name says it too
         assert convert_arrays("net.npz", named, model=model, keywords=SMALL).weights.card.model == model
+
+
+def test_the_epsilon_of_a_file_of_timm_follows_from_its_padding():
+    """timm: 1e-5 of efficientnet_b0, which pads symmetrically, and 1e-3 of tf_efficientnet_b0."""
+    named = named_of("timm", "efficientnet/B0", **SMALL)
+    facts = {"facts": SourceFacts(), "entry": None, "for_training": False}
+    for name in ("efficientnet/B0", "efficientnet/B0-tf"):
+        for padding, epsilon in (("symmetric", 1e-5), ("same", 1e-3)):
+            keywords = SMALL | {"padding": padding}
+            plan = plan_conversion("a.pth", named, model=name, keywords=keywords, **facts)
+            own = models.read_keywords(name)["epsilon"].default
+            assert plan.card.keywords.get("epsilon", own) == epsilon
+    sentence = "--model.epsilon=1e-05 contradicts padding=same: .* timm have 0.001; leave out --model.epsilon"
+    keywords = SMALL | {"padding": "same", "epsilon": 1e-5}
+    for model in (None, "efficientnet/B0", "efficientnet/B0-tf"):
+        with pytest.raises(UserError, match=sentence):
+            plan_conversion("a.pth", named, model=model, keywords=keywords, **facts)
 
 
 def test_the_epsilon_of_torchvision_s_larger_efficientnets_is_told_by_their_size():

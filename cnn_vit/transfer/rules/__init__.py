@@ -31,6 +31,7 @@ class Guess:
         reasons: what was seen, each the end of a sentence: "3 blocks in layer1: 20 layers".
         keywords: keywords of the model that are not those of the name.
         unseen: keywords that no shape tells, with the values that fit: the user has to say one of them.
+        tied: keywords that follow from one that no shape tells, by its name and value.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Guess:
     reasons: tuple[str, ...]
     keywords: dict[str, Any] = field(default_factory=dict)
     unseen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    tied: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class ConversionRule:
         version: of the rule; one more where it gives other values for the same file.
         table: names and axes.
         signs: names, without the shared prefix, that each of its files has and no other program's.
-        guess: what the shapes of a file say of the network, beside the keywords that are given.
+        guess: what the shapes of a file say of the network, beside the keywords that are given; `image_size` is among
+            them, (height, width), where somebody says it.
         first_kernel: path of the kernel whose last but one axis are the colors of the image.
         prefixes: what all names of a file may begin with: "", or what wraps the network in the program.
         targets: what `cnn-vit convert --to` calls the program; () for those that `source` names

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnn_vit import models
 from cnn_vit.errors import UserError
+from cnn_vit.settings.values import quote_value
+from cnn_vit.transfer import hub_config
 from cnn_vit.transfer.rules import Guess, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.table import TORCH_CONV, TORCH_DENSE, TORCH_LAYER_NORM, Leaf, Row
 
@@ -67,7 +70,7 @@ class Sizes:
 def name_sizes(
     family: str, sizes: Sizes, keywords: dict[str, Any]
 ) -> tuple[str, dict[str, Any], dict[str, tuple[Any, ...]], list[str]]:
-    """Names the network of a family that has these sizes.
+    """Names the network of a family that has these sizes; UserError for a number of heads below 1.
 
     Heads leave no trace in the shapes of most programs. Those of a size of the papers are known with it; else they are
     unseen, and the number is taken from the keywords that are given.
@@ -80,6 +83,8 @@ def name_sizes(
     otherwise = f"Ti{sizes.patch}"
     model, left_over = name_variant(family, known, otherwise=otherwise)
     heads = keywords.get("heads") if sizes.heads is None else sizes.heads
+    if heads is not None:
+        models.require_at_least(1, heads=heads)
     reasons = [
         f"{sizes.depth} blocks of width {sizes.width}, MLPs of {sizes.hidden} units",
         f"patches of {sizes.patch}x{sizes.patch} pixels of {sizes.channels} channel{'s' if sizes.channels > 1 else ''}",
@@ -99,16 +104,31 @@ def name_sizes(
     return model, left_over, unseen, reasons
 
 
-def token_has_row(sizes: Sizes, keywords: dict[str, Any]) -> bool:
-    """Whether the class token has a row in the table of positions: as the user or the program says, or the rows tell.
+def token_has_row(tokens: int, sizes: Sizes, keywords: dict[str, Any]) -> bool | None:
+    """Whether the class token has one of so many rows of positions: as the user or the program says, or the rows tell.
 
-    A square of rows, and no square of all but one, is a table of the patches alone.
+    None where nothing tells: 9 rows are 3x3 patches alone, or a class token and 2x4 patches.
     """
+    if not sizes.has_cls_token:
+        return False
     if "token_position" in keywords:
         return keywords["token_position"]
-    if sizes.has_token_row is not None or sizes.tokens is None:
-        return bool(sizes.has_token_row)
-    return math.isqrt(sizes.tokens) ** 2 != sizes.tokens
+    if sizes.has_token_row is not None:
+        return sizes.has_token_row
+    patches = count_patches(sizes, keywords)
+    if patches is not None and tokens in (math.prod(patches), math.prod(patches) + 1):
+        return tokens > math.prod(patches)
+    return None if math.isqrt(tokens) ** 2 == tokens else True
+
+
+def count_patches(sizes: Sizes, keywords: dict[str, Any]) -> tuple[int, int] | None:
+    """Returns the rows and columns of patches of an image whose size is said; None where it is not, or has no such."""
+    if keywords.get("image_size") is None:
+        return None
+    height, width = keywords["image_size"]
+    if height % sizes.patch or width % sizes.patch:
+        return None
+    return height // sizes.patch, width // sizes.patch
 
 
 def name_vit(sizes: Sizes, keywords: dict[str, Any]) -> Guess:
@@ -118,13 +138,20 @@ def name_vit(sizes: Sizes, keywords: dict[str, Any]) -> Guess:
     if sizes.tokens is None:
         unseen["positions"] = UNSEEN_POSITIONS
     else:
-        has_row = sizes.has_cls_token and token_has_row(sizes, keywords)
-        # Images are taken for square, which a wrong number of rows contradicts.
+        has_row = token_has_row(sizes.tokens, sizes, keywords)
+        if has_row is None:
+            has_row = False
+            unseen["token_position"] = (True, False)
+        # Images of no size that is said are taken for square, which a wrong number of rows contradicts.
         side = math.isqrt(sizes.tokens - has_row)
-        image_size = (side * sizes.patch, side * sizes.patch)
+        rows, columns = (side, side)
+        patches = count_patches(sizes, keywords)
+        if patches is not None and math.prod(patches) == sizes.tokens - has_row:
+            rows, columns = patches
+        image_size = (rows * sizes.patch, columns * sizes.patch)
         also = "the class token and " if has_row else ""
         pixels = f"{image_size[0]}x{image_size[1]} pixels"
-        reasons.append(f"{sizes.tokens} positions: {also}{side}x{side} patches of {pixels}")
+        reasons.append(f"{sizes.tokens} positions: {also}{rows}x{columns} patches of {pixels}")
         if sizes.has_cls_token and not has_row and not sizes.has_map_head:  # no network of ours has both
             model += "-tok"
     if sizes.has_map_head:
@@ -353,18 +380,19 @@ def read_hf_config(config: dict[str, Any]) -> dict[str, Any]:
     """Reads from a config.json what no tensor tells: heads, epsilon, activation.
 
     Raises:
-        UserError: the activation is none of the family's.
+        UserError: a number cannot be, or the activation is none of the family's.
     """
     keywords: dict[str, Any] = {}
     if "num_attention_heads" in config:
-        keywords["heads"] = config["num_attention_heads"]
+        keywords["heads"] = hub_config.read_count(config, "num_attention_heads")
     if "layer_norm_eps" in config:
-        keywords["epsilon"] = config["layer_norm_eps"]
+        keywords["epsilon"] = hub_config.read_positive(config, "layer_norm_eps")
     if "hidden_act" in config:
         activation = config["hidden_act"]
-        if activation not in HF_ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in HF_ACTIVATIONS:
             raise UserError(
-                f"hidden_act={activation!r} of the file's config.json is not one of {', '.join(HF_ACTIVATIONS)}"
+                f"hidden_act={quote_value(activation)} of the file's config.json is not one of "
+                f"{', '.join(HF_ACTIVATIONS)}"
             )
         keywords["activation"] = HF_ACTIVATIONS[activation]
     return keywords

@@ -6,6 +6,8 @@ from functools import partial
 from typing import Any
 
 from cnn_vit.errors import UserError
+from cnn_vit.settings.values import quote_value
+from cnn_vit.transfer import hub_config
 from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.table import TORCH_CONV, TORCH_DENSE, TORCH_LAYER_NORM, TORCH_OPTIMIZER, Leaf, Row
 
@@ -117,13 +119,15 @@ def read_config(config: dict[str, Any]) -> dict[str, Any]:
     """Reads from the file of JSON what no tensor tells: the epsilon of the last norm.
 
     Raises:
-        UserError: the activation is another one than convnext/* has.
+        UserError: the activation is another one than convnext/* has, or a number cannot be.
     """
     if config.get("hidden_act", "gelu") != "gelu":
         raise UserError(
-            f"hidden_act={config['hidden_act']!r} of the file's config.json is not that of convnext/*: gelu"
+            f"hidden_act={quote_value(config['hidden_act'])} of the file's config.json is not that of convnext/*: gelu"
         )
-    return {"last_epsilon": config["layer_norm_eps"]} if "layer_norm_eps" in config else {}
+    if "layer_norm_eps" not in config:
+        return {}
+    return {"last_epsilon": hub_config.read_positive(config, "layer_norm_eps")}
 
 
 def make_rule(source: str, table: tuple[Row, ...], names: Names, *, fit: str) -> ConversionRule:

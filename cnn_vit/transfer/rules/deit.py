@@ -4,6 +4,7 @@ Without distillation the names and shapes are those of a Vision Transformer; suc
 is given. Hugging Face keeps only distilled networks as DeiT, and the others as ViT.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,7 @@ def guess(shapes: Shapes, keywords: dict[str, Any], *, names: TorchNames, dist_t
         reasons.append("a second learned token, which learned from a teacher")
     if sizes.tokens is None:
         raise ValueError("a DeiT has a table of positions")
-    side = int((sizes.tokens - learned) ** 0.5)  # images are taken for square
+    side = math.isqrt(sizes.tokens - learned)  # images are taken for square; ValueError for fewer rows than tokens
     height = side * sizes.patch
     reasons.append(f"{sizes.tokens} positions: {learned} and {side}x{side} patches of {height}x{height} pixels")
     return Guess(model, sizes.num_classes, sizes.channels, (height, height), tuple(reasons), left_over, unseen)

@@ -37,6 +37,7 @@ TORCHVISION_FIRST = ("0.0", "0.1", "1.fc1", "1.fc2", "2.0", "2.1")
 TORCHVISION_OTHERS = ("0.0", "0.1", "1.0", "1.1", "2.fc1", "2.fc2", "3.0", "3.1")
 TIMM_FIRST = ("conv_dw", "bn1", "se.conv_reduce", "se.conv_expand", "conv_pw", "bn2")
 TIMM_OTHERS = ("conv_pw", "bn1", "conv_dw", "bn2", "se.conv_reduce", "se.conv_expand", "conv_pwl", "bn3")
+TIMM_EPSILONS = {"symmetric": 1e-5, "same": 1e-3}  # by the padding
 # torchvision took these from another program and kept its epsilon.
 TORCHVISION_WITH_1E_3 = ("efficientnet/B5", "efficientnet/B6", "efficientnet/B7")
 
@@ -90,7 +91,7 @@ def guess_torchvision(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
 
 
 def guess_timm(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
-    """Counts blocks; the padding, and with it the epsilon, has to be said."""
+    """Counts blocks; the padding has to be said, and the epsilon follows from it."""
     blocks = [count_numbered(shapes, "blocks.0.{}.conv_pw.weight")]
     widths = [shapes["blocks.0.0.conv_pw.weight"][0]]
     while f"blocks.{len(widths)}.0.conv_pwl.weight" in shapes:
@@ -107,7 +108,8 @@ def guess_timm(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
         None,
         (*reasons, "efficientnet_b0 and the like if its padding is symmetric, tf_efficientnet_b0 if same"),
         left_over,
-        unseen={"padding": ("symmetric", "same")},
+        unseen={"padding": tuple(TIMM_EPSILONS)},
+        tied={"padding": {padding: {"epsilon": epsilon} for padding, epsilon in TIMM_EPSILONS.items()}},
     )
 
 
@@ -194,14 +196,15 @@ RULES = (
 )
 
 # Addresses, licences and preprocessing are those of the programs' own files, and accuracies what they measured. Sizes
-# are torchvision's; of timm's files, that of the numbers.
+# are torchvision's; of timm's files, that of the numbers. torchvision took the first weights of B0 to B3 from timm, as
+# its efficientnet.py says, and so they have timm's licence.
 WEIGHTS = {
     "efficientnet/B0@torchvision_v1": {
         "address": "https://download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth",
         "sha256": "7f5810bc",
         "bytes": None,
         "megabytes": 21.4,
-        "license": "BSD-3-Clause",
+        "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
@@ -212,14 +215,17 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 77.692,
         "accuracy_size": 224,
-        "source": "torchvision 0.28.0, EfficientNet_B0_Weights.IMAGENET1K_V1",
+        "source": (
+            "torchvision 0.28.0, EfficientNet_B0_Weights.IMAGENET1K_V1, ported from "
+            "https://github.com/rwightman/pytorch-image-models/"
+        ),
     },
     "efficientnet/B1@torchvision_v1": {
         "address": "https://download.pytorch.org/models/efficientnet_b1_rwightman-bac287d4.pth",
         "sha256": "bac287d4",
         "bytes": None,
         "megabytes": 31.6,
-        "license": "BSD-3-Clause",
+        "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
@@ -230,7 +236,10 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 78.642,
         "accuracy_size": 240,
-        "source": "torchvision 0.28.0, EfficientNet_B1_Weights.IMAGENET1K_V1",
+        "source": (
+            "torchvision 0.28.0, EfficientNet_B1_Weights.IMAGENET1K_V1, ported from "
+            "https://github.com/rwightman/pytorch-image-models/"
+        ),
     },
     "efficientnet/B1@torchvision_v2": {
         "address": "https://download.pytorch.org/models/efficientnet_b1-c27df63c.pth",
@@ -255,7 +264,7 @@ WEIGHTS = {
         "sha256": "c35c1473",
         "bytes": None,
         "megabytes": 36.9,
-        "license": "BSD-3-Clause",
+        "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
@@ -266,14 +275,17 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 80.608,
         "accuracy_size": 288,
-        "source": "torchvision 0.28.0, EfficientNet_B2_Weights.IMAGENET1K_V1",
+        "source": (
+            "torchvision 0.28.0, EfficientNet_B2_Weights.IMAGENET1K_V1, ported from "
+            "https://github.com/rwightman/pytorch-image-models/"
+        ),
     },
     "efficientnet/B3@torchvision_v1": {
         "address": "https://download.pytorch.org/models/efficientnet_b3_rwightman-b3899882.pth",
         "sha256": "b3899882",
         "bytes": None,
         "megabytes": 49.5,
-        "license": "BSD-3-Clause",
+        "license": "Apache-2.0",
         "preprocessing": {
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
@@ -284,7 +296,10 @@ WEIGHTS = {
         "trained_on": "ImageNet-1k",
         "accuracy": 82.008,
         "accuracy_size": 300,
-        "source": "torchvision 0.28.0, EfficientNet_B3_Weights.IMAGENET1K_V1",
+        "source": (
+            "torchvision 0.28.0, EfficientNet_B3_Weights.IMAGENET1K_V1, ported from "
+            "https://github.com/rwightman/pytorch-image-models/"
+        ),
     },
     "efficientnet/B0@ra4_e3600_r224_in1k": {
         "address": "https://huggingface.co/timm/efficientnet_b0.ra4_e3600_r224_in1k/resolve/main/model.safetensors",

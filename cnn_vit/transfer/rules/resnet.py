@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from cnn_vit.errors import UserError
+from cnn_vit.settings.values import quote_value
 from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, name_variant
 from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, TORCH_OPTIMIZER, Row
 
@@ -36,6 +37,9 @@ HF_TABLE = (
 )
 # Groups and the width of a group in a stage of 64 filters -> what stands behind the depth in a network's name.
 SUFFIXES = {(1, 64): "", (1, 128): "-wide2", (32, 4): "-32x4d", (32, 8): "-32x8d", (64, 4): "-64x4d"}
+
+
+TORCH_STEM = "conv1.weight"
 
 
 def torch_kernel(stage: int, block: int, number: int) -> str:
@@ -81,6 +85,11 @@ def guess(
         f"{sum(blocks) * (3 if is_bottleneck else 2) + 2} layers",
         f"{filters} filters in the stem",
     ]
+    if stem == TORCH_STEM:
+        reasons.append(
+            "no shape tells how the image is halved: by strides, as usual, not by average pooling or blur (timm's "
+            "resnetaa50 and resnetblur50), nor by dilation in their place"
+        )
     if is_bottleneck:
         inner, group_channels = shapes[name_kernel(0, 0, 1)][:2]
         groups = inner // group_channels
@@ -120,12 +129,16 @@ def read_config(config: dict[str, Any]) -> dict[str, Any]:
     """Reads from Hugging Face's file of JSON what no tensor tells: which convolution of a block halves the image.
 
     Raises:
-        UserError: the network is not as ours are, in another way that no tensor tells.
+        UserError: the network is not as ours are, in another way that no tensor tells, or a value cannot be.
     """
     for key, ours in {"hidden_act": "relu", "downsample_in_first_stage": False}.items():
         if config.get(key, ours) != ours:
-            raise UserError(f"{key}={config[key]!r} of the file's config.json is not that of resnet/*: {ours}")
-    return {"version": "v1"} if config.get("downsample_in_bottleneck") else {}
+            text = quote_value(config[key])
+            raise UserError(f"{key}={text} of the file's config.json is not that of resnet/*: {ours}")
+    is_early = config.get("downsample_in_bottleneck", False)
+    if not isinstance(is_early, bool):
+        raise UserError(f"downsample_in_bottleneck={quote_value(is_early)} of the file's config.json is no truth value")
+    return {"version": "v1"} if is_early else {}
 
 
 def make_rule(

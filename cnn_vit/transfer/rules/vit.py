@@ -5,6 +5,7 @@ were trained with, and timm's own loader of the same files computes with erf, a 
 becomes a network with `gelu_tanh`, timm's own file of the same weights one with `gelu`, and the card says which.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,8 @@ def guess_vit_pytorch(shapes: Shapes, keywords: dict[str, Any]) -> Guess:
     width, pixels = shapes["to_patch_embedding.1.weight"]
     patch, channels = split_pixels(pixels)
     tokens = shapes["pos_embedding"][1]
-    side = int((tokens - 1) ** 0.5)  # patches; images are taken for square, which a wrong number of rows contradicts
+    # Patches; images are taken for square, which a wrong number of rows contradicts; ValueError for none.
+    side = math.isqrt(tokens - 1)
     depth = count_numbered(shapes, BLOCK.format(b="{}") + ".0.fn.to_qkv.weight")
     inner_width = shapes[BLOCK.format(b=0) + ".0.fn.to_qkv.weight"][0] // 3
     hidden = shapes[BLOCK.format(b=0) + ".1.fn.net.0.weight"][0]
