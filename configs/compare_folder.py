@@ -16,6 +16,8 @@ Run:      cnn-vit compare --config=configs/compare_folder.py --config.data.path=
           --config.arms.lora.trained=all --config.arms.lora.settings=pretrained.lora=8
           and rates that fall from the head to the first layer,
           --config.arms.decay.trained=all --config.arms.decay.settings=pretrained.layer_decay=0.75
+          and stages, whose commas stand in quotes, with a comma behind them,
+          --config.arms.slowly.trained=all '--config.arms.slowly.settings="pretrained.stages=head 50 steps, all",'
 Smoke:    cnn-vit compare --config=configs/compare_folder.py:smoke --out=runs/smoke
 """
 

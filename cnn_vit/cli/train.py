@@ -176,8 +176,8 @@ def describe_start(settings: Settings, weights: "Weights | None") -> DescribedSt
     if image_shape is None:
         image_shape = data.load(section).image_shape
     spec = plan.network_spec(settings, classes=len(classes), image_shape=image_shape)
-    plan.refuse_idle_decay(settings, spec)
     adapting.check_parts(settings, spec)
+    plan.refuse_idle_decay(settings, spec)
     start = starting_values.make_start(settings, weights, spec, tuple(classes))
     macs = plan.count_macs(settings, classes=len(classes), image_shape=image_shape)
     groups, stages = starting_values.list_groups(settings, start, spec), starting_values.list_stages(settings, spec)
@@ -295,10 +295,11 @@ def list_adapters(result: dict[str, Any]) -> list[tuple[str, str]]:
     lora = result.get("lora")
     if not lora:
         return []
+    kernels = f"{lora['kernels']} kernel{'' if lora['kernels'] == 1 else 's'}"
     return [
         (
             "adapters",
-            f"{lora['parameters']:,} on {lora['kernels']} kernels (rank {lora['rank']}, alpha {lora['alpha']:g})",
+            f"{lora['parameters']:,} on {kernels} (rank {lora['rank']}, alpha {lora['alpha']:g})",
         )
     ]
 

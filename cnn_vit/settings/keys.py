@@ -58,11 +58,12 @@ KEYS: dict[str, Key] = {
                         "ema_decay is set or the optimizer averages by itself, else last",
                         choices=("last", "best", "ema")),
     "ema_decay": Key("float?", None, "[0, 1)", "decay of the parameters' moving average, which the validation split "
-                     "is evaluated with; unset: no average"),
+                     "is evaluated with. It is smaller in the first steps of a run, but not in those of a later stage; "
+                     "unset: no average"),
     "dtype": Key("text", "float32", "", "number format in which layers compute; parameters and loss are always float32",
                  choices=("float32", "bfloat16")),
-    "early_stop": Key("int?", None, "[1, 1000000]", "stop after this many evaluations without a better one; unset: "
-                      "never", "evaluations"),
+    "early_stop": Key("int?", None, "[1, 1000000]", "stop after this many evaluations without a better one, with "
+                      "pretrained.stages in the last stage, where counting begins; unset: never", "evaluations"),
 
     "data.name": Key("text", REQUIRED, "", "the data source: digits, shapes, folder, arrays ..."),
     "data.path": Key("text?", None, "", "file or folder that the source reads", changes_results=False),
@@ -146,7 +147,8 @@ KEYS: dict[str, Key] = {
                               "unset: each frozen kernel of a dense layer, an attention or a 1x1 convolution that is "
                               "larger than the rank"),
     "pretrained.stages": Key("texts", (), "", "what is trained in addition, stage by stage: PATHS DURATION each, and "
-                             "of the last PATHS alone: head 2 epochs, stages/2.. 3 epochs, all; unset: all at once"),
+                             "of the last PATHS alone: head 2 epochs, stages/2.. 3 epochs, all. Where PATHS hold a "
+                             "comma, it is a list in quotes: ('stem, head 2 epochs', 'all'); unset: all at once"),
 }
 # fmt: on
 

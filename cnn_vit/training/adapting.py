@@ -14,7 +14,7 @@ from cnn_vit import trees
 from cnn_vit.errors import UserError
 from cnn_vit.settings import Settings, durations
 from cnn_vit.training import freezing, optimizers, rates
-from cnn_vit.training.forward import NetworkSpec, get_network
+from cnn_vit.training.forward import NetworkSpec, find_inner_kernels, get_network
 from cnn_vit.training.freezing import FreezeSpec, LoraSpec
 from cnn_vit.training.rates import RatesSpec
 from cnn_vit.transfer.adapt import patterns
@@ -23,7 +23,7 @@ from cnn_vit.transfer.adapt.rates import MULTIPLIERS, parse_multipliers
 
 LORA_FREEZE = "all but head"  # what is frozen where adapters are trained and nothing else is said
 STAGE = re.compile(
-    r"\s*(?P<pattern>\S.*?)\s+(?P<amount>[0-9.][^\s/]*\s*(?:steps?|epochs?|examples?))\s*", re.IGNORECASE
+    r"\s*(?P<pattern>\S.*?)\s+(?P<amount>[0-9.][^\s/]*(?:\s*(?:steps?|epochs?|examples?))?)\s*", re.IGNORECASE
 )
 
 
@@ -64,9 +64,14 @@ def parse_stages(settings: Settings) -> tuple[Stage, ...]:
     """Reads the setting, ("head 2 epochs", "stages/2.. 3 epochs", "all"); () where it is unset.
 
     Raises:
-        UserError: a stage but the last has no duration, or the last has one, or it is alone.
+        UserError: a stage but the last has no duration, or one of 0, or the last has one, or it is alone.
     """
     texts = settings[STAGES]
+    if len(texts) == 1:
+        raise UserError(
+            f"{STAGES} holds {texts[0]!r} alone, and a run has two stages or more, the last of them until its end; "
+            "write such as head 2 epochs, all, or leave it unset and name what is not trained in pretrained.freeze"
+        )
     stages = []
     for position, text in enumerate(texts, start=1):
         stage = parse_stage(text)
@@ -78,12 +83,13 @@ def parse_stages(settings: Settings) -> tuple[Stage, ...]:
             )
         if not is_last and stage.duration is None:
             raise UserError(
-                f"{STAGES} holds {text!r}, which does not say how long; write PATHS DURATION, such as head 2 epochs"
+                f"{STAGES} holds {text!r}, which does not say how long; write PATHS DURATION, such as head 2 epochs, "
+                "and where PATHS have a comma a list in quotes, ('stem, head 2 epochs', 'all')"
             )
+        if stage.duration is not None and durations.parse_duration(stage.duration)[0] == 0:
+            raise UserError(f"{STAGES}: {stage.pattern} {stage.duration} is shorter than a step; make it longer")
         patterns.parse(stage.pattern, setting=STAGES)
         stages.append(stage)
-    if len(stages) == 1:
-        raise UserError(f"{STAGES} holds {texts[0]!r} alone; add a stage before it, such as head 2 epochs")
     return tuple(stages)
 
 
@@ -156,17 +162,22 @@ def check_parts(settings: Settings, network: NetworkSpec) -> None:
     """Checks the patterns of learning rates, adapters and stages against the network, without touching a device.
 
     Raises:
-        UserError: a pattern does not fit the network; a stage trains nothing new; or a multiplier is of nothing that is
-            ever trained.
+        UserError: a pattern does not fit the network; a stage trains nothing new; a multiplier is of nothing that is
+            ever trained; or the optimizer is for kernels of which no stage trains one.
     """
     last = freeze_spec(settings)
+    more = "more"
+    if settings["pretrained.freeze"]:
+        more = "more than pretrained.freeze leaves"
+    elif last.pattern:
+        more = f"more than {last.pattern!r} leaves, which is frozen beside adapters where pretrained.freeze is unset"
     trained_before: set[tuple] = set()
     for position, stage in enumerate(parse_stages(settings)):
         trained = find_trained(network, freeze_spec(settings, stage=position))
         if trained <= trained_before:
             raise UserError(
                 f"{STAGES}: the stage {stage.pattern!r} trains nothing that was not trained before; leave it out, or "
-                f"name more{' than pretrained.freeze leaves' if last.pattern else ''}"
+                f"name {more}"
             )
         trained_before = trained
     multipliers = parse_multipliers(settings[MULTIPLIERS])
@@ -180,6 +191,20 @@ def check_parts(settings: Settings, network: NetworkSpec) -> None:
             )
     if settings["pretrained.layer_decay"] is not None:
         rates.find_distances(network)
+    if settings[STAGES] and optimizers.get_optimizer(settings["optimizer.name"]).needs_inner_kernels:
+        refuse_no_inner_kernels(network, last)
+
+
+def refuse_no_inner_kernels(network: NetworkSpec, freeze: FreezeSpec) -> None:
+    """Raises UserError where no stage trains a kernel between the first layer and the head, which muon is for.
+
+    Args:
+        network: the network.
+        freeze: what is frozen in the last stage.
+    """
+    frozen = trees.paths_where(freezing.get_masks(network, freeze)["params"])
+    if trees.paths_where(find_inner_kernels(network)) <= frozen:
+        raise UserError(optimizers.NO_INNER_KERNELS)
 
 
 def find_trained(network: NetworkSpec, freeze: FreezeSpec) -> set[tuple]:

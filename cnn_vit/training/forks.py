@@ -15,10 +15,9 @@ from cnn_vit.runs import description, folder, journal, reader, seals
 from cnn_vit.runs.checkpoints import Checkpoints
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.settings import Settings
-from cnn_vit.training import adapting
+from cnn_vit.training import adapting, plan
 
-# what a state means beside its shapes
-SAME_IN_FORKS = ("pretrained.lora", "pretrained.lora_alpha", "pretrained.lora_on", "pretrained.stages")
+SAME_IN_FORKS = ("pretrained.lora", "pretrained.lora_on", "pretrained.stages")  # what a state means beside its shapes
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Fork:
         origin: the run folder that it starts from.
         dataset: the fork's data. Evaluations on other examples are not taken over.
         total: steps of the fork.
+        stage_ends: the step at which each stage of the fork but the last ends.
         needs_best: whether the fork cannot do without the origin's best checkpoint, since it may test that one.
         optimizer: name of the fork's optimizer.
         sealed: seals of the files that describe the fork.
@@ -41,6 +41,7 @@ class Fork:
     origin: Path
     dataset: data.Dataset
     total: int
+    stage_ends: tuple[int, ...]
     needs_best: bool
     optimizer: str
     sealed: dict[str, seals.Seal]
@@ -89,13 +90,20 @@ def take_over(fork: Fork, template_at: Callable[[int], dict], checkpoints: Check
         The step and the state.
 
     Raises:
-        UserError: the origin has other classes, another network or optimizer, or no checkpoint before the fork's end.
+        UserError: the origin has other classes, another network or optimizer, no checkpoint before the fork's end, or
+            one of another stage than the fork is in at that step.
         SurroundingsError: every checkpoint of the origin is damaged, or the best one is and is needed, or another file
             that the origin has sealed is.
     """
     seals.refuse_damaged(fork.origin)
     refuse_other_optimizer(fork)
     description.refuse_other_classes(fork.origin, fork.dataset)
+    origin_ends = read_stage_ends(fork.origin)
+
+    def template_of_origin(step: int) -> dict:
+        refuse_other_stage(fork, origin_ends, step)
+        return template_at(step)
+
     origin_checkpoints = Checkpoints(
         fork.origin / folder.CHECKPOINTS,
         keep_checkpoints=2,
@@ -104,7 +112,7 @@ def take_over(fork: Fork, template_at: Callable[[int], dict], checkpoints: Check
         clean_up=False,  # a run may be working in the origin's folder
     )
     try:
-        step, state = choose_checkpoint(fork, origin_checkpoints, template_at)
+        step, state = choose_checkpoint(fork, origin_checkpoints, template_of_origin)
         if step == 0 or step >= fork.total:
             position = f"is at step {step} of this run's {fork.total}" if step else "has no checkpoint yet"
             raise UserError(f"--fork_from={fork.origin} {position}; make duration longer, or name another run")
@@ -118,7 +126,7 @@ def take_over(fork: Fork, template_at: Callable[[int], dict], checkpoints: Check
         evaluations = journal.evaluation_lines(lines)
         best_step = journal.best_evaluation(evaluations)["step"] if evaluations else step
         if best_step != step:
-            copy_best(fork, origin_checkpoints, checkpoints, best_step, template_at(best_step))
+            copy_best(fork, origin_checkpoints, checkpoints, best_step, template_of_origin)
     finally:
         origin_checkpoints.close()
     state = fork.renew(state)
@@ -159,12 +167,17 @@ def read_start(origin: Path, settings: Settings) -> dict[str, Any] | None:
             f"--fork_from={origin} has pretrained.statistics={theirs}, and a fork goes on with what is frozen there; "
             f"set it to that, not {ours}"
         )
-    for key in SAME_IN_FORKS:
-        if settings[key] != recorded[key]:
-            raise UserError(
-                f"--fork_from={origin} has {key}={recorded[key]}, and a fork goes on with what is trained there; set "
-                f"it to that, not {settings[key]}, or start from it, pretrained.weights={origin}"
-            )
+    different = [key for key in SAME_IN_FORKS if settings[key] != recorded[key]]
+    if adapting.lora_scale(settings) != adapting.lora_scale(recorded):  # unset, alpha is the rank
+        different.append("pretrained.lora_alpha")
+    for key in different:
+        theirs = f"has {key}={recorded[key]}" if recorded[key] else f"leaves {key} unset"
+        remedy = "set it to that" if recorded[key] else "leave it out"
+        instead = f", not {settings[key]}" if settings[key] and recorded[key] else ""
+        raise UserError(
+            f"--fork_from={origin} {theirs}, and a fork goes on with what is trained there; {remedy}{instead}, or "
+            f"start from it, pretrained.weights={origin}"
+        )
     path = origin / folder.PRETRAINED
     return reader.read_pretrained(path) if path.exists() else None
 
@@ -210,6 +223,29 @@ def refuse_other_optimizer(fork: Fork) -> None:
         )
 
 
+def read_stage_ends(origin: Path) -> tuple[int, ...]:
+    """Returns the step at which each stage of a run but the last ends, by its own batches and data."""
+    settings = reader.read_settings(origin)
+    if not settings["pretrained.stages"]:
+        return ()
+    return plan.stage_ends(settings, examples=reader.read_data(origin / folder.DATA)["counts"]["train"])
+
+
+def refuse_other_stage(fork: Fork, origin_ends: tuple[int, ...], step: int) -> None:
+    """Raises UserError where a step of the origin is of another stage than that step of the fork.
+
+    So it may be where stages are given in epochs or examples, and the batches or the data are others.
+    """
+    pairs = zip(origin_ends, fork.stage_ends, strict=True)  # their texts are the same
+    for number, (origin_end, end) in enumerate(pairs, start=1):
+        if (origin_end < step) != (end < step):
+            raise UserError(
+                f"stage {number} of {fork.origin} ends at step {origin_end}, and in this run at step {end}, as its "
+                f"batches or data are others, so that step {step} is of another stage; take the same "
+                f"data.batch_size and data, or start from it, pretrained.weights={fork.origin}"
+            )
+
+
 def seals_at(fork: Fork, step: int) -> dict[str, seals.Seal]:
     """Returns the seals of a fork's files: those that describe it, and the lines up to a step of metrics.jsonl."""
     _, content = journal.read_until(fork.workdir / folder.METRICS, step)
@@ -239,8 +275,19 @@ def choose_checkpoint(fork: Fork, checkpoints: Checkpoints, template_at: Callabl
     return step, state
 
 
-def copy_best(fork: Fork, origin: Checkpoints, checkpoints: Checkpoints, step: int, template: dict) -> None:
-    """Copies the origin's best checkpoint. Where it is damaged or gone, but not needed, the user is told so."""
+def copy_best(
+    fork: Fork, origin: Checkpoints, checkpoints: Checkpoints, step: int, template_at: Callable[[int], dict]
+) -> None:
+    """Copies the origin's best checkpoint. Where it is damaged, gone or of another stage, but not needed, the user is
+    told so.
+    """
+    try:
+        template = template_at(step)
+    except UserError as error:
+        if fork.needs_best:
+            raise
+        fork.say(f"{error}; it was the best of that run, and is not taken over")
+        return
     try:
         best = fork.renew(origin.restore(step, template))
         checkpoints.save(step, best, sealed=seals_at(fork, step))

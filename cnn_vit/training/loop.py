@@ -133,7 +133,8 @@ def learn(run: Run, step: int, state: dict, stop: stops.StopSignals) -> dict:
                 is_best = run.evaluate(step, state)
             is_finished = is_last or run.should_stop_early(patience)  # after the evaluation, which decides it
             is_stopped = stop.requested is not None  # read once, so that a later signal waits for the next step
-            if is_best or is_finished or is_stopped or run.times.checkpoint.fires(step):
+            ends_stage = run.program.begins_stage(step)  # saved, in case the next stage cannot begin
+            if is_best or is_finished or is_stopped or ends_stage or run.times.checkpoint.fires(step):
                 run.save(step, state)
             run.show(step)
             # Also after the last step, where only the tests and the result are left: the same command makes them later.

@@ -31,6 +31,11 @@ from cnn_vit import trees
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.training.rules import RuleSpec
 
+NO_INNER_KERNELS = (
+    "optimizer.name is muon, which is for kernels between the first layer and the head, and the network trains none; "
+    "take adamw, or a deeper network"
+)
+
 
 @dataclass(frozen=True)
 class Leaves:
@@ -41,11 +46,13 @@ class Leaves:
         find_inner_kernels: () -> whether it is the kernel of a layer that is neither the first nor the head. It is a
             function because the network has to be traced for it.
         multipliers: what its learning rate is multiplied by, which may be traced; None where all are 1.
+        are_of_a_stage: whether these are the parameters of one stage of a run, beside others.
     """
 
     decays: dict
     find_inner_kernels: Callable[[], dict]
     multipliers: dict | None = None
+    are_of_a_stage: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Optimizer:
         schedules: the schedules that it can take; None for all.
         multiplies: where the multipliers of learning rates act: on the "update" that the rule returns, "inside" the
             rule, or "nowhere", which refuses them.
+        needs_inner_kernels: whether a run must train kernels between the first layer and the head.
     """
 
     build: Callable[..., optax.GradientTransformation]
@@ -70,6 +78,7 @@ class Optimizer:
     starts_above_zero: bool = False
     schedules: tuple[str, ...] | None = None
     multiplies: Literal["update", "inside", "nowhere"] = "update"
+    needs_inner_kernels: bool = False
 
 
 def get_optimizer(name: str) -> Optimizer:
@@ -191,6 +200,7 @@ def select_leaves(leaves: Leaves, paths: set[tuple]) -> Leaves:
         decays=select(leaves.decays, paths),
         find_inner_kernels=lambda: select(leaves.find_inner_kernels(), paths),
         multipliers=None if leaves.multipliers is None else select(leaves.multipliers, paths),
+        are_of_a_stage=True,
     )
 
 
@@ -505,14 +515,17 @@ def muon(
         epsilon: added to the denominators, in (0, 1].
 
     Raises:
-        UserError: the network has no such kernel.
+        UserError: the network trains no such kernel. In a single stage of a run all may follow AdamW; that one of them
+            has such a kernel is checked by `adapting.check_parts`.
     """
+    others = optax.adamw(
+        adamw_learning_rate, adamw_b1, adamw_b2, epsilon, weight_decay=weight_decay, mask=leaves.decays
+    )
     is_inner_kernel = leaves.find_inner_kernels()
     if not any(jax.tree.leaves(is_inner_kernel)):
-        raise UserError(
-            "optimizer.name is muon, which is for kernels between the first layer and the head, and the network trains "
-            "none; take adamw, or a deeper network"
-        )
+        if leaves.are_of_a_stage:
+            return others
+        raise UserError(NO_INNER_KERNELS)
 
     def matrix_axes(kernels):
         def axes_of(kernel):
@@ -539,9 +552,6 @@ def muon(
         optax.stateless(scale_by_sides),
         optax.add_decayed_weights(weight_decay, mask=leaves.decays),
         optax.scale_by_learning_rate(learning_rate),
-    )
-    others = optax.adamw(
-        adamw_learning_rate, adamw_b1, adamw_b2, epsilon, weight_decay=weight_decay, mask=leaves.decays
     )
     labels = jax.tree.map(lambda is_inner: "muon" if is_inner else "adamw", is_inner_kernel)
     return optax.partition({"muon": orthogonal, "adamw": others}, labels)
@@ -671,7 +681,7 @@ OPTIMIZERS = {
     "lamb": Optimizer(lamb),
     "lars": Optimizer(lars),
     "adafactor": Optimizer(adafactor),
-    "muon": Optimizer(muon),
+    "muon": Optimizer(muon, needs_inner_kernels=True),
     "adopt": Optimizer(adopt),
     "schedule_free_adamw": Optimizer(
         schedule_free_adamw,

@@ -7,6 +7,7 @@ examples) as arguments.
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from cnn_vit import data, models, trees
@@ -50,6 +51,8 @@ def check(settings: Settings) -> None:
     refuse_uneven(settings["data.batch_size"], settings["optimizer.accumulate"], "optimizer.accumulate")
     # the model is checked as far as may be known before the data are read
     source_info = data.about(section)
+    if settings[STAGES] and "train" in source_info.counts:
+        stage_ends(settings, examples=source_info.counts["train"])
     if source_info.num_classes and source_info.image_shape:
         check_model(settings, classes=source_info.num_classes, image_shape=source_info.image_shape)
         return
@@ -109,21 +112,24 @@ def refuse_unfit_rules(settings: Settings) -> None:
 
 
 def refuse_idle_decay(settings: Settings, network: NetworkSpec) -> None:
-    """Raises UserError where weight decay is asked for, and every parameter that it would shrink is frozen."""
+    """Raises UserError where weight decay is asked for, and every parameter that it would shrink is frozen.
+
+    Something is trained, as `adapting.check_parts` has checked.
+    """
     weight_decay = rule_numbers(settings, "optimizer").get("weight_decay")
     freeze = freeze_spec(settings)
     if not weight_decay or freeze == freezing.NOTHING:
         return
     pattern = settings["optimizer.decay_pattern"]
-    params = get_network(network).params
-    decayed = trees.paths_where(optimizers.build_decay_mask(params, pattern))
-    frozen = trees.paths_where(freezing.get_masks(network, freeze)["params"])
-    if decayed <= frozen:
-        trained = next(path for path in trees.shapes_by_path(params) if path not in frozen)
+    shapes = dict(params=get_network(network).params, stats=get_network(network).stats)
+    trained, _ = freezing.split_shapes(network, freeze, shapes)  # at last, the factors of adapters among them
+    optimizers.build_decay_mask(trees.merge(shapes["params"], freezing.get_factors(network, freeze)), pattern)
+    if not any(jax.tree.leaves(trees.mask_by_pattern(trained["params"], pattern))):
+        first_path, *_ = trees.shapes_by_path(trained["params"])
         raise UserError(
             f"optimizer.weight_decay is {weight_decay}, and {adapting.freezing_text(settings)} freezes all that "
             f"optimizer.decay_pattern {pattern!r} matches, so that nothing decays; set optimizer.weight_decay=0, or a "
-            f"pattern that matches what is trained, such as {trees.keys_text(trained)}"
+            f"pattern that matches what is trained, such as {trees.keys_text(first_path)}"
         )
 
 

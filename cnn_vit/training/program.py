@@ -224,8 +224,12 @@ class Program:
         return dict(params=values["params"], stats=trees.merge(trained["stats"], frozen["stats"]))
 
     def renew_numbers(self, state: dict) -> dict:
-        """Takes the numbers of these settings into the state of another run, as `step.renew_numbers` does."""
-        return step.renew_numbers(self.spec, state, self.hyperparameters)
+        """Takes the numbers of these settings into the state of another run, as `step.renew_numbers` does.
+
+        The state may be of any stage, for the last one lists the parameters of all stages.
+        """
+        last_part = self.part_of(len(self.stage_ends))
+        return step.renew_numbers(last_part.spec, state, self.hyperparameters)
 
     def part_of(self, stage: int) -> StagePart:
         """Returns what the program has for a stage, which it makes once; nothing is compiled.
@@ -295,13 +299,17 @@ class Program:
             shapes_and_types["mask"] = ((rows, height, width), np.bool_)
         return devices.batch_template(shapes_and_types, self.mesh)
 
-    def compile_step(self) -> memory.StepMemory | None:
+    def compile_step(self, stage: int | None = None) -> memory.StepMemory | None:
         """Compiles the step, which `learn` then finds compiled; returns the memory that it needs, None where unknown.
 
         No state is needed. Where images have several sizes, it is the step for the largest of them.
+
+        Args:
+            stage: whose step it is; None for the stage that the run is in.
         """
-        lowered = self.step.learn.lower(
-            self.state_template, self.frozen_template, self.batch_template, self.hyperparameters
+        part = self.part_of(self.stage if stage is None else stage)
+        lowered = part.step.learn.lower(
+            part.state_template, part.frozen_template, self.batch_template, self.hyperparameters
         )
         return memory.planned_memory(lowered.compile(), devices.memory_sharers(self.mesh))
 
@@ -345,6 +353,6 @@ def check_network(settings: Settings, dataset: data.Dataset) -> forward.NetworkS
     plan.check_model(settings, classes=classes, image_shape=image_shape)
     network = plan.network_spec(settings, classes=classes, image_shape=image_shape)
     forward.refuse_padded_sizes(network, dataset.splits)
-    plan.refuse_idle_decay(settings, network)
     adapting.check_parts(settings, network)
+    plan.refuse_idle_decay(settings, network)
     return network

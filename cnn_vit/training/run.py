@@ -295,6 +295,7 @@ class Run:
             origin=origin,
             dataset=self.dataset,
             total=self.times.total,
+            stage_ends=self.program.stage_ends,
             needs_best=self.settings["test_weights"] == "best",
             optimizer=self.settings["optimizer.name"],
             sealed=self.sealed,
@@ -321,6 +322,7 @@ class Run:
         process.release_free_pages()
         if step_memory is None:
             return
+        self.refuse_large_last_stage(step_memory)
         is_kept = process.Heap.keeps_pages and devices.platform(self.program.mesh) == "cpu"
         if is_kept and step_memory.intermediate >= memory.LARGE_STEP:
             self._one_at_a_time = memory.OneStepAtATime(step_memory.intermediate)
@@ -328,6 +330,28 @@ class Run:
         memory.refuse_large_step(step_memory, free, self.settings)
         self.say(memory.memory_line(step_memory, free))
         environment.record_step_memory(self.workdir, step_memory.as_json())
+
+    def refuse_large_last_stage(self, step_memory: memory.StepMemory) -> None:
+        """Refuses a run whose last stage, which trains most, needs more memory than there is, before it gets there.
+
+        The step of that stage is compiled, so that it is found compiled when the stage begins.
+
+        Args:
+            step_memory: of the stage that the run is in.
+
+        Raises:
+            SurroundingsError: so much memory is not free.
+        """
+        last_stage = len(self.program.stage_ends)
+        if self.program.stage == last_stage:
+            return
+        last_memory = self.program.compile_step(last_stage)
+        process.release_free_pages()
+        free = devices.free_memory(self.program.mesh)
+        if last_memory is None or free is None:
+            return
+        more_values = last_memory.values - step_memory.values  # which are not in the memory yet
+        memory.refuse_large_step(last_memory, max(0, free - more_values), self.settings)
 
     def enter_stages(self, step: int, state: dict) -> dict:
         """Enters the stages that begin with the next step, and says so; returns the state with which it begins.
@@ -449,11 +473,15 @@ class Run:
         return journal.best_evaluation(self.journal.evaluations())
 
     def should_stop_early(self, patience: int | None) -> bool:
-        """Whether `patience` evaluations have passed since the best one; never where `patience` is None."""
-        evaluations = self.journal.evaluations()
+        """Whether `patience` evaluations have passed since the best one; never where `patience` is None.
+
+        Of a run in stages only those of the last one count, so that every stage has its turn.
+        """
+        last_stage_begins = max(self.program.stage_ends, default=0)
+        evaluations = [line for line in self.journal.evaluations() if line["step"] > last_stage_begins]
         if patience is None or not evaluations:
             return False
-        best_position = evaluations.index(self.best_evaluation())
+        best_position = evaluations.index(journal.best_evaluation(evaluations))
         return len(evaluations) - 1 - best_position >= patience
 
     def save(self, step: int, state: dict) -> None:

@@ -29,7 +29,7 @@ compiles once. The arguments are dicts; numbers are float32 where no other type 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -160,8 +160,10 @@ def build_step(
         UserError: no parameter matches the decay pattern.
     """
     network = freezing.build_training_network(spec.network, spec.freeze)
-    # built for nothing but its error, which should come now and not at the first step
-    optimizers.build_decay_mask(network.params, spec.decay_pattern)
+    # Built for nothing but its error, which should come now and not at the first step. A pattern may mean adapters
+    # alone, those of later stages too
+    factors = freezing.get_factors(spec.network, replace(spec.freeze, stages=()))
+    optimizers.build_decay_mask(trees.merge(network.params, factors), spec.decay_pattern)
 
     def init(params, stats, hyperparameters):
         return devices.constrain(init_state(spec, network, params, stats, hyperparameters), mesh, rules)
@@ -201,7 +203,8 @@ def enter_stage(spec: StepSpec, network: Network, state: dict, values: dict, hyp
     """Makes the state with which a stage begins from that with which the stage before ended.
 
     What was trained goes on as it is, with its averages and its optimizer. What is trained from now on begins as before
-    the first step: its optimizer's state is that of `init`, and its moving average is its value.
+    the first step: its optimizer's state is that of `init`, and its moving average is its value, which that average
+    forgets more slowly than the initial values of the first stage (`update_ema`).
 
     Args:
         spec: of the stage that begins.
@@ -528,8 +531,9 @@ def restrict_to(whole: dict, part: dict) -> dict:
 def update_ema(state: dict, params: dict, stats: dict, hyperparameters: dict) -> dict:
     """Computes the moving average of parameters and statistics after a step.
 
-    The decay is min(ema_decay, (1 + t) / (10 + t)), where t updates came before this one: small at first, so that the
-    initial values are soon forgotten.
+    The decay is min(ema_decay, (1 + t) / (10 + t)), where t updates of the run came before this one: small at first, so
+    that the initial values are soon forgotten. What a later stage begins to train is averaged with the decay of the
+    run's t, so that its average forgets where it began only as fast as `ema_decay` does.
     """
     steps_done = state["step"].astype(jnp.float32)
     decay = jnp.minimum(hyperparameters["ema_decay"], (1 + steps_done) / (10 + steps_done))

@@ -178,6 +178,16 @@ def test_weight_decay_of_what_is_frozen_alone_is_refused(digits):
         check_network(load_settings("frozen", *changes, remedy), digits.dataset)
 
 
+def test_adapters_alone_may_decay_where_a_pattern_means_them(digits):
+    """Where all else is frozen, no kernel decays; the names of the factors are what a pattern needs."""
+    changes = ("pretrained.freeze=all", "pretrained.lora=2", "optimizer.weight_decay=0.1")
+    with pytest.raises(UserError, match=r"'all' freezes all .* nothing decays; .* such as head/lora_a"):
+        check_network(load_settings("mlp", *changes), digits.dataset)
+    for pattern in ("(kernel|lora_[ab])$", "lora_[ab]$"):
+        settings = load_settings("mlp", *changes, f"optimizer.decay_pattern={pattern}")
+        Program(settings, digits.dataset, digits.preprocessing)
+
+
 # The network in training ----------------------------------------------------------------------------------------------
 
 

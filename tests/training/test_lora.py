@@ -9,11 +9,12 @@ from running import load_settings, read_result, train
 from stepping import learn_batches, make_batch, make_hyperparameters, make_network_spec, make_step_spec
 
 from cnn_vit import data, trees
+from cnn_vit.cli.train import list_adapters
 from cnn_vit.data.feed import stream
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.runs.description import make_preprocessing
-from cnn_vit.training import adapting, devices, evaluation, forward, freezing, run_weights, step, trained
+from cnn_vit.training import adapting, devices, evaluation, forks, forward, freezing, plan, run_weights, step, trained
 from cnn_vit.training.freezing import FreezeSpec, LoraSpec
 from cnn_vit.training.program import Program
 from cnn_vit.training.run import Run
@@ -174,8 +175,27 @@ def test_another_adapter_is_another_run_and_no_fork(finished, tmp_path, change):
     key = change.partition("=")[0]
     with pytest.raises(UserError, match=rf"{key}: .* here, .* in the folder"):
         train("lora", folder, change)
-    with pytest.raises(UserError, match=rf"has {key}=.*, and a fork goes on with what is trained there"):
+    is_set = key == "pretrained.lora"
+    recorded = f"has {key}=4, .*; set it to that, not 2," if is_set else f"leaves {key} unset, .*; leave it out,"
+    with pytest.raises(UserError, match=recorded):
         train("lora", tmp_path / "fork", change, "duration=14 steps", fork_from=folder)
+
+
+def test_alpha_at_its_own_default_is_the_adapter_of_the_origin(finished):
+    folder, _ = finished
+    assert forks.read_start(folder, load_settings("lora", "pretrained.lora_alpha=4")) is not None
+
+
+def test_a_stage_that_trains_nothing_is_refused_with_what_adapters_freeze():
+    settings = load_settings("lora", "pretrained.stages=hidden/layers/0/bias 2 steps, all")
+    network = plan.network_spec(settings, classes=10, image_shape=(8, 8, 1))
+    with pytest.raises(UserError, match="name more than 'all but head' leaves, which is frozen beside adapters where"):
+        adapting.check_parts(settings, network)
+
+
+def test_the_result_says_how_many_kernels_have_adapters(finished):
+    _, adapters = list_adapters(read_result(finished[0]))[0]
+    assert adapters == "288 on 1 kernel (rank 4, alpha 4)"  # 4 * (64 + 8)
 
 
 @pytest.mark.slow

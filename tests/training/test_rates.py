@@ -113,7 +113,14 @@ def test_the_factors_of_an_adapter_learn_at_the_rate_of_their_kernel():
         (("pretrained.stages=head, all",), "holds 'head', which does not say how long"),
         (("pretrained.stages=head 3x steps, all",), "holds 'head 3x steps', which does not say how long"),
         (("pretrained.stages=head 2 epochs, all 3 steps",), "the last stage lasts until the end of the run; leave out"),
-        (("pretrained.stages=all",), "holds 'all' alone; add a stage before it"),
+        (("pretrained.stages=all",), "holds 'all' alone, and a run has two stages or more"),
+        (
+            ("pretrained.stages=head 2 epochs",),
+            "holds 'head 2 epochs' alone, and a run has two stages or more, the last",
+        ),
+        (("pretrained.stages=stem, head 2 epochs, all",), "a list in quotes, ('stem, head 2 epochs', 'all')"),
+        (("pretrained.stages=head 0 epochs, all",), "head 0 epochs is shorter than a step; make it longer"),
+        (("pretrained.stages=head 99 epochs, all",), "of a run of 12; make the stages before it shorter"),
         (("pretrained.stages=head 2 epochs, stages//1 1 epoch, all",), "'stages//1' is no part of a network"),
     ],
 )
@@ -130,7 +137,15 @@ def test_settings_that_cannot_be_are_refused_before_the_data_are_read(changes, s
         (("pretrained.multipliers=stem=2", "pretrained.freeze=stem"), "all of 'stem' is frozen, by pretrained.freeze="),
         (("pretrained.stages=head 2 steps, haed",), "pretrained.stages='haed': there is no haed; did you mean head?"),
         (("pretrained.stages=head 2 steps, head/bias 2 steps, all",), "the stage 'head/bias' trains nothing"),
-        (("pretrained.stages=head 2 steps, stem", "pretrained.freeze=stem"), "the stage 'stem' trains nothing"),
+        (
+            ("pretrained.stages=head 2 steps, stem", "pretrained.freeze=stem"),
+            "the stage 'stem' trains nothing that was not trained before; leave it out, or name more than "
+            "pretrained.freeze leaves",
+        ),
+        (
+            ("optimizer.name=muon", "pretrained.stages=head/bias 2 steps, head"),
+            "and the network trains none; take adamw",
+        ),
     ],
 )
 def test_patterns_that_do_not_fit_the_network_are_refused(changes, sentence):

@@ -1,9 +1,20 @@
 """Unfreezing in stages: when they begin, what begins anew with them, and that a run goes on to the same bits."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
-from running import call_at_step, load_settings, read_outcome, read_result, send_signal, train, undisturbed_outcome
+from running import (
+    call_at_step,
+    committed_steps,
+    load_settings,
+    read_outcome,
+    read_result,
+    send_signal,
+    train,
+    undisturbed_outcome,
+)
 from stepping import (
     NOTHING_FROZEN,
     learn_batches,
@@ -15,7 +26,8 @@ from stepping import (
 )
 
 from cnn_vit import data, trees
-from cnn_vit.errors import StoppedError, UserError
+from cnn_vit.errors import StoppedError, SurroundingsError, UserError
+from cnn_vit.runs import journal
 from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.training import devices, freezing, plan, step, trained
 from cnn_vit.training.freezing import FreezeSpec
@@ -161,6 +173,27 @@ def test_schedule_free_averages_each_stage_from_its_beginning():
     assert trees.digest(renewed) == trees.digest(state)
 
 
+def test_a_fork_takes_new_numbers_into_the_states_of_all_stages():
+    """Of schedule-free AdamW, which keeps a number in its state and makes the parameters anew of it."""
+    program = make_program(
+        "mlp", "pretrained.stages=head 5 steps, all", "optimizer.name=schedule_free_adamw", "schedule.name=constant"
+    )
+    for stage in (0, 1):
+        template = program.part_of(stage).state_template
+        renewed = jax.eval_shape(program.renew_numbers, template)  # before it has entered the stage of the state
+        assert trees.differences(renewed["params"], template["params"]) == []
+        assert jax.tree.structure(renewed) == jax.tree.structure(template)
+
+
+def test_muon_may_begin_with_the_head_alone_which_follows_adamw():
+    program = make_program("cnn", "optimizer.name=muon", "pretrained.stages=head 3 steps, all")
+    _, (head,) = program.part_of(0).state_template["opt"]
+    adamw = make_program("cnn", "optimizer.name=adamw", "pretrained.stages=head 3 steps, all")
+    assert jax.tree.structure(head) == jax.tree.structure(adamw.part_of(0).state_template["opt"][1][0])
+    _, (_, others) = program.part_of(1).state_template["opt"]
+    assert set(others.inner_states) == {"muon", "adamw"}
+
+
 # A run ----------------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +221,60 @@ def test_a_fork_goes_on_in_the_stage_of_its_step_and_other_stages_are_refused(ru
     changes = (*STAGES, "pretrained.stages=head 6 steps, all", "duration=14 steps")
     with pytest.raises(UserError, match=r"has pretrained\.stages=.* a fork goes on with what is trained there"):
         train("mlp", tmp_path / "other", *changes, fork_from=run_folder)
+
+
+def test_the_end_of_a_stage_is_saved_before_the_next_one_begins(tmp_path, monkeypatch):
+    enter_stages = Run.enter_stages
+
+    def fail_at_the_end_of_the_first(run, step, state):
+        if step == 3:
+            raise SurroundingsError("no memory is left")
+        return enter_stages(run, step, state)
+
+    monkeypatch.setattr(Run, "enter_stages", fail_at_the_end_of_the_first)
+    with pytest.raises(SurroundingsError, match="no memory is left"):
+        train("mlp", tmp_path, "pretrained.stages=head 3 steps, all")
+    assert committed_steps(tmp_path) == [3]
+
+
+def test_a_last_stage_that_needs_more_memory_than_is_free_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    """Its intermediate results fit beside the values of the first stage, and not beside its own."""
+    program = make_program("mlp", *STAGES)
+    first, last = program.compile_step(0), program.compile_step(1)
+    assert last.values > first.values
+    free = iter([10**12, last.intermediate + last.values - first.values - 1])
+    monkeypatch.setattr(devices, "free_memory", lambda mesh: next(free))
+    with pytest.raises(SurroundingsError, match=f"a step needs {re.escape(last.as_text())}"):
+        train("mlp", tmp_path, *STAGES)
+    assert committed_steps(tmp_path) == []
+
+
+def test_patience_is_counted_in_the_last_stage_alone(tmp_path):
+    """Evaluations at 2, 4, 6 and 8 are none of its; that at 10 is the best, for no parameter moves, and 14 the last."""
+    still = ("optimizer.learning_rate=1e-60", "evaluate_every=2", "early_stop=2")
+    train("mlp", tmp_path, *still, "pretrained.stages=head 9 steps, all", "duration=20 steps")
+    result = read_result(tmp_path)
+    assert (result["steps"], result["best"]["step"]) == (14, 2)
+
+
+@pytest.mark.slow
+def test_a_fork_with_other_batches_is_refused_where_its_step_is_of_another_stage(tmp_path, monkeypatch, capsys):
+    """Of 256 examples, an epoch is 8 steps of the origin and 4 of the fork; a best checkpoint may be left behind."""
+    stages, origin = "pretrained.stages=head 1 epochs, all", tmp_path / "origin"
+    with monkeypatch.context() as patch:
+        call_at_step(patch, 6, send_signal)
+        with pytest.raises(StoppedError):
+            train("mlp", origin, stages)
+    larger = (stages, "data.batch_size=64", "duration=14 steps")
+    with pytest.raises(UserError, match=r"ends at step 8, and in this run at step 4, .* step 6 is of another stage"):
+        train("mlp", tmp_path / "early", *larger, fork_from=origin)
+    monkeypatch.setattr(journal, "best_evaluation", lambda evaluations: evaluations[0])
+    train("mlp", origin, stages)
+    train("mlp", tmp_path / "fork", *larger, fork_from=origin)
+    assert "step 5 is of another stage" in capsys.readouterr().err
+    assert read_result(tmp_path / "fork")["steps"] == 14
+    with pytest.raises(UserError, match="step 5 is of another stage"):
+        train("mlp", tmp_path / "best", *larger, "test_weights=best", fork_from=origin)
 
 
 def test_the_best_checkpoint_may_be_of_an_earlier_stage(tmp_path, monkeypatch):

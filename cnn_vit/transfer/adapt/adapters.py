@@ -49,7 +49,8 @@ def find_targets(
         Inputs and outputs of each kernel by its path.
 
     Raises:
-        UserError: the pattern means no kernel, one that is trained as a whole or is too small, or none is left.
+        UserError: the pattern, or a prefix of it, means no kernel, or one that is trained as a whole or is too small;
+            or none is left.
     """
     if pattern is None:
         targets = {path: shape for path, shape in kernels.items() if path in frozen and min(shape) > rank}
@@ -59,13 +60,21 @@ def find_targets(
                 "that is larger than the rank; make it smaller, or leave it unset"
             )
         return targets
-    matches = find_matches(parse(pattern, setting=TARGETS), params)
+    parsed = parse(pattern, setting=TARGETS)
+    matches = find_matches(parsed, params)
     targets = {path: shape for path, shape in kernels.items() if path in matches}
+    adaptable = ", ".join(sorted({keys_text(path[:1]) for path in kernels}))
     if not targets:
         raise UserError(
             f"{TARGETS}={pattern!r} names no kernel of a dense layer, an attention or a 1x1 convolution; this network "
-            f"has {', '.join(sorted({keys_text(path[:1]) for path in kernels}))}"
+            f"has {adaptable}"
         )
+    for prefix in parsed.prefixes:
+        if not parsed.is_complement and not any(prefix.matches(path) for path in targets):
+            raise UserError(
+                f"{TARGETS}={pattern!r}: {prefix.text} holds no kernel of a dense layer, an attention or a 1x1 "
+                f"convolution; leave it out; this network has {adaptable}"
+            )
     for path, shape in targets.items():
         if path not in frozen:
             raise UserError(

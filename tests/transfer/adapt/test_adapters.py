@@ -74,6 +74,7 @@ def test_b_begins_as_zero_and_a_follows_from_the_seed():
     [
         (VIT, dict(on="block/0"), "there is no block; did you mean blocks?"),
         (VIT, dict(on="patches"), "names no kernel of a dense layer, an attention or a 1x1 convolution; this"),
+        (VIT, dict(on="blocks/0, patches"), "patches holds no kernel of a dense layer, an attention or a 1x1"),
         (VIT, dict(on="head"), "names head/kernel, which is trained as a whole; freeze it too, or leave it out"),
         (VIT, dict(on="blocks/0", rank=9), r"pretrained.lora=9 is more than blocks/0/attention/"),
         (VIT, dict(rank=8), "finds no frozen kernel"),
