@@ -58,8 +58,7 @@ KEYS: dict[str, Key] = {
                         "ema_decay is set or the optimizer averages by itself, else last",
                         choices=("last", "best", "ema")),
     "ema_decay": Key("float?", None, "[0, 1)", "decay of the parameters' moving average, which the validation split "
-                     "is evaluated with. It is smaller in the first steps of a run, but not in those of a later stage; "
-                     "unset: no average"),
+                     "is evaluated with; unset: no average"),
     "dtype": Key("text", "float32", "", "number format in which layers compute; parameters and loss are always float32",
                  choices=("float32", "bfloat16")),
     "early_stop": Key("int?", None, "[1, 1000000]", "stop after this many evaluations without a better one, with "

@@ -238,7 +238,11 @@ class Program:
             UserError: an optimizer or a schedule cannot be.
         """
         if stage not in self._parts:
-            spec = replace(self._first_spec, freeze=adapting.freeze_spec(self.settings, stage=stage))
+            spec = replace(
+                self._first_spec,
+                freeze=adapting.freeze_spec(self.settings, stage=stage),
+                stage_ends=self.stage_ends[:stage] if self._first_spec.ema else (),
+            )
             built = step.build_step(spec, self.mesh, add_measures=self._add_measures)
             shapes = dict(params=built.network.params, stats=built.network.stats)
             trained, frozen = freezing.split_shapes(spec.network, spec.freeze, shapes)

@@ -85,6 +85,7 @@ class StepSpec:
         schedule: shape of the learning rate.
         freeze: what of the network is not trained.
         rates: which parameters have learning rates of their own.
+        stage_ends: the step at which each stage before this one ended, for the moving average; () where none is kept.
     """
 
     network: NetworkSpec
@@ -97,6 +98,7 @@ class StepSpec:
     schedule: ScheduleSpec
     freeze: FreezeSpec = freezing.NOTHING
     rates: RatesSpec = rates.EQUAL
+    stage_ends: tuple[int, ...] = ()
 
 
 # What a study may add to the measures of a step; see `learn`
@@ -203,8 +205,7 @@ def enter_stage(spec: StepSpec, network: Network, state: dict, values: dict, hyp
     """Makes the state with which a stage begins from that with which the stage before ended.
 
     What was trained goes on as it is, with its averages and its optimizer. What is trained from now on begins as before
-    the first step: its optimizer's state is that of `init`, and its moving average is its value, which that average
-    forgets more slowly than the initial values of the first stage (`update_ema`).
+    the first step: its optimizer's state is that of `init`, and its moving average is its value.
 
     Args:
         spec: of the stage that begins.
@@ -259,7 +260,7 @@ def learn(
         averaged_stats = stats_at(spec, network, averaged_params, state, frozen, examples, hyperparameters)
         ema = dict(params=averaged_params, stats=averaged_stats)
     elif spec.ema:
-        ema = update_ema(state, params, stats, hyperparameters)
+        ema = update_ema(spec, state, params, stats, hyperparameters)
     else:
         ema = {}
     rate = hyperparameters["learning_rate"] * multiplier_of_step(spec, hyperparameters, state["step"])
@@ -528,15 +529,46 @@ def restrict_to(whole: dict, part: dict) -> dict:
     return restricted
 
 
-def update_ema(state: dict, params: dict, stats: dict, hyperparameters: dict) -> dict:
+def update_ema(spec: StepSpec, state: dict, params: dict, stats: dict, hyperparameters: dict) -> dict:
     """Computes the moving average of parameters and statistics after a step.
 
-    The decay is min(ema_decay, (1 + t) / (10 + t)), where t updates of the run came before this one: small at first, so
-    that the initial values are soon forgotten. What a later stage begins to train is averaged with the decay of the
-    run's t, so that its average forgets where it began only as fast as `ema_decay` does.
+    The decay is min(ema_decay, (1 + t) / (10 + t)), where t updates of a value came before this one: small at first, so
+    that what it began with is soon forgotten. What a stage begins to train is counted from the end of the one before.
     """
-    steps_done = state["step"].astype(jnp.float32)
-    decay = jnp.minimum(hyperparameters["ema_decay"], (1 + steps_done) / (10 + steps_done))
-    return jax.tree.map(
-        lambda old, new: decay * old + (1 - decay) * new, state["ema"], dict(params=params, stats=stats)
+    decays = []
+    for begin in (0, *spec.stage_ends):
+        steps_done = (state["step"] - begin).astype(jnp.float32)
+        decays.append(jnp.minimum(hyperparameters["ema_decay"], (1 + steps_done) / (10 + steps_done)))
+
+    def average(old, new, stage):
+        return decays[stage] * old + (1 - decays[stage]) * new
+
+    values = dict(params=params, stats=stats)
+    return jax.tree.map(average, state["ema"], values, find_beginnings(spec, values))
+
+
+def find_beginnings(spec: StepSpec, values: dict) -> dict:
+    """Builds dict(params, stats), trees of integers: the stage that began to train each value, counted from 0.
+
+    Args:
+        spec: of the newest stage.
+        values: dict(params, stats) of all that is trained in it.
+    """
+    if not spec.stage_ends:
+        return jax.tree.map(lambda _: 0, values)
+    stage_of_params: dict[tuple, int] = {}
+    for stage, paths in enumerate(list_stages(spec, values["params"]) or ()):
+        stage_of_params |= dict.fromkeys(paths, stage)
+    stage_of_stats = dict.fromkeys(trees.shapes_by_path(values["stats"]), 0)
+    for count in range(1, len(spec.freeze.stages)):
+        so_far = replace(spec.freeze, stages=spec.freeze.stages[:count])
+        for path in trees.paths_where(freezing.get_masks(spec.network, so_far)["stats"]) & stage_of_stats.keys():
+            stage_of_stats[path] = count  # it was still frozen in the stage before
+
+    def stage_by(stages):
+        return lambda path, _: stages[tuple(entry.key for entry in path)]
+
+    return dict(
+        params=jax.tree_util.tree_map_with_path(stage_by(stage_of_params), values["params"]),
+        stats=jax.tree_util.tree_map_with_path(stage_by(stage_of_stats), values["stats"]),
     )

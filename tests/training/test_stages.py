@@ -29,7 +29,7 @@ from cnn_vit import data, trees
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.runs import journal
 from cnn_vit.runs.description import make_preprocessing
-from cnn_vit.training import devices, freezing, plan, step, trained
+from cnn_vit.training import devices, forward, freezing, plan, step, trained
 from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.training.program import Program
 from cnn_vit.training.run import Run
@@ -112,6 +112,31 @@ def test_what_a_stage_adds_begins_fresh_and_what_was_trained_goes_on():
     assert measures["finite"]
     assert np.abs(np.asarray(state["params"]["hidden"]["layers"][0]["kernel"])
                   - frozen["params"]["hidden"]["layers"][0]["kernel"]).max() > 0  # fmt: skip
+
+
+def test_a_moving_average_forgets_the_beginning_of_each_stage_as_soon_as_that_of_the_run():
+    """At the first step of a stage that begins at 90, its share is 1 / 10, and that of what began before 91 / 100."""
+    network = make_network_spec("cifar_resnet/8", side=8)
+    freeze = FreezeSpec(stages=("stages/2, head", "all"))
+    spec = make_step_spec(network, ema=True, freeze=freeze, stage_ends=(90,))
+    whole = forward.get_network(network)
+    zeros, ones = (
+        jax.tree.map(lambda leaf, number=number: np.full(leaf.shape, number, np.float32), [whole.params, whole.stats])
+        for number in (0, 1)
+    )
+    state = dict(step=np.int32(90), ema=dict(params=zeros[0], stats=zeros[1]))
+    averages = step.update_ema(spec, state, *ones, dict(ema_decay=np.float32(0.999)))
+    for leaves in averages.values():
+        for path, leaf in trees.leaves_by_path(leaves).items():
+            expected = 0.09 if path[0] == "head" or path[:2] == ("stages", 2) else 0.9
+            np.testing.assert_allclose(leaf, expected, rtol=1e-5, err_msg=trees.keys_text(path))
+
+
+def test_a_program_counts_the_moving_average_from_the_ends_of_its_stages():
+    stages = "pretrained.stages=head/bias 3 steps, head/kernel 4 steps, all"
+    averaging, plain = make_program("mlp", stages, "ema_decay=0.9"), make_program("mlp", stages)
+    assert [averaging.part_of(stage).spec.stage_ends for stage in range(3)] == [(), (3,), (3, 7)]
+    assert plain.part_of(2).spec.stage_ends == ()
 
 
 def test_stages_are_a_run_of_the_head_and_then_one_of_everything():
