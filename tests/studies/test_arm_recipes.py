@@ -61,11 +61,11 @@ def test_the_command_line_adds_an_arm_and_leaves_one_out(write_recipe):
 
 
 def test_adapters_layer_decay_and_stages_are_settings_of_an_arm():
-    """As the recipe's own docstring adds two of them on the command line; stages hold commas, in quotes."""
+    """As the recipe's own docstring adds them on the command line; stages hold commas, in quotes."""
     words = ["weights=net.safetensors", "data.path=photos"]
     words += ["arms.lora.trained=all", "arms.lora.settings=pretrained.lora=8,optimizer.learning_rate=0.03"]
     words += ["arms.decay.trained=all", "arms.decay.settings=pretrained.layer_decay=0.75"]
-    words += ["arms.slowly.trained=all", "arms.slowly.settings=('pretrained.stages=head 2 epochs, all',)"]
+    words += ["arms.slowly.trained=all", 'arms.slowly.settings="pretrained.stages=head 2 epochs, all",']
     recipe = arms.load_comparison("configs/compare_folder.py", words)
     settings = {arm.name: load(arm.recipe, arm.settings) for arm in recipe.arms if arm.settings and arm.weights}
     assert settings["lora"]["pretrained.lora"] == 8

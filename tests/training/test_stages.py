@@ -57,6 +57,10 @@ def test_stages_follow_one_another_in_their_own_units():
     assert plan.stage_ends(settings, examples=256) == (3, 7, 9)
 
 
+def test_a_bare_number_counts_steps():
+    assert plan.stage_ends(load_settings("mlp", "pretrained.stages=head 4, all"), examples=256) == (4,)
+
+
 @pytest.mark.parametrize(
     ("stages", "sentence"),
     [
