@@ -12,11 +12,10 @@ Run:      cnn-vit compare --config=configs/compare_folder.py --config.data.path=
           --out=runs/mine
           The word data also compares with 1 and 10 % of the labels: --config=configs/compare_folder.py:data
           A budget of time: --config.budget="120 CPU-seconds"
-          Further ways of fine-tuning are an arm each, a line below or on the command line: low-rank adapters,
-          --config.arms.lora.trained=all --config.arms.lora.settings=pretrained.lora=8
-          and rates that fall from the head to the first layer,
-          --config.arms.decay.trained=all --config.arms.decay.settings=pretrained.layer_decay=0.75
-          and stages, whose commas stand in quotes, with a comma behind them,
+          The word ways adds three ways of fine-tuning: low-rank adapters, rates that fall from the head to the first
+          layer, and the head first, then all. An arm of your own is a line below, or on the command line
+          --config.arms.mine.trained=all --config.arms.mine.settings=pretrained.lora=16
+          where a setting with commas stands in quotes, with a comma behind it,
           --config.arms.slowly.trained=all '--config.arms.slowly.settings="pretrained.stages=head 50 steps, all",'
 Smoke:    cnn-vit compare --config=configs/compare_folder.py:smoke --out=runs/smoke
 """
@@ -24,11 +23,15 @@ Smoke:    cnn-vit compare --config=configs/compare_folder.py:smoke --out=runs/sm
 from ml_collections import ConfigDict, config_dict
 
 COMMAND = "compare"
-WORDS = {"data": "with 1, 10 and 100 % of the training data; validation stays whole"}
+WORDS = {
+    "data": "with 1, 10 and 100 % of the training data; validation stays whole",
+    "ways": "also low-rank adapters, rates that fall from the head to the first layer, and the head first",
+}
 
 
 def get_config(mode: str = "") -> ConfigDict:
     """Returns the recipe; its words are those of WORDS, and `smoke`, which every recipe has."""
+    words = mode.split(",")
     config = ConfigDict()
 
     config.data = ConfigDict()
@@ -41,7 +44,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.budget = "200 steps"  # of each arm that trains
     config.seeds = 3  # runs of each arm that trains
     config.threads = 1  # cores of a run
-    if mode == "data":
+    if "data" in words:
         config.shares = (0.01, 0.1, 1.0)  # of the training data
 
     config.arms = ConfigDict()
@@ -51,6 +54,18 @@ def get_config(mode: str = "") -> ConfigDict:
     config.arms.head = dict(about="pretrained, a new head trained", trained="head")
     config.arms.last = dict(about="pretrained, last stage trained", trained="last stage")
     config.arms.full = dict(about="pretrained, all of it trained", trained="all")
+    if "ways" in words:
+        config.arms.lora = dict(
+            about="pretrained, adapters of rank 8 trained", trained="all", settings=("pretrained.lora=8",)
+        )
+        config.arms.decay = dict(
+            about="pretrained, slower towards the first layer", trained="all", settings=("pretrained.layer_decay=0.75",)
+        )
+        config.arms.head_first = dict(
+            about="pretrained, the head first, then all",
+            trained="all",
+            settings=("pretrained.stages=head 50 steps, all",),
+        )
     config.arms.linear = dict(about="logistic regression on pretrained features", task="linear")
     config.arms.knn = dict(about="k-nearest by pretrained features", task="knn")
     config.arms.untouched = dict(about="the pretrained network as it is", task="evaluate")
