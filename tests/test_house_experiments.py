@@ -358,7 +358,7 @@ def run_script(*words: str) -> str:
         (("speed/forms.py", "layer norm 192", "--rounds=1"), {"ms", "device", "cores", "jax"}),
         (("speed/frozen.py", "mlp/test", "--rounds=1", "--seconds=0.1"), {"rows"}),
         (
-            ("speed/trials.py", "configs/digits_mlp.py:smoke", "--steps=2", "--rounds=1"),
+            ("speed/trials.py", "configs/digits_mlp.py:smoke", "schedule.warmup=0", "--steps=2", "--rounds=1"),
             {"first_s", "later_s", "short_s", "device", "cores", "steps"},
         ),
     ],
