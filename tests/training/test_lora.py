@@ -133,12 +133,12 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         values_to_test = Run.values_to_test
 
-        def test_and_record(self, state):
+        def record_tested_values(self, state):
             tested = values_to_test(self, state)
             digests.append(trees.digest(tested.values))
             return tested
 
-        patch.setattr(Run, "values_to_test", test_and_record)
+        patch.setattr(Run, "values_to_test", record_tested_values)
         train("lora", folder)
     (digest,) = digests
     return folder, digest

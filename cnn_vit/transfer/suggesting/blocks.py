@@ -72,8 +72,8 @@ def read_block(layers: Sequence[Layer], width: int) -> Block | None:
     mlp = place_mlp(grouping.mlp, width, doubt)
     norms, loose = place_norms(layers, grouping, width, doubt)
     placed = [*attention, *mlp, *norms]
-    known = [part.layer for part in placed]
-    unplaced = [layer for layer in layers if layer not in known]
+    placed_layers = [part.layer for part in placed]
+    unplaced = [layer for layer in layers if layer not in placed_layers]
     inner_width, heads = measure_heads(grouping.attention, width)
     hidden = other_size(grouping.mlp[0], width) or 0
     doubts = [loose] if loose else []
@@ -118,10 +118,9 @@ def is_attention(layers: Sequence[Layer], width: int) -> bool:
     expected = {2: [least, 3 * least], 3: [least, least, 2 * least], 4: [least] * 4}
     if sizes != expected[len(layers)]:
         return False
-    outputs = [output_size(layer) for layer in layers]
-    known = [size for size in outputs if size is not None]
-    if len(layers) == 4 and len(known) == 4:
-        return sorted(known) == sorted([least] * 3 + [width])
+    outputs = [size for size in map(output_size, layers) if size is not None]
+    if len(outputs) == 4:  # of queries, keys, values and the projection back to the width
+        return sorted(outputs) == sorted([least, least, least, width])
     return True
 
 
@@ -133,7 +132,7 @@ def output_size(layer: Layer) -> int | None:
     return layer.shapes[BIAS][0]
 
 
-def says(layer: Layer) -> str:
+def part_by_words(layer: Layer) -> str:
     """Returns which part the words of a layer say, "attention" or "mlp"; "" where they say none or both."""
     words = set(layer.words)
     is_attention = bool(words & ATTENTION_WORDS) or any(words & part for part in PART_WORDS.values())
@@ -154,9 +153,12 @@ def choose_grouping(groupings: Sequence[Grouping]) -> tuple[Grouping, str]:
     if len(groupings) == 1:
         return best, "" if count_agreements(best) >= 0 else "its name says another part than its shape"
     others = [grouping for grouping in groupings if grouping is not best]
-    is_said = count_agreements(best) == len(best.attention) + len(best.mlp)
-    is_apart = count_agreements(best) > 0 and is_split_by_paths(best)
-    if (is_said and all(count_agreements(other) < count_agreements(best) for other in others)) or is_apart:
+    agreements = count_agreements(best)
+    all_kernels_agree = agreements == len(best.attention) + len(best.mlp)
+    others_agree_less = all(count_agreements(other) < agreements for other in others)
+    if all_kernels_agree and others_agree_less:
+        return best, ""
+    if agreements > 0 and is_split_by_paths(best):
         return best, ""
     return best, f"which matrices are the attention's, {BY_ORDER}"
 
@@ -166,28 +168,28 @@ def count_agreements(grouping: Grouping) -> int:
     count = 0
     for part, layers in (("attention", grouping.attention), ("mlp", grouping.mlp)):
         for layer in layers:
-            count += {part: 1, "": 0}.get(says(layer), -1)
+            count += {part: 1, "": 0}.get(part_by_words(layer), -1)
     return count
 
 
 def count_shared_steps(grouping: Grouping) -> int:
-    """Returns how many steps of their paths the kernels of a part share, of both parts together."""
-    return sum(shared_steps(left, right) for part in parts_of(grouping) for left in part for right in part)
+    """Returns how many steps of their paths the kernels of a part share, pair by pair, of both parts together."""
+    count = 0
+    for part in (grouping.attention, grouping.mlp):
+        for left, right in itertools.product(part, repeat=2):
+            count += shared_steps(left, right)
+    return count
 
 
 def is_split_by_paths(grouping: Grouping) -> bool:
     """Whether the kernels of a part share steps that those of the other have not, and none is called the other part."""
-    attention, mlp = parts_of(grouping)
-    across = max(shared_steps(left, right) for left in attention for right in mlp)
-    for part in (attention, mlp):
-        if any(shared_steps(part[0], layer) <= across for layer in part):
-            return False
-    return all(says(layer) != "mlp" for layer in attention) and all(says(layer) != "attention" for layer in mlp)
-
-
-def parts_of(grouping: Grouping) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """Returns the kernels of both parts."""
-    return grouping.attention, grouping.mlp
+    pairs_across = itertools.product(grouping.attention, grouping.mlp)
+    steps_across = max(shared_steps(left, right) for left, right in pairs_across)
+    for part, other_part in ((grouping.attention, "mlp"), (grouping.mlp, "attention")):
+        for layer in part:
+            if shared_steps(part[0], layer) <= steps_across or part_by_words(layer) == other_part:
+                return False
+    return True
 
 
 # Attention ------------------------------------------------------------------------------------------------------------
@@ -322,9 +324,9 @@ def norm_part(norm: Layer, grouping: Grouping) -> str:
         return "attention"
     if "after" in words and "before" not in words:
         return "mlp"
-    said = says(norm)
-    if said:
-        return said
+    part = part_by_words(norm)
+    if part:
+        return part
     to_attention = max(shared_steps(norm, layer) for layer in grouping.attention)
     to_mlp = max(shared_steps(norm, layer) for layer in grouping.mlp)
     if to_attention == to_mlp:
