@@ -18,6 +18,9 @@ from cnn_vit.transfer.table import Row
 
 Shapes = Mapping[str, tuple[int, ...]]  # the shape of each array of a file by its name, without the shared prefix
 
+# Mean and standard deviation of ImageNet's red, green and blue in 0..1, as torchvision and most of timm have them.
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
 
 @dataclass(frozen=True)
 class Guess:

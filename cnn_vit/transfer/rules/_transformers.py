@@ -17,7 +17,6 @@ from cnn_vit.transfer.rules import Guess, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.table import TORCH_CONV, TORCH_DENSE, TORCH_LAYER_NORM, Leaf, Row
 
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CLASSES = {1000: "ImageNet-1k"}
 UNSEEN_POSITIONS = ("sincos", "none")
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.rules import IMAGENET, ConversionRule, Guess, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, TORCH_OPTIMIZER, Row
 
 TABLE = (
@@ -43,7 +43,7 @@ RULES = (
         prefixes=("", "module."),
         dropped=(TORCH_COUNTER, TORCH_OPTIMIZER),
         # its trainer.py: mean and standard deviation of ImageNet, for CIFAR too
-        preprocessing={"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": [32, 32]},
+        preprocessing=IMAGENET | {"image_size": [32, 32]},
         classes={10: "CIFAR-10"},
         targets=("akamaster",),
     ),

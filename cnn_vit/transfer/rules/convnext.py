@@ -8,7 +8,7 @@ from typing import Any
 from cnn_vit.errors import UserError
 from cnn_vit.settings.values import quote_value
 from cnn_vit.transfer import hub_config
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.rules import IMAGENET, ConversionRule, Guess, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.table import TORCH_CONV, TORCH_DENSE, TORCH_LAYER_NORM, TORCH_OPTIMIZER, Leaf, Row
 
 STAGES = 4  # of the published networks; a table may name more than a network has
@@ -150,8 +150,7 @@ def make_rule(source: str, table: tuple[Row, ...], names: Names, *, fit: str) ->
         prefixes=("", "module."),
         dropped=(TORCH_OPTIMIZER,),
         preprocessing={
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            **IMAGENET,
             "image_size": [224, 224],
             "fit": fit,
             "interpolation": "bicubic",

@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 from cnn_vit.errors import UserError
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes
+from cnn_vit.transfer.rules import IMAGENET, ConversionRule, Guess, Shapes
 from cnn_vit.transfer.rules._transformers import (
     CLASSES,
     HF,
     HF_5,
     HF_NAMES,
-    IMAGENET,
     TIMM,
     TIMM_NAMES,
     TIMM_REFUSED,

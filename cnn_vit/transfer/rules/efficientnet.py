@@ -9,7 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from cnn_vit.models.efficientnet import FILTERS, LAST_FILTERS
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, count_numbered, find_multiplier, name_variant
+from cnn_vit.transfer.rules import (
+    IMAGENET,
+    ConversionRule,
+    Guess,
+    Shapes,
+    count_numbered,
+    find_multiplier,
+    name_variant,
+)
 from cnn_vit.transfer.table import (
     TORCH_BATCH_NORM,
     TORCH_CONV,
@@ -156,8 +164,7 @@ def make_rule(
         prefixes=("", "module."),
         dropped=(TORCH_COUNTER, TORCH_OPTIMIZER),
         preprocessing={
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            **IMAGENET,
             "fit": "crop(0.875)",
             "interpolation": "bicubic",
         },

@@ -5,7 +5,15 @@ from typing import Any
 
 from cnn_vit.models import round_filters
 from cnn_vit.models.mobilenet_v2 import FILTERS, LAST_FILTERS, STEM_FILTERS
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, count_numbered, find_multiplier, name_variant
+from cnn_vit.transfer.rules import (
+    IMAGENET,
+    ConversionRule,
+    Guess,
+    Shapes,
+    count_numbered,
+    find_multiplier,
+    name_variant,
+)
 from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, TORCH_OPTIMIZER, Row
 
 BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # of each stage, as all networks of torchvision have them
@@ -122,8 +130,7 @@ def make_rule(
         prefixes=("", "module."),
         dropped=(TORCH_COUNTER, TORCH_OPTIMIZER),
         preprocessing={
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            **IMAGENET,
             "image_size": [224, 224],
             "fit": "crop(0.875)",
             "interpolation": interpolation,

@@ -12,7 +12,7 @@ from typing import Any
 
 from cnn_vit.errors import UserError
 from cnn_vit.settings.values import quote_value
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, name_variant
+from cnn_vit.transfer.rules import IMAGENET, ConversionRule, Guess, Shapes, name_variant
 from cnn_vit.transfer.table import TORCH_BATCH_NORM, TORCH_CONV, TORCH_COUNTER, TORCH_DENSE, TORCH_OPTIMIZER, Row
 
 TORCH_TABLE = (
@@ -170,8 +170,7 @@ def make_rule(
         prefixes=prefixes,
         dropped=(TORCH_COUNTER, TORCH_OPTIMIZER),
         preprocessing={
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            **IMAGENET,
             "image_size": [224, 224],
             "fit": "crop(0.875)",
             "interpolation": interpolation,

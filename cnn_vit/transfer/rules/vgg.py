@@ -7,7 +7,7 @@ what stands before: two layers for each convolution, three with batch norm, and 
 from functools import partial
 from typing import Any
 
-from cnn_vit.transfer.rules import ConversionRule, Guess, Shapes, name_variant
+from cnn_vit.transfer.rules import IMAGENET, ConversionRule, Guess, Shapes, name_variant
 from cnn_vit.transfer.table import (
     TORCH_BATCH_NORM,
     TORCH_CONV,
@@ -95,8 +95,7 @@ def make_rule(program: str, dense: tuple[Row, ...], *, is_normed: bool, keywords
         dropped=(TORCH_COUNTER, TORCH_OPTIMIZER),
         keywords=keywords,
         preprocessing={
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            **IMAGENET,
             "image_size": [224, 224],
             "fit": "crop(0.875)",
             "interpolation": "bilinear",

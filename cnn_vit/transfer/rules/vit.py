@@ -9,7 +9,7 @@ import math
 from functools import partial
 from typing import Any
 
-from cnn_vit.transfer.rules import ConversionRule, Guess, PublishedFile, Shapes, count_numbered, name_variant
+from cnn_vit.transfer.rules import IMAGENET, ConversionRule, Guess, PublishedFile, Shapes, count_numbered, name_variant
 from cnn_vit.transfer.rules._transformers import (
     BIG_VISION,
     CLASSES,
@@ -18,7 +18,6 @@ from cnn_vit.transfer.rules._transformers import (
     HF,
     HF_5,
     HF_NAMES,
-    IMAGENET,
     OLD_MLP,
     STACKED,
     TIMM,
