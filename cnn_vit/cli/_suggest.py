@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli, stops
 from cnn_vit.cli import _model
+from cnn_vit.cli._out_file import check_out
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def run(args: argparse.Namespace) -> None:
     if os.path.isdir(args.source):
         raise UserError(f"{args.source} is a folder; --suggest takes a file of weights")
     from cnn_vit import files
-    from cnn_vit.cli.convert import check_out
     from cnn_vit.transfer import readers, weights
     from cnn_vit.transfer.suggesting.suggest import suggest
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cnn_vit import cli, stops
 from cnn_vit.cli import _model
+from cnn_vit.cli._out_file import refuse_other_file
 from cnn_vit.errors import UserError
 
 
@@ -16,7 +17,6 @@ def run(args: argparse.Namespace, out: Path) -> None:
         UserError: the program has no such network, or the flags say a network that the source says itself.
     """
     from cnn_vit import files
-    from cnn_vit.cli.convert import refuse_other_file
     from cnn_vit.training import run_weights
     from cnn_vit.transfer import backwards
     from cnn_vit.transfer.convert import describe_network, open_weights

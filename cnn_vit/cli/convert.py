@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli, stops
 from cnn_vit.cli import _model, _suggest, _to_program
+from cnn_vit.cli._out_file import check_out, refuse_other_file
 from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -191,35 +192,6 @@ def refuse_mixture(args: argparse.Namespace) -> None:
     said = [name for name in NOT_OF_OTHERS if getattr(args, name) is not None]
     if said and (args.suggest or args.to is not None):
         raise UserError(f"--{said[0]} says nothing to --{answers[0]}; leave it out")
-
-
-def check_out(out: Path, source: Path, *, suffix: str, force: bool) -> None:
-    """Checks the place of the new file before anything is read.
-
-    Raises:
-        UserError: its name does not end in .safetensors or .toml, it is the source, or it would be written over.
-    """
-    if out.suffix != suffix:
-        raise UserError(f"--out={out} does not end in {suffix}; name it {out.with_suffix(suffix)}")
-    if not os.path.lexists(out):  # a link to nothing is there as well
-        return
-    if source.exists() and out.exists() and out.samefile(source):
-        raise UserError(f"--out={out} is the source itself; name another file")
-    if not force:
-        raise UserError(f"{out} is there already; name another with --out=FILE, or write over it with --force")
-
-
-def refuse_other_file(out: Path) -> None:
-    """Raises UserError where --force would write over a file that this command did not write."""
-    from cnn_vit.transfer import backwards, readers, weights
-
-    try:
-        named = readers.read(out)
-        is_own = weights.is_own(named) or backwards.METADATA.items() <= named.metadata.items()
-    except UserError:
-        is_own = False
-    if not is_own:
-        raise UserError(f"{out} is there and is not a file of this command; name another with --out=FILE")
 
 
 # What the flags say ---------------------------------------------------------------------------------------------------
