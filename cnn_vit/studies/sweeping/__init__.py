@@ -1,0 +1,14 @@
+"""Sweeps: many points of a space of settings, each trained in a trial of its own; none lost, none done twice.
+
+    definition.py   a TOML file, words of the command line or a recipe's `sweep(add)` -> what is swept
+    space.py        what may vary, and its points
+    samplers.py     which point comes next: grid, random, Sobol, Halton, TPE
+    ledger.py       plan.jsonl: which trials there are, in files that survive a kill at any moment
+    planner.py      points -> rows of the plan
+    rungs.py        successive halving: which trials go on
+    scheduler.py    hands the trials of the plan to workers
+    slurm.py        hands them to a cluster; array_task.py is what runs there
+    outcome.py      what the folder says of all trials
+
+Nothing here imports jax: a scheduler waits most of its time and should need little memory.
+"""
