@@ -11,7 +11,7 @@ Nothing that a run folder names is executed, no network is built and no checkpoi
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,17 +199,28 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def finished_result(workdir: Path) -> dict[str, Any] | None:
-    """Reads the result of a run that is finished; None where the result or predictions of a split are missing."""
+def finished_result(workdir: Path, *, splits: Sequence[str] = SPLITS) -> dict[str, Any] | None:
+    """Reads the result of a run that is finished; None where it is missing, or predictions that it stands on are.
+
+    Args:
+        workdir: the run folder.
+        splits: those whose predictions must be there, where the result has numbers of them.
+    """
     path = workdir / folder.RESULT
     with files.os_errors(path):  # a name may be too long, or a folder above it closed to this user
         if not path.exists():
             return None
     result = read_result(path)
-    for split in SPLITS:
+    for split in splits:
         if result.get(split) and not folder.predictions_path(workdir, split).exists():
             return None
     return result
+
+
+def has_unread_test(result: Mapping[str, Any]) -> bool:
+    """Whether a run has finished without reading the test split of its data."""
+    counts = result.get("counts", {})
+    return not result.get("test") and bool(counts.get("test"))
 
 
 @dataclass(frozen=True)

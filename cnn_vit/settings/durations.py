@@ -105,3 +105,8 @@ class Every:
         # Of a step, step * denominator // numerator is floor(step / interval), the number of multiples up to it.
         numerator, denominator = self.interval.numerator, self.interval.denominator
         return step * denominator // numerator > (step - 1) * denominator // numerator
+
+    def next_step(self, step: int) -> int:
+        """The first step from `step` on at which it fires; steps count from 1."""
+        number = (step - 1) * self.interval.denominator // self.interval.numerator + 1  # of the next multiple
+        return math.ceil(number * self.interval)

@@ -4,6 +4,7 @@
 examples) as arguments.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,6 +272,10 @@ class RunTimes:
     evaluate: Every
     checkpoint: Every
 
+    def evaluation_from(self, step: int) -> int:
+        """The first step from `step` on at which the validation split is evaluated: at the last step it always is."""
+        return min(self.evaluate.next_step(step), self.total)
+
 
 def run_times(settings: Settings, *, examples: int) -> RunTimes:
     """Converts the durations of a run to steps, for so many training examples."""
@@ -281,6 +286,51 @@ def run_times(settings: Settings, *, examples: int) -> RunTimes:
         evaluate=Every(settings["evaluate_every"], key="evaluate_every", **sizes),
         checkpoint=Every(settings["checkpoint_every"], key="checkpoint_every", **sizes),
     )
+
+
+def rung_steps(settings: Settings, examples: int, first: str, eta: int) -> tuple[int, ...]:
+    """Returns the steps at which the rungs of successive halving end, ascending; the last is the end of the run.
+
+    Counted from the last, each rung is an eta-th of the one above it, down to the last that is not shorter than
+    `first`. A rung ends at an evaluation, which decides who goes on: its step is moved up to the first one at which the
+    validation split is evaluated, and rungs that fall on one step are one. Jamieson & Talwalkar, Non-stochastic Best
+    Arm Identification and Hyperparameter Optimization, AISTATS 2016, arXiv:1502.07943.
+
+    Args:
+        settings: of a run.
+        examples: of its training split.
+        first: the shortest that the first rung may be, a duration such as "1 epochs".
+        eta: how many times longer each rung is than the one below it, at least 2.
+
+    Raises:
+        UserError: eta is below 2, `first` is not a duration or longer than the run, or no rung ends before the run.
+    """
+    if eta < 2:
+        raise UserError(f"halving.eta={eta} makes no rung longer than the one before; make it at least 2, such as 3")
+    sizes = {"examples": examples, "batch": settings["data.batch_size"]}
+    try:
+        shortest = durations.exact_steps(first, **sizes)
+    except ValueError as error:
+        raise UserError(f"halving.first: {error}; write it with its unit, such as '1 epochs' or '200 steps'") from error
+    times = run_times(settings, examples=examples)
+    duration = settings["duration"]
+    length = durations.exact_steps(duration, **sizes)
+    if shortest <= 0:
+        raise UserError(f"halving.first of {first} trains nothing; make it longer than 0, such as '1 epochs'")
+    if shortest > length:
+        raise UserError(
+            f"halving.first of {first} is longer than the run, whose duration is {duration}; make it shorter"
+        )
+    ends = set()
+    while length >= shortest:
+        ends.add(times.evaluation_from(math.ceil(length)))
+        length /= eta
+    if len(ends) == 1:
+        raise UserError(
+            f"no rung ends before the run: duration is {duration}, halving.first {first}, halving.eta {eta} and "
+            f"evaluate_every {settings['evaluate_every']}; make halving.first shorter, or evaluate more often"
+        )
+    return tuple(sorted(ends))
 
 
 def step_spec(settings: Settings, network: NetworkSpec, *, examples: int) -> StepSpec:

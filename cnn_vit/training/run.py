@@ -484,6 +484,25 @@ class Run:
         best_position = evaluations.index(journal.best_evaluation(evaluations))
         return len(evaluations) - 1 - best_position >= patience
 
+    def find_goal(self, step: int, until: int | None) -> int:
+        """Returns the step to train to: the last one, or the first evaluation at or after `until`.
+
+        It is `step` where that evaluation was made before.
+
+        Args:
+            step: steps done so far.
+            until: a step; None for the whole run.
+        """
+        if until is None:
+            return self.times.total
+        if any(line["step"] >= until for line in self.journal.evaluations()):
+            return step
+        return self.times.evaluation_from(max(until, step + 1))
+
+    def has_ended(self, step: int) -> bool:
+        """Whether there is nothing left to learn after so many steps, the newest that were done."""
+        return step == self.times.total or self.should_stop_early(self.settings["early_stop"])
+
     def save(self, step: int, state: dict) -> None:
         """Saves a state in the background, and then deletes old checkpoints.
 
@@ -622,6 +641,7 @@ class Run:
                 "with": tested.choice,
             },
             "steps": int(state["step"]),
+            "is_finished": True,
             "parameters": trees.count(self.program.step.network.params),
             "trained_parameters": trees.count(self.program.state_template["params"]),
             "frozen": self.prove_frozen(),
