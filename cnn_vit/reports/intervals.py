@@ -1,7 +1,7 @@
 """Intervals of 95 %: of a proportion, of a mean over seeds, and of the difference between two runs or groups of runs.
 
-The intervals over seeds are those of scipy.stats, which takes most of a second to import and is therefore imported
-where it is used. The page of a single run needs the interval of a proportion only, up to thousands of times, and does
+The intervals over seeds are those of scipy, which takes up to a second to import and is therefore imported where it is
+used. The page of a single run needs the interval of a proportion only, up to thousands of times, and does
 not wait for that import: Wilson's formula stands here.
 """
 
@@ -73,9 +73,12 @@ def student_interval(values: Sequence[float]) -> Interval:
     standard_error = statistics.stdev(values) / math.sqrt(len(values))
     if not standard_error:
         return Interval(mean, mean, mean)  # scipy would say nan where all values are equal
-    from scipy import stats
+    # scipy.stats answers with the same bits, but takes twice the time and memory to import
+    from scipy.special import stdtrit
 
-    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=standard_error)
+    degrees = len(values) - 1
+    low = mean + standard_error * stdtrit(degrees, (1 - LEVEL) / 2)
+    high = mean + standard_error * stdtrit(degrees, (1 + LEVEL) / 2)
     return Interval(mean, float(low), float(high))
 
 
