@@ -1,0 +1,913 @@
+"""What is swept: a TOML file, words of the command line or a recipe's own `sweep(add)` become a `SweepDefinition`.
+
+A TOML file says it all:
+
+    config = "configs/digits_vit.py"        the recipe of every trial; words = ["big"] are its words
+    sampler = "tpe"                         or a table: {name = "tpe", startup = 5}
+    trials = 30
+    metric = "validation.accuracy"
+    [settings]                              fixed, over the recipe
+    duration = "600 steps"
+    [space]
+    optimizer.learning_rate = {log = [1e-4, 1e-1], steps = 4}
+    optimizer.name = ["adamw", "sgd"]
+    optimizer.momentum = {uniform = [0, 0.99], when = {"optimizer.name" = "sgd"}}
+
+A recipe says the same beside its get_config, `add("optimizer.learning_rate", log=(1e-4, 1e-1), steps=4)` for each
+dimension, and returns the other keys as a dict if it has any. All three are checked before anything runs, and none of
+it imports jax. `claim_sweep` keeps the definition in the folder of the sweep, which then takes no other.
+"""
+
+import ast
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import files
+from cnn_vit.data.reading.entries import is_image_name
+from cnn_vit.data.reading.run_folders import RUN_TITLE, is_run_config
+from cnn_vit.errors import UserError, nearest, printable_name, unknown
+from cnn_vit.runs import folder
+from cnn_vit.settings import Key, Settings, quote_value, recipes
+from cnn_vit.settings import load as load_settings
+from cnn_vit.settings.durations import parse_duration
+from cnn_vit.settings.keys import SECTIONS
+from cnn_vit.settings.load import COMMAND_LINE, split_override
+from cnn_vit.settings.values import check_value, parse_literal, split_items
+from cnn_vit.studies import trials
+from cnn_vit.studies.sweeping.dimensions import Base, Draft, draft_of_table, make_space
+from cnn_vit.studies.sweeping.space import CHOICE, INT, LOG, UNIFORM, Dimension, Space, text_of_value
+
+SPACE = "space.json"  # of a sweep's folder: its definition
+FOLDER = "configs/sweeps"  # where sweeps lie, under the current folder or beside the package
+
+# The metrics of a recipe's trials, and whether more or less of each is better.
+METRICS = {
+    "validation.accuracy": "max",
+    "validation.loss": "min",
+    "best.accuracy": "max",
+    "best.loss": "min",
+}
+DEFAULT_METRIC = "validation.accuracy"
+DEFAULT_OBJECTIVE_METRIC = "value"
+GRID = "grid"
+# The samplers, and the options that each takes.
+SAMPLER_OPTIONS: dict[str, dict[str, Key]] = {
+    GRID: {},
+    "random": {},
+    "sobol": {},
+    "halton": {},
+    "tpe": {"startup": Key("int", 10, "[1, 100000]", "random suggestions before the first that learns", "suggestions")},
+}
+ADAPTIVE = ("tpe",)  # samplers that look at the results of earlier trials
+
+# What stands at the top of a TOML file, beside sampler, halving, settings and space, which are tables.
+COMMON_KEYS = {
+    "config": Key("text?", None, "", "recipe of every trial, configs/NAME.py[:WORDS]"),
+    "objective": Key("text?", None, "", "your own function in the place of a recipe, FILE.py:NAME"),
+    "words": Key("texts", (), "", "words of the recipe"),
+    "trials": Key("int?", None, "[1, 1000000]", "points that are tried; a grid has as many as it has", "points"),
+    "seeds": Key("int", 1, "[1, 1000]", "runs of each point, with the seeds seed, seed + 1, ...", "runs"),
+    "seed": Key("int", 0, "[0, 2147483647]", "of the sampler, and the first of the runs"),
+    "metric": Key("text?", None, "", "what is compared"),
+    "mode": Key("text?", None, "", "whether more or less of it is better", choices=("max", "min")),
+    "workers": Key("int", 1, "[1, 1024]", "processes that work at the same time", "processes"),
+    "threads": Key("int", 1, "[1, 1024]", "cores that one trial computes on", "cores"),
+    "lag": Key("int", 4, "[1, 10000]", "an adaptive sampler suggests point k from the results up to k - lag", "points"),
+    "max_failures": Key("int?", None, "[1, 1000000]", "failed trials after which no other is begun", "trials"),
+}  # fmt: skip
+TABLES = ("sampler", "halving", "settings", "space")
+HALVING_KEYS = {
+    "eta": Key("int", 3, "[2, 1000]", "of so many trials one goes on beyond a rung"),
+    "first": Key("duration", "1 epochs", "(0, 1e15]", "length of the first rung"),
+}
+# Settings that change how many steps a duration is: always, in examples or epochs, in epochs.
+LENGTHS = {
+    "steps": ("duration",),
+    "examples": ("duration", "data.batch_size"),
+    "epochs": ("duration", "data.batch_size", "data.train", "data.name", "data.path", "data.train_count"),
+}
+MAY_CHANGE = ("trials", "workers", "max_failures", "name")  # of a sweep that has begun; trials only upwards
+RANGE_OF_INTS = re.compile(r"\s*([+-]?[0-9]+)\s*\.\.\s*([+-]?[0-9]+)\s*")
+NAME_OF_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")  # in what an objective takes or returns
+# What a sweep writes into its folder, beside its lock and space.json.
+WRITTEN = ("plan.jsonl", trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "cancel", "slurm")
+PLAN_OF_COMPARISON = "plan.json"
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Successive halving: of the trials that have come to a rung, the best go on, and the others are pruned.
+
+    Attributes:
+        eta: of so many trials one goes on; the rungs lie at first, first * eta, first * eta^2, ...
+        first: length of a trial at the first rung, a duration.
+    """
+
+    eta: int = 3
+    first: str = "1 epochs"
+
+
+@dataclass(frozen=True)
+class SweepDefinition:
+    """What is swept, checked.
+
+    Attributes:
+        config: the recipe with its words, "configs/digits_vit.py:big"; "" with an objective.
+        objective: the user's own function, "FILE.py:NAME"; "" with a config.
+        overrides: fixed settings over the recipe, "key=value" in the order of the keys.
+        space: what varies.
+        sampler: that chooses the points.
+        sampler_options: of it, in the order of their names.
+        trials: how many points; of a grid all that it has.
+        seeds: runs of each point, with the seeds `seed`, `seed` + 1, ...; 1 where the space varies the seed itself.
+        seed: of the sampler, and the first of the runs.
+        metric: what is compared, a key of METRICS; with an objective "value" or a key that it returns.
+        mode: "max" or "min".
+        lag: of an adaptive sampler: suggestion k knows the results of those up to k - lag.
+        halving: successive halving; None where each trial is done to its end.
+        workers: processes that work at the same time.
+        threads: cores that one trial computes on.
+        max_failures: failed trials after which no other is begun; None for any number.
+        name: for titles: that of the file without its ending.
+    """
+
+    config: str
+    objective: str
+    overrides: tuple[str, ...]
+    space: Space
+    sampler: str
+    sampler_options: tuple[tuple[str, Any], ...]
+    trials: int
+    seeds: int
+    seed: int
+    metric: str
+    mode: str
+    lag: int = 4
+    halving: Halving | None = None
+    workers: int = 1
+    threads: int = 1
+    max_failures: int | None = None
+    name: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the definition as plain values, which `from_json` reads back."""
+        halving = None
+        if self.halving is not None:
+            halving = {"eta": self.halving.eta, "first": self.halving.first}
+        return {
+            "config": self.config,
+            "objective": self.objective,
+            "overrides": list(self.overrides),
+            "space": self.space.to_json(),
+            "sampler": self.sampler,
+            "sampler_options": dict(self.sampler_options),
+            "trials": self.trials,
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "metric": self.metric,
+            "mode": self.mode,
+            "lag": self.lag,
+            "halving": halving,
+            "workers": self.workers,
+            "threads": self.threads,
+            "max_failures": self.max_failures,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Any, *, file: str = SPACE) -> "SweepDefinition":
+        """Reads a definition back from what `to_json` returned.
+
+        Raises:
+            UserError: it is something else.
+        """
+        try:
+            words = dict(stored)
+            words["overrides"] = tuple(words["overrides"])
+            words["space"] = Space.from_json(words["space"])
+            words["sampler_options"] = tuple(sorted(words["sampler_options"].items()))
+            if words["halving"] is not None:
+                words["halving"] = Halving(**words["halving"])
+            return cls(**words)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{file} is not a definition of a sweep as this version of cnn_vit writes it ({error}); put it back "
+                "from a copy, or name another --out"
+            ) from error
+
+
+# A TOML file ----------------------------------------------------------------------------------------------------------
+
+
+def read_toml(
+    path: str | os.PathLike, *, changes: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> SweepDefinition:
+    """Reads a sweep from a TOML file.
+
+    Args:
+        path: the file; it is looked for under the current folder, then beside the package, as recipes are.
+        changes: values of top-level keys that stand over the file's, such as {"trials": 60}; None is no change.
+        overrides: settings of the command line over those of the file, "key=value".
+
+    Raises:
+        UserError: anything in it is wrong.
+        SurroundingsError: it cannot be read.
+    """
+    file = find_file(path)
+    where = os.fspath(path)
+    table = parse_toml(file, where=where)
+    objective = table.get("objective")
+    if isinstance(objective, str):
+        table["objective"] = os.path.normpath(file.parent / objective)
+    return make_definition(table, name=file.stem, where=where, changes=changes, overrides=overrides)
+
+
+def find_file(path: str | os.PathLike) -> Path:
+    """Returns the path of a TOML file, here or beside the package.
+
+    Raises:
+        UserError: there is none; the sentence names the nearest.
+    """
+    for root in (Path(), recipes.PACKAGE_PARENT):
+        if os.path.isfile(root / path):
+            return root / path
+    if os.path.exists(path):
+        raise UserError(f"{path} is not a file; a sweep is a TOML file, such as {FOLDER}/NAME.toml")
+    names = {Path(name).stem: name for name in sweep_names()}
+    near = [names[stem] for stem in nearest(Path(path).stem, names)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names.values()) or 'none'}"
+    raise UserError(f"no sweep {quote_value(os.fspath(path))} here or beside the package; {remedy}")
+
+
+def sweep_names() -> dict[str, Path]:
+    """Lists the sweeps by the name to write, `configs/sweeps/NAME.toml`; one of the current folder hides the other."""
+    sweeps = {}
+    for root in (recipes.PACKAGE_PARENT, Path()):
+        for path in (root / FOLDER).glob("*.toml"):
+            sweeps[f"{FOLDER}/{path.name}"] = path
+    return dict(sorted(sweeps.items()))
+
+
+def describe_sweep(path: Path) -> str:
+    """Reads what the first line of a sweep's TOML file says of it, which is a comment; "" where it says nothing."""
+    try:
+        line = path.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {error}"
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
+
+
+def parse_toml(path: Path, *, where: str) -> dict[str, Any]:
+    """Parses a TOML file.
+
+    Raises:
+        UserError: it is not TOML, or not in UTF-8; the sentence names the line.
+        SurroundingsError: it cannot be read.
+    """
+    with files.os_errors(path):
+        content = path.read_bytes()
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{where}:{line}: byte {error.start} is not UTF-8; save the file in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is not TOML that can be read: its tables are nested too deeply") from error
+
+
+def read_space_table(table: Any, *, where: str, has_settings: bool) -> list[Draft]:
+    """Reads the table `space` of a TOML file, whose keys are quoted or make tables of their own.
+
+    Args:
+        table: "optimizer.learning_rate" or optimizer = {learning_rate = ...} in it are the same.
+        where: the file.
+        has_settings: whether the keys are settings; those of an objective are the user's own.
+    """
+    if not isinstance(table, dict):
+        raise UserError(f"{where}: space is {quote_value(table)}; it takes a table, [space]")
+    if not table:
+        raise UserError(f"{where}: space is empty; name what varies, such as optimizer.learning_rate = [1e-3, 3e-3]")
+    drafts = []
+    for key, value in table.items():
+        if is_section(key, value, has_settings=has_settings):
+            for inner_key, inner_value in value.items():
+                drafts.append(draft_of_table(f"{key}.{inner_key}", inner_value, where=where))
+        else:
+            drafts.append(draft_of_table(key, value, where=where))
+    if not has_settings:
+        for draft in drafts:
+            if not NAME_OF_VALUE.fullmatch(draft.key):
+                raise UserError(
+                    f"{where}: {quote_value(draft.key)} is not a name; begin with a letter, and take letters, "
+                    "digits, _ and ."
+                )
+    return drafts
+
+
+def is_section(key: str, value: Any, *, has_settings: bool) -> bool:
+    """Whether an entry of a space holds dimensions, and is not one itself."""
+    if not isinstance(value, dict):
+        return False
+    if has_settings:
+        return key in SECTIONS
+    return bool(value) and all(isinstance(inner, dict) for inner in value.values()) and "when" not in value
+
+
+# The one-line form ----------------------------------------------------------------------------------------------------
+
+
+def from_grid_words(
+    config: str,
+    grid: Sequence[str],
+    overrides: Sequence[str] = (),
+    seeds: int = 1,
+    *,
+    changes: Mapping[str, Any] | None = None,
+) -> SweepDefinition:
+    """Makes the sweep of a grid from words of the command line.
+
+    Args:
+        config: the recipe with its words.
+        grid: "KEY=VALUES" each: "optimizer.learning_rate=1e-3,3e-3", "seed=0..4" for the ints from 0 to 4, and a Python
+            list where a value itself holds a comma, "schedule.boundaries=[('80 epochs',), ('100 epochs',)]".
+        overrides: fixed settings, "key=value".
+        seeds: runs of each point.
+        changes: other keys of a TOML file, such as {"metric": "best.loss"}.
+
+    Raises:
+        UserError: anything in it is wrong.
+    """
+    drafts = [read_grid_word(word) for word in grid]
+    table = {"config": config, "sampler": GRID, "seeds": seeds}
+    return make_definition(
+        table,
+        name=name_of_config(config),
+        where=COMMAND_LINE,
+        changes=changes,
+        overrides=overrides,
+        drafts=drafts,
+    )
+
+
+def read_grid_word(word: str) -> Draft:
+    """Reads a dimension as the command line writes it.
+
+    Raises:
+        UserError: there is no value, or a list that is not a literal.
+    """
+    key, equals, text = word.partition("=")
+    key = key.strip().replace("-", "_")
+    where = f"--grid {key}"
+    if not equals or not key or not text.strip():
+        raise UserError(f"--grid {quote_value(word)} varies nothing; write --grid KEY=VALUE,VALUE")
+    ints = RANGE_OF_INTS.fullmatch(text)
+    if ints:
+        low, high = int(ints[1]), int(ints[2])
+        if low > high:
+            raise UserError(f"{where}: {text.strip()} is empty; write {high}..{low}")
+        return Draft(key, INT, (low, high), where=where) if low < high else Draft(key, CHOICE, (low,), where=where)
+    if text.strip().startswith("["):
+        try:
+            values = parse_literal(text)
+        except ValueError as error:
+            raise UserError(
+                f"{where}: {quote_value(text)} is not a list; write one as Python does, "
+                "[('80 epochs',), ('100 epochs',)]"
+            ) from error
+        return Draft(key, CHOICE, tuple(values), where=where)
+    return Draft(key, CHOICE, tuple(split_items(text)), where=where, is_text=True)
+
+
+# A recipe's own sweep -------------------------------------------------------------------------------------------------
+
+
+def from_recipe(
+    config: str, *, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> SweepDefinition:
+    """Makes the sweep that a recipe defines itself, by `def sweep(add)` beside its get_config.
+
+    Args:
+        config: the recipe with its words.
+        overrides: fixed settings, "key=value".
+        changes: values that stand over those that the function returns.
+
+    Raises:
+        UserError: the recipe has none, or anything in it is wrong.
+    """
+    path, _ = recipes.split_name(config)
+    where = config.partition(".py:")[0].removesuffix(".py") + ".py"
+    module = recipes.run_recipe(path, name=where)
+    function = getattr(module, "sweep", None)
+    if not callable(function):
+        raise UserError(
+            f"{where} says nothing of a sweep; add --grid KEY=VALUE,VALUE, or write def sweep(add) beside its "
+            'get_config, with add("optimizer.learning_rate", log=(1e-4, 1e-1), steps=4) in it'
+        )
+    drafts: list[Draft] = []
+
+    def add(key: str, *, steps: int | None = None, when: Mapping[str, Any] | None = None, **kinds: Any) -> None:
+        """Varies a setting, by one of the keywords log=(LOW, HIGH), uniform=, int= and choice=[...]."""
+        table = {**kinds, "steps": steps, "when": None if when is None else dict(when)}
+        drafts.append(draft_of_table(key, table, where=f"{where}, sweep(add)"))
+
+    first_line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
+    with recipes.recipe_errors(path, name=where, line=first_line):
+        returned = function(add)
+    if returned is None:
+        returned = {}
+    if not isinstance(returned, dict):
+        raise UserError(
+            f"{where}:{first_line}: sweep returned {type(returned).__name__}; it returns nothing, or a dict of the "
+            "keys of a sweep, such as {'sampler': 'tpe', 'trials': 30}"
+        )
+    for key in ("config", "objective", "words", "space"):
+        if key in returned:
+            raise UserError(f"{where}:{first_line}: sweep returned {key}, which is the recipe's own; leave it out")
+    table = {**returned, "config": config}
+    return make_definition(
+        table, name=name_of_config(config), where=where, changes=changes, overrides=overrides, drafts=drafts
+    )
+
+
+def name_of_config(config: str) -> str:
+    """Returns the name of a recipe with its words, digits_vit:big."""
+    path, colon, words = config.partition(".py:")
+    stem = Path(path).stem
+    return f"{stem}:{words}" if colon and words else stem
+
+
+# Checking -------------------------------------------------------------------------------------------------------------
+
+
+def make_definition(
+    table: Mapping[str, Any],
+    *,
+    name: str,
+    where: str,
+    changes: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    drafts: Sequence[Draft] | None = None,
+) -> SweepDefinition:
+    """Makes a definition of what a TOML file holds, and checks it.
+
+    Args:
+        table: the file's keys.
+        name: of the sweep.
+        where: the file, for errors.
+        changes: of the command line, over the file's keys.
+        overrides: settings of the command line, over those of the file.
+        drafts: of the space, where it does not stand in the table.
+
+    Raises:
+        UserError: anything in it is wrong.
+    """
+    for key in table:
+        if key not in (*COMMON_KEYS, *TABLES):
+            raise UserError(f"{where}: {unknown('key of a sweep', key, [*COMMON_KEYS, *TABLES])}")
+    common = read_common(table, changes or {}, where=where)
+    config, objective = read_what_runs(common, where=where)
+    fixed = read_settings(table.get("settings", {}), where=where)
+    fixed |= read_overrides(overrides, common, has_seed="seed" in table or (changes or {}).get("seed") is not None)
+    if objective and fixed:
+        raise UserError(f"{where}: settings stand over a recipe, and {objective} is none; leave them out")
+    fixed_words = tuple(f"{key}={text}" for key, text in sorted(fixed.items()))
+    settings = None
+    if config:
+        try:
+            settings = load_settings(config, fixed_words)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    if drafts is None:
+        if "space" not in table:
+            raise UserError(f"{where} has no [space]; name what varies, such as optimizer.learning_rate = [1e-3, 3e-3]")
+        drafts = read_space_table(table["space"], where=where, has_settings=bool(config))
+    if not drafts:
+        raise UserError(f"{where} varies nothing; name one setting at least")
+    for draft in drafts:
+        if draft.key in fixed:
+            raise UserError(f"{draft.where} varies {draft.key}, which is also set to {fixed[draft.key]}; leave one out")
+    space = make_space(drafts, Base(config, fixed_words, settings))
+    sampler, sampler_options = read_sampler(common, table.get("sampler", GRID), changes or {}, where=where)
+    metric, mode = read_metric(common, objective=objective, where=where)
+    definition = SweepDefinition(
+        config=config,
+        objective=objective,
+        overrides=fixed_words,
+        space=space,
+        sampler=sampler,
+        sampler_options=sampler_options,
+        trials=count_trials(common["trials"], sampler, space, where=where),
+        seeds=common["seeds"],
+        seed=common["seed"],
+        metric=metric,
+        mode=mode,
+        lag=common["lag"],
+        halving=read_halving(table.get("halving"), where=where),
+        workers=common["workers"],
+        threads=common["threads"],
+        max_failures=common["max_failures"],
+        name=name,
+    )
+    refuse_contradictions(definition, settings, where=where)
+    return definition
+
+
+def read_common(table: Mapping[str, Any], changes: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Returns the value of each of COMMON_KEYS: that of the command line, else the file's, else the default.
+
+    Raises:
+        UserError: an unknown key on the command line, or a value that a key does not take.
+    """
+    for key in changes:
+        if key not in (*COMMON_KEYS, "sampler"):
+            raise unknown("key of a sweep", key, [*COMMON_KEYS, "sampler"])
+    common = {}
+    for key, row in COMMON_KEYS.items():
+        changed = changes.get(key)
+        if changed is not None:
+            common[key] = check_value(key, row, changed, where=COMMAND_LINE, is_text=isinstance(changed, str))
+        elif table.get(key) is not None:
+            common[key] = check_value(key, row, table[key], where=where)
+        else:
+            common[key] = row.default
+    return common
+
+
+def read_what_runs(common: Mapping[str, Any], *, where: str) -> tuple[str, str]:
+    """Returns the recipe with its words and the user's own function, of which one is "".
+
+    Raises:
+        UserError: neither is named, or both, or the function is not there.
+    """
+    config, objective, words = common["config"] or "", common["objective"] or "", common["words"]
+    if bool(config) == bool(objective):
+        named = "both config and objective" if config else "neither config nor objective"
+        raise UserError(
+            f'{where} names {named}; name one: config = "configs/NAME.py", a recipe, or objective = "FILE.py:NAME", a '
+            "function of your own"
+        )
+    if objective:
+        if words:
+            raise UserError(f"{where}: words belong to a recipe, and {objective} is none; leave them out")
+        check_objective(objective, where=where)
+        return "", objective
+    _, colon, words_of_config = config.partition(".py:")
+    if words and colon:
+        raise UserError(
+            f"{where} names words twice, {words_of_config} in config and {','.join(words)} in words; name them once"
+        )
+    return f"{config}:{','.join(words)}" if words else config, ""
+
+
+def check_objective(objective: str, *, where: str) -> None:
+    """Checks that a file of the user's assigns or defines the function that is to be called, without running it.
+
+    Raises:
+        UserError: there is no such file, it is not Python, or it has no such name.
+        SurroundingsError: it cannot be read.
+    """
+    path, colon, name = objective.partition(".py:")
+    file = Path(f"{path}.py")
+    if not colon or not name.isidentifier():
+        raise UserError(f"{where}: objective is {quote_value(objective)}; it takes FILE.py:NAME, a function of a file")
+    if not file.is_file():
+        raise UserError(f"{where}: objective names {file}, which is not there; look for a typing error")
+    with files.os_errors(file):
+        content = file.read_bytes()
+    try:
+        module = ast.parse(content)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"{file}:{line}: {getattr(error, 'msg', error)}") from error
+    names = list_top_names(module)
+    if name not in names:
+        raise UserError(f"{where}: {file} has {unknown('function', name, names)}")
+
+
+def list_top_names(module: ast.Module) -> list[str]:
+    """Lists what a file defines, assigns or imports at its top level."""
+    names = []
+    for statement in module.body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            names.append(statement.name)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in statement.names]
+        elif isinstance(statement, ast.Assign):
+            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    return names
+
+
+def read_settings(table: Any, *, where: str) -> dict[str, str]:
+    """Returns the fixed settings of a file, as texts by key.
+
+    Raises:
+        UserError: it is not a table, or a value in it is not one of a setting.
+    """
+    if not isinstance(table, dict):
+        raise UserError(f"{where}: settings is {quote_value(table)}; it takes a table, [settings]")
+    fixed = {}
+    for key, value in recipes.flatten(table):
+        is_plain = value is None or isinstance(value, bool | int | float | str | list | tuple)
+        if not is_plain:
+            raise UserError(f"{where}: settings.{key} is {quote_value(value)}; it takes numbers, texts, true and lists")
+        fixed[key] = text_of_value(value)
+    if "seed" in fixed:
+        raise UserError(
+            f"{where}: settings.seed is the sweep's own; write seed = {fixed['seed']} at the top of the file"
+        )
+    return fixed
+
+
+def read_overrides(overrides: Sequence[str], common: dict[str, Any], *, has_seed: bool) -> dict[str, str]:
+    """Returns the settings of the command line, as texts by key; a seed among them is the sweep's.
+
+    Raises:
+        UserError: one sets nothing, or the seed is set twice.
+    """
+    fixed = dict(map(split_override, overrides))
+    seed = fixed.pop("seed", None)
+    if seed is not None:
+        if has_seed:
+            raise UserError(
+                f"--config.seed={seed} and the sweep's own seed, {common['seed']}, say two things; leave one"
+            )
+        common["seed"] = check_value("seed", COMMON_KEYS["seed"], seed, where=COMMAND_LINE, is_text=True)
+    return fixed
+
+
+def read_sampler(
+    common: Mapping[str, Any], written: Any, changes: Mapping[str, Any], *, where: str
+) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """Returns the name of the sampler, and its options in the order of their names.
+
+    Raises:
+        UserError: an unknown sampler or option, or a value that an option does not take.
+    """
+    changed = changes.get("sampler")
+    if changed is not None:
+        written, where = changed, COMMAND_LINE
+    options = dict(written) if isinstance(written, dict) else {"name": written}
+    name = options.pop("name", None)
+    if name is None:
+        raise UserError(f'{where}: sampler has no name; write {{name = "tpe", startup = 5}}')
+    if not isinstance(name, str) or name not in SAMPLER_OPTIONS:
+        raise UserError(f"{where}: {unknown('sampler', str(name), SAMPLER_OPTIONS)}")
+    rows = SAMPLER_OPTIONS[name]
+    fitted = {}
+    for option, value in options.items():
+        if option not in rows:
+            choices = ", ".join(rows) or "none"
+            raise UserError(f"{where}: {name} has no option {quote_value(option)}; it takes {choices}")
+        fitted[option] = check_value(f"sampler.{option}", rows[option], value, where=where)
+    return name, tuple(sorted(fitted.items()))
+
+
+def count_trials(trials_written: int | None, sampler: str, space: Space, *, where: str) -> int:
+    """Returns how many points are tried.
+
+    Raises:
+        UserError: a grid over a float range without steps, another number than the grid has, or none for a sampler.
+    """
+    if sampler != GRID:
+        if trials_written is None:
+            raise UserError(f"{where}: {sampler} goes on for ever; set trials, {COMMON_KEYS['trials'].meaning}")
+        return trials_written
+    for dimension in space.dimensions:
+        if dimension.kind in (LOG, UNIFORM) and dimension.steps is None:
+            raise UserError(
+                f"{where}: a grid takes a range in steps, and {dimension.key} has none; add steps = 4, or take another "
+                "sampler"
+            )
+    points = len(space.grid())
+    if trials_written not in (None, points):
+        raise UserError(
+            f"{where}: trials is {trials_written}, and the grid has {points} points, all of which are tried; leave "
+            'trials out, or take another sampler, such as "random"'
+        )
+    return points
+
+
+def read_metric(common: Mapping[str, Any], *, objective: str, where: str) -> tuple[str, str]:
+    """Returns what is compared, and whether more or less of it is better.
+
+    Raises:
+        UserError: a metric of the test split, an unknown one, a mode against its meaning, or none where it has to be
+            named.
+    """
+    metric, mode = common["metric"], common["mode"]
+    if objective:
+        metric = metric or DEFAULT_OBJECTIVE_METRIC
+        if not NAME_OF_VALUE.fullmatch(metric):
+            raise UserError(
+                f"{where}: metric is {quote_value(metric)}; it takes value, or a key that {objective} returns"
+            )
+        if mode is None:
+            raise UserError(
+                f'{where}: whether more or less of {metric} is better only you can tell; write mode = "max" or "min"'
+            )
+        return metric, mode
+    metric = metric or DEFAULT_METRIC
+    if re.match(r"test(ed)?\b", metric):
+        raise UserError(
+            f"{where}: metric is {metric}, and a sweep chooses by validation; `sweep best --test` measures the test "
+            f"split once; take {' or '.join(METRICS)}"
+        )
+    if metric not in METRICS:
+        raise UserError(f"{where}: {unknown('metric', metric, METRICS)}")
+    if mode not in (None, METRICS[metric]):
+        raise UserError(
+            f"{where}: mode is {mode}, which would look for the worst {metric}; leave it out: it is {METRICS[metric]}"
+        )
+    return metric, METRICS[metric]
+
+
+def read_halving(written: Any, *, where: str) -> Halving | None:
+    """Returns how trials are halved; None where nothing is written of it.
+
+    Raises:
+        UserError: an unknown key, or a value that one does not take.
+    """
+    if written is None or written is False:
+        return None
+    if not isinstance(written, dict):
+        raise UserError(
+            f'{where}: halving is {quote_value(written)}; it takes a table, {{eta = 3, first = "1 epochs"}}'
+        )
+    words = {}
+    for key, value in written.items():
+        if key not in HALVING_KEYS:
+            raise UserError(f"{where}: {unknown('key of halving', key, HALVING_KEYS)}")
+        words[key] = check_value(f"halving.{key}", HALVING_KEYS[key], value, where=where)
+    return Halving(**words)
+
+
+def refuse_contradictions(definition: SweepDefinition, settings: Settings | None, *, where: str) -> None:
+    """Raises UserError for keys of a definition that do not go together."""
+    keys = [dimension.key for dimension in definition.space.dimensions]
+    if "seed" in keys and definition.config and definition.seeds > 1:
+        raise UserError(
+            f"{where}: the space varies the seed itself, so that seeds = {definition.seeds} would run the same trials "
+            "again; leave one of them out"
+        )
+    if definition.sampler in ADAPTIVE and definition.workers > definition.lag:
+        raise UserError(
+            f"{where}: workers is {definition.workers}, and {definition.sampler} waits for the result of the point "
+            f"{definition.lag} before each, so that {definition.lag} work at the most; raise lag, which belongs to the "
+            "sweep, or take fewer workers"
+        )
+    if definition.halving is not None:
+        refuse_wrong_halving(definition, definition.halving, settings, where=where)
+
+
+def refuse_wrong_halving(
+    definition: SweepDefinition, halving: Halving, settings: Settings | None, *, where: str
+) -> None:
+    """Raises UserError where trials have no common rungs, or none below their end."""
+    if settings is None:
+        raise UserError(
+            f"{where}: halving stops and goes on with runs of a recipe, and an objective is none; leave it out"
+        )
+    first, first_unit = parse_duration(halving.first)
+    whole, unit = parse_duration(settings["duration"])
+    lengths = {*LENGTHS[unit], *LENGTHS[first_unit]}
+    for dimension in definition.space.dimensions:
+        if dimension.key in lengths:
+            raise UserError(
+                f"{where}: the space varies {dimension.key}, on which the length of a trial depends, and halving "
+                "compares trials after the same number of steps; leave one out, or give durations in steps"
+            )
+    if first_unit == unit and first >= whole:
+        raise UserError(
+            f"{where}: halving.first is {halving.first}, and a trial is done after {settings['duration']}; make it "
+            "shorter"
+        )
+
+
+# The folder -----------------------------------------------------------------------------------------------------------
+
+
+def claim_sweep(out: str | os.PathLike, definition: SweepDefinition) -> SweepDefinition:
+    """Makes a folder that of a sweep, or goes on with the sweep that it holds.
+
+    More trials, other workers and another max_failures are taken over; anything else would be another sweep.
+
+    Args:
+        out: the folder; whoever calls keeps it locked.
+        definition: what is asked for.
+
+    Returns:
+        What the folder holds from now on.
+
+    Raises:
+        UserError: the folder holds another sweep, or something else; each difference is named.
+        SurroundingsError: it cannot be read or written.
+    """
+    out = Path(out)
+    path = out / SPACE
+    if not path.exists():
+        refuse_other_folder(out)
+        files.write_json(path, definition.to_json())
+        return definition
+    stored = read_claimed(out)
+    differences = list_differences(definition, stored)
+    if differences:
+        raise UserError(
+            f"{out} holds a sweep of another definition: {'; '.join(differences)}; put it back, or give another --out"
+        )
+    if definition.trials < stored.trials:
+        raise UserError(
+            f"{out} has {stored.trials} trials planned, and {definition.trials} are asked for; a sweep may grow, not "
+            f"shrink: set trials to {stored.trials} or more, or give another --out (`sweep cancel` ends one)"
+        )
+    if definition != stored:
+        files.write_json(path, definition.to_json())
+    return definition
+
+
+def read_claimed(out: str | os.PathLike) -> SweepDefinition:
+    """Reads the definition that a folder of a sweep holds.
+
+    Raises:
+        UserError: the folder holds none, or it is damaged.
+        SurroundingsError: it cannot be read.
+    """
+    path = Path(out) / SPACE
+    if not path.exists():
+        raise UserError(f"{out} holds no sweep, for it has no {SPACE}; look for a typing error in --out")
+    return SweepDefinition.from_json(files.read_json(path), file=str(path))
+
+
+def list_differences(definition: SweepDefinition, stored: SweepDefinition) -> list[str]:
+    """Lists what differs between two definitions and may not: "seed: 0 in the folder, 1 here"."""
+    lines = []
+    ours, theirs = definition.to_json(), stored.to_json()
+    for key, value in ours.items():
+        if key in (*MAY_CHANGE, "space", "overrides") or value == theirs[key]:
+            continue
+        lines.append(difference(key, theirs[key], value))
+    our_settings = dict(map(split_override, definition.overrides))
+    their_settings = dict(map(split_override, stored.overrides))
+    for key in sorted({*our_settings, *their_settings}):
+        if our_settings.get(key) != their_settings.get(key):
+            lines.append(difference(f"settings.{key}", their_settings.get(key), our_settings.get(key)))
+    our_space = {dimension.key: dimension for dimension in definition.space.dimensions}
+    their_space = {dimension.key: dimension for dimension in stored.space.dimensions}
+    for key in our_space | their_space:
+        if our_space.get(key) != their_space.get(key):
+            lines.append(difference(f"space.{key}", describe(their_space.get(key)), describe(our_space.get(key))))
+    if not lines and definition.space != stored.space:
+        lines.append(difference("the order of the space", ", ".join(their_space), ", ".join(our_space)))
+    return lines
+
+
+def difference(key: str, stored: Any, value: Any) -> str:
+    """Says how a key differs: "seed: 0 in the folder, 1 here"."""
+    texts = ["not set" if text is None else str(text) for text in (stored, value)]
+    return f"{key}: {texts[0]} in the folder, {texts[1]} here"
+
+
+def describe(dimension: Dimension | None) -> str | None:
+    """Writes a dimension on one line: "log 0.0001 to 0.1 in 4 steps"; None where there is none."""
+    if dimension is None:
+        return None
+    if dimension.kind == CHOICE:
+        text = f"choice of {', '.join(map(text_of_value, dimension.choices))}"
+    else:
+        text = f"{dimension.kind} {text_of_value(dimension.low)} to {text_of_value(dimension.high)}"
+    if dimension.steps is not None:
+        text += f" in {dimension.steps} steps"
+    for key, values in dimension.when:
+        text += f" when {key} is {' or '.join(map(text_of_value, values))}"
+    return text
+
+
+def refuse_other_folder(out: Path) -> None:
+    """Raises UserError for a folder that is of something else: a run, a comparison, images, or a user's own files."""
+    with files.os_errors(out):
+        names = set(os.listdir(out)) if out.exists() else set()
+    remedy = "give an --out of the sweep's own, such as runs/NAME"
+    shown = printable_name(str(out))
+    lock = folder.read_bytes(out / folder.LOCK)
+    if lock.startswith(RUN_TITLE.encode()) or is_run_config(folder.read_bytes(out / folder.CONFIG)):
+        raise UserError(f"{shown} holds a run, and a sweep is not begun in it; {remedy}")
+    if PLAN_OF_COMPARISON in names and trials.TRIALS in names:
+        raise UserError(f"{shown} holds a comparison, and a sweep is not begun in it; {remedy}")
+    for name in sorted(names):
+        if is_image_name(name) or has_images(out / name):
+            raise UserError(f"{shown} holds images ({printable_name(name)}), and a sweep is not begun in it; {remedy}")
+    foreign = [name for name in WRITTEN if name in names]
+    if foreign:
+        raise UserError(f"{out / foreign[0]} is not of a sweep, and one would write over it; {remedy}")
+
+
+def has_images(path: Path) -> bool:
+    """Whether a folder has images right in it."""
+    with files.os_errors(path):
+        return path.is_dir() and any(is_image_name(name) for name in os.listdir(path))
