@@ -1,6 +1,6 @@
 """cnn_vit: the honest CNN-and-ViT laboratory in JAX.
 
-This package offers eight public verbs. Each is imported when it is first used, so that `import cnn_vit` stays fast:
+This package offers nine public verbs. Each is imported when it is first used, so that `import cnn_vit` stays fast:
 
     build(name, num_classes, **changes)     builds a network, without values
     load(run)                               loads a trained network from a run folder, or by a name of weights
@@ -9,6 +9,7 @@ This package offers eight public verbs. Each is imported when it is first used, 
     evaluate(network, source, split)        measures exact metrics on a split
     predict(network, images)                gives the class probabilities of images
     compare(config, out)                    compares ways to get a classifier on one data set: trains, tests, says which
+    sweep(settings, space, out=...)         trains many points of a space of settings, and says which is best
     describe(network_or_name, image_size)   lists layers, shapes, parameters, MACs, receptive fields
 """
 
@@ -23,9 +24,10 @@ VERBS = {
     "evaluate": "cnn_vit.training.evaluation",
     "predict": "cnn_vit.training.prediction",
     "compare": "cnn_vit.studies.compare",
+    "sweep": "cnn_vit.studies.sweep",
     "describe": "cnn_vit.analysis.table",
 }
-__all__ = ["batches", "build", "compare", "describe", "evaluate", "load", "predict", "train"]
+__all__ = ["batches", "build", "compare", "describe", "evaluate", "load", "predict", "sweep", "train"]
 
 
 def __getattr__(name: str):

@@ -203,7 +203,7 @@ TRAINING = """
     forward freezing rates recalibration step adapting plan starting_values program
     trained evaluation prediction features run_weights pretrained_settings forks run samples loop
 """
-RUNS = "manifests orbax_errors folder seals journal reader environment description checkpoints"
+RUNS = "manifests orbax_errors folder seals journal pauses reader environment description checkpoints"
 ORDERS = {"training": TRAINING.split(), "runs": RUNS.split()}
 
 

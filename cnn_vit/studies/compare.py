@@ -112,7 +112,7 @@ def run_comparison(config: str, out: Path, *, overrides: Sequence[str] = (), opt
             workers=options.workers,
             threads=recipe.threads,
             is_isolated=options.is_isolated,
-            retries_failed=options.retries_failed,
+            retries=trials.FAILED if options.retries_failed else (),
             keep=options.keep,
         )
         records = workers.do_trials(planned, out, study_options)

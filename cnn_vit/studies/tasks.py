@@ -22,7 +22,7 @@ from cnn_vit.runs.description import make_preprocessing
 from cnn_vit.runs.manifests import DamageError
 from cnn_vit.runs.seals import RunDamageError
 from cnn_vit.settings import Settings
-from cnn_vit.studies import probe, trials
+from cnn_vit.studies import objectives, probe, trials
 from cnn_vit.studies.trials import DataCache, PlannedTrial
 from cnn_vit.training import devices, evaluation, features, forward, loop, plan, pretrained_settings, starting_values
 from cnn_vit.training.run import Display
@@ -42,12 +42,26 @@ def do_task(planned: PlannedTrial, cache: DataCache, display: Display) -> Mappin
     Raises:
         UserError: it has no settings, for the reason that its plan gives; or as its task says.
     """
+    if planned.trial.task == trials.OBJECTIVE:
+        return objectives.call_objective(planned)
     if planned.settings is None:
         raise UserError(planned.error)
     dataset = cache.load(planned.settings.section("data"))
     if planned.trial.task == "train":
-        return loop.train(planned.settings, planned.folder / trials.RUN, dataset=dataset, progress=display)
+        return loop.train(
+            planned.settings,
+            planned.folder / trials.RUN,
+            dataset=dataset,
+            progress=display,
+            until=planned.until,
+            evaluates_test=planned.reads_test,
+        )
     return do_without_training(planned, planned.settings, dataset)
+
+
+def is_waiting(result: Mapping[str, Any]) -> bool:
+    """Whether a trial has reached the step at which it is to wait, and is not finished."""
+    return not result.get("is_finished", True)
 
 
 def measure_step(planned: PlannedTrial, cache: DataCache) -> float:

@@ -4,6 +4,7 @@
     OUT/trials/ID/lock            held by the process that works on the trial, for as long as it does
     OUT/trials/ID/attempts.jsonl  a line for each start, and for each end that a signal asked for
     OUT/trials/ID/result.json     written last and at once: the trial is over, whether well or badly
+    OUT/trials/ID/rungs/STEP.json the numbers of a trial that was told to wait at a step
     OUT/trials/ID/run/            the run folder of a trial that trains
     OUT/trials/ID/predictions/    SPLIT.npz of a trial that only evaluates or fits, as in a run folder
     OUT/trials/ID/log.jsonl       what the trial had to say
@@ -20,7 +21,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ ATTEMPTS = "attempts.jsonl"
 RESULT = folder.RESULT  # the same name as in a run folder, for it says the same
 RUN = "run"
 LOG = "log.jsonl"
+RUNGS = "rungs"
 
 EVALUATE = "evaluate"
+OBJECTIVE = "objective"  # a function of the user's own
 TASKS = ("train", EVALUATE, "linear", "knn")
 ID_DIGITS = 16  # of the sha256: among a million trials two share a name with a probability of 3e-8
 
@@ -53,6 +56,8 @@ OUT_OF_MEMORY = "out of memory"
 BAD_CONFIG = "bad config"
 CRASHED = "crashed"
 FAILED = (DIVERGED, OUT_OF_MEMORY, BAD_CONFIG, CRASHED)  # states of trials that are over and have no numbers
+PRUNED = "pruned"  # over before its time, with the numbers that it had by then: others promised more
+CANCELLED = "cancelled"  # over without numbers, because somebody said so
 RUNNING = "running"
 INTERRUPTED = "interrupted"
 QUEUED = "queued"
@@ -68,7 +73,7 @@ class Trial:
 
     Attributes:
         task: of TASKS. `train` trains a run; `evaluate` evaluates pretrained weights as they are; `linear` and `knn`
-            probe the features of pretrained weights.
+            probe the features of pretrained weights. Of a sweep also `objective`: a function of the user's own.
         config: the recipe with its words, configs/NAME.py:WORDS.
         overrides: settings that stand over the recipe, "key=value".
         seed: of the run; it stands over both.
@@ -92,10 +97,12 @@ class PlannedTrial:
         trial: the trial.
         id: the name of its folder.
         folder: OUT/trials/ID.
-        settings: of the run; None where there cannot be one.
+        settings: of the run; None where there cannot be one, or where whoever does the trial finds them again.
         data_fingerprint: of its data; "" where there is no run.
         error: why there is no run, a sentence; "" where there is one.
         steps: of the run; 1 where nothing is trained.
+        until: the step at which the run waits to be told whether it goes on; None for its end.
+        reads_test: whether the test split is evaluated at the end of the run.
     """
 
     trial: Trial
@@ -105,6 +112,8 @@ class PlannedTrial:
     data_fingerprint: str
     error: str
     steps: int
+    until: int | None = None
+    reads_test: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,11 @@ class TrialRecord:
 
     Attributes:
         planned: the trial and its place.
-        state: COMPLETE, one of FAILED, RUNNING, INTERRUPTED or QUEUED.
+        state: COMPLETE, PRUNED, CANCELLED, one of FAILED, RUNNING, INTERRUPTED or QUEUED.
         reason: why it has failed, a sentence; "" where it has not.
         result: the numbers of a complete trial: of one that trains what its run's result.json holds, of others
-            validation, test, counts, classes, model and parameters likewise; {} where it is not complete.
+            validation, test, counts, classes, model and parameters likewise; of a pruned one those of the step that
+            it reached; {} of all others.
         run: the run folder of a trial that trained; else None.
     """
 
@@ -172,27 +182,55 @@ def plan_trials(trials: Sequence[Trial], out: Path, cache: DataCache) -> list[Pl
         UserError: two trials are the same.
         SurroundingsError: a file of one cannot be read.
     """
-    from cnn_vit.training import plan
-
     planned: list[PlannedTrial] = []
     for trial in trials:
         stops.raise_if_requested()
-        try:
-            settings, dataset = prepare_trial(trial, cache)
-        except SurroundingsError:
-            raise  # no fault of the trial's
-        except UserError as error:
-            words = {"trial": asdict(trial), "error": True}
-            planned.append(PlannedTrial(trial, *place(words, out), None, "", str(error), steps=1))
-            continue
-        run = fingerprint(settings, dataset.fingerprint)
-        deciding = {"task": trial.task, "options": dict(trial.options), "run": run}
-        steps = 1
-        if trial.task == "train":
-            steps = plan.run_times(settings, examples=len(dataset.splits["train"])).total
-        planned.append(PlannedTrial(trial, *place(deciding, out), settings, dataset.fingerprint, "", steps))
+        planned.append(plan_trial(trial, out, cache))
     refuse_repeated(planned)
     return planned
+
+
+def plan_trial(trial: Trial, out: Path, cache: DataCache) -> PlannedTrial:
+    """Gives a trial its final settings and its place, as `plan_trials` does.
+
+    Raises:
+        SurroundingsError: a file cannot be read.
+    """
+    from cnn_vit.training import plan
+
+    try:
+        settings, dataset = prepare_trial(trial, cache)
+    except SurroundingsError:
+        raise  # no fault of the trial's
+    except UserError as error:
+        words = {"trial": asdict(trial), "error": True}
+        return PlannedTrial(trial, *place(words, out), None, "", str(error), steps=1)
+    run = fingerprint(settings, dataset.fingerprint)
+    deciding = {"task": trial.task, "options": dict(trial.options), "run": run}
+    steps = 1
+    if trial.task == "train":
+        steps = plan.run_times(settings, examples=len(dataset.splits["train"])).total
+    return PlannedTrial(trial, *place(deciding, out), settings, dataset.fingerprint, "", steps)
+
+
+def plan_again(planned: PlannedTrial, cache: DataCache) -> PlannedTrial:
+    """Returns a trial that was planned by another process, with the settings that this one finds for it.
+
+    Raises:
+        SurroundingsError: it has become another trial since, for its recipe or its data were changed.
+    """
+    again = plan_trial(planned.trial, planned.folder.parents[1], cache)
+    if again.id == planned.id:
+        return replace(again, until=planned.until, reads_test=planned.reads_test)
+    if again.data_fingerprint not in ("", planned.data_fingerprint):
+        changed = "its data have changed"
+    else:
+        changed = "its recipe, or a file that the recipe names, has changed"
+    why = f" ({again.error})" if again.error else ""
+    raise SurroundingsError(
+        f"{describe(planned.trial)}: {changed} since this was planned{why}; put it back, or start again in another "
+        "folder with --out"
+    )
 
 
 def prepare_trial(trial: Trial, cache: DataCache) -> tuple[Settings, data.Dataset]:
@@ -246,33 +284,45 @@ def describe(trial: Trial) -> str:
 
 
 def to_json(planned: PlannedTrial) -> dict[str, Any]:
-    """Returns a trial that has settings as plain values, for the worker that is to do it."""
-    if planned.settings is None:
-        raise ValueError("a trial without settings is not given to a worker")
+    """Returns a trial as plain values, for the worker that is to do it."""
     return {
         "trial": asdict(planned.trial),
         "id": planned.id,
         "folder": str(planned.folder),
-        "settings": settings_to_json(planned.settings),
+        "settings": None if planned.settings is None else settings_to_json(planned.settings),
         "data_fingerprint": planned.data_fingerprint,
+        "error": planned.error,
         "steps": planned.steps,
+        "until": planned.until,
+        "reads_test": planned.reads_test,
     }
 
 
 def from_json(stored: Mapping[str, Any]) -> PlannedTrial:
     """Returns the trial that `to_json` made plain values of."""
-    words = stored["trial"]
-    trial = Trial(
+    settings = stored["settings"]
+    return PlannedTrial(
+        trial=trial_from_json(stored["trial"]),
+        id=stored["id"],
+        folder=Path(stored["folder"]),
+        settings=None if settings is None else settings_from_json(settings, file=TRIAL),
+        data_fingerprint=stored["data_fingerprint"],
+        error=stored["error"],
+        steps=stored["steps"],
+        until=stored["until"],
+        reads_test=stored["reads_test"],
+    )
+
+
+def trial_from_json(words: Mapping[str, Any]) -> Trial:
+    """Returns the trial that `dataclasses.asdict` made plain values of."""
+    return Trial(
         task=words["task"],
         config=words["config"],
         overrides=tuple(words["overrides"]),
         seed=words["seed"],
         options=tuple((name, value) for name, value in words["options"]),
         name=words["name"],
-    )
-    settings = settings_from_json(stored["settings"], file=TRIAL)
-    return PlannedTrial(
-        trial, stored["id"], Path(stored["folder"]), settings, stored["data_fingerprint"], "", stored["steps"]
     )
 
 
@@ -289,7 +339,8 @@ def read_record(planned: PlannedTrial) -> TrialRecord:
     run = planned.folder / RUN
     if path.exists():
         result = reader.read_object(path, state=str, reason=str, result=dict)
-        kept_run = run if planned.trial.task == "train" and result["state"] == COMPLETE else None
+        has_run = planned.trial.task == "train" and result["state"] in (COMPLETE, PRUNED)
+        kept_run = run if has_run else None
         return TrialRecord(planned, result["state"], result["reason"], result["result"], kept_run)
     state = QUEUED
     if files.is_locked(planned.folder / LOCK):
@@ -311,6 +362,46 @@ def write_result(
         "result": result or {},
     }
     files.write_json(planned.folder / RESULT, content)
+
+
+def with_until(planned: PlannedTrial, step: int | None) -> PlannedTrial:
+    """Returns a trial that is to wait at a step, or at none."""
+    return replace(planned, until=step)
+
+
+def rung_path(planned: PlannedTrial, step: int) -> Path:
+    """Returns the file of the numbers that a trial had when it was told to wait at a step."""
+    return planned.folder / RUNGS / f"{step}.json"
+
+
+def is_over(planned: PlannedTrial) -> bool:
+    """Whether there is nothing to do for a trial: it has a result, or has reached the step at which it is to wait."""
+    if (planned.folder / RESULT).exists():
+        return True
+    return planned.until is not None and rung_path(planned, planned.until).exists()
+
+
+def read_rung(planned: PlannedTrial, step: int) -> dict[str, Any] | None:
+    """Returns the numbers that a trial had at a step, as `loop.train` gave them; None where it is not so far.
+
+    Raises:
+        UserError: the file is not as it was written.
+    """
+    path = rung_path(planned, step)
+    return reader.read_object(path, steps=int) if path.exists() else None
+
+
+def write_rung(planned: PlannedTrial, result: Mapping[str, Any]) -> None:
+    """Writes the numbers of a trial that has reached the step at which it is to wait. The caller holds its lock."""
+    if planned.until is None:
+        raise ValueError("a trial that is not to wait has no rung")
+    files.write_json(rung_path(planned, planned.until), dict(result))
+
+
+def forget(planned: PlannedTrial) -> None:
+    """Removes all that a trial has done, so that it is done again. The caller holds its lock."""
+    for name in (RESULT, ATTEMPTS, RUN, RUNGS):
+        files.remove(planned.folder / name)
 
 
 def describe_trial(planned: PlannedTrial) -> None:

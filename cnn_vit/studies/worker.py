@@ -10,6 +10,7 @@ learned is not lost, and the next study that is started finds the trial done, or
 import json
 import sys
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,13 @@ STANDARD_INPUT = 0  # its descriptor
 # The kinds of messages. Of the study:
 SETUP = "setup"
 DO = "do"
+PLAN = "plan"  # several trials: their names, steps and errors
 MEASURE = "measure"  # the pace of a trial
 # Of the worker:
 READY = "ready"  # it waits for a trial
 PROGRESS = "progress"  # it has done so many steps of its trial
 OVER = "over"  # its trial has a result
+PLANNED = "planned"  # it has planned trials
 PACE = "pace"  # it has measured the pace of a trial
 IN_THE_WAY = "in the way"  # disk, rights or another run keep it from going on
 
@@ -130,6 +133,9 @@ def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
         message = pipe.receive()
         if message is None:
             return
+        if message["kind"] == PLAN:
+            send_plan(pipe, message, cache)
+            continue
         planned = trials.from_json(message["trial"])
         if message["kind"] == MEASURE:
             send_pace(pipe, planned, cache)
@@ -160,6 +166,43 @@ def send_pace(pipe: Pipe, planned: "PlannedTrial", cache: "DataCache") -> None:
         pipe.send(PACE, step_cpu=step_cpu)
 
 
+def send_plan(pipe: Pipe, message: dict[str, Any], cache: "DataCache") -> None:
+    """Plans trials and sends what was found; or the sentence that says what keeps them from being planned."""
+    from cnn_vit.errors import SurroundingsError
+    from cnn_vit.studies import trials
+
+    answers = []
+    try:
+        for words in message["trials"]:
+            stops.raise_if_requested()
+            planned = trials.plan_trial(trials.trial_from_json(words), Path(message["out"]), cache)
+            rungs: tuple[int, ...] = ()
+            if message["first_rung"] and planned.settings is not None:
+                planned, rungs = plan_rungs(planned, cache, message["first_rung"], message["eta"])
+            answers.append({**trials.to_json(planned), "settings": None, "rungs": rungs})
+    except SurroundingsError as error:
+        pipe.send(IN_THE_WAY, sentence=str(error))
+    else:
+        pipe.send(PLANNED, trials=answers)
+
+
+def plan_rungs(
+    planned: "PlannedTrial", cache: "DataCache", first: str, eta: int
+) -> "tuple[PlannedTrial, tuple[int, ...]]":
+    """Returns the steps at which the rungs of a trial end; a trial that cannot have them gets an error."""
+    from cnn_vit.errors import UserError
+    from cnn_vit.training import plan
+
+    settings = planned.settings
+    if settings is None:
+        return planned, ()
+    examples = len(cache.load(settings.section("data")).splits["train"])
+    try:
+        return planned, plan.rung_steps(settings, examples=examples, first=first, eta=eta)
+    except UserError as error:
+        return replace(planned, settings=None, error=str(error)), ()
+
+
 class ObstacleError(Exception):
     """Something keeps a trial from being done that is no fault of its own; it is tried again another time."""
 
@@ -183,11 +226,17 @@ def do_trial(planned: "PlannedTrial", cache: "DataCache", display: "Display", *,
 
     try:
         with files.Lock(planned.folder / trials.LOCK, on_wait=display.say):
-            if (planned.folder / trials.RESULT).exists():
+            if trials.is_over(planned):
                 return
+            if planned.settings is None and not planned.error and planned.trial.task != trials.OBJECTIVE:
+                planned = trials.plan_again(planned, cache)
             trials.note_start(planned)
             try:
                 result = tasks.do_task(planned, cache, display)
+                if tasks.is_waiting(result):
+                    trials.write_rung(planned, result)
+                    trials.note_stop(planned)
+                    return
                 tasks.drop_checkpoints(planned, result, keep=keep)
                 trials.write_result(planned, trials.COMPLETE, result=result)
             except StoppedError:

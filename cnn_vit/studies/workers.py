@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cnn_vit import files, process, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
@@ -42,15 +42,65 @@ class StudyOptions:
         workers: processes that work at the same time.
         threads: cores that one trial computes on; sums of floats depend on it, so that it belongs to the study.
         is_isolated: whether each trial gets a process of its own.
-        retries_failed: whether trials that have failed are done again.
+        retries: states of trials that are over and are done again all the same.
         keep: which checkpoints of a finished trial stay: "best", or "all".
     """
 
     workers: int = 1
     threads: int = 1
     is_isolated: bool = False
-    retries_failed: bool = False
+    retries: tuple[str, ...] = ()
     keep: str = "best"
+
+
+class Supply(Protocol):
+    """Where a study takes its trials from, while it does them."""
+
+    def take(self) -> list[PlannedTrial]:
+        """Returns the trials that may be done now and were not returned before; they have no result yet."""
+
+    def is_exhausted(self) -> bool:
+        """Whether there are no more trials, now that none is under way."""
+
+    def reason_to_end(self) -> str:
+        """Says why no more trials are to be done, though there are some; "" where they are to be done."""
+
+    def count_steps(self) -> tuple[int, int]:
+        """Returns the steps of the trials that are over, and of all, as far as that is known."""
+
+
+class FixedSupply:
+    """A list of trials, all of which may be done at once.
+
+    Args:
+        left: the trials of the study that have no result.
+        steps: of all its trials together.
+    """
+
+    def __init__(self, left: Sequence[PlannedTrial], steps: int):
+        self._left = list(left)
+        self._given: list[PlannedTrial] = []
+        self._steps = steps
+        self._steps_before = steps - sum(planned.steps for planned in left)
+
+    def take(self) -> list[PlannedTrial]:
+        """Returns all trials, the first time."""
+        taken, self._left = self._left, []
+        self._given += taken
+        return taken
+
+    def is_exhausted(self) -> bool:
+        """Whether the trials were taken."""
+        return not self._left
+
+    def reason_to_end(self) -> str:
+        """There is none."""
+        return ""
+
+    def count_steps(self) -> tuple[int, int]:
+        """Returns the steps of the trials that are over, and of all."""
+        over = sum(planned.steps for planned in self._given if trials.is_over(planned))
+        return self._steps_before + over, self._steps
 
 
 class Worker:
@@ -155,7 +205,7 @@ def do_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions)
             prepare_folder(one, options)
         left = [one for one in planned if not (one.folder / trials.RESULT).exists()]
         if left:
-            Study(left, sum(one.steps for one in planned), out, options, stop).run()
+            Study(FixedSupply(left, sum(one.steps for one in planned)), out, options, stop).run()
         return [trials.read_record(one) for one in planned]
 
 
@@ -216,12 +266,11 @@ def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
         return  # an orphan of an earlier start is at work
     with files.Lock(planned.folder / trials.LOCK, on_wait=lambda _: None):
         record = trials.read_record(planned)
-        if options.retries_failed and record.state in trials.FAILED:
-            for name in (trials.RESULT, trials.ATTEMPTS, trials.RUN):
-                files.remove(planned.folder / name)
+        if record.state in options.retries:
+            trials.forget(planned)
         if not (planned.folder / trials.TRIAL).exists():
             trials.describe_trial(planned)
-        if planned.settings is None and record.reason != planned.error:  # a mistake may have become another one
+        if planned.error and record.reason != planned.error:  # a mistake may have become another one
             trials.write_result(planned, trials.BAD_CONFIG, reason=planned.error)
 
 
@@ -234,32 +283,33 @@ class Study:
     """The trials of a study that are left, and the workers that do them.
 
     Args:
-        left: the trials of the study that have no result.
-        steps: of all its trials together.
+        supply: gives the trials.
         out: the folder of the study.
         options: how they are done.
         stop: the signals of this process.
+        workers: those that run already, at most as many as `options` asks for.
     """
 
     def __init__(
         self,
-        left: Sequence[PlannedTrial],
-        steps: int,
+        supply: Supply,
         out: Path,
         options: StudyOptions,
         stop: stops.StopSignals,
+        workers: Sequence[Worker] = (),
     ):
-        self.queue = list(left)
+        self.supply = supply
+        self.queue: list[PlannedTrial] = []
         self.out, self.options, self.stop = out, options, stop
         self.variables = choose_accelerators(options.workers)
-        self.workers: list[Worker] = []
+        self.workers = list(workers)
         self.obstacle = ""
         self.early_deaths = 0  # of workers that were not ready yet, one after another
-        self.steps_over = steps - sum(planned.steps for planned in left)
+        self.steps_over, steps = supply.count_steps()
         self.progress = Progress(steps, step=self.steps_over, batch_size=None)
 
-    def run(self) -> None:
-        """Does the trials; returns once each has a result.
+    def run(self) -> str:
+        """Does the trials; returns "" once all are over, or the supply's reason to end before.
 
         Raises:
             SurroundingsError: something else than the trials is in the way.
@@ -267,16 +317,26 @@ class Study:
         """
         self.stop.begin_training()  # from here on this loop looks at the signals by itself
         try:
-            while self.queue or any(worker.trial for worker in self.workers):
+            while True:
+                self.queue += self.supply.take()
+                if not self.queue and not self.has_trials() and self.supply.is_exhausted():
+                    return ""
                 self.start_workers()
                 self.hear()
                 if self.stop.requested is not None:
                     raise self.stopped_error()
                 if self.obstacle:
                     raise SurroundingsError(self.obstacle)
+                reason = self.supply.reason_to_end()
+                if reason:
+                    return reason
         finally:
             self.end_workers()
             self.progress.close()
+
+    def has_trials(self) -> bool:
+        """Whether a worker is at work."""
+        return any(worker.trial for worker in self.workers)
 
     def stopped_error(self) -> StoppedError:
         """Makes the error of a study that was asked to stop."""
@@ -326,8 +386,9 @@ class Study:
         planned, worker.trial = worker.trial, None
         if planned is None:
             return
-        self.steps_over += planned.steps
-        self.progress.say(describe_end(trials.read_record(planned)))
+        self.steps_over, _ = self.supply.count_steps()
+        if (planned.folder / trials.RESULT).exists():
+            self.progress.say(describe_end(trials.read_record(planned)))
 
     def bury(self, worker: Worker) -> None:
         """Takes note of a worker that is gone; a trial that it leaves behind goes back to the others."""
@@ -341,7 +402,7 @@ class Study:
         if planned is None:
             return
         self.record_death(planned, code)
-        if (planned.folder / trials.RESULT).exists():  # it died between the result and the message, or for good
+        if trials.is_over(planned):  # it died between the result and the message, or for good
             self.finish(worker)
             return
         self.progress.say(f"the process of {trials.describe(planned.trial)} {describe_exit(code)}; it is done again")
@@ -455,4 +516,7 @@ def describe_end(record: TrialRecord) -> str:
     name = trials.describe(record.planned.trial)
     if record.state != trials.COMPLETE:
         return f"{name}: {record.state}: {record.reason}"
-    return f"{name}: {100 * record.result['validation']['accuracy']:.2f} % of validation"
+    validation = record.result.get("validation")
+    if validation is None:
+        return f"{name}: {record.state}"
+    return f"{name}: {100 * validation['accuracy']:.2f} % of validation"

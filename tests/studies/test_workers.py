@@ -201,7 +201,7 @@ def make_study(tmp_path):
     (planned,) = trials.plan_trials([Trial("train", SMOKE, FEW_STEPS)], tmp_path, DataCache())
     for _ in range(3):
         trials.note_start(planned)
-    return workers.Study([planned], 4, tmp_path, StudyOptions(), None), planned
+    return workers.Study(workers.FixedSupply([planned], 4), tmp_path, StudyOptions(), None), planned
 
 
 def test_a_trial_that_an_orphan_is_at_work_on_has_not_crashed(tmp_path):

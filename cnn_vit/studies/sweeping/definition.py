@@ -22,7 +22,7 @@ import ast
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from cnn_vit.settings.durations import parse_duration
 from cnn_vit.settings.keys import SECTIONS
 from cnn_vit.settings.load import COMMAND_LINE, split_override
 from cnn_vit.settings.values import check_value, parse_literal, split_items
-from cnn_vit.studies import trials
+from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping.dimensions import Base, Draft, draft_of_table, make_space
 from cnn_vit.studies.sweeping.space import CHOICE, INT, LOG, UNIFORM, Dimension, Space, text_of_value
 
@@ -436,6 +436,69 @@ def from_recipe(
     )
 
 
+# A call in Python -----------------------------------------------------------------------------------------------------
+
+
+def from_call(
+    settings: str | Callable[..., Any],
+    space: Mapping[str, Any] | None,
+    *,
+    sampler: str | None = None,
+    trials: int | None = None,
+    overrides: Sequence[str] = (),
+    sampler_options: Mapping[str, Any] | None = None,
+    halving: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> SweepDefinition:
+    """Makes the definition that a call of `cnn_vit.sweep` asks for; see there what each argument is.
+
+    Raises:
+        UserError: anything in it is wrong.
+    """
+    where = "sweep()"
+    common = {"trials": trials, **changes}
+    if isinstance(settings, str) and settings.endswith(".toml"):
+        if space is not None or halving is not None or sampler_options is not None:
+            raise UserError(f"{settings} names its space, halving and options of the sampler itself; leave them out")
+        return read_toml(settings, changes={"sampler": sampler, **common}, overrides=overrides)
+    table = {key: value for key, value in common.items() if value is not None}
+    name = options = None
+    if space is not None:
+        table["space"] = space
+    if halving is not None:
+        table["halving"] = halving
+    if sampler_options is not None:
+        options = {"name": sampler or GRID, **sampler_options}
+    table["sampler"] = options or sampler or GRID
+    if callable(settings):
+        name = settings.__qualname__
+        table["objective"] = objectives.register_function(settings)
+    elif is_recipe(settings):
+        name = name_of_config(settings)
+        table["config"] = settings
+        if space is None:
+            return from_recipe(settings, changes={"sampler": sampler, **common}, overrides=overrides)
+    else:
+        name = settings.rpartition(":")[2]
+        table["objective"] = settings
+    return make_definition(table, name=name, where=where, overrides=overrides)
+
+
+def is_recipe(settings: str) -> bool:
+    """Whether a text names a recipe with its words, and not the function of a file, FILE.py:NAME.
+
+    A file that cannot be read counts as a recipe, whose reading then says why.
+    """
+    file, colon, _ = settings.partition(".py:")
+    if not colon:
+        return True
+    try:
+        module = ast.parse(Path(f"{file}.py").read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return True
+    return "get_config" in list_top_names(module)
+
+
 def name_of_config(config: str) -> str:
     """Returns the name of a recipe with its words, digits_vit:big."""
     path, colon, words = config.partition(".py:")
@@ -556,7 +619,8 @@ def read_what_runs(common: Mapping[str, Any], *, where: str) -> tuple[str, str]:
     if objective:
         if words:
             raise UserError(f"{where}: words belong to a recipe, and {objective} is none; leave them out")
-        check_objective(objective, where=where)
+        if not objectives.is_function_here(objective):
+            check_objective(objective, where=where)
         return "", objective
     _, colon, words_of_config = config.partition(".py:")
     if words and colon:

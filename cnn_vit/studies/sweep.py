@@ -1,0 +1,246 @@
+"""A sweep: many points of a space of settings, each trained once, and a table that says which is best and how sure.
+
+Read `run_sweep`. A definition (`sweeping/definition.py`) says what varies; the plan (`sweeping/ledger.py`) says which
+trials that makes; workers, or a cluster, do them; what they found is read from their folders (`sweeping/outcome.py`):
+
+    OUT/space.json     what is swept
+    OUT/plan.jsonl     the trials, a line each
+    OUT/trials/ID/     the trials; each is done once, however often the command is given
+    OUT/results.csv    a row for each trial, without any time: the same bytes whenever it is made
+    OUT/timing.csv     the times of the trials
+    OUT/report.html    the page
+
+No trial reads the test split.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import files, stops
+from cnn_vit.errors import UserError
+from cnn_vit.reports.sweep_facts import SweepFacts, leaderboard
+from cnn_vit.runs import journal
+from cnn_vit.studies import objectives, trials, workers
+from cnn_vit.studies.sweeping import definition as definitions
+from cnn_vit.studies.sweeping import outcome
+from cnn_vit.studies.sweeping.definition import SweepDefinition
+from cnn_vit.studies.sweeping.ledger import Ledger
+from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess
+from cnn_vit.studies.sweeping.samplers import SAMPLERS
+from cnn_vit.studies.sweeping.scheduler import AHEAD, CANCEL, Supply
+from cnn_vit.studies.trials import DataCache
+from cnn_vit.studies.worker import ObstacleError, do_trial
+from cnn_vit.studies.workers import Study, StudyOptions
+
+HOUR = 3600.0  # seconds
+# Trials in these states are done again by the same command; the others that have failed would fail again.
+RETRIED = (trials.CRASHED, trials.OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How the trials of a sweep are done. None of it changes a number.
+
+    Attributes:
+        workers: processes that work at the same time; None as the definition says.
+        keep: which checkpoints of finished trials stay, "best" or "all".
+        is_isolated: whether each trial gets a process of its own.
+        hours: after which the sweep ends, with all saved that it has learned; None for no limit.
+        slurm: options for `sbatch`, "--partition=gpu --time=2:00:00", where a cluster does the trials; None for here.
+        retries: states of trials that are over and are done again, beside RETRIED.
+    """
+
+    workers: int | None = None
+    keep: str = "best"
+    is_isolated: bool = False
+    hours: float | None = None
+    slurm: str | None = None
+    retries: tuple[str, ...] = ()
+
+
+def sweep(
+    settings: str | Callable[..., Any],
+    space: Mapping[str, Any] | None = None,
+    *,
+    out: str | os.PathLike,
+    sampler: str = "random",
+    trials: int | None = None,
+    hours: float | None = None,
+    retries: Sequence[str] = (),
+    **changes: Any,
+) -> dict[str, Any]:
+    """Does a sweep, or goes on with one that was stopped; writes its page and tables.
+
+    Args:
+        settings: a recipe, "configs/digits_cnn.py"; a sweep's own file, "configs/sweeps/NAME.toml"; or an objective of
+            one's own, "FILE.py:NAME" or a function: it takes the values of a point as a dict, and returns a number.
+            Where it asks for them it also gets `seed=`, and `folder=`, which it may write into.
+        space: what varies, by setting: a list of choices, or {"log": (1e-4, 1e-1)}, {"uniform": (0, 0.5)},
+            {"int": (2, 8)}, {"choice": [...]}, each with `steps` for a grid and `when` for conditions; None where the
+            file says so.
+        out: the folder of the sweep.
+        sampler: "grid", "random", "sobol", "halton" or "tpe".
+        trials: number of points; None for all points of a grid.
+        hours: after which the sweep ends; the same call goes on.
+        retries: states of trials that are done again, such as "diverged".
+        **changes: what else a definition has: seeds, seed, metric, mode, workers, threads, lag, halving, overrides,
+            max_failures.
+
+    Returns:
+        `rows` (a dict for each trial, for `pandas.DataFrame`), `best` (values, estimate, low and high of the best
+        point; None without one), counts (trials by state), report and results (paths).
+
+    Raises:
+        UserError: the definition is wrong, or the folder belongs to another one.
+        SurroundingsError: the folder cannot be written, or another process works in it.
+        StoppedError: a signal asked to stop; the same call goes on.
+    """
+    definition = definitions.from_call(settings, space, sampler=sampler, trials=trials, **changes)
+    facts = run_sweep(definition, Path(out), SweepOptions(hours=hours, retries=tuple(retries)))
+    return summarize(facts)
+
+
+def summarize(facts: SweepFacts) -> dict[str, Any]:
+    """Returns a sweep as plain values: see `sweep`."""
+    rows = []
+    counts: dict[str, int] = {}
+    for trial in facts.trials:
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+        row = {"row": trial.row, "suggestion": trial.suggestion, "seed": trial.seed, "id": trial.id}
+        row |= {"state": trial.state, "alias_of": trial.alias_of, facts.metric: trial.metric, "steps": trial.steps}
+        rows.append({**row, **trial.values, "reason": trial.reason})
+    best = None
+    for leader in leaderboard(facts)[:1]:
+        best = {
+            "suggestion": leader.suggestion,
+            "values": dict(leader.values),
+            "estimate": leader.estimate,
+            "low": leader.low,
+            "high": leader.high,
+            "basis": leader.basis,
+        }
+    return {
+        "metric": facts.metric,
+        "mode": facts.mode,
+        "planned": facts.planned,
+        "counts": counts,
+        "best": best,
+        "rows": rows,
+        "report": str(facts.out / outcome.PAGE),
+        "results": str(facts.out / outcome.RESULTS),
+    }
+
+
+def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> SweepFacts:
+    """Does a sweep as `sweep` does, and returns what is known of it then."""
+    definition = definitions.claim_sweep(out, definition)
+    number = definition.workers if options.workers is None else options.workers
+    refuse_wrong_options(definition, number, options)
+    study_options = StudyOptions(
+        workers=number,
+        threads=definition.threads,
+        is_isolated=options.is_isolated,
+        retries=(*RETRIED, *options.retries),
+        keep=options.keep,
+    )
+    with workers.locked(out), stops.handle_signals() as stop, stop.saying(workers.STOPPED):
+        files.remove(out / CANCEL)
+        ledger = Ledger(out)
+        process = PlanningProcess(definition, out, study_options, stop)
+        supply = Supply(
+            definition,
+            out,
+            ledger,
+            Planner(definition, ledger, process),
+            study_options,
+            ahead=None if options.slurm is not None else max(AHEAD, 2 * number),
+            deadline=None if options.hours is None else journal.now() + HOUR * options.hours,
+        )
+        try:
+            reason = do_trials(definition, supply, process, out, study_options, options, stop)
+        finally:
+            process.close()
+            files.remove(out / CANCEL)
+        return write_outcome(out, reason)
+
+
+def do_trials(
+    definition: SweepDefinition,
+    supply: Supply,
+    process: PlanningProcess,
+    out: Path,
+    study_options: StudyOptions,
+    options: SweepOptions,
+    stop: stops.StopSignals,
+) -> str:
+    """Does the trials of a sweep where they are to be done; returns why it ended before all were, or ""."""
+    if options.slurm is not None:
+        from cnn_vit.studies.sweeping import slurm
+
+        return slurm.run(supply, out, options.slurm, study_options, stop)
+    if definition.objective and objectives.is_function_here(definition.objective):
+        return do_here(supply, stop)
+    supply.plan()
+    ready = process.hand_over() if supply.is_planned() else []
+    return Study(supply, out, study_options, stop, workers=ready).run()
+
+
+class QuietDisplay:
+    """Shows nothing of a trial that this process does itself."""
+
+    def update(self, step: int, *, accuracy: float | None = None) -> None:
+        """Shows nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Shows nothing."""
+
+    def close(self) -> None:
+        """Nothing is to be given back."""
+
+
+def do_here(supply: Supply, stop: stops.StopSignals) -> str:
+    """Does trials in this process, one after another: those of a function that no other one can call."""
+    cache = DataCache()
+    while True:
+        queue = supply.take()
+        if not queue and supply.is_exhausted():
+            return ""
+        for planned in queue:
+            stop.raise_if_requested()
+            reason = supply.reason_to_end()
+            if reason:
+                return reason
+            try:
+                do_trial(planned, cache, QuietDisplay(), keep="all")
+            except ObstacleError as obstacle:
+                raise UserError(str(obstacle)) from obstacle
+
+
+def refuse_wrong_options(definition: SweepDefinition, number: int, options: SweepOptions) -> None:
+    """Raises UserError for options that mean nothing, or that the definition does not go with."""
+    if number < 1:
+        raise UserError(f"workers={number} do nothing; make it at least 1")
+    if options.keep not in ("best", "all"):
+        raise UserError(f"keep is {options.keep}; it takes best or all")
+    if options.hours is not None and not options.hours > 0:
+        raise UserError(f"hours={options.hours} do nothing; make it more than 0")
+    if SAMPLERS[definition.sampler].is_adaptive and number > definition.lag:
+        raise UserError(
+            f"workers={number} are more than lag={definition.lag}: a point of {definition.sampler} waits for the "
+            "results of all but so many before it; make workers at most that, or start a sweep with a larger lag"
+        )
+
+
+def write_outcome(out: Path, reason: str) -> SweepFacts:
+    """Reads what is known of a sweep, writes its tables and its page, and returns it.
+
+    Args:
+        out: the folder of the sweep.
+        reason: why it ended before all was done; "" where all is.
+    """
+    facts = outcome.read_sweep(out)
+    outcome.write_tables(facts)
+    return facts

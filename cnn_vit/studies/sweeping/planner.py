@@ -1,0 +1,254 @@
+"""From points to the rows of the plan: which point is next, what its trials are called, which are there already.
+
+What a trial is called depends on all its settings and its data, so that somebody has to read them. That is a planning
+process, a worker like those that train: it imports jax and holds the data, and the process of the sweep need not.
+
+Row r of the plan is the trial of suggestion r // seeds with the seed number r % seeds. A point depends on its number,
+on the seed of the sweep and, of a sampler that learns, on the results of the suggestions up to `lag` before it. How
+long a trial took, how many workers there are, and how often the sweep was stopped decide nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cnn_vit import stops
+from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.studies import objectives, trials, workers
+from cnn_vit.studies.sweeping import rungs
+from cnn_vit.studies.sweeping.definition import SweepDefinition, read_claimed
+from cnn_vit.studies.sweeping.ledger import Ledger, PlanRow, read_plan
+from cnn_vit.studies.sweeping.samplers import SAMPLERS, Observation
+from cnn_vit.studies.sweeping.space import Point, text_of_value
+from cnn_vit.studies.trials import PlannedTrial, Trial
+from cnn_vit.studies.worker import IN_THE_WAY, PLAN, PLANNED, READY
+from cnn_vit.studies.workers import StudyOptions, Worker
+from cnn_vit.training.progress import Progress
+
+SEED = "seed"  # a setting; where the space varies it, it is no number of the sweep's own
+BATCH = 50  # trials that are planned at a time
+PLAN_LOG = "plan.log"
+
+
+def make_trial(definition: SweepDefinition, values: Point, seed: int) -> Trial:
+    """Returns the trial of a point."""
+    settings = [f"{key}={text_of_value(value)}" for key, value in values.items() if key != SEED]
+    name = ", ".join(settings)
+    if definition.seeds > 1 or SEED in values:
+        name += f", seed {seed}" if name else f"seed {seed}"
+    if definition.objective:
+        return Trial(trials.OBJECTIVE, definition.objective, (), seed, ((objectives.VALUES, values),), name)
+    return Trial("train", definition.config, (*definition.overrides, *settings), seed, name=name)
+
+
+def planned_trial(definition: SweepDefinition, out: Path, row: PlanRow) -> PlannedTrial:
+    """Returns the trial of a row; whoever does it finds its settings again, and refuses it where they have changed."""
+    trial = make_trial(definition, row.values, row.seed)
+    return PlannedTrial(
+        trial=trial,
+        id=row.id,
+        folder=out / trials.TRIALS / row.id,
+        settings=None,
+        data_fingerprint=row.data_fingerprint,
+        error=row.error,
+        steps=row.steps,
+        reads_test=False,  # a sweep chooses, and may not choose by what it is tested on
+    )
+
+
+class PlanningProcess:
+    """A worker that plans trials. It is started when the first trial is to be planned.
+
+    Args:
+        definition: of the sweep.
+        out: its folder.
+        options: how its trials will be done.
+        stop: the signals of this process.
+    """
+
+    def __init__(self, definition: SweepDefinition, out: Path, options: StudyOptions, stop: stops.StopSignals):
+        self._definition, self._out, self._options, self._stop = definition, out, options, stop
+        self._worker: Worker | None = None
+
+    def plan(self, list_of_trials: Sequence[Trial]) -> list[dict[str, Any]]:
+        """Returns what each trial is called, its steps and rungs, and why it cannot be where it cannot.
+
+        Raises:
+            SurroundingsError: the process died, or a file is in the way.
+            StoppedError: a signal asked to stop.
+        """
+        if self._definition.objective:
+            answers = []
+            for trial in list_of_trials:
+                planned = objectives.plan_objective(trial, self._out)
+                answers.append({**trials.to_json(planned), "rungs": ()})
+            return answers
+        if self._worker is None:
+            variables = workers.choose_accelerators(1)[0]
+            self._worker = Worker(0, self._out / workers.WORKERS / PLAN_LOG, self._options, variables)
+        halving = self._definition.halving
+        self._worker.pipe.send(
+            PLAN,
+            trials=[asdict(trial) for trial in list_of_trials],
+            out=str(self._out),
+            first_rung=halving.first if halving else "",
+            eta=halving.eta if halving else 0,
+        )
+        message: dict[str, Any] = {"kind": READY}
+        while message["kind"] == READY:
+            message = workers.wait_for_message(self._worker, self._stop)
+        if message["kind"] == IN_THE_WAY:
+            raise SurroundingsError(message["sentence"])
+        if message["kind"] != PLANNED:
+            raise SurroundingsError(f"the planning process says {message['kind']}; {self._worker.log} says more")
+        return message["trials"]
+
+    def hand_over(self) -> list[Worker]:
+        """Returns the process, where there is one, to do trials from now on: it has its libraries and the data."""
+        handed, self._worker = self._worker, None
+        return [] if handed is None else [handed]
+
+    def close(self) -> None:
+        """Ends the process; it has nothing to save."""
+        if self._worker is not None:
+            self._worker.process.kill()
+            self._worker.end()
+            self._worker = None
+
+
+class Planner:
+    """Adds rows to the plan of a sweep as soon as they may be known.
+
+    Args:
+        definition: of the sweep.
+        ledger: its plan.
+        process: plans trials.
+    """
+
+    def __init__(self, definition: SweepDefinition, ledger: Ledger, process: PlanningProcess):
+        self._definition, self._ledger, self._process = definition, ledger, process
+        self._sampler = SAMPLERS[definition.sampler]
+        self._rows_by_id: dict[str, int] = {}
+        for row in ledger.plan.rows:
+            self._rows_by_id.setdefault(row.id, row.row)
+
+    @property
+    def total(self) -> int:
+        """How many rows the plan will have."""
+        return self._definition.trials * self._definition.seeds
+
+    def is_complete(self) -> bool:
+        """Whether all rows are planned."""
+        return len(self._ledger.plan.rows) >= self.total
+
+    def needs(self) -> int:
+        """Returns how many suggestions, from the first on, must be over before the next row can be planned."""
+        if not self._sampler.is_adaptive:
+            return 0
+        next_suggestion = len(self._ledger.plan.rows) // self._definition.seeds
+        return max(0, next_suggestion - self._definition.lag + 1)
+
+    def plan_rows(self, observations: Sequence[Observation]) -> None:
+        """Plans all rows that may be known by now.
+
+        Args:
+            observations: of the suggestions that are over, from the first on without a gap.
+
+        Raises:
+            UserError: no trial of a sweep can be run, for the same reason.
+            SurroundingsError: a file is in the way.
+            StoppedError: a signal asked to stop.
+        """
+        progress: Progress | None = None
+        first = len(self._ledger.plan.rows)
+        try:
+            while not self.is_complete() and self.needs() <= len(observations):
+                rows = self.next_rows(observations)
+                if not self._ledger.plan.rows:
+                    refuse_hopeless(rows)
+                self._ledger.append(rows)
+                if self.total - first > BATCH and not self._sampler.is_adaptive:
+                    progress = progress or Progress(self.total, step=first, batch_size=None)
+                    progress.update(len(self._ledger.plan.rows))
+        finally:
+            if progress is not None:
+                progress.close()
+
+    def next_rows(self, observations: Sequence[Observation]) -> list[PlanRow]:
+        """Returns the next rows of the plan, at most BATCH; of a sampler that learns the trials of one suggestion."""
+        definition, plan = self._definition, self._ledger.plan
+        first = len(plan.rows)
+        last = min(first + BATCH, self.total)
+        if self._sampler.is_adaptive:
+            last = min(last, (first // definition.seeds + 1) * definition.seeds)
+        points: dict[int, Point] = {}
+        list_of_trials: list[Trial] = []
+        for number in range(first, last):
+            suggestion, seed_number = divmod(number, definition.seeds)
+            if suggestion not in points:
+                points[suggestion] = self.find_point(suggestion, observations)
+            values = points[suggestion]
+            seed = values[SEED] if SEED in values and not definition.objective else definition.seed + seed_number
+            list_of_trials.append(make_trial(definition, values, seed))
+        rows: list[PlanRow] = []
+        for number, answer in enumerate(self._process.plan(list_of_trials), start=first):
+            trial = list_of_trials[number - first]
+            alias_of = self._rows_by_id.setdefault(answer["id"], number)
+            row = PlanRow(
+                row=number,
+                suggestion=number // definition.seeds,
+                seed=trial.seed,
+                values=points[number // definition.seeds],
+                id=answer["id"],
+                alias_of=None if alias_of == number else alias_of,
+                steps=answer["steps"],
+                rungs=tuple(answer["rungs"]),
+                data_fingerprint=answer["data_fingerprint"],
+                error=answer["error"],
+            )
+            rows.append(row)
+        return rows
+
+    def find_point(self, suggestion: int, observations: Sequence[Observation]) -> Point:
+        """Returns the point of a suggestion: the one that the plan has begun with, or that the sampler gives."""
+        definition, plan = self._definition, self._ledger.plan
+        if suggestion < plan.suggestions:
+            return plan.trials_of(suggestion)[0].values
+        history: list[Observation] = []
+        pending: list[Point] = []
+        if self._sampler.is_adaptive:
+            seen = max(0, suggestion - definition.lag + 1)
+            history = list(observations[:seen])
+            for earlier in range(seen, suggestion):
+                pending.append(plan.trials_of(earlier)[0].values)
+        return self._sampler.suggest(
+            definition.space,
+            index=suggestion,
+            seed=definition.seed,
+            history=history,
+            pending=pending,
+            **dict(definition.sampler_options),
+        )
+
+
+def refuse_hopeless(rows: Sequence[PlanRow]) -> None:
+    """Raises UserError where none of the first trials can be run: the mistake is not in one point."""
+    if rows and all(row.error for row in rows):
+        raise UserError(f"no trial can be run: {rows[0].error}")
+
+
+def open_trial(out: Path, trial_id: str) -> PlannedTrial:
+    """Returns a trial of a sweep for a process that has not planned it, as far as it is to be done by now.
+
+    Raises:
+        UserError: the folder holds no sweep, or its plan no such trial.
+        SurroundingsError: a file cannot be read.
+    """
+    definition = read_claimed(out)
+    plan, _ = read_plan(out)
+    for row in plan.rows:
+        if row.id == trial_id and row.alias_of is None:
+            planned = planned_trial(definition, out, row)
+            return trials.with_until(planned, rungs.last_step(row, len(plan.rungs)))
+    raise UserError(f"{out} has no trial {trial_id}; the ids stand in its plan.jsonl")

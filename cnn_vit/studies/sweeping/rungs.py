@@ -1,0 +1,72 @@
+"""Successive halving: all trials begin, and after each rung the best of them go on.
+
+Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016,
+arXiv:1502.07943. Rungs are synchronous: all trials of a rung are over before anything is decided, so that neither speed
+nor number of workers decides anything. A trial that goes on does so from its checkpoint, with the schedule of its full
+duration; one that does not is pruned, and keeps the numbers that it had.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from cnn_vit.studies.sweeping.ledger import Plan, PlanRow
+
+
+def count_rungs(plan: Plan) -> int:
+    """Returns how many rungs the trials of a plan have, the last one being their end; 1 without halving."""
+    return max((len(row.rungs) for row in plan.rows), default=0) or 1
+
+
+def candidates(plan: Plan, rung: int) -> list[int]:
+    """Returns the suggestions that take part in a rung; those of the rungs before are decided."""
+    if rung == 0:
+        return list(range(plan.suggestions))
+    return list(plan.rungs[rung - 1].suggestions)
+
+
+def rung_of(plan: Plan, suggestion: int) -> int | None:
+    """Returns the rung that a suggestion is in by what is decided so far; None where it was pruned."""
+    rung = len(plan.rungs)
+    return rung if suggestion in candidates(plan, rung) else None
+
+
+def last_step(row: PlanRow, rung: int) -> int | None:
+    """Returns the step at which a trial waits in a rung; None where that rung is its last."""
+    if rung >= len(row.rungs) - 1:
+        return None
+    return row.rungs[rung]
+
+
+def choose_survivors(metrics: Mapping[int, float | None], eta: int) -> tuple[int, ...]:
+    """Returns the suggestions that go on: one in `eta`, rounded down, but at least one that has a number.
+
+    Args:
+        metrics: by suggestion, larger is better; None of one that has failed. Of equal ones the earlier is better.
+        eta: of the halving.
+    """
+    ranked: list[tuple[float, int]] = []
+    for suggestion, metric in metrics.items():
+        if metric is not None:
+            ranked.append((-metric, suggestion))
+    ranked.sort()
+    survivors = max(1, len(metrics) // eta)
+    return tuple(suggestion for _, suggestion in ranked[:survivors])
+
+
+def describe_pruning(plan: Plan, rung: int, row: PlanRow, survivors: Sequence[int]) -> str:
+    """Says why a trial was pruned at the end of a rung."""
+    entered = len(candidates(plan, rung))
+    return (
+        f"not among the best {len(survivors)} of {entered} at step {row.rungs[rung]}, the end of rung {rung + 1} of "
+        f"{len(row.rungs)}"
+    )
+
+
+def expected_steps(plan: Plan, eta: int, trials: int, seeds: int) -> int:
+    """Returns how many steps all trials of a halving will train together, as if each had the steps of the first."""
+    rungs = next((row.rungs for row in plan.rows if row.rungs), (1,))
+    total = 0
+    suggestions, before = trials, 0
+    for step in rungs:
+        total += suggestions * seeds * (step - before)
+        suggestions, before = max(1, suggestions // eta), step
+    return total
