@@ -103,7 +103,7 @@ def load_objective(objective: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown(f"function of {path}", name, functions)
+        raise UserError(f"{path}: {unknown('function', name, functions)}")
     return function
 
 
