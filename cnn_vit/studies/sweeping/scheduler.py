@@ -86,15 +86,22 @@ class Supply:
     def take(self) -> list[PlannedTrial]:
         """Returns the trials that may be done now and were not returned before."""
         while True:
+            before = self._progress()
             self._look_at_trials()
-            has_news = self._observe()
+            self._observe()
             self._planner.plan_rows(self._observations)
             taken = self._take_rows()
             if taken:
                 return taken
+            self._decide_rung()
             # Trials that were over before this start may be all that the planner, or the next rung, has waited for.
-            if not has_news and not self._decide_rung():
+            if self._progress() == before:
                 return []
+
+    def _progress(self) -> tuple[int, ...]:
+        """Returns numbers that grow with all that is planned, looked at, observed or decided."""
+        plan = self._ledger.plan
+        return len(plan.rows), len(plan.rungs), self._next, len(self._observations), len(self._outcomes)
 
     def plan(self) -> None:
         """Plans the trials that may be known before any is done."""
@@ -184,21 +191,15 @@ class Supply:
             return False, None
         return True, sum(numbers) / len(numbers) if len(numbers) == len(rows) else None
 
-    def _observe(self) -> bool:
-        """Adds the suggestions that are over, from the first on without a gap, to what the sampler may know.
-
-        Returns:
-            Whether there was one to add.
-        """
-        known = len(self._observations)
+    def _observe(self) -> None:
+        """Adds the suggestions that are over, from the first on without a gap, to what the sampler may know."""
         while len(self._observations) < self._ledger.plan.suggestions:
             suggestion = len(self._observations)
             is_over, metric = self._metric_of(suggestion)
             if not is_over:
-                break
+                return
             point = self._ledger.plan.trials_of(suggestion)[0].values
             self._observations.append(Observation(point, metric))
-        return len(self._observations) > known
 
     # Trials that are to be done ---------------------------------------------------------------------------------------
 
@@ -234,15 +235,14 @@ class Supply:
         """Whether every trial of the rung that is under way is over."""
         return self._next >= len(self._rows_of_rung()) and not self._under_way
 
-    def _decide_rung(self) -> bool:
-        """Decides which trials go on, once a rung is over; returns whether a next one has begun."""
-        halving = self._definition.halving
-        is_last = self._rung >= rungs.count_rungs(self._ledger.plan) - 1
+    def _decide_rung(self) -> None:
+        """Decides which trials go on, once a rung that is not the last one is over."""
+        halving, rung = self._definition.halving, self._rung
+        is_last = rung >= rungs.count_rungs(self._ledger.plan) - 1
         if halving is None or is_last or not self._planner.is_complete() or not self._is_rung_over():
-            return False
-        rung = self._rung
+            return
         if not self._rows_of_rung():
-            return False
+            return  # all trials of the rungs before have failed
         metrics: dict[int, float | None] = {}
         for suggestion in rungs.candidates(self._ledger.plan, rung):
             if self._is_new(suggestion):
@@ -251,7 +251,6 @@ class Supply:
         self._prune(rung)
         self._outcomes.clear()
         self._next = 0
-        return True
 
     def _is_new(self, suggestion: int) -> bool:
         """Whether a suggestion has a trial of its own; one that only repeats others competes with none."""

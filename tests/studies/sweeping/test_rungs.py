@@ -37,10 +37,9 @@ def test_one_in_eta_goes_on(metrics, eta, survivors):
     assert rungs.choose_survivors(dict(enumerate(metrics)), eta) == survivors
 
 
-def test_27_trials_of_27_epochs_at_eta_3_cost_a_ninth_of_a_grid():
+def test_27_trials_of_27_epochs_at_eta_3_cost_81_epochs_a_ninth_of_a_grid():
     # 27 trials train 1 epoch; 9 of them 2 more; 3 of them 6 more; 1 of them 18 more: 27 + 18 + 18 + 18
     assert rungs.expected_steps(make_plan(27), eta=3, trials=27, seeds=1) == 81
-    assert 81 / (27 * 27) == pytest.approx(1 / 9)
     assert rungs.expected_steps(make_plan(27), eta=3, trials=27, seeds=2) == 162
 
 

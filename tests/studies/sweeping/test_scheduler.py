@@ -109,7 +109,11 @@ class Simulation:
 
     def finish_all(self, rng, *, restarts=0.0):
         """Does all trials in random order, and starts again now and then."""
-        while self.finish_one(rng) or not self.supply.is_exhausted():
+        while True:
+            has_finished_one = self.finish_one(rng)
+            if not has_finished_one and self.supply.is_exhausted():
+                return
+            assert has_finished_one, "nothing is under way, and the sweep waits for something"
             if rng.random() < restarts:
                 self.start()
 
@@ -181,9 +185,10 @@ def test_a_torn_plan_is_made_whole_with_the_same_bytes(formula, in_order, tmp_pa
 # What is done ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_point_that_comes_twice_is_an_alias_and_not_a_run(formula, tmp_path):
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_point_that_comes_twice_is_an_alias_and_not_a_run(formula, tmp_path, sampler):
     space = Space((Dimension("kind", "choice", ("flat", "steep")), Dimension("rate", "choice", (0.1, 0.2))))
-    simulation = Simulation(make_definition(formula, space=space, trials=20), tmp_path)
+    simulation = Simulation(make_definition(formula, sampler, space=space), tmp_path)
     simulation.finish_all(random.Random(0))
     plan, _ = read_plan(tmp_path)
     assert len(plan.rows) == 20
