@@ -66,7 +66,7 @@ def sweep(
     space: Mapping[str, Any] | None = None,
     *,
     out: str | os.PathLike,
-    sampler: str = "random",
+    sampler: str | None = None,
     trials: int | None = None,
     hours: float | None = None,
     retries: Sequence[str] = (),
@@ -82,8 +82,9 @@ def sweep(
             {"int": (2, 8)}, {"choice": [...]}, each with `steps` for a grid and `when` for conditions; None where the
             file says so.
         out: the folder of the sweep.
-        sampler: "grid", "random", "sobol", "halton" or "tpe".
-        trials: number of points; None for all points of a grid.
+        sampler: "grid", "random", "sobol", "halton" or "tpe"; None as the file says, else random where `trials` is
+            given, and grid where it is not.
+        trials: number of points; None for all points of a grid, or as the file says.
         hours: after which the sweep ends; the same call goes on.
         retries: states of trials that are done again, such as "diverged".
         **changes: what else a definition has: seeds, seed, metric, mode, workers, threads, lag, halving, overrides,

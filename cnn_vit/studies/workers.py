@@ -252,12 +252,21 @@ def wait_for_message(worker: Worker, stop: stops.StopSignals) -> dict[str, Any]:
         SurroundingsError: the worker died.
         StoppedError: a signal asked to stop.
     """
-    while not wait([worker.pipe.connection], timeout=LOOK_EVERY):
-        stop.raise_if_requested()
-    message = worker.pipe.receive()
+    message = receive(worker, stop)
     if message is None:
         raise SurroundingsError(f"a worker {describe_exit(worker.end())} while it measured; {worker.log} says more")
     return message
+
+
+def receive(worker: Worker, stop: stops.StopSignals) -> dict[str, Any] | None:
+    """Waits for the next message of a worker and returns it; None where the worker is gone.
+
+    Raises:
+        StoppedError: a signal asked to stop.
+    """
+    while not wait([worker.pipe.connection], timeout=LOOK_EVERY):
+        stop.raise_if_requested()
+    return worker.pipe.receive()
 
 
 def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:

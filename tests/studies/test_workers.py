@@ -2,15 +2,13 @@
 
 import json
 import os
-import random
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import killing
 import pytest
 
 from cnn_vit import files
@@ -28,7 +26,6 @@ DIVERGING = (
     "duration=20 steps", "evaluate_every=20 steps", "log_every=1 steps", "schedule.warmup=0", "schedule.name=constant",
     "optimizer.name=sgd", "optimizer.learning_rate=1000", "optimizer.weight_decay=100", "optimizer.clip=1",
 )  # fmt: skip
-PATIENCE = 400  # seconds until a study that goes nowhere fails its test
 
 
 def run_study(list_of_trials, out, **options):
@@ -276,76 +273,17 @@ def test_each_trial_gets_its_state_where_some_diverge_abort_or_want_too_much_mem
 
 def start_study(out, *words):
     """Starts the study in a process of its own."""
-    command = [sys.executable, str(PROGRAM), str(out), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return killing.start([sys.executable, PROGRAM, out, *words])
 
 
 def finish_study(out, *words):
     """Does the study to its end; returns what it printed to stdout."""
-    process = start_study(out, *words)
-    stdout, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, stderr
-    return stdout
-
-
-def find_children(pid):
-    """The processes that a process has started; none where it is gone."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(word) for word in path.read_text().split()] if path.exists() else []
+    return killing.finish(start_study(out, *words))
 
 
 def results_of(out):
     """The bytes of the metrics of each trial, and its numbers but for times, by its name."""
-    results = {}
-    for folder in (out / trials.TRIALS).iterdir():
-        result = json.loads((folder / trials.RESULT).read_text())["result"]
-        numbers = {name: result[name] for name in ("validation", "test", "best", "steps", "fingerprint")}
-        results[folder.name] = ((folder / trials.RUN / "metrics.jsonl").read_bytes(), numbers)
-    return results
-
-
-def count_starts(out):
-    """How often trials of a study were begun, all together."""
-    return sum(path.read_text().count("start") for path in out.glob(f"{trials.TRIALS}/*/{trials.ATTEMPTS}"))
-
-
-def may_crash(out):
-    """Whether a trial under way has died twice without getting further, as on a machine with much to do.
-
-    It is left alone then, for the third death in a row would be its last.
-    """
-    for folder in out.glob(f"{trials.TRIALS}/*"):
-        is_over = (folder / trials.RESULT).exists()
-        if not is_over and trials.count_deaths(SimpleNamespace(folder=folder)) >= workers.MOST_DEATHS:
-            return True
-    return False
-
-
-def kill_now_and_then(out, words, *, worker_kills, parent_kills, seed):
-    """Does a study whose processes are killed at random moments; returns what the last one printed, and the kills."""
-    rng = random.Random(seed)
-    kinds = ["worker"] * worker_kills + ["parent"] * parent_kills
-    rng.shuffle(kinds)
-    kills = 0
-    process = start_study(out, *words)
-    while kinds and process.poll() is None:
-        time.sleep(rng.uniform(0.1, 1.0))
-        children = find_children(process.pid)
-        is_under_way = any(files.is_locked(path) for path in out.glob(f"{trials.TRIALS}/*/{trials.LOCK}"))
-        if process.poll() is not None or not children or not is_under_way:  # the study is over, or no trial has begun
-            continue
-        if may_crash(out):
-            continue
-        if kinds.pop() == "parent":
-            process.kill()
-            process.communicate()
-            process = start_study(out, *words)
-        else:
-            os.kill(rng.choice(children), signal.SIGKILL)
-        kills += 1
-    stdout, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, stderr
-    return stdout, kills
+    return killing.results_of(out, "validation", "test", "best", "steps", "fingerprint")
 
 
 @pytest.mark.parametrize(
@@ -355,25 +293,29 @@ def kill_now_and_then(out, words, *, worker_kills, parent_kills, seed):
 def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, steps, worker_kills, parent_kills):
     words = (count, 2, steps)
     undisturbed = finish_study(tmp_path / "undisturbed", *words)
-    killed, kills = kill_now_and_then(
-        tmp_path / "killed", words, worker_kills=worker_kills, parent_kills=parent_kills, seed=count
+    killed, kills = killing.kill_now_and_then(
+        lambda: start_study(tmp_path / "killed", *words),
+        tmp_path / "killed",
+        worker_kills=worker_kills,
+        parent_kills=parent_kills,
+        seed=count,
     )
-    assert kills == worker_kills + parent_kills
+    assert len(kills) == worker_kills + parent_kills
     assert killed == undisturbed
     assert len(undisturbed.splitlines()) == count
-    assert count_starts(tmp_path / "undisturbed") == count
-    assert count_starts(tmp_path / "killed") <= count + kills  # one more for each kill, at most
+    assert killing.count_starts(tmp_path / "undisturbed") == count
+    assert killing.count_starts(tmp_path / "killed") <= count + len(kills)  # one more for each kill, at most
     assert results_of(tmp_path / "killed") == results_of(tmp_path / "undisturbed")
 
 
 def leave_an_orphan(out, *words):
     """Starts a study, and kills it once its only worker trains; returns the worker's number."""
     process = start_study(out, *words)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + killing.PATIENCE
     while not list(out.glob(f"{trials.TRIALS}/*/{SAVED}")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (orphan,) = find_children(process.pid)
+    (orphan,) = killing.find_children(process.pid)
     process.kill()
     process.communicate()
     return orphan
@@ -395,7 +337,7 @@ def test_without_the_lock_of_a_trial_two_processes_would_meet_in_it(tmp_path):
     words = (1, 1, 600)
     leave_an_orphan(tmp_path, *words, "unlocked")
     process = start_study(tmp_path, *words, "unlocked")
-    _, stderr = process.communicate(timeout=PATIENCE)
+    _, stderr = process.communicate(timeout=killing.PATIENCE)
     assert process.returncode == 3
     assert "is in use by process" in stderr
 
@@ -405,13 +347,13 @@ def test_a_study_that_waits_for_an_orphan_can_be_stopped(tmp_path):
     words = (1, 1, 4000)
     orphan = leave_an_orphan(tmp_path, *words)
     process = start_study(tmp_path, *words)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + killing.PATIENCE
     (folder,) = (tmp_path / trials.TRIALS).iterdir()
     while not (folder / trials.LOG).exists() or "waiting for it" not in (folder / trials.LOG).read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=PATIENCE)
+    _, stderr = process.communicate(timeout=killing.PATIENCE)
     assert process.returncode == 128 + signal.SIGINT
     assert stderr.splitlines()[-1] == "stopped by SIGINT; the same command goes on with the trials that are left"
     os.kill(orphan, 0)  # which trains on: nothing of it was lost
@@ -423,12 +365,12 @@ def test_a_study_that_waits_for_an_orphan_can_be_stopped(tmp_path):
 def test_a_study_that_is_asked_to_stop_saves_its_trials_and_goes_on_later(tmp_path):
     words = (2, 1, 400)
     process = start_study(tmp_path, *words)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + killing.PATIENCE
     while not list(tmp_path.glob(f"{trials.TRIALS}/*/{SAVED}")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=PATIENCE)
+    _, stderr = process.communicate(timeout=killing.PATIENCE)
     assert process.returncode == 128 + signal.SIGINT
     assert stderr.splitlines()[-1] == "stopped by SIGINT; the same command goes on with the trials that are left"
     assert "Traceback" not in stderr

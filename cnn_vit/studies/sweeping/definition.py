@@ -462,14 +462,12 @@ def from_call(
             raise UserError(f"{settings} names its space, halving and options of the sampler itself; leave them out")
         return read_toml(settings, changes={"sampler": sampler, **common}, overrides=overrides)
     table = {key: value for key, value in common.items() if value is not None}
-    name = options = None
     if space is not None:
         table["space"] = space
     if halving is not None:
         table["halving"] = halving
-    if sampler_options is not None:
-        options = {"name": sampler or GRID, **sampler_options}
-    table["sampler"] = options or sampler or GRID
+    sampler = sampler or (GRID if trials is None else "random")
+    table["sampler"] = sampler if sampler_options is None else {"name": sampler, **sampler_options}
     if callable(settings):
         name = settings.__qualname__
         table["objective"] = objectives.register_function(settings)

@@ -22,7 +22,7 @@ from cnn_vit.studies.sweeping.ledger import Ledger, PlanRow, read_plan
 from cnn_vit.studies.sweeping.samplers import SAMPLERS, Observation
 from cnn_vit.studies.sweeping.space import Point, text_of_value
 from cnn_vit.studies.trials import PlannedTrial, Trial
-from cnn_vit.studies.worker import IN_THE_WAY, PLAN, PLANNED, READY
+from cnn_vit.studies.worker import IN_THE_WAY, PLAN, READY
 from cnn_vit.studies.workers import StudyOptions, Worker
 from cnn_vit.training.progress import Progress
 
@@ -84,9 +84,28 @@ class PlanningProcess:
                 planned = objectives.plan_objective(trial, self._out)
                 answers.append({**trials.to_json(planned), "rungs": ()})
             return answers
+        for _ in range(workers.MOST_EARLY_DEATHS):
+            message = self._ask(list_of_trials)
+            if message is not None:
+                return message["trials"]
+        raise SurroundingsError(
+            f"the process that plans trials died {workers.MOST_EARLY_DEATHS} times; {self._log} says more"
+        )
+
+    @property
+    def _log(self) -> Path:
+        return self._out / workers.WORKERS / PLAN_LOG
+
+    def _ask(self, list_of_trials: Sequence[Trial]) -> dict[str, Any] | None:
+        """Asks the process, which is started where there is none; returns its answer, None where a signal killed it.
+
+        Raises:
+            SurroundingsError: it ended by itself, or a file is in the way.
+            StoppedError: a signal asked this process to stop.
+        """
         if self._worker is None:
             variables = workers.choose_accelerators(1)[0]
-            self._worker = Worker(0, self._out / workers.WORKERS / PLAN_LOG, self._options, variables)
+            self._worker = Worker(0, self._log, self._options, variables)
         halving = self._definition.halving
         self._worker.pipe.send(
             PLAN,
@@ -95,14 +114,20 @@ class PlanningProcess:
             first_rung=halving.first if halving else "",
             eta=halving.eta if halving else 0,
         )
-        message: dict[str, Any] = {"kind": READY}
-        while message["kind"] == READY:
-            message = workers.wait_for_message(self._worker, self._stop)
+        message: dict[str, Any] | None = {"kind": READY}
+        while message is not None and message["kind"] == READY:
+            message = workers.receive(self._worker, self._stop)
+        if message is None:
+            code = self._worker.end()
+            self._worker = None
+            if code >= 0:  # a signal may come from outside
+                raise SurroundingsError(
+                    f"the process that plans trials {workers.describe_exit(code)}; {self._log} says more"
+                )
+            return None
         if message["kind"] == IN_THE_WAY:
             raise SurroundingsError(message["sentence"])
-        if message["kind"] != PLANNED:
-            raise SurroundingsError(f"the planning process says {message['kind']}; {self._worker.log} says more")
-        return message["trials"]
+        return message
 
     def hand_over(self) -> list[Worker]:
         """Returns the process, where there is one, to do trials from now on: it has its libraries and the data."""
