@@ -1,6 +1,8 @@
 """Sweeps: many points of a space of settings, each trained in a trial of its own; none lost, none done twice.
 
     definition.py   a TOML file, words of the command line or a recipe's `sweep(add)` -> what is swept
+    keys.py         its keys: sampler, trials, seeds, metric, halving ...
+    dimensions.py   its space, every value typed and checked
     space.py        what may vary, and its points
     samplers.py     which point comes next: grid, random, Sobol, Halton, TPE
     ledger.py       plan.jsonl: which trials there are, in files that survive a kill at any moment

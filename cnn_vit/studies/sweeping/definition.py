@@ -25,6 +25,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from cnn_vit import files
@@ -32,84 +33,38 @@ from cnn_vit.data.reading.entries import is_image_name
 from cnn_vit.data.reading.run_folders import RUN_TITLE, is_run_config
 from cnn_vit.errors import UserError, nearest, printable_name, unknown
 from cnn_vit.runs import folder
-from cnn_vit.settings import Key, Settings, quote_value, recipes
-from cnn_vit.settings import load as load_settings
+from cnn_vit.settings import Settings, is_keyword, quote_value, recipes
 from cnn_vit.settings.durations import parse_duration
 from cnn_vit.settings.keys import SECTIONS
 from cnn_vit.settings.load import COMMAND_LINE, split_override
-from cnn_vit.settings.values import check_value, parse_literal, split_items
+from cnn_vit.settings.values import parse_literal, split_items
 from cnn_vit.studies import objectives, trials
-from cnn_vit.studies.sweeping.dimensions import Base, Draft, draft_of_table, make_space
-from cnn_vit.studies.sweeping.space import CHOICE, INT, LOG, UNIFORM, Dimension, Space, text_of_value
+from cnn_vit.studies.sweeping import keys
+from cnn_vit.studies.sweeping.dimensions import Base, Draft, draft_of_table, find_keyword, load_at, make_space
+from cnn_vit.studies.sweeping.keys import COMMON_KEYS, GRID, NAME_OF_VALUE, TABLES, Halving, list_top_names
+from cnn_vit.studies.sweeping.samplers import SAMPLERS
+from cnn_vit.studies.sweeping.space import CHOICE, INT, KINDS, Dimension, Space, text_of_value
 
 SPACE = "space.json"  # of a sweep's folder: its definition
 FOLDER = "configs/sweeps"  # where sweeps lie, under the current folder or beside the package
 
-# The metrics of a recipe's trials, and whether more or less of each is better.
-METRICS = {
-    "validation.accuracy": "max",
-    "validation.loss": "min",
-    "best.accuracy": "max",
-    "best.loss": "min",
-}
-DEFAULT_METRIC = "validation.accuracy"
-DEFAULT_OBJECTIVE_METRIC = "value"
-GRID = "grid"
-# The samplers, and the options that each takes.
-SAMPLER_OPTIONS: dict[str, dict[str, Key]] = {
-    GRID: {},
-    "random": {},
-    "sobol": {},
-    "halton": {},
-    "tpe": {"startup": Key("int", 10, "[1, 100000]", "random suggestions before the first that learns", "suggestions")},
-}
-ADAPTIVE = ("tpe",)  # samplers that look at the results of earlier trials
-
-# What stands at the top of a TOML file, beside sampler, halving, settings and space, which are tables.
-COMMON_KEYS = {
-    "config": Key("text?", None, "", "recipe of every trial, configs/NAME.py[:WORDS]"),
-    "objective": Key("text?", None, "", "your own function in the place of a recipe, FILE.py:NAME"),
-    "words": Key("texts", (), "", "words of the recipe"),
-    "trials": Key("int?", None, "[1, 1000000]", "points that are tried; a grid has as many as it has", "points"),
-    "seeds": Key("int", 1, "[1, 1000]", "runs of each point, with the seeds seed, seed + 1, ...", "runs"),
-    "seed": Key("int", 0, "[0, 2147483647]", "of the sampler, and the first of the runs"),
-    "metric": Key("text?", None, "", "what is compared"),
-    "mode": Key("text?", None, "", "whether more or less of it is better", choices=("max", "min")),
-    "workers": Key("int", 1, "[1, 1024]", "processes that work at the same time", "processes"),
-    "threads": Key("int", 1, "[1, 1024]", "cores that one trial computes on", "cores"),
-    "lag": Key("int", 4, "[1, 10000]", "an adaptive sampler suggests point k from the results up to k - lag", "points"),
-    "max_failures": Key("int?", None, "[1, 1000000]", "failed trials after which no other is begun", "trials"),
-}  # fmt: skip
-TABLES = ("sampler", "halving", "settings", "space")
-HALVING_KEYS = {
-    "eta": Key("int", 3, "[2, 1000]", "of so many trials one goes on beyond a rung"),
-    "first": Key("duration", "1 epochs", "(0, 1e15]", "length of the first rung"),
-}
 # Settings that change how many steps a duration is: always, in examples or epochs, in epochs.
 LENGTHS = {
     "steps": ("duration",),
     "examples": ("duration", "data.batch_size"),
     "epochs": ("duration", "data.batch_size", "data.train", "data.name", "data.path", "data.train_count"),
 }
+# What space.json holds, by key, with the types that JSON has of it.
+STORED: dict[str, type | UnionType] = {
+    "config": str, "objective": str, "overrides": list, "space": list, "sampler": str, "sampler_options": dict,
+    "trials": int, "seeds": int, "seed": int, "metric": str, "mode": str, "lag": int, "halving": dict | None,
+    "workers": int, "threads": int, "max_failures": int | None, "name": str,
+}  # fmt: skip
 MAY_CHANGE = ("trials", "workers", "max_failures", "name")  # of a sweep that has begun; trials only upwards
-RANGE_OF_INTS = re.compile(r"\s*([+-]?[0-9]+)\s*\.\.\s*([+-]?[0-9]+)\s*")
-NAME_OF_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")  # in what an objective takes or returns
+RANGE_OF_INTS = re.compile(r"\s*([+-]?[0-9]{1,20})\s*\.\.\s*([+-]?[0-9]{1,20})\s*")
 # What a sweep writes into its folder, beside its lock and space.json.
 WRITTEN = ("plan.jsonl", trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "cancel", "slurm")
 PLAN_OF_COMPARISON = "plan.json"
-
-
-@dataclass(frozen=True)
-class Halving:
-    """Successive halving: of the trials that have come to a rung, the best go on, and the others are pruned.
-
-    Attributes:
-        eta: of so many trials one goes on; the rungs lie at first, first * eta, first * eta^2, ...
-        first: length of a trial at the first rung, a duration.
-    """
-
-    eta: int = 3
-    first: str = "1 epochs"
 
 
 @dataclass(frozen=True)
@@ -188,8 +143,14 @@ class SweepDefinition:
         """
         try:
             words = dict(stored)
-            words["overrides"] = tuple(words["overrides"])
+            for key, kind in STORED.items():
+                if not isinstance(words[key], kind):
+                    raise TypeError(f"{key} is {quote_value(words[key])}")
+            words["overrides"] = tuple(map(str, words["overrides"]))
             words["space"] = Space.from_json(words["space"])
+            for dimension in words["space"].dimensions:
+                if dimension.kind not in KINDS or not isinstance(dimension.low + dimension.high, int | float):
+                    raise TypeError(f"a dimension is {quote_value(dimension)}")
             words["sampler_options"] = tuple(sorted(words["sampler_options"].items()))
             if words["halving"] is not None:
                 words["halving"] = Halving(**words["halving"])
@@ -272,11 +233,11 @@ def parse_toml(path: Path, *, where: str) -> dict[str, Any]:
     with files.os_errors(path):
         content = path.read_bytes()
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark before the text
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(f"{where}:{line}: byte {error.start} is not UTF-8; save the file in UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what Python says of an int of thousands of digits
         raise UserError(f"{where} is not TOML: {error}") from error
     except RecursionError as error:
         raise UserError(f"{where} is not TOML that can be read: its tables are nested too deeply") from error
@@ -414,7 +375,7 @@ def from_recipe(
 
     def add(key: str, *, steps: int | None = None, when: Mapping[str, Any] | None = None, **kinds: Any) -> None:
         """Varies a setting, by one of the keywords log=(LOW, HIGH), uniform=, int= and choice=[...]."""
-        table = {**kinds, "steps": steps, "when": None if when is None else dict(when)}
+        table = {**kinds, "steps": steps, "when": when}
         drafts.append(draft_of_table(key, table, where=f"{where}, sweep(add)"))
 
     first_line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
@@ -532,19 +493,18 @@ def make_definition(
     for key in table:
         if key not in (*COMMON_KEYS, *TABLES):
             raise UserError(f"{where}: {unknown('key of a sweep', key, [*COMMON_KEYS, *TABLES])}")
-    common = read_common(table, changes or {}, where=where)
-    config, objective = read_what_runs(common, where=where)
-    fixed = read_settings(table.get("settings", {}), where=where)
-    fixed |= read_overrides(overrides, common, has_seed="seed" in table or (changes or {}).get("seed") is not None)
+    common = keys.read_common(table, changes or {}, where=where)
+    config, objective = keys.read_what_runs(common, where=where)
+    fixed = keys.read_settings(table.get("settings", {}), where=where)
+    fixed |= keys.read_overrides(overrides, common, has_seed="seed" in table or (changes or {}).get("seed") is not None)
     if objective and fixed:
         raise UserError(f"{where}: settings stand over a recipe, and {objective} is none; leave them out")
     fixed_words = tuple(f"{key}={text}" for key, text in sorted(fixed.items()))
     settings = None
     if config:
-        try:
-            settings = load_settings(config, fixed_words)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
+        settings = load_at({}, Base(config, fixed_words, None), where=where)
+        for key in filter(is_keyword, fixed):
+            find_keyword(key, settings, where=f"{where}, settings.{key}")
     if drafts is None:
         if "space" not in table:
             raise UserError(f"{where} has no [space]; name what varies, such as optimizer.learning_rate = [1e-3, 3e-3]")
@@ -555,8 +515,8 @@ def make_definition(
         if draft.key in fixed:
             raise UserError(f"{draft.where} varies {draft.key}, which is also set to {fixed[draft.key]}; leave one out")
     space = make_space(drafts, Base(config, fixed_words, settings))
-    sampler, sampler_options = read_sampler(common, table.get("sampler", GRID), changes or {}, where=where)
-    metric, mode = read_metric(common, objective=objective, where=where)
+    sampler, sampler_options = keys.read_sampler(common, table.get("sampler", GRID), changes or {}, where=where)
+    metric, mode = keys.read_metric(common, objective=objective, where=where)
     definition = SweepDefinition(
         config=config,
         objective=objective,
@@ -564,13 +524,13 @@ def make_definition(
         space=space,
         sampler=sampler,
         sampler_options=sampler_options,
-        trials=count_trials(common["trials"], sampler, space, where=where),
+        trials=keys.count_trials(common["trials"], sampler, space, where=where),
         seeds=common["seeds"],
         seed=common["seed"],
         metric=metric,
         mode=mode,
         lag=common["lag"],
-        halving=read_halving(table.get("halving"), where=where),
+        halving=keys.read_halving(table.get("halving"), where=where),
         workers=common["workers"],
         threads=common["threads"],
         max_failures=common["max_failures"],
@@ -580,245 +540,16 @@ def make_definition(
     return definition
 
 
-def read_common(table: Mapping[str, Any], changes: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Returns the value of each of COMMON_KEYS: that of the command line, else the file's, else the default.
-
-    Raises:
-        UserError: an unknown key on the command line, or a value that a key does not take.
-    """
-    for key in changes:
-        if key not in (*COMMON_KEYS, "sampler"):
-            raise unknown("key of a sweep", key, [*COMMON_KEYS, "sampler"])
-    common = {}
-    for key, row in COMMON_KEYS.items():
-        changed = changes.get(key)
-        if changed is not None:
-            common[key] = check_value(key, row, changed, where=COMMAND_LINE, is_text=isinstance(changed, str))
-        elif table.get(key) is not None:
-            common[key] = check_value(key, row, table[key], where=where)
-        else:
-            common[key] = row.default
-    return common
-
-
-def read_what_runs(common: Mapping[str, Any], *, where: str) -> tuple[str, str]:
-    """Returns the recipe with its words and the user's own function, of which one is "".
-
-    Raises:
-        UserError: neither is named, or both, or the function is not there.
-    """
-    config, objective, words = common["config"] or "", common["objective"] or "", common["words"]
-    if bool(config) == bool(objective):
-        named = "both config and objective" if config else "neither config nor objective"
-        raise UserError(
-            f'{where} names {named}; name one: config = "configs/NAME.py", a recipe, or objective = "FILE.py:NAME", a '
-            "function of your own"
-        )
-    if objective:
-        if words:
-            raise UserError(f"{where}: words belong to a recipe, and {objective} is none; leave them out")
-        if not objectives.is_function_here(objective):
-            check_objective(objective, where=where)
-        return "", objective
-    _, colon, words_of_config = config.partition(".py:")
-    if words and colon:
-        raise UserError(
-            f"{where} names words twice, {words_of_config} in config and {','.join(words)} in words; name them once"
-        )
-    return f"{config}:{','.join(words)}" if words else config, ""
-
-
-def check_objective(objective: str, *, where: str) -> None:
-    """Checks that a file of the user's assigns or defines the function that is to be called, without running it.
-
-    Raises:
-        UserError: there is no such file, it is not Python, or it has no such name.
-        SurroundingsError: it cannot be read.
-    """
-    path, colon, name = objective.partition(".py:")
-    file = Path(f"{path}.py")
-    if not colon or not name.isidentifier():
-        raise UserError(f"{where}: objective is {quote_value(objective)}; it takes FILE.py:NAME, a function of a file")
-    if not file.is_file():
-        raise UserError(f"{where}: objective names {file}, which is not there; look for a typing error")
-    with files.os_errors(file):
-        content = file.read_bytes()
-    try:
-        module = ast.parse(content)
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise UserError(f"{file}:{line}: {getattr(error, 'msg', error)}") from error
-    names = list_top_names(module)
-    if name not in names:
-        raise UserError(f"{where}: {file} has {unknown('function', name, names)}")
-
-
-def list_top_names(module: ast.Module) -> list[str]:
-    """Lists what a file defines, assigns or imports at its top level."""
-    names = []
-    for statement in module.body:
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            names.append(statement.name)
-        elif isinstance(statement, ast.Import | ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in statement.names]
-        elif isinstance(statement, ast.Assign):
-            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
-    return names
-
-
-def read_settings(table: Any, *, where: str) -> dict[str, str]:
-    """Returns the fixed settings of a file, as texts by key.
-
-    Raises:
-        UserError: it is not a table, or a value in it is not one of a setting.
-    """
-    if not isinstance(table, dict):
-        raise UserError(f"{where}: settings is {quote_value(table)}; it takes a table, [settings]")
-    fixed = {}
-    for key, value in recipes.flatten(table):
-        is_plain = value is None or isinstance(value, bool | int | float | str | list | tuple)
-        if not is_plain:
-            raise UserError(f"{where}: settings.{key} is {quote_value(value)}; it takes numbers, texts, true and lists")
-        fixed[key] = text_of_value(value)
-    if "seed" in fixed:
-        raise UserError(
-            f"{where}: settings.seed is the sweep's own; write seed = {fixed['seed']} at the top of the file"
-        )
-    return fixed
-
-
-def read_overrides(overrides: Sequence[str], common: dict[str, Any], *, has_seed: bool) -> dict[str, str]:
-    """Returns the settings of the command line, as texts by key; a seed among them is the sweep's.
-
-    Raises:
-        UserError: one sets nothing, or the seed is set twice.
-    """
-    fixed = dict(map(split_override, overrides))
-    seed = fixed.pop("seed", None)
-    if seed is not None:
-        if has_seed:
-            raise UserError(
-                f"--config.seed={seed} and the sweep's own seed, {common['seed']}, say two things; leave one"
-            )
-        common["seed"] = check_value("seed", COMMON_KEYS["seed"], seed, where=COMMAND_LINE, is_text=True)
-    return fixed
-
-
-def read_sampler(
-    common: Mapping[str, Any], written: Any, changes: Mapping[str, Any], *, where: str
-) -> tuple[str, tuple[tuple[str, Any], ...]]:
-    """Returns the name of the sampler, and its options in the order of their names.
-
-    Raises:
-        UserError: an unknown sampler or option, or a value that an option does not take.
-    """
-    changed = changes.get("sampler")
-    if changed is not None:
-        written, where = changed, COMMAND_LINE
-    options = dict(written) if isinstance(written, dict) else {"name": written}
-    name = options.pop("name", None)
-    if name is None:
-        raise UserError(f'{where}: sampler has no name; write {{name = "tpe", startup = 5}}')
-    if not isinstance(name, str) or name not in SAMPLER_OPTIONS:
-        raise UserError(f"{where}: {unknown('sampler', str(name), SAMPLER_OPTIONS)}")
-    rows = SAMPLER_OPTIONS[name]
-    fitted = {}
-    for option, value in options.items():
-        if option not in rows:
-            choices = ", ".join(rows) or "none"
-            raise UserError(f"{where}: {name} has no option {quote_value(option)}; it takes {choices}")
-        fitted[option] = check_value(f"sampler.{option}", rows[option], value, where=where)
-    return name, tuple(sorted(fitted.items()))
-
-
-def count_trials(trials_written: int | None, sampler: str, space: Space, *, where: str) -> int:
-    """Returns how many points are tried.
-
-    Raises:
-        UserError: a grid over a float range without steps, another number than the grid has, or none for a sampler.
-    """
-    if sampler != GRID:
-        if trials_written is None:
-            raise UserError(f"{where}: {sampler} goes on for ever; set trials, {COMMON_KEYS['trials'].meaning}")
-        return trials_written
-    for dimension in space.dimensions:
-        if dimension.kind in (LOG, UNIFORM) and dimension.steps is None:
-            raise UserError(
-                f"{where}: a grid takes a range in steps, and {dimension.key} has none; add steps = 4, or take another "
-                "sampler"
-            )
-    points = len(space.grid())
-    if trials_written not in (None, points):
-        raise UserError(
-            f"{where}: trials is {trials_written}, and the grid has {points} points, all of which are tried; leave "
-            'trials out, or take another sampler, such as "random"'
-        )
-    return points
-
-
-def read_metric(common: Mapping[str, Any], *, objective: str, where: str) -> tuple[str, str]:
-    """Returns what is compared, and whether more or less of it is better.
-
-    Raises:
-        UserError: a metric of the test split, an unknown one, a mode against its meaning, or none where it has to be
-            named.
-    """
-    metric, mode = common["metric"], common["mode"]
-    if objective:
-        metric = metric or DEFAULT_OBJECTIVE_METRIC
-        if not NAME_OF_VALUE.fullmatch(metric):
-            raise UserError(
-                f"{where}: metric is {quote_value(metric)}; it takes value, or a key that {objective} returns"
-            )
-        if mode is None:
-            raise UserError(
-                f'{where}: whether more or less of {metric} is better only you can tell; write mode = "max" or "min"'
-            )
-        return metric, mode
-    metric = metric or DEFAULT_METRIC
-    if re.match(r"test(ed)?\b", metric):
-        raise UserError(
-            f"{where}: metric is {metric}, and a sweep chooses by validation; `sweep best --test` measures the test "
-            f"split once; take {' or '.join(METRICS)}"
-        )
-    if metric not in METRICS:
-        raise UserError(f"{where}: {unknown('metric', metric, METRICS)}")
-    if mode not in (None, METRICS[metric]):
-        raise UserError(
-            f"{where}: mode is {mode}, which would look for the worst {metric}; leave it out: it is {METRICS[metric]}"
-        )
-    return metric, METRICS[metric]
-
-
-def read_halving(written: Any, *, where: str) -> Halving | None:
-    """Returns how trials are halved; None where nothing is written of it.
-
-    Raises:
-        UserError: an unknown key, or a value that one does not take.
-    """
-    if written is None or written is False:
-        return None
-    if not isinstance(written, dict):
-        raise UserError(
-            f'{where}: halving is {quote_value(written)}; it takes a table, {{eta = 3, first = "1 epochs"}}'
-        )
-    words = {}
-    for key, value in written.items():
-        if key not in HALVING_KEYS:
-            raise UserError(f"{where}: {unknown('key of halving', key, HALVING_KEYS)}")
-        words[key] = check_value(f"halving.{key}", HALVING_KEYS[key], value, where=where)
-    return Halving(**words)
-
-
 def refuse_contradictions(definition: SweepDefinition, settings: Settings | None, *, where: str) -> None:
     """Raises UserError for keys of a definition that do not go together."""
-    keys = [dimension.key for dimension in definition.space.dimensions]
-    if "seed" in keys and definition.config and definition.seeds > 1:
+    varied = [dimension.key for dimension in definition.space.dimensions]
+    # a key of that name that an objective takes is the user's own
+    if "seed" in varied and definition.config and definition.seeds > 1:
         raise UserError(
             f"{where}: the space varies the seed itself, so that seeds = {definition.seeds} would run the same trials "
             "again; leave one of them out"
         )
-    if definition.sampler in ADAPTIVE and definition.workers > definition.lag:
+    if SAMPLERS[definition.sampler].is_adaptive and definition.workers > definition.lag:
         raise UserError(
             f"{where}: workers is {definition.workers}, and {definition.sampler} waits for the result of the point "
             f"{definition.lag} before each, so that {definition.lag} work at the most; raise lag, which belongs to the "
@@ -931,7 +662,11 @@ def list_differences(definition: SweepDefinition, stored: SweepDefinition) -> li
 
 def difference(key: str, stored: Any, value: Any) -> str:
     """Says how a key differs: "seed: 0 in the folder, 1 here"."""
-    texts = ["not set" if text is None else str(text) for text in (stored, value)]
+    texts = []
+    for entry in (stored, value):
+        if isinstance(entry, dict):
+            entry = ", ".join(f"{name} {inner}" for name, inner in entry.items())
+        texts.append("not set" if entry in (None, "") else str(entry))
     return f"{key}: {texts[0]} in the folder, {texts[1]} here"
 
 

@@ -18,7 +18,7 @@ from cnn_vit.settings.load import COMMAND_LINE, parse_value, unknown_key_error
 from cnn_vit.settings.record import normalize, tuples_as_lists
 from cnn_vit.settings.rules import keyword_row
 from cnn_vit.settings.signatures import Keyword
-from cnn_vit.settings.values import as_float, as_int, as_plain, check_value
+from cnn_vit.settings.values import MAX_EXACT_INT, as_float, as_int, as_plain, check_value
 from cnn_vit.studies.sweeping.space import CHOICE, INT, KINDS, LOG, UNIFORM, Dimension, Point, Space, text_of_value
 
 RANGES = (LOG, UNIFORM, INT)
@@ -71,12 +71,14 @@ class Base:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def draft_of_table(key: str, table: Any, *, where: str) -> Draft:
+def draft_of_table(key: Any, table: Any, *, where: str) -> Draft:
     """Reads a dimension as a TOML file writes it: {log = [1e-4, 1e-1], steps = 4}, or a list of choices.
 
     Raises:
         UserError: an unknown word, none of the kinds or several, something else than a list.
     """
+    if not isinstance(key, str):
+        raise UserError(f"{where} varies {quote_value(key)}, which is not the name of a setting; write it as a text")
     where = f"{where}, space.{key}"
     if isinstance(table, list | tuple):
         table = {CHOICE: table}
@@ -211,7 +213,8 @@ def check_condition(draft: Draft, key: str, values: Sequence[Any], earlier: Spac
     for value in values:
         typed = fit(replace(draft, key=key, is_text=False), row, value)
         if condition.kind == INT:
-            is_possible = isinstance(typed, int) and condition.low <= typed <= condition.high
+            is_int = isinstance(typed, int) and not isinstance(typed, bool)
+            is_possible = is_int and condition.low <= typed <= condition.high
             possible = f"{condition.low} to {condition.high}"
         else:
             is_possible = value_text(typed) in map(value_text, condition.choices)
@@ -257,8 +260,10 @@ def check_range(draft: Draft, dimension: Dimension, row: Key | None) -> Dimensio
     for value in draft.values:
         try:
             ends.append(as_number(value))
+            if abs(ends[-1]) > MAX_EXACT_INT and kind == INT:
+                raise ValueError("too large")
         except ValueError as error:
-            number = "an int" if kind == INT else "a number"
+            number = f"an int up to {MAX_EXACT_INT:,}" if kind == INT else "a number"
             raise UserError(f"{where}: {kind} is from {quote_value(value)}, which is not {number}") from error
     low, high = ends
     if kind == LOG and low <= 0:
@@ -357,13 +362,16 @@ def load_at(point: Mapping[str, Any], base: Base, *, where: str) -> Settings:
     try:
         return load_settings(base.config, [*base.overrides, *texts])
     except UserError as error:
-        raise UserError(f"{where}: {error}{at_point(point)}") from error
+        raise type(error)(f"{where}: {error}{at_point(point)}", details=error.details) from error
 
 
 def at_point(point: Mapping[str, Any]) -> str:
     """Names a point behind a sentence about it."""
-    words = " ".join(f"{key}={text_of_value(value)}" for key, value in point.items())
-    return f" (at the point {words})" if words else ""
+    words = [f"{key}={text_of_value(value)}" for key, value in point.items()]
+    if not words:
+        return ""
+    remedy = "; where they exclude each other, say when each is active" if len(words) > 1 else ""
+    return f" (at the point {' '.join(words)}){remedy}"
 
 
 def find_row(draft: Draft, settings: Settings) -> Key | None:
@@ -378,32 +386,31 @@ def find_row(draft: Draft, settings: Settings) -> Key | None:
         return table[key]
     if not is_keyword(key):
         raise UserError(f"{draft.where}: {unknown_key_error(key, table)}")
-    keyword = find_keyword(draft, settings)
+    keyword = find_keyword(key, settings, where=draft.where)
     try:
         return keyword_row(keyword)
     except LookupError:
         return None
 
 
-def find_keyword(draft: Draft, settings: Settings) -> Keyword:
-    """Returns a keyword of the model or the data source, as its file describes it.
+def find_keyword(key: str, settings: Settings, *, where: str) -> Keyword:
+    """Returns a keyword of the model or the data source that settings name, as its file describes it.
 
     Raises:
         UserError: they have none of that name, or it follows from the data.
     """
-    section, _, name = draft.key.partition(".")
+    section, _, name = key.partition(".")
     if section == "data":
         keywords = data.read_keywords(settings["data.name"])
     else:
         keywords = models.read_keywords(settings["model.name"])
         if name in models.KEYWORDS_FROM_DATA:
-            raise UserError(f"{draft.where}: model.{name} is not a setting; the model takes it from data.{name}")
+            raise UserError(f"{where}: {key} is not a setting; the model takes it from data.{name}")
     if name in keywords:
         return keywords[name]
-    names = [keyword for keyword in keywords if f"{section}.{keyword}" not in models.KEYWORDS_FROM_DATA]
-    common = [key.removeprefix(f"{section}.") for key in KEYS if key.startswith(f"{section}.")]
-    choices = nearest(name, [*names, *common]) or names
-    raise UserError(f"{draft.where}: {unknown('setting', draft.key, [f'{section}.{choice}' for choice in choices])}")
+    common = [row_key.removeprefix(f"{section}.") for row_key in KEYS if row_key.startswith(f"{section}.")]
+    choices = nearest(name, [*keywords, *common]) or keywords
+    raise UserError(f"{where}: {unknown('setting', key, [f'{section}.{choice}' for choice in choices])}")
 
 
 def check_values(draft: Draft, dimension: Dimension, space: Space, base: Base) -> None:
