@@ -9,12 +9,15 @@ import pytest
 from cnn_vit import data, models
 from cnn_vit.errors import UserError
 from cnn_vit.settings import describe_recipe, load, read_command
-from cnn_vit.studies import arms
+from cnn_vit.studies import arms, trials
+from cnn_vit.studies.sweeping.definition import describe_sweep, read_toml
+from cnn_vit.studies.sweeping.space import text_of_value
 from cnn_vit.training import devices, freezing, plan, step
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 RECIPES = [path for path in FILES if read_command(path) == "train"]
 COMPARISONS = [path for path in FILES if read_command(path) == "compare"]
+SWEEPS = sorted((Path(__file__).parents[1] / "configs" / "sweeps").glob("*"))
 PUBLISHED = {"mnist_lenet", "mnist_resnet", "mnist_vit", "cifar_resnet", "cifar_vit"}
 NEEDS_PATH = {
     "folder_resnet",
@@ -190,6 +193,80 @@ def test_a_recipe_belongs_to_one_command_and_the_others_refuse_it_with_that_word
         UserError, match=r"digits_mlp.py is a recipe of one training, not of compare; cnn-vit train --c"
     ):
         arms.load_comparison("configs/digits_mlp.py")
+
+
+# Sweeps ---------------------------------------------------------------------------------------------------------------
+
+
+def read_corners(path):
+    """The definition of a sweep, and its trials at two opposite corners of the space, as plans have them."""
+    definition = read_toml(f"configs/sweeps/{path.name}")
+    corners = []
+    for unit in (0.0, 0.999):
+        point = definition.space.from_units([unit] * len(definition.space.dimensions))
+        texts = [f"{key}={text_of_value(value)}" for key, value in point.items()]
+        corners.append(trials.Trial("train", definition.config, (*definition.overrides, *texts)))
+    return definition, corners
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_is_read_and_the_corners_of_its_space_can_be_trained(path):
+    definition, corners = read_corners(path)
+    assert definition.name == path.stem
+    assert definition.trials * definition.seeds <= 40  # small: each is run, and its cost is written into it
+    cache = trials.DataCache()
+    for corner in corners:
+        settings, dataset = trials.prepare_trial(corner, cache)
+        assert "validation" in dataset.splits
+        assert settings["duration"].endswith(" steps")
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_is_a_lab_note(path):
+    lines = path.read_text().splitlines()
+    note = [line for line in lines if line.startswith("#")]
+    assert lines[: len(note)] == note  # it stands at the top
+    assert describe_sweep(path).endswith(".")
+    assert [line for line in note if line.startswith("# Measured: ")]
+    assert [line for line in note if line.startswith(f"# Run:      cnn-vit sweep configs/sweeps/{path.name} --out=")]
+
+
+def test_every_sweep_is_a_toml_file_and_these_are_there():
+    assert {path.suffix for path in SWEEPS} == {".toml"}
+    assert {path.stem for path in SWEEPS} >= {"digits_rate_decay", "digits_vit_tpe", "vit_finetune", "smoke"}
+
+
+def test_vit_finetune_is_the_papers_way():
+    """Dosovitskiy et al. 2021, appendix B.1.1 and Table 4; the steps are fewer, for the images are."""
+    definition = read_toml("configs/sweeps/vit_finetune.toml")
+    expected = {
+        "optimizer.name": "sgd",
+        "optimizer.momentum": 0.9,
+        "optimizer.nesterov": False,
+        "optimizer.weight_decay": 0.0,
+        "optimizer.clip": 1.0,
+        "schedule.name": "cosine",
+        "pretrained.weights": "vit/Ti4-gap@mnist",
+        "pretrained.head": "zero",
+        "pretrained.freeze": None,
+    }
+    settings = load(definition.config, definition.overrides)
+    assert {key: settings[key] for key in expected} == expected
+    rates, steps = definition.space.dimensions
+    assert (rates.key, rates.choices) == ("optimizer.learning_rate", (0.001, 0.003, 0.01, 0.03))
+    assert (steps.key, definition.sampler, definition.trials) == ("duration", "grid", 8)
+
+
+def test_digits_vit_can_be_found_again_by_its_sweep():
+    """The recipe's own values lie in the space, and the rungs where trials are evaluated and saved."""
+    definition = read_toml("configs/sweeps/digits_vit_tpe.toml")
+    settings = load(definition.config, definition.overrides)
+    for dimension in definition.space.dimensions:
+        value = settings.values.get(dimension.key, 0.0)
+        assert value in dimension.choices or dimension.low <= value <= dimension.high, dimension.key
+    steps = int(definition.halving.first.removesuffix(" steps"))
+    assert settings["evaluate_every"] == settings["checkpoint_every"] == definition.halving.first
+    assert settings["duration"] == f"{steps * definition.halving.eta**2} steps"
 
 
 @pytest.mark.parametrize(

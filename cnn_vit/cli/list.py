@@ -1,9 +1,10 @@
-"""List by name what there is: models, weights, data sources, augmentations, losses, optimizers, schedules, recipes.
+"""List by name what there is: models, weights, data, augmentations, losses, optimizers, schedules, recipes, sweeps.
 
     cnn-vit list               lists all
     cnn-vit list optimizers    lists one kind: each optimizer with its keywords, their defaults,
                                what they take and what they mean
     cnn-vit list recipes       lists the recipes and their words; each takes the word smoke too
+    cnn-vit list sweeps        lists the sweeps, which `cnn-vit sweep FILE` does
     cnn-vit list weights resnet    lists the weights whose names begin with a word, resnet or vit/B16,
                                or else those whose names or sources hold it: mnist, timm
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     next_command = "cnn-vit train --config=configs/digits_resnet.py --help"
     if kinds == ["weights"]:
         next_command = f"cnn-vit predict --weights={entries_by_kind['weights'][0]['name']} IMAGE ..."
+    if kinds == ["sweeps"] and entries_by_kind["sweeps"]:
+        next_command = f"cnn-vit sweep {entries_by_kind['sweeps'][0]['name']} --out=runs/sweep"
     cli.print_answer(args, entries_by_kind, "\n\n".join(tables), next_command=next_command)
 
 
@@ -176,6 +179,16 @@ def list_recipes() -> list[dict[str, Any]]:
     return entries
 
 
+def list_sweeps() -> list[dict[str, Any]]:
+    """Returns each sweep with the first line of its file, which is a comment."""
+    from cnn_vit.studies.sweeping import definition
+
+    entries = []
+    for name, path in definition.sweep_names().items():
+        entries.append({"name": name, "meaning": definition.describe_sweep(path)})
+    return entries
+
+
 def list_augmentations() -> list[dict[str, Any]]:
     """Returns each operation of `data.augment` with the numbers that it takes in brackets, in order."""
     return [rule_entry(rule, rule.keys) for rule in data.read_operations().values()]
@@ -218,4 +231,5 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "optimizers": functools.partial(list_rules, "optimizer"),
     "schedules": functools.partial(list_rules, "schedule"),
     "recipes": list_recipes,
+    "sweeps": list_sweeps,
 }

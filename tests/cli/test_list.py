@@ -36,6 +36,8 @@ def test_every_model_source_and_recipe_is_listed_with_a_meaning(capsys):
     assert (recipe["command"], recipe["words"]) == ("train", ["20", "32", "44", "56", "110"])
     (recipe,) = [entry for entry in lists["recipes"] if entry["name"] == "configs/compare_digits.py"]
     assert (recipe["command"], recipe["words"]) == ("compare", ["data"])
+    sweeps = {f"configs/sweeps/{path.name}" for path in (TOP / "configs" / "sweeps").iterdir()}
+    assert {entry["name"] for entry in lists["sweeps"]} >= sweeps
 
 
 def read_functions(file: str) -> dict:
@@ -91,6 +93,14 @@ def test_a_recipe_that_cannot_be_read_is_listed_all_the_same(capsys, tmp_path, m
     (tmp_path / "configs" / "broken.py").write_text("x = (")
     assert main(["list", "recipes"]) == 0
     assert re.search(r"configs/broken\.py +cannot be read: ", capsys.readouterr().out)
+    (tmp_path / "configs" / "sweeps").mkdir()
+    (tmp_path / "configs" / "sweeps" / "broken.toml").write_bytes(b"# \xff")
+    (tmp_path / "configs" / "sweeps" / "silent.toml").write_text("trials = 3")
+    assert main(["list", "sweeps"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"configs/sweeps/broken\.toml +cannot be read: ", shown)
+    assert re.search(r"(?m)^  configs/sweeps/silent\.toml *$", shown)
+    assert "next: cnn-vit sweep configs/sweeps/broken.toml --out=" in shown
 
 
 # Width ----------------------------------------------------------------------------------------------------------------
