@@ -137,7 +137,6 @@ def summarize(facts: SweepFacts) -> dict[str, Any]:
 
 def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> SweepFacts:
     """Does a sweep as `sweep` does, and returns what is known of it then."""
-    definition = definitions.claim_sweep(out, definition)
     number = definition.workers if options.workers is None else options.workers
     refuse_wrong_options(definition, number, options)
     study_options = StudyOptions(
@@ -147,7 +146,10 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
         retries=(*RETRIED, *options.retries),
         keep=options.keep,
     )
+    if not (out / definitions.SPACE).exists():
+        definitions.refuse_other_folder(out)  # before anything is written there
     with workers.locked(out), stops.handle_signals() as stop, stop.saying(workers.STOPPED):
+        definition = definitions.claim_sweep(out, definition)
         files.remove(out / CANCEL)
         ledger = Ledger(out)
         process = PlanningProcess(definition, out, study_options, stop)

@@ -419,14 +419,14 @@ def from_call(
     where = "sweep()"
     common = {"trials": trials, **changes}
     if isinstance(settings, str) and settings.endswith(".toml"):
-        if space is not None or halving is not None or sampler_options is not None:
-            raise UserError(f"{settings} names its space, halving and options of the sampler itself; leave them out")
+        refuse_own_words(settings, space, halving, sampler_options)
         return read_toml(settings, changes={"sampler": sampler, **common}, overrides=overrides)
     table = {key: value for key, value in common.items() if value is not None}
     if space is not None:
         table["space"] = space
     if halving is not None:
         table["halving"] = halving
+    given_sampler = sampler
     sampler = sampler or (GRID if trials is None else "random")
     table["sampler"] = sampler if sampler_options is None else {"name": sampler, **sampler_options}
     if callable(settings):
@@ -436,11 +436,18 @@ def from_call(
         name = name_of_config(settings)
         table["config"] = settings
         if space is None:
-            return from_recipe(settings, changes={"sampler": sampler, **common}, overrides=overrides)
+            refuse_own_words(settings, halving, sampler_options)
+            return from_recipe(settings, changes={"sampler": given_sampler, **common}, overrides=overrides)
     else:
         name = settings.rpartition(":")[2]
         table["objective"] = settings
     return make_definition(table, name=name, where=where, overrides=overrides)
+
+
+def refuse_own_words(settings: str, *arguments: Mapping[str, Any] | None) -> None:
+    """Raises UserError where a call says what a file or a recipe says by itself."""
+    if any(argument is not None for argument in arguments):
+        raise UserError(f"{settings} names its space, halving and options of the sampler itself; leave them out")
 
 
 def is_recipe(settings: str) -> bool:
@@ -618,6 +625,11 @@ def claim_sweep(out: str | os.PathLike, definition: SweepDefinition) -> SweepDef
         raise UserError(
             f"{out} has {stored.trials} trials planned, and {definition.trials} are asked for; a sweep may grow, not "
             f"shrink: set trials to {stored.trials} or more, or give another --out (`sweep cancel` ends one)"
+        )
+    if definition.halving and definition.trials != stored.trials:
+        raise UserError(
+            f"{out} has {stored.trials} trials planned, and {definition.trials} are asked for; with halving the best of "
+            f"all trials go on, which more of them would change: set trials to {stored.trials}, or give another --out"
         )
     if definition != stored:
         files.write_json(path, definition.to_json())
