@@ -55,7 +55,7 @@ def grid(
     """
     points = space.grid()
     if index >= len(points):
-        raise UserError(f"the grid has {len(points)} points, so there is no suggestion {index}; lower trials")
+        raise UserError(f"no suggestion {index}: the grid is finished after {len(points)}; set trials to that at most")
     return points[index]
 
 
