@@ -181,10 +181,23 @@ def test_a_sweep_is_the_same_bytes_at_one_worker_and_at_four_with_random_delays(
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "four" / path).read_bytes()
 
 
-def kill_a_sweep(folder, *, points, unique, seed, steps, worker_kills, parent_kills):
-    """Does a sweep whose processes are killed now and then, and compares it with one that was left alone."""
-    space = "\n[space]\noptimizer.learning_rate = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3, 7e-3, 8e-3]\n"
-    space += "optimizer.weight_decay = [0.0, 0.001, 0.002, 0.003, 0.004, 0.005]\n"
+def kill_a_sweep(folder, *, points, unique, sides, seed, steps, worker_kills, parent_kills):
+    """Does a sweep whose processes are killed now and then, and compares it with one that was left alone.
+
+    Args:
+        folder: an empty one.
+        points: random points of a grid with so many learning rates and weight decays as `sides` says.
+        unique: how many of them differ, with this seed.
+        sides: of the grid.
+        seed: of the sweep, and of the moments of the kills.
+        steps: of each trial.
+        worker_kills: how many workers are killed.
+        parent_kills: how often the sweep itself is.
+    """
+    rates, decays = sides
+    space = "\n[space]\n"
+    space += f"optimizer.learning_rate = {[(number + 1) * 1e-3 for number in range(rates)]}\n"
+    space += f"optimizer.weight_decay = {[number * 1e-3 for number in range(decays)]}\n"
     file = write_sweep(folder, f'sampler = "random"\ntrials = {points}\nseed = {seed}\n', steps=steps, space=space)
     undisturbed = killing.finish(start_sweep(folder / "undisturbed", file, 2))
     killed, kills = killing.kill_now_and_then(
@@ -208,6 +221,8 @@ def kill_a_sweep(folder, *, points, unique, seed, steps, worker_kills, parent_ki
 
 @pytest.mark.slow
 def test_kills_of_scheduler_and_trials_lose_no_trial_and_do_none_twice(tmp_path):
-    kills = kill_a_sweep(tmp_path, points=20, unique=18, seed=4, steps=400, worker_kills=16, parent_kills=8)
+    kills = kill_a_sweep(
+        tmp_path, points=20, unique=18, sides=(8, 6), seed=4, steps=400, worker_kills=16, parent_kills=8
+    )
     assert len(kills) == 24
     assert sum(kills) >= 10  # while a trial was training
