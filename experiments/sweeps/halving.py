@@ -44,7 +44,7 @@ SPACE = {
     "optimizer.learning_rate": {"log": (1e-4, 1.0)},
     "optimizer.weight_decay": {"log": (1e-4, 1.0)},
     "loss.smoothing": {"uniform": (0.0, 0.4)},
-    "model.filters": ["(4, 8)", "(8, 16)", "(16, 32)"],
+    "model.filters": [(4, 8), (8, 16), (16, 32)],
 }
 ARMS = ("all", "halving")
 

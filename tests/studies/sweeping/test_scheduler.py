@@ -144,6 +144,7 @@ SWEEPS = {
     "tpe": dict(sampler="tpe", trials=12),
     "tpe with seeds": dict(sampler="tpe", trials=8, seeds=2, lag=2),
     "halving": dict(sampler="halton", halving=Halving(3, "10 steps")),
+    "tpe with halving": dict(sampler="tpe", trials=9, halving=Halving(3, "10 steps")),
 }
 
 
