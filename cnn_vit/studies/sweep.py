@@ -15,7 +15,7 @@ No trial reads the test split.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,5 +245,7 @@ def write_outcome(out: Path, reason: str) -> SweepFacts:
         reason: why it ended before all was done; "" where all is.
     """
     facts = outcome.read_sweep(out)
+    if reason:
+        facts = replace(facts, notes=(*facts.notes, f"ended before all was done: {reason}"))
     outcome.write_tables(facts)
     return facts

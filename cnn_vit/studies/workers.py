@@ -523,9 +523,10 @@ def describe_exit(code: int) -> str:
 def describe_end(record: TrialRecord) -> str:
     """Says how a trial ended, on one line."""
     name = trials.describe(record.planned.trial)
-    if record.state != trials.COMPLETE:
+    result = record.result
+    if record.state in trials.FAILED:
         return f"{name}: {record.state}: {record.reason}"
-    validation = record.result.get("validation")
-    if validation is None:
-        return f"{name}: {record.state}"
-    return f"{name}: {100 * validation['accuracy']:.2f} % of validation"
+    if "validation" in result:
+        return f"{name}: {100 * result['validation']['accuracy']:.2f} % of validation"
+    numbers = [f"{key} {value:.6g}" for key, value in result.items() if key != "steps"]
+    return f"{name}: {', '.join(numbers) or record.state}"
