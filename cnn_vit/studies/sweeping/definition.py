@@ -628,8 +628,8 @@ def claim_sweep(out: str | os.PathLike, definition: SweepDefinition) -> SweepDef
         )
     if definition.halving and definition.trials != stored.trials:
         raise UserError(
-            f"{out} has {stored.trials} trials planned, and {definition.trials} are asked for; with halving the best of "
-            f"all trials go on, which more of them would change: set trials to {stored.trials}, or give another --out"
+            f"{out} has {stored.trials} trials planned, and {definition.trials} are asked for; with halving the best "
+            f"of all go on, which more of them would change: set trials to {stored.trials}, or give another --out"
         )
     if definition != stored:
         files.write_json(path, definition.to_json())

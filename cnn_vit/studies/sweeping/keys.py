@@ -60,8 +60,8 @@ class Halving:
     """Successive halving: of the trials that have come to a rung, the best go on, and the others are pruned.
 
     Attributes:
-        eta: of so many trials one goes on; the rungs lie at first, first * eta, first * eta^2, ...
-        first: length of a trial at the first rung, a duration.
+        eta: of so many trials one goes on; the rungs lie at a share of 1 / eta, 1 / eta^2, ... of each run.
+        first: a duration; no rung lies before it.
     """
 
     eta: int = 3
