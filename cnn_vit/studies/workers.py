@@ -310,7 +310,7 @@ class Study:
         self.supply = supply
         self.queue: list[PlannedTrial] = []
         self.out, self.options, self.stop = out, options, stop
-        self.variables = choose_accelerators(options.workers)
+        self._variables: list[dict[str, str]] | None = None
         self.workers = list(workers)
         self.obstacle = ""
         self.early_deaths = 0  # of workers that were not ready yet, one after another
@@ -342,6 +342,13 @@ class Study:
         finally:
             self.end_workers()
             self.progress.close()
+
+    @property
+    def variables(self) -> list[dict[str, str]]:
+        """The variables of each worker, which another process may have to find out: not before one is to start."""
+        if self._variables is None:
+            self._variables = choose_accelerators(self.options.workers)
+        return self._variables
 
     def has_trials(self) -> bool:
         """Whether a worker is at work."""
