@@ -12,11 +12,22 @@ import pytest
 from PIL import Image
 
 from cnn_vit import plots
-from cnn_vit.plots import Line, Span, style
+from cnn_vit.plots import Line, ParallelAxis, ParallelLine, Points, Span, parallel, style
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = ["<b>&'\"", "a$b$ \\frac{1}{2}", "語", "plain"]
 COUNTS = np.array([[3, 0, 7, 0], [0, 5, 0, 0], [0, 0, 6, 0], [0, 2, 0, 0]])
+AXES = [
+    ParallelAxis("a.<b>", ((0, "0"), (1, "1"))),
+    ParallelAxis("x" * 99, tuple((number / 40, HOSTILE[number % 4]) for number in range(41)), "not active"),
+    ParallelAxis("accuracy", (), "failed"),
+]
+LINES = [
+    ParallelLine("<script>", (0.5, None, None), "failed"),
+    ParallelLine("b", (0.5, 0.25, 0.1), "pruned"),
+    ParallelLine("c", (0.5, 0.25, 0.1), "complete", 3),
+    ParallelLine("d", (1, 0, 1), "best"),
+]
 PLOTS = {
     "curves": lambda: plots.draw_curves(
         [Line("a", [1, 2, 3], [1.0, None, 3.0]), Line("b", [1], [2.0], 1)], title="Loss"
@@ -31,6 +42,19 @@ PLOTS = {
     "spans": lambda: plots.draw_intervals([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
     "bars": lambda: plots.draw_bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
     "beside": lambda: plots.side_by_side([PLOTS["bars"](), plots.draw_panel("data:image/png;base64,", "<b>")], "<b>"),
+    "looks": lambda: plots.draw_curves(
+        [Line("", [1, 2], [0.1, 0.2], look="faint"), Line("", [1], [0.1], look="ended"), Line("a", [1, 2], [1, 2], 1,
+        "strong")], title="Looks",
+    ),
+    "shares": lambda: plots.draw_shares([Span("<b>", 0.9, 0.8, 1.0), Span("b", -0.01, None, None)], title="Shares"),
+    "points": lambda: plots.draw_scatter(
+        [Points([1, 10], [0.1, None], "level2"), Points([100], [0.2], "series1", "*", 9, True)], title="Points",
+        log_x=True, log_y=True,
+    ),
+    "named points": lambda: plots.draw_scatter([Points([0, 3], [0.5, 0.6], "soft")], title="<b>", names=HOSTILE),
+    "points without values": lambda: plots.draw_scatter([Points([0.5], [None], "soft", "x")], title="Failed"),
+    "axes beside each other": lambda: plots.draw_parallel(AXES, LINES, title="<b>"),
+    "axes below each other": lambda: plots.draw_parallel(AXES, LINES, title="<b>", is_stacked=True),
     "reliability": lambda: plots.draw_reliability([Span("0.5", 0.4, 0.3, 0.5)], title="Calibration"),
 }  # fmt: skip
 every_plot = pytest.mark.parametrize("name", PLOTS)
@@ -99,6 +123,62 @@ def test_true_classes_are_rows_and_predicted_ones_columns():
     assert seven_x > three_x
     assert seven_x == pytest.approx(six_x)
     assert six_y > seven_y
+
+
+def test_a_line_crosses_each_axis_at_its_place_or_at_the_foot():
+    layout = parallel.SideLayout(3)
+    (low_x, low_y), (_, high_y) = layout.point(1, 0), layout.point(1, 1)
+    foot = low_y + 0.13 * (low_y - high_y)  # below the low end by 0.13 of the axis
+    path = parallel.draw_path(layout, ParallelLine("a", (0.5, None, 1.0)), 1.0)
+    first, second, third = (tuple(map(float, point.split())) for point in re.findall(r'd="M(.*?)"', path)[0].split("L"))
+    assert first == pytest.approx((64, (low_y + high_y) / 2), abs=0.06)
+    assert second == pytest.approx((low_x, foot), abs=0.06)
+    assert third == pytest.approx((2 * low_x - 64, high_y), abs=0.06)
+    stacked = parallel.StackedLayout(3)
+    assert stacked.point(1, 0.5)[1] == stacked.point(1, None or 0)[1]
+    assert stacked.point(2, 1)[0] > stacked.point(2, 0)[0] > stacked.point(2, stacked.FOOT)[0] >= 0
+
+
+def test_many_ticks_are_thinned_and_every_cut_name_is_whole_under_the_pointer():
+    layout = parallel.SideLayout(3)
+    assert len(parallel.thin_ticks(AXES[1].ticks, layout)) == 11  # every fourth of 41, for 12 have room
+    assert 'text-anchor="end"' in layout.tick_part(1, 0.5, "a")
+    assert 'text-anchor="start"' in layout.tick_part(2, 0.5, "a")  # right of the last axis is room
+    wide_ticks = tuple((number / 9, "x" * 20) for number in range(10))
+    assert len(parallel.thin_ticks(wide_ticks, parallel.StackedLayout(3))) == 4  # of 13 letters of 6.2 pixels on 352
+    text = PLOTS["axes beside each other"]()
+    root = ET.fromstring(text)
+    titles = {node.text for node in root.iter(f"{SVG}title")}
+    assert "x" * 99 in titles
+    assert "<script>" in titles
+
+
+def test_ticks_are_powers_of_ten_on_a_logarithmic_axis_and_round_or_whole_numbers_on_others():
+    assert plots.number_ticks(1e-4, 1.0, log=True) == tuple(
+        (pytest.approx(place), text)
+        for place, text in [(0, "0.0001"), (0.25, "0.001"), (0.5, "0.01"), (0.75, "0.1"), (1, "1")]
+    )
+    short = plots.number_ticks(0.1, 1.0, log=True)  # one power of ten: at 1, 2 and 5 as well
+    assert [text for _, text in short] == ["0.1", "0.2", "0.5", "1"]
+    assert plots.number_ticks(2, 4, whole=True) == ((0, "2"), (0.5, "3"), (1, "4"))
+    assert plots.number_ticks(0.5, 1.0, percent=True, is_flipped=True)[0] == (1, "50 %")
+    assert plots.number_ticks(3.0, 3.0) == ((0.5, "3"),)
+
+
+def test_points_without_a_value_stand_below_all_others():
+    text = plots.draw_scatter(
+        [Points([1, 2], [0.5, 0.7], "level2"), Points([1], [None], "soft", "x")], title="Points", percent=True
+    )
+    marks = re.findall(r'y="([\d.]+)" style="fill: var\(--(level2|soft)\)', text)
+    heights = {name: [float(y) for y, of_name in marks if of_name == name] for name in ("level2", "soft")}
+    assert (len(heights["level2"]), len(heights["soft"])) == (2, 1)
+    assert heights["soft"][0] > max(heights["level2"])
+
+
+def test_powers_of_ten_are_written_as_numbers():
+    written = re.findall(r">([^<>]+)</text>", PLOTS["points"]())
+    assert {"1", "10", "100"} <= set(written)
+    assert not [text for text in written if "$" in text]
 
 
 def test_a_curve_of_many_points_is_means_of_neighbors_without_the_gaps():
@@ -216,6 +296,18 @@ def test_series_are_told_apart_by_all_eyes(side, kind):
         colors_seen.append(cielab(np.array(BLINDNESS[kind]) @ light))
     distances = [np.linalg.norm(first - second) for first, second in itertools.combinations(colors_seen, 2)]
     assert min(distances) > 18
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_each_level_stands_out_from_its_paper_more_than_the_one_below_for_all_eyes(side, kind):
+    contrasts = []
+    for name in ("paper", *(f"level{number}" for number in range(plots.LEVELS))):
+        light = np.clip(np.array(BLINDNESS[kind]) @ linear_rgb(house_color(name, side)), 0, 1)
+        contrasts.append(float(XYZ[1] @ light) + 0.05)
+    ratios = [max(first / second, second / first) for first, second in itertools.pairwise(contrasts)]
+    assert min(ratios) > 1.4
+    assert contrasts == sorted(contrasts, reverse=side == 0)
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])

@@ -18,12 +18,15 @@ import numpy as np
 
 from cnn_vit.plots.gallery import Row, draw_gallery
 from cnn_vit.plots.images import data_uri, filter_images, heatmap, image_grid
+from cnn_vit.plots.parallel import ParallelAxis, ParallelLine, draw_parallel, find_place, number_ticks
+from cnn_vit.plots.scatter import Points, draw_scatter
 from cnn_vit.plots.style import (
     COLORS,
     CSS,
     DASHES,
     FONT,
     HEIGHT,
+    LEVELS,
     MARKERS,
     NUMBERED,
     PLOT,
@@ -55,9 +58,13 @@ __all__ = [
     "CSS",
     "DASHES",
     "FONT",
+    "LEVELS",
     "PLOT",
     "SERIES",
     "Line",
+    "ParallelAxis",
+    "ParallelLine",
+    "Points",
     "Row",
     "Span",
     "data_uri",
@@ -67,17 +74,24 @@ __all__ = [
     "draw_gallery",
     "draw_intervals",
     "draw_panel",
+    "draw_parallel",
     "draw_reliability",
+    "draw_scatter",
+    "draw_shares",
     "filter_images",
+    "find_place",
     "heatmap",
     "image_grid",
+    "number_ticks",
     "printable",
+    "shorten",
     "side_by_side",
     "standalone",
 ]  # fmt: skip
 
 
 NAMES_IN_ROW, ROW_HEIGHT = 3, 17  # of a legend below a plot: names in a row, and CSS pixels of one
+PLAIN, FAINT, ENDED, STRONG = "plain", "faint", "ended", "strong"  # looks of a curve
 FEW_POINTS = 20  # of a curve, at most, that has a mark at each value
 FEW_CLASSES = 12  # of a matrix, at most, with large letters
 
@@ -91,12 +105,14 @@ class Line:
         x: steps, ascending.
         y: the value at each step; None or nan leaves a gap.
         series: number that chooses color and dash.
+        look: plain; faint, one of many; ended, faint with a cross at its end; or strong, the one among many to look at.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
     series: int = 0
+    look: str = PLAIN
 
 
 @dataclass(frozen=True)
@@ -188,6 +204,11 @@ def use_log_scale(axes: "Axes", lines: Sequence[Line]) -> None:
 def draw_line(axes: "Axes", line: Line, points: int) -> None:
     """Draws a curve of at most so many points, with a mark at each value where they are few."""
     x, y = downsample(line.x, line.y, points)
+    if line.look in (FAINT, ENDED):
+        axes.plot(x, y, label="_", color=SENTINELS["soft"], linewidth=0.9, alpha=0.5)
+        if line.look == ENDED:
+            axes.plot(x[-1:], y[-1:], label="_", color=SENTINELS["soft"], marker="x", markersize=4, alpha=0.8)
+        return
     axes.plot(
         x,
         y,
@@ -196,6 +217,8 @@ def draw_line(axes: "Axes", line: Line, points: int) -> None:
         markersize=3.5,
         color=color(line.series),
         linestyle=DASHES[line.series // SERIES % len(DASHES)],
+        linewidth=2.8 if line.look == STRONG else 1.8,
+        zorder=3 if line.look == STRONG else 2,
     )
 
 
@@ -299,6 +322,24 @@ def draw_bars(values: Sequence[float], names: Sequence[str], *, title: str) -> s
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
+        axes.set_title(title)
+        return to_svg(figure, title)
+
+
+def draw_shares(rows: Sequence[Span], *, title: str) -> str:
+    """Returns a plot of shares as bars from 0, with a thin line over the end of each for its spread."""
+    with new_figure(height=70 + 26 * len(rows)) as figure:
+        axes = figure.add_subplot()
+        axes.barh(range(len(rows)), [max(0, row.estimate) for row in rows], color=color(0), alpha=0.6, height=0.6)
+        for number, row in enumerate(rows):
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [number, number], color=SENTINELS["ink"], linewidth=1.6)
+        axes.set_yticks(range(len(rows)), [shorten(row.name, 28) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_formatter(percent_label)
+        axes.xaxis.set_major_locator(tick_locator(4))
+        axes.axvline(0, color=SENTINELS["line"], linewidth=1)
+        axes.grid(visible=False, axis="y")
         axes.set_title(title)
         return to_svg(figure, title)
 

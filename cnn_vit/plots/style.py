@@ -25,7 +25,13 @@ COLORS = {  # name -> color on white, color on black
     "series3": ("#c2469b", "#c966a6"),  # magenta
     "series4": ("#949000", "#f5d033"),  # olive, yellow
     "series5": ("#3d4248", "#f2f3f5"),  # nearly ink
+    "level0": ("#c8d0d9", "#3a434e"),  # levels of blue, each farther from the paper than the one before
+    "level1": ("#86abd8", "#3a648f"),
+    "level2": ("#4380cb", "#4589cc"),
+    "level3": ("#0b52a4", "#86bff4"),
+    "level4": ("#05224a", "#e4f1ff"),
 }
+LEVELS = 5  # colors for more and less of one thing, level0 to level4
 SERIES = 6  # colors of series; the next ones have them again with another dash
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = "osD^vP"
