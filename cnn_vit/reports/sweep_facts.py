@@ -32,8 +32,11 @@ PRUNED = "pruned"
 FAILED = ("diverged", "out of memory", "bad config", "crashed")  # over, without numbers
 INCOMPLETE = "incomplete"  # of a setting: a trial is complete, and another of the same setting is not
 
+UNBEGUN = ("queued", "cancelled", "bad config")  # states of trials that may not have begun
+
 SEED = "seed"  # the key that does not tell settings apart
 MAX, MIN = "max", "min"
+LONGEST = 60  # letters of a value in a sentence
 POINTS = 100  # percentage points of a share
 
 
@@ -482,7 +485,8 @@ def cost(facts: SweepFacts) -> SweepCost:
     """Adds up what the trials took."""
     started = []
     for trial in facts.trials:
-        if trial.alias_of is None and (trial.steps or trial.seconds is not None or trial.metric is not None):
+        has_begun = trial.steps > 0 or trial.seconds is not None or trial.state not in UNBEGUN
+        if trial.alias_of is None and has_begun:
             started.append(trial)
     return SweepCost(
         runs=len(started),
@@ -510,8 +514,17 @@ def value_text(value: Any) -> str:
 
 
 def values_text(values: Mapping[str, Any]) -> str:
-    """Returns the values of a setting as a sentence lists them: "optimizer.learning_rate=0.003, seed=1"."""
-    return ", ".join(f"{key}={value_text(value)}" for key, value in values.items()) or "the recipe as it stands"
+    """Returns the values of a setting as a sentence lists them: "optimizer.learning_rate=0.003, model.depth=4".
+
+    Long values are cut with an ellipsis.
+    """
+    return ", ".join(f"{key}={shorten_value(value)}" for key, value in values.items()) or "the recipe as it stands"
+
+
+def shorten_value(value: Any) -> str:
+    """Returns a value as text of at most LONGEST letters."""
+    text = value_text(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def metric_text(facts: SweepFacts, metric: float) -> str:

@@ -94,11 +94,9 @@ def importance(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) -> Im
     # numbers of pruned trials are those of fewer steps
     complete = [row for row in rows if row.state != PRUNED]
     if len(complete) < LEAST_SETTINGS:
-        return Importance(
-            (),
-            None,
-            f"Importance needs at least {LEAST_SETTINGS} settings with a complete trial; there are {len(complete)}.",
-        )
+        what_there_is = f"this sweep has {len(complete)}."
+        needed = f"Importance needs at least {LEAST_SETTINGS} settings with a complete trial; "
+        return Importance((), None, needed + what_there_is)
     complete.sort(key=lambda row: row.suggestion)  # so that the leaderboard's order decides nothing
     columns = [encode(dimension, complete) for dimension in facts.dimensions if dimension["key"] in facts.keys]
     varied = [column for column in columns if np.ptp(column.values, axis=0).any()]
@@ -109,7 +107,8 @@ def importance(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) -> Im
     if not facts.is_accuracy and metrics.min() > 0 and metrics.max() >= SPAN * metrics.min():
         metrics, name = np.log(metrics), f"the logarithm of {name}"
     r2, shares = measure_shares(varied, metrics)
-    explained = f"a random forest explains {100 * r2:.0f} % of the variance of {name} (cross-validated R2 {r2:.2f})"
+    share = max(0.0, 100 * r2)  # below 0 the mean of all predicts better
+    explained = f"a random forest explains {share:.0f} % of the variance of {name} (cross-validated R2 {r2:.2f})"
     if r2 < LEAST_R2:
         little = f"{explained}, less than {100 * LEAST_R2:.0f} %."
         return Importance((), r2, f"The forest explains too little to say what matters: {little}")

@@ -237,9 +237,11 @@ def test_failures_whose_reasons_differ_in_numbers_are_one_group():
 
 def test_the_cost_is_that_of_each_run_once():
     trials = [make_trial(0, 0.5), make_trial(1, 0.5, alias_of=0), make_trial(2, None), make_trial(3, 0.6, seconds=None)]
+    trials += [make_trial(4, None, state=state) for state in ("queued", "cancelled", "bad config")]
     spent = sweep_facts.cost(make_facts(trials))
-    # two runs with numbers of 90 steps and 72 s of processors, of which one does not say how long it took
-    assert spent == sweep_facts.SweepCost(runs=2, steps=180, hours=36 / 3600, cpu_hours=144 / 3600, unknown=1)
+    # two runs with numbers of 90 steps and 72 s of processors, of which one does not say how long it took, and one that
+    # crashed before its first step
+    assert spent == sweep_facts.SweepCost(runs=3, steps=180, hours=36 / 3600, cpu_hours=144 / 3600, unknown=2)
 
 
 # Text -----------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_fewer_than_ten_complete_settings_are_too_few():
     more = [make_trial(9, 0.5, state="pruned", values={"x": 0.1, "y": 0.1}), make_trial(10, None)]
     answer = sweep_importance.importance(make_facts([*facts.trials, *more], dimensions=FLAT, metric="value"))
     assert answer == sweep_importance.Importance(
-        (), None, "Importance needs at least 10 settings with a complete trial; there are 9."
+        (), None, "Importance needs at least 10 settings with a complete trial; this sweep has 9."
     )
 
 
