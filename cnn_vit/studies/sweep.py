@@ -247,5 +247,19 @@ def write_outcome(out: Path, reason: str) -> SweepFacts:
     facts = outcome.read_sweep(out)
     if reason:
         facts = replace(facts, notes=(*facts.notes, f"ended before all was done: {reason}"))
-    outcome.write_tables(facts)
+    if outcome.write_tables(facts) or not (out / outcome.PAGE).exists():
+        write_page(facts)
     return facts
+
+
+def write_page(facts: SweepFacts) -> Path:
+    """Writes the page of a sweep and returns it.
+
+    Raises:
+        SurroundingsError: it cannot be written.
+    """
+    from cnn_vit.reports import sweep_page  # with its plots, heavy to import
+
+    path = facts.out / outcome.PAGE
+    sweep_page.write(path, facts)
+    return path

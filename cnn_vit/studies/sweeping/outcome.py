@@ -124,10 +124,13 @@ def read_curve(run: Path, metric: str) -> tuple[tuple[int, float], ...]:
     return tuple(curve)
 
 
-def write_tables(facts: SweepFacts) -> None:
+def write_tables(facts: SweepFacts) -> bool:
     """Writes results.csv, a row for each trial without any time, and timing.csv with the times.
 
-    The first is the same bytes whenever it is made of the same results.
+    The first is the same bytes whenever it is made of the same results. Nothing is written where it stands there so.
+
+    Returns:
+        Whether something was written.
 
     Raises:
         SurroundingsError: they cannot be written.
@@ -144,8 +147,13 @@ def write_tables(facts: SweepFacts) -> None:
         about = [trial.row, trial.suggestion, trial.seed, trial.id, trial.state, alias_of, metric, trial.steps]
         results.append([*about, *values, trial.reason])
         timing.append([trial.row, trial.id, trial.seconds, trial.cpu_seconds])
-    files.write(facts.out / RESULTS, csv_text(results))
+    path, text = facts.out / RESULTS, csv_text(results)
+    with files.os_errors(path):
+        if path.exists() and path.read_bytes() == text.encode() and (facts.out / TIMING).exists():
+            return False
     files.write(facts.out / TIMING, csv_text(timing))
+    files.write(path, text)
+    return True
 
 
 def cell(value: Any) -> Any:
