@@ -99,6 +99,8 @@ def report_one(args: argparse.Namespace) -> int:
         if evaluation:
             accuracy, low, high = (100 * evaluation[name] for name in ("accuracy", "low", "high"))
             rows.append((f"{split} accuracy", f"{accuracy:.2f} %  ({low:.1f} to {high:.1f})"))
+    if record.has_unread_test:
+        rows.append(("test accuracy", "not read by the run"))
     rows += [("test reads", answer["test_reads"]), ("page", path)]
     next_command = f"cnn-vit report {cli.shell_quote(args.runs[0])} ANOTHER_RUN ..."
     cli.print_answer(args, answer, cli.format_table(rows), next_command=next_command, even_if_stopped=True)
@@ -189,9 +191,11 @@ def accuracy_rows(groups: Sequence["Group"], splits: Sequence[str]) -> list[tupl
 
 def accuracy_text(group: "Group", split: str) -> str:
     """Writes a group's accuracy on a split: `98.61 % (98.2 to 99.0 over 3 seeds)`."""
+    from cnn_vit.reports import several
+
     accuracy = group.mean_accuracy(split)
     if accuracy is None:
-        return "not finished"
+        return several.explain_missing(group, split)
     estimate, low, high = accuracy.interval
     return f"{100 * estimate:.2f} % ({100 * (low or 0):.1f} to {100 * (high or 0):.1f} over {accuracy.basis})"
 

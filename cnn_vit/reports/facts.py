@@ -136,6 +136,8 @@ def make_cards(record: RunRecord, tallies: dict[str, SplitTally], layers: table.
             tally = tallies[split]
             note = f"{interval_text(tally.accuracy)}, n {tally.n:,}"
             cards.append(Card(f"{split} accuracy", percent(tally.accuracy.estimate), note))
+    if record.has_unread_test:
+        cards.append(Card("test accuracy", "not read", f"n {record.data['counts']['test']:,}, left unread by the run"))
     evaluations = record.lines("evaluation")
     if evaluations and not tallies:  # a run that is not finished has no predictions yet
         best = journal.best_evaluation(evaluations)

@@ -304,6 +304,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path) -> SeveralRuns:
         differing=differing_settings(groups),
         plots=draw_plots(groups),
         find_accuracy=find_accuracy,
+        explain_missing=explain_missing,
         status_text=facts.status_text,
         images_per_second=facts.images_per_second,
         series_color=series_color,
@@ -314,12 +315,25 @@ def write(workdirs: Sequence[str | Path], out: str | Path) -> SeveralRuns:
 
 
 def evaluated_splits(groups: Sequence[Group]) -> list[str]:
-    """Returns the splits on which any group has an accuracy, in the order of the tables."""
+    """Returns the splits on which any group has an accuracy, in the order of the tables.
+
+    The test split is among them, too, where a finished run has left it unread, so that the tables say so.
+    """
     splits = []
     for split in SHOWN_SPLITS:
-        if any(group.accuracy_by_seed(split) for group in groups):
+        is_unread = split == "test" and any(run.has_unread_test for group in groups for run in group.runs)
+        if is_unread or any(group.accuracy_by_seed(split) for group in groups):
             splits.append(split)
     return splits
+
+
+def explain_missing(group: Group, split: str) -> str:
+    """Says in two words or three why a group has no accuracy on a split."""
+    if split == "test" and any(run.has_unread_test for run in group.runs):
+        return "not read"
+    if any(run.result for run in group.runs):
+        return "not evaluated"
+    return "not finished"
 
 
 def series_color(number: int) -> str:

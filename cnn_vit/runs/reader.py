@@ -328,6 +328,12 @@ class RunRecord:
         return max(1, count_steps(self.settings["duration"], examples=examples, batch=self.batch_size, key="duration"))
 
     @property
+    def has_unread_test(self) -> bool:
+        """Whether the run has finished without reading the test split of its data."""
+        has_test_split = bool(self.data.get("counts", {}).get("test"))
+        return bool(self.result) and not self.result.get("test") and has_test_split
+
+    @property
     def batch_size(self) -> int:
         """The number of images in the batch of a training step."""
         return self.settings["data.batch_size"]
