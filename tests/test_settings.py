@@ -458,6 +458,8 @@ def test_a_duration_of_more_steps_than_an_int32_is_refused():
 def test_every_fires_at_the_first_step_at_or_after_each_multiple(amount, steps_that_fire):
     every = Every(amount, examples=100, batch=27, key="log_every")
     assert [step for step in range(1, 13) if every.fires(step)] == steps_that_fire
+    for step in range(1, steps_that_fire[-1] + 1):
+        assert every.next_step(step) == min(firing for firing in steps_that_fire if firing >= step)
 
 
 @quick
@@ -478,6 +480,8 @@ def test_durations_agree_with_exact_fractions(number, unit, examples, batch):
         multiples = {math.ceil(exact * count) for count in range(1, math.floor(60 / exact) + 2)}
         expected = {step for step in multiples if step <= 60}
     assert {step for step in range(1, 61) if every.fires(step)} == expected
+    later_steps = [step for step in expected if step >= 7]
+    assert not later_steps or every.next_step(7) == min(later_steps)
 
 
 # Fingerprint, JSON, differences ---------------------------------------------------------------------------------------

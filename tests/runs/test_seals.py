@@ -161,7 +161,7 @@ class Outcome:
 class GoingOnError(Exception):
     """A resumed run would learn from here on: the step, the state and the journal that it goes on with."""
 
-    def __init__(self, run, step, state, stop):
+    def __init__(self, run, step, state, stop, until):
         super().__init__()
         self.answer = step, trees.digest(state), (run.workdir / "metrics.jsonl").read_bytes()
 

@@ -232,7 +232,7 @@ def test_a_run_that_went_back_and_was_killed_at_once_is_whole(stopped, monkeypat
     path = stopped / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
 
-    def stop_before_learning(run, step, state, stop):
+    def stop_before_learning(run, step, state, stop, until):
         send_signal()
         stop.begin_training()
 
