@@ -29,8 +29,10 @@ from cnn_vit.reports.intervals import (
 # States of a trial, as `studies/trials` names them
 COMPLETE = "complete"
 PRUNED = "pruned"
+NOT_OVER = ("running", "interrupted", "queued")
 FAILED = ("diverged", "out of memory", "bad config", "crashed")  # over, without numbers
 INCOMPLETE = "incomplete"  # of a setting: a trial is complete, and another of the same setting is not
+UNDER_WAY = "under way"  # of a setting: no trial is over, and there are numbers of the steps that are done
 
 UNBEGUN = ("queued", "cancelled", "bad config")  # states of trials that may not have begun
 
@@ -52,7 +54,8 @@ class SweepTrial:
         values: of the swept settings, by key; those that are not active are left out.
         state: complete, pruned, diverged, out of memory, bad config, crashed, cancelled, running, interrupted, queued.
         reason: why it has no numbers, or is not over; "" of a complete one.
-        metric: what the sweep compares; None where there are no numbers. Of a pruned trial it is of its last step.
+        metric: what the sweep compares; None where there are no numbers. Of a trial that is pruned, or waits for the
+            others at the end of a rung, it is of its last step.
         alias_of: the row of the trial that is the same run, and was planned before; None where it is a run of its own.
         steps: training steps that are done.
         planned_steps: training steps of the whole run.
@@ -140,7 +143,7 @@ class LeaderRow:
         high: upper end.
         basis: what the interval is over: "3 seeds", "n = 360" examples of a single seed, or "1 seed" without interval.
         trials: of all its seeds, each run once, whether it has numbers or not.
-        state: complete, incomplete where a trial has no numbers (yet), or pruned.
+        state: complete, incomplete where a trial has no numbers (yet), under way, or pruned.
         steps: training steps that the numbers are after.
         note: what is missing, in words: "2 of 3 seeds: 1 diverged", "pruned at step 120 of 960"; "" of a complete one.
     """
@@ -158,6 +161,11 @@ class LeaderRow:
     note: str
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the numbers are those of whole runs, so that they can be compared; those of fewer steps cannot."""
+        return self.state in (COMPLETE, INCOMPLETE)
+
+    @property
     def metrics(self) -> dict[int, float]:
         """The metric by seed, of the trials that the estimate is the mean of."""
         return {trial.seed: trial.metric for trial in measured_trials(self.trials) if trial.metric is not None}
@@ -167,10 +175,11 @@ class LeaderRow:
 
 
 def leaderboard(facts: SweepFacts) -> list[LeaderRow]:
-    """Returns the settings that have numbers, best first, and the pruned ones after all others.
+    """Returns the settings that have numbers, best first, then those that are under way, and the pruned ones last.
 
-    Among the pruned ones those that came farther stand first, of equal steps the better one. Of equal settings the one
-    that was suggested first stands first. A setting whose trials are all the runs of earlier settings is left out.
+    Among the pruned ones those that came farther stand first, of equal steps the better one; so do those under way. Of
+    equal settings the one that was suggested first stands first. A setting whose trials are all the runs of earlier
+    settings is left out.
     """
     rows = []
     for trials in group_settings(facts):
@@ -178,10 +187,11 @@ def leaderboard(facts: SweepFacts) -> list[LeaderRow]:
         if row is not None:
             rows.append(row)
 
-    def order(row: LeaderRow) -> tuple[bool, int, float, int]:
-        is_pruned = row.state == PRUNED
-        steps = row.steps if is_pruned else 0  # settings that were not pruned are compared by the metric alone
-        return is_pruned, -steps, -facts.improvement(row.estimate), row.suggestion
+    places = {COMPLETE: 0, INCOMPLETE: 0, UNDER_WAY: 1, PRUNED: 2}
+
+    def order(row: LeaderRow) -> tuple[int, int, float, int]:
+        steps = 0 if row.is_whole else row.steps  # whole runs are compared by the metric alone
+        return places[row.state], -steps, -facts.improvement(row.estimate), row.suggestion
 
     rows.sort(key=order)
     return [replace(row, rank=rank) for rank, row in enumerate(rows, 1)]
@@ -226,15 +236,18 @@ def without_seed(values: Mapping[str, Any]) -> dict[str, Any]:
 def measured_trials(trials: Sequence[SweepTrial]) -> list[SweepTrial]:
     """Returns the trials of a setting that its numbers are of.
 
-    These are the complete ones; where none is, those pruned ones that came farthest.
+    These are the complete ones; where none is, those of one state that came farthest: under way, else pruned.
     """
     finite = [trial for trial in trials if trial.metric is not None and math.isfinite(trial.metric)]
     complete = [trial for trial in finite if trial.state == COMPLETE]
     if complete:
         return complete
-    pruned = [trial for trial in finite if trial.state == PRUNED]
-    farthest = max((trial.steps for trial in pruned), default=0)
-    return [trial for trial in pruned if trial.steps == farthest]
+    for states in (NOT_OVER, (PRUNED,)):
+        of_state = [trial for trial in finite if trial.state in states]
+        if of_state:
+            farthest = max(trial.steps for trial in of_state)
+            return [trial for trial in of_state if trial.steps == farthest]
+    return []
 
 
 def make_row(facts: SweepFacts, trials: tuple[SweepTrial, ...]) -> LeaderRow | None:
@@ -247,6 +260,9 @@ def make_row(facts: SweepFacts, trials: tuple[SweepTrial, ...]) -> LeaderRow | N
     if first.state == PRUNED:
         state = PRUNED
         note = f"pruned at step {first.steps:,} of {first.planned_steps:,}"
+    elif first.state != COMPLETE:
+        state = UNDER_WAY
+        note = f"at step {first.steps:,} of {first.planned_steps:,} so far"
     elif len(measured) < len(trials):
         state = INCOMPLETE
         states = Counter(trial.state for trial in trials if trial not in measured)
@@ -328,7 +344,7 @@ class SweepVerdict:
     Attributes:
         answer: which setting, with its metric.
         certainty: how sure, against the second and against all others.
-        is_sure: whether every other setting that was not pruned is worse by more than chance.
+        is_sure: whether every other complete setting is worse by more than chance.
         second: how the best one stands to the second; None where there is no second.
     """
 
@@ -393,9 +409,9 @@ def reach_verdict(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) ->
     """
     if rows is None:
         rows = leaderboard(facts)
-    rivals = [row for row in rows if row.state != PRUNED]
+    rivals = [row for row in rows if row.is_whole]
     if not rivals:
-        return SweepVerdict(describe_nothing(facts), "", False, None)
+        return SweepVerdict(describe_nothing(facts), describe_so_far(facts, rows), False, None)
     leader = rivals[0]
     ends = interval_text(facts, leader)
     amount = f"{metric_text(facts, leader.estimate)} ({ends}{leader.basis})"
@@ -414,10 +430,10 @@ def reach_verdict(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) ->
     unresolved = [comparison for comparison in comparisons if not comparison.is_resolved]
     is_sure = not unresolved and not leader.note
     if not unresolved:
-        sentences.append(f"So it is against each of the {len(comparisons)} other settings that were not pruned.")
+        sentences.append(f"So it is against each of the {len(comparisons)} other complete settings.")
     elif len(comparisons) > 1:
         sentences.append(
-            f"Of {len(comparisons)} other settings that were not pruned, {len(unresolved)} "
+            f"Of {len(comparisons)} other complete settings, {len(unresolved)} "
             f"{'is' if len(unresolved) == 1 else 'are'} not resolved against it."
         )
     return SweepVerdict(answer, " ".join(sentences), is_sure, comparisons[0])
@@ -430,6 +446,17 @@ def describe_nothing(facts: SweepFacts) -> str:
     states = Counter(trial.state for trial in facts.trials)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
     return f"No trial is complete, so that there is no best setting: {counts}."
+
+
+def describe_so_far(facts: SweepFacts, rows: Sequence[LeaderRow]) -> str:
+    """Says which setting is ahead where none is complete; "" where none has numbers."""
+    if not rows:
+        return ""
+    first = rows[0]
+    return (
+        f"Of those that came farthest, {values_text(first.values)} (suggestion {first.suggestion}) has "
+        f"{facts.metric_name} {metric_text(facts, first.estimate)}, {first.note}."
+    )
 
 
 # What failed, and what it cost ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnn_vit import stops
-from cnn_vit.reports.sweep_facts import PRUNED, LeaderRow, SweepFacts, leaderboard
+from cnn_vit.reports.sweep_facts import LeaderRow, SweepFacts, leaderboard
 
 LEAST_SETTINGS = 10  # that a forest is fitted to
 LEAST_R2 = 0.25  # below it the forest explains too little
@@ -91,8 +91,7 @@ def importance(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) -> Im
     """
     if rows is None:
         rows = leaderboard(facts)
-    # numbers of pruned trials are those of fewer steps
-    complete = [row for row in rows if row.state != PRUNED]
+    complete = [row for row in rows if row.is_whole]
     if len(complete) < LEAST_SETTINGS:
         what_there_is = f"this sweep has {len(complete)}."
         needed = f"Importance needs at least {LEAST_SETTINGS} settings with a complete trial; "

@@ -90,11 +90,11 @@ def choose_scale(facts: SweepFacts, rows: Sequence[LeaderRow], *, clips: bool = 
 
 
 def scale_of_lines(facts: SweepFacts, rows: Sequence[LeaderRow]) -> Scale:
-    """Returns the axis of the metric for parallel coordinates: that of the settings which were not pruned.
+    """Returns the axis of the metric for parallel coordinates: that of the settings whose runs are whole.
 
-    Pruned ones have numbers of fewer steps, mostly worse, which would press the others together.
+    The others have numbers of fewer steps, mostly worse, which would press these together.
     """
-    complete = [row for row in rows if row.state != PRUNED]
+    complete = [row for row in rows if row.is_whole]
     return choose_scale(facts, complete if len(complete) > 1 else rows)
 
 
@@ -107,10 +107,10 @@ def scale_of_points(facts: SweepFacts, rows: Sequence[LeaderRow]) -> Scale:
 
 
 def draw_leaders(facts: SweepFacts, rows: Sequence[LeaderRow]) -> str:
-    """Draws the intervals of the best settings that were not pruned; "" where none has one."""
+    """Draws the intervals of the best settings whose runs are whole; "" where none has one."""
     spans = []
     for row in rows[:MOST_SPANS]:
-        if row.state != PRUNED:
+        if row.is_whole:
             spans.append(Span(f"#{row.suggestion}", row.estimate, row.low, row.high))
     if all(span.low is None for span in spans):
         return ""
@@ -216,14 +216,14 @@ def draw_parallel_forms(facts: SweepFacts, rows: Sequence[LeaderRow]) -> dict[st
         first = trials[0]
         title = f"#{first.suggestion}: {first.state}, {values_text(first.values)}"
         lines.append(ParallelLine(title, (*find_places(axes, first.values, first.suggestion), None), BROKEN))
-    ranked = [row for row in rows if row.state != PRUNED]
+    ranked = [row for row in rows if row.is_whole]
     levels = {row.rank: find_level(number, len(ranked)) for number, row in enumerate(ranked)}
     for row in reversed(spread_out(rows, MOST_LINES)):
         place = plots.find_place(row.estimate, scale.low, scale.high, log=scale.log)
         metric_place = place if facts.mode == MAX else 1 - place
         note = f", {row.note}" if row.note else ""
         title = f"#{row.suggestion}: {metric_text(facts, row.estimate)}{note}, {values_text(row.values)}"
-        kind = PRUNED if row.state == PRUNED else COMPLETE
+        kind = COMPLETE if row.is_whole else PRUNED
         if row is rows[0] and kind == COMPLETE:
             kind = BEST
         places = (*find_places(axes, row.values, row.suggestion), metric_place)
@@ -273,8 +273,8 @@ def draw_scatters(facts: SweepFacts, rows: Sequence[LeaderRow]) -> list[str]:
     for axis in axes:
         of_axis = [row for row in shown if axis.key in row.values]
         groups = []
-        pruned = [row for row in of_axis if row.state == PRUNED]
-        complete = [row for row in of_axis if row.state != PRUNED]
+        pruned = [row for row in of_axis if not row.is_whole]
+        complete = [row for row in of_axis if row.is_whole]
         groups.append(make_points(axis, pruned, scale, color="soft", is_hollow=True, size=4.5))
         groups.append(make_points(axis, complete, scale, color="level2"))
         if complete and complete[0].rank == 1:
@@ -312,7 +312,7 @@ def find_x(axis: Axis, value: Any, number: int) -> float:
 
 def draw_learning(facts: SweepFacts, rows: Sequence[LeaderRow]) -> str:
     """Draws the metric of trials over their steps, the best setting's strongly; "" where no trial has a curve."""
-    leader = next((row for row in rows if row.state != PRUNED), None)
+    leader = next((row for row in rows if row.is_whole), None)
     trials = [trial for row in rows for trial in row.trials if trial.curve]
     if not trials:
         return ""

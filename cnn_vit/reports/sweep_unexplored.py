@@ -10,6 +10,7 @@ import numpy as np
 from cnn_vit.reports.sweep_facts import (
     COMPLETE,
     FAILED,
+    NOT_OVER,
     PRUNED,
     SEED,
     LeaderRow,
@@ -86,12 +87,12 @@ def sort_points(facts: SweepFacts, rows: Sequence[LeaderRow]) -> Points:
             failed.append(trials[0].values)
         elif any(is_visit(trial) for trial in trials):
             visited.append(trials[0].values)
-    return Points(visited, failed, [row.values for row in rows if row.state != PRUNED])
+    return Points(visited, failed, [row.values for row in rows if row.is_whole])
 
 
 def is_visit(trial: SweepTrial) -> bool:
     """Whether a trial has tried its values, or still will."""
-    return trial.state in (COMPLETE, PRUNED, "running", "interrupted", "queued")
+    return trial.state in (COMPLETE, PRUNED, *NOT_OVER)
 
 
 def read_values(dimension: Mapping[str, Any], points: Iterable[Mapping[str, Any]]) -> list[Any]:

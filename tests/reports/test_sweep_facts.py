@@ -116,6 +116,28 @@ def test_pruned_settings_stand_last_those_that_came_farther_first_then_the_bette
     assert rows[1].state == "pruned"
 
 
+def test_settings_that_wait_at_a_rung_stand_between_complete_and_pruned_ones_and_are_no_rivals():
+    trials = [
+        make_trial(0, 0.5, state="pruned", steps=30),
+        make_trial(1, 0.6, state="queued", steps=30),
+        make_trial(2, 0.7, state="running", steps=10),
+    ]
+    rows = sweep_facts.leaderboard(make_facts(trials))
+    assert [(row.suggestion, row.state, row.is_whole) for row in rows] == [
+        (1, "under way", False), (2, "under way", False), (0, "pruned", False),
+    ]  # fmt: skip
+    assert rows[0].note == "at step 30 of 90 so far"
+    verdict = sweep_facts.reach_verdict(make_facts(trials))
+    assert verdict.answer.startswith("No trial is complete, so that there is no best setting: 1 pruned, 1 queued")
+    assert verdict.certainty == (
+        "Of those that came farthest, optimizer.learning_rate=0.002 (suggestion 1) has validation accuracy 60.00 %, "
+        "at step 30 of 90 so far."
+    )
+    trials.append(make_trial(3, 0.1))
+    assert [row.suggestion for row in sweep_facts.leaderboard(make_facts(trials))] == [3, 1, 2, 0]
+    assert sweep_facts.reach_verdict(make_facts(trials)).second is None
+
+
 def test_of_a_pruned_setting_the_seeds_that_came_farthest_count():
     trials = seeds_of(0, [0.5, 0.7, 0.9])
     trials = [replace(trial, state="pruned", steps=steps) for trial, steps in zip(trials, [30, 30, 10], strict=True)]
@@ -171,7 +193,7 @@ def test_one_seed_of_each_is_never_resolved():
     verdict = sweep_facts.reach_verdict(facts_of([0.9], [0.5], [0.4], n=360))
     assert not verdict.is_sure
     assert "40.00 points, is not resolved: a single seed says nothing of other seeds" in verdict.certainty
-    assert "Of 2 other settings that were not pruned, 2 are not resolved against it." in verdict.certainty
+    assert "Of 2 other complete settings, 2 are not resolved against it." in verdict.certainty
 
 
 def test_a_gain_of_every_seed_on_one_image_is_not_resolved():

@@ -130,6 +130,9 @@ SWEEPS = {
     "no trial": lambda: make_facts([], planned=5),
     "all failed": lambda: make_facts([make_trial(row, None) for row in range(4)]),
     "all pruned": lambda: make_facts([make_trial(row, 0.1 * row, state="pruned", steps=9) for row in range(4)]),
+    "halved and under way": lambda: make_facts(
+        [make_trial(row, 0.1 * row, state="pruned" if row % 2 else "queued", steps=9) for row in range(6)], planned=9
+    ),
     "running": lambda: make_facts([make_trial(0, 0.5), make_trial(1, None, state="running", steps=5)], planned=9),
     "equal metrics": lambda: make_facts([make_trial(row, 0.5) for row in range(12)]),
     "own objective": lambda: make_facts(
