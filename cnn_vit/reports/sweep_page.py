@@ -113,8 +113,10 @@ def describe_dimension(dimension: Mapping[str, Any]) -> tuple[str, str, str]:
         low, high = value_text(dimension["low"]), value_text(dimension["high"])
         kinds = {"log": ", even on a logarithmic scale", "uniform": ", even", "int": ", whole numbers"}
         what = f"{low} to {high}{kinds.get(dimension['kind'], '')}"
+        if dimension.get("steps"):
+            what += f"; of a grid {dimension['steps']} values"
     conditions = []
-    for key, values in dimension.get("when") or ():
+    for key, values in (dimension.get("when") or {}).items():
         conditions.append(f"{key} is {' or '.join(map(value_text, values))}")
     return str(dimension["key"]), what, " and ".join(conditions)
 

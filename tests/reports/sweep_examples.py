@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from cnn_vit.reports.sweep_facts import SweepFacts, SweepTrial
+from cnn_vit.studies.sweeping.space import Dimension, Space
 
 RATE, DECAY, DEPTH, OPTIMIZER, MOMENTUM = (
     "optimizer.learning_rate", "optimizer.weight_decay", "model.depth", "optimizer.name", "optimizer.momentum",
 )  # fmt: skip
-SPACE = (
-    {"key": RATE, "kind": "log", "choices": [], "low": 1e-4, "high": 1.0, "steps": None, "when": []},
-    {"key": DEPTH, "kind": "int", "choices": [], "low": 2, "high": 12, "steps": None, "when": []},
-    {"key": OPTIMIZER, "kind": "choice", "choices": ["adamw", "sgd"], "low": 0, "high": 0, "steps": None, "when": []},
-    {
-        "key": MOMENTUM, "kind": "uniform", "choices": [], "low": 0.5, "high": 0.99, "steps": None,
-        "when": [[OPTIMIZER, ["sgd"]]],
-    },
-)  # fmt: skip
+SPACE = tuple(
+    Space(
+        (
+            Dimension(RATE, "log", low=1e-4, high=1.0),
+            Dimension(DEPTH, "int", low=2, high=12),
+            Dimension(OPTIMIZER, "choice", ("adamw", "sgd")),
+            Dimension(MOMENTUM, "uniform", low=0.5, high=0.99, when=((OPTIMIZER, ("sgd",)),)),
+        )
+    ).to_json()
+)
 
 
 def make_trial(row, metric, *, suggestion=None, seed=0, values=None, state=None, **changes):
@@ -104,7 +106,7 @@ def make_realistic(*, suggestions=60, failed=3, pruned=20, seed=0, scale=1.0):
         trials.append(make_trial(number, metric, values=values, **changes))
     definition = {
         "config": "configs/digits_cnn.py", "objective": "", "overrides": ["duration=20 epochs"], "sampler": "random",
-        "sampler_options": [], "trials": suggestions, "seeds": 1, "seed": 0, "metric": "validation.accuracy",
+        "sampler_options": {}, "trials": suggestions, "seeds": 1, "seed": 0, "metric": "validation.accuracy",
         "mode": "max", "lag": 4, "halving": {"eta": 3, "first": "2 epochs"}, "workers": 2, "threads": 1,
     }  # fmt: skip
     return make_facts(

@@ -29,7 +29,7 @@ def uniform(count, *, weights, seed=0):
     return points
 
 
-FLAT = tuple({"key": key, "kind": "uniform", "choices": [], "low": 0, "high": 1, "when": []} for key in "xy")
+FLAT = tuple({"key": key, "kind": "uniform", "choices": [], "low": 0, "high": 1, "when": {}} for key in "xy")
 
 
 def test_importance_is_the_share_of_the_variance():
@@ -104,7 +104,7 @@ def test_columns_are_logarithms_or_one_for_each_choice_and_the_median_where_a_ke
 
 
 def test_a_choice_that_is_none_is_another_thing_than_one_that_is_not_active():
-    dimension = {"key": "x", "kind": "choice", "choices": [None, "a"], "low": 0, "high": 0, "when": []}
+    dimension = {"key": "x", "kind": "choice", "choices": [None, "a"], "low": 0, "high": 0, "when": {}}
     rows = sweep_importance.leaderboard(facts_of([(0, {"x": None}), (1, {}), (2, {"x": "a"})], mode="min"))
     columns = sweep_importance.encode(dimension, rows)
     np.testing.assert_array_equal(columns.values, [[0, 1], [0, 0], [1, 0]])  # in the order of their JSON, "a", null
@@ -121,7 +121,7 @@ def test_losses_that_span_a_power_of_ten_are_explained_by_their_logarithm(few_re
 
 def test_the_order_of_the_trials_decides_nothing_and_lists_are_choices(few_repeats):
     points = [(k % 3 + 0.01 * k, {"x": [["a", "b"], ["c"], None][k % 3], "fixed": k}) for k in range(24)]
-    dimension = {"key": "x", "kind": "choice", "choices": [["a", "b"], ["c"], None], "low": 0, "high": 0, "when": []}
+    dimension = {"key": "x", "kind": "choice", "choices": [["a", "b"], ["c"], None], "low": 0, "high": 0, "when": {}}
     facts = facts_of(points, dimensions=[dimension])
     first = sweep_importance.importance(facts)
     assert first.rows[0].estimate > 0.5

@@ -88,7 +88,7 @@ def make_hostile():
     choices = [HOSTILE, "x" * 500, None, True, [1, [2]], "\x1b[31m\u202e"]
     dimensions = (
         *SPACE,
-        {"key": key, "kind": "choice", "choices": choices, "low": 0, "high": 0, "when": [[OPTIMIZER, ["sgd"]]]},
+        {"key": key, "kind": "choice", "choices": choices, "low": 0, "high": 0, "when": {OPTIMIZER: ["sgd"]}},
     )
     trials = []
     for row in range(18):
@@ -119,7 +119,7 @@ def seeds_of_a_loss():
         trials.append(make_trial(row, 0.1 * (1 + row), seed=seed, values={RATE: rate, "seed": seed}, curve=curve))
     trials.append(make_trial(6, None, state="queued", values=trials[0].values, alias_of=0, id=trials[0].id))
     rates = {**SPACE[0], "kind": "choice", "choices": [1.0, 0.1, 0.01]}
-    seeds = {"key": "seed", "kind": "choice", "choices": [0, 1], "low": 0, "high": 0, "when": []}
+    seeds = {"key": "seed", "kind": "choice", "choices": [0, 1], "low": 0, "high": 0, "when": {}}
     return make_facts(
         trials, metric="validation.loss", mode="min", dimensions=(rates, seeds), definition={"sampler": "grid"}
     )
@@ -187,6 +187,22 @@ def test_the_table_has_the_leaderboards_order_with_intervals_and_values(tmp_path
     words = visible(write_page(tmp_path, facts))
     assert words.index("25.5 to 36.6, n = 263") < words.index("6.2 to 16.0, n = 148")
     assert words.index("6.2 to 16.0") < words.index("pruned at step 30 of 90")
+
+
+def test_a_swept_setting_is_described_by_what_it_may_be_and_when_it_is_active():
+    dimension = {
+        "key": "x",
+        "kind": "log",
+        "choices": [],
+        "low": 1e-3,
+        "high": 1e-2,
+        "steps": 2,
+        "when": {"y": ["a", 1]},
+    }
+    assert sweep_page.describe_dimension(dimension) == (
+        "x", "0.001 to 0.01, even on a logarithmic scale; of a grid 2 values", "y is a or 1",
+    )  # fmt: skip
+    assert sweep_page.describe_dimension(SPACE[2]) == (OPTIMIZER, "one of adamw, sgd", "")
 
 
 # The plots ------------------------------------------------------------------------------------------------------------
