@@ -154,7 +154,7 @@ def dispatch(words: list[str], args: argparse.Namespace) -> int:
     if set(HELP_FLAGS) & set(rest):
         cli.print_line(command_help(parser, rest, overrides))
         return 0
-    _, extra = parser.parse_known_args(rest, args)
+    _, extra = parser.parse_known_intermixed_args(rest, args)  # words may stand before and behind any flag
     if extra:
         raise unexpected_word_error(name, extra[0], list(parser._option_string_actions))
     if overrides and not hasattr(args, "config"):

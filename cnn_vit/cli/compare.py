@@ -25,16 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_vit import cli
-from cnn_vit.errors import DivergedError, SurroundingsError, UserError
+from cnn_vit.cli import _failures
 
 if TYPE_CHECKING:
     from cnn_vit.reports.arms import ArmRow
     from cnn_vit.studies.compare import Comparison
 
 DEFAULT_RECIPE = "configs/compare_digits.py"
-# The exit code of a comparison with a trial in this state.
-CODES = {"bad config": UserError.code, "out of memory": SurroundingsError.code, "diverged": DivergedError.code}
-CRASHED = 1  # the exit code with a trial that a fault of this program, or a kill, has ended
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         remedy = "--retry_failed does them again"
         cli.print_note(f"{len(failed)} of {len(comparison.records)} trials have failed; {remedy}")
-        return CODES.get(failed[0].state, CRASHED)
+        return _failures.exit_code(failed[0].state)
     return 0
 
 
