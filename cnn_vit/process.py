@@ -327,6 +327,15 @@ def free_memory() -> int | None:
     return min(sizes, default=None)
 
 
+def peak_memory() -> int | None:
+    """Returns the most bytes of memory that this process has had at once, or None where the system does not say.
+
+    Source: docs.kernel.org/filesystems/proc.html (VmHWM).
+    """
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", read_kernel_file("/proc/self/status"), re.M)
+    return 1024 * int(peak[1]) if peak else None
+
+
 def list_control_groups(groups: ControlGroups) -> list[str]:
     """Lists the folders of the outermost control group, and of each one inside that this process belongs to.
 

@@ -16,6 +16,7 @@ import pytest
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.files import stamps
 
 
 def names_in(folder):
@@ -233,6 +234,33 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
     files.remove_temporary(tmp_path)
     files.remove_temporary(tmp_path / "missing")
     assert names_in(tmp_path) == other_names
+
+
+def test_a_temporary_folder_is_gone_afterwards_with_all_that_is_in_it():
+    with files.temporary_folder() as folder:
+        (folder / "a").mkdir()
+        (folder / "a" / "b").write_text("c")
+    assert not folder.exists()
+
+
+def test_the_free_bytes_of_a_disk_are_those_that_the_system_tells(tmp_path):
+    """Of a folder that is not there yet, those of the disk that it would be on; other processes may write meanwhile."""
+    statistics = os.statvfs(tmp_path)
+    assert files.free_disk(tmp_path / "not" / "yet") == pytest.approx(
+        statistics.f_bavail * statistics.f_frsize, rel=0.05
+    )
+
+
+def test_which_of_two_files_was_written_first_is_told_by_the_file_system(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for seconds, path in ((1000, old), (2000, new)):
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    assert stamps.is_newer(new, old)
+    assert not stamps.is_newer(old, new)
+    assert not stamps.is_newer(old, old)
+    assert not stamps.is_newer(new, tmp_path / "missing")
+    assert not stamps.is_newer(tmp_path / "missing", old)
 
 
 def test_a_folder_is_probed_without_a_trace(tmp_path):

@@ -119,6 +119,12 @@ def test_free_is_what_the_machine_has_and_what_the_control_group_leaves(monkeypa
     assert process.free_memory() == free
 
 
+@pytest.mark.parametrize(("status", "peak"), [("VmPeak:\t 9 kB\nVmHWM:\t    20 kB\nVmRSS: 7 kB\n", 20_480), ("", None)])
+def test_the_peak_of_memory_is_the_high_water_mark_of_what_was_resident(monkeypatch, status, peak):
+    monkeypatch.setattr(process, "read_kernel_file", {"/proc/self/status": status}.get)
+    assert process.peak_memory() == peak
+
+
 needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this is not glibc from 2.33 on")
 HEAP_OF_A_PROCESS = """
 import ctypes, sys

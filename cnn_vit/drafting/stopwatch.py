@@ -28,6 +28,7 @@ class Pace:
         evaluation: one evaluation of the whole validation split.
         start: compiling step and evaluation, with the first batches.
         step_cpu: CPU-seconds of a training step, of all threads together; 0 where they were not measured.
+        state_bytes: of the state that a checkpoint holds; 0 where it was not measured.
     """
 
     step: float
@@ -35,6 +36,7 @@ class Pace:
     evaluation: float
     start: float
     step_cpu: float = 0.0
+    state_bytes: int = 0
 
 
 def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights | None = None) -> Pace:
@@ -74,4 +76,5 @@ def measure_pace(settings: Settings, dataset: data.Dataset, *, weights: Weights 
         evaluation=second * samples_in_split,
         start=laps[1] - laps[0] + first - second,
         step_cpu=(cpu_laps[-1] - cpu_laps[1]) / (len(laps) - 2),
+        state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
     )

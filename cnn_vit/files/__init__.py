@@ -16,6 +16,7 @@ import resource
 import shutil
 import socket
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,13 @@ from cnn_vit.errors import SurroundingsError, UserError
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # .NAME.PID.tmp
 AGAIN = "then give the same command again"  # the end of a remedy
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # some network file systems cannot flush a folder
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Makes a folder that is gone at the end of this context, with all that is in it."""
+    with tempfile.TemporaryDirectory(prefix="cnn_vit_") as name:
+        yield Path(name)
 
 
 def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> SurroundingsError:
@@ -69,10 +77,16 @@ def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> S
 
 def free_bytes(path: Path) -> str:
     """Says how many bytes are free on the disk of a path, which need not exist yet."""
+    free = free_disk(path)
+    return "not enough" if free is None else f"{free:,}"
+
+
+def free_disk(path: Path) -> int | None:
+    """Returns the bytes that are free on the disk of a path, which need not exist yet; None where it is not known."""
     with contextlib.suppress(OSError):
         existing = next(place for place in (path, *path.parents) if place.exists())
-        return f"{shutil.disk_usage(existing).free:,}"
-    return "not enough"
+        return shutil.disk_usage(existing).free
+    return None
 
 
 @contextlib.contextmanager

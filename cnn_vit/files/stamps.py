@@ -24,3 +24,11 @@ def list_oldest_first(folder: Path) -> list[tuple[Path, int]]:
     except OSError:
         return []
     return [(folder / name, size) for _, name, size in sorted(files)]
+
+
+def is_newer(path: Path, other: Path) -> bool:
+    """Whether a file was written after another one; not where one of them is missing."""
+    try:
+        return path.stat().st_mtime_ns > other.stat().st_mtime_ns
+    except OSError:
+        return False

@@ -6,13 +6,14 @@ those of a run lie in the run folder, so that all that is made of predictions ca
 """
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cnn_vit import data, trees
+from cnn_vit import data, process, trees
 from cnn_vit.data import evaluated
 from cnn_vit.drafting import stopwatch
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError, is_out_of_memory
@@ -64,8 +65,27 @@ def is_waiting(result: Mapping[str, Any]) -> bool:
     return not result.get("is_finished", True)
 
 
-def measure_step(planned: PlannedTrial, cache: DataCache) -> float:
-    """Measures how many CPU-seconds a training step of a trial takes; nothing is kept.
+@dataclass(frozen=True)
+class TrialPace:
+    """What a trial takes, as far as a few of its steps tell.
+
+    Attributes:
+        step_cpu: CPU-seconds of a training step.
+        start_seconds: until the first step is compiled, which trials of one process share where only numbers differ.
+        seconds: of all that comes behind it, if all goes on as while it was timed.
+        checkpoint_bytes: of the state that a checkpoint holds.
+        memory_bytes: the most that this process has had at once; None where the system does not say.
+    """
+
+    step_cpu: float
+    start_seconds: float
+    seconds: float
+    checkpoint_bytes: int
+    memory_bytes: int | None
+
+
+def measure_trial(planned: PlannedTrial, cache: DataCache) -> TrialPace:
+    """Measures what a trial that trains takes, by a few steps and an evaluation; nothing is kept.
 
     Raises:
         UserError: it has no settings, or its weights cannot be read.
@@ -74,7 +94,17 @@ def measure_step(planned: PlannedTrial, cache: DataCache) -> float:
         raise UserError(planned.error)
     dataset = cache.load(planned.settings.section("data"))
     settings, weights = pretrained_settings.complete_settings(planned.settings)
-    return stopwatch.measure_pace(settings, dataset, weights=weights).step_cpu
+    pace = stopwatch.measure_pace(settings, dataset, weights=weights)
+    times = plan.run_times(settings, examples=len(dataset.splits["train"]))
+    # the last step is always evaluated, and validation once more with the values that are kept
+    evaluations = math.ceil(times.total / times.evaluate.interval) + 1
+    return TrialPace(
+        step_cpu=pace.step_cpu,
+        start_seconds=pace.start,
+        seconds=times.total * pace.step + evaluations * pace.evaluation,
+        checkpoint_bytes=pace.state_bytes,
+        memory_bytes=process.peak_memory(),
+    )
 
 
 def do_without_training(planned: PlannedTrial, settings: Settings, dataset: data.Dataset) -> dict[str, Any]:

@@ -10,7 +10,7 @@ learned is not lost, and the next study that is started finds the trial done, or
 import json
 import sys
 import traceback
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,18 +152,20 @@ def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
 
 
 def send_pace(pipe: Pipe, planned: "PlannedTrial", cache: "DataCache") -> None:
-    """Measures the pace of a trial and sends it, or the sentence that says why it cannot be measured."""
-    from cnn_vit.studies import tasks
+    """Measures what a trial takes and sends it, or the sentence that says why it cannot be measured."""
+    from cnn_vit.studies import tasks, trials
 
     try:
-        step_cpu = tasks.measure_step(planned, cache)
+        if planned.settings is None and not planned.error:
+            planned = trials.plan_again(planned, cache)
+        pace = tasks.measure_trial(planned, cache)
     except StoppedError:
         raise
     except Exception as error:
         is_of_trial = tasks.state_of_error(error) is not None
         pipe.send(IN_THE_WAY, sentence=tasks.reason_of_error(error), is_of_trial=is_of_trial)
     else:
-        pipe.send(PACE, step_cpu=step_cpu)
+        pipe.send(PACE, **asdict(pace))
 
 
 def send_plan(pipe: Pipe, message: dict[str, Any], cache: "DataCache") -> None:

@@ -229,20 +229,37 @@ def measure_paces(planned: Sequence[PlannedTrial], out: Path, options: StudyOpti
         worker = Worker(0, out / WORKERS / "pace.log", replace(options, workers=1), choose_accelerators(1)[0])
         try:
             for one in planned:
-                worker.pipe.send(MEASURE, trial=trials.to_json(one))
-                message: dict[str, Any] = {"kind": READY}
-                while message["kind"] == READY:
-                    message = wait_for_message(worker, stop)
-                if message["kind"] == IN_THE_WAY:
-                    sentence = f"{trials.describe(one.trial)} cannot be measured: {message['sentence']}"
-                    if message["is_of_trial"]:
-                        raise UserError(f"{sentence}; mend that, or give the budget in steps")
-                    raise SurroundingsError(sentence)
-                paces.append(message["step_cpu"])
+                paces.append(ask_pace(worker, one, stop, remedy="mend that, or give the budget in steps")["step_cpu"])
         finally:
             worker.process.kill()  # it has nothing to save
             worker.end()
     return paces
+
+
+def ask_pace(worker: Worker, planned: PlannedTrial, stop: stops.StopSignals, *, remedy: str) -> dict[str, Any]:
+    """Lets a worker measure what a trial takes; returns the attributes of `tasks.TrialPace` by name.
+
+    Args:
+        worker: the process.
+        planned: the trial.
+        stop: the signals of this process.
+        remedy: what to do where the trial cannot be measured, the end of a sentence.
+
+    Raises:
+        UserError: it cannot be measured, for a reason of its own.
+        SurroundingsError: the worker died, or disk or rights are in the way.
+        StoppedError: a signal asked to stop.
+    """
+    worker.pipe.send(MEASURE, trial=trials.to_json(planned))
+    message: dict[str, Any] = {"kind": READY}
+    while message["kind"] == READY:
+        message = wait_for_message(worker, stop)
+    if message["kind"] == IN_THE_WAY:
+        sentence = f"{trials.describe(planned.trial)} cannot be measured: {message['sentence']}"
+        if message["is_of_trial"]:
+            raise UserError(f"{sentence}; {remedy}")
+        raise SurroundingsError(sentence)
+    return message
 
 
 def wait_for_message(worker: Worker, stop: stops.StopSignals) -> dict[str, Any]:
@@ -271,8 +288,8 @@ def receive(worker: Worker, stop: stops.StopSignals) -> dict[str, Any] | None:
 
 def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
     """Writes what a trial is; records one that cannot be, and forgets the failure of one that is to be done again."""
-    if not is_free(planned):
-        return  # an orphan of an earlier start is at work
+    if is_settled(planned, options) or not is_free(planned):  # else an orphan of an earlier start is at work
+        return
     with files.Lock(planned.folder / trials.LOCK, on_wait=lambda _: None):
         record = trials.read_record(planned)
         if record.state in options.retries:
@@ -281,6 +298,17 @@ def prepare_folder(planned: PlannedTrial, options: StudyOptions) -> None:
             trials.describe_trial(planned)
         if planned.error and record.reason != planned.error:  # a mistake may have become another one
             trials.write_result(planned, trials.BAD_CONFIG, reason=planned.error)
+
+
+def is_settled(planned: PlannedTrial, options: StudyOptions) -> bool:
+    """Whether a trial is over and nothing is to be written of it, which is seen without its lock.
+
+    Taking a thousand locks, each of which writes its owner's name, takes seconds.
+    """
+    if not (planned.folder / trials.RESULT).exists() or not (planned.folder / trials.TRIAL).exists():
+        return False
+    record = trials.read_record(planned)
+    return record.state not in options.retries and planned.error in ("", record.reason)
 
 
 def is_free(planned: PlannedTrial) -> bool:
