@@ -482,8 +482,9 @@ def failures(facts: SweepFacts) -> list[FailureGroup]:
     groups: dict[tuple[str, str], list[SweepTrial]] = {}
     for trial in facts.trials:
         if trial.state in FAILED and trial.alias_of is None:
-            # reasons that differ in a step, a loss or a number of bytes are one reason
-            pattern = re.sub(r"\d[\d.,e+-]*", "#", trial.reason)
+            # reasons that differ in a step, a loss, a number of bytes or the trial's own folder are one reason
+            reason = trial.reason.replace(str(trial.folder), "#")
+            pattern = re.sub(r"\d[\d.,e+-]*", "#", reason)
             groups.setdefault((trial.state, pattern), []).append(trial)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[1][0].row))
     return [FailureGroup(state, trials[0].reason, tuple(trials)) for (state, _), trials in ordered]

@@ -11,6 +11,10 @@
     scheduler.py    hands the trials of the plan to workers
     slurm.py        hands them to a cluster; array_task.py is what runs there
     outcome.py      what the folder says of all trials
+    standing.py     how far a sweep is while it runs, and how long the rest will take
+    forecast.py     what a sweep would do and take, before it is started
+    cancelling.py   trials that somebody calls off
+    best_test.py    what the test split says of the best setting, read once
 
-Nothing here imports jax: a scheduler waits most of its time and should need little memory.
+Nothing here imports jax but to read a test split: a scheduler waits most of its time and should need little memory.
 """

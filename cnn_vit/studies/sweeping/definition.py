@@ -609,12 +609,22 @@ def claim_sweep(out: str | os.PathLike, definition: SweepDefinition) -> SweepDef
         UserError: the folder holds another sweep, or something else; each difference is named.
         SurroundingsError: it cannot be read or written.
     """
+    stored = check_claim(out, definition)
+    if definition != stored:
+        files.write_json(Path(out) / SPACE, definition.to_json())
+    return definition
+
+
+def check_claim(out: str | os.PathLike, definition: SweepDefinition) -> SweepDefinition | None:
+    """Checks whether a folder may be that of a sweep, as `claim_sweep` does; nothing is written.
+
+    Returns:
+        What the folder holds; None where no sweep was begun in it.
+    """
     out = Path(out)
-    path = out / SPACE
-    if not path.exists():
+    if not (out / SPACE).exists():
         refuse_other_folder(out)
-        files.write_json(path, definition.to_json())
-        return definition
+        return None
     stored = read_claimed(out)
     differences = list_differences(definition, stored)
     if differences:
@@ -631,9 +641,7 @@ def claim_sweep(out: str | os.PathLike, definition: SweepDefinition) -> SweepDef
             f"{out} has {stored.trials} trials planned, and {definition.trials} are asked for; with halving the best "
             f"of all go on, which more of them would change: set trials to {stored.trials}, or give another --out"
         )
-    if definition != stored:
-        files.write_json(path, definition.to_json())
-    return definition
+    return stored
 
 
 def read_claimed(out: str | os.PathLike) -> SweepDefinition:
