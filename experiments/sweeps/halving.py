@@ -6,8 +6,8 @@
 Each sweep takes 27 random points of a very small CNN on 400 of scikit-learn's digits, of at most 27 epochs: once all of
 them to their end, once with rungs at 1, 3 and 9 epochs, after each of which the best third goes on. Both choose by the
 accuracy on the 893 other digits that are not of the test split (with more images to train on, most points would end at
-100 %), and the two choices of a seed are compared there at the end of their runs. When a sweep is over, its choice reads
-the test split once; nothing is chosen by that. A sweep that was stopped goes on.
+100 %), and the two choices of a seed are compared there at the end of their runs. When a sweep is over, its choice
+reads the test split once; nothing is chosen by that. A sweep that was stopped goes on.
 """
 
 import argparse

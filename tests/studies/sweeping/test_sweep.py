@@ -181,20 +181,20 @@ def test_a_sweep_is_the_same_bytes_at_one_worker_and_at_four_with_random_delays(
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "four" / path).read_bytes()
 
 
-def kill_a_sweep(folder, *, points, unique, sides, seed, steps, worker_kills, parent_kills):
+def kill_a_sweep(folder, *, points, unique, choices, seed, steps, worker_kills, parent_kills):
     """Does a sweep whose processes are killed now and then, and compares it with one that was left alone.
 
     Args:
         folder: an empty one.
-        points: random points of a grid with so many learning rates and weight decays as `sides` says.
+        points: random points of a grid with so many learning rates and weight decays as `choices` says.
         unique: how many of them differ, with this seed.
-        sides: of the grid.
+        choices: of the grid.
         seed: of the sweep, and of the moments of the kills.
         steps: of each trial.
         worker_kills: how many workers are killed.
         parent_kills: how often the sweep itself is.
     """
-    rates, decays = sides
+    rates, decays = choices
     space = "\n[space]\n"
     space += f"optimizer.learning_rate = {[(number + 1) * 1e-3 for number in range(rates)]}\n"
     space += f"optimizer.weight_decay = {[number * 1e-3 for number in range(decays)]}\n"
@@ -222,7 +222,7 @@ def kill_a_sweep(folder, *, points, unique, sides, seed, steps, worker_kills, pa
 @pytest.mark.slow
 def test_kills_of_scheduler_and_trials_lose_no_trial_and_do_none_twice(tmp_path):
     kills = kill_a_sweep(
-        tmp_path, points=20, unique=18, sides=(8, 6), seed=4, steps=400, worker_kills=16, parent_kills=8
+        tmp_path, points=20, unique=18, choices=(8, 6), seed=4, steps=400, worker_kills=16, parent_kills=8
     )
     assert len(kills) == 24
     assert sum(kills) >= 10  # while a trial was training
