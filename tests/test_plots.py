@@ -145,7 +145,7 @@ def test_many_ticks_are_thinned_and_every_cut_name_is_whole_under_the_pointer():
     assert 'text-anchor="end"' in layout.tick_part(1, 0.5, "a")
     assert 'text-anchor="start"' in layout.tick_part(2, 0.5, "a")  # right of the last axis is room
     wide_ticks = tuple((number / 9, "x" * 20) for number in range(10))
-    assert len(parallel.thin_ticks(wide_ticks, parallel.StackedLayout(3))) == 4  # of 13 letters of 6.2 pixels on 352
+    assert len(parallel.thin_ticks(wide_ticks, parallel.StackedLayout(3))) == 3  # of 13 letters of 6.2 pixels on 270
     text = PLOTS["axes beside each other"]()
     root = ET.fromstring(text)
     titles = {node.text for node in root.iter(f"{SVG}title")}

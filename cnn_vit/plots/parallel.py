@@ -217,11 +217,14 @@ def draw_axis(layout: SideLayout | StackedLayout, number: int, axis: ParallelAxi
 
 def thin_ticks(ticks: Sequence[tuple[float, str]], layout: SideLayout | StackedLayout) -> Sequence[tuple[float, str]]:
     """Returns every tick, or every second one and so on, so that they have room."""
-    step = -(-len(ticks) // MOST_TICKS) or 1
+    if not ticks:
+        return ticks
+    most = MOST_TICKS
     if isinstance(layout, StackedLayout):
-        letters = [min(len(text), layout.LETTERS) + 1 for _, text in ticks]
-        while sum(letters[::step]) * SMALL > layout.width - layout.LEFT and step < len(ticks):
-            step += 1
+        letters = 1 + max(min(len(text), layout.LETTERS) for _, text in ticks)
+        axis_width = layout.point(0, 1)[0] - layout.point(0, 0)[0]
+        most = max(1, int(axis_width / (SMALL * letters)))
+    step = -(-len(ticks) // most)
     return ticks[::step]
 
 
