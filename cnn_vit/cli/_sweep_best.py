@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, out: Path) -> int:
         raise UserError("--again belongs to --test; add it, or leave --again out")
     facts = outcome.read_sweep(out, with_curves=False)
     rows = sweep_facts.leaderboard(facts)
-    if not rows or rows[0].state == sweep_facts.PRUNED:
+    if not rows or not rows[0].is_whole:
         reason = sweep_facts.describe_nothing(facts)
         raise UserError(f"{reason} `cnn-vit sweep status {cli.shell_quote(str(out))}` says how far it is")
     leader = rows[0]

@@ -114,7 +114,9 @@ def summarize(facts: SweepFacts) -> dict[str, Any]:
         row |= {"state": trial.state, "alias_of": trial.alias_of, facts.metric: trial.metric, "steps": trial.steps}
         rows.append({**row, **trial.values, "reason": trial.reason})
     best = None
-    for leader in leaderboard(facts)[:1]:
+    leaders = [leader for leader in leaderboard(facts) if leader.is_whole]
+    if leaders:
+        leader = leaders[0]
         best = {
             "suggestion": leader.suggestion,
             "values": dict(leader.values),
