@@ -1,7 +1,8 @@
 """Signals that end a command. A handler only sets a flag, which the command obeys at its next safe point.
 
-Schedulers of clusters send SIGTERM before they take a machine back, Ctrl-C sends SIGINT, and a closed terminal SIGHUP,
-which a command under `nohup` ignores.
+Schedulers of clusters send SIGTERM before they take a machine back, and before a time limit they send whichever signal
+they are asked for, by custom SIGUSR1; Ctrl-C sends SIGINT, and a closed terminal SIGHUP, which a command under `nohup`
+ignores.
 
 Nothing is raised out of a handler. Python runs handlers between any two lines of the main thread, also between those of
 a library, and what is raised there may be lost: jax has callbacks of the garbage collection, in which Python prints an
@@ -14,8 +15,9 @@ exception and goes on. Instead
       It leaves behind what `kill -9` may leave, too. In a process that only uses this package it does not do so.
 
 While a run trains there is a step to finish and a state to save: no safe point raises, and the thread waits. A second
-signal ends the process at once, always. Schedulers may deliver one signal twice; so a second signal within half a
-second of the first counts as its echo and is ignored.
+signal ends the process at once: it is how people say that they do not want to wait. Schedulers may deliver one signal
+twice; so a second signal within half a second of the first counts as its echo and is ignored. A process that no person
+watches, as a task of a cluster, ignores all further signals: the scheduler kills by itself what takes too long.
 
 This file imports little, so that signals are handled before the rest of the package is imported.
 """
@@ -28,13 +30,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import ClassVar, NoReturn
 
 from cnn_vit.errors import StoppedError
 
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ECHO_SECONDS = 0.5  # a second signal within so many seconds is the first one's echo
 GRACE_SECONDS = 2.0  # that the main thread has to come to a safe point
 SHOW_CURSOR = "\x1b[?25h"  # the terminal's code for it; a progress bar may have hidden the cursor
@@ -48,6 +50,9 @@ class StopSignals:
 
     Args:
         owns_process: whether the process is there for this command alone.
+        heeds_second: whether a second signal ends the process at once.
+        before_end: called with the number of the signal before the thread ends the process: for what a command does
+            last of all, which then never comes to it.
 
     Attributes:
         requested: number of the first signal that came, or None.
@@ -56,9 +61,17 @@ class StopSignals:
 
     active: ClassVar["StopSignals | None"] = None
 
-    def __init__(self, *, owns_process: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        owns_process: bool = False,
+        heeds_second: bool = True,
+        before_end: Callable[[int], None] | None = None,
+    ) -> None:
         self.requested: int | None = None
         self._owns_process = owns_process
+        self._heeds_second = heeds_second
+        self._before_end = before_end
         self._sentence = STOPPED  # of the error that a safe point raises; "" while there is a step to finish
         self._exit_code: int | None = None  # of the command, once it is over
         self._is_obeyed = False
@@ -171,7 +184,8 @@ class StopSignals:
         if first is None:
             return
         if not self._sentence:
-            print_to_stderr(f"{signal_name(first)}: finishing the step and saving; a second one stops at once")
+            sentence = f"{signal_name(first)}: finishing the step and saving"
+            print_to_stderr(f"{sentence}; a second one stops at once" if self._heeds_second else sentence)
         time.sleep(ECHO_SECONDS)
         while self._next_signal(0.0) is not None:  # echoes
             pass
@@ -181,6 +195,8 @@ class StopSignals:
             second = self._next_signal(timeout)
             timeout = GRACE_SECONDS
             if second is not None:
+                if not self._heeds_second:
+                    continue
                 resumes = f"stopped at once by a second {signal_name(second)}; the same command resumes"
                 self._end_process(second, self._sentence.format(signal_name(second)) or resumes)
             elif self._is_closed or not self._owns_process:
@@ -213,11 +229,17 @@ class StopSignals:
             stream = sys.stderr
             cursor = SHOW_CURSOR if stream is not None and stream.isatty() else ""
             print_to_stderr(f"{cursor}{sentence}")
-            os._exit(128 + number)
+            try:
+                if self._before_end is not None:
+                    self._before_end(number)
+            finally:
+                os._exit(128 + number)
 
 
 @contextlib.contextmanager
-def handle_signals(*, owns_process: bool = False) -> Iterator[StopSignals]:
+def handle_signals(
+    *, owns_process: bool = False, heeds_second: bool = True, before_end: Callable[[int], None] | None = None
+) -> Iterator[StopSignals]:
     """Within this context signals are noted, to be obeyed at safe points; yields what they ask for.
 
     Within another such context, this is the other one. Outside the main thread nothing is handled, since Python lets
@@ -227,6 +249,7 @@ def handle_signals(*, owns_process: bool = False) -> Iterator[StopSignals]:
         owns_process: whether the process is there for this command alone. Then it is ended where it comes to no safe
             point in time, and once a signal has stopped the command. Its signals are not given back: none can change
             its exit code while Python shuts down.
+        heeds_second, before_end: as `StopSignals` has them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield StopSignals()
@@ -234,7 +257,7 @@ def handle_signals(*, owns_process: bool = False) -> Iterator[StopSignals]:
     if StopSignals.active is not None:
         yield StopSignals.active
         return
-    stop = StopSignals(owns_process=owns_process)
+    stop = StopSignals(owns_process=owns_process, heeds_second=heeds_second, before_end=before_end)
     stop.begin()
     if owns_process:
         atexit.register(stop.ignore)  # as the first that is registered, it is called last

@@ -57,15 +57,15 @@ def end_program(process, *numbers, pause=0.0):
     return process.returncode, stderr.splitlines()
 
 
-def command(body, *, first="", grace=2.0, owns_process=True):
+def command(body, *, first="", grace=2.0, owns_process=True, options=""):
     """Lines of a program that does `first` and `body` while it handles signals, and prints "ready" between them.
 
-    It has `grace` seconds to come to a safe point.
+    It has `grace` seconds to come to a safe point; `options` are further keywords of `handle_signals`.
     """
     indented = body.replace("\n", "\n    ")
     return f"""
 stops.GRACE_SECONDS = {grace}
-with stops.handle_signals(owns_process={owns_process}) as stop:
+with stops.handle_signals(owns_process={owns_process}, {options}) as stop:
     {first}
     print("ready", flush=True)
     {indented}
@@ -81,7 +81,7 @@ def _no_echo(monkeypatch):
     monkeypatch.setattr(stops, "ECHO_SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.usefixtures("_no_echo")
 def test_a_signal_in_a_callback_of_the_garbage_collection_is_not_lost(number, monkeypatch):
     """As in jax's: what a handler raises there, Python prints and forgets."""
@@ -163,7 +163,9 @@ def test_work_on_many_images_ends_at_a_signal(workers):
 # No safe point --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+)
 def test_a_process_that_comes_to_no_safe_point_ends_with_one_sentence(number, code):
     process = start_program(command(FOR_EVER))
     sentence = f"stopped by {number.name}; the same command starts again"
@@ -188,6 +190,25 @@ def test_a_second_signal_ends_a_process_at_once():
 def test_the_echo_of_a_signal_is_not_a_second_one():
     process = start_program(command(f"{A_SECOND}\nos._exit(7)", grace=10 * PATIENCE))
     assert end_program(process, signal.SIGTERM, signal.SIGTERM, pause=0.05) == (7, [])
+
+
+def test_a_second_signal_ends_no_process_that_no_person_watches():
+    body = f"{BUSY.format(1.5)}\nprint(stop.stopped_error(3), file=sys.stderr)"
+    process = start_program(command(body, first="stop.begin_training()", grace=0.6, options="heeds_second=False"))
+    lines = [
+        "SIGUSR1: finishing the step and saving",
+        "stopped at step 3 by SIGUSR1; the same command resumes",
+    ]
+    assert end_program(process, signal.SIGUSR1, signal.SIGTERM, pause=0.8) == (0, lines)
+
+
+def test_what_a_command_does_last_of_all_is_done_before_its_process_is_ended():
+    options = "before_end=lambda number: print('requeued after', number, file=sys.stderr)"
+    process = start_program(command(FOR_EVER, grace=0.6, options=options))
+    sentence = "stopped by SIGUSR1; the same command starts again"
+    assert end_program(process, signal.SIGUSR1) == (138, [sentence, "requeued after 10"])
+    process = start_program(command(FOR_EVER, grace=0.6, options="before_end=lambda number: 1 / 0"))
+    assert end_program(process, signal.SIGUSR1) == (138, [sentence])
 
 
 def test_a_step_under_way_is_not_ended():
