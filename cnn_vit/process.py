@@ -225,6 +225,11 @@ def child_environment(variables: Mapping[str, str], environ: Mapping[str, str] =
     return {**environ, **variables}
 
 
+def set_variables(variables: Mapping[str, str], environ: MutableMapping[str, str] = os.environ) -> None:
+    """Sets variables of this process's environment, for the libraries that are imported later."""
+    environ.update(variables)
+
+
 def cache_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Returns what the variables say of downloads, as the keywords of `files.cache.configure`.
 

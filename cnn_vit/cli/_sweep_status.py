@@ -108,8 +108,7 @@ def as_text(now: "Standing", rows: list["LeaderRow"], *, width: int | None, heig
     if rows:
         best = rows[0]
         counts.append(("best", f"{facts.metric} {_sweep_tables.interval_text(facts, best)}"))
-        if best.values:  # a sweep may vary the seed alone
-            counts.append(("", _sweep_tables.values_text(best.values)))
+        counts.append(("", _sweep_tables.values_text(best.values)))
         if best.note:
             counts.append(("", best.note))
     counts += [("note", note) for note in facts.notes]

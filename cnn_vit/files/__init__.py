@@ -505,3 +505,13 @@ def is_locked(path: Path) -> bool:
         finally:
             os.close(handle)
     return False
+
+
+def is_owner(path: Path) -> bool:
+    """Whether this process holds the `Lock` on a file; the file need not exist."""
+    with os_errors(path):
+        try:
+            words = path.read_text(errors="replace").split()
+        except FileNotFoundError:
+            return False
+    return words[-2:] == [str(os.getpid()), socket.gethostname()] and is_locked(path)

@@ -185,7 +185,10 @@ def do_trials(
     if options.slurm is not None:
         from cnn_vit.studies.sweeping import slurm
 
-        return slurm.run(supply, out, options.slurm, study_options, stop)
+        supply.plan()
+        if supply.is_planned():
+            process.close()  # it would keep its memory for as long as SLURM works
+        return slurm.run(supply, out, options.slurm, study_options, stop, most=options.workers)
     if definition.objective and objectives.is_function_here(definition.objective):
         return do_here(supply, stop)
     supply.plan()
@@ -232,6 +235,10 @@ def refuse_wrong_options(definition: SweepDefinition, number: int, options: Swee
         raise UserError(f"keep is {options.keep}; it takes best or all")
     if options.hours is not None and not options.hours > 0:
         raise UserError(f"hours={options.hours} do nothing; make it more than 0")
+    if options.slurm is not None and definition.objective and objectives.is_function_here(definition.objective):
+        raise UserError(
+            "a function of this process cannot be called by a task at SLURM; write it into a file and give FILE.py:NAME"
+        )
     if SAMPLERS[definition.sampler].is_adaptive and number > definition.lag:
         raise UserError(
             f"workers={number} are more than lag={definition.lag}: a point of {definition.sampler} waits for the "

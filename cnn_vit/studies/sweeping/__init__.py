@@ -9,7 +9,7 @@
     planner.py      points -> rows of the plan
     rungs.py        successive halving: which trials go on
     scheduler.py    hands the trials of the plan to workers
-    slurm.py        hands them to a cluster; array_task.py is what runs there
+    slurm.py        hands them to a cluster; array_task.py is what runs there, slurm_commands.py asks SLURM
     outcome.py      what the folder says of all trials
     standing.py     how far a sweep is while it runs, and how long the rest will take
     forecast.py     what a sweep would do and take, before it is started
