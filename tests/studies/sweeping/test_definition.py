@@ -392,7 +392,7 @@ def test_a_sweep_that_is_not_there_is_told_with_the_nearest(here):
     assert "configs is not a file" in error_of(read_toml, "configs")
     assert definition.describe_sweep(definition.sweep_names()["configs/sweeps/rate.toml"]) == "Rates."
     # those beside the package are found from anywhere
-    assert read_toml("configs/sweeps/digits_rate_decay.toml").trials == 9
+    assert read_toml("configs/sweeps/digits_rate_decay.toml").trials == 12
 
 
 def test_a_wrong_change_of_the_command_line_is_told(here):
