@@ -361,8 +361,9 @@ def run_script(*words: str) -> str:
             ("speed/trials.py", "configs/digits_mlp.py:smoke", "schedule.warmup=0", "--steps=2", "--rounds=1"),
             {"first_s", "later_s", "short_s", "device", "cores", "steps"},
         ),
+        (("sweeps/samplers.py", "--rounds=1", "--seeds=1"), {"milliseconds", "processes", "repeated"}),
     ],
-    ids=["overhead", "input", "build", "startup", "forms", "frozen", "trials"],
+    ids=["overhead", "input", "build", "startup", "forms", "frozen", "trials", "samplers"],
 )
 def test_a_script_answers_with_one_json_object(words, keys):
     assert json.loads(run_script(*words, "--json")).keys() == keys
@@ -414,12 +415,16 @@ def test_the_table_of_the_training_steps_is_the_one_that_results_json_gives(tmp_
     assert f"<!-- speed table -->\n{table}<!-- end -->\n" in (EXPERIMENTS / "speed" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("experiment", ["recipes", "transfer"])
-def test_the_table_of_an_experiment_is_the_one_that_results_json_gives(experiment, tmp_path):
+@pytest.mark.parametrize(
+    ("experiment", "script", "mark"),
+    [("recipes", "run.py", "table"), ("transfer", "run.py", "table"), ("sweeps", "best_of_30.py", "best of 30")],
+    ids=["recipes", "transfer", "sweeps"],
+)
+def test_the_table_of_an_experiment_is_the_one_that_results_json_gives(experiment, script, mark, tmp_path):
     """A copy of the folder is run, because the script writes its README."""
-    for name in ("run.py", "results.json", "README.md"):
+    for name in (script, "results.json", "README.md"):
         (tmp_path / name).write_bytes((EXPERIMENTS / experiment / name).read_bytes())
-    table = run_script(str(tmp_path / "run.py"))
+    table = run_script(str(tmp_path / script))
     readme = (EXPERIMENTS / experiment / "README.md").read_text()
-    assert f"<!-- table -->\n{table}<!-- end -->\n" in readme
+    assert f"<!-- {mark} -->\n{table}<!-- end -->\n" in readme
     assert (tmp_path / "README.md").read_text() == readme
