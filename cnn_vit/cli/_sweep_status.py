@@ -108,7 +108,8 @@ def as_text(now: "Standing", rows: list["LeaderRow"], *, width: int | None, heig
     if rows:
         best = rows[0]
         counts.append(("best", f"{facts.metric} {_sweep_tables.interval_text(facts, best)}"))
-        counts.append(("", _sweep_tables.values_text(best.values)))
+        if best.values:  # a sweep may vary the seed alone
+            counts.append(("", _sweep_tables.values_text(best.values)))
         if best.note:
             counts.append(("", best.note))
     counts += [("note", note) for note in facts.notes]

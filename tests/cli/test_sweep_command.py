@@ -257,6 +257,17 @@ def test_trials_under_way_are_shown_with_their_step_while_others_hold_the_locks(
     assert later["basis"] == "at the pace of 1 finished since the last start, 1 at a time"
 
 
+def test_a_sweep_over_seeds_alone_has_no_values_to_show(tmp_path):
+    sweep_folders.write_sweep(
+        tmp_path / "seeds", [0.5, 0.75], planned=2, space={"seed": [0, 1]}, sampler="grid", trials=2
+    )
+    plan = tmp_path / "seeds" / "plan.jsonl"
+    plan.write_text(re.sub(r'"values": \{[^}]*\}', '"values": {"seed": 0}', plan.read_text()))
+    lines = ask("sweep", "status", tmp_path / "seeds").out.splitlines()
+    assert lines[4].startswith("best       validation.accuracy 62.50 % (")
+    assert lines[5] == f"next: cnn-vit sweep best {tmp_path / 'seeds'}"
+
+
 def test_slurms_words_stand_beside_the_trials_that_it_has(halfway, monkeypatch):
     """SLURM runs one trial, and another one waits there; nobody holds the sweep itself."""
     running, waiting = (halfway / "trials" / f"{row:04x}{'ab' * 6}" for row in (4, 5))
