@@ -235,14 +235,23 @@ def refuse_wrong_options(definition: SweepDefinition, number: int, options: Swee
         raise UserError(f"keep is {options.keep}; it takes best or all")
     if options.hours is not None and not options.hours > 0:
         raise UserError(f"hours={options.hours} do nothing; make it more than 0")
-    if options.slurm is not None and definition.objective and objectives.is_function_here(definition.objective):
-        raise UserError(
-            "a function of this process cannot be called by a task at SLURM; write it into a file and give FILE.py:NAME"
-        )
+    if options.slurm is not None:
+        refuse_wrong_slurm(definition, options.slurm)
     if SAMPLERS[definition.sampler].is_adaptive and number > definition.lag:
         raise UserError(
             f"workers={number} are more than lag={definition.lag}: a point of {definition.sampler} waits for the "
             "results of all but so many before it; make workers at most that, or start a sweep with a larger lag"
+        )
+
+
+def refuse_wrong_slurm(definition: SweepDefinition, text: str) -> None:
+    """Raises UserError where SLURM cannot do the trials, before any is planned."""
+    from cnn_vit.studies.sweeping import slurm
+
+    slurm.read_options(text)
+    if definition.objective and objectives.is_function_here(definition.objective):
+        raise UserError(
+            "a function of this process cannot be called by a task at SLURM; write it into a file and give FILE.py:NAME"
         )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from cnn_vit import files, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
-from cnn_vit.studies import trials, workers
+from cnn_vit.studies import sweep, trials, workers
 from cnn_vit.studies.sweeping import array_task, definition, planner, slurm, slurm_commands
 from cnn_vit.studies.sweeping.ledger import Ledger
 from cnn_vit.studies.trials import PlannedTrial, Trial
@@ -77,6 +77,17 @@ def test_options_that_would_break_the_array_are_refused(text, cause):
         slurm.read_options(text)
     assert cause in str(error.value)
     assert error.value.code == 2
+
+
+def test_what_slurm_cannot_do_is_refused_before_anything_is_written(tmp_path):
+    defined = definition.from_call(lambda values: 1.0, {"x": [1.5]}, sampler="grid", mode="max")
+    for text, cause in (
+        ("--array=1", "the array is made of"),
+        ("--time=1", "write it into a file and give FILE.py:NAME"),
+    ):
+        with pytest.raises(UserError, match=cause):
+            sweep.run_sweep(defined, tmp_path / "out", sweep.SweepOptions(slurm=text))
+    assert not (tmp_path / "out").exists()
 
 
 # Submit ---------------------------------------------------------------------------------------------------------------
