@@ -607,7 +607,8 @@ def objective(tmp_path, fake, stand_ins):
     planned = planner.open_trial(out, ledger.plan.rows[0].id)
     slurm.submit([planned], out, StudyOptions(), ())
     stand_ins("squeue", stdout="RUNNING None")
-    return [str(out), f"{out}/slurm/0001.json", "12", "0"], planned
+    yield [str(out), f"{out}/slurm/0001.json", "12", "0"], planned
+    (tmp_path / "go").touch()  # for a task that a failing test leaves behind
 
 
 def start_task(words):
