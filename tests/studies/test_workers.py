@@ -288,7 +288,7 @@ def results_of(out):
 
 @pytest.mark.parametrize(
     ("count", "steps", "worker_kills", "parent_kills"),
-    [(3, 150, 2, 1), pytest.param(12, 300, 20, 10, marks=pytest.mark.slow)],
+    [(3, 150, 2, 1), pytest.param(12, 300, 20, 10, marks=pytest.mark.exhaustive)],
 )
 def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, steps, worker_kills, parent_kills):
     words = (count, 2, steps)

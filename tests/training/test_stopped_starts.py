@@ -127,8 +127,13 @@ def check_moment(folder, moment, number, **environment):
     return ending
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", range(STARTS))
+# Every third of them is a slow test, with both signals, and with and without a compiler at work.
+ALL_PLACES = [
+    pytest.param(place, marks=pytest.mark.slow if place % 9 < 3 else pytest.mark.exhaustive) for place in range(STARTS)
+]
+
+
+@pytest.mark.parametrize("place", ALL_PLACES)
 def test_a_signal_at_any_of_sixty_moments_of_a_start_ends_it(place, tmp_path, life):
     first_line, first_step, _ = life
     moment = first_line + (first_step - first_line) * place / STARTS

@@ -222,7 +222,7 @@ def kill_a_sweep(folder, *, points, unique, choices, seed, steps, worker_kills, 
 @pytest.mark.slow
 def test_kills_of_scheduler_and_trials_lose_no_trial_and_do_none_twice(tmp_path):
     kills = kill_a_sweep(
-        tmp_path, points=20, unique=18, choices=(8, 6), seed=4, steps=400, worker_kills=16, parent_kills=8
+        tmp_path, points=20, unique=18, choices=(8, 6), seed=4, steps=250, worker_kills=16, parent_kills=8
     )
     assert len(kills) == 24
     assert sum(kills) >= 10  # while a trial was training
