@@ -171,7 +171,7 @@ def print_outcome(args: argparse.Namespace, facts: "SweepFacts") -> None:
     }
     # All is written by now.
     cli.print_answer(
-        args, answer, outcome_text(facts, rows), next_command=suggest_command(facts, rows), even_if_stopped=True
+        args, answer, outcome_text(facts, rows), next_command=suggest_command(args, facts, rows), even_if_stopped=True
     )
 
 
@@ -183,15 +183,15 @@ def note_rest(args: argparse.Namespace, facts: "SweepFacts") -> int:
     """
     from cnn_vit.cli import _sweep_tables
 
-    folder = cli.shell_quote(str(facts.out))
+    folder, place = cli.shell_quote(str(facts.out)), place_words(args)
     left = _sweep_tables.count_left(facts)
     if left:
         word = "is" if left == 1 else "are"
-        cli.print_note(f"{left:,} of {facts.planned:,} trials {word} left; `cnn-vit sweep {folder}` goes on")
+        cli.print_note(f"{left:,} of {facts.planned:,} trials {word} left; `cnn-vit sweep {folder}{place}` goes on")
     failed = _sweep_tables.failed_trials(facts)
     if failed:
         word = "trial has" if len(failed) == 1 else "trials have"
-        cli.print_note(f"{len(failed):,} {word} failed; `cnn-vit sweep retry {folder}` does them again")
+        cli.print_note(f"{len(failed):,} {word} failed; `cnn-vit sweep retry {folder}{place}` does them again")
         return _failures.exit_code(failed[0].state)
     return SurroundingsError.code if left and args.hours is None else 0
 
@@ -221,14 +221,21 @@ def outcome_text(facts: "SweepFacts", rows: list["LeaderRow"]) -> str:
     return "\n\n".join(parts)
 
 
-def suggest_command(facts: "SweepFacts", rows: list["LeaderRow"]) -> str:
+def suggest_command(args: argparse.Namespace, facts: "SweepFacts", rows: list["LeaderRow"]) -> str:
     """Returns the command that goes on from here: with the rest, the best, or what has failed."""
     from cnn_vit.cli import _sweep_tables
 
-    folder = cli.shell_quote(str(facts.out))
+    folder, place = cli.shell_quote(str(facts.out)), place_words(args)
     if _sweep_tables.count_left(facts):
-        return f"cnn-vit sweep {folder}"
-    return f"cnn-vit sweep best {folder}" if rows else f"cnn-vit sweep retry {folder}"
+        return f"cnn-vit sweep {folder}{place}"
+    return f"cnn-vit sweep best {folder}" if rows else f"cnn-vit sweep retry {folder}{place}"
+
+
+def place_words(args: argparse.Namespace) -> str:
+    """Returns the words that let the cluster go on with what it has begun; "" for trials of this machine."""
+    if args.slurm is None:
+        return ""
+    return f" --slurm={cli.shell_quote(args.slurm)}" if args.slurm else " --slurm"
 
 
 def page_name() -> str:

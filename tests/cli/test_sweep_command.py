@@ -656,3 +656,13 @@ def test_states_are_those_of_trials():
     }  # fmt: skip
     assert set(sweep_facts.FAILED) == set(trials.FAILED)
     assert workers.StudyOptions().retries == ()
+
+
+@pytest.mark.parametrize(
+    ("slurm", "words"),
+    [(None, ""), ("", " --slurm"), ("--partition=gpu --time=1:00", " --slurm='--partition=gpu --time=1:00'")],
+)
+def test_the_next_command_of_a_cluster_s_sweep_goes_to_the_cluster_again(slurm, words):
+    from cnn_vit.cli.sweep import place_words
+
+    assert place_words(SimpleNamespace(slurm=slurm)) == words
