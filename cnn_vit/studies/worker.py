@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cnn_vit.training.run import Display
 
 STANDARD_INPUT = 0  # its descriptor
+LITTLE_MEMORY = 2 * 2**30  # bytes: where fewer are free, a worker forgets the programs of the trials before
 
 # The kinds of messages. Of the study:
 SETUP = "setup"
@@ -149,6 +150,21 @@ def work(pipe: Pipe, *, is_alone: bool, is_isolated: bool, keep: str) -> None:
             pipe.send(OVER, id=planned.id)
         if is_isolated:
             return
+        forget_programs()
+
+
+def forget_programs() -> None:
+    """Drops the compiled programs of earlier trials where memory is short: many of them take some GB.
+
+    The next trials compile theirs anew, or read them from the cache on the disk.
+    """
+    from cnn_vit import process
+    from cnn_vit.training import caches
+
+    free = process.free_memory()
+    if free is not None and free < LITTLE_MEMORY:
+        caches.clear_compiled()
+        process.release_free_pages()
 
 
 def send_pace(pipe: Pipe, planned: "PlannedTrial", cache: "DataCache") -> None:

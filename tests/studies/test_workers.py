@@ -13,7 +13,7 @@ import pytest
 
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
-from cnn_vit.studies import trials, workers
+from cnn_vit.studies import trials, worker, workers
 from cnn_vit.studies.trials import DataCache, Trial
 from cnn_vit.studies.workers import StudyOptions, run_trials
 
@@ -376,3 +376,15 @@ def test_a_study_that_is_asked_to_stop_saves_its_trials_and_goes_on_later(tmp_pa
     assert "Traceback" not in stderr
     (attempts,) = tmp_path.glob(f"{trials.TRIALS}/*/{trials.ATTEMPTS}")  # the other trial was never begun
     assert [json.loads(line)["event"] for line in attempts.read_text().splitlines()] == ["start", "stop"]
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("free", "clears"), [(2**30, 1), (3 * 2**30, 0), (None, 0)])
+def test_a_worker_forgets_the_programs_of_earlier_trials_where_memory_is_short(monkeypatch, free, clears):
+    calls = []
+    monkeypatch.setattr("cnn_vit.process.free_memory", lambda: free)
+    monkeypatch.setattr("cnn_vit.training.caches.clear_compiled", lambda: calls.append("cleared"))
+    worker.forget_programs()
+    assert len(calls) == clears
