@@ -28,7 +28,7 @@ from cnn_vit.studies.sweeping import definition as definitions
 from cnn_vit.studies.sweeping import outcome
 from cnn_vit.studies.sweeping.definition import SweepDefinition
 from cnn_vit.studies.sweeping.ledger import Ledger
-from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess
+from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess, refuse_changed
 from cnn_vit.studies.sweeping.samplers import SAMPLERS
 from cnn_vit.studies.sweeping.scheduler import AHEAD, CANCEL, Supply
 from cnn_vit.studies.trials import DataCache
@@ -154,6 +154,7 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
         definition = definitions.claim_sweep(out, definition)
         files.remove(out / CANCEL)
         ledger = Ledger(out)
+        refuse_changed(definition, out, ledger.plan)
         process = PlanningProcess(definition, out, study_options, stop)
         supply = Supply(
             definition,
@@ -193,7 +194,10 @@ def do_trials(
         return do_here(supply, stop)
     supply.plan()
     ready = process.hand_over() if supply.is_planned() else []
-    return Study(supply, out, study_options, stop, workers=ready).run()
+    study = Study(supply, out, study_options, stop, workers=ready)
+    for sentence in supply.describe_errors():
+        study.progress.say(sentence)
+    return study.run()
 
 
 class QuietDisplay:

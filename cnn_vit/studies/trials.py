@@ -205,12 +205,17 @@ def plan_trial(trial: Trial, out: Path, cache: DataCache) -> PlannedTrial:
     except UserError as error:
         words = {"trial": asdict(trial), "error": True}
         return PlannedTrial(trial, *place(words, out), None, "", str(error), steps=1)
-    run = fingerprint(settings, dataset.fingerprint)
-    deciding = {"task": trial.task, "options": dict(trial.options), "run": run}
     steps = 1
     if trial.task == "train":
         steps = plan.run_times(settings, examples=len(dataset.splits["train"])).total
-    return PlannedTrial(trial, *place(deciding, out), settings, dataset.fingerprint, "", steps)
+    words = deciding_words(trial, settings, dataset.fingerprint)
+    return PlannedTrial(trial, *place(words, out), settings, dataset.fingerprint, "", steps)
+
+
+def deciding_words(trial: Trial, settings: Settings, data_fingerprint: str) -> dict[str, Any]:
+    """Returns what decides the numbers of a trial, which its name is made of."""
+    run = fingerprint(settings, data_fingerprint)
+    return {"task": trial.task, "options": dict(trial.options), "run": run}
 
 
 def plan_again(planned: PlannedTrial, cache: DataCache) -> PlannedTrial:
@@ -249,6 +254,7 @@ def prepare_trial(trial: Trial, cache: DataCache) -> tuple[Settings, data.Datase
     dataset = cache.load(settings.section("data"))
     if trial.task == "train":
         program.check_network(settings, dataset)
+        plan.check_schedule(settings, examples=len(dataset.splits["train"]))
     elif settings["pretrained.weights"] is None:
         raise UserError(
             f"{trial.task} looks at a trained network, and {trial.config} names none; set pretrained.weights"

@@ -19,7 +19,7 @@ from cnn_vit.data.feed import stream
 from cnn_vit.data.sections import height_and_width
 from cnn_vit.errors import UserError
 from cnn_vit.settings import Every, Key, Settings, count_steps, durations, read_rule
-from cnn_vit.training import adapting, freezing, losses, optimizers
+from cnn_vit.training import adapting, freezing, losses, optimizers, schedules
 from cnn_vit.training.adapting import freeze_spec
 from cnn_vit.training.forward import NetworkSpec, get_network
 from cnn_vit.training.rules import RuleSpec
@@ -249,6 +249,16 @@ def rule_numbers(settings: Settings, section: str) -> dict[str, float]:
 def is_number(row: Key, value: Any) -> bool:
     """Whether the value of a keyword is an argument of the step. One that is unset, `none`, shapes the program."""
     return row.kind == "float" and value is not None
+
+
+def check_schedule(settings: Settings, *, examples: int) -> None:
+    """Raises UserError where the schedule does not fit into a run over so many training examples."""
+    schedules.build_schedule(
+        rule_spec(settings, "schedule", examples=examples),
+        rule_numbers(settings, "schedule"),
+        total=run_times(settings, examples=examples).total,
+        warmup=steps_of(settings, "schedule.warmup", settings["schedule.warmup"], examples),
+    )
 
 
 def steps_of(settings: Settings, key: str, amount: Any, examples: int | None) -> int:

@@ -15,10 +15,11 @@ from typing import Any
 
 from cnn_vit import stops
 from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.settings import load as load_settings
 from cnn_vit.studies import objectives, trials, workers
 from cnn_vit.studies.sweeping import rungs
 from cnn_vit.studies.sweeping.definition import SweepDefinition, read_claimed
-from cnn_vit.studies.sweeping.ledger import Ledger, PlanRow, read_plan
+from cnn_vit.studies.sweeping.ledger import Ledger, Plan, PlanRow, read_plan
 from cnn_vit.studies.sweeping.samplers import SAMPLERS, Observation
 from cnn_vit.studies.sweeping.space import Point, text_of_value
 from cnn_vit.studies.trials import PlannedTrial, Trial
@@ -54,6 +55,39 @@ def planned_trial(definition: SweepDefinition, out: Path, row: PlanRow) -> Plann
         error=row.error,
         steps=row.steps,
         reads_test=False,  # a sweep chooses, and may not choose by what it is tested on
+    )
+
+
+def refuse_changed(definition: SweepDefinition, out: Path, plan: Plan) -> None:
+    """Refuses to go on with a sweep whose recipe or function has become another one, as far as can be told quickly.
+
+    The data are not read for that, and a recipe whose weights decide settings is looked at only once a trial is to be
+    planned or done.
+
+    Raises:
+        SurroundingsError: the first trial that was planned would have another name today.
+    """
+    row = next((row for row in plan.rows if not row.error), None)
+    if row is None:
+        return
+    trial = make_trial(definition, row.values, row.seed)
+    if definition.objective:
+        trial_id = objectives.plan_objective(trial, out).id
+    else:
+        settings = load_settings(trial.config, [*trial.overrides, f"seed={trial.seed}"])
+        if settings["pretrained.weights"] is not None:
+            return
+        trial_id, _ = trials.place(trials.deciding_words(trial, settings, row.data_fingerprint), out)
+    if trial_id != row.id:
+        raise changed_error(definition)
+
+
+def changed_error(definition: SweepDefinition) -> SurroundingsError:
+    """Makes the error of a sweep that would go on with other trials than it began with."""
+    changed = definition.objective or f"{definition.config}, or what it names,"
+    return SurroundingsError(
+        f"{changed} has changed since this sweep was planned: its trials would not be comparable with new ones; put it "
+        "back, or start again in another folder with --out"
     )
 
 
@@ -154,6 +188,7 @@ class Planner:
     def __init__(self, definition: SweepDefinition, ledger: Ledger, process: PlanningProcess):
         self._definition, self._ledger, self._process = definition, ledger, process
         self._sampler = SAMPLERS[definition.sampler]
+        self._is_checked = False  # whether a trial that was planned earlier would be planned as it was
         self._rows_by_id: dict[str, int] = {}
         for row in ledger.plan.rows:
             self._rows_by_id.setdefault(row.id, row.row)
@@ -189,6 +224,7 @@ class Planner:
         first = len(self._ledger.plan.rows)
         try:
             while not self.is_complete() and self.needs() <= len(observations):
+                self._refuse_other_trials()
                 rows = self.next_rows(observations)
                 if not self._ledger.plan.rows:
                     refuse_hopeless(rows)
@@ -199,6 +235,20 @@ class Planner:
         finally:
             if progress is not None:
                 progress.close()
+
+    def _refuse_other_trials(self) -> None:
+        """Refuses to add to a plan whose trials would have other names today: recipe or data have changed since.
+
+        Raises:
+            SurroundingsError: so it is.
+        """
+        row = next((row for row in self._ledger.plan.rows if not row.error), None)
+        if self._is_checked or row is None:
+            return
+        self._is_checked = True
+        (answer,) = self._process.plan([make_trial(self._definition, row.values, row.seed)])
+        if answer["id"] != row.id:
+            raise changed_error(self._definition)
 
     def next_rows(self, observations: Sequence[Observation]) -> list[PlanRow]:
         """Returns the next rows of the plan, at most BATCH; of a sampler that learns the trials of one suggestion."""

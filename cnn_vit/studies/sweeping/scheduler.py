@@ -111,6 +111,18 @@ class Supply:
         """Whether all trials are planned."""
         return self._planner.is_complete()
 
+    def describe_errors(self) -> list[str]:
+        """Says which trials cannot be run, by what is planned so far: a sentence for each reason."""
+        rows_by_error: dict[str, int] = {}
+        for row in self._ledger.plan.rows:
+            if row.error and row.alias_of is None:
+                rows_by_error[row.error] = rows_by_error.get(row.error, 0) + 1
+        sentences: list[str] = []
+        for error, count in rows_by_error.items():
+            noun = "trial" if count == 1 else "trials"
+            sentences.append(f"{count} {noun} of {len(self._ledger.plan.rows)} cannot be run, the others are: {error}")
+        return sentences
+
     def is_exhausted(self) -> bool:
         """Whether every trial is over."""
         is_last_rung = self._rung >= rungs.count_rungs(self._ledger.plan) - 1

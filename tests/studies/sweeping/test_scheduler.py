@@ -304,6 +304,31 @@ def test_a_sweep_of_which_no_trial_can_be_is_refused_before_anything_is_planned(
     assert not (tmp_path / "plan.jsonl").exists()
 
 
+def test_trials_that_cannot_be_run_are_told_before_any_is_done(formula, tmp_path):
+    simulation = Simulation(make_definition(formula, trials=6), tmp_path)
+    plan = simulation.process.plan
+
+    def plan_with_errors(list_of_trials):
+        return [{**answer, "error": "too wide" * (number < 2)} for number, answer in enumerate(plan(list_of_trials))]
+
+    simulation.process.plan = plan_with_errors
+    simulation.supply.plan()
+    assert simulation.supply.describe_errors() == ["2 trials of 6 cannot be run, the others are: too wide"]
+
+
+def test_a_sweep_does_not_grow_by_trials_of_another_function(formula, tmp_path):
+    file = tmp_path / "formula.py"
+    file.write_text(formula.read_text())
+    simulation = Simulation(make_definition(file, trials=2), tmp_path / "out")
+    simulation.finish_all(random.Random(0))
+    more = Simulation(make_definition(file, trials=3), tmp_path / "out")
+    assert len(more.supply.take()) == 1
+    file.write_text(formula.read_text() + "# another one\n")
+    grown = Simulation(make_definition(file, trials=4), tmp_path / "out")
+    with pytest.raises(SurroundingsError, match="has changed since this sweep was planned"):
+        grown.supply.take()
+
+
 # Objectives -----------------------------------------------------------------------------------------------------------
 
 

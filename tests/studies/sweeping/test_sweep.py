@@ -110,7 +110,7 @@ def test_a_recipe_that_was_edited_while_its_sweep_was_under_way_is_refused_and_n
     recipe.write_text(
         recipe.read_text().replace("weight_decay = 0.01", "weight_decay = 0.01\n    config.loss.smoothing = 0.2")
     )
-    with pytest.raises(SurroundingsError, match="its recipe, or a file that the recipe names, has changed since"):
+    with pytest.raises(SurroundingsError, match=r"mine\.py:smoke, or what it names, has changed since"):
         run_sweep(read_toml(file), out, SweepOptions())
     assert (out / trials.TRIALS / plan.rows[0].id / trials.RESULT).exists()
     assert not (last / trials.RESULT).exists()
@@ -145,6 +145,13 @@ def test_a_function_of_ones_own_is_swept_in_this_process_and_goes_on_where_it_wa
     assert (tmp_path / "results.csv").read_text().splitlines()[0].startswith("row,suggestion,seed,id,state")
     assert cnn_vit.sweep(counted, space, sampler="grid", mode="min", out=tmp_path)["rows"] == table["rows"]
     assert len(calls) == 4
+
+    def counted(values):
+        calls.append(values)
+        return 2 * (values["x"] - 0.25) ** 2
+
+    with pytest.raises(SurroundingsError, match="counted> has changed since this sweep was planned"):
+        cnn_vit.sweep(counted, space, sampler="grid", mode="min", out=tmp_path)
     with pytest.raises(UserError, match="space"):
         cnn_vit.sweep(counted, {"x": [0.0, 2.0]}, sampler="grid", mode="min", out=tmp_path)
 
