@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn_vit.plots.gallery import Row, draw_gallery
-from cnn_vit.plots.images import data_uri, filter_images, heatmap, image_grid
+from cnn_vit.plots.images import data_uri, filter_images, heatmap, image_grid, signed_colors, signed_maps
 from cnn_vit.plots.parallel import ParallelAxis, ParallelLine, draw_parallel, find_place, number_ticks
 from cnn_vit.plots.scatter import Points, draw_scatter
 from cnn_vit.plots.style import (
@@ -86,6 +86,8 @@ __all__ = [
     "printable",
     "shorten",
     "side_by_side",
+    "signed_colors",
+    "signed_maps",
     "standalone",
 ]  # fmt: skip
 

@@ -5,7 +5,11 @@ import io
 
 import numpy as np
 
+from cnn_vit.plots.style import COLORS, rgb
+
 LEAST = 16  # pixels of the longer side of an image in a grid
+MAP_PIXELS = 8  # of the side of one number in a map
+FRAME = (127, 127, 127, 110)  # around a map: red, green, blue, opacity; seen on light and on dark
 
 
 def data_uri(pixels: np.ndarray) -> str:
@@ -67,3 +71,42 @@ def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:  # (...)
 
     shares = np.clip((values - low) / (high - low), 0, 1)
     return (colormaps["cividis"](shares)[..., :3] * 255).round().astype(np.uint8)
+
+
+def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:  # (...) -> (..., 4)
+    """Returns numbers as colors, uint8: blue below 0, orange above, the more opaque the larger they are; 0 is the page.
+
+    An image cannot change its colors with the page, so each is the mean of those of light and dark.
+
+    Args:
+        values: numbers in any shape.
+        largest: the absolute value that is fully opaque, as are all beyond.
+    """
+    below, above = (np.mean([rgb(color) for color in COLORS[name]], 0) for name in ("series0", "series1"))
+    colors = np.where((values < 0)[..., None], below, above)
+    opacity = np.clip(np.abs(values) / largest, 0, 1) if largest > 0 else np.zeros(values.shape)
+    return np.round(255 * np.concatenate([colors, opacity[..., None]], -1)).astype(np.uint8)
+
+
+def signed_maps(values: np.ndarray, *, columns: int, largest: float | None = None) -> np.ndarray:
+    """Returns maps of numbers side by side in rows as an image (Y, X, 4), each in a thin gray frame.
+
+    Args:
+        values: maps (N, H, W).
+        columns: maps in a row, at most.
+        largest: the absolute value that is fully opaque; None for the largest of all maps.
+    """
+    count, height, width = values.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    if largest is None:
+        largest = float(np.abs(values).max())
+    colors = signed_colors(values, largest).repeat(MAP_PIXELS, 1).repeat(MAP_PIXELS, 2)
+    framed_height, framed_width = height * MAP_PIXELS + 2, width * MAP_PIXELS + 2
+    gap = MAP_PIXELS
+    grid = np.zeros((rows * (framed_height + gap) - gap, columns * (framed_width + gap) - gap, 4), np.uint8)
+    for number, image in enumerate(colors):
+        top, left = number // columns * (framed_height + gap), number % columns * (framed_width + gap)
+        grid[top : top + framed_height, left : left + framed_width] = FRAME
+        grid[top + 1 : top + framed_height - 1, left + 1 : left + framed_width - 1] = image
+    return grid
