@@ -36,6 +36,7 @@ from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
 from cnn_vit.nn.masks import apply_mask, masked_mean, slide_mask
 from cnn_vit.nn.norm import BatchNorm
+from cnn_vit.nn.padding import ZERO
 from cnn_vit.nn.pool import average_pool, max_pool
 
 
@@ -49,7 +50,9 @@ class CNN(nnx.Module):
         kernel_size: side of a filter in pixels; for all stages, or one each.
         stride: pixels from one position of a stage's first convolution to the next (its others have 1); for all stages,
             or one each.
-        padding: zeros on each side of a convolution's input in pixels; for all stages, or one each.
+        padding: pixels on each side of a convolution's input; for all stages, or one each.
+        padding_kind: what stands there; circular takes the pixels of the opposite side, reflect those inside, edge the
+            outermost one again.
         pooling: what stands between two stages.
         pool_size: side of a pooling window in pixels, and its stride.
         pool_last: whether the last stage is pooled too.
@@ -72,6 +75,7 @@ class CNN(nnx.Module):
         kernel_size: int | tuple[int, ...] = 3,
         stride: int | tuple[int, ...] = 1,
         padding: int | tuple[int, ...] = 1,
+        padding_kind: Literal["zero", "circular", "reflect", "edge"] = "zero",
         pooling: Literal["max", "average", "none"] = "max",
         pool_size: int = 2,
         pool_last: bool = False,
@@ -95,7 +99,15 @@ class CNN(nnx.Module):
             is_last = i == len(filters) - 1
             is_pooled = pooling != "none" and (pool_last or not is_last)
             pool = pool_size if is_pooled else 1
-            stages.append(Stage(in_channels, out_channels, **stage_keywords[i], batch_norm=batch_norm, pool=pool))
+            stage = Stage(
+                in_channels,
+                out_channels,
+                **stage_keywords[i],
+                padding_kind=padding_kind,
+                batch_norm=batch_norm,
+                pool=pool,
+            )
+            stages.append(stage)
             in_channels = out_channels
         self.average = head == "average"
         if cut is not None:
@@ -149,6 +161,11 @@ class CNN(nnx.Module):
         """Raises UserError where the network would not tell the pixels of an image from what surrounds them."""
         if not self.average:
             raise UserError("a dense head has a weight for each pixel of one size; set model.head=average for a mask")
+        if self.stages[0].padding_kind != ZERO:
+            raise UserError(
+                f"{self.stages[0].padding_kind} padding would take what lies beside an image in a batch of several "
+                "sizes; set model.padding_kind=zero for a mask"
+            )
         if train and self.stages[0].norms:
             raise UserError(
                 "batch norm takes its statistics over the padding too; set model.batch_norm=false to train with a mask"
@@ -175,7 +192,8 @@ class Stage(nnx.Module):
         convolutions: how many; the first has the stride, the others 1.
         kernel_size: side of a filter in pixels.
         stride: of the first convolution, in pixels.
-        padding: zeros on each side in pixels.
+        padding: pixels on each side.
+        padding_kind: what stands there.
         batch_norm: whether each convolution is normalized.
         pool: side of the pooling window in pixels; 1 for none.
     """
@@ -189,17 +207,28 @@ class Stage(nnx.Module):
         kernel_size: int,
         stride: int,
         padding: int,
+        padding_kind: str,
         batch_norm: bool,
         pool: int,
     ):
         self.kernel_size = kernel_size
         self.strides = (stride, *[1] * (convolutions - 1))
         self.padding = padding
+        self.padding_kind = padding_kind
         self.pool = pool
         layers = []
         # Batch norm subtracts the mean, so a bias before it would be lost.
         for step in self.strides:
-            layers.append(Conv(in_channels, filters, kernel_size, stride=step, padding=padding, bias=not batch_norm))
+            convolution = Conv(
+                in_channels,
+                filters,
+                kernel_size,
+                stride=step,
+                padding=padding,
+                padding_kind=padding_kind,
+                bias=not batch_norm,
+            )
+            layers.append(convolution)
             in_channels = filters
         self.convolutions = nnx.List(layers)
         self.norms = nnx.List([BatchNorm(filters) for _ in range(convolutions if batch_norm else 0)])

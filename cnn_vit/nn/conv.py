@@ -2,7 +2,9 @@
 
 Padding is always written out, in pixels before and after each side, as the source of a network had it. JAX's and
 TensorFlow's "SAME" depends on the image's size and puts the odd pixel last (kernel 3, stride 2, 224 pixels: 0 before, 1
-after); torchvision's networks pad 1 and 1, which gives other numbers at the same output shape.
+after); torchvision's networks pad 1 and 1, which gives other numbers at the same output shape. What stands in the
+padding are zeros, or pixels of the image (`padding.py`): these are put around it first, and the forms below slide over
+the larger image without any padding.
 
 Forms on a CPU; the first that fits is taken:
 
@@ -32,6 +34,7 @@ from flax import nnx
 from cnn_vit.errors import UserError
 from cnn_vit.nn.dense import multiply_last_axis
 from cnn_vit.nn.forms import add_bias, bind, choose_form, has_tangent, materialize, spread
+from cnn_vit.nn.padding import ZERO, check_padding_kind, surround
 from cnn_vit.nn.values import declare
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
@@ -295,7 +298,9 @@ class Conv(nnx.Module):
         in_channels: channels of the input.
         filters: channels of the output.
         kernel_size: side of a filter in pixels, or (height, width).
-        padding: zeros around the image in pixels: one number for every side, or ((top, bottom), (left, right)).
+        padding: pixels around the image: one number for every side, or ((top, bottom), (left, right)).
+        padding_kind: what stands there: zero; circular, the pixels of the opposite side; reflect, those inside,
+            mirrored at the outermost pixel; or edge, the outermost pixel again.
         stride: pixels from one position of a filter to the next, one number or (down, right).
         dilation: pixels from one weight of a filter to its neighbor, one number or (down, right); 1 leaves no holes.
         groups: channel groups that do not see each other; `in_channels` for a depthwise convolution. Group g of the
@@ -304,8 +309,8 @@ class Conv(nnx.Module):
         initializer: distribution of the kernel's initial values (Flax's own default is LeCun's, PyTorch's neither).
 
     Raises:
-        UserError: if the groups do not divide both channel counts, if a padding is not in pixels, or if a filter is
-            larger than the padded image.
+        UserError: if the groups do not divide both channel counts, if a padding is not in pixels or of no known kind,
+            or if a filter is larger than the padded image.
     """
 
     def __init__(
@@ -315,6 +320,7 @@ class Conv(nnx.Module):
         kernel_size: IntOrPair,
         *,
         padding: Padding,
+        padding_kind: str = ZERO,
         stride: IntOrPair = 1,
         dilation: IntOrPair = 1,
         groups: int = 1,
@@ -328,6 +334,7 @@ class Conv(nnx.Module):
         self.kernel = declare(nnx.Param, kernel_shape, initializer)
         self.bias = declare(nnx.Param, (filters,), "zeros") if bias else None
         self.padding = normalize_padding(padding)
+        self.padding_kind = check_padding_kind(padding_kind)
         self.stride = height_and_width(stride, "stride")
         self.dilation = height_and_width(dilation, "dilation")
         self.groups = groups
@@ -337,6 +344,9 @@ class Conv(nnx.Module):
         slide = Slide(self.stride, self.padding, self.dilation, self.groups)
         # XLA answers with an empty image where a filter does not fit; `count_positions` raises an error instead.
         count_positions(x, kernel, slide)
+        if self.padding_kind != ZERO:
+            x = surround(x, self.padding, self.padding_kind)
+            slide = replace(slide, padding=((0, 0), (0, 0)))
         y = convolve(x, kernel, slide)
         if self.bias is None:
             return y
