@@ -1,0 +1,84 @@
+"""How layers answer a shift: exact where the padding is what the shift brings in, wrong at the border elsewhere."""
+
+import numpy as np
+import pytest
+
+from cnn_vit.analysis.shift import measure_shift, shift_images
+from cnn_vit.errors import UserError
+from cnn_vit.models import build
+from cnn_vit.nn.values import functional, initial_values
+
+
+def measure(images, *, shift=(2, 2), motion="around", **changes):
+    """Measures a small network with random filters and without normalization."""
+    keywords = {"batch_norm": False, "head": "average", "pooling": "none", "channels": 1} | changes
+    network = build("cnn/test", 3, image_size=12, **keywords)
+    params, stats = initial_values(functional(network), 0)
+    return measure_shift(network, params, stats, images, shift=shift, motion=motion)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(0).normal(size=(4, 14, 14, 1)).astype(np.float32)
+
+
+def test_each_exact_kind_is_exact_for_one_meaning_of_a_shift_and_not_for_the_other(noise):
+    """Circular padding is what a shift around brings in; without padding a window reads its own pixels alone."""
+    largest = {}
+    for name, changes in {"circular": {"padding_kind": "circular"}, "valid": {"padding": 0}}.items():
+        for motion, images in (("around", noise[:, :12, :12]), ("window", noise)):
+            report = measure(images, motion=motion, **changes)
+            errors = [layer.equivariance for layer in report.layers if layer.kind == "Conv"]
+            assert len(errors) == 2
+            largest[name, motion] = max(errors)
+    assert max(largest["circular", "around"], largest["valid", "window"]) <= 1e-6
+    assert min(largest["circular", "window"], largest["valid", "around"]) > 0.1
+
+
+def test_zeros_break_a_layer_at_the_border_and_one_pixel_farther_inside_with_the_next(noise):
+    """By hand for 12 pixels and a shift by 2: layer 1 is wrong at 0 and 11, and at 2 and 1, where these came to lie."""
+    report = measure(noise[:, :12, :12])
+    first, second = (layer.errors for layer in report.layers if layer.kind == "Conv")
+    wrong = [[pixel for pixel in range(12) if errors[pixel, 7] > 1e-3] for errors in (first, second)]
+    assert wrong == [[0, 1, 2, 11], [0, 1, 2, 3, 10, 11]]
+    assert second[5:9, 5:9].max() <= 1e-6
+
+
+def test_features_move_and_their_circular_average_stays(noise):
+    report = measure(noise[:, :12, :12], padding_kind="circular")
+    assert report.layers[-1].path == ""
+    assert report.layers[-1].equivariance is None
+    assert report.layers[-1].invariance <= 1e-6
+    assert report.layers[-2].kind != "CNN"
+    assert min(layer.invariance for layer in report.layers if layer.kind == "Conv") > 0.3
+    assert (report.consistency, report.largest_change <= 1e-5) == (1.0, True)
+
+
+@pytest.mark.parametrize(("shift", "is_whole"), [((2, 2), True), ((1, 2), False), ((0, 4), True)])
+def test_behind_a_pooling_of_two_only_even_shifts_are_whole(noise, shift, is_whole):
+    report = measure(noise[:, :12, :12], shift=shift, padding_kind="circular", pooling="max")
+    (pooling,) = [layer for layer in report.layers if layer.kind == "max_pool"]
+    assert pooling.stride == 2
+    assert (pooling.equivariance is not None) == is_whole
+    if is_whole:
+        assert pooling.equivariance <= 1e-6
+
+
+def test_a_window_shows_the_same_pixels_farther_down_and_right(noise):
+    first, second = shift_images(noise, (2, 1), "window")
+    assert first.shape == second.shape == (4, 12, 13, 1)
+    np.testing.assert_array_equal(second[:, 2:, 1:], first[:, :-2, :-1])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "sentence"),
+    [
+        ({"motion": "arround"}, "no motion 'arround'; did you mean around"),
+        ({"shift": (14, 0)}, "a shift of 14, 0 pixels does not fit images of 14x14; make it smaller"),
+        ({"shift": (-1, 0)}, "a shift of -1, 0 pixels does not fit"),
+    ],
+)
+def test_what_is_no_shift_is_refused(noise, keywords, sentence):
+    words = {"shift": (2, 2), "motion": "around"} | keywords
+    with pytest.raises(UserError, match=sentence):
+        shift_images(noise, words["shift"], words["motion"])
