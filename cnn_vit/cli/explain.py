@@ -1,0 +1,112 @@
+"""Look into a trained network with an image: how each layer answers where the image is shifted.
+
+    cnn-vit explain photo.jpg --method=shift --workdir=runs/flowers
+    cnn-vit explain photos/ --method=shift --weights=net.safetensors --shift=4,0
+
+For each layer that has a map, and for the scores:
+
+    equivariance   how far the features of the shifted image are from the shifted features, relative to the
+                   features; 0 where they move with the image
+    invariance     how much the features change; 0 where the layer does not notice the shift
+
+A shift brings in at one side what leaves at the other. It is whole in a layer's map only where the stride
+of that map divides it; elsewhere there is no equivariance error. The last lines say how often the predicted
+class stays the same. Initial values of the same network, without training, are measured beside it.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnn_vit import cli
+from cnn_vit.cli import _network
+from cnn_vit.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from cnn_vit.analysis.shift import ShiftReport
+
+METHODS = ("shift",)
+DEFAULT_SHIFT = "2,2"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the words of the command."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder or a zip archive")
+    parser.add_argument("--method", metavar="NAME", required=True, help=f"what is looked at: {', '.join(METHODS)}")
+    parser.add_argument(
+        "--shift", metavar="PIXELS", default=DEFAULT_SHIFT, help=f"pixels down,right (default: {DEFAULT_SHIFT})"
+    )
+    _network.add_network_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the network and prints a row for each layer.
+
+    Raises:
+        UserError: there is no such method, an image cannot be read, or the shift is not one.
+    """
+    if args.method not in METHODS:
+        raise unknown("method of explain", args.method, METHODS)
+    shift = read_shift(args.shift)
+    from cnn_vit.studies import explain
+
+    network = _network.load_network(args)
+    compared = explain.compare_shift(network, args.images, shift)
+    record = {
+        "images": compared.images,
+        "shift": list(shift),
+        "trained": as_json(compared.trained),
+        "untrained": as_json(compared.untrained),
+    }
+    text = as_text(compared.trained, compared.untrained)
+    cli.print_answer(args, record, text, next_command="cnn-vit lab run padding --quick")
+
+
+def read_shift(text: str) -> tuple[int, int]:
+    """Reads "2,2" as pixels down and right.
+
+    Raises:
+        UserError: it is something else.
+    """
+    words = text.split(",")
+    if len(words) != 2 or not all(word.strip().isdecimal() for word in words):
+        raise UserError(f"--shift={text} is not two whole numbers of pixels; write it as --shift={DEFAULT_SHIFT}")
+    down, right = map(int, words)
+    if not down and not right:
+        raise UserError("--shift=0,0 moves nothing; give at least one pixel")
+    return down, right
+
+
+def as_json(report: "ShiftReport") -> dict[str, Any]:
+    """Returns a report as --json prints it; what is not finite is null."""
+    layers = []
+    for layer in report.layers:
+        layers.append(
+            {
+                "path": layer.path,
+                "kind": layer.kind,
+                "stride": layer.stride,
+                "equivariance": layer.equivariance,
+                "invariance": layer.invariance if math.isfinite(layer.invariance) else None,
+            }
+        )
+    return {"layers": layers, "consistency": report.consistency, "largest_change": report.largest_change}
+
+
+def as_text(trained: "ShiftReport", untrained: "ShiftReport") -> str:
+    """Returns a table of the layers, trained and untrained, and what becomes of the predictions."""
+    rows: list[Sequence[str]] = [("layer", "kind", "stride", "equivariance", "untrained", "invariance", "untrained")]
+    for layer, before in zip(trained.layers, untrained.layers, strict=True):
+        cells = [layer.path or "(scores)", layer.kind, "" if layer.stride is None else str(layer.stride)]
+        for error in (layer.equivariance, before.equivariance, layer.invariance, before.invariance):
+            cells.append("" if error is None else f"{error:.3g}")
+        rows.append(cells)
+    summary = [
+        (
+            "same class",
+            f"{100 * trained.consistency:.1f} % of the images; untrained {100 * untrained.consistency:.1f} %",
+        ),
+        ("scores change by", f"{trained.largest_change:.3g} at most; untrained {untrained.largest_change:.3g}"),
+    ]
+    return f"{cli.format_table(rows)}\n\n{cli.format_table(summary)}"

@@ -1,0 +1,46 @@
+"""The command `explain`: how a trained network answers a shifted image, and mistakes in one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_vit.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """An image of noise, 8x8 gray."""
+    path = tmp_path_factory.mktemp("photos") / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(path)
+    return path
+
+
+def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys):
+    assert main(["explain", str(photo), "--method=shift", f"--workdir={run}", "--shift=1,0", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["images"], answer["shift"]) == (1, [1, 0])
+    for values in ("trained", "untrained"):
+        layers = answer[values]["layers"]
+        assert layers[-1]["path"] == ""
+        assert min(layer["invariance"] for layer in layers) > 0.05
+        assert {layer["equivariance"] for layer in layers} == {None}
+        assert answer[values]["consistency"] in (0, 1)
+    assert answer["trained"] != answer["untrained"]
+    assert main(["explain", str(photo), "--method=shift", f"--workdir={run}"]) == 0
+    assert "(scores)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method=shfit"], "no method of explain 'shfit'; did you mean shift?"),
+        (["--method=shift", "--shift=2"], "--shift=2 is not two whole numbers of pixels; write it as --shift=2,2"),
+        (["--method=shift", "--shift=0,0"], "--shift=0,0 moves nothing"),
+        (["--method=shift", "--shift=8,0"], "a shift of 8, 0 pixels does not fit images of 8x8"),
+    ],
+)
+def test_a_mistake_ends_with_its_cause_and_exit_code_2(run, photo, capsys, words, sentence):
+    assert main(["explain", str(photo), f"--workdir={run}", *words]) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
