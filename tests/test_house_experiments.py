@@ -259,6 +259,40 @@ def test_a_script_has_only_the_effects_it_may(path):
     assert not find_forbidden_effects(path.read_text(), path_in_experiments(path))
 
 
+# Experiments of the laboratory: `cnn-vit lab` calls their functions, prints and writes for them, and reads their clock
+# from `runs/journal`, so that what the seed decides and what a clock decides stay apart.
+LABORATORY = [path for path in FILES if path.name == "experiment.py"]
+
+
+def find_effects_of_experiment(source: str) -> set[str]:
+    """The effects in the experiment.py of a folder that the laboratory has for it."""
+    return find_effects_beside_doors(source, "experiments/x.py")
+
+
+@pytest.mark.parametrize("path", LABORATORY, ids=path_in_experiments)
+def test_an_experiment_of_the_laboratory_leaves_all_effects_to_it(path):
+    assert not find_effects_of_experiment(path.read_text())
+
+
+def test_there_are_experiments_of_the_laboratory():
+    assert "padding/experiment.py" in {path_in_experiments(path) for path in LABORATORY}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print('a')",
+        "import time\ntime.perf_counter()",
+        "import sys\nsys.argv",
+        "import jax\njax.jit(f)",
+        "from pathlib import Path\nPath('results.json').write_text('')",
+    ],
+)
+def test_what_a_script_may_do_and_an_experiment_of_the_laboratory_may_not_is_seen(source):
+    assert find_effects_of_experiment(source)
+    assert not find_forbidden_effects(source)
+
+
 def test_only_the_network_that_is_compared_may_hide_state():
     source = "from flax import nnx\nnnx.jit(f)"
     assert not find_forbidden_effects(source, "speed/train_parts/arm_nnx.py")

@@ -1,0 +1,158 @@
+"""The laboratory: what textbooks say of CNNs and ViTs, each as a question, a command and a measured answer.
+
+    cnn-vit lab                       lists the experiments: what is said, the last verdict, the question
+    cnn-vit lab run padding           measures one again, at most four CPU-minutes, and writes its folder
+    cnn-vit lab run padding --quick   the same made small, written under runs/lab; full results stay as they are
+    cnn-vit lab report                one HTML page of all, which reads as a chapter, and each README.md anew
+    cnn-vit lab new mine              writes experiments/mine/experiment.py, an example that runs
+
+An experiment is a folder experiments/NAME with an experiment.py: question, claim, the sentences of
+textbooks, and functions that measure, weigh and draw. Verdicts are true, false, conditional (true of
+some parts, false of others) and not resolved, by 95 % intervals over at least 3 seeds. `run` goes on
+where it was stopped; what is measured is not measured again, until the code of the experiment changes
+or --again asks for it. results.json is the same bytes each time; times stand apart in timing.json.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_vit import cli
+from cnn_vit.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from cnn_vit.reports.lab_facts import ExperimentFacts
+
+ACTIONS = ("list", "run", "report", "new")
+CHAPTER = Path("runs") / "lab" / "chapter.html"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the words of the command."""
+    parser.add_argument("words", nargs="*", metavar="ACTION", help=f"{', '.join(ACTIONS)}, and NAME of an experiment")
+    parser.add_argument("--quick", action="store_true", help="run: make it small, beside the full results")
+    parser.add_argument("--again", action="store_true", help="run: measure again what is measured")
+    parser.add_argument("--workers", type=int, metavar="N", help="run: trials at the same time (default: 1)")
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        help=f"run: the folder of the trials (default: runs/lab/NAME/full or quick); report: the page ({CHAPTER})",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does what the first word asks for."""
+    action, *names = args.words or ["list"]
+    if action not in ACTIONS:
+        raise unknown("action of lab", action, ACTIONS)
+    refuse_other_flags(args, action)
+    if action in ("run", "new") and len(names) != 1:
+        raise UserError(f"`cnn-vit lab {action}` takes the name of one experiment, not {len(names)}; see cnn-vit lab")
+    if action in ("list", "report") and names:
+        raise UserError(f"`cnn-vit lab {action}` takes no names, not {' '.join(names)}; leave them out")
+    if action == "run":
+        run_one(args, names[0])
+    elif action == "report":
+        write_report(args)
+    elif action == "new":
+        write_new(args, names[0])
+    else:
+        list_all(args)
+
+
+def refuse_other_flags(args: argparse.Namespace, action: str) -> None:
+    """Raises UserError for a flag that another action takes."""
+    taken = {"run": ("quick", "again", "workers", "out"), "report": ("out",)}.get(action, ())
+    for flag in ("quick", "again", "workers", "out"):
+        if getattr(args, flag) not in (None, False) and flag not in taken:
+            raise UserError(f"`cnn-vit lab {action}` does not take --{flag}; leave it out")
+
+
+def list_all(args: argparse.Namespace) -> None:
+    """Prints a row for each sentence of a textbook, with its verdict and experiment."""
+    from cnn_vit.reports import lab_facts
+    from cnn_vit.studies.lab_folders import find_experiments
+
+    experiments = lab_facts.read_all(find_experiments())
+    rows: list[tuple[str, str, str]] = []
+    for facts in experiments:
+        rows.append((facts.texts.name, facts.verdict_summary, facts.texts.question))
+        for sentence in facts.texts.sentences:
+            rows.append(("", facts.verdict(sentence.key), f"\u201c{sentence.text}\u201d"))
+    record = {"experiments": [as_json(facts) for facts in experiments]}
+    text = cli.format_table([("experiment", "verdict", "question"), *rows], width=cli.terminal_width())
+    cli.print_answer(args, record, text, next_command=f"cnn-vit lab run {experiments[0].texts.name} --quick")
+
+
+def as_json(facts: "ExperimentFacts") -> dict[str, Any]:
+    """Returns an experiment with its verdicts, as --json prints it."""
+    sentences = []
+    for sentence in facts.texts.sentences:
+        entry = {"key": sentence.key, "text": sentence.text, "verdict": facts.verdict(sentence.key)}
+        sentences.append(entry | {"truth": sentence.truth})
+    return {"name": facts.texts.name, "question": facts.texts.question, "sentences": sentences}
+
+
+def run_one(args: argparse.Namespace, name: str) -> None:
+    """Measures an experiment and prints its verdicts with their evidence."""
+    from cnn_vit.reports import evidence
+    from cnn_vit.reports.lab_facts import README
+    from cnn_vit.studies import lab
+
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"workers={args.workers} do nothing; make it at least 1")
+    options = lab.Options(
+        is_quick=args.quick,
+        is_again=args.again,
+        workers=args.workers or 1,
+        out=Path(args.out) if args.out is not None else None,
+    )
+    facts = lab.run_experiment(name, options)
+    width = cli.terminal_width()
+    parts = [facts.texts.question]
+    for sentence in facts.texts.sentences:
+        judgement = facts.judgement(sentence.key)
+        heading = f"{facts.verdict(sentence.key)}: \u201c{sentence.text}\u201d"
+        rows = []
+        for part in judgement["evidence"]:
+            role = "control: " if part["is_control"] else ""
+            bound = f"{part['relation']} {evidence.number(part['bound'])}?"
+            rows.append((f"{role}{part['statement']}", evidence.interval_of(part), bound, part["outcome"]))
+        parts.append(f"{cli.wrap_paragraphs(heading, width)}\n{cli.format_table(rows, indent='  ', width=width)}")
+    for table in facts.tables:
+        parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ')}")
+    parts.append(cli.format_table([("written", facts.source / README)]))
+    record = as_json(facts) | {"folder": str(facts.source), "quick": args.quick}
+    next_command = f"cnn-vit lab run {name}" if args.quick else "cnn-vit lab report"
+    cli.print_answer(args, record, "\n\n".join(parts), next_command=next_command, even_if_stopped=True)
+
+
+def write_report(args: argparse.Namespace) -> None:
+    """Writes the chapter, and brings the README.md of each experiment up to date."""
+    from cnn_vit import files
+    from cnn_vit.reports import lab_facts, lab_page
+    from cnn_vit.studies.lab_folders import find_experiments, refresh_readmes
+
+    out = Path(args.out) if args.out is not None else CHAPTER
+    if out.suffix != ".html":
+        raise UserError(f"--out={out} is not a page; name one that ends with .html")
+    folder = find_experiments()
+    experiments = lab_facts.read_all(folder)
+    files.write(out, lab_page.write_chapter(experiments))
+    written = refresh_readmes(folder)
+    rows = [("chapter", out), *(("README", path) for path in written)]
+    record = {"report": str(out), "readmes": [str(path) for path in written], "experiments": len(experiments)}
+    cli.print_answer(
+        args, record, cli.format_table(rows), next_command=f"open {cli.shell_quote(str(out))}", even_if_stopped=True
+    )
+
+
+def write_new(args: argparse.Namespace, name: str) -> None:
+    """Writes the experiment.py of a new experiment."""
+    from cnn_vit.studies.lab_folders import write_skeleton
+
+    path = write_skeleton(name)
+    next_command = f"cnn-vit lab run {name}"
+    cli.print_answer(
+        args, {"experiment": str(path)}, f"written: {path}", next_command=next_command, even_if_stopped=True
+    )

@@ -1,0 +1,248 @@
+"""Reads the folder of an experiment: what its author says, as text, and what was measured. Nothing of it is run.
+
+    experiments/NAME/experiment.py    the texts below as literals, and the functions that `studies/lab.py` calls
+    experiments/NAME/results.json     rows, tables and verdicts; the same bytes whenever it is made
+    experiments/NAME/timing.json      times, machine and commit
+    experiments/NAME/FIGURE.svg      made from results.json alone
+    experiments/NAME/README.md        made from all of these
+
+A folder of experiments/ without an experiment.py is a script of another kind, and no part of the laboratory.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_vit.errors import UserError
+from cnn_vit.reports import evidence
+from cnn_vit.runs import reader
+
+EXPERIMENT = "experiment.py"
+RESULTS = "results.json"
+TIMES = "timing.json"
+README = "README.md"
+SUFFIX = ".svg"  # of a figure
+# The literals of an experiment.py that are text: they may change without anything being measured again.
+TEXTS = ("ORDER", "QUESTION", "CLAIM", "SENTENCES", "FORMULAS", "FIGURES", "SURPRISE")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence as people read it in textbooks.
+
+    Attributes:
+        key: its name in the experiment.
+        text: the sentence.
+        truth: what is true instead, or more precisely.
+    """
+
+    key: str
+    text: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula with what it says.
+
+    Attributes:
+        tex: as `mathml.formula` takes it.
+        meaning: a sentence about it.
+        command: that checks it; "" for none.
+    """
+
+    tex: str
+    meaning: str
+    command: str
+
+
+@dataclass(frozen=True)
+class ExperimentTexts:
+    """What the author of an experiment says.
+
+    Attributes:
+        folder: of the experiment; its name is the experiment's.
+        order: the place in the chapter, ascending.
+        question: one sentence.
+        claim: what is expected, and why.
+        sentences: what textbooks say.
+        formulas: that the experiment is about.
+        figures: (name, caption) of each.
+        surprise: what nobody had expected, a paragraph.
+    """
+
+    folder: Path
+    order: int
+    question: str
+    claim: str
+    sentences: tuple[Sentence, ...]
+    formulas: tuple[Formula, ...]
+    figures: tuple[tuple[str, str], ...]
+    surprise: str
+
+    @property
+    def name(self) -> str:
+        """The name of the experiment."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of an experiment, as it is printed.
+
+    Attributes:
+        title: what it shows, a phrase.
+        columns: the head of each column.
+        rows: the cells of each row, as text.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class ExperimentFacts:
+    """An experiment with what was measured.
+
+    Attributes:
+        texts: what its author says.
+        results: the content of results.json; None where nothing was measured.
+        times: the content of timing.json; {} where nothing was measured.
+        source: the folder that the results and figures lie in.
+    """
+
+    texts: ExperimentTexts
+    results: dict[str, Any] | None
+    times: dict[str, Any]
+    source: Path
+
+    def verdict(self, key: str) -> str:
+        """Returns the verdict on a sentence."""
+        judgement = self.judgement(key)
+        return judgement["verdict"] if judgement else evidence.NOT_MEASURED
+
+    def judgement(self, key: str) -> dict[str, Any]:
+        """Returns what results.json says of a sentence; {} where nothing was measured."""
+        judgements = self.results["judgements"] if self.results else []
+        return next((judgement for judgement in judgements if judgement["key"] == key), {})
+
+    @property
+    def verdict_summary(self) -> str:
+        """The verdicts on all sentences, in one phrase."""
+        return evidence.join_verdicts([self.verdict(sentence.key) for sentence in self.texts.sentences])
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of the results."""
+        return tables_from_json(self.results["tables"]) if self.results else []
+
+    @property
+    def time_tables(self) -> list[Table]:
+        """The tables of what a clock said."""
+        return tables_from_json(self.times.get("tables", []))
+
+
+def list_folders(experiments: Path) -> list[Path]:
+    """Lists the folders of the laboratory's experiments, by name."""
+    return sorted(path.parent for path in experiments.glob(f"*/{EXPERIMENT}"))
+
+
+def read_all(experiments: Path) -> list[ExperimentFacts]:
+    """Reads all experiments of a folder, in the order of the chapter.
+
+    Raises:
+        UserError: a file is not as it was written.
+    """
+    facts = [read_facts(folder) for folder in list_folders(experiments)]
+    return sorted(facts, key=lambda experiment: (experiment.texts.order, experiment.texts.name))
+
+
+def read_facts(folder: Path, *, source: Path | None = None) -> ExperimentFacts:
+    """Reads an experiment, and its results from its own folder or from another.
+
+    Raises:
+        UserError: a file is not as it was written.
+    """
+    source = source or folder
+    results, times = None, {}
+    if (source / RESULTS).exists():
+        results = reader.read_object(source / RESULTS, judgements=list, tables=list, rows=list)
+        times = reader.read_object(source / TIMES, machine=str, cpu_seconds=float, tables=list)
+    return ExperimentFacts(read_texts(folder), results, times, source)
+
+
+def read_texts(folder: Path) -> ExperimentTexts:
+    """Reads what the author of an experiment says, without running the file.
+
+    Raises:
+        UserError: a text is missing, is not a literal or is of another kind.
+    """
+    path = folder / EXPERIMENT
+    values = read_literals(path)
+    missing = [name for name in TEXTS if name not in values]
+    if missing:
+        raise UserError(f"{path} has no {', '.join(missing)}; `cnn-vit lab new NAME` writes an example of each")
+    try:
+        sentences = tuple(Sentence(key, text, truth) for key, (text, truth) in values["SENTENCES"].items())
+        formulas = tuple(Formula(tex, meaning, command) for tex, meaning, command in values["FORMULAS"])
+        figures = tuple(values["FIGURES"].items())
+        order = int(values["ORDER"])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: SENTENCES is {{key: (sentence, truth)}}, FORMULAS is ((tex, meaning, command), ...), FIGURES is "
+            f"{{name: caption}} and ORDER is a whole number; one of them is not ({error})"
+        ) from error
+    return ExperimentTexts(
+        folder, order, values["QUESTION"], values["CLAIM"], sentences, formulas, figures, values["SURPRISE"]
+    )
+
+
+def read_literals(path: Path) -> dict[str, Any]:
+    """Reads the literals that a file assigns to the names of TEXTS.
+
+    Raises:
+        UserError: the file is not Python, or a value is not a literal.
+    """
+    try:
+        module = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"{path}:{line}: {error}; an experiment is a Python file") from error
+    values = {}
+    for statement in module.body:
+        name = assigned_name(statement)
+        if name in TEXTS and isinstance(statement, ast.Assign):
+            try:
+                values[name] = ast.literal_eval(statement.value)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}:{statement.lineno}: {name} is not a literal; write its value out, for it is read without "
+                    "running the file"
+                ) from error
+    return values
+
+
+def assigned_name(statement: ast.stmt) -> str:
+    """Returns the name that a statement assigns; "" where it does something else."""
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id
+    return ""
+
+
+def tables_to_json(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Returns tables as plain values."""
+    plain = []
+    for table in tables:
+        plain.append({"title": table.title, "columns": list(table.columns), "rows": [list(row) for row in table.rows]})
+    return plain
+
+
+def tables_from_json(plain: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Returns the tables that `tables_to_json` made plain values of."""
+    tables = []
+    for table in plain:
+        tables.append(Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"]))))
+    return tables

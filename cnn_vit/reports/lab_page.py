@@ -1,0 +1,164 @@
+"""Makes the chapter of the laboratory: all experiments on one page, without a script and with all it needs in it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnn_vit.reports import evidence, page
+from cnn_vit.reports.lab_facts import SUFFIX, ExperimentFacts, Formula, Sentence, Table
+from cnn_vit.reports.mathml import formula
+
+TITLE = "What CNNs and Vision Transformers do, measured"
+MARK = '<meta name="generator" content="cnn-vit lab report">'
+WIDE = 700  # CSS pixels of a figure from which on a phone scrolls it, for its letters would be too small
+
+
+@dataclass(frozen=True)
+class SetFormula:
+    """A formula as the page shows it.
+
+    Attributes:
+        mathml: the <math> element.
+        meaning: a sentence about it.
+        command: that checks it; "" for none.
+    """
+
+    mathml: str
+    meaning: str
+    command: str
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """A line of the evidence on a sentence, as text.
+
+    Attributes:
+        statement: what was measured.
+        bound: where the statement holds.
+        interval: the mean and its interval.
+        outcome: true, false or not resolved.
+        is_control: whether it only shows that the instrument works.
+    """
+
+    statement: str
+    bound: str
+    interval: str
+    outcome: str
+    is_control: bool
+
+
+@dataclass(frozen=True)
+class JudgedSentence:
+    """A sentence with its verdict.
+
+    Attributes:
+        text: as textbooks say it.
+        truth: what is true.
+        verdict: on the sentence.
+        rows: its evidence.
+    """
+
+    text: str
+    truth: str
+    verdict: str
+    rows: tuple[EvidenceRow, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in its place.
+
+    Attributes:
+        svg: an <svg> element in the colors of the page.
+        caption: a sentence.
+        is_wide: whether a narrow page scrolls it.
+    """
+
+    svg: str
+    caption: str
+    is_wide: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of the chapter about one experiment; the attributes are those of `ExperimentTexts`, made ready.
+
+    Attributes:
+        name, question, claim, surprise: of the experiment.
+        is_measured: whether there are results.
+        cost: machine, commit and CPU time in a sentence.
+        formulas, sentences, figures, tables: what the section shows.
+    """
+
+    name: str
+    question: str
+    claim: str
+    surprise: str
+    is_measured: bool
+    cost: str
+    formulas: tuple[SetFormula, ...]
+    sentences: tuple[JudgedSentence, ...]
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+
+
+def write_chapter(experiments: Sequence[ExperimentFacts]) -> str:
+    """Returns the page of all experiments, in their order.
+
+    Raises:
+        UserError: a formula or a figure is not as it should be.
+    """
+    sections = [make_section(facts) for facts in experiments]
+    return page.render("lab.html", title=TITLE, mark=MARK, sections=sections)
+
+
+def make_section(facts: ExperimentFacts) -> Section:
+    """Returns the section about an experiment."""
+    texts = facts.texts
+    sentences = [judge_sentence(sentence, facts.judgement(sentence.key)) for sentence in texts.sentences]
+    figures = []
+    for name, caption in texts.figures:
+        path = facts.source / f"{name}{SUFFIX}"
+        if path.exists():
+            figures.append(read_figure(path.read_text(encoding="utf-8"), caption))
+    cost = ""
+    if facts.times:
+        duration = page.duration_text(facts.times["cpu_seconds"])
+        cost = f"{facts.times['machine']}, commit {facts.times['commit']}; {duration} of CPU time, all seeds together."
+    return Section(
+        name=texts.name,
+        question=texts.question,
+        claim=texts.claim,
+        surprise=texts.surprise,
+        is_measured=facts.results is not None,
+        cost=cost,
+        formulas=tuple(map(set_formula, texts.formulas)),
+        sentences=tuple(sentences),
+        figures=tuple(figures),
+        tables=(*facts.tables, *facts.time_tables),
+    )
+
+
+def set_formula(written: Formula) -> SetFormula:
+    """Returns a formula as MathML."""
+    return SetFormula(formula(written.tex), written.meaning, written.command)
+
+
+def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> JudgedSentence:
+    """Returns a sentence with its verdict and evidence as text."""
+    rows = []
+    for part in judgement.get("evidence", []):
+        bound = f"{part['relation']} {evidence.number(part['bound'])}"
+        interval = evidence.interval_of(part)
+        rows.append(EvidenceRow(part["statement"], bound, interval, part["outcome"], part["is_control"]))
+    verdict = judgement.get("verdict", evidence.NOT_MEASURED)
+    return JudgedSentence(sentence.text, sentence.truth, verdict, tuple(rows))
+
+
+def read_figure(text: str, caption: str) -> Figure:
+    """Returns a figure, a file of `plots.standalone`, as a part of a page: without colors and size of its own."""
+    svg = re.sub(r"<style>.*?</style>\n?", "", text, count=1, flags=re.DOTALL)
+    width = float(re.findall(r'viewBox="0 0 (\S+) ', svg)[0])
+    svg = re.sub(r'<svg width="[^"]*" height="[^"]*" ', "<svg ", svg, count=1)
+    return Figure(svg, caption, is_wide=width > WIDE)

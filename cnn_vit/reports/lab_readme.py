@@ -1,0 +1,103 @@
+"""Writes the README.md of an experiment, and that of all experiments, from what was measured."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from cnn_vit.reports import evidence
+from cnn_vit.reports.lab_facts import SUFFIX, ExperimentFacts, Formula, Sentence
+from cnn_vit.reports.page import duration_text
+
+WIDTH = 120
+HEAD_OF_ALL = """\
+# Sentences of textbooks, and what was measured
+
+Written by `cnn-vit lab report`; `cnn-vit lab run NAME` measures one experiment again. A verdict is true, false,
+conditional (true of some parts, false of others) or not resolved, by 95 % intervals over at least 3 seeds.
+"""
+FOOT_OF_ALL = """
+Folders that the table does not name (`recipes`, `speed`, `sweeps`, `transfer`) hold scripts of another kind, each with
+a README of its own: what recipes reach, how long things take, how sweeps do, and what pretrained weights bring.
+"""
+
+
+def write_readme(facts: ExperimentFacts) -> str:
+    """Returns the README.md of an experiment."""
+    texts = facts.texts
+    parts = [f"# {texts.question}", f"Question: {texts.question}", f"Claim: {texts.claim}"]
+    parts.append(f"```bash\ncnn-vit lab run {texts.name}\n```")
+    if facts.results is None:
+        parts.append("Nothing was measured yet.")
+        return join_parts(parts)
+    for sentence in texts.sentences:
+        parts += judge_sentence(sentence, facts.judgement(sentence.key))
+    for name, caption in texts.figures:
+        parts.append(f"![{caption}]({name}{SUFFIX})")
+        parts.append(caption)
+    for table in [*facts.tables, *facts.time_tables]:
+        parts.append(f"## {table.title[:1].upper()}{table.title[1:]}")
+        parts.append(markdown_table(table.columns, table.rows))
+    if texts.formulas:
+        parts.append("## Formulas")
+        parts += [describe_formula(formula) for formula in texts.formulas]
+    parts += describe_cost(facts.times)
+    parts.append(f"What surprised us: {texts.surprise}")
+    return join_parts(parts)
+
+
+def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> list[str]:
+    """Returns the paragraphs about a sentence: what is said, the verdict, what is true, and the evidence."""
+    verdict = judgement.get("verdict", evidence.NOT_MEASURED)
+    rows = []
+    for part in judgement.get("evidence", []):
+        bound = f"{part['relation']} {evidence.number(part['bound'])}"
+        role = "control" if part["is_control"] else "part"
+        rows.append((part["outcome"], role, part["statement"], evidence.interval_of(part), bound))
+    columns = ("outcome", "", "measured", "mean and 95 % interval", "holds where it is")
+    return [
+        f"## \u201c{sentence.text}\u201d",
+        f"Verdict: **{verdict}**. {sentence.truth}",
+        markdown_table(columns, rows),
+    ]
+
+
+def describe_formula(formula: Formula) -> str:
+    """Returns a formula with its meaning, and the command that checks it."""
+    command = f" Checked by `{formula.command}`." if formula.command else ""
+    return f"$${formula.tex}$$\n\n{formula.meaning}{command}"
+
+
+def describe_cost(times: dict[str, Any]) -> list[str]:
+    """Returns the paragraphs about machine and cost."""
+    cost = f"Cost: {duration_text(times['cpu_seconds'])} of CPU time"
+    return [f"Machine: {times['machine']}, commit {times['commit']}.", f"{cost}, all seeds together."]
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table as Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    texts = []
+    for line in lines:
+        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in line]
+        texts.append(f"| {' | '.join(cells)} |")
+    return "\n".join(texts)
+
+
+def join_parts(parts: Sequence[str]) -> str:
+    """Returns paragraphs as one text; prose is folded, and what begins with a sign of Markdown stays as it is."""
+    folded = []
+    for part in parts:
+        is_prose = part[:1] not in "#`|!$"
+        folded.append(textwrap.fill(part, WIDTH, break_long_words=False, break_on_hyphens=False) if is_prose else part)
+    return "\n\n".join(folded) + "\n"
+
+
+def write_overview(experiments: Sequence[ExperimentFacts]) -> str:
+    """Returns the README.md of all experiments: each sentence of a textbook with its verdict and its experiment."""
+    rows = []
+    for facts in experiments:
+        for sentence in facts.texts.sentences:
+            link = f"[{facts.texts.name}]({facts.texts.name}/README.md)"
+            rows.append((f"\u201c{sentence.text}\u201d", facts.verdict(sentence.key), sentence.truth, link))
+    table = markdown_table(("what textbooks say", "verdict", "what is true", "experiment"), rows)
+    return f"{HEAD_OF_ALL}\n{table}\n{FOOT_OF_ALL}"

@@ -1,0 +1,352 @@
+"""The laboratory: experiments that ask what textbooks claim, each done again by one command.
+
+Read `run_experiment`. An experiment is a folder of experiments/ with an experiment.py. Its texts are literals
+(`reports/lab_facts.py`); of its functions, these are called:
+
+    list_trials(*, quick) -> [Trial, ...]             runs that it needs, each with a name; may be left out
+    measure(seed, runs, *, quick) -> Measured         what one seed gives; `runs` are the trials by name
+    weigh(rows) -> {key of SENTENCES: [Evidence]}     what the rows say of each sentence
+    tabulate(rows) -> [Table, ...]                    the rows as tables
+    tabulate_times(times) -> [Table, ...]             the times of all seeds as tables; may be left out
+    draw(rows) -> {name of FIGURES: SVG}             figures, by `cnn_vit.plots`
+
+Rows are plain values that the seed decides; what a clock decides are `times`, which are kept apart. Of the rows of all
+seeds everything else is made: judgements, tables and figures.
+
+    runs/lab/NAME/full/trials/ID           the trials, as of any study
+    runs/lab/NAME/full/measured/SEED.json  the rows of a seed, written when it is measured: a stopped run goes on there
+    experiments/NAME/                      results.json, timing.json, figures and README.md, once all is there
+    runs/lab/NAME/quick/                   the same with --quick, results and all: full results are never overwritten
+
+A seed is measured again where the code of experiment.py has changed, its texts apart.
+"""
+
+import ast
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cnn_vit import files, plots, process, stops
+from cnn_vit.errors import UserError
+from cnn_vit.reports import evidence, lab_facts, lab_readme
+from cnn_vit.reports.evidence import Evidence
+from cnn_vit.reports.lab_facts import EXPERIMENT, README, RESULTS, SUFFIX, TEXTS, TIMES, ExperimentFacts, Table
+from cnn_vit.runs import environment, reader
+from cnn_vit.runs.journal import cpu_seconds
+from cnn_vit.settings.recipes import recipe_errors, run_file
+from cnn_vit.studies import trials, workers
+from cnn_vit.studies.lab_folders import find_experiment, find_experiments, refresh_readmes
+from cnn_vit.studies.trials import DataCache, Trial, TrialRecord
+from cnn_vit.studies.workers import StudyOptions
+from cnn_vit.training.progress import Progress
+
+RUNS = Path("runs") / "lab"
+FULL, QUICK = "full", "quick"
+MEASURED = "measured"
+FUNCTIONS = ("measure", "weigh", "tabulate", "draw")
+SEEDS = (0, 1, 2)  # of an experiment that names none
+STOPPED = "stopped by {}; the same command goes on with what is not measured yet"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one seed of an experiment gave.
+
+    Attributes:
+        rows: plain values by name, which the seed decides: the same bytes each time.
+        times: plain values by name, which a clock decides.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    times: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an experiment is done.
+
+    Attributes:
+        is_quick: whether it is made small, and its results lie beside the full ones.
+        is_again: whether all is measured again, though it is there.
+        workers: trials that are done at the same time.
+        out: the folder of the trials and of what is measured; None for one below runs/lab.
+    """
+
+    is_quick: bool = False
+    is_again: bool = False
+    workers: int = 1
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment whose file was run.
+
+    Attributes:
+        facts: its texts, and its last results.
+        module: of its file.
+        code: sha256 of the file without its texts.
+        seeds: that it is measured with.
+    """
+
+    facts: ExperimentFacts
+    module: ModuleType
+    code: str
+    seeds: tuple[int, ...] = field(default=SEEDS)
+
+    @property
+    def name(self) -> str:
+        """The name of the experiment."""
+        return self.facts.texts.name
+
+    @property
+    def path(self) -> Path:
+        """The file of the experiment."""
+        return self.facts.texts.folder / EXPERIMENT
+
+
+# The file -------------------------------------------------------------------------------------------------------------
+
+
+def load_experiment(folder: Path) -> Experiment:
+    """Runs the file of an experiment.
+
+    Raises:
+        UserError: it fails, or it lacks something.
+    """
+    facts = lab_facts.read_facts(folder)
+    path = folder / EXPERIMENT
+    module = run_file(path, name=str(path))
+    missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
+    if missing:
+        raise UserError(
+            f"{path} has no function {', '.join(missing)}; `cnn-vit lab new NAME` writes an example of each"
+        )
+    seeds = getattr(module, "SEEDS", SEEDS)
+    if len(set(seeds)) != len(seeds) or not seeds:
+        raise UserError(f"{path}: SEEDS is {seeds}; it takes different whole numbers, at least {evidence.LEAST_SEEDS}")
+    return Experiment(facts, module, hash_code(path), tuple(seeds))
+
+
+def hash_code(path: Path) -> str:
+    """Returns the sha256 of a file's code, without comments and without the texts that decide no number."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    code = [ast.unparse(part) for part in module.body if lab_facts.assigned_name(part) not in TEXTS]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+# Running --------------------------------------------------------------------------------------------------------------
+
+
+def run_experiment(name: str, options: Options) -> ExperimentFacts:
+    """Does what an experiment still needs, writes its results, and returns them.
+
+    Raises:
+        UserError: there is no such experiment, its file fails, or a trial has failed.
+        SurroundingsError: a folder cannot be written, or another process does the same experiment.
+        StoppedError: a signal asked to stop; the same call goes on.
+    """
+    experiment = load_experiment(find_experiment(name))
+    out = options.out or RUNS / name / (QUICK if options.is_quick else FULL)
+    target = out if options.is_quick else experiment.facts.texts.folder
+    with workers.locked(out):
+        runs = do_trials(experiment, out, options)
+        measured = measure_seeds(experiment, out, runs, options)
+        write_results(experiment, target, runs, measured, options)
+    if not options.is_quick:
+        refresh_readmes(find_experiments())
+    return lab_facts.read_facts(experiment.facts.texts.folder, source=target)
+
+
+def do_trials(experiment: Experiment, out: Path, options: Options) -> dict[str, TrialRecord]:
+    """Does the trials of an experiment that have no result yet, and returns all by name.
+
+    Raises:
+        UserError: one has failed.
+    """
+    list_trials = getattr(experiment.module, "list_trials", None)
+    if list_trials is None:
+        return {}
+    listed: list[Trial] = call(experiment, list_trials, quick=options.is_quick)
+    names = [trial.name for trial in listed]
+    if len(set(names)) < len(names) or "" in names:
+        raise UserError(f"{experiment.path}: each trial of list_trials needs a name of its own")
+    planned = trials.plan_trials(listed, out, DataCache())
+    retries = trials.FAILED if options.is_again else ()
+    records = workers.do_trials(planned, out, StudyOptions(workers=options.workers, retries=retries))
+    failed = [record for record in records if record.state in trials.FAILED]
+    if failed:
+        first = failed[0]
+        raise UserError(
+            f"{len(failed)} of {len(records)} trials have failed, the first {trials.describe(first.planned.trial)} "
+            f"({first.planned.folder}): {first.state}: {first.reason}; --again does them again"
+        )
+    return dict(zip(names, records, strict=True))
+
+
+def measure_seeds(
+    experiment: Experiment, out: Path, runs: Mapping[str, TrialRecord], options: Options
+) -> list[dict[str, Any]]:
+    """Measures each seed that is not measured yet, and returns what was measured of all, in their order."""
+    measured = []
+    with stops.handle_signals() as stop, stop.saying(STOPPED):
+        progress = Progress(len(experiment.seeds), batch_size=None)
+        try:
+            for number, seed in enumerate(experiment.seeds):
+                stop.raise_if_requested()
+                path = out / MEASURED / f"{seed}.json"
+                content = None if options.is_again else read_measured(path, experiment)
+                if content is None:
+                    progress.say(f"{experiment.name}: measuring seed {seed}, {number + 1} of {len(experiment.seeds)}")
+                    content = measure_seed(experiment, seed, runs, options)
+                    files.write_json(path, content)
+                measured.append(content)
+                progress.update(number + 1)
+        finally:
+            progress.close()
+    return measured
+
+
+def read_measured(path: Path, experiment: Experiment) -> dict[str, Any] | None:
+    """Returns what was measured of a seed; None where that is not there, or other code measured it."""
+    if not path.exists():
+        return None
+    content = reader.read_object(path, code=str, rows=list, times=list)
+    return content if content["code"] == experiment.code else None
+
+
+def measure_seed(
+    experiment: Experiment, seed: int, runs: Mapping[str, TrialRecord], options: Options
+) -> dict[str, Any]:
+    """Measures one seed."""
+    begin = cpu_seconds()
+    measured = call(experiment, experiment.module.measure, seed, runs, quick=options.is_quick)
+    if not isinstance(measured, Measured):
+        raise UserError(f"{experiment.path}: measure returned {type(measured).__name__}; it returns a Measured")
+    return {
+        "code": experiment.code,
+        "rows": [{"seed": seed, **row} for row in measured.rows],
+        "times": [{"seed": seed, **row} for row in measured.times],
+        "cpu_seconds": round(cpu_seconds() - begin, 2),
+        "machine": describe_machine(),
+        "commit": environment.git_commit(),
+    }
+
+
+def describe_machine() -> str:
+    """Returns the machine of this process in a phrase."""
+    current = environment.current_environment(None)
+    devices = current["devices"]
+    cores = len(process.usable_cores())
+    return f"{cores} cores {current['machine']}, {devices['kind']}, jax {current['versions']['jax']}"
+
+
+def call(experiment: Experiment, function: Callable, *arguments: Any, **keywords: Any) -> Any:
+    """Calls a function of an experiment, whose errors become one sentence with file and line.
+
+    Raises:
+        UserError: the function fails.
+    """
+    line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
+    with recipe_errors(experiment.path, name=str(experiment.path), line=line):
+        return function(*arguments, **keywords)
+
+
+# Results --------------------------------------------------------------------------------------------------------------
+
+
+def write_results(
+    experiment: Experiment,
+    target: Path,
+    runs: Mapping[str, TrialRecord],
+    measured: Sequence[Mapping[str, Any]],
+    options: Options,
+) -> None:
+    """Writes what was measured, what it says, the figures and the README.md; results.json last but for that."""
+    rows = [row for content in measured for row in content["rows"]]
+    judgements = judge_sentences(experiment, rows)
+    tables = check_tables(experiment, call(experiment, experiment.module.tabulate, rows))
+    time_rows = [row for content in measured for row in content["times"]]
+    time_tables: list[Table] = []
+    if hasattr(experiment.module, "tabulate_times"):
+        time_tables = check_tables(experiment, call(experiment, experiment.module.tabulate_times, time_rows))
+    for name, svg in draw_figures(experiment, rows).items():
+        files.write(target / f"{name}{SUFFIX}", plots.standalone(svg))
+    first = measured[0]
+    cpu = sum(content["cpu_seconds"] for content in measured)
+    for record in runs.values():
+        cpu += record.result.get("timing", {}).get("cpu_seconds", 0)
+    times = {
+        "machine": first["machine"],
+        "commit": first["commit"],
+        "cpu_seconds": round(float(cpu), 2),
+        "tables": lab_facts.tables_to_json(time_tables),
+        "times": time_rows,
+    }
+    results = {
+        "experiment": experiment.name,
+        "is_quick": options.is_quick,
+        "seeds": list(experiment.seeds),
+        "judgements": judgements,
+        "tables": lab_facts.tables_to_json(tables),
+        "rows": rows,
+    }
+    files.write_json(target / TIMES, times)
+    files.write_json(target / RESULTS, results)
+    facts = lab_facts.read_facts(experiment.facts.texts.folder, source=target)
+    files.write(target / README, lab_readme.write_readme(facts))
+
+
+def judge_sentences(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the verdict on each sentence with its evidence, as results.json holds it.
+
+    Raises:
+        UserError: a sentence has no evidence, or evidence has no sentence.
+    """
+    evidence_by_key: Mapping[str, Sequence[Evidence]] = call(experiment, experiment.module.weigh, rows)
+    keys = [sentence.key for sentence in experiment.facts.texts.sentences]
+    if set(evidence_by_key) != set(keys):
+        raise UserError(
+            f"{experiment.path}: weigh gives evidence for {', '.join(evidence_by_key)}, and SENTENCES are "
+            f"{', '.join(keys)}; give some for each of them and for no other"
+        )
+    judgements = []
+    for key in keys:
+        parts = [part.to_json() for part in evidence_by_key[key]]
+        judgements.append({"key": key, "verdict": evidence.decide(evidence_by_key[key]), "evidence": parts})
+    return judgements
+
+
+def check_tables(experiment: Experiment, tables: list[Table]) -> list[Table]:
+    """Returns the tables of an experiment.
+
+    Raises:
+        UserError: a row has more or fewer cells than the table has columns.
+    """
+    for table in tables:
+        for row in table.rows:
+            if len(row) != len(table.columns):
+                raise UserError(
+                    f"{experiment.path}: a row of the table {table.title!r} has {len(row)} cells for "
+                    f"{len(table.columns)} columns; give each column one"
+                )
+    return tables
+
+
+def draw_figures(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the figures of an experiment by name.
+
+    Raises:
+        UserError: they are not those of FIGURES.
+    """
+    figures: dict[str, str] = call(experiment, experiment.module.draw, rows)
+    names = [name for name, _ in experiment.facts.texts.figures]
+    if set(figures) != set(names):
+        raise UserError(
+            f"{experiment.path}: draw gives {', '.join(figures) or 'nothing'}, and FIGURES has a caption for "
+            f"{', '.join(names) or 'nothing'}; give each figure a caption"
+        )
+    return figures

@@ -1,0 +1,124 @@
+"""The folders of the laboratory's experiments: where they lie, a new one, and their pages. Nothing is run here."""
+
+import re
+from pathlib import Path
+
+from cnn_vit import files
+from cnn_vit.errors import UserError, unknown
+from cnn_vit.reports import lab_facts, lab_readme
+from cnn_vit.reports.lab_facts import EXPERIMENT, README
+from cnn_vit.settings.recipes import PACKAGE_PARENT
+
+EXPERIMENTS = "experiments"
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+SKELETON = '''"""TITLE: what is measured, in a few sentences."""
+
+from cnn_vit import plots
+from cnn_vit.nn.windows import output_size
+from cnn_vit.reports.evidence import at_most
+from cnn_vit.reports.lab_facts import Table
+from cnn_vit.studies.lab import Measured
+
+# Texts: they may change without anything being measured again.
+ORDER = 90  # the place in the chapter
+QUESTION = "How many pixels does a convolution leave of a row?"
+CLAIM = "What is expected, and why: n - k + 1 of n pixels, for a filter of k, at stride 1."
+SENTENCES = {
+    "size": (
+        "The output of a convolution has n - k + 1 pixels.",
+        "It has, at stride 1 and without padding; at stride s it has floor((n - k) / s) + 1.",
+    ),
+}
+FORMULAS = ((r"m = \\lfloor \\frac{n - k}{s} \\rfloor + 1", "The pixels m that a stride of s leaves of n.", ""),)
+FIGURES = {"sizes": "Pixels that a filter of 3 leaves of a row, by the stride."}
+SURPRISE = "What nobody had expected."
+SEEDS = (0, 1, 2)  # each is measured once; a verdict needs at least 3
+
+FILTER = 3  # pixels
+
+
+def measure(seed: int, runs, *, quick: bool) -> Measured:
+    """What one seed gives. `runs` are the trials of `list_trials(*, quick)` by name, where there is one."""
+    rows = []
+    for stride in (1, 2):
+        pixels = 8 + seed
+        counted = output_size(pixels, FILTER, stride=stride, padding=(0, 0))
+        rows.append({"stride": stride, "pixels": pixels, "counted": counted})
+    return Measured(rows)
+
+
+def weigh(rows) -> dict:
+    """The evidence for each sentence: numbers, one a seed, and the bound that they are compared with."""
+    evidence = []
+    for stride in (1, 2):
+        misses = [abs(row["counted"] - (row["pixels"] - FILTER + 1)) for row in rows if row["stride"] == stride]
+        evidence.append(at_most(f"pixels too many or too few at stride {stride}", misses, 0))
+    return {"size": evidence}
+
+
+def tabulate(rows) -> list[Table]:
+    """The rows as tables."""
+    cells = [(str(row["pixels"]), str(row["stride"]), str(row["counted"])) for row in rows]
+    return [Table("pixels that are left", ("pixels", "stride", "left"), tuple(cells))]
+
+
+def draw(rows) -> dict[str, str]:
+    """The figures, by their names in FIGURES."""
+    names = [f"{row['pixels']} pixels, stride {row['stride']}" for row in rows]
+    return {"sizes": plots.draw_bars([row["counted"] for row in rows], names, title="Pixels that are left")}
+'''
+
+
+def find_experiments() -> Path:
+    """Returns the folder of the experiments: that under the current folder, else the one beside the package.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (Path(EXPERIMENTS), PACKAGE_PARENT / EXPERIMENTS):
+        if lab_facts.list_folders(folder):
+            return folder
+    raise UserError(
+        f"there is no {EXPERIMENTS}/NAME/{EXPERIMENT} here, nor beside the package; `cnn-vit lab new NAME` writes one"
+    )
+
+
+def find_experiment(name: str) -> Path:
+    """Returns the folder of an experiment.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    folders = {folder.name: folder for folder in lab_facts.list_folders(find_experiments())}
+    if name not in folders:
+        raise unknown("experiment", name, folders)
+    return folders[name]
+
+
+def write_skeleton(name: str) -> Path:
+    """Writes the file of a new experiment under the current folder, and returns its path.
+
+    Raises:
+        UserError: the name is not one, or the experiment is there.
+        SurroundingsError: the file cannot be written.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name of an experiment; take small letters, digits and _, such as my_padding")
+    path = Path(EXPERIMENTS) / name / EXPERIMENT
+    if path.exists():
+        raise UserError(f"{path} is there already; take another name, or remove it first")
+    files.write(path, SKELETON.replace("TITLE", name.replace("_", " ").capitalize()))
+    return path
+
+
+def refresh_readmes(experiments: Path) -> list[Path]:
+    """Writes each README.md anew that is not what results.json and experiment.py say; returns those written."""
+    everything = lab_facts.read_all(experiments)
+    texts = {facts.texts.folder / README: lab_readme.write_readme(facts) for facts in everything}
+    texts[experiments / README] = lab_readme.write_overview(everything)
+    written = []
+    for path, text in texts.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            files.write(path, text)
+            written.append(path)
+    return written

@@ -1,0 +1,60 @@
+"""The command `lab`: its list, a run, the chapter, a new experiment, and mistakes in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cnn_vit.__main__ import main
+
+
+def run_lab(capsys, *words, code=0):
+    """Runs `lab --json`; returns its answer."""
+    assert main(["lab", *words, "--json"]) == code
+    (line,) = capsys.readouterr().out.splitlines()
+    return json.loads(line)
+
+
+def test_the_list_has_each_sentence_with_its_verdict_and_is_what_lab_alone_prints(capsys):
+    answer = run_lab(capsys)
+    assert run_lab(capsys, "list") == answer
+    (padding,) = [entry for entry in answer["experiments"] if entry["name"] == "padding"]
+    verdict_of = {entry["key"]: entry["verdict"] for entry in padding["sentences"]}
+    # THEORY of a convolution: zeros break equivariance and mark the place; padded images are larger.
+    assert (verdict_of["invariant"], verdict_of["cost"]) == ("false", "true")
+    assert main(["lab"]) == 0
+    out = capsys.readouterr().out
+    assert "Padding does not change the image, because a CNN is translation invariant." in out
+    assert "next: cnn-vit lab run " in out
+
+
+def test_a_learner_writes_an_experiment_runs_it_and_reads_the_chapter(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_lab(capsys, "new", "mine") == {"experiment": "experiments/mine/experiment.py"}
+    assert run_lab(capsys, "run", "mine")["sentences"][0]["verdict"] == "conditional"
+    assert main(["lab", "run", "mine", "--quick"]) == 0
+    out = capsys.readouterr().out
+    assert "3.33 (1.9 to 4.77, 3 seeds)" in out  # 3, 3, 4: 3.333 +- 4.303 / 3
+    assert out.endswith("next: cnn-vit lab run mine\n")
+    answer = run_lab(capsys, "report", "--out=chapter.html")
+    assert answer == {"report": "chapter.html", "readmes": [], "experiments": 1}
+    assert "How many pixels does a convolution leave of a row?" in Path("chapter.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rnu", "padding"], "no action of lab 'rnu'; did you mean run?"),
+        (["run", "paddin"], "no experiment 'paddin'; did you mean padding?"),
+        (["run"], "`cnn-vit lab run` takes the name of one experiment, not 0"),
+        (["list", "padding"], "`cnn-vit lab list` takes no names, not padding; leave them out"),
+        (["report", "--quick"], "`cnn-vit lab report` does not take --quick; leave it out"),
+        (["report", "--out=chapter.pdf"], "--out=chapter.pdf is not a page; name one that ends with .html"),
+        (["run", "padding", "--workers=0"], "workers=0 do nothing; make it at least 1"),
+        (["new", "My-Lab"], "'My-Lab' is no name of an experiment; take small letters, digits and _"),
+        (["new", "padding"], "experiments/padding/experiment.py is there already; take another name"),
+    ],
+)
+def test_a_mistake_ends_with_its_cause_and_exit_code_2(capsys, words, sentence):
+    assert main(["lab", *words]) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]

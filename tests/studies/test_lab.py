@@ -1,0 +1,256 @@
+"""The laboratory: verdicts follow from intervals, an experiment is measured once, and its pages from its results."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cnn_vit.errors import StoppedError, UserError
+from cnn_vit.reports import evidence, lab_facts, lab_page, lab_readme
+from cnn_vit.reports.evidence import at_least, at_most, decide
+from cnn_vit.studies import lab
+from cnn_vit.studies.lab import Options
+from cnn_vit.studies.lab_folders import SKELETON, refresh_readmes, write_skeleton
+
+TOP = Path(__file__).parents[2]
+EXPERIMENT = Path("experiments") / "mine" / "experiment.py"
+
+# Verdicts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [
+        # The interval of 1, 2, 3 is 2 +- 4.303 / sqrt(3) = 2 +- 2.484, from Student's table for 2 degrees of freedom.
+        ((1, 2, 3), {4.5: "true", 4.4: "not resolved", -0.4: "not resolved", -0.5: "false"}),
+        ((2, 2, 2), {2: "true", 1.9: "false"}),
+        ((2, 2), {2: "not resolved", 1: "not resolved"}),  # two seeds decide nothing
+    ],
+)
+def test_an_interval_decides_a_part(values, outcome):
+    for bound, expected in outcome.items():
+        assert at_most("a number", values, bound).outcome == expected
+        # -x is at least -b where x is at most b
+        assert at_least("a number", [-value for value in values], -bound).outcome == expected
+
+
+TRUE, FALSE = at_most("small", (0, 0, 0), 1), at_most("small", (2, 2, 2), 1)
+OPEN = at_most("small", (0, 2, 1), 1)
+CONTROL, FAILED_CONTROL = (at_most("zero", (value,) * 3, 0, is_control=True) for value in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ([TRUE, TRUE], "true"),
+        ([FALSE, FALSE, CONTROL], "false"),
+        ([TRUE, FALSE, CONTROL], "conditional"),
+        ([TRUE, OPEN], "not resolved"),
+        ([FALSE, OPEN], "not resolved"),
+        ([TRUE, FAILED_CONTROL], "not resolved"),
+    ],
+)
+def test_the_parts_decide_a_sentence_unless_a_control_fails(parts, verdict):
+    assert decide(parts) == verdict
+
+
+def test_controls_alone_decide_nothing():
+    with pytest.raises(UserError, match="a sentence without any part that is measured has no verdict"):
+        decide([CONTROL])
+
+
+@pytest.mark.parametrize(("value", "text"), [(1143466, "1,143,466"), (0.21022, "0.21"), (1e-6, "1e-06"), (0.0, "0")])
+def test_numbers_are_written_shortly(value, text):
+    assert evidence.number(value) == text
+
+
+# An experiment --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The example of `lab new` in an empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    write_skeleton("mine")
+    return tmp_path
+
+
+def change(path, old, new):
+    """Replaces a text of a file, which has to be there."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def contents(folder):
+    """The bytes of each file of a folder, by name, but for what a clock decides."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("timing.json", "README.md")}
+
+
+def test_the_example_runs_and_its_verdict_is_the_one_by_hand(mine):
+    """At stride 1 there are n - 2 pixels; at stride 2 of 8, 9, 10 there are 3, 4, 4, which is 3, 3, 4 too few."""
+    facts = lab.run_experiment("mine", Options())
+    assert facts.verdict_summary == "conditional"
+    (judgement,) = facts.results["judgements"]
+    assert [part["values"] for part in judgement["evidence"]] == [[0, 0, 0], [3, 3, 4]]
+    readme = (EXPERIMENT.parent / "README.md").read_text()
+    assert "Verdict: **conditional**" in readme
+    assert "| 10 | 2 | 4 |" in readme
+    assert "conditional" in Path("experiments/README.md").read_text()
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(mine, monkeypatch):
+    lab.run_experiment("mine", Options())
+    undisturbed = contents(EXPERIMENT.parent)
+    shutil.rmtree("runs")
+    for name in ("results.json", "sizes.svg"):
+        (EXPERIMENT.parent / name).unlink()
+    seeds = []
+
+    def measure_some(experiment, seed, runs, options, measure=lab.measure_seed):
+        if len(seeds) == 2:
+            raise StoppedError(15, "stopped by SIGTERM")
+        seeds.append(seed)
+        return measure(experiment, seed, runs, options)
+
+    with monkeypatch.context() as context:
+        context.setattr(lab, "measure_seed", measure_some)
+        with pytest.raises(StoppedError):
+            lab.run_experiment("mine", Options())
+    assert not (EXPERIMENT.parent / "results.json").exists()
+    seeds.clear()
+    monkeypatch.setattr(lab, "measure_seed", measure_some)
+    lab.run_experiment("mine", Options())
+    assert seeds == [2]
+    assert contents(EXPERIMENT.parent) == undisturbed
+
+
+def test_texts_change_without_measuring_and_code_does_not(mine, monkeypatch):
+    lab.run_experiment("mine", Options())
+    seeds = []
+
+    def watch(experiment, seed, runs, options, measure=lab.measure_seed):
+        seeds.append(seed)
+        return measure(experiment, seed, runs, options)
+
+    monkeypatch.setattr(lab, "measure_seed", watch)
+    change(EXPERIMENT, "What nobody had expected.", "Nothing at all.")
+    lab.run_experiment("mine", Options())
+    assert seeds == []
+    assert "Nothing at all." in (EXPERIMENT.parent / "README.md").read_text()
+    change(EXPERIMENT, "pixels = 8 + seed", "pixels = 9 + seed")
+    lab.run_experiment("mine", Options())
+    assert seeds == [0, 1, 2]
+    lab.run_experiment("mine", Options(is_again=True))
+    assert seeds == [0, 1, 2] * 2
+
+
+def test_quick_leaves_the_full_results_as_they_are(mine):
+    lab.run_experiment("mine", Options())
+    before = {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()}
+    change(EXPERIMENT, "pixels = 8 + seed", "pixels = 8 + seed + quick")
+    before[EXPERIMENT] = EXPERIMENT.read_bytes()
+    facts = lab.run_experiment("mine", Options(is_quick=True))
+    assert facts.results["is_quick"]
+    assert facts.results["rows"][0]["pixels"] == 9
+    assert (Path("runs/lab/mine/quick") / "README.md").exists()
+    assert {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            '    return {"size": evidence}',
+            '    return {"sise": evidence}',
+            "weigh gives evidence for sise, and SENTENCES",
+        ),
+        ("return Measured(rows)", "return rows", "measure returned list; it returns a Measured"),
+        ('return {"sizes": ', 'return {"size": ', "draw gives size, and FIGURES has a caption for sizes"),
+        ('("pixels", "stride", "left")', '("pixels",)', "has 3 cells for 1 columns"),
+        ("pixels = 8 + seed", "pixels = 8 // 0", r"experiment\.py:\d+: ZeroDivisionError"),
+        ("def weigh", "def wiegh", "has no function weigh"),
+        ("SEEDS = (0, 1, 2)", "SEEDS = (0, 0, 2)", "it takes different whole numbers"),
+        ('SURPRISE = "', 'SURPRISE = "" + "', "SURPRISE is not a literal"),
+        ("SURPRISE = ", "SUPRISE = ", "has no SURPRISE"),
+        ('    "size": (', '    "size": [], "b": (', "SENTENCES is {key: "),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_one_sentence(mine, old, new, sentence):
+    change(EXPERIMENT, old, new)
+    with pytest.raises(UserError, match=sentence):
+        lab.run_experiment("mine", Options())
+    assert not (EXPERIMENT.parent / "results.json").exists()
+
+
+# Pages ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_chapter_needs_nothing_else_and_sets_its_formulas(mine):
+    lab.run_experiment("mine", Options())
+    chapter = lab_page.write_chapter(lab_facts.read_all(Path("experiments")))
+    assert chapter.count("<math") == 1
+    assert "<svg" in chapter
+    assert not re.search(r"<script|<link|@import|url\(http|src=\"http", chapter)
+    assert "conditional" in chapter
+    assert chapter.count("<style>") == 2  # of the page and of its block: figures bring none
+
+
+def test_a_text_in_an_experiment_is_escaped(mine):
+    change(EXPERIMENT, "What nobody had expected.", "<b>x</b> & y")
+    lab.run_experiment("mine", Options())
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in lab_page.write_chapter(lab_facts.read_all(Path("experiments")))
+
+
+def test_readmes_are_brought_up_to_date_and_only_those(mine):
+    lab.run_experiment("mine", Options())
+    assert refresh_readmes(Path("experiments")) == []
+    (EXPERIMENT.parent / "README.md").write_text("edited by hand")
+    assert refresh_readmes(Path("experiments")) == [EXPERIMENT.parent / "README.md"]
+
+
+def test_an_experiment_that_was_not_measured_says_so(mine):
+    (facts,) = lab_facts.read_all(Path("experiments"))
+    assert facts.verdict_summary == "not measured"
+    assert "Nothing was measured yet." in lab_readme.write_readme(facts)
+    assert "Nothing was measured yet." in lab_page.write_chapter([facts])
+
+
+# The experiments of this repository -----------------------------------------------------------------------------------
+
+
+def test_the_readmes_of_the_repository_are_those_that_results_json_gives():
+    everything = lab_facts.read_all(TOP / "experiments")
+    assert everything
+    assert (TOP / "experiments" / "README.md").read_text() == lab_readme.write_overview(everything)
+    for facts in everything:
+        assert (facts.texts.folder / "README.md").read_text() == lab_readme.write_readme(facts)
+        assert facts.results is not None
+        assert not facts.results["is_quick"]
+        assert len(facts.results["seeds"]) >= evidence.LEAST_SEEDS
+
+
+def test_the_verdicts_of_the_repository_follow_from_their_rows():
+    """Judged again from the rows alone, as `lab run` does."""
+    for facts in lab_facts.read_all(TOP / "experiments"):
+        experiment = lab.load_experiment(facts.texts.folder)
+        judgements = lab.judge_sentences(experiment, facts.results["rows"])
+        assert json.loads(json.dumps(judgements)) == facts.results["judgements"]
+        tables = lab_facts.tables_to_json(experiment.module.tabulate(facts.results["rows"]))
+        assert json.loads(json.dumps(tables)) == facts.results["tables"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [facts.texts.name for facts in lab_facts.read_all(TOP / "experiments")])
+def test_the_quick_mode_of_each_experiment_runs_and_its_controls_hold(name, tmp_path):
+    facts = lab.run_experiment(name, Options(is_quick=True, out=tmp_path))
+    assert facts.results["is_quick"]
+    for judgement in facts.results["judgements"]:
+        assert all(part["outcome"] == "true" for part in judgement["evidence"] if part["is_control"])
+
+
+def test_the_example_is_a_file_of_the_house():
+    assert "TITLE" in SKELETON.splitlines()[0]
+    compile(SKELETON, "experiment.py", "exec")
