@@ -133,7 +133,7 @@ def test_convolutions_of_random_shapes_have_the_gradients_of_autodiff(drawn):
 
 @pytest.mark.slow
 @given(convolutions())
-@compiled_examples(max_examples=300)
+@compiled_examples(max_examples=150)
 def test_many_convolutions_have_the_gradients_of_autodiff(drawn):
     check_convolution(*drawn)
 
@@ -220,7 +220,7 @@ def test_poolings_of_random_shapes_have_the_gradients_of_autodiff(drawn):
 
 @pytest.mark.slow
 @given(poolings())
-@compiled_examples(max_examples=200)
+@compiled_examples(max_examples=80)
 def test_many_poolings_have_the_gradients_of_autodiff(drawn):
     check_pooling(*drawn)
 
