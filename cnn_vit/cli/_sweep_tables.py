@@ -50,6 +50,17 @@ def failed_trials(facts: "SweepFacts") -> list["SweepTrial"]:
     return [trial for trial in own_trials(facts) if trial.state in sweep_facts.FAILED]
 
 
+def decided_trials(facts: "SweepFacts") -> list["SweepTrial"]:
+    """Returns the trials without numbers that are not done again, for their rung of the halving is decided."""
+    from cnn_vit.reports import sweep_facts
+
+    decided = []
+    for trial in own_trials(facts):
+        if trial.is_decided and trial.state in (*sweep_facts.FAILED, "cancelled"):
+            decided.append(trial)
+    return decided
+
+
 def count_left(facts: "SweepFacts") -> int:
     """Counts the trials that are not over, those included that are not planned yet."""
     from cnn_vit.studies.sweeping import standing

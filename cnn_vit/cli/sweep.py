@@ -182,16 +182,26 @@ def note_rest(args: argparse.Namespace, facts: "SweepFacts") -> int:
     one whose --hours are over did.
     """
     from cnn_vit.cli import _sweep_tables
+    from cnn_vit.reports import sweep_facts
 
     folder, place = cli.shell_quote(str(facts.out)), place_words(args)
+    failed = _sweep_tables.failed_trials(facts)
     left = _sweep_tables.count_left(facts)
     if left:
         word = "is" if left == 1 else "are"
-        cli.print_note(f"{left:,} of {facts.planned:,} trials {word} left; `cnn-vit sweep {folder}{place}` goes on")
-    failed = _sweep_tables.failed_trials(facts)
+        cli.print_note(f"{left:,} of {facts.planned:,} trials {word} left; `{rest_command(args, facts)}` goes on")
+    decided = _sweep_tables.decided_trials(facts)
+    if decided:
+        word = "trial has" if len(decided) == 1 else "trials have"
+        cli.print_note(
+            f"{len(decided):,} {word} no numbers, and the rung of the halving is decided without them; a sweep in "
+            "another folder does them again"
+        )
     if failed:
-        word = "trial has" if len(failed) == 1 else "trials have"
-        cli.print_note(f"{len(failed):,} {word} failed; `cnn-vit sweep retry {folder}{place}` does them again")
+        retried = len(failed) - sum(trial.state in sweep_facts.FAILED for trial in decided)
+        word = "trial has" if retried == 1 else "trials have"
+        if retried:
+            cli.print_note(f"{retried:,} {word} failed; `cnn-vit sweep retry {folder}{place}` does them again")
         return _failures.exit_code(failed[0].state)
     return SurroundingsError.code if left and args.hours is None else 0
 
@@ -227,8 +237,20 @@ def suggest_command(args: argparse.Namespace, facts: "SweepFacts", rows: list["L
 
     folder, place = cli.shell_quote(str(facts.out)), place_words(args)
     if _sweep_tables.count_left(facts):
-        return f"cnn-vit sweep {folder}{place}"
+        return rest_command(args, facts)
     return f"cnn-vit sweep best {folder}" if rows else f"cnn-vit sweep retry {folder}{place}"
+
+
+def rest_command(args: argparse.Namespace, facts: "SweepFacts") -> str:
+    """Returns the command that does the trials that are left; it allows more failures where it would end at once."""
+    from cnn_vit.cli import _sweep_tables
+    from cnn_vit.studies import sweep
+
+    more, most = "", facts.definition["max_failures"]
+    failed = [trial for trial in _sweep_tables.failed_trials(facts) if trial.state not in sweep.RETRIED]
+    if most is not None and len(failed) >= most:
+        more = f" --max_failures={len(failed) + most}"
+    return f"cnn-vit sweep {cli.shell_quote(str(facts.out))}{place_words(args)}{more}"
 
 
 def place_words(args: argparse.Namespace) -> str:

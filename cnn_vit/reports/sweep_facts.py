@@ -64,6 +64,7 @@ class SweepTrial:
         curve: step and metric of each of its evaluations.
         folder: where its files lie.
         n: how many examples an accuracy is a share of; None where the metric is none, or it is not known.
+        is_decided: whether its rung of the halving is decided without it, so that it is never done again.
     """
 
     row: int
@@ -82,6 +83,7 @@ class SweepTrial:
     curve: tuple[tuple[int, float], ...]
     folder: Path
     n: int | None = None
+    is_decided: bool = False
 
 
 @dataclass(frozen=True)

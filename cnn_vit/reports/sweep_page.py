@@ -65,7 +65,7 @@ def write(path: Path, facts: SweepFacts, *, command: str = "", next_commands: Se
         shown_definition=describe_definition(facts.definition),
         dimensions=[describe_dimension(dimension) for dimension in facts.dimensions],
         command=command,
-        next_commands=next_commands or suggest_commands(facts, rows, bool(failures)),
+        next_commands=next_commands or suggest_commands(facts, rows),
         outside_lines=sweep_plots.scale_of_lines(facts, rows).outside,
         outside_points=sweep_plots.scale_of_points(facts, rows).outside,
         most_points=sweep_plots.MOST_POINTS,
@@ -121,13 +121,13 @@ def describe_dimension(dimension: Mapping[str, Any]) -> tuple[str, str, str]:
     return str(dimension["key"]), what, " and ".join(conditions)
 
 
-def suggest_commands(facts: SweepFacts, rows: Sequence[LeaderRow], has_failed: bool) -> list[str]:
+def suggest_commands(facts: SweepFacts, rows: Sequence[LeaderRow]) -> list[str]:
     """Returns the commands that go on from here."""
     out = shlex.quote(f"--out={facts.out}")
     commands = []
     if rows:
         commands.append(f"cnn-vit sweep best {out}")
-    if has_failed:
+    if any(trial.state in FAILED and not trial.is_decided for trial in facts.trials):
         commands.append(f"cnn-vit sweep retry {out}")
     return commands
 

@@ -167,6 +167,7 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
         )
         try:
             reason = do_trials(definition, supply, process, out, study_options, options, stop)
+            reason = reason or supply.describe_dead_end()
         finally:
             process.close()
             files.remove(out / CANCEL)

@@ -23,7 +23,7 @@ from cnn_vit.__main__ import main
 from cnn_vit.cli import _sweep_tables, _sweep_words
 from cnn_vit.reports import sweep_facts
 from cnn_vit.studies import sweep, trials, workers
-from cnn_vit.studies.sweeping import outcome
+from cnn_vit.studies.sweeping import ledger, outcome
 
 # Half of these runs diverge: kernels grow 100,000-fold a step with the large rate.
 FIXED = (
@@ -445,6 +445,29 @@ def test_the_flags_of_a_run_become_its_options(halfway, asked):
 def test_what_is_left_when_the_time_is_over_is_what_the_next_command_does(halfway, asked):
     answer = ask("sweep", halfway, "--hours=1")
     assert answer.out.splitlines()[-1] == f"next: cnn-vit sweep {halfway}"
+
+
+def test_a_sweep_that_too_many_failures_have_ended_goes_on_with_more_of_them(tmp_path, asked):
+    out = tmp_path / "ended"
+    sweep_folders.write_sweep(out, ["diverged", 0.5, "diverged", "queued"], max_failures=2)
+    answer = ask("sweep", out)
+    assert answer.err.splitlines()[-2:] == [
+        f"1 of 4 trials is left; `cnn-vit sweep {out} --max_failures=4` goes on",
+        f"2 trials have failed; `cnn-vit sweep retry {out}` does them again",
+    ]
+    assert answer.out.splitlines()[-1] == f"next: cnn-vit sweep {out} --max_failures=4"
+
+
+def test_a_trial_whose_rung_is_decided_is_not_to_be_done_again(tmp_path, asked):
+    out = tmp_path / "halved"
+    sweep_folders.write_sweep(out, ["diverged", 0.5, "cancelled"], halving={"first": "5 steps"})
+    ledger.Ledger(out).append([ledger.RungRow(0, (1,))])
+    answer = ask("sweep", "retry", out)
+    assert (answer.code, answer.err.splitlines()[-1]) == (
+        4,
+        "2 trials have no numbers, and the rung of the halving is decided without them; a sweep in another folder does "
+        "them again",
+    )
 
 
 def test_a_run_that_was_cancelled_from_elsewhere_does_not_end_well(tmp_path, asked):

@@ -15,6 +15,7 @@ from cnn_vit.studies.sweeping.planner import planned_trial
 from cnn_vit.studies.trials import PlannedTrial
 
 REASON = "cancelled; `sweep retry --state=cancelled` does it after all"
+HALVED = ", until its rung is decided"  # how the reason goes on where trials are halved
 FEWEST_DIGITS = 4  # of an id that is shortened
 
 
@@ -35,6 +36,7 @@ def cancel_trials(out: Path, ids: Sequence[str]) -> list[PlanRow]:
     definition = read_claimed(out)
     plan, _ = read_plan(out)
     own_rows = {row.id: row for row in plan.rows if row.alias_of is None}
+    reason = REASON if definition.halving is None else REASON + HALVED
     rows = [own_rows[find_id(name, list(own_rows), out)] for name in dict.fromkeys(ids)]
     planned = [planned_trial(definition, out, row) for row in rows]
     for one in planned:
@@ -44,7 +46,7 @@ def cancel_trials(out: Path, ids: Sequence[str]) -> list[PlanRow]:
             refuse_uncancellable(one, is_locked_here=True)
             if not (one.folder / trials.TRIAL).exists():
                 trials.describe_trial(one)
-            trials.write_result(one, trials.CANCELLED, reason=REASON)
+            trials.write_result(one, trials.CANCELLED, reason=reason)
     return rows
 
 

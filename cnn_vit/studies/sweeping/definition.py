@@ -42,6 +42,7 @@ from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping import keys
 from cnn_vit.studies.sweeping.dimensions import Base, Draft, draft_of_table, find_keyword, load_at, make_space
 from cnn_vit.studies.sweeping.keys import COMMON_KEYS, GRID, NAME_OF_VALUE, TABLES, Halving, list_top_names
+from cnn_vit.studies.sweeping.ledger import PLAN
 from cnn_vit.studies.sweeping.samplers import SAMPLERS
 from cnn_vit.studies.sweeping.space import CHOICE, INT, KINDS, Dimension, Space, text_of_value
 
@@ -63,7 +64,7 @@ STORED: dict[str, type | UnionType] = {
 MAY_CHANGE = ("trials", "workers", "max_failures", "name")  # of a sweep that has begun; trials only upwards
 RANGE_OF_INTS = re.compile(r"\s*([+-]?[0-9]{1,20})\s*\.\.\s*([+-]?[0-9]{1,20})\s*")
 # What a sweep writes into its folder, beside its lock and space.json.
-WRITTEN = ("plan.jsonl", trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "cancel", "slurm")
+WRITTEN = (PLAN, trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "cancel", "slurm")
 PLAN_OF_COMPARISON = "plan.json"
 
 
@@ -596,7 +597,8 @@ def refuse_wrong_halving(
 def claim_sweep(out: str | os.PathLike, definition: SweepDefinition) -> SweepDefinition:
     """Makes a folder that of a sweep, or goes on with the sweep that it holds.
 
-    More trials, other workers and another max_failures are taken over; anything else would be another sweep.
+    More trials, other workers and another max_failures are taken over; anything else would be another sweep, unless no
+    trial of the first is planned yet.
 
     Args:
         out: the folder; whoever calls keeps it locked.
@@ -626,6 +628,8 @@ def check_claim(out: str | os.PathLike, definition: SweepDefinition) -> SweepDef
         refuse_other_folder(out)
         return None
     stored = read_claimed(out)
+    if not has_trials(out):
+        return stored
     differences = list_differences(definition, stored)
     if differences:
         raise UserError(
@@ -642,6 +646,17 @@ def check_claim(out: str | os.PathLike, definition: SweepDefinition) -> SweepDef
             f"of all go on, which more of them would change: set trials to {stored.trials}, or give another --out"
         )
     return stored
+
+
+def has_trials(out: Path) -> bool:
+    """Whether a trial of a sweep was planned, or done; a line that a kill has torn counts for nothing.
+
+    Raises:
+        SurroundingsError: the plan cannot be read.
+    """
+    path = out / PLAN
+    with files.os_errors(path):
+        return (out / trials.TRIALS).exists() or (path.exists() and b"\n" in path.read_bytes())
 
 
 def read_claimed(out: str | os.PathLike) -> SweepDefinition:

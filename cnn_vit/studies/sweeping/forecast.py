@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cnn_vit import files, process, stops
 from cnn_vit.errors import UserError
@@ -124,7 +125,7 @@ def measure(definition: SweepDefinition, listed: TrialList, out: Path | None, *,
         workers_asked: processes that will work at the same time.
 
     Raises:
-        UserError: the first trial cannot be run.
+        UserError: none of the first trials can be run.
         SurroundingsError: no worker can be started, or something is in the way.
         StoppedError: a signal asked to stop.
     """
@@ -203,16 +204,12 @@ def folder_size(folder: Path) -> int:
 def forecast_from_steps(
     definition: SweepDefinition, listed: TrialList, nothing: Forecast, workers_asked: int
 ) -> Forecast:
-    """Forecasts from some steps of the first trial, which a worker times on as many cores as a trial will get."""
-    point = listed.points[0]
-    trial = make_trial(definition, point, point.get(SEED, definition.seed))
+    """Forecasts from some steps of the first trial that can be run, timed by a worker on a trial's number of cores."""
     options = StudyOptions(threads=definition.threads)
     with files.temporary_folder() as folder, stops.handle_signals() as stop:
         planning = PlanningProcess(definition, folder, options, stop)
         try:
-            answer = planning.plan([trial])[0]
-            if answer["error"]:
-                raise UserError(f"the first trial cannot be run: {answer['error']}")
+            answer = plan_first(definition, listed.points, planning)
             planned = trials.from_json(answer)
             (worker,) = planning.hand_over()
             try:
@@ -225,7 +222,7 @@ def forecast_from_steps(
     steps = planned.steps * listed.trials
     if definition.halving is not None:
         plan = Plan()
-        plan.add(PlanRow(0, 0, 0, point, "", None, planned.steps, tuple(answer["rungs"]), "", ""))
+        plan.add(PlanRow(0, 0, 0, {}, "", None, planned.steps, tuple(answer["rungs"]), "", ""))
         steps = rungs.expected_steps(plan, definition.halving.eta, definition.trials, definition.seeds)
     seconds = pace["seconds"] * steps / planned.steps
     memory = pace["memory_bytes"]
@@ -239,3 +236,19 @@ def forecast_from_steps(
         f"{definition.threads} {'core' if definition.threads == 1 else 'cores'}; another point may take another time, "
         "and one that changes more than numbers is compiled anew",
     )
+
+
+def plan_first(definition: SweepDefinition, points: Sequence[Point], planning: PlanningProcess) -> dict[str, Any]:
+    """Plans the first trial that can be run.
+
+    Raises:
+        UserError: there is none.
+        SurroundingsError, StoppedError: as of `PlanningProcess.plan`.
+    """
+    errors = []
+    for point in points:
+        answer = planning.plan([make_trial(definition, point, point.get(SEED, definition.seed))])[0]
+        if not answer["error"]:
+            return answer
+        errors.append(answer["error"])
+    raise UserError(f"none of the first {len(errors)} points can be run: {errors[0]}")

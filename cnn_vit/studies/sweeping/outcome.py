@@ -90,6 +90,7 @@ def read_trial(
         curve=curve,
         folder=planned.folder,
         n=validation.get("n"),
+        is_decided=rungs.is_decided(plan, row.suggestion),
     )
 
 

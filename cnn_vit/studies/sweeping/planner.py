@@ -8,7 +8,7 @@ on the seed of the sweep and, of a sampler that learns, on the results of the su
 long a trial took, how many workers there are, and how often the sweep was stopped decide nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -227,7 +227,7 @@ class Planner:
                 self._refuse_other_trials()
                 rows = self.next_rows(observations)
                 if not self._ledger.plan.rows:
-                    refuse_hopeless(rows)
+                    refuse_hopeless(rows, self._definition, is_whole=len(rows) == self.total)
                 self._ledger.append(rows)
                 if self.total - first > BATCH and not self._sampler.is_adaptive:
                     progress = progress or Progress(self.total, step=first, batch_size=None)
@@ -251,18 +251,21 @@ class Planner:
             raise changed_error(self._definition)
 
     def next_rows(self, observations: Sequence[Observation]) -> list[PlanRow]:
-        """Returns the next rows of the plan, at most BATCH; of a sampler that learns the trials of one suggestion."""
+        """Returns the next rows of the plan, at most BATCH.
+
+        Of a sampler that learns these are at first the trials that wait for no result, then those of one suggestion.
+        """
         definition, plan = self._definition, self._ledger.plan
         first = len(plan.rows)
         last = min(first + BATCH, self.total)
         if self._sampler.is_adaptive:
-            last = min(last, (first // definition.seeds + 1) * definition.seeds)
+            last = min(last, max(definition.lag, first // definition.seeds + 1) * definition.seeds)
         points: dict[int, Point] = {}
         list_of_trials: list[Trial] = []
         for number in range(first, last):
             suggestion, seed_number = divmod(number, definition.seeds)
             if suggestion not in points:
-                points[suggestion] = self.find_point(suggestion, observations)
+                points[suggestion] = self.find_point(suggestion, observations, points)
             values = points[suggestion]
             seed = values[SEED] if SEED in values and not definition.objective else definition.seed + seed_number
             list_of_trials.append(make_trial(definition, values, seed))
@@ -285,8 +288,14 @@ class Planner:
             rows.append(row)
         return rows
 
-    def find_point(self, suggestion: int, observations: Sequence[Observation]) -> Point:
-        """Returns the point of a suggestion: the one that the plan has begun with, or that the sampler gives."""
+    def find_point(self, suggestion: int, observations: Sequence[Observation], points: Mapping[int, Point]) -> Point:
+        """Returns the point of a suggestion: the one that the plan has begun with, or that the sampler gives.
+
+        Args:
+            suggestion: its number.
+            observations: of the suggestions that are over, from the first on without a gap.
+            points: of earlier suggestions that the plan does not have yet.
+        """
         definition, plan = self._definition, self._ledger.plan
         if suggestion < plan.suggestions:
             return plan.trials_of(suggestion)[0].values
@@ -296,7 +305,7 @@ class Planner:
             seen = max(0, suggestion - definition.lag + 1)
             history = list(observations[:seen])
             for earlier in range(seen, suggestion):
-                pending.append(plan.trials_of(earlier)[0].values)
+                pending.append(points[earlier] if earlier in points else plan.trials_of(earlier)[0].values)
         return self._sampler.suggest(
             definition.space,
             index=suggestion,
@@ -307,10 +316,20 @@ class Planner:
         )
 
 
-def refuse_hopeless(rows: Sequence[PlanRow]) -> None:
-    """Raises UserError where none of the first trials can be run: the mistake is not in one point."""
-    if rows and all(row.error for row in rows):
+def refuse_hopeless(rows: Sequence[PlanRow], definition: SweepDefinition, *, is_whole: bool) -> None:
+    """Raises UserError where none of the first trials can be run, and the mistake is not in one point.
+
+    Args:
+        rows: the first of the plan.
+        definition: of the sweep.
+        is_whole: whether these are all rows that the plan will have.
+    """
+    if not rows or not all(row.error for row in rows):
+        return
+    if is_whole:
         raise UserError(f"no trial can be run: {rows[0].error}")
+    if rows[-1].suggestion + 1 >= definition.lag:
+        raise UserError(f"none of the first {len(rows)} trials can be run: {rows[0].error}")
 
 
 def open_trial(out: Path, trial_id: str) -> PlannedTrial:

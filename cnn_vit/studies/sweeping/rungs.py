@@ -23,10 +23,9 @@ def candidates(plan: Plan, rung: int) -> list[int]:
     return list(plan.rungs[rung - 1].suggestions)
 
 
-def rung_of(plan: Plan, suggestion: int) -> int | None:
-    """Returns the rung that a suggestion is in by what is decided so far; None where it was pruned."""
-    rung = len(plan.rungs)
-    return rung if suggestion in candidates(plan, rung) else None
+def is_decided(plan: Plan, suggestion: int) -> bool:
+    """Whether a suggestion did not go on beyond a rung, so that none of its trials is done any more."""
+    return bool(plan.rungs) and suggestion not in plan.rungs[-1].suggestions
 
 
 def last_step(row: PlanRow, rung: int) -> int | None:

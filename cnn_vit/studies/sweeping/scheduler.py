@@ -77,9 +77,9 @@ class Supply:
         self._observations: list[Observation] = []
         self._next = 0  # the first row of the rung that was not looked at
         self._steps_over = 0
-        self._failures = 0
         for rung in range(len(ledger.plan.rungs)):
             self._prune(rung)  # a kill may have come between the decision and what follows from it
+        self._failed = set() if definition.max_failures is None else self._find_failed()  # rows
 
     # What `workers.Study` asks for ------------------------------------------------------------------------------------
 
@@ -126,8 +126,19 @@ class Supply:
     def is_exhausted(self) -> bool:
         """Whether every trial is over."""
         is_last_rung = self._rung >= rungs.count_rungs(self._ledger.plan) - 1
-        has_decided_all = is_last_rung or not self._rows_of_rung()
-        return self._planner.is_complete() and has_decided_all and self._is_rung_over()
+        if not self._planner.is_complete() or not self._is_rung_over():
+            return False
+        return is_last_rung or not self._choose_survivors()
+
+    def describe_dead_end(self) -> str:
+        """Says why no trial goes on beyond a rung that is over and not the last; "" where that is not so."""
+        last = rungs.count_rungs(self._ledger.plan)
+        if self._rung >= last - 1 or not self.is_exhausted():
+            return ""
+        return (
+            f"no trial has a number at the end of rung {self._rung + 1} of {last}, so that none goes on; `cnn-vit "
+            "sweep retry` does those again that have failed"
+        )
 
     def reason_to_end(self) -> str:
         """Says why the sweep is to end before all is done; "" where it is not."""
@@ -136,8 +147,8 @@ class Supply:
         if self._deadline is not None and journal.now() >= self._deadline:
             return "the time is over"
         most = self._definition.max_failures
-        if most is not None and self._failures >= most:
-            return f"{self._failures} trials have failed, and max_failures is {most}"
+        if most is not None and len(self._failed) >= most:
+            return f"{len(self._failed)} trials have failed, and max_failures is {most}"
         return ""
 
     def count_steps(self) -> tuple[int, int]:
@@ -178,9 +189,22 @@ class Supply:
         metric = read_metric(result, self._definition.metric)
         has_failed = record.state in trials.FAILED
         self._outcomes[row.row] = Outcome(metric, has_failed=has_failed)
-        self._failures += has_failed
+        if has_failed:
+            self._failed.add(row.row)
         before = row.rungs[self._rung - 1] if self._rung else 0
         self._steps_over += (planned.until or row.steps) - before
+
+    def _find_failed(self) -> set[int]:
+        """Returns the rows that have failed before this start and are not done again."""
+        failed = set()
+        for row in self._ledger.plan.rows:
+            if row.alias_of is not None:
+                continue
+            state = trials.read_record(planned_trial(self._definition, self._out, row)).state
+            is_retried = state in self._options.retries and not rungs.is_decided(self._ledger.plan, row.suggestion)
+            if state in trials.FAILED and not is_retried:
+                failed.add(row.row)
+        return failed
 
     def _outcome(self, row: PlanRow) -> Outcome | None:
         """Returns what is known of a row; of one that is the same trial as an earlier one, what is known of that."""
@@ -248,21 +272,31 @@ class Supply:
         return self._next >= len(self._rows_of_rung()) and not self._under_way
 
     def _decide_rung(self) -> None:
-        """Decides which trials go on, once a rung that is not the last one is over."""
+        """Decides which trials go on, once a rung that is not the last one is over.
+
+        Where none has a number nothing is decided: the sweep ends there, and a retry may still change it.
+        """
         halving, rung = self._definition.halving, self._rung
         is_last = rung >= rungs.count_rungs(self._ledger.plan) - 1
         if halving is None or is_last or not self._planner.is_complete() or not self._is_rung_over():
             return
-        if not self._rows_of_rung():
-            return  # all trials of the rungs before have failed
-        metrics: dict[int, float | None] = {}
-        for suggestion in rungs.candidates(self._ledger.plan, rung):
-            if self._is_new(suggestion):
-                _, metrics[suggestion] = self._metric_of(suggestion)
-        self._ledger.append([RungRow(rung, rungs.choose_survivors(metrics, halving.eta))])
+        survivors = self._choose_survivors()
+        if not survivors:
+            return
+        self._ledger.append([RungRow(rung, survivors)])
         self._prune(rung)
         self._outcomes.clear()
         self._next = 0
+
+    def _choose_survivors(self) -> tuple[int, ...]:
+        """Returns the suggestions that go on beyond the rung that is under way, all of whose trials are over."""
+        if self._definition.halving is None:
+            return ()
+        metrics: dict[int, float | None] = {}
+        for suggestion in rungs.candidates(self._ledger.plan, self._rung):
+            if self._is_new(suggestion):
+                _, metrics[suggestion] = self._metric_of(suggestion)
+        return rungs.choose_survivors(metrics, self._definition.halving.eta)
 
     def _is_new(self, suggestion: int) -> bool:
         """Whether a suggestion has a trial of its own; one that only repeats others competes with none."""

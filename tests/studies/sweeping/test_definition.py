@@ -618,6 +618,7 @@ def test_a_folder_keeps_its_sweep_and_takes_more_trials_and_other_workers(here):
     first = read(f"sampler = 'sobol'\ntrials = 8\n{SPACE}")
     assert claim_sweep("out", first) == first
     stored = Path("out/space.json").read_bytes()
+    Path("out/trials").mkdir()
     assert claim_sweep("out", first) == first
     assert Path("out/space.json").read_bytes() == stored
     more = replace(first, trials=16, workers=2, max_failures=3, name="other")
@@ -628,9 +629,21 @@ def test_a_folder_keeps_its_sweep_and_takes_more_trials_and_other_workers(here):
     assert definition.read_claimed("out") == more
 
 
+def test_a_folder_takes_a_mended_sweep_while_no_trial_is_planned(here):
+    wrong = read(f"sampler = 'sobol'\ntrials = 8\n[settings]\ndata.path = 'nowhere'\n{SPACE}")
+    mended = read(f"sampler = 'random'\ntrials = 4\n{SPACE}")
+    claim_sweep("out", wrong)
+    Path("out/plan.jsonl").write_text('{"kind": "tri')  # a kill came before the first line was whole
+    assert claim_sweep("out", mended) == mended
+    assert definition.read_claimed("out") == mended
+    Path("out/plan.jsonl").write_text('{"kind": "trial"}\n')
+    assert "out holds a sweep of another definition" in error_of(claim_sweep, "out", wrong)
+
+
 def test_each_difference_of_a_changed_sweep_is_named_with_both_values(here):
     text = "sampler = 'sobol'\ntrials = 8\n[settings]\noptimizer.clip = 1.0\n[space]\nmodel.depth = [1, 2]\nseed = [0]"
     claim_sweep("out", read(text))
+    Path("out/plan.jsonl").write_text("{}\n")
     changed = """
         sampler = "random"
         trials = 8

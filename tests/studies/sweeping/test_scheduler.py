@@ -329,6 +329,63 @@ def test_a_sweep_does_not_grow_by_trials_of_another_function(formula, tmp_path):
         grown.supply.take()
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_first_point_that_cannot_be_run_is_one_failed_trial(formula, tmp_path, sampler):
+    simulation = Simulation(make_definition(formula, sampler, trials=6, lag=3), tmp_path)
+    plan = simulation.process.plan
+
+    def plan_with_an_error(list_of_trials):
+        answers = plan(list_of_trials)
+        if not (tmp_path / "plan.jsonl").exists():
+            answers[0]["error"] = "no such width"
+        return answers
+
+    simulation.process.plan = plan_with_an_error
+    simulation.finish_all(random.Random(0))
+    states = [trial.state for trial in outcome.read_sweep(tmp_path).trials]
+    assert states == ["bad config", *["complete"] * 5]
+
+
+def test_a_sampler_that_learns_is_refused_where_none_of_the_points_that_wait_for_nothing_can_be_run(formula, tmp_path):
+    simulation = Simulation(make_definition(formula, "tpe", trials=6, lag=3), tmp_path)
+    plan = simulation.process.plan
+    simulation.process.plan = lambda asked: [{**answer, "error": "no such file"} for answer in plan(asked)]
+    with pytest.raises(UserError, match="none of the first 3 trials can be run: no such file"):
+        simulation.supply.take()
+
+
+def test_a_rung_that_nobody_comes_through_is_not_decided_so_that_a_retry_goes_on(formula, tmp_path):
+    simulation = Simulation(make_definition(formula, "random", trials=3, halving=Halving(3, "10 steps")), tmp_path)
+    taken = simulation.supply.take()
+    for planned in taken:
+        finish(planned, has_diverged=True)
+    assert simulation.supply.take() == []
+    assert simulation.supply.is_exhausted()
+    assert "no trial has a number at the end of rung 1 of 3" in simulation.supply.describe_dead_end()
+    assert read_plan(tmp_path)[0].rungs == []
+    simulation.start(retries=(trials.DIVERGED,))
+    simulation.finish_all(random.Random(0))
+    assert simulation.supply.describe_dead_end() == ""
+    states = [trial.state for trial in outcome.read_sweep(tmp_path).trials]
+    assert sorted(states) == ["complete", "pruned", "pruned"]
+
+
+def test_failures_of_a_rung_that_is_decided_still_count_after_a_restart_and_are_never_done_again(formula, tmp_path):
+    definition = make_definition(formula, "random", trials=6, halving=Halving(2, "10 steps"), max_failures=4)
+    simulation = Simulation(definition, tmp_path)
+    taken = simulation.supply.take()
+    for number, planned in enumerate(taken):
+        finish(planned, has_diverged=number < 3)
+    assert len(simulation.supply.take()) == 3  # of the next rung
+    simulation.start(retries=(trials.DIVERGED,))
+    (first, *_) = simulation.supply.take()
+    finish(first, has_diverged=True)
+    simulation.supply.take()
+    assert simulation.supply.reason_to_end() == "4 trials have failed, and max_failures is 4"
+    facts = outcome.read_sweep(tmp_path)
+    assert [trial.is_decided for trial in facts.trials] == [True] * 3 + [False] * 3
+
+
 # Objectives -----------------------------------------------------------------------------------------------------------
 
 
