@@ -311,6 +311,22 @@ def test_a_lock_dies_with_its_owner_and_no_sooner(tmp_path):
         assert path.read_text().split() == [str(os.getpid()), socket.gethostname()]
 
 
+def test_a_lock_is_seen_where_nothing_can_be_written(tmp_path, monkeypatch):
+    os_open = os.open
+
+    def open_to_read(path, flags, *arguments):
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return os_open(path, flags, *arguments)
+
+    with files.Lock(tmp_path / "lock"):
+        monkeypatch.setattr(os, "open", open_to_read)
+        assert files.is_locked(tmp_path / "lock")
+        monkeypatch.undo()
+    monkeypatch.setattr(os, "open", open_to_read)
+    assert not files.is_locked(tmp_path / "lock")
+
+
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
     with pytest.raises(SurroundingsError, match=rf"{tmp_path} lies on a file system without locks"):

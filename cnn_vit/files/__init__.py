@@ -491,11 +491,24 @@ class Lock:
         self.release()
 
 
+def open_for_lock(path: Path) -> int:
+    """Opens a file whose lock is to be looked at: to read alone where it cannot be written.
+
+    Some network file systems lock only what is open to be written.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process holds the `Lock` on a file; the file need not exist."""
     with os_errors(path):
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            handle = open_for_lock(path)
         except FileNotFoundError:
             return False
         try:
@@ -509,9 +522,13 @@ def is_locked(path: Path) -> bool:
 
 def is_owner(path: Path) -> bool:
     """Whether this process holds the `Lock` on a file; the file need not exist."""
+    return read_owner(path) == [str(os.getpid()), socket.gethostname()] and is_locked(path)
+
+
+def read_owner(path: Path) -> list[str]:
+    """Returns pid and host of the process that holds the `Lock` on a file, or held it last; [] where none ever did."""
     with os_errors(path):
         try:
-            words = path.read_text(errors="replace").split()
+            return path.read_text(errors="replace").split()[-2:]
         except FileNotFoundError:
-            return False
-    return words[-2:] == [str(os.getpid()), socket.gethostname()] and is_locked(path)
+            return []

@@ -30,7 +30,7 @@ from cnn_vit.studies.sweeping.definition import SweepDefinition
 from cnn_vit.studies.sweeping.ledger import Ledger
 from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess, refuse_changed
 from cnn_vit.studies.sweeping.samplers import SAMPLERS
-from cnn_vit.studies.sweeping.scheduler import AHEAD, CANCEL, Supply
+from cnn_vit.studies.sweeping.scheduler import AHEAD, CANCEL, Supply, is_cancelled
 from cnn_vit.studies.trials import DataCache
 from cnn_vit.studies.worker import ObstacleError, do_trial
 from cnn_vit.studies.workers import Study, StudyOptions
@@ -151,8 +151,9 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
     if not (out / definitions.SPACE).exists():
         definitions.refuse_other_folder(out)  # before anything is written there
     with workers.locked(out), stops.handle_signals() as stop, stop.saying(workers.STOPPED):
+        if (out / CANCEL).exists() and not is_cancelled(out):
+            files.remove(out / CANCEL)  # it was meant for an earlier process
         definition = definitions.claim_sweep(out, definition)
-        files.remove(out / CANCEL)
         ledger = Ledger(out)
         refuse_changed(definition, out, ledger.plan)
         process = PlanningProcess(definition, out, study_options, stop)
@@ -160,7 +161,7 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
             definition,
             out,
             ledger,
-            Planner(definition, ledger, process),
+            Planner(definition, ledger, process, plans_again=trials.BAD_CONFIG in options.retries),
             study_options,
             ahead=None if options.slurm is not None else max(AHEAD, 2 * number),
             deadline=None if options.hours is None else journal.now() + HOUR * options.hours,

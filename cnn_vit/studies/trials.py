@@ -370,11 +370,6 @@ def write_result(
     files.write_json(planned.folder / RESULT, content)
 
 
-def with_until(planned: PlannedTrial, step: int | None) -> PlannedTrial:
-    """Returns a trial that is to wait at a step, or at none."""
-    return replace(planned, until=step)
-
-
 def rung_path(planned: PlannedTrial, step: int) -> Path:
     """Returns the file of the numbers that a trial had when it was told to wait at a step."""
     return planned.folder / RUNGS / f"{step}.json"

@@ -561,13 +561,13 @@ def test_a_sweep_that_is_stopped_leaves_its_tasks_alone(tmp_path, fake, monkeypa
 )
 def test_tasks_of_one_machine_compute_on_different_cores_of_those_that_slurm_allows(monkeypatch, index, threads, cores):
     monkeypatch.setattr(array_task.process, "usable_cores", lambda: [4, 5, 7])
-    assert array_task.choose_cores(index, threads) == cores
+    assert array_task.choose_task_cores(index, threads) == cores
 
 
 def test_a_task_with_fewer_cores_than_its_trial_computes_on_is_refused(monkeypatch):
     monkeypatch.setattr(array_task.process, "usable_cores", lambda: [4])
     with pytest.raises(UserError, match="computes on threads=2 cores, and SLURM gives a task 1"):
-        array_task.choose_cores(0, 2)
+        array_task.choose_task_cores(0, 2)
 
 
 def test_a_trial_is_stuck_once_three_starts_began_from_the_step_that_it_has_saved(tmp_path):

@@ -157,7 +157,7 @@ def do_task(task: Task, out: Path, listing: dict[str, Any]) -> None:
     if not 0 <= task.index < len(listing["tasks"]):
         raise UserError(f"the array has no task {task.index}; it has 0 to {len(listing['tasks']) - 1}")
     trial_id = listing["tasks"][task.index]["id"]
-    process.compute_on(choose_cores(task.index, listing["threads"]))  # before any library counts them
+    process.compute_on(choose_task_cores(task.index, listing["threads"]))  # before any library counts them
     process.set_variables(process.gpu_variables(1)[0])
     process.prepare()
 
@@ -180,7 +180,7 @@ def do_task(task: Task, out: Path, listing: dict[str, Any]) -> None:
         display.say(workers.describe_end(trials.read_record(planned)))
 
 
-def choose_cores(index: int, threads: int) -> list[int]:
+def choose_task_cores(index: int, threads: int) -> list[int]:
     """Returns the cores that a task computes on: as many as a trial has threads.
 
     SLURM may have bound the process to some of the cores; where it has not, tasks of one machine choose different ones.

@@ -61,10 +61,11 @@ STORED: dict[str, type | UnionType] = {
     "trials": int, "seeds": int, "seed": int, "metric": str, "mode": str, "lag": int, "halving": dict | None,
     "workers": int, "threads": int, "max_failures": int | None, "name": str,
 }  # fmt: skip
+TRAINING_LOSS = ("loss.smoothing", "loss.class_weight")  # settings of the loss that evaluations leave out
 MAY_CHANGE = ("trials", "workers", "max_failures", "name")  # of a sweep that has begun; trials only upwards
 RANGE_OF_INTS = re.compile(r"\s*([+-]?[0-9]{1,20})\s*\.\.\s*([+-]?[0-9]{1,20})\s*")
 # What a sweep writes into its folder, beside its lock and space.json.
-WRITTEN = (PLAN, trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "cancel", "slurm")
+WRITTEN = (PLAN, trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "slurm")
 PLAN_OF_COMPARISON = "plan.json"
 
 
@@ -524,7 +525,7 @@ def make_definition(
             raise UserError(f"{draft.where} varies {draft.key}, which is also set to {fixed[draft.key]}; leave one out")
     space = make_space(drafts, Base(config, fixed_words, settings))
     sampler, sampler_options = keys.read_sampler(common, table.get("sampler", GRID), changes or {}, where=where)
-    metric, mode = keys.read_metric(common, objective=objective, where=where)
+    metric, mode = keys.choose_metric(common, objective=objective, where=where)
     definition = SweepDefinition(
         config=config,
         objective=objective,
@@ -557,6 +558,13 @@ def refuse_contradictions(definition: SweepDefinition, settings: Settings | None
             f"{where}: the space varies the seed itself, so that seeds = {definition.seeds} would run the same trials "
             "again; leave one of them out"
         )
+    if settings is not None and str(settings["data.validation"]).startswith("test"):
+        raise UserError(
+            f"{where}: data.validation is {settings['data.validation']}, and a sweep would choose by what it is tested "
+            "on; take a part of train or of validation"
+        )
+    if settings is not None and definition.metric.endswith("loss"):
+        refuse_other_losses(varied, definition.metric, where=where)
     if SAMPLERS[definition.sampler].is_adaptive and definition.workers > definition.lag:
         raise UserError(
             f"{where}: workers is {definition.workers}, and {definition.sampler} waits for the result of the point "
@@ -565,6 +573,16 @@ def refuse_contradictions(definition: SweepDefinition, settings: Settings | None
         )
     if definition.halving is not None:
         refuse_wrong_halving(definition, definition.halving, settings, where=where)
+
+
+def refuse_other_losses(varied: Sequence[str], metric: str, *, where: str) -> None:
+    """Raises UserError where the space varies what a loss is, by which trials are to be compared."""
+    for key in varied:
+        if key.startswith("loss.") and key not in TRAINING_LOSS:
+            raise UserError(
+                f"{where}: the space varies {key}, so that {metric} is another measure in each trial; compare by "
+                "validation.accuracy, or leave the key out"
+            )
 
 
 def refuse_wrong_halving(
@@ -579,6 +597,11 @@ def refuse_wrong_halving(
     whole, unit = parse_duration(settings["duration"])
     lengths = {*LENGTHS[unit], *LENGTHS[first_unit]}
     for dimension in definition.space.dimensions:
+        if dimension.key == "evaluate_every":
+            raise UserError(
+                f"{where}: the space varies evaluate_every, and a rung of the halving ends at an evaluation, so that "
+                "trials would be compared after different numbers of steps; leave one out"
+            )
         if dimension.key in lengths:
             raise UserError(
                 f"{where}: the space varies {dimension.key}, on which the length of a trial depends, and halving "
@@ -669,7 +692,11 @@ def read_claimed(out: str | os.PathLike) -> SweepDefinition:
     path = Path(out) / SPACE
     if not path.exists():
         raise UserError(f"{out} holds no sweep, for it has no {SPACE}; look for a typing error in --out")
-    return SweepDefinition.from_json(files.read_json(path), file=str(path))
+    try:
+        stored = files.read_json(path)
+    except UserError as error:
+        raise UserError(f"{path} is not JSON; put it back from a copy, or name another --out") from error
+    return SweepDefinition.from_json(stored, file=str(path))
 
 
 def list_differences(definition: SweepDefinition, stored: SweepDefinition) -> list[str]:

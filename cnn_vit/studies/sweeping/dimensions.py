@@ -19,14 +19,15 @@ from cnn_vit.settings.record import normalize, tuples_as_lists
 from cnn_vit.settings.rules import keyword_row
 from cnn_vit.settings.signatures import Keyword
 from cnn_vit.settings.values import MAX_EXACT_INT, as_float, as_int, as_plain, check_value
-from cnn_vit.studies.sweeping.space import CHOICE, INT, KINDS, LOG, UNIFORM, Dimension, Point, Space, text_of_value
+from cnn_vit.studies.sweeping.space import CHOICE, INT, KINDS, LOG, Dimension, Point, Space, text_of_value
 
-RANGES = (LOG, UNIFORM, INT)
 STEPS = "steps"
 WHEN = "when"
 # What the fingerprint of a run holds by content, so that another value is another run though the name does not count.
 DECIDING_BY_CONTENT = ("data.path", "pretrained.weights")
 TEST_ONLY = ("test_weights", "data.test", "data.test_count")  # settings that only the test split sees
+# Settings that decide which images trials are compared on.
+COMPARED_ON = ("data.validation", "data.validation_count")
 NONE = "none"  # how a setting that may be unset is written where it is
 
 
@@ -158,6 +159,11 @@ def refuse_useless_key(draft: Draft, base: Base) -> None:
         raise UserError(
             f"{draft.where} varies {key}, which only the test split sees, and a sweep chooses by validation; leave it "
             "out"
+        )
+    if key in COMPARED_ON:
+        raise UserError(
+            f"{draft.where} varies {key}, and trials that are compared on other images cannot be compared; set it once "
+            "under [settings] (--config.key=value)"
         )
     if key in KEYS and not KEYS[key].changes_results and key not in DECIDING_BY_CONTENT:
         raise UserError(

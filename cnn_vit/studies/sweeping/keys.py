@@ -270,7 +270,7 @@ def count_grid_values(dimension: Dimension) -> int:
     return int(dimension.high) - int(dimension.low) + 1
 
 
-def read_metric(common: Mapping[str, Any], *, objective: str, where: str) -> tuple[str, str]:
+def choose_metric(common: Mapping[str, Any], *, objective: str, where: str) -> tuple[str, str]:
     """Returns what is compared, and whether more or less of it is better.
 
     Raises:

@@ -3,6 +3,8 @@
     {"kind": "trial", "row": 0, "suggestion": 0, "seed": 0, "values": {...}, "id": "...", "alias_of": null, ...}
     {"kind": "rung", "rung": 0, "suggestions": [3, 1]}      which suggestions go on beyond the first rung, best first
 
+A trial that could not be run when it was planned, and can be by now, has a second line, which counts.
+
 The plan holds nothing that a clock, a process or a number of workers decides: whoever plans the same sweep again writes
 the same bytes. What became of a trial stands in its folder. A kill in the middle of a line leaves a torn one, which
 counts as not written, and is cut before the next line is added.
@@ -87,14 +89,39 @@ class Plan:
         return self._by_suggestion[suggestion]
 
     def add(self, line: PlanRow | RungRow) -> None:
-        """Adds a line."""
+        """Adds a line; a trial that could not be run is replaced by a later one of its number.
+
+        Raises:
+            ValueError: the line cannot follow those before it.
+        """
         if isinstance(line, RungRow):
-            self.rungs.append(line)
-            return
-        self.rows.append(line)
-        if line.suggestion == len(self._by_suggestion):
-            self._by_suggestion.append([])
-        self._by_suggestion[line.suggestion].append(line)
+            self._add_rung(line)
+        elif line.row < len(self.rows):
+            self._replace(line)
+        elif line.row > len(self.rows) or not self.suggestions - 1 <= line.suggestion <= self.suggestions:
+            raise ValueError(f"trial {line.row} of suggestion {line.suggestion} follows trial {len(self.rows) - 1}")
+        else:
+            self.rows.append(line)
+            if line.suggestion == len(self._by_suggestion):
+                self._by_suggestion.append([])
+            self._by_suggestion[line.suggestion].append(line)
+
+    def _add_rung(self, line: RungRow) -> None:
+        """Adds what was decided of the rung behind those that are decided."""
+        taking_part = self.rungs[-1].suggestions if self.rungs else range(self.suggestions)
+        if line.rung != len(self.rungs) or not set(line.suggestions) <= set(taking_part):
+            raise ValueError(f"rung {line.rung} follows rung {len(self.rungs) - 1}")
+        self.rungs.append(line)
+
+    def _replace(self, line: PlanRow) -> None:
+        """Puts a trial in the place of the one of its number, which could not be run."""
+        earlier = self.rows[line.row]
+        is_same_point = (line.suggestion, line.seed, line.values) == (earlier.suggestion, earlier.seed, earlier.values)
+        if line.row < 0 or not earlier.error or not is_same_point:
+            raise ValueError(f"trial {line.row} is planned already")
+        of_point = self._by_suggestion[line.suggestion]
+        of_point[of_point.index(earlier)] = line
+        self.rows[line.row] = line
 
 
 def read_plan(out: Path) -> tuple[Plan, int]:

@@ -9,7 +9,7 @@ long a trial took, how many workers there are, and how often the sweep was stopp
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +183,14 @@ class Planner:
         definition: of the sweep.
         ledger: its plan.
         process: plans trials.
+        plans_again: whether trials that could not be run when they were planned are planned again.
     """
 
-    def __init__(self, definition: SweepDefinition, ledger: Ledger, process: PlanningProcess):
+    def __init__(
+        self, definition: SweepDefinition, ledger: Ledger, process: PlanningProcess, *, plans_again: bool = False
+    ):
         self._definition, self._ledger, self._process = definition, ledger, process
+        self._plans_again = plans_again
         self._sampler = SAMPLERS[definition.sampler]
         self._is_checked = False  # whether a trial that was planned earlier would be planned as it was
         self._rows_by_id: dict[str, int] = {}
@@ -220,6 +224,9 @@ class Planner:
             SurroundingsError: a file is in the way.
             StoppedError: a signal asked to stop.
         """
+        if self._plans_again:
+            self._plans_again = False
+            self._plan_again()
         progress: Progress | None = None
         first = len(self._ledger.plan.rows)
         try:
@@ -272,21 +279,55 @@ class Planner:
         rows: list[PlanRow] = []
         for number, answer in enumerate(self._process.plan(list_of_trials), start=first):
             trial = list_of_trials[number - first]
-            alias_of = self._rows_by_id.setdefault(answer["id"], number)
-            row = PlanRow(
-                row=number,
-                suggestion=number // definition.seeds,
-                seed=trial.seed,
-                values=points[number // definition.seeds],
-                id=answer["id"],
-                alias_of=None if alias_of == number else alias_of,
-                steps=answer["steps"],
-                rungs=tuple(answer["rungs"]),
-                data_fingerprint=answer["data_fingerprint"],
-                error=answer["error"],
-            )
-            rows.append(row)
+            values = points[number // definition.seeds]
+            rows.append(self._make_row(number, values, trial.seed, answer, [*plan.rows[:first], *rows]))
         return rows
+
+    def _make_row(
+        self, number: int, values: Point, seed: int, answer: Mapping[str, Any], earlier: Sequence[PlanRow]
+    ) -> PlanRow:
+        """Returns a row of the plan; one whose rungs are not those of the earlier rows cannot be run."""
+        alias_of = self._rows_by_id.setdefault(answer["id"], number)
+        own_rungs, error = tuple(answer["rungs"]), answer["error"]
+        common_rungs = next((row.rungs for row in earlier if row.rungs), own_rungs)
+        if own_rungs and own_rungs != common_rungs:
+            error = (
+                f"its rungs would end at the steps {', '.join(map(str, own_rungs))}, and those of the first trial at "
+                f"{', '.join(map(str, common_rungs))}; halving compares trials at the same steps"
+            )
+        return PlanRow(
+            row=number,
+            suggestion=number // self._definition.seeds,
+            seed=seed,
+            values=values,
+            id=answer["id"],
+            alias_of=None if alias_of == number else alias_of,
+            steps=answer["steps"],
+            rungs=() if error else own_rungs,
+            data_fingerprint=answer["data_fingerprint"],
+            error=error,
+        )
+
+    def _plan_again(self) -> None:
+        """Plans the trials again that could not be run: what they lacked may be there by now.
+
+        A row that has become another one is added to the plan, where it stands for the first of its number.
+        """
+        plan = self._ledger.plan
+        wrong = [row for row in plan.rows if row.error and not rungs.is_decided(plan, row.suggestion)]
+        for first in range(0, len(wrong), BATCH):
+            batch = wrong[first : first + BATCH]
+            answers = self._process.plan([make_trial(self._definition, row.values, row.seed) for row in batch])
+            changed = []
+            for row, answer in zip(batch, answers, strict=True):
+                again = self._make_row(row.row, row.values, row.seed, answer, plan.rows)
+                is_later = (
+                    again.alias_of is not None and again.alias_of > row.row
+                )  # a result counts for later rows only
+                if again != row and not is_later:
+                    changed.append(again)
+            if changed:
+                self._ledger.append(changed)
 
     def find_point(self, suggestion: int, observations: Sequence[Observation], points: Mapping[int, Point]) -> Point:
         """Returns the point of a suggestion: the one that the plan has begun with, or that the sampler gives.
@@ -344,5 +385,5 @@ def open_trial(out: Path, trial_id: str) -> PlannedTrial:
     for row in plan.rows:
         if row.id == trial_id and row.alias_of is None:
             planned = planned_trial(definition, out, row)
-            return trials.with_until(planned, rungs.last_step(row, len(plan.rungs)))
+            return replace(planned, until=rungs.last_step(row, len(plan.rungs)))
     raise UserError(f"{out} has no trial {trial_id}; the ids stand in its plan.jsonl")

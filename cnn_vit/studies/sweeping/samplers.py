@@ -54,10 +54,10 @@ def grid(
         UserError: the grid has no point of this number.
         ValueError: a float range without `steps`.
     """
-    points = space.grid()
+    points = space.grid_points
     if index >= len(points):
         raise UserError(f"no suggestion {index}: the grid is finished after {len(points)}; set trials to that at most")
-    return points[index]
+    return dict(points[index])
 
 
 def random(

@@ -5,6 +5,7 @@ same command finds in the folders what is left, and decides as it would have dec
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def read_metric(result: Mapping[str, Any], metric: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+@dataclass(frozen=True)
 class Outcome:
     """What is known of a row whose trial is over.
 
@@ -41,8 +43,8 @@ class Outcome:
         has_failed: whether it counts as a failure.
     """
 
-    def __init__(self, metric: float | None, *, has_failed: bool):
-        self.metric, self.has_failed = metric, has_failed
+    metric: float | None
+    has_failed: bool
 
 
 class Supply:
@@ -142,7 +144,7 @@ class Supply:
 
     def reason_to_end(self) -> str:
         """Says why the sweep is to end before all is done; "" where it is not."""
-        if (self._out / CANCEL).exists():
+        if is_cancelled(self._out):
             return "cancelled"
         if self._deadline is not None and journal.now() >= self._deadline:
             return "the time is over"
@@ -171,7 +173,7 @@ class Supply:
     def _planned(self, row: PlanRow) -> PlannedTrial:
         """Returns the trial of a row, with the step at which it waits in this rung."""
         planned = planned_trial(self._definition, self._out, row)
-        return trials.with_until(planned, rungs.last_step(row, self._rung))
+        return replace(planned, until=rungs.last_step(row, self._rung))
 
     def _look_at_trials(self) -> None:
         """Takes note of the trials that were under way and are over now."""
@@ -328,5 +330,11 @@ def request_cancel(out: Path) -> bool:
     """Asks the process that does a sweep to end; returns whether there is one."""
     if not files.is_locked(out / trials.LOCK):
         return False
-    files.write_json(out / CANCEL, {})
+    files.write_json(out / CANCEL, files.read_owner(out / trials.LOCK))
     return True
+
+
+def is_cancelled(out: Path) -> bool:
+    """Whether the process that holds a sweep, or held it last, was asked to end."""
+    path = out / CANCEL
+    return path.exists() and files.read_json(path) == files.read_owner(out / trials.LOCK)

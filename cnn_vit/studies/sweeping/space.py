@@ -4,6 +4,7 @@ A point names a value for each setting that is active. A setting may depend on a
 one optimizer and nothing to the next, so that it is active only where that optimizer is chosen.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,11 @@ class Space:
                 longer += [{**point, dimension.key: value} for value in dimension.grid_values()]
             points = longer
         return points
+
+    @functools.cached_property
+    def grid_points(self) -> list[Point]:
+        """What `grid` returns, made once, for whoever asks for one point after another; it is not to be changed."""
+        return self.grid()
 
     def to_json(self) -> list[dict[str, Any]]:
         """Returns the space as plain values."""

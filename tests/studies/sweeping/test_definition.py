@@ -281,6 +281,18 @@ def test_an_objective_of_ones_own_takes_any_key(here):
         (f"halving = {{first = '200 steps'}}\n{SPACE}", "a trial is done after 200 steps; make it shorter"),
         (f"halving = 3\n{SPACE}", "halving is 3; it takes a table"),
         ("halving = {first = '9 steps'}\n[space]\nduration = ['50 steps', '60 steps']", "the space varies duration"),
+        # what trials are compared by
+        ("[space]\ndata.validation = ['train[:9]', 'train[9:20]']", "compared on other images cannot be compared"),
+        ("metric = 'best.loss'\n[space]\nloss.name = ['softmax', 'sigmoid']", "best.loss is another measure in each"),
+        (
+            "metric = 'validation.loss'\n[settings]\nloss.name = 'focal'\n[space]\nloss.gamma = [1.0, 2.0]",
+            "the space varies loss.gamma, so that validation.loss is another measure in each",
+        ),
+        (f"[settings]\ndata.validation = 'test[:100]'\n{SPACE}", "would choose by what it is tested on"),
+        (
+            "halving = {first = '9 steps'}\n[space]\nevaluate_every = ['9 steps', '18 steps']",
+            "the space varies evaluate_every, and a rung",
+        ),
         ("halving = {}\n[space]\ndata.batch_size = [32, 64]", "the space varies data.batch_size, on which the length"),
         (f"sampler = 'tpe'\ntrials = 9\nworkers = 5\n{SPACE}", "workers is 5, and tpe waits for the result"),
         # fixed settings
@@ -629,6 +641,20 @@ def test_a_folder_keeps_its_sweep_and_takes_more_trials_and_other_workers(here):
     assert definition.read_claimed("out") == more
 
 
+def test_a_damaged_definition_is_to_be_put_back_and_not_to_be_removed(here):
+    claim_sweep("out", read(SPACE))
+    Path("out/space.json").write_text("{")
+    assert error_of(definition.read_claimed, "out") == (
+        "out/space.json is not JSON; put it back from a copy, or name another --out"
+    )
+
+
+def test_losses_that_are_measured_alike_are_compared(here):
+    keys = "loss.smoothing = [0.0, 0.1]\nloss.class_weight = ['none', 'balanced']"
+    assert read(f"metric = 'best.loss'\n[space]\n{keys}").trials == 4
+    assert read("[space]\nloss.name = ['softmax', 'sigmoid']").trials == 2  # by accuracy
+
+
 def test_a_folder_takes_a_mended_sweep_while_no_trial_is_planned(here):
     wrong = read(f"sampler = 'sobol'\ntrials = 8\n[settings]\ndata.path = 'nowhere'\n{SPACE}")
     mended = read(f"sampler = 'random'\ntrials = 4\n{SPACE}")
@@ -706,6 +732,7 @@ def test_a_folder_with_a_lock_of_its_own_or_with_notes_is_free(here):
     (here / "out").mkdir()
     (here / "out" / "lock").write_text("cnn-vit study 1 host\n")
     (here / "out" / "notes.txt").write_text("mine")
+    (here / "out" / "cancel").write_text("[]")  # somebody asked it to end while it began
     defined = read(SPACE)
     assert claim_sweep("out", defined) == defined
     (here / "file").write_text("")

@@ -1,6 +1,7 @@
 """plan.jsonl: whatever a kill leaves of its last line, no other line is lost."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -70,3 +71,31 @@ def test_lines_are_plain_json_that_other_programs_read(three_rows):
     first = json.loads(lines[0])
     assert list(first) == sorted(first)
     assert (first["kind"], first["values"]) == ("trial", LONG_VALUES)
+
+
+def test_a_trial_that_could_not_be_run_is_replaced_by_a_later_line_of_its_number(three_rows):
+    mended = make_row(2, id="ab" * 8)
+    Ledger(three_rows).append([mended])
+    plan, _ = read_plan(three_rows)
+    assert plan.rows == [make_row(0), make_row(1, alias_of=0), mended]
+    assert plan.trials_of(2) == [mended]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        make_row(0),  # a line that is there twice
+        make_row(2, seed=1),  # another trial in the place of one that could not be run
+        make_row(4),  # one before it is lost
+        make_row(3, suggestion=4),
+        make_row(3, suggestion=1),
+        RungRow(1, (0,)),
+        RungRow(0, (3,)),
+    ],
+)
+def test_a_line_that_cannot_follow_those_before_it_is_named(three_rows, line):
+    kind = "rung" if isinstance(line, RungRow) else "trial"
+    with (three_rows / "plan.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": kind, **asdict(line)}) + "\n")
+    with pytest.raises(UserError, match=r"line 4 of .*plan\.jsonl is not one of a plan"):
+        read_plan(three_rows)

@@ -215,6 +215,16 @@ def test_only_tpe_looks_at_results():
 # Grid -----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_grid_is_made_once_for_all_its_points(monkeypatch):
+    calls = []
+    make_grid = Space.grid
+    monkeypatch.setattr(Space, "grid", lambda space: calls.append(space) or make_grid(space))
+    space = Space((Dimension("boundaries", "choice", (["80 steps"], ["50 steps", "100 steps"])),))  # lists, too
+    points = [samplers.grid(space, index=index, seed=0) for index in (0, 1, 0)]
+    assert [point["boundaries"] for point in points] == [["80 steps"], ["50 steps", "100 steps"], ["80 steps"]]
+    assert len(calls) == 1
+
+
 def test_a_grid_has_every_combination_once_and_no_other():
     space = Space(
         (
@@ -227,6 +237,8 @@ def test_a_grid_has_every_combination_once_and_no_other():
     expected = [{"a": "p", "b": rate} for rate in rates]
     expected += [{"a": "q", "b": rate, "c": count} for rate, count in itertools.product(rates, (1, 2))]
     assert [samplers.grid(space, index=index, seed=0) for index in range(9)] == expected
+    samplers.grid(space, index=0, seed=0).clear()  # a point of one's own
+    assert samplers.grid(space, index=0, seed=0) == expected[0]
     with pytest.raises(UserError, match="no suggestion 9: the grid is finished after 9"):
         samplers.grid(space, index=9, seed=0)
 

@@ -92,7 +92,8 @@ class Simulation:
         """Begins, or begins again after a kill: what this process remembered is gone."""
         ledger = Ledger(self.out)
         self.process = FakeProcess(self.out, RUNGS if self.definition.halving else ())
-        planner = Planner(self.definition, ledger, self.process)
+        plans_again = trials.BAD_CONFIG in retries
+        planner = Planner(self.definition, ledger, self.process, plans_again=plans_again)
         options = StudyOptions(retries=retries)
         self.supply = Supply(self.definition, self.out, ledger, planner, options, ahead=self.ahead)
         self.under_way = []
@@ -384,6 +385,64 @@ def test_failures_of_a_rung_that_is_decided_still_count_after_a_restart_and_are_
     assert simulation.supply.reason_to_end() == "4 trials have failed, and max_failures is 4"
     facts = outcome.read_sweep(tmp_path)
     assert [trial.is_decided for trial in facts.trials] == [True] * 3 + [False] * 3
+
+
+def test_a_trial_with_other_rungs_than_the_first_is_not_compared_with_the_others(formula, tmp_path):
+    definition = make_definition(formula, "random", trials=4, halving=Halving(3, "10 steps"))
+    simulation = Simulation(definition, tmp_path)
+    plan = simulation.process.plan
+
+    def plan_with_other_rungs(list_of_trials):
+        answers = plan(list_of_trials)
+        answers[2]["rungs"] = (15, 30, 90)
+        return answers
+
+    simulation.process.plan = plan_with_other_rungs
+    simulation.finish_all(random.Random(0))
+    facts = outcome.read_sweep(tmp_path)
+    assert [trial.row for trial in facts.trials if trial.state == "bad config"] == [2]
+    assert facts.trials[2].reason == (
+        "its rungs would end at the steps 15, 30, 90, and those of the first trial at 10, 30, 90; halving compares "
+        "trials at the same steps"
+    )
+
+
+def test_a_retry_plans_a_trial_again_that_could_not_be_run_and_no_kill_shows_in_the_plan(formula, in_order, tmp_path):
+    simulation = Simulation(make_definition(formula, **SWEEPS["random"]), tmp_path)
+    plan = simulation.process.plan
+
+    def plan_with_errors(list_of_trials):
+        answers = plan(list_of_trials)
+        for answer in answers[3:5]:
+            answer |= {"id": answer["id"][::-1], "error": "no such file"}
+        return answers
+
+    simulation.process.plan = plan_with_errors
+    simulation.finish_all(random.Random(0))
+    states = [trial.state for trial in outcome.read_sweep(tmp_path).trials]
+    assert (states[3:5], set(states[:3] + states[5:])) == (["bad config"] * 2, {"complete"})
+    lines = (tmp_path / "plan.jsonl").read_bytes().splitlines(keepends=True)
+    simulation.start(retries=(trials.BAD_CONFIG,))
+    simulation.supply.take()
+    again = (tmp_path / "plan.jsonl").read_bytes().splitlines(keepends=True)
+    whole = in_order["random"][0].splitlines(keepends=True)
+    assert again == [*lines, *whole[3:5]]
+    simulation.start()  # a kill, after which nobody asks for a retry any more
+    simulation.finish_all(random.Random(0))
+    assert simulation.read()[1] == in_order["random"][1]
+    simulation.start(retries=(trials.BAD_CONFIG,))
+    simulation.supply.take()
+    assert (tmp_path / "plan.jsonl").read_bytes().splitlines(keepends=True) == again
+
+
+def test_only_the_process_that_was_asked_to_end_does(formula, tmp_path):
+    simulation = Simulation(make_definition(formula, trials=6), tmp_path)
+    (tmp_path / trials.LOCK).write_text("cnn-vit study 999999 elsewhere\n")
+    files.write_json(tmp_path / CANCEL, files.read_owner(tmp_path / trials.LOCK))
+    with files.Lock(tmp_path / trials.LOCK):
+        assert simulation.supply.reason_to_end() == ""
+        assert request_cancel(tmp_path)
+        assert simulation.supply.reason_to_end() == "cancelled"
 
 
 # Objectives -----------------------------------------------------------------------------------------------------------
