@@ -8,6 +8,7 @@ learned is not lost, and the next study that is started finds the trial done, or
 """
 
 import json
+import os
 import sys
 import traceback
 from dataclasses import asdict, replace
@@ -89,9 +90,22 @@ class TrialDisplay:
         """Nothing is to be given back."""
 
 
+def take_pipe() -> Pipe:
+    """Takes the pipe to the study off the standard input, which is empty from then on.
+
+    The programs that a trial starts inherit its standard input: with the pipe in it, one that outlives the worker would
+    hide the worker's end from the study; and a function that asks for input would read messages of the study.
+    """
+    connection = Connection(os.dup(STANDARD_INPUT))  # the new descriptor is closed in programs that are started
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, STANDARD_INPUT)
+    os.close(nothing)
+    return Pipe(connection)
+
+
 def main() -> int:
     """Does trials until there are no more; returns the exit code."""
-    pipe = Pipe(Connection(STANDARD_INPUT))
+    pipe = take_pipe()
     setup = pipe.receive()
     if setup is None:
         return 0

@@ -7,9 +7,11 @@ kill the same call finds in the folders what is left.
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -31,6 +33,7 @@ LOOK_EVERY = 0.2  # seconds between two looks at the signals
 WORKER_COMMAND = (sys.executable, "-m", "cnn_vit.studies.worker")
 DEVICES_COMMAND = (sys.executable, "-c", "import jax; print(jax.default_backend(), jax.local_device_count())")
 PATIENCE_FOR_DEVICES = 120  # seconds
+MOST_LOOKS_AT_GROUP = 50  # a hundredth of a second apart: what a worker has left behind is killed by then
 STOPPED = "stopped by {}; the same command goes on with the trials that are left"
 
 
@@ -160,13 +163,32 @@ class Worker:
         """Asks the process to end; where it has a trial, it saves what that has learned."""
         self.pipe.connection.close()
         if self.trial is not None:
-            self.process.send_signal(signal.SIGTERM)  # nothing happens where the process is gone
+            os.kill(self.process.pid, signal.SIGTERM)  # nothing happens where the process is gone
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone. It is not waited for here, so that its number stays its own until `end`."""
+        if self.process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
     def end(self) -> int:
-        """Waits for the end of the process; returns its exit code, negative for a signal."""
+        """Waits for the end of the process; returns its exit code, negative for a signal.
+
+        What its trials have started and left behind is killed: a forked process would keep the lock of the trial.
+        """
         if not self.pipe.connection.closed:
             self.pipe.connection.close()
-        return self.process.wait()
+        if self.process.returncode is None:  # from then on its number may be that of another process
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        code = self.process.wait()
+        for _ in range(MOST_LOOKS_AT_GROUP):  # a kill takes a moment, and a lock is held until then
+            try:
+                os.killpg(self.process.pid, 0)  # sends nothing; it fails once nobody is there
+            except OSError:
+                break
+            time.sleep(0.01)
+        return code
 
 
 def run_trials(planned: Sequence[PlannedTrial], out: Path, options: StudyOptions) -> list[TrialRecord]:
@@ -281,7 +303,12 @@ def receive(worker: Worker, stop: stops.StopSignals) -> dict[str, Any] | None:
     Raises:
         StoppedError: a signal asked to stop.
     """
-    while not wait([worker.pipe.connection], timeout=LOOK_EVERY):
+    while True:
+        has_ended = worker.has_ended()  # a process that it has forked may keep the pipe open
+        if wait([worker.pipe.connection], timeout=0 if has_ended else LOOK_EVERY):
+            break
+        if has_ended:
+            return None
         stop.raise_if_requested()
     return worker.pipe.receive()
 
@@ -408,6 +435,7 @@ class Study:
     def hear(self) -> None:
         """Waits for messages of the workers, a little while at most, and does what they ask for."""
         by_connection = {worker.pipe.connection: worker for worker in self.workers}
+        ended = [worker for worker in self.workers if worker.has_ended()]
         for connection in wait(list(by_connection), timeout=LOOK_EVERY):
             worker = by_connection[connection]  # type: ignore[index]  # `wait` returns what it was given
             message = worker.pipe.receive()
@@ -423,6 +451,10 @@ class Study:
                 worker.trial = None
             elif message["kind"] == OVER:
                 self.finish(worker)
+        for worker in ended:
+            # A process that it has forked may keep the pipe open, so that it never says that the worker is gone.
+            if worker in self.workers and not worker.pipe.connection.poll():
+                self.bury(worker)
         self.progress.update(self.steps_over + sum(worker.step for worker in self.workers if worker.trial))
 
     def finish(self, worker: Worker) -> None:
@@ -431,7 +463,9 @@ class Study:
         if planned is None:
             return
         self.steps_over, _ = self.supply.count_steps()
-        if (planned.folder / trials.RESULT).exists():
+        if not trials.is_over(planned):
+            self.obstacle = f"{trials.describe(planned.trial)} was done, and {planned.folder} holds no result of it"
+        elif (planned.folder / trials.RESULT).exists():
             self.progress.say(describe_end(trials.read_record(planned)))
 
     def bury(self, worker: Worker) -> None:

@@ -7,11 +7,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import killing
 import pytest
 
-from cnn_vit import files
+from cnn_vit import files, stops
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.studies import trials, worker, workers
 from cnn_vit.studies.trials import DataCache, Trial
@@ -191,6 +192,64 @@ def test_a_pace_that_cannot_be_measured_is_a_sentence(tmp_path):
     )
     with pytest.raises(UserError, match=r"cannot be measured: .*no more.*give the budget in steps"):
         workers.measure_paces(planned, tmp_path, StudyOptions())
+
+
+FORKING = """
+import os, pathlib, sys, time
+from cnn_vit import files
+from cnn_vit.studies import worker
+pipe = worker.take_pipe()
+pipe.receive()
+with files.Lock(pathlib.Path(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(600)  # with the pipe and the lock that the worker had
+    pipe.send(worker.READY)
+    os.kill(os.getpid(), 9)
+"""
+
+
+class FewLooks(stops.StopSignals):
+    """Fails where somebody waits for more than some seconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.looks = 0
+
+    def raise_if_requested(self):
+        """Counts the looks."""
+        self.looks += 1
+        assert self.looks < 10 / workers.LOOK_EVERY, "still waiting for a process that is gone"
+
+
+def fork_and_die(monkeypatch, tmp_path):
+    """A worker that has died, and left behind a process that it had forked."""
+    monkeypatch.setattr(workers, "WORKER_COMMAND", (sys.executable, "-c", FORKING, str(tmp_path / "mine.lock")))
+    worker = workers.Worker(0, tmp_path / "0.log", StudyOptions(), {})
+    assert workers.receive(worker, FewLooks())["kind"] == "ready"
+    return worker
+
+
+def test_a_worker_that_is_gone_is_missed_and_what_it_has_forked_is_killed(tmp_path, monkeypatch):
+    worker = fork_and_die(monkeypatch, tmp_path)
+    assert workers.receive(worker, FewLooks()) is None
+    assert files.is_locked(tmp_path / "mine.lock")
+    assert worker.end() == -signal.SIGKILL
+    assert not files.is_locked(tmp_path / "mine.lock")
+
+
+def test_a_study_buries_a_worker_whose_forked_process_lives_on(tmp_path, monkeypatch):
+    worker = fork_and_die(monkeypatch, tmp_path)
+    study = workers.Study(workers.FixedSupply([], 0), tmp_path, StudyOptions(), FewLooks(), [worker])
+    while study.workers:
+        study.hear()
+        study.stop.raise_if_requested()
+    assert worker.process.returncode == -signal.SIGKILL
+
+
+def test_a_trial_that_is_said_to_be_done_and_has_no_result_ends_the_study(tmp_path):
+    study, planned = make_study(tmp_path)
+    study.finish(SimpleNamespace(trial=planned))
+    assert study.obstacle.endswith(f"{planned.folder} holds no result of it")
 
 
 def make_study(tmp_path):
