@@ -10,6 +10,8 @@ It is named FILE.py:NAME, so that any process can find it, or given as the funct
 has it can call. A trial is known by the content of the file, or by the text of the function.
 """
 
+import contextlib
+import copy
 import hashlib
 import inspect
 import math
@@ -27,6 +29,8 @@ from cnn_vit.studies.trials import PlannedTrial, Trial
 FILES = "files"  # the folder of a trial that its function may write into
 VALUE = "value"  # the name of a number that a function returns alone
 VALUES = "values"  # the option of its trials: the point
+# What the results of trials hold under these names is not what a function would call so.
+TAKEN_NAMES = ("steps", "timing", "validation", "is_finished")
 
 # Functions that were given as themselves, by what their trials are called, and the sha256 of their texts.
 _functions: dict[str, Callable[..., Any]] = {}
@@ -128,7 +132,7 @@ def call_objective(planned: PlannedTrial) -> dict[str, Any]:
     """Calls the function of a trial with its values, and returns its numbers: {"value": number}, or those it named.
 
     Raises:
-        UserError: it returns something else than numbers.
+        UserError: it returns something else than numbers, or not the one that is compared.
         DivergedError: it returns a number that is nan or infinite.
         SurroundingsError: it has changed since the trial was planned, or lives in another process.
     """
@@ -139,8 +143,15 @@ def call_objective(planned: PlannedTrial) -> dict[str, Any]:
             "--out"
         )
     function = load_objective(trial.config)
-    values = dict(trial.options)[VALUES]
-    numbers = check_numbers(function(dict(values), **choose_keywords(function, planned)), trial.config)
+    values = copy.deepcopy(dict(trial.options)[VALUES])  # the function may change them
+    with contextlib.chdir("."):  # it may change the folder, too, in which the next trial shall begin as this one did
+        returned = function(values, **choose_keywords(function, planned))
+    numbers = check_numbers(returned, trial.config)
+    if planned.metric and planned.metric not in numbers:
+        raise UserError(
+            f"{trial.config} returned {', '.join(numbers) or 'nothing'}, and what is compared is {planned.metric}; "
+            "return a number of that name, or start a sweep with another metric"
+        )
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise DivergedError(f"{trial.config} returned {number} as {name}; return a finite number")
@@ -154,8 +165,8 @@ def choose_keywords(function: Callable[..., Any], planned: PlannedTrial) -> dict
     if "seed" in names:
         keywords["seed"] = planned.trial.seed
     if "folder" in names:
-        keywords["folder"] = planned.folder / FILES
-        files.make_folders(planned.folder / FILES)
+        keywords["folder"] = planned.folder.absolute() / FILES
+        files.make_folders(keywords["folder"])
     return keywords
 
 
@@ -163,11 +174,16 @@ def check_numbers(returned: Any, objective: str) -> dict[str, float]:
     """Returns what a function returned as numbers by name.
 
     Raises:
-        UserError: it is neither a number nor a dict of numbers.
+        UserError: it is neither a number nor a dict of numbers, or one has a name that is taken.
     """
     numbers = returned if isinstance(returned, Mapping) else {VALUE: returned}
     checked: dict[str, float] = {}
     for name, number in numbers.items():
+        if name in TAKEN_NAMES:
+            raise UserError(
+                f"{objective} returned a number by the name {name}, which means something else in results; give it "
+                f"another name, such as my_{name} (taken are {', '.join(TAKEN_NAMES)})"
+            )
         try:
             checked[str(name)] = float(number)
         except (TypeError, ValueError) as error:

@@ -103,6 +103,7 @@ class PlannedTrial:
         steps: of the run; 1 where nothing is trained.
         until: the step at which the run waits to be told whether it goes on; None for its end.
         reads_test: whether the test split is evaluated at the end of the run.
+        metric: the name of a number that an objective has to return; "" for none.
     """
 
     trial: Trial
@@ -114,6 +115,7 @@ class PlannedTrial:
     steps: int
     until: int | None = None
     reads_test: bool = True
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -290,17 +292,18 @@ def describe(trial: Trial) -> str:
 
 
 def to_json(planned: PlannedTrial) -> dict[str, Any]:
-    """Returns a trial as plain values, for the worker that is to do it."""
+    """Returns a trial as plain values, for the worker that is to do it, which may come to work in another folder."""
     return {
         "trial": asdict(planned.trial),
         "id": planned.id,
-        "folder": str(planned.folder),
+        "folder": str(planned.folder.absolute()),
         "settings": None if planned.settings is None else settings_to_json(planned.settings),
         "data_fingerprint": planned.data_fingerprint,
         "error": planned.error,
         "steps": planned.steps,
         "until": planned.until,
         "reads_test": planned.reads_test,
+        "metric": planned.metric,
     }
 
 
@@ -317,6 +320,7 @@ def from_json(stored: Mapping[str, Any]) -> PlannedTrial:
         steps=stored["steps"],
         until=stored["until"],
         reads_test=stored["reads_test"],
+        metric=stored["metric"],
     )
 
 

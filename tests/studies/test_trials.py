@@ -85,10 +85,12 @@ def test_a_trial_that_cannot_be_is_planned_with_the_reason(data_cache, trial, se
 
 def test_a_trial_comes_back_whole_from_plain_values(data_cache):
     trial = replace(ONE, options=(("shots", 5),))
-    (planned,) = trials.plan_trials([trial], Path("out"), data_cache)
+    (planned,) = trials.plan_trials([trial], Path("/out"), data_cache)
     returned = trials.from_json(json.loads(json.dumps(trials.to_json(planned))))
     assert returned.settings.values == planned.settings.values
     assert replace(returned, settings=None) == replace(planned, settings=None)
+    # whoever does it may come to work in another folder
+    assert trials.to_json(replace(planned, folder=Path("here")))["folder"] == str(Path.cwd() / "here")
 
 
 def test_data_sets_are_shared_and_the_oldest_makes_room(monkeypatch):

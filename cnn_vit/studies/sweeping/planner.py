@@ -55,6 +55,7 @@ def planned_trial(definition: SweepDefinition, out: Path, row: PlanRow) -> Plann
         error=row.error,
         steps=row.steps,
         reads_test=False,  # a sweep chooses, and may not choose by what it is tested on
+        metric=definition.metric if definition.objective else "",
     )
 
 

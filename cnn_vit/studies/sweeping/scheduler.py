@@ -25,7 +25,12 @@ AHEAD = 8  # trials that are ready for workers, at least
 
 
 def read_metric(result: Mapping[str, Any], metric: str) -> float | None:
-    """Returns a number of a result by its dotted name, "validation.accuracy"; None where it has none."""
+    """Returns a number of a result by its dotted name, "validation.accuracy"; None where it has none.
+
+    The numbers of an objective stand in its result under the names that it gave them, which may have dots.
+    """
+    if metric in result:
+        return float(result[metric])
     value: Any = result
     for name in metric.split("."):
         if not isinstance(value, Mapping) or name not in value:

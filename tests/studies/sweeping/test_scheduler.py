@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_vit import files
-from cnn_vit.errors import DivergedError, SurroundingsError, UserError
+from cnn_vit.errors import UserError
 from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping import outcome
 from cnn_vit.studies.sweeping.definition import Halving, SweepDefinition, claim_sweep
@@ -19,7 +19,6 @@ from cnn_vit.studies.sweeping.ledger import Ledger, read_plan
 from cnn_vit.studies.sweeping.planner import Planner
 from cnn_vit.studies.sweeping.scheduler import CANCEL, Supply, request_cancel
 from cnn_vit.studies.sweeping.space import Dimension, Space
-from cnn_vit.studies.trials import Trial
 from cnn_vit.studies.workers import StudyOptions
 
 RUNGS = (10, 30, 90)  # steps of every trial with halving
@@ -443,43 +442,3 @@ def test_only_the_process_that_was_asked_to_end_does(formula, tmp_path):
         assert simulation.supply.reason_to_end() == ""
         assert request_cancel(tmp_path)
         assert simulation.supply.reason_to_end() == "cancelled"
-
-
-# Objectives -----------------------------------------------------------------------------------------------------------
-
-
-def call(tmp_path, text, *, later_text=None):
-    """Calls the function `f` of a file with this text, as a worker does; the file may change in between."""
-    file = tmp_path / "mine.py"
-    file.write_text(text)
-    options = (("values", {"x": 2}),)
-    planned = objectives.plan_objective(Trial(trials.OBJECTIVE, f"{file}:f", (), 3, options), tmp_path)
-    if later_text is not None:
-        file.write_text(later_text)
-    return objectives.call_objective(planned)
-
-
-def test_an_objective_returns_a_number_or_several_and_gets_what_it_asks_for(tmp_path):
-    assert call(tmp_path, "def f(values):\n    return 2 * values['x']\n") == {"value": 4.0, "steps": 1}
-    text = "def f(values, seed, folder):\n    (folder / 'a').write_text('b')\n    return {'loss': seed, 'n': 1}\n"
-    assert call(tmp_path, text) == {"loss": 3.0, "n": 1.0, "steps": 1}
-    assert [path.read_text() for path in tmp_path.glob("trials/*/files/a")] == ["b"]
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "message"),
-    [
-        ("def f(values):\n    return 'good'\n", UserError, "returned str as value; return a number"),
-        ("def f(values):\n    return {'a': None}\n", UserError, "returned NoneType as a"),
-        ("def f(values):\n    return float('nan')\n", DivergedError, "returned nan as value"),
-        ("def g(values):\n    return 1\n", UserError, r"mine\.py: no function 'f'; there is g"),
-    ],
-)
-def test_what_an_objective_does_wrong_is_a_sentence(tmp_path, text, error, message):
-    with pytest.raises(error, match=message):
-        call(tmp_path, text)
-
-
-def test_an_objective_that_has_changed_is_refused(tmp_path):
-    with pytest.raises(SurroundingsError, match="has changed since this was planned"):
-        call(tmp_path, "def f(values):\n    return 1\n", later_text="def f(values):\n    return 2\n")
