@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_vit import files
-from cnn_vit.errors import UserError
+from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping import outcome
 from cnn_vit.studies.sweeping.definition import Halving, SweepDefinition, claim_sweep
