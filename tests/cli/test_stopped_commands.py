@@ -77,8 +77,13 @@ def lives(tmp_path_factory, folders):
     return lives
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", range(MOMENTS))
+# Every third moment of each command is a slow test.
+PLACES = [
+    pytest.param(place, marks=pytest.mark.exhaustive if place % 3 else pytest.mark.slow) for place in range(MOMENTS)
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_signal_at_any_moment_of_a_command_leaves_all_or_nothing(name, place, tmp_path, folders, lives):
     (first_line, end), written = lives[name]
