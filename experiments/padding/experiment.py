@@ -53,7 +53,7 @@ FORMULAS = (
         r"y_{i} = \sum_{u} x_{i + u - p} w_{u}",
         "A convolution of a row x with the filter w and p pixels of padding. Where i + u - p is no pixel of the row, "
         "zero padding reads 0, circular padding the pixel modulo the length n.",
-        "pytest tests/nn/test_padding.py",
+        "pytest tests/nn/test_padding_kinds.py",
     ),
     (
         r"e = \frac{|f(T x) - T f(x)|}{|f(x)|}",
