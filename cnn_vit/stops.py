@@ -101,6 +101,28 @@ class StopSignals:
             raise
         self._sentence = sentence_before
 
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within this context Ctrl-C raises KeyboardInterrupt, for code of a user's that comes to no safe point.
+
+        Raises:
+            StoppedError: Ctrl-C was pressed, and the code has not gone on all the same.
+        """
+        if StopSignals.active is not self or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handler_before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGINT, handler_before)
+        except KeyboardInterrupt:
+            self._is_obeyed = True
+            self.requested = signal.SIGINT
+            name = signal_name(signal.SIGINT)
+            raise StoppedError(signal.SIGINT, (self._sentence or STOPPED).format(name)) from None
+
     def begin_training(self) -> None:
         """Says that from here on there is something to save; raises `StoppedError` where a signal came before."""
         self.raise_if_requested()
@@ -283,6 +305,16 @@ def saying(sentence: str) -> Iterator[None]:
         yield
         return
     with StopSignals.active.saying(sentence):
+        yield
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Within this context Ctrl-C raises, as `StopSignals.interrupting` has it."""
+    if StopSignals.active is None:
+        yield
+        return
+    with StopSignals.active.interrupting():
         yield
 
 

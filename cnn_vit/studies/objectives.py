@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import files
+from cnn_vit import files, stops
 from cnn_vit.errors import DivergedError, SurroundingsError, UserError, unknown
 from cnn_vit.settings.recipes import run_file
 from cnn_vit.studies import trials
@@ -144,8 +144,10 @@ def call_objective(planned: PlannedTrial) -> dict[str, Any]:
         )
     function = load_objective(trial.config)
     values = copy.deepcopy(dict(trial.options)[VALUES])  # the function may change them
-    with contextlib.chdir("."):  # it may change the folder, too, in which the next trial shall begin as this one did
-        returned = function(values, **choose_keywords(function, planned))
+    keywords = choose_keywords(function, planned)
+    # It may change the folder, too, in which the next trial shall begin as this one did.
+    with contextlib.chdir("."), stops.interrupting() if is_function_here(trial.config) else contextlib.nullcontext():
+        returned = function(values, **keywords)
     numbers = check_numbers(returned, trial.config)
     if planned.metric and planned.metric not in numbers:
         raise UserError(

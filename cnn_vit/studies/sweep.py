@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import files, stops
-from cnn_vit.errors import UserError
+from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.reports.sweep_facts import SweepFacts, leaderboard
 from cnn_vit.runs import journal
 from cnn_vit.studies import objectives, trials, workers
@@ -31,7 +31,7 @@ from cnn_vit.studies.sweeping.ledger import Ledger
 from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess, refuse_changed
 from cnn_vit.studies.sweeping.samplers import SAMPLERS
 from cnn_vit.studies.sweeping.scheduler import AHEAD, CANCEL, Supply, is_cancelled
-from cnn_vit.studies.trials import DataCache
+from cnn_vit.studies.trials import DataCache, PlannedTrial
 from cnn_vit.studies.worker import ObstacleError, do_trial
 from cnn_vit.studies.workers import Study, StudyOptions
 
@@ -150,7 +150,14 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
     )
     if not (out / definitions.SPACE).exists():
         definitions.refuse_other_folder(out)  # before anything is written there
-    with workers.locked(out), stops.handle_signals() as stop, stop.saying(workers.STOPPED):
+    is_here = objectives.is_function_here(definition.objective)
+    ahead: int | None = max(AHEAD, 2 * number)
+    if options.slurm is not None:
+        ahead = None
+    elif is_here:
+        ahead = 1  # its result may end the sweep
+    # A second Ctrl-C would end the process, which may be a notebook with more in it than the sweep.
+    with workers.locked(out), stops.handle_signals(heeds_second=not is_here) as stop, stop.saying(workers.STOPPED):
         if (out / CANCEL).exists() and not is_cancelled(out):
             files.remove(out / CANCEL)  # it was meant for an earlier process
         definition = definitions.claim_sweep(out, definition)
@@ -163,7 +170,7 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
             ledger,
             Planner(definition, ledger, process, plans_again=trials.BAD_CONFIG in options.retries),
             study_options,
-            ahead=None if options.slurm is not None else max(AHEAD, 2 * number),
+            ahead=ahead,
             deadline=None if options.hours is None else journal.now() + HOUR * options.hours,
         )
         try:
@@ -227,10 +234,22 @@ def do_here(supply: Supply, stop: stops.StopSignals) -> str:
             reason = supply.reason_to_end()
             if reason:
                 return reason
+            if record_deaths(planned):
+                continue
             try:
                 do_trial(planned, cache, QuietDisplay(), keep="all")
             except ObstacleError as obstacle:
-                raise UserError(str(obstacle)) from obstacle
+                raise SurroundingsError(str(obstacle)) from obstacle
+
+
+def record_deaths(planned: PlannedTrial) -> bool:
+    """Writes that a trial crashes, and returns so, where processes like this one died too often while they did it."""
+    if trials.count_deaths(planned) < workers.MOST_DEATHS:
+        return False
+    reason = f"the process that did it ended {workers.MOST_DEATHS} times before it had a result"
+    with files.Lock(planned.folder / trials.LOCK):
+        trials.write_result(planned, trials.CRASHED, reason=reason)
+    return True
 
 
 def refuse_wrong_options(definition: SweepDefinition, number: int, options: SweepOptions) -> None:

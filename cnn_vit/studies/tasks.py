@@ -285,7 +285,7 @@ def make_rows(labels: np.ndarray, scores: np.ndarray, predicted: np.ndarray) -> 
     return {**columns, "scores": scores.astype(np.float32)}
 
 
-def state_of_error(error: Exception) -> str | None:
+def state_of_error(error: BaseException) -> str | None:
     """Returns the state of a trial that an error ended; None where the surroundings are to blame, not the trial."""
     if is_out_of_memory(error):
         return trials.OUT_OF_MEMORY
@@ -298,11 +298,10 @@ def state_of_error(error: Exception) -> str | None:
     return trials.BAD_CONFIG if isinstance(error, UserError) else trials.CRASHED
 
 
-def reason_of_error(error: Exception) -> str:
-    """Returns why a trial has failed, a sentence."""
-    if isinstance(error, UserError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+def reason_of_error(error: BaseException) -> str:
+    """Returns why a trial has failed, a sentence that every file can hold: a path may have bytes that are no text."""
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return reason.encode(errors="backslashreplace").decode()
 
 
 def drop_checkpoints(planned: PlannedTrial, result: Mapping[str, Any], *, keep: str) -> None:

@@ -274,7 +274,7 @@ def do_trial(planned: "PlannedTrial", cache: "DataCache", display: "Display", *,
             except StoppedError:
                 trials.note_stop(planned)
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # to end the process is not for a trial to decide
                 state = tasks.state_of_error(error)
                 if state is None:
                     trials.note_stop(planned)

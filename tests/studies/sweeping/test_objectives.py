@@ -1,12 +1,17 @@
 """Objectives: functions of the user's own, whatever they do and return, whose numbers sweeps compare."""
 
 import os
+import signal
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 
 import cnn_vit
-from cnn_vit.errors import DivergedError, SurroundingsError, UserError
+from cnn_vit import stops
+from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
+from cnn_vit.runs import reader
 from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping.scheduler import read_metric
 from cnn_vit.studies.trials import Trial
@@ -66,6 +71,10 @@ def f(values, folder):
     os.chdir("/")
     if values["mode"] == "input":
         return input()
+    if values["mode"] == "exit":
+        sys.exit(3)
+    if values["mode"] == "bytes":
+        open(b"/nothing/\\xff")
     if values["mode"] == "other":
         return {"value_": 1}
     (folder / "mine").write_text("here")
@@ -73,14 +82,25 @@ def f(values, folder):
 """
 
 
-def test_workers_bear_functions_that_change_the_folder_or_read_the_standard_input(tmp_path, monkeypatch):
+def test_workers_bear_functions_that_change_the_folder_read_the_standard_input_or_end_the_process(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MODES)
-    modes = {"mode": ["good", "input", "other", "good too"]}
+    modes = {"mode": ["good", "input", "other", "exit", "bytes", "good too"]}
     table = cnn_vit.sweep("mine.py:f", modes, out="out", mode="max")
-    assert [row["state"] for row in table["rows"]] == ["complete", "crashed", "bad config", "complete"]
+    assert [row["state"] for row in table["rows"]] == [
+        "complete",
+        "crashed",
+        "bad config",
+        "crashed",
+        "crashed",
+        "complete",
+    ]
     assert table["rows"][1]["reason"].startswith("EOFError")
     assert "what is compared is value" in table["rows"][2]["reason"]
+    assert table["rows"][3]["reason"] == "SystemExit: 3"
+    assert table["rows"][4]["reason"].endswith("No such file or directory: b'/nothing/\\xff'")
     assert len(list(tmp_path.glob("out/trials/*/files/mine"))) == 2
     assert table["report"] == "out/report.html"  # as it was asked for
 
@@ -100,3 +120,92 @@ def test_a_function_here_may_change_the_folder_and_its_values_and_the_next_trial
     table = cnn_vit.sweep(change, {"layers": [[1], [2, 3]]}, out="out", mode="max", seeds=2)
     assert [row["value"] for row in table["rows"]] == [1.0 + len(row["layers"]) for row in table["rows"]]
     assert {tuple(row["layers"]) for row in table["rows"]} == {(1,), (2, 3)}
+
+
+# In this process ------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_is_no_text_is_written_into_tables(tmp_path):
+    def fail(values):
+        raise ValueError(os.fsdecode(b"/nothing/\xff"))
+
+    table = cnn_vit.sweep(fail, {"x": [1]}, out=tmp_path, mode="max")
+    assert table["rows"][0]["reason"] == r"ValueError: /nothing/\udcff"
+    assert r"/nothing/\udcff" in (tmp_path / "results.csv").read_text()
+
+
+def test_a_function_here_that_fails_too_often_is_not_called_again(tmp_path):
+    calls = []
+
+    def fail(values):
+        calls.append(values["x"])
+        if values["x"] == 2:
+            sys.exit("enough")
+        raise RuntimeError("so it was")
+
+    table = cnn_vit.sweep(fail, {"x": [1, 2, 3, 4]}, out=tmp_path, mode="max", max_failures=2)
+    assert calls == [1, 2]
+    assert [row["state"] for row in table["rows"]] == ["crashed", "crashed", "queued", "queued"]
+    assert table["rows"][1]["reason"] == "SystemExit: enough"
+
+
+def test_a_function_here_that_ended_its_process_three_times_is_not_called_again(tmp_path):
+    calls = []
+
+    def die(values):
+        calls.append(values["x"])
+        if values["x"] == 1 and len(calls) < 3:
+            raise GeneratorExit  # like the end of a process, nothing here notes it
+        return 1.0
+
+    for _ in range(2):
+        with pytest.raises(GeneratorExit):
+            cnn_vit.sweep(die, {"x": [1, 2]}, out=tmp_path, mode="max")
+    assert cnn_vit.sweep(die, {"x": [1, 2]}, out=tmp_path, mode="max")["counts"] == {"complete": 2}
+
+    def die_always(values):
+        raise GeneratorExit
+
+    for _ in range(3):
+        with pytest.raises(GeneratorExit):
+            cnn_vit.sweep(die_always, {"x": [1]}, out=tmp_path / "always", mode="max")
+    table = cnn_vit.sweep(die_always, {"x": [1]}, out=tmp_path / "always", mode="max")
+    assert [(row["state"], row["reason"]) for row in table["rows"]] == [
+        ("crashed", "the process that did it ended 3 times before it had a result")
+    ]
+
+
+def test_ctrl_c_interrupts_a_function_here_and_a_second_one_does_not_end_the_process(tmp_path, monkeypatch):
+    ends = []
+    monkeypatch.setattr(stops.StopSignals, "_end_process", lambda *_: ends.append("ended"))
+    monkeypatch.setattr(stops, "ECHO_SECONDS", 0.01)
+    is_interrupted = True
+
+    def interrupted(values):
+        if is_interrupted:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+            except KeyboardInterrupt:
+                time.sleep(0.1)  # no echo any more
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+        return values["x"]
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match="stopped by SIGINT; the same command goes on"):
+        cnn_vit.sweep(interrupted, {"x": [1, 2]}, out=tmp_path, mode="max")
+    assert not ends
+    assert signal.getsignal(signal.SIGINT) == handler
+    (attempts,) = tmp_path.glob("trials/*/attempts.jsonl")
+    assert [line["event"] for line in reader.read_object_lines(attempts)] == ["start", "stop"]
+    is_interrupted = False
+    assert cnn_vit.sweep(interrupted, {"x": [1, 2]}, out=tmp_path, mode="max")["counts"] == {"complete": 2}
+
+
+def test_what_is_in_the_way_of_a_function_here_is_no_fault_of_the_caller(tmp_path):
+    def block(values):
+        raise SurroundingsError("the disk is full")
+
+    with pytest.raises(SurroundingsError, match="the disk is full"):
+        cnn_vit.sweep(block, {"x": [1]}, out=tmp_path, mode="max")
