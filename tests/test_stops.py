@@ -81,6 +81,19 @@ def _no_echo(monkeypatch):
     monkeypatch.setattr(stops, "ECHO_SECONDS", 0.0)
 
 
+@pytest.mark.usefixtures("_no_echo")
+def test_code_of_a_users_is_interrupted_and_behind_it_a_signal_is_only_noted():
+    with stops.handle_signals(heeds_second=False) as stop:
+        with (
+            pytest.raises(StoppedError, match="stopped by SIGINT; the same command starts again"),
+            stops.interrupting(),
+        ):
+            signal.raise_signal(signal.SIGINT)
+        stop.requested = None
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested == signal.SIGINT
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.usefixtures("_no_echo")
 def test_a_signal_in_a_callback_of_the_garbage_collection_is_not_lost(number, monkeypatch):

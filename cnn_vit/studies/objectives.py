@@ -7,7 +7,8 @@
         return {"value": ..., "epochs": ...}
 
 It is named FILE.py:NAME, so that any process can find it, or given as the function itself, which only the process that
-has it can call. A trial is known by the content of the file, or by the text of the function.
+has it can call. A trial is known by the content of the file, or by the text of the function; modules that the file
+imports, such as those beside it, do not belong to that.
 """
 
 import contextlib
@@ -15,8 +16,9 @@ import copy
 import hashlib
 import inspect
 import math
+import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +105,28 @@ def load_objective(objective: str) -> Callable[..., Any]:
             f"the function {objective} lives in the process that started the sweep; give the same call there again"
         )
     path, name = split_objective(objective)
-    module = run_file(path, name=str(path))
+    with importing_beside(objective):
+        module = run_file(path, name=str(path))
     function = getattr(module, name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UserError(f"{path}: {unknown('function', name, functions)}")
     return function
+
+
+@contextlib.contextmanager
+def importing_beside(objective: str) -> Iterator[None]:
+    """Within this context the file of an objective finds the modules that lie beside it, as `python FILE.py` does."""
+    if is_function_here(objective):
+        yield
+        return
+    folder = str(split_objective(objective)[0].parent.absolute())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the file may have changed the list
+            sys.path.remove(folder)
 
 
 def plan_objective(trial: Trial, out: Path) -> PlannedTrial:
@@ -146,7 +164,7 @@ def call_objective(planned: PlannedTrial) -> dict[str, Any]:
     values = copy.deepcopy(dict(trial.options)[VALUES])  # the function may change them
     keywords = choose_keywords(function, planned)
     # It may change the folder, too, in which the next trial shall begin as this one did.
-    with contextlib.chdir("."), stops.interrupting() if is_function_here(trial.config) else contextlib.nullcontext():
+    with contextlib.chdir("."), importing_beside(trial.config), stops.interrupting():
         returned = function(values, **keywords)
     numbers = check_numbers(returned, trial.config)
     if planned.metric and planned.metric not in numbers:

@@ -62,7 +62,7 @@ class SweepOptions:
 
 
 def sweep(
-    settings: str | Callable[..., Any],
+    settings: str | os.PathLike | Callable[..., Any],
     space: Mapping[str, Any] | None = None,
     *,
     out: str | os.PathLike,

@@ -403,7 +403,7 @@ def from_recipe(
 
 
 def from_call(
-    settings: str | Callable[..., Any],
+    settings: str | os.PathLike | Callable[..., Any],
     space: Mapping[str, Any] | None,
     *,
     sampler: str | None = None,
@@ -419,6 +419,11 @@ def from_call(
         UserError: anything in it is wrong.
     """
     where = "sweep()"
+    if isinstance(settings, os.PathLike):
+        settings = os.fspath(settings)
+    if not isinstance(settings, str) and not callable(settings):
+        raise UserError(f"{where} sweeps a recipe, a file or a function, and {settings!r} is none of them")
+    space = plain_value(space)
     common = {"trials": trials, **changes}
     if isinstance(settings, str) and settings.endswith(".toml"):
         refuse_own_words(settings, space, halving, sampler_options)
@@ -432,8 +437,13 @@ def from_call(
     sampler = sampler or (GRID if trials is None else "random")
     table["sampler"] = sampler if sampler_options is None else {"name": sampler, **sampler_options}
     if callable(settings):
-        name = settings.__qualname__
+        if changes.get("workers") not in (None, 1):
+            raise UserError(
+                f"{where}: workers={changes['workers']} cannot call a function of this process; write it into a file "
+                "and give FILE.py:NAME, or leave workers out"
+            )
         table["objective"] = objectives.register_function(settings)
+        name = settings.__qualname__
     elif is_recipe(settings):
         name = name_of_config(settings)
         table["config"] = settings
@@ -444,6 +454,20 @@ def from_call(
         name = settings.rpartition(":")[2]
         table["objective"] = settings
     return make_definition(table, name=name, where=where, overrides=overrides)
+
+
+def plain_value(value: Any) -> Any:
+    """Returns a value of a call as a file would have it: arrays and ranges as lists, scalars of numpy as numbers."""
+    if isinstance(value, Mapping):
+        return {key: plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, range):
+        return list(value)
+    if isinstance(value, list | tuple):
+        values = [plain_value(inner) for inner in value]
+        return values if isinstance(value, list) else tuple(values)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
 
 
 def refuse_own_words(settings: str, *arguments: Mapping[str, Any] | None) -> None:

@@ -1,11 +1,14 @@
 """Objectives: functions of the user's own, whatever they do and return, whose numbers sweeps compare."""
 
+import functools
 import os
 import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cnn_vit
@@ -13,6 +16,7 @@ from cnn_vit import stops
 from cnn_vit.errors import DivergedError, StoppedError, SurroundingsError, UserError
 from cnn_vit.runs import reader
 from cnn_vit.studies import objectives, trials
+from cnn_vit.studies.sweeping.definition import from_call
 from cnn_vit.studies.sweeping.scheduler import read_metric
 from cnn_vit.studies.trials import Trial
 
@@ -63,6 +67,16 @@ def test_the_number_that_is_compared_has_to_be_returned_and_may_have_a_dotted_na
     assert read_metric(call(tmp_path, text, metric="a.b"), "a.b") == 3.0
     with pytest.raises(UserError, match=r"returned a\.b, n, and what is compared is value; return a number of that"):
         call(tmp_path, text, metric="value")
+
+
+def test_an_objective_imports_modules_beside_its_file_also_while_it_is_called(tmp_path):
+    (tmp_path / "beside_me.py").write_text("two = 2\n")
+    (tmp_path / "later.py").write_text("three = 3\n")
+    path_before = list(sys.path)
+    text = "import beside_me\ndef f(values):\n    import later\n    return beside_me.two + later.three\n"
+    assert call(tmp_path, text)["value"] == 5.0
+    assert sys.path == path_before
+    del sys.modules["beside_me"], sys.modules["later"]
 
 
 MODES = """
@@ -120,6 +134,67 @@ def test_a_function_here_may_change_the_folder_and_its_values_and_the_next_trial
     table = cnn_vit.sweep(change, {"layers": [[1], [2, 3]]}, out="out", mode="max", seeds=2)
     assert [row["value"] for row in table["rows"]] == [1.0 + len(row["layers"]) for row in table["rows"]]
     assert {tuple(row["layers"]) for row in table["rows"]} == {(1,), (2, 3)}
+
+
+# The call -------------------------------------------------------------------------------------------------------------
+
+
+def plain(values):
+    """A function that has a text."""
+    return values["x"]
+
+
+class Called:
+    """An object that can be called, and has no text of its own."""
+
+    def __call__(self, values):
+        """Returns the value."""
+        return values["x"]
+
+
+@pytest.mark.parametrize(
+    ("space", "choices"),
+    [
+        (range(3), (0, 1, 2)),
+        (np.linspace(0, 1, 3), (0.0, 0.5, 1.0)),
+        ([np.float64(0.5), np.int32(2), "a"], (0.5, 2, "a")),
+        ({"choice": (1, 2)}, (1, 2)),
+    ],
+)
+def test_a_space_may_be_made_of_ranges_and_of_arrays_and_numbers_of_numpy(space, choices):
+    (dimension,) = from_call(plain, {"x": space}, mode="max").space.dimensions
+    assert dimension.choices == choices
+    assert [type(choice) for choice in dimension.choices] == [type(choice) for choice in choices]
+
+
+def test_a_range_of_a_space_may_have_ends_of_numpy():
+    (dimension,) = from_call(
+        plain, {"x": {"uniform": (np.float64(0), np.float32(1))}}, mode="max", trials=3
+    ).space.dimensions
+    assert (dimension.low, dimension.high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (functools.partial(plain), "the text of functools.partial.* cannot be found.*give FILE.py:NAME"),
+        (Called(), "the text of .*Called object.* cannot be found"),
+        (Path("nothing/of.that/name.toml"), "name.toml"),
+        (5, "sweeps a recipe, a file or a function, and 5 is none of them"),
+    ],
+)
+def test_what_cannot_be_swept_is_a_sentence(settings, message):
+    with pytest.raises(UserError, match=message):
+        from_call(settings, None if isinstance(settings, Path) else {"x": [1, 2]}, mode="max")
+
+
+def test_a_path_names_a_recipe():
+    assert from_call(Path("configs/digits_mlp.py"), {"optimizer.learning_rate": [0.1]}).name == "digits_mlp"
+
+
+def test_workers_cannot_call_a_function_of_this_process():
+    with pytest.raises(UserError, match=r"workers=4 cannot call a function of this process; .*leave workers out"):
+        from_call(plain, {"x": [1, 2]}, mode="max", workers=4)
 
 
 # In this process ------------------------------------------------------------------------------------------------------
