@@ -33,8 +33,11 @@ PLAN_LOG = "plan.log"
 
 
 def make_trial(definition: SweepDefinition, values: Point, seed: int) -> Trial:
-    """Returns the trial of a point."""
-    settings = [f"{key}={text_of_value(value)}" for key, value in values.items() if key != SEED]
+    """Returns the trial of a point; a point that was read from the plan, with its keys sorted, has the same one."""
+    settings = []
+    for dimension in definition.space.dimensions:
+        if dimension.key in values and dimension.key != SEED:
+            settings.append(f"{dimension.key}={text_of_value(values[dimension.key])}")
     name = ", ".join(settings)
     if definition.seeds > 1 or SEED in values:
         name += f", seed {seed}" if name else f"seed {seed}"
@@ -313,9 +316,21 @@ class Planner:
         """Plans the trials again that could not be run: what they lacked may be there by now.
 
         A row that has become another one is added to the plan, where it stands for the first of its number.
+
+        Raises:
+            UserError: the recipe or its data have changed for the other trials, too, which could not be compared.
         """
         plan = self._ledger.plan
         wrong = [row for row in plan.rows if row.error and not rungs.is_decided(plan, row.suggestion)]
+        right = next((row for row in plan.rows if not row.error), None)
+        if wrong and right is not None:
+            answer = self._process.plan([make_trial(self._definition, right.values, right.seed)])[0]
+            if answer["id"] != right.id:
+                raise UserError(
+                    f"trial {right.id} would be another run by now, for its recipe or its data have changed since it "
+                    "was planned, and trials that are planned anew could not be compared with it; put them back, or "
+                    "sweep in another folder"
+                )
         for first in range(0, len(wrong), BATCH):
             batch = wrong[first : first + BATCH]
             answers = self._process.plan([make_trial(self._definition, row.values, row.seed) for row in batch])

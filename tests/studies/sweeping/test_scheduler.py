@@ -16,7 +16,7 @@ from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping import outcome
 from cnn_vit.studies.sweeping.definition import Halving, SweepDefinition, claim_sweep
 from cnn_vit.studies.sweeping.ledger import Ledger, read_plan
-from cnn_vit.studies.sweeping.planner import Planner
+from cnn_vit.studies.sweeping.planner import Planner, make_trial
 from cnn_vit.studies.sweeping.scheduler import CANCEL, Supply, request_cancel
 from cnn_vit.studies.sweeping.space import Dimension, Space
 from cnn_vit.studies.workers import StudyOptions
@@ -432,6 +432,27 @@ def test_a_retry_plans_a_trial_again_that_could_not_be_run_and_no_kill_shows_in_
     simulation.start(retries=(trials.BAD_CONFIG,))
     simulation.supply.take()
     assert (tmp_path / "plan.jsonl").read_bytes().splitlines(keepends=True) == again
+
+
+def test_a_point_that_is_read_from_the_plan_makes_the_same_trial():
+    dimensions = (Dimension("optimizer.name", "choice", ("sgd",)), Dimension("model.depth", "int", low=1, high=2))
+    definition = make_definition("", config="configs/digits_vit.py", objective="", space=Space(dimensions))
+    trial = make_trial(definition, {"optimizer.name": "sgd", "model.depth": 2}, 0)
+    assert trial.overrides == ("optimizer.name=sgd", "model.depth=2")
+    assert make_trial(definition, {"model.depth": 2, "optimizer.name": "sgd"}, 0) == trial
+
+
+def test_a_retry_plans_nothing_again_by_a_recipe_that_has_changed_for_the_others(formula, tmp_path):
+    simulation = Simulation(make_definition(formula, **SWEEPS["random"]), tmp_path)
+    plan = simulation.process.plan
+    simulation.process.plan = lambda asked: [*plan(asked)[:-1], {**plan(asked)[-1], "error": "no such file"}]
+    simulation.finish_all(random.Random(0))
+    stored = (tmp_path / "plan.jsonl").read_bytes()
+    simulation.start(retries=(trials.BAD_CONFIG,))
+    simulation.process.plan = lambda asked: [{**answer, "id": answer["id"][::-1]} for answer in plan(asked)]
+    with pytest.raises(UserError, match="would be another run by now, for its recipe or its data have changed"):
+        simulation.supply.take()
+    assert (tmp_path / "plan.jsonl").read_bytes() == stored
 
 
 def test_only_the_process_that_was_asked_to_end_does(formula, tmp_path):
