@@ -8,6 +8,7 @@ from cnn_vit.studies.sweeping.planner import planned_trial
 
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
 STEPS, SECONDS = 20, 30.0  # of each trial
+FINGERPRINT = "f" * 64  # of the data
 
 
 def define(count, **changes):
@@ -48,7 +49,7 @@ def write_sweep(out, ends, *, planned=None, **changes):
                 alias_of=None,
                 steps=STEPS,
                 rungs=(),
-                data_fingerprint="f" * 64,
+                data_fingerprint=FINGERPRINT,
                 error="",
             )
         )
