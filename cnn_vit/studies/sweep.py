@@ -99,6 +99,8 @@ def sweep(
         SurroundingsError: the folder cannot be written, or another process works in it.
         StoppedError: a signal asked to stop; the same call goes on.
     """
+    if not os.fspath(out):
+        raise UserError("out is empty; give the folder of the sweep, such as out='runs/NAME'")
     definition = definitions.from_call(settings, space, sampler=sampler, trials=trials, **changes)
     facts = run_sweep(definition, Path(out), SweepOptions(hours=hours, retries=tuple(retries)))
     return summarize(facts)

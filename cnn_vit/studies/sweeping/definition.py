@@ -64,6 +64,7 @@ STORED: dict[str, type | UnionType] = {
 TRAINING_LOSS = ("loss.smoothing", "loss.class_weight")  # settings of the loss that evaluations leave out
 MAY_CHANGE = ("trials", "workers", "max_failures", "name")  # of a sweep that has begun; trials only upwards
 RANGE_OF_INTS = re.compile(r"\s*([+-]?[0-9]{1,20})\s*\.\.\s*([+-]?[0-9]{1,20})\s*")
+FLOAT_RANGE = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*\.\.\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.I)
 # What a sweep writes into its folder, beside its lock and space.json.
 WRITTEN = (PLAN, trials.TRIALS, "workers", "results.csv", "timing.csv", folder.REPORT, "slurm")
 PLAN_OF_COMPARISON = "plan.json"
@@ -202,9 +203,18 @@ def find_file(path: str | os.PathLike) -> Path:
     if os.path.exists(path):
         raise UserError(f"{path} is not a file; a sweep is a TOML file, such as {FOLDER}/NAME.toml")
     names = {Path(name).stem: name for name in sweep_names()}
-    near = [names[stem] for stem in nearest(Path(path).stem, names)]
+    near = find_beside(Path(path)) or [names[stem] for stem in nearest(Path(path).stem, names)]
     remedy = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names.values()) or 'none'}"
     raise UserError(f"no sweep {quote_value(os.fspath(path))} here or beside the package; {remedy}")
+
+
+def find_beside(path: Path) -> list[str]:
+    """Returns the TOML files in the folder of a path whose names are like its own."""
+    try:
+        names = sorted(one.name for one in path.parent.glob("*.toml"))
+    except OSError:
+        return []
+    return [str(path.parent / name) for name in nearest(path.name, names)]
 
 
 def sweep_names() -> dict[str, Path]:
@@ -345,7 +355,24 @@ def read_grid_word(word: str) -> Draft:
                 "[('80 epochs',), ('100 epochs',)]"
             ) from error
         return Draft(key, CHOICE, tuple(values), where=where)
-    return Draft(key, CHOICE, tuple(split_items(text)), where=where, is_text=True)
+    if FLOAT_RANGE.fullmatch(text) or text.strip().startswith("{"):
+        raise UserError(
+            f"{where}: {quote_value(text)} is a range, and --grid takes values, {key}=VALUE,VALUE, or ints, 0..4; "
+            "write ranges into a file, under [space], as `cnn-vit sweep --help` shows"
+        )
+    items = split_items(text)
+    if len(items) != count_items(text):
+        raise UserError(f"{where}: {quote_value(text)} has an empty value between its commas; leave one comma out")
+    return Draft(key, CHOICE, tuple(items), where=where, is_text=True)
+
+
+def count_items(text: str) -> int:
+    """Counts the items between the commas outside all brackets, the empty ones included."""
+    depth, count = 0, 1
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        count += letter == "," and depth == 0
+    return count
 
 
 # A recipe's own sweep -------------------------------------------------------------------------------------------------
@@ -375,8 +402,14 @@ def from_recipe(
         )
     drafts: list[Draft] = []
 
-    def add(key: str, *, steps: int | None = None, when: Mapping[str, Any] | None = None, **kinds: Any) -> None:
+    def add(*names: Any, steps: int | None = None, when: Mapping[str, Any] | None = None, **kinds: Any) -> None:
         """Varies a setting, by one of the keywords log=(LOW, HIGH), uniform=, int= and choice=[...]."""
+        if len(names) != 1:
+            raise UserError(
+                f"{where}, sweep(add): add takes the name of a setting, and how it varies by a keyword; write "
+                'add("optimizer.learning_rate", log=(1e-4, 1e-1)), or choice=[...], uniform=(...), int=(...)'
+            )
+        (key,) = names
         table = {**kinds, "steps": steps, "when": when}
         drafts.append(draft_of_table(key, table, where=f"{where}, sweep(add)"))
 
@@ -773,10 +806,15 @@ def describe(dimension: Dimension | None) -> str | None:
 
 def refuse_other_folder(out: Path) -> None:
     """Raises UserError for a folder that is of something else: a run, a comparison, images, or a user's own files."""
-    with files.os_errors(out):
-        names = set(os.listdir(out)) if out.exists() else set()
     remedy = "give an --out of the sweep's own, such as runs/NAME"
     shown = printable_name(str(out))
+    if out.is_file():
+        raise UserError(f"{shown} is a file, and a sweep is written to a folder; {remedy}")
+    for parent in out.absolute().parents[:2]:
+        if (parent / SPACE).is_file():
+            raise UserError(f"{shown} lies in the folder of a sweep, {printable_name(str(parent))}; {remedy}")
+    with files.os_errors(out):
+        names = set(os.listdir(out)) if out.exists() else set()
     lock = folder.read_bytes(out / folder.LOCK)
     if lock.startswith(RUN_TITLE.encode()) or is_run_config(folder.read_bytes(out / folder.CONFIG)):
         raise UserError(f"{shown} holds a run, and a sweep is not begun in it; {remedy}")

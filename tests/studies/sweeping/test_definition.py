@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import given, strategies
 
-from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.errors import UserError
 from cnn_vit.settings import load
 from cnn_vit.studies.sweeping import definition
 from cnn_vit.studies.sweeping.definition import (
@@ -461,7 +461,11 @@ def test_words_of_the_command_line_are_typed_by_their_setting(here):
         ("sed=1,2", "no setting 'sed'; did you mean seed?"),
         ("data.prefetch=1,2", "changes no result"),
         ("optimizer.momentum=0.5,0.9", "is a keyword of sgd"),
-        ("model.depth=1..2.5", "model.depth is '1..2.5'"),
+        ("model.depth=1..2.5", "'1..2.5' is a range, and --grid takes values, model.depth=VALUE,VALUE, or ints, 0..4"),
+        ("model.dropout=0.1..0.5", "write ranges into a file, under [space], as `cnn-vit sweep --help` shows"),
+        ("optimizer.learning_rate={log=[1e-4,1e-1],steps=3}", "write ranges into a file, under [space]"),
+        ("optimizer.learning_rate=1e-3,,1e-2", "'1e-3,,1e-2' has an empty value between its commas"),
+        ("optimizer.learning_rate=1e-3,", "'1e-3,' has an empty value between its commas"),
     ],
 )
 def test_a_wrong_word_is_told(here, word, sentence):
@@ -527,6 +531,8 @@ def test_a_recipe_defines_its_own_sweep(here):
     [
         ("    add('model.depth', chioce=[1])", "no kind of dimension 'chioce'; did you mean choice?"),
         ("    add('model.depth')", "names none of the kinds"),
+        ("    add('model.depth', 1, 3)", 'write add("optimizer.learning_rate", log=(1e-4, 1e-1))'),
+        ("    add(choice=[1])", 'write add("optimizer.learning_rate", log=(1e-4, 1e-1))'),
         ("    add(3, choice=[1])", "varies 3, which is not the name of a setting"),
         ("    add('model.depth', choice=range(3))", "choice is range(0, 3); it takes a list"),
         ("    add('model.depth', choice=[object()])", "it takes an int"),
@@ -736,9 +742,28 @@ def test_a_folder_with_a_lock_of_its_own_or_with_notes_is_free(here):
     defined = read(SPACE)
     assert claim_sweep("out", defined) == defined
     (here / "file").write_text("")
-    with pytest.raises(SurroundingsError):
-        claim_sweep("file", defined)
+    assert error_of(claim_sweep, "file", defined).startswith("file is a file, and a sweep is written to a folder; ")
     assert "holds no sweep" in error_of(definition.read_claimed, "nothing")
+
+
+@pytest.mark.parametrize("inner", ["out/inner", "out/trials", "out/trials/inner"])
+def test_no_sweep_begins_inside_another_one(here, inner):
+    defined = read(SPACE)
+    claim_sweep("out", defined)
+    sentence = f"{inner} lies in the folder of a sweep, {here / 'out'}; give an --out of the sweep's own"
+    assert error_of(claim_sweep, inner, defined).startswith(sentence)
+    assert claim_sweep("outside/inner", defined) == defined
+
+
+def test_a_sweep_into_the_empty_text_is_refused(here):
+    import cnn_vit
+
+    assert error_of(cnn_vit.sweep, "configs/small.py", {"model.depth": [1]}, out="").startswith("out is empty; give ")
+
+
+def test_a_file_that_is_not_there_may_be_one_beside_it(here):
+    read(SPACE)
+    assert "did you mean one.toml?" in error_of(read_toml, "one.tml")
 
 
 # Surroundings ---------------------------------------------------------------------------------------------------------
