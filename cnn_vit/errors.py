@@ -96,6 +96,11 @@ def unknown(what: str, word: str, choices: Iterable[str]) -> UserError:
 LONGEST_NAME = 200  # characters of a name that an error shows
 
 
+def on_one_line(text: str) -> str:
+    """Returns a text as a line or a cell holds it: line breaks, and what would steer a terminal, are escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def printable_name(name: str) -> str:
     """Returns a name as an error prints it: on one line, escaped, and shortened where it is very long."""
     text = name if name.isprintable() else ascii(name)

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli
+from cnn_vit.errors import on_one_line
 
 if TYPE_CHECKING:
     from cnn_vit.reports.sweep_facts import LeaderRow, SweepFacts, SweepTrial
 
 MOST_LEADERS = 10  # rows of the leaderboard in the terminal; the page has all
+FEW_SECONDS = 9.95  # of which tenths are shown
 MOST_FAILURES = 5  # reasons in the terminal; results.csv has all
 # The order in which states are counted; any other comes last.
 STATES = (
@@ -98,7 +100,9 @@ def interval_text(facts: "SweepFacts", row: "LeaderRow") -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Writes a time as its two largest units: `2 d 3 h`, `1 h 20 min`, `3 min`, `40 s`."""
+    """Writes a time as its two largest units: `2 d 3 h`, `1 h 20 min`, `3 min`, `40 s`; `1.3 s` below 10 s."""
+    if 0 < seconds < FEW_SECONDS:
+        return f"{seconds:.1f} s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -155,7 +159,10 @@ def failures_table(facts: "SweepFacts", *, width: int | None) -> str:
     for group in groups[:MOST_FAILURES]:
         first = group.trials[0]
         rows.append(
-            (f"{len(group.trials):,} {group.state}", f"{group.reason} ({first.id}: {values_text(first.values)})")
+            (
+                f"{len(group.trials):,} {group.state}",
+                f"{on_one_line(group.reason)} ({first.id}: {values_text(first.values)})",
+            )
         )
     table = cli.format_table(rows, width=width)
     hidden = len(groups) - MOST_FAILURES

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cnn_vit import files, process, stops
-from cnn_vit.errors import StoppedError, SurroundingsError, UserError
+from cnn_vit.errors import StoppedError, SurroundingsError, UserError, on_one_line
 from cnn_vit.studies import trials
 from cnn_vit.studies.trials import PlannedTrial, TrialRecord
 from cnn_vit.studies.worker import DO, IN_THE_WAY, MEASURE, OVER, PROGRESS, READY, SETUP, Pipe
@@ -370,6 +370,7 @@ class Study:
         self.obstacle = ""
         self.early_deaths = 0  # of workers that were not ready yet, one after another
         self.steps_over, steps = supply.count_steps()
+        self.steps_at_start = self.steps_over
         self.progress = Progress(steps, step=self.steps_over, batch_size=None)
 
     def run(self) -> str:
@@ -384,6 +385,7 @@ class Study:
             while True:
                 self.queue += self.supply.take()
                 if not self.queue and not self.has_trials() and self.supply.is_exhausted():
+                    self.show_end()
                     return ""
                 self.start_workers()
                 self.hear()
@@ -397,6 +399,14 @@ class Study:
         finally:
             self.end_workers()
             self.progress.close()
+
+    def show_end(self) -> None:
+        """Shows that all is done: the trials that ended last are counted by now."""
+        steps, _ = self.supply.count_steps()
+        if steps == self.steps_at_start:
+            return
+        self.progress.set_total(steps)  # trials that were given up made it fewer than was expected
+        self.progress.update(steps)
 
     @property
     def variables(self) -> list[dict[str, str]]:
@@ -594,7 +604,7 @@ def describe_end(record: TrialRecord) -> str:
     name = trials.describe(record.planned.trial)
     result = record.result
     if record.state in trials.FAILED:
-        return f"{name}: {record.state}: {record.reason}"
+        return f"{name}: {record.state}: {on_one_line(record.reason)}"
     if "validation" in result:
         return f"{name}: {100 * result['validation']['accuracy']:.2f} % of validation"
     numbers = [f"{key} {value:.6g}" for key, value in result.items() if key != "steps"]

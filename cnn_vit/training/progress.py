@@ -54,7 +54,7 @@ class Progress:
         self._period = BAR_PERIOD if self._bar else every
         self._marks = deque([Mark(now(), step)])
         self._due = self._marks[0].time + self._period
-        self._shown_step = step
+        self._shown_step: int | None = step
 
     def update(self, step: int, *, accuracy: float | None = None) -> None:
         """Takes the number of steps done, and a new validation accuracy if there is one; shows them now and then."""
@@ -66,6 +66,12 @@ class Progress:
             self._marks[0] = Mark(time, step)
         if time >= self._due:
             self._show(time)
+
+    def set_total(self, total: int) -> None:
+        """Takes another number of steps that there will be in all, and shows it with the next ones."""
+        if total != self._total:
+            self._total = total
+            self._shown_step = None  # what is shown is no longer so
 
     def say(self, sentence: str) -> None:
         """Shows a sentence at once, above the bar."""
@@ -99,7 +105,7 @@ class Progress:
         summary = self._summary()
         if self._bar:
             with contextlib.suppress(OSError, ValueError):
-                self._bar.update(self._bar.task_ids[0], completed=self._step, summary=summary)
+                self._bar.update(self._bar.task_ids[0], completed=self._step, total=self._total, summary=summary)
                 self._bar.refresh()
         else:
             self.say(f"step {self._step} of {self._total}{summary}")

@@ -276,6 +276,27 @@ def test_a_result_is_never_replaced_by_a_crash(tmp_path):
     assert trials.read_record(planned).state == trials.COMPLETE
 
 
+def test_the_progress_of_a_study_ends_with_all_its_steps(tmp_path, capsys):
+    """Successive halving gives trials up, so that there are fewer steps than were expected."""
+
+    class HalvingSupply(workers.FixedSupply):
+        counts = iter([(0, 144), (120, 144)])
+
+        def count_steps(self):
+            return next(self.counts)
+
+    with stops.handle_signals() as stop:
+        assert workers.Study(HalvingSupply([], 0), tmp_path, StudyOptions(), stop).run() == ""
+    assert capsys.readouterr().err.splitlines()[-1].startswith("step 120 of 120")
+
+
+def test_the_line_of_a_trial_that_failed_is_one_line(tmp_path):
+    _, planned = make_study(tmp_path)
+    trials.write_result(planned, trials.CRASHED, reason="ValueError: a\n\x1b[31mb")
+    line = workers.describe_end(trials.read_record(planned))
+    assert line.endswith(r": crashed: ValueError: a\n\x1b[31mb")
+
+
 def test_another_mistake_in_a_trial_replaces_the_reason_of_the_first(tmp_path):
     (planned,) = trials.plan_trials([Trial("train", SMOKE, ("optimizer.rate=1",))], tmp_path, DataCache())
     run_trials([planned], tmp_path, StudyOptions())

@@ -84,6 +84,20 @@ def test_a_terminal_that_cannot_draw_gets_lines(clock, monkeypatch):
     assert lines[-2:] == ["a sentence", "step 50 of 100, 2 images/s, 0:00:25 left"]
 
 
+def test_a_total_that_becomes_another_one_is_shown_at_the_end(clock, monkeypatch):
+    stream = io.StringIO()
+    with Progress(100, stream=stream) as progress:
+        progress.update(40)
+        progress.set_total(40)
+    assert stream.getvalue().splitlines()[-1].startswith("step 40 of 40")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    with Progress(100, stream=terminal) as progress:
+        progress.update(40)
+        progress.set_total(40)
+    assert "40/40" in terminal.getvalue()
+
+
 def test_a_stream_that_is_gone_does_not_stop_the_run(clock):
     class ClosedPipe(io.StringIO):
         def write(self, _):

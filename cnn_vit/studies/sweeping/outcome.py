@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from cnn_vit import files
-from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.errors import SurroundingsError, UserError, on_one_line
 from cnn_vit.reports.sweep_facts import SweepFacts, SweepTrial
-from cnn_vit.runs import folder, reader
+from cnn_vit.runs import folder, journal, reader
 from cnn_vit.studies import trials
 from cnn_vit.studies.sweeping import rungs
 from cnn_vit.studies.sweeping.definition import SweepDefinition, read_claimed
@@ -73,6 +74,9 @@ def read_trial(
     if with_curves and planned.trial.task == "train":
         curve = read_curve(planned.folder / trials.RUN, definition.metric)
     validation = result.get(VALIDATION) or {}
+    steps = int(result.get("steps", 0))
+    if state in trials.FAILED and planned.trial.task == "train":
+        steps = max(steps, read_last_step(planned))
     return SweepTrial(
         row=row.row,
         suggestion=row.suggestion,
@@ -83,7 +87,7 @@ def read_trial(
         reason=record.reason,
         metric=read_metric(result, definition.metric),
         alias_of=row.alias_of,
-        steps=int(result.get("steps", 0)),
+        steps=steps,
         planned_steps=row.steps,
         seconds=timing.get("seconds"),
         cpu_seconds=timing.get("cpu_seconds"),
@@ -102,6 +106,15 @@ def read_last_rung(plan: Plan, row: PlanRow, planned: PlannedTrial) -> dict[str,
         if numbers is not None:
             return numbers
     return {}
+
+
+def read_last_step(planned: PlannedTrial) -> int:
+    """Returns the last step that a trial has logged, which has failed behind it; 0 where it has logged none."""
+    try:
+        lines, _ = journal.read_until(planned.folder / trials.RUN / folder.TIMING, sys.maxsize)
+    except SurroundingsError:
+        return 0
+    return int(lines[-1].get("step", 0)) if lines else 0
 
 
 def read_curve(run: Path, metric: str) -> tuple[tuple[int, float], ...]:
@@ -146,7 +159,7 @@ def write_tables(facts: SweepFacts) -> bool:
         alias_of = "" if trial.alias_of is None else trial.alias_of
         metric = "" if trial.metric is None else repr(trial.metric)
         about = [trial.row, trial.suggestion, trial.seed, trial.id, trial.state, alias_of, metric, trial.steps]
-        results.append([*about, *values, trial.reason])
+        results.append([*about, *values, on_one_line(trial.reason)])
         timing.append([trial.row, trial.id, trial.seconds, trial.cpu_seconds])
     path, text = facts.out / RESULTS, csv_text(results)
     with files.os_errors(path):
