@@ -38,6 +38,7 @@ UNBEGUN = ("queued", "cancelled", "bad config")  # states of trials that may not
 
 SEED = "seed"  # the key that does not tell settings apart
 MAX, MIN = "max", "min"
+MOST_TIES = 5  # settings as good as the best that are named
 LONGEST = 60  # letters of a value in a sentence
 POINTS = 100  # percentage points of a share
 
@@ -424,6 +425,9 @@ def reach_verdict(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) ->
     sentences = []
     if leader.note:
         sentences.append(f"Not all of its trials are complete: {leader.note}.")
+    ties = [row for row in rivals[1:] if row.estimate == leader.estimate]
+    if ties:
+        sentences.append(describe_ties(ties))
     comparisons = [compare_rows(facts, leader, row) for row in rivals[1:]]
     if not comparisons:
         sentences.append("There is no other complete setting to compare it with.")
@@ -441,11 +445,22 @@ def reach_verdict(facts: SweepFacts, rows: Sequence[LeaderRow] | None = None) ->
     return SweepVerdict(answer, " ".join(sentences), is_sure, comparisons[0])
 
 
+def describe_ties(ties: Sequence[LeaderRow]) -> str:
+    """Says which settings have the very metric of the best one; at most MOST_TIES are named."""
+    names = [str(row.suggestion) for row in ties[:MOST_TIES]]
+    if len(ties) > MOST_TIES:
+        names.append(f"{len(ties) - MOST_TIES:,} more")
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    if len(ties) == 1:
+        return f"Suggestion {listed} has the same metric; the one that was suggested first is named."
+    return f"Suggestions {listed} have the same metric; the one that was suggested first is named."
+
+
 def describe_nothing(facts: SweepFacts) -> str:
     """Says that there is no best setting, and why."""
     if not facts.trials:
         return "No trial is planned yet, so that there is no best setting."
-    states = Counter(trial.state for trial in facts.trials)
+    states = Counter(trial.state for trial in facts.trials if trial.alias_of is None)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
     return f"No trial is complete, so that there is no best setting: {counts}."
 

@@ -25,6 +25,7 @@ from cnn_vit.reports.sweep_importance import importance
 from cnn_vit.reports.sweep_unexplored import unexplored
 
 FIRST_ROWS, MOST_ROWS = 20, 200  # of the leaderboard: that are shown at once, and that the page holds
+SAME = "the same as another"
 MOST_NAMED = 8  # failed trials of a group whose values are shown
 
 
@@ -48,7 +49,7 @@ def write(path: Path, facts: SweepFacts, *, command: str = "", next_commands: Se
         verdict=sweep_facts.reach_verdict(facts, rows),
         states=states,
         cost=sweep_facts.cost(facts),
-        waiting=facts.planned - sum(count for state, count in states.items() if is_over(state)),
+        waiting=count_waiting(facts),
         rows=rows,
         table=[make_table_row(facts, row) for row in rows[:MOST_ROWS]],
         first_rows=FIRST_ROWS,
@@ -66,8 +67,9 @@ def write(path: Path, facts: SweepFacts, *, command: str = "", next_commands: Se
         dimensions=[describe_dimension(dimension) for dimension in facts.dimensions],
         command=command,
         next_commands=next_commands or suggest_commands(facts, rows),
-        outside_lines=sweep_plots.scale_of_lines(facts, rows).outside,
-        outside_points=sweep_plots.scale_of_points(facts, rows).outside,
+        trains=not facts.definition.get("objective"),
+        outside_lines=describe_outside_lines(facts, rows),
+        outside_points=describe_outside(sweep_plots.scale_of_points(facts, rows).outside, "the edge"),
         most_points=sweep_plots.MOST_POINTS,
         most_lines=sweep_plots.MOST_LINES,
         most_curves=sweep_plots.MOST_CURVES,
@@ -84,9 +86,33 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def describe_outside_lines(facts: SweepFacts, rows: Sequence[LeaderRow]) -> str:
+    """Says how many settings stand at an end of the last axis of the parallel coordinates; "" where none does."""
+    complete = sum(row.is_whole for row in rows)
+    of_what = " of the complete settings" if complete > 1 else ""  # else the axis is that of all settings
+    return describe_outside(sweep_plots.scale_of_lines(facts, rows).outside, "an end of the last axis", of_what)
+
+
+def describe_outside(count: int, place: str, of_what: str = "") -> str:
+    """Says how many settings lie far from the others and stand at a place, with a space before; "" of none."""
+    if not count:
+        return ""
+    if count == 1:
+        return f" 1{of_what or ' setting'} lies far from the others and stands at {place}."
+    return f" {count:,}{of_what or ' settings'} lie far from the others and stand at {place}."
+
+
 def count_states(facts: SweepFacts) -> dict[str, int]:
-    """Returns how many trials are in each state, a trial that is the same run as another in its own state."""
-    return dict(Counter(trial.state for trial in sweep_facts.follow_aliases(facts.trials)).most_common())
+    """Returns how many trials are in each state, and how many are the same run as another, which have none."""
+    states = dict(Counter(trial.state for trial in facts.trials if trial.alias_of is None).most_common())
+    aliases = sum(trial.alias_of is not None for trial in facts.trials)
+    return states | {SAME: aliases} if aliases else states
+
+
+def count_waiting(facts: SweepFacts) -> int:
+    """Returns how many trials are still to come, those that are not planned yet included."""
+    over = sum(is_over(trial.state) for trial in sweep_facts.follow_aliases(facts.trials))
+    return facts.planned - over
 
 
 def is_over(state: str) -> bool:

@@ -245,6 +245,20 @@ def test_without_numbers_there_is_no_best_setting(trials, sentence):
 # Failures and cost ----------------------------------------------------------------------------------------------------
 
 
+def test_a_trial_that_is_the_same_run_as_another_counts_once_where_none_is_complete():
+    trials = [make_trial(0, None, state="bad config"), make_trial(1, None, state="bad config", alias_of=0)]
+    sentence = "No trial is complete, so that there is no best setting: 1 bad config."
+    assert sweep_facts.describe_nothing(make_facts(trials)) == sentence
+
+
+def test_settings_as_good_as_the_best_are_named():
+    certainty = sweep_facts.reach_verdict(facts_of([0.5], [0.9], [0.8], [0.9])).certainty
+    assert certainty.startswith("Suggestion 3 has the same metric; the one that was suggested first is named. ")
+    certainty = sweep_facts.reach_verdict(facts_of(*[[0.9]] * 8)).certainty
+    assert certainty.startswith("Suggestions 1, 2, 3, 4, 5 and 2 more have the same metric; ")
+    assert "same metric" not in sweep_facts.reach_verdict(facts_of([0.5], [0.9])).certainty
+
+
 def test_failures_whose_reasons_differ_in_numbers_are_one_group():
     reasons = ["loss is nan at step 7", "no memory for 1.5e9 bytes", "loss is nan at step 12", "loss is nan at step 7"]
     trials = [make_trial(row, None, reason=reason, state="diverged") for row, reason in enumerate(reasons)]

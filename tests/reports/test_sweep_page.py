@@ -159,6 +159,32 @@ def test_an_unfinished_sweep_says_how_many_trials_are_to_come(tmp_path):
     assert "8 of 9 trials are still to come" in words  # one of nine is complete
 
 
+def test_what_an_objective_of_ones_own_does_not_tell_is_not_on_its_page(tmp_path):
+    trials = [make_trial(row, -1.5 * row, curve=(), seconds=None, cpu_seconds=None, steps=1) for row in range(3)]
+    facts = make_facts(trials, metric="value", mode="min", definition={"objective": "mine.py:loss"})
+    words = visible(write_page(tmp_path, facts))
+    assert "processor time" not in words
+    assert "training steps" not in words
+    assert "3 runs were started. The folder is out;" in words
+    timed = replace(facts, trials=tuple(replace(trial, seconds=2.0) for trial in trials))
+    assert "time 6.0 s of trials one after the other" in visible(write_page(tmp_path, timed))
+
+
+def test_a_trial_that_is_the_same_run_as_another_is_counted_apart(tmp_path):
+    trials = [make_trial(0, 0.5), make_trial(1, None, state="queued", alias_of=0), make_trial(2, None)]
+    words = visible(write_page(tmp_path, make_facts(trials, planned=5)))
+    assert "1 complete, 1 crashed, 1 the same as another" in words
+    assert "2 of 5 trials are still to come" in words
+
+
+def test_a_leaderboard_of_several_settings_says_on_narrow_pages_that_it_goes_on(tmp_path):
+    sentence = "The table goes on to the right: move it sideways."
+    values = {RATE: 0.1, OPTIMIZER: "adamw"}
+    wide = make_facts([make_trial(0, 0.5, values=values)], dimensions=[SPACE[0], SPACE[2]])
+    assert f'narrow-only">{sentence}' in write_page(tmp_path, wide)
+    assert sentence not in write_page(tmp_path, make_facts([make_trial(0, 0.5)]))
+
+
 @pytest.mark.slow
 def test_a_thousand_trials_make_a_page_of_less_than_two_megabytes(tmp_path):
     facts = make_realistic(suggestions=1000, failed=20, pruned=300)
@@ -233,6 +259,20 @@ def test_a_metric_far_from_all_others_stands_at_the_end_of_the_axis_but_the_best
     assert (scale.low, scale.high, scale.outside) == (0.0, 7.0, 1)
     assert scale.clip(-1e6) == 0.0
     assert sweep_plots.choose_scale(*rows_of(metrics, mode="min")).low == -1e6
+
+
+def test_settings_far_from_the_others_are_counted_by_what_they_are_far_from():
+    """Of nine settings the first is far away; where one alone is complete, the axis is that of all."""
+    metrics = [-1e6, *map(float, range(8))]
+    facts, rows = rows_of(metrics)
+    sentence = sweep_page.describe_outside_lines(facts, rows)
+    assert sentence == " 1 of the complete settings lies far from the others and stands at an end of the last axis."
+    trials = [make_trial(row, metric, state="pruned", steps=9) for row, metric in enumerate(metrics[:-1])]
+    facts = make_facts([*trials, make_trial(8, metrics[-1])], metric="value")
+    sentence = sweep_page.describe_outside_lines(facts, sweep_facts.leaderboard(facts))
+    assert sentence == " 1 setting lies far from the others and stands at an end of the last axis."
+    assert sweep_page.describe_outside(2, "the edge") == " 2 settings lie far from the others and stand at the edge."
+    assert sweep_page.describe_outside(0, "the edge") == ""
 
 
 def test_lines_of_the_best_are_drawn_last_and_a_smaller_loss_is_better():
