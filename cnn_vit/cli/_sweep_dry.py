@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli
-from cnn_vit.cli import _sweep_tables
+from cnn_vit.cli import _sweep_tables, _sweep_words
 from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, definition: "SweepDefinition", out: Path | Non
     expected = forecast.measure(definition, listed, out, workers_asked=workers)
     text = forecast_text(definition, listed, expected, workers)
     next_command = suggest_command(args, definition, out)
-    if listed.over >= listed.trials:
+    if listed.over >= listed.runs:
         next_command = f"cnn-vit sweep best {cli.shell_quote(str(out))}"
     cli.print_answer(args, as_json(definition, listed, expected), text, next_command=next_command)
     return 0
@@ -47,7 +47,7 @@ def suggest_command(args: argparse.Namespace, definition: "SweepDefinition", out
     if args.isolate:
         words.append("--isolate")
     if out is None:
-        words.append(f"--out=runs/{definition.name.replace(':', '-').replace(',', '-')}")
+        words.append(f"--out={_sweep_words.suggest_out(definition)}")
     elif args.out is not None:
         words.append(f"--out={args.out}")
     return " ".join(["cnn-vit", "sweep", *map(cli.shell_quote, words)])
@@ -59,9 +59,14 @@ def trials_text(definition: "SweepDefinition", listed: "TrialList") -> str:
 
     points = "point" if listed.suggestions == 1 else "points"
     seeds = "" if definition.seeds == 1 else f", each with {definition.seeds} seeds"
+    word = "is" if listed.over == 1 else "are"
+    trials = f"{listed.runs:,} of {definition.config or definition.objective}; {listed.over:,} {word} over"
+    if listed.repeats:
+        verb = "is the same run" if listed.repeats == 1 else "are the same runs"
+        trials += f"; {listed.repeats:,} more {verb} as another, and not done again"
     rows = [
         ("sweep", f"{definition.name}: {listed.suggestions:,} {points} by {definition.sampler}{seeds}"),
-        ("trials", f"{listed.trials:,} of {definition.config or definition.objective}; {listed.over:,} are over"),
+        ("trials", trials),
         ("compares", f"{definition.metric} ({definition.mode}); no trial reads the test split"),
     ]
     if definition.overrides:
@@ -73,11 +78,14 @@ def trials_text(definition: "SweepDefinition", listed: "TrialList") -> str:
     parts = [cli.format_table(rows, width=width)]
     keys = [dimension.key for dimension in definition.space.dimensions]
     names = _sweep_tables.short_names(keys)
-    wide: list[list[str]] = [["point", *(names[key] for key in keys)]]
+    note_column = [""] if listed.repeated else []
+    wide: list[list[str]] = [["point", *(names[key] for key in keys), *note_column]]
     narrow: list[tuple[str, str]] = [("point", "settings")]
     for number, point in enumerate(listed.points):
-        wide.append([str(number), *(sweep_facts.value_text(point[key]) if key in point else "" for key in keys)])
-        narrow.append((str(number), _sweep_tables.values_text(point)))
+        note = f"the same as {listed.repeated[number]}" if number in listed.repeated else ""
+        cells = [sweep_facts.value_text(point[key]) if key in point else "" for key in keys]
+        wide.append([str(number), *cells, *([note] if note_column else [])])
+        narrow.append((str(number), "; ".join(filter(None, (_sweep_tables.values_text(point), note)))))
     table = cli.format_table(wide)
     if width is not None and max(map(len, table.splitlines())) > width:
         table = cli.format_table(narrow, width=width)
@@ -89,7 +97,7 @@ def trials_text(definition: "SweepDefinition", listed: "TrialList") -> str:
 
 def forecast_text(definition: "SweepDefinition", listed: "TrialList", expected: "Forecast", workers: int) -> str:
     """Writes what the trials that are left would take, and what these numbers stand on."""
-    left = listed.trials - listed.over
+    left = listed.runs - listed.over
     beside = "one after another" if expected.at_once == 1 else f"{expected.at_once} at a time"
     if workers > expected.at_once and left > expected.at_once:
         beside += " (this machine has no cores for more)"
@@ -97,10 +105,13 @@ def forecast_text(definition: "SweepDefinition", listed: "TrialList", expected: 
     if left == 0:
         time = "none, all trials are over"
     elif expected.seconds is not None and expected.trial_seconds is not None:
-        time = (
-            f"{_sweep_tables.duration_text(expected.seconds)}: {left:,} trials, "
-            f"{_sweep_tables.duration_text(expected.trial_seconds)} each at full length, {beside}"
-        )
+        start = ""
+        if expected.start_seconds is not None:
+            start = f"{_sweep_tables.duration_text(expected.start_seconds)} to start and compile, then "
+        trials = "1 trial of" if left == 1 else f"{left:,} trials of"
+        each = "" if left == 1 else f" each at full length, {beside}"
+        one = _sweep_tables.duration_text(expected.trial_seconds)
+        time = f"{_sweep_tables.duration_text(expected.seconds)}: {start}{trials} {one}{each}"
         if definition.halving is not None:
             time += "; halving gives up on most of them earlier"
     kind = "of folders" if expected.is_from_finished else "of checkpoints"
@@ -131,9 +142,11 @@ def as_json(definition: "SweepDefinition", listed: "TrialList", expected: "Forec
         "definition": definition.to_json(),
         "suggestions": listed.suggestions,
         "trials": listed.trials,
+        "repeats": listed.repeats,
         "over": listed.over,
         "points": [dict(point) for point in listed.points],
         "trial_seconds": expected.trial_seconds,
+        "start_seconds": expected.start_seconds,
         "seconds": expected.seconds,
         "disk_bytes": expected.disk_bytes,
         "memory_bytes": expected.memory_bytes,

@@ -84,7 +84,7 @@ def suggest_command(now: "Standing", rows: list["LeaderRow"]) -> str:
     """Returns the command that goes on from here."""
     folder = cli.shell_quote(str(now.facts.out))
     if now.is_running:
-        return f"cnn-vit sweep cancel {folder}"
+        return f"cnn-vit sweep status {folder}"
     if now.over < now.total:
         return f"cnn-vit sweep {folder}"
     return f"cnn-vit sweep best {folder}" if rows else f"cnn-vit sweep retry {folder}"

@@ -83,6 +83,11 @@ def is_sweep(path: Path) -> bool:
         return False
 
 
+def suggest_out(definition: "SweepDefinition") -> str:
+    """Returns a folder for a sweep that none was named for."""
+    return f"runs/{definition.name.replace(':', '-').replace(',', '-')}"
+
+
 def take_folder(args: argparse.Namespace, action: str, names: Sequence[str]) -> tuple[Path, list[str]]:
     """Returns the folder of the sweep, and the words behind it.
 

@@ -30,9 +30,17 @@ A file of a sweep:
     optimizer.name = ["adamw", "sgd"]
     optimizer.momentum = {uniform = [0, 0.99], when = {"optimizer.name" = "sgd"}}
 
-Behind --grid stands KEY=VALUE,VALUE; ints as 0..4; values that hold commas as a Python list. A sweep
-chooses by validation: no trial reads the test split. DIR/trials holds a folder for each trial, and what
-is finished there is never done again. Trials that diverged or have a wrong setting are done again by
+Behind --grid stands KEY=VALUE,VALUE; ints as 0..4; values that hold commas as a Python list; ranges stand
+in a file. A recipe may also say itself what varies, which `cnn-vit sweep --config=RECIPE --out=DIR` runs:
+
+    def sweep(add):                       # in the recipe, beside get_config
+        add("optimizer.name", choice=["adamw", "sgd"])
+        add("optimizer.learning_rate", log=(1e-4, 1e-1))
+        add("optimizer.momentum", uniform=(0, 0.99), when={"optimizer.name": "sgd"})
+        return {"sampler": "random", "trials": 30}
+
+A sweep chooses by validation: no trial reads the test split. DIR/trials holds a folder for each trial, and
+what is finished there is never done again. Trials that diverged or have a wrong setting are done again by
 `retry` alone; those that crashed or had too little memory, by the same command. More trials may be asked
 for later; any other change of what is swept needs another folder. `sweep --out=DIR` goes on with what is
 in DIR. The exit code is that of the first trial that failed, as of `cnn-vit compare`.
@@ -133,8 +141,8 @@ def run_trials(args: argparse.Namespace, names: list[str]) -> int:
         return _sweep_dry.run(args, definition, out)
     if out is None:
         raise UserError(
-            f"--out is missing, the folder that the sweep is written to; add --out=runs/{definition.name}, or --dry to "
-            "see first what it would take"
+            f"--out is missing, the folder that the sweep is written to; add "
+            f"--out={_sweep_words.suggest_out(definition)}, or --dry to see first what it would take"
         )
     return do_sweep(args, definition, out)
 
@@ -304,9 +312,18 @@ def cancel(args: argparse.Namespace, out: Path, ids: list[str]) -> int:
         what = f"{tasks} tasks at SLURM were" if tasks else f"{out} was"
         text = f"{what} asked to end: the trials save what they have learned; `cnn-vit sweep {folder}` goes on"
     answer = {"out": str(out), "was_running": is_running, "tasks": tasks}
-    next_command = f"cnn-vit sweep status {folder}" if is_running or tasks else f"cnn-vit sweep {folder}"
+    next_command = f"cnn-vit sweep status {folder}" if is_running or tasks else suggest_after_cancel(args, out)
     cli.print_answer(args, answer, text, next_command=next_command, even_if_stopped=True)
     return 0
+
+
+def suggest_after_cancel(args: argparse.Namespace, out: Path) -> str:
+    """Returns the command that goes on with a sweep that nobody works on: with the rest, or with the best setting."""
+    from cnn_vit.reports import sweep_facts
+    from cnn_vit.studies.sweeping import outcome
+
+    facts = outcome.read_sweep(out, with_curves=False)
+    return suggest_command(args, facts, sweep_facts.leaderboard(facts))
 
 
 def cancel_tasks(out: Path) -> int:

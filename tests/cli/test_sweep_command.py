@@ -202,7 +202,7 @@ sys.stderr.write(f"codes {set(codes)} heavy {heavy}")
 def test_a_finished_sweep_again_starts_no_process_imports_no_jax_and_reads_no_data(tmp_path):
     """What makes it quick: a thousand trials are told from plan.jsonl and results alone (60 here)."""
     out = tmp_path / "many"
-    sweep_folders.write_sweep(out, [0.5 + number / 200 for number in range(60)])
+    sweep_folders.write_sweep(out, [0.5 + number / 200 for number in range(60)], has_real_ids=True)
     outcome.write_tables(outcome.read_sweep(out))
     (out / "report.html").write_text("the page that was made at its end")
     toml = tmp_path / "many.toml"
@@ -256,7 +256,7 @@ def test_trials_under_way_are_shown_with_their_step_while_others_hold_the_locks(
     assert (running["id"], running["step"], running["steps"]) == (folder.name, 5, 20)
     assert (record["is_running"], record["steps_left"]) == (True, 115)
     assert re.search(rf"^{folder.name}  5 of 20  25 %  learning_rate=0.005 weight_decay=0.01 seed=0$", text, re.M)
-    assert text.splitlines()[-1] == f"next: cnn-vit sweep cancel {halfway}"
+    assert text.splitlines()[-1] == f"next: cnn-vit sweep status {halfway}"  # nothing that would end what runs
     assert later["basis"] == "at the pace of 1 finished since the last start, 1 at a time"
 
 
@@ -380,7 +380,7 @@ def test_dry_lists_trials_and_measures_by_finished_ones_and_writes_nothing(halfw
     assert record["basis"] == "measured: what the 3 finished trials of this sweep took"
     text = ask("sweep", halfway, "--dry").out
     assert re.search(r"^trials    10 of configs/digits_mlp\.py:smoke; 4 are over$", text, re.M)
-    assert re.search(r"^time  3 min: 6 trials, 30 s each at full length, one after another$", text, re.M)
+    assert re.search(r"^time  3 min: 6 trials of 30 s each at full length, one after another$", text, re.M)
     assert {path: path.stat().st_mtime_ns for path in halfway.rglob("*")} == before
 
 
@@ -403,6 +403,52 @@ def test_dry_times_the_first_trial_where_none_is_finished(tmp_path):
     assert "--dry" not in again
     assert ask_json(*again, "--dry")["definition"] == record["definition"]
     assert not (tmp_path / "new").exists()
+
+
+def test_dry_counts_points_that_repeat_others_as_no_runs(tmp_path):
+    """Of six random points over two values, with two seeds each, the runs are those of the distinct points."""
+    from cnn_vit.cli import _sweep_dry
+    from cnn_vit.studies.sweeping import forecast
+
+    definition = sweep_folders.define(6, space={RATE: [0.1, 0.2]}, seeds=2)
+    listed = forecast.list_trials(definition, None)
+    distinct = {point[RATE] for point in listed.points}
+    assert distinct == {0.1, 0.2}
+    assert (listed.trials, listed.runs, listed.repeats) == (12, 4, 8)
+    text = _sweep_dry.trials_text(definition, listed)
+    assert "4 of configs/digits_mlp.py:smoke; 0 are over; 8 more are the same runs as another, and not done" in text
+    assert len(re.findall(r"the same as \d$", text, re.M)) == 4
+    later = [number for number, point in enumerate(listed.points) if point == listed.points[0]][1]
+    assert re.search(rf"^{later} .*the same as 0$", text, re.M)
+
+
+def test_dry_knows_from_the_plan_which_trials_are_the_same_run(tmp_path):
+    from cnn_vit.studies.sweeping import forecast
+
+    definition = sweep_folders.write_sweep(tmp_path / "out", [0.9, "queued"], planned=4, space={RATE: [0.001, 0.002]})
+    plan = tmp_path / "out" / "plan.jsonl"
+    plan.write_text(plan.read_text().replace('"alias_of": null, "data_fingerprint": "' + "f" * 64 + '", "error": "", '
+        '"id": "0001', '"alias_of": 0, "data_fingerprint": "' + "f" * 64 + '", "error": "", "id": "0001'))  # fmt: skip
+    facts = outcome.read_sweep(tmp_path / "out")
+    assert [trial.alias_of for trial in facts.trials] == [None, 0]
+    listed = forecast.list_trials(definition, tmp_path / "out")
+    ahead = forecast.find_repeated(forecast.known_points(definition, facts)).keys() - {0, 1}
+    assert listed.repeats == 1 + len(ahead)
+
+
+def test_dry_gives_the_start_words_of_its_own_so_that_its_times_add_up():
+    from cnn_vit.cli import _sweep_dry
+    from cnn_vit.studies.sweeping import forecast
+
+    definition = sweep_folders.define(3)
+    nothing = {"is_from_finished": False, "disk_bytes": 10**6, "memory_bytes": None, "at_once": 1, "basis": "measured"}
+    nothing |= {"free_disk_bytes": None, "free_memory_bytes": None}
+    expected = forecast.Forecast(trial_seconds=1.04, seconds=19.1, start_seconds=16.0, **nothing)
+    text = _sweep_dry.forecast_text(definition, forecast.TrialList(3, 3, 0, (), None), expected, 1)
+    sentence = "19 s: 16 s to start and compile, then 3 trials of 1.0 s each at full length, one after another"
+    assert text.splitlines()[0] == f"time  {sentence}"
+    text = _sweep_dry.forecast_text(definition, forecast.TrialList(1, 1, 0, (), None), expected, 1)
+    assert text.splitlines()[0] == "time  19 s: 16 s to start and compile, then 1 trial of 1.0 s"
 
 
 def test_points_of_a_sampler_that_learns_are_shown_as_far_as_no_result_decides_them(tmp_path):
@@ -496,6 +542,27 @@ def test_report_makes_tables_and_page_of_what_is_there(halfway, monkeypatch):
     assert len(rows) == 7
 
 
+def test_a_trial_that_diverged_has_the_steps_that_it_logged(halfway):
+    run = halfway / "trials" / f"{2:04x}{'ab' * 6}" / "run"
+    run.mkdir()
+    (run / "timing.jsonl").write_text('{"seconds": 1.0, "step": 5}\n{"seconds": 2.0, "step": 6}\n')
+    assert [trial.steps for trial in outcome.read_sweep(halfway).trials] == [20, 20, 6, 20, 0, 0]
+    outcome.write_tables(outcome.read_sweep(halfway))
+    assert ",diverged,,,6,0.003," in (halfway / "results.csv").read_text()
+
+
+def test_a_reason_of_several_lines_is_one_line_in_cells_and_tables(halfway):
+    planned = planned_at(halfway, 2)
+    trials.write_result(planned, trials.CRASHED, reason="ValueError: first\nsecond")
+    facts = outcome.read_sweep(halfway)
+    assert facts.trials[2].reason == "ValueError: first\nsecond"
+    outcome.write_tables(facts)
+    lines = (halfway / "results.csv").read_text().splitlines()
+    assert len(lines) == 7
+    assert lines[3].endswith(r",ValueError: first\nsecond")
+    assert _sweep_tables.failures_table(facts, width=None).startswith(r"1 crashed  ValueError: first\nsecond (")
+
+
 def test_report_copies_the_trials_to_a_service(halfway, monkeypatch):
     from cnn_vit.reports import sweep_mirror
 
@@ -526,6 +593,13 @@ def test_cancel_asks_a_sweep_that_runs_to_end_and_says_where_none_runs(halfway):
     with files.Lock(halfway / "lock"):
         assert ask_json("sweep", "cancel", halfway)["was_running"]
     assert (halfway / "cancel").exists()
+
+
+def test_what_follows_cancel_where_nothing_runs_is_the_rest_or_the_best(halfway, tmp_path):
+    assert ask("sweep", "cancel", halfway).out.splitlines()[-1] == f"next: cnn-vit sweep {halfway}"
+    done = tmp_path / "done"
+    sweep_folders.write_sweep(done, [0.5, 0.75])
+    assert ask("sweep", "cancel", done).out.splitlines()[-1] == f"next: cnn-vit sweep best {done}"
 
 
 def test_single_trials_are_called_off_unless_they_are_over_or_under_way(halfway):
@@ -585,7 +659,17 @@ def test_keys_are_shortened_unless_two_end_alike():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3599, "1 h 0 min"), (5400, "1 h 30 min"), (200_000, "2 d 8 h")],
+    [
+        (0, "0 s"),
+        (1.26, "1.3 s"),
+        (9.9, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (3599, "1 h 0 min"),
+        (5400, "1 h 30 min"),
+        (200_000, "2 d 8 h"),
+    ],
 )
 def test_a_time_is_written_as_its_two_largest_units(seconds, text):
     assert _sweep_tables.duration_text(seconds) == text
@@ -623,6 +707,11 @@ def test_a_time_is_written_as_its_two_largest_units(seconds, text):
             ["configs/sweeps/smoke.toml", "--metric=test.accuracy"],
             "configs/sweeps/smoke.toml: metric is test.accuracy, and a sweep chooses by validation; ",
         ),
+        (
+            ["--config=configs/digits_mlp.py:smoke", "--grid", "seed=0,1"],
+            "--out is missing, the folder that the sweep is written to; add --out=runs/digits_mlp-smoke, or --dry to",
+        ),
+        (["configs/sweeps/smoke.toml", "--out=setup.cfg"], "setup.cfg is a file, and a sweep is written to a folder;"),
         (["status"], "sweep status needs the folder of a sweep; write cnn-vit sweep status DIR, the --out of its `cnn"),
         (["status", "configs"], "configs holds no sweep (no space.json); name the --out of a `cnn-vit sweep`"),
         (["status", "setup.cfg"], "setup.cfg is a file; sweep status takes the folder of a sweep; name the --out of a"),
@@ -672,6 +761,17 @@ def test_the_file_in_the_help_is_a_sweep(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(re.sub(r"(?m)^    ", "", text))
     definition = definitions.read_toml(path)
+    assert (definition.trials, len(definition.space.dimensions), definition.sampler) == (30, 3, "random")
+
+
+def test_the_function_in_the_help_makes_a_recipe_a_sweep(tmp_path):
+    from cnn_vit.cli import sweep as command
+    from cnn_vit.studies.sweeping import definition as definitions
+
+    text = "    def sweep(add):" + command.__doc__.partition("    def sweep(add):")[2].partition("\nA sweep chooses")[0]
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("from configs.digits_mlp import get_config\n\n\n" + re.sub(r"(?m)^    ", "", text))
+    definition = definitions.from_recipe(str(recipe))
     assert (definition.trials, len(definition.space.dimensions), definition.sampler) == (30, 3, "random")
 
 

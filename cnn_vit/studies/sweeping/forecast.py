@@ -4,9 +4,10 @@
 those of the others; else a worker times some steps of the first trial, in a folder that is gone afterwards.
 """
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cnn_vit.studies import trials, workers
 from cnn_vit.studies.sweeping import definition as definitions
 from cnn_vit.studies.sweeping import outcome, rungs, standing
 from cnn_vit.studies.sweeping.definition import SweepDefinition
+from cnn_vit.studies.sweeping.keys import GRID
 from cnn_vit.studies.sweeping.ledger import Plan, PlanRow
 from cnn_vit.studies.sweeping.planner import SEED, PlanningProcess, make_trial
 from cnn_vit.studies.sweeping.samplers import SAMPLERS
@@ -24,6 +26,7 @@ from cnn_vit.studies.sweeping.space import Point
 from cnn_vit.studies.workers import StudyOptions
 
 MOST_POINTS = 10  # that are listed
+MOST_COMPARED = 2000  # that are looked through for repeats
 # A finished trial keeps its best checkpoint and its last one, which may be the same.
 KEPT_CHECKPOINTS = 2
 
@@ -38,6 +41,8 @@ class TrialList:
         over: those that are over already, as far as they are runs of their own.
         points: the first of the points; those that follow from results are not known.
         facts: of the trials that are planned already; None where the sweep is not begun.
+        repeats: trials that are the same run as an earlier one, as far as is known; they are not run again.
+        repeated: of each of the first points that repeats an earlier one, by its number, the number of that one.
     """
 
     suggestions: int
@@ -45,6 +50,13 @@ class TrialList:
     over: int
     points: tuple[Point, ...]
     facts: SweepFacts | None
+    repeats: int = 0
+    repeated: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """Trials that are runs of their own."""
+        return self.trials - self.repeats
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class Forecast:
         free_disk_bytes, free_memory_bytes: what is free now.
         at_once: trials beside each other.
         basis: what these numbers stand on, a sentence.
+        start_seconds: of `seconds`, those until the first step is compiled; None where they are not known apart.
     """
 
     trial_seconds: float | None
@@ -72,6 +85,7 @@ class Forecast:
     free_memory_bytes: int | None
     at_once: int
     basis: str
+    start_seconds: float | None = None
 
 
 def list_trials(definition: SweepDefinition, out: Path | None) -> TrialList:
@@ -91,19 +105,49 @@ def list_trials(definition: SweepDefinition, out: Path | None) -> TrialList:
     over = 0
     if facts is not None:
         over = sum(trial.state in standing.OVER for trial in facts.trials if trial.alias_of is None)
-    points = tuple(first_points(definition, facts))
-    return TrialList(definition.trials, definition.trials * definition.seeds, over, points, facts)
+    points = known_points(definition, facts)
+    repeated = find_repeated(points)
+    repeats = len(repeated) * definition.seeds
+    if facts is not None:
+        # Points of other values may be the same run, too, which the plan knows.
+        seen = {trial.suggestion for trial in facts.trials}
+        repeats = sum(trial.alias_of is not None for trial in facts.trials)
+        repeats += definition.seeds * len(repeated.keys() - seen)
+    return TrialList(
+        suggestions=definition.trials,
+        trials=definition.trials * definition.seeds,
+        over=over,
+        points=tuple(points[:MOST_POINTS]),
+        facts=facts,
+        repeats=repeats,
+        repeated={number: first for number, first in repeated.items() if number < MOST_POINTS},
+    )
 
 
-def first_points(definition: SweepDefinition, facts: SweepFacts | None) -> list[Point]:
-    """Returns the first points of a sweep: of a sampler that learns those that wait for no result, or are planned."""
+def find_repeated(points: Sequence[Point]) -> dict[int, int]:
+    """Returns, of each point that repeats an earlier one, its number and the number of the first of them."""
+    firsts: dict[str, int] = {}
+    repeated: dict[int, int] = {}
+    for number, point in enumerate(points):
+        first = firsts.setdefault(json.dumps(point, sort_keys=True), number)
+        if first != number:
+            repeated[number] = first
+    return repeated
+
+
+def known_points(definition: SweepDefinition, facts: SweepFacts | None) -> list[Point]:
+    """Returns the first points of a sweep: of a sampler that learns those that wait for no result, or are planned.
+
+    Those of a grid are all different, so that no more of them are made than are listed.
+    """
     planned: dict[int, Point] = {}
     for trial in () if facts is None else facts.trials:
         planned.setdefault(trial.suggestion, dict(trial.values))
     sampler = SAMPLERS[definition.sampler]
     known = definition.lag if sampler.is_adaptive else definition.trials
     points = []
-    for index in range(min(MOST_POINTS, definition.trials)):
+    most = MOST_POINTS if definition.sampler == GRID else MOST_COMPARED
+    for index in range(min(most, definition.trials)):
         if index in planned:
             points.append(planned[index])
         elif index < known:
@@ -130,7 +174,7 @@ def measure(definition: SweepDefinition, listed: TrialList, out: Path | None, *,
         StoppedError: a signal asked to stop.
     """
     cores = max(1, len(process.usable_cores()) // definition.threads)
-    at_once = max(1, min(workers_asked, cores, listed.trials - listed.over))
+    at_once = max(1, min(workers_asked, cores, listed.runs - listed.over))
     place = out if out is not None else Path()
     nothing = Forecast(
         trial_seconds=None,
@@ -144,8 +188,8 @@ def measure(definition: SweepDefinition, listed: TrialList, out: Path | None, *,
         basis="",
     )
     finished = finished_trials(listed.facts)
-    if listed.over >= listed.trials:
-        size = measure_disk(finished, listed.trials)
+    if listed.over >= listed.runs:
+        size = measure_disk(finished, listed.runs)
         return replace(nothing, seconds=0.0, disk_bytes=size, basis="all trials are over")
     if finished:
         return forecast_from_finished(definition, listed, finished, nothing)
@@ -172,14 +216,16 @@ def forecast_from_finished(
         return nothing
     own = [trial for trial in facts.trials if trial.alias_of is None]
     step_seconds = sum(trial.seconds or 0.0 for trial in finished) / sum(trial.steps for trial in finished)
-    steps_left = standing.count_steps_left(replace(facts, planned=listed.trials), definition, own, ())
+    planned = len(facts.trials) + listed.runs - len(own)  # of those to come only the runs
+    steps_left = standing.count_steps_left(replace(facts, planned=planned), definition, own, ())
+    what = "the finished trial" if len(finished) == 1 else f"the {len(finished):,} finished trials"
     steps_of_trial = sum(trial.planned_steps for trial in own) / len(own)
     return replace(
         nothing,
         trial_seconds=step_seconds * steps_of_trial,
         seconds=step_seconds * steps_left / nothing.at_once,
-        disk_bytes=measure_disk(finished, listed.trials),
-        basis=f"measured: what the {len(finished):,} finished trials of this sweep took",
+        disk_bytes=measure_disk(finished, listed.runs),
+        basis=f"measured: what {what} of this sweep took",
     )
 
 
@@ -219,7 +265,7 @@ def forecast_from_steps(
                 worker.end()
         finally:
             planning.close()
-    steps = planned.steps * listed.trials
+    steps = planned.steps * listed.runs
     if definition.halving is not None:
         plan = Plan()
         plan.add(PlanRow(0, 0, 0, {}, "", None, planned.steps, tuple(answer["rungs"]), "", ""))
@@ -229,8 +275,9 @@ def forecast_from_steps(
     return replace(
         nothing,
         trial_seconds=pace["seconds"],
+        start_seconds=pace["start_seconds"],
         seconds=pace["start_seconds"] + seconds / nothing.at_once,
-        disk_bytes=listed.trials * KEPT_CHECKPOINTS * pace["checkpoint_bytes"],
+        disk_bytes=listed.runs * KEPT_CHECKPOINTS * pace["checkpoint_bytes"],
         memory_bytes=None if memory is None else memory * workers_asked,
         basis="measured: some steps and an evaluation of the first trial, with its data, on "
         f"{definition.threads} {'core' if definition.threads == 1 else 'cores'}; another point may take another time, "
