@@ -181,15 +181,12 @@ LIGHT = """
 import subprocess, sys
 from cnn_vit.__main__ import main
 from cnn_vit import data
-from cnn_vit.studies.sweeping import planner
 
 def fail(*words, **_):
     raise AssertionError(f"a process was started: {words}")
 
 subprocess.Popen = fail
 data.load = data.read_source = fail
-# the ids of this folder are made up: what is asked for is what the first one would be by the recipe
-planner.trials.place = lambda words, out: (f"0000{'ab' * 6}", out) if len(words["run"]) == 64 else fail(words)
 out, words = sys.argv[1], sys.argv[2:]
 codes = []
 for line in (words, [out], [out, "--dry"], ["status", out], ["best", out], ["cancel", out], ["retry", out]):
