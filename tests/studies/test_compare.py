@@ -12,7 +12,7 @@ from PIL import Image
 import cnn_vit
 from cnn_vit import data, files, models, settings
 from cnn_vit.__main__ import main
-from cnn_vit.cli import compare as command
+from cnn_vit.cli import _failures
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.runs import reader
@@ -419,7 +419,7 @@ def test_flags_of_the_command_are_options_of_the_comparison(compared, place, mon
 
 
 def test_states_that_end_a_trial_have_exit_codes():
-    assert {*command.CODES, trials.CRASHED} == set(trials.FAILED)
+    assert {*_failures.CODES, trials.CRASHED} == set(trials.FAILED)
 
 
 # Whole recipes --------------------------------------------------------------------------------------------------------
