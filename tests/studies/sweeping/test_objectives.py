@@ -235,8 +235,8 @@ def test_a_function_here_that_ended_its_process_three_times_is_not_called_again(
 
     for _ in range(2):
         with pytest.raises(GeneratorExit):
-            cnn_vit.sweep(die, {"x": [1, 2]}, out=tmp_path, mode="max")
-    assert cnn_vit.sweep(die, {"x": [1, 2]}, out=tmp_path, mode="max")["counts"] == {"complete": 2}
+            cnn_vit.sweep(die, {"x": [1, 2]}, out=tmp_path / "twice", mode="max")
+    assert cnn_vit.sweep(die, {"x": [1, 2]}, out=tmp_path / "twice", mode="max")["counts"] == {"complete": 2}
 
     def die_always(values):
         raise GeneratorExit
