@@ -248,7 +248,7 @@ def choose_states(text: str | None) -> tuple[str, ...]:
     """
     from cnn_vit.studies import trials
 
-    states = (*trials.FAILED, trials.CANCELLED)
+    states = trials.RETRIABLE
     if text is None:
         return states
     chosen = []

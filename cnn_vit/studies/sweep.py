@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_vit import files, stops
-from cnn_vit.errors import SurroundingsError, UserError
+from cnn_vit.errors import SurroundingsError, UserError, unknown
 from cnn_vit.reports.sweep_facts import SweepFacts, leaderboard
 from cnn_vit.runs import journal
 from cnn_vit.studies import objectives, trials, workers
@@ -32,7 +32,7 @@ from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess, refuse_ch
 from cnn_vit.studies.sweeping.samplers import SAMPLERS
 from cnn_vit.studies.sweeping.scheduler import AHEAD, CANCEL, Supply, is_cancelled
 from cnn_vit.studies.trials import DataCache, PlannedTrial
-from cnn_vit.studies.worker import ObstacleError, do_trial
+from cnn_vit.studies.worker import LogDisplay, ObstacleError, do_trial
 from cnn_vit.studies.workers import Study, StudyOptions
 
 HOUR = 3600.0  # seconds
@@ -201,7 +201,7 @@ def do_trials(
         if supply.is_planned():
             process.close()  # it would keep its memory for as long as SLURM works
         return slurm.run(supply, out, options.slurm, study_options, stop, most=options.workers)
-    if definition.objective and objectives.is_function_here(definition.objective):
+    if objectives.is_function_here(definition.objective):
         return do_here(supply, stop)
     supply.plan()
     ready = process.hand_over() if supply.is_planned() else []
@@ -209,19 +209,6 @@ def do_trials(
     for sentence in supply.describe_errors():
         study.progress.say(sentence)
     return study.run()
-
-
-class QuietDisplay:
-    """Shows nothing of a trial that this process does itself."""
-
-    def update(self, step: int, *, accuracy: float | None = None) -> None:
-        """Shows nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Shows nothing."""
-
-    def close(self) -> None:
-        """Nothing is to be given back."""
 
 
 def do_here(supply: Supply, stop: stops.StopSignals) -> str:
@@ -239,7 +226,7 @@ def do_here(supply: Supply, stop: stops.StopSignals) -> str:
             if record_deaths(planned):
                 continue
             try:
-                do_trial(planned, cache, QuietDisplay(), keep="all")
+                do_trial(planned, cache, LogDisplay(planned.folder / trials.LOG), keep="all")
             except ObstacleError as obstacle:
                 raise SurroundingsError(str(obstacle)) from obstacle
 
@@ -262,6 +249,9 @@ def refuse_wrong_options(definition: SweepDefinition, number: int, options: Swee
         raise UserError(f"keep is {options.keep}; it takes best or all")
     if options.hours is not None and not options.hours > 0:
         raise UserError(f"hours={options.hours} do nothing; make it more than 0")
+    for state in options.retries:
+        if state not in trials.RETRIABLE:
+            raise unknown("state of a trial that is done again", state, trials.RETRIABLE)
     if options.slurm is not None:
         refuse_wrong_slurm(definition, options.slurm)
     if SAMPLERS[definition.sampler].is_adaptive and number > definition.lag:
@@ -276,7 +266,7 @@ def refuse_wrong_slurm(definition: SweepDefinition, text: str) -> None:
     from cnn_vit.studies.sweeping import slurm
 
     slurm.read_options(text)
-    if definition.objective and objectives.is_function_here(definition.objective):
+    if objectives.is_function_here(definition.objective):
         raise UserError(
             "a function of this process cannot be called by a task at SLURM; write it into a file and give FILE.py:NAME"
         )

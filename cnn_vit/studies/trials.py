@@ -58,6 +58,7 @@ CRASHED = "crashed"
 FAILED = (DIVERGED, OUT_OF_MEMORY, BAD_CONFIG, CRASHED)  # states of trials that are over and have no numbers
 PRUNED = "pruned"  # over before its time, with the numbers that it had by then: others promised more
 CANCELLED = "cancelled"  # over without numbers, because somebody said so
+RETRIABLE = (*FAILED, CANCELLED)  # states of trials that are over without numbers, and may be asked to be done again
 RUNNING = "running"
 INTERRUPTED = "interrupted"
 QUEUED = "queued"

@@ -65,20 +65,18 @@ class Pipe:
             return None
 
 
-class TrialDisplay:
-    """Tells the study how far a trial is, and writes down what it has to say.
+class LogDisplay:
+    """Writes down what a trial has to say, and shows nothing.
 
     Args:
-        pipe: to the study.
         log: the file of the trial's sentences.
     """
 
-    def __init__(self, pipe: Pipe, log: Path):
-        self._pipe, self._log = pipe, log
+    def __init__(self, log: Path):
+        self._log = log
 
     def update(self, step: int, *, accuracy: float | None = None) -> None:
-        """Sends the number of steps done."""
-        self._pipe.send(PROGRESS, step=step)
+        """Shows nothing."""
 
     def say(self, sentence: str) -> None:
         """Adds a sentence to the log of the trial."""
@@ -88,6 +86,23 @@ class TrialDisplay:
 
     def close(self) -> None:
         """Nothing is to be given back."""
+
+
+class TrialDisplay(LogDisplay):
+    """Tells the study how far a trial is, and writes down what it has to say.
+
+    Args:
+        pipe: to the study.
+        log: the file of the trial's sentences.
+    """
+
+    def __init__(self, pipe: Pipe, log: Path):
+        super().__init__(log)
+        self._pipe = pipe
+
+    def update(self, step: int, *, accuracy: float | None = None) -> None:
+        """Sends the number of steps done."""
+        self._pipe.send(PROGRESS, step=step)
 
 
 def take_pipe() -> Pipe:

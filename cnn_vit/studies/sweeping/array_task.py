@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_vit import process, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.studies.sweeping import slurm_commands
+from cnn_vit.studies.worker import LogDisplay
 
 if TYPE_CHECKING:
     from cnn_vit.studies.trials import PlannedTrial
@@ -30,7 +31,7 @@ MOST_STARTS = 3  # of a trial one after another that got no further, after which
 STOPPED = "stopped by {} before this start trained a step; the next task of the trial starts it again"
 
 
-class LogDisplay:
+class TaskDisplay(LogDisplay):
     """Shows in the log of the task how far a trial is, and writes down what it has to say.
 
     Args:
@@ -41,8 +42,8 @@ class LogDisplay:
     def __init__(self, steps: int, log: Path):
         from cnn_vit.training.progress import Progress
 
+        super().__init__(log)
         self._progress = Progress(steps, batch_size=None)
-        self._log = log
 
     def update(self, step: int, *, accuracy: float | None = None) -> None:
         """Shows the number of steps done, now and then."""
@@ -50,10 +51,8 @@ class LogDisplay:
 
     def say(self, sentence: str) -> None:
         """Shows a sentence, and adds it to the log of the trial."""
-        from cnn_vit import files
-
         self._progress.say(sentence)
-        files.append_line(self._log, {"said": sentence})
+        super().say(sentence)
 
     def close(self) -> None:
         """Shows the last step."""
@@ -171,7 +170,7 @@ def do_task(task: Task, out: Path, listing: dict[str, Any]) -> None:
     if trials.is_over(planned):  # nothing large is imported for it
         stops.print_to_stderr(f"trial {trial_id} is over; there is nothing left to do")
         return
-    display = LogDisplay(planned.steps, planned.folder / trials.LOG)
+    display = TaskDisplay(planned.steps, planned.folder / trials.LOG)
     try:
         worker.do_trial(planned, trials.DataCache(), display, keep=listing["keep"])
     except worker.ObstacleError as error:

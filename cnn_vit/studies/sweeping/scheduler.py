@@ -191,7 +191,7 @@ class Supply:
         """Remembers the numbers of a trial that is over, or has reached the end of its rung."""
         record = trials.read_record(planned)
         result = record.result
-        if planned.until is not None and record.state not in (*trials.FAILED, trials.CANCELLED):
+        if planned.until is not None and record.state not in trials.RETRIABLE:
             result = trials.read_rung(planned, planned.until) or result
         metric = read_metric(result, self._definition.metric)
         has_failed = record.state in trials.FAILED

@@ -19,7 +19,7 @@ from cnn_vit.studies.sweeping.definition import SweepDefinition
 
 ARRAYS = "slurm"  # the folder of a sweep that what was given to SLURM lies in
 MEASURED = (trials.COMPLETE, trials.PRUNED)  # states of trials whose time and steps tell how fast the others will be
-OVER = (*MEASURED, trials.CANCELLED, *trials.FAILED)
+OVER = (*MEASURED, *trials.RETRIABLE)
 
 
 @dataclass(frozen=True)

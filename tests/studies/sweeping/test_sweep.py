@@ -166,6 +166,21 @@ def test_a_function_in_a_file_is_swept_by_workers_and_a_failing_point_takes_noth
     assert table["counts"] == {"complete": 2, "crashed": 1}
 
 
+def test_a_misspelled_state_to_retry_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"'divergd'.*did you mean diverged"):
+        cnn_vit.sweep(bowl, {"x": [0.0]}, mode="min", out=tmp_path, retries=["divergd"])
+
+
+def test_the_traceback_of_a_function_that_failed_here_stands_in_the_log_of_its_trial(tmp_path):
+    def fails(values):
+        return 1 / values["x"]
+
+    (row,) = cnn_vit.sweep(fails, {"x": [0]}, mode="min", out=tmp_path)["rows"]
+    assert row["state"] == "crashed"
+    log = (tmp_path / trials.TRIALS / row["id"] / trials.LOG).read_text()
+    assert "return 1 / values[" in log
+
+
 # Kills and order ------------------------------------------------------------------------------------------------------
 
 SWEEPS = {
