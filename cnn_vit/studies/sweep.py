@@ -14,12 +14,14 @@ No trial reads the test split.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_vit import files, stops
+from cnn_vit import files, process, stops
 from cnn_vit.errors import SurroundingsError, UserError, unknown
 from cnn_vit.reports.sweep_facts import SweepFacts, leaderboard
 from cnn_vit.runs import journal
@@ -36,6 +38,7 @@ from cnn_vit.studies.worker import LogDisplay, ObstacleError, do_trial
 from cnn_vit.studies.workers import Study, StudyOptions
 
 HOUR = 3600.0  # seconds
+PAGE_COMMAND = (sys.executable, "-m", "cnn_vit.studies.sweeping.page_process")
 # Trials in these states are done again by the same command; the others that have failed would fail again.
 RETRIED = (trials.CRASHED, trials.OUT_OF_MEMORY)
 
@@ -165,29 +168,29 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
         definition = definitions.claim_sweep(out, definition)
         ledger = Ledger(out)
         refuse_changed(definition, out, ledger.plan)
-        process = PlanningProcess(definition, out, study_options, stop)
+        planning = PlanningProcess(definition, out, study_options, stop)
         supply = Supply(
             definition,
             out,
             ledger,
-            Planner(definition, ledger, process, plans_again=trials.BAD_CONFIG in options.retries),
+            Planner(definition, ledger, planning, plans_again=trials.BAD_CONFIG in options.retries),
             study_options,
             ahead=ahead,
             deadline=None if options.hours is None else journal.now() + HOUR * options.hours,
         )
         try:
-            reason = do_trials(definition, supply, process, out, study_options, options, stop)
+            reason = do_trials(definition, supply, planning, out, study_options, options, stop)
             reason = reason or supply.describe_dead_end()
         finally:
-            process.close()
+            planning.close()
             files.remove(out / CANCEL)
-        return write_outcome(out, reason)
+        return write_outcome(out, reason, is_here=is_here)
 
 
 def do_trials(
     definition: SweepDefinition,
     supply: Supply,
-    process: PlanningProcess,
+    planning: PlanningProcess,
     out: Path,
     study_options: StudyOptions,
     options: SweepOptions,
@@ -199,12 +202,12 @@ def do_trials(
 
         supply.plan()
         if supply.is_planned():
-            process.close()  # it would keep its memory for as long as SLURM works
+            planning.close()  # it would keep its memory for as long as SLURM works
         return slurm.run(supply, out, options.slurm, study_options, stop, most=options.workers)
     if objectives.is_function_here(definition.objective):
         return do_here(supply, stop)
     supply.plan()
-    ready = process.hand_over() if supply.is_planned() else []
+    ready = planning.hand_over() if supply.is_planned() else []
     study = Study(supply, out, study_options, stop, workers=ready)
     for sentence in supply.describe_errors():
         study.progress.say(sentence)
@@ -272,19 +275,34 @@ def refuse_wrong_slurm(definition: SweepDefinition, text: str) -> None:
         )
 
 
-def write_outcome(out: Path, reason: str) -> SweepFacts:
+def write_outcome(out: Path, reason: str, *, is_here: bool) -> SweepFacts:
     """Reads what is known of a sweep, writes its tables and its page, and returns it.
 
     Args:
         out: the folder of the sweep.
         reason: why it ended before all was done; "" where all is.
+        is_here: whether this process did the trials, and makes the page, too.
     """
     facts = outcome.read_sweep(out)
     if reason:
-        facts = replace(facts, notes=(*facts.notes, f"ended before all was done: {reason}"))
-    if outcome.write_tables(facts) or not (out / outcome.PAGE).exists():
+        facts = outcome.add_reason(facts, reason)
+    is_page_old = outcome.write_tables(facts) or not (out / outcome.PAGE).exists()
+    if is_page_old and not is_here:
+        is_page_old = not is_page_written_elsewhere(out, reason)
+    if is_page_old:  # also one that another process could not write, for the sentence that says why
         write_page(facts)
     return facts
+
+
+def is_page_written_elsewhere(out: Path, reason: str) -> bool:
+    """Lets another process write the page, whose plots and forest take more memory than all else here.
+
+    Returns:
+        Whether it did.
+    """
+    words = [str(out), reason] if reason else [str(out)]
+    environment = process.child_environment({})
+    return subprocess.run([*PAGE_COMMAND, *words], capture_output=True, check=False, env=environment).returncode == 0
 
 
 def write_page(facts: SweepFacts) -> Path:

@@ -578,9 +578,9 @@ def test_tables_are_written_only_where_results_are_new(halfway):
 
 
 def test_why_a_sweep_ended_before_all_was_done_stands_among_its_notes(halfway):
-    facts = sweep.write_outcome(halfway, "the time is over")
+    facts = sweep.write_outcome(halfway, "the time is over", is_here=False)
     assert facts.notes == ("ended before all was done: the time is over",)
-    assert sweep.write_outcome(halfway, "").notes == ()
+    assert sweep.write_outcome(halfway, "", is_here=False).notes == ()
 
 
 def test_cancel_asks_a_sweep_that_runs_to_end_and_says_where_none_runs(halfway):

@@ -11,6 +11,7 @@
     scheduler.py    hands the trials of the plan to workers
     slurm.py        hands them to a cluster; array_task.py is what runs there, slurm_commands.py asks SLURM
     outcome.py      what the folder says of all trials
+    page_process.py writes the page of a sweep
     standing.py     how far a sweep is while it runs, and how long the rest will take
     forecast.py     what a sweep would do and take, before it is started
     cancelling.py   trials that somebody calls off

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,11 @@ def read_curve(run: Path, metric: str) -> tuple[tuple[int, float], ...]:
         if line.get("kind") == "evaluation" and line.get("split") == VALIDATION and name in line:
             curve.append((line["step"], line[name]))
     return tuple(curve)
+
+
+def add_reason(facts: SweepFacts, reason: str) -> SweepFacts:
+    """Returns the facts of a sweep with a note that says why it ended before all was done."""
+    return replace(facts, notes=(*facts.notes, f"ended before all was done: {reason}"))
 
 
 def write_tables(facts: SweepFacts) -> bool:

@@ -86,6 +86,21 @@ def test_a_trial_that_went_through_all_rungs_has_the_bits_of_one_that_was_traine
     assert metrics == (complete.folder / trials.RUN / "metrics.jsonl").read_bytes()
 
 
+def test_the_page_is_written_by_another_process_and_by_this_one_where_that_fails(halved, monkeypatch):
+    out, file, _ = halved
+    page = out / "report.html"
+    text = page.read_text()
+    page.unlink()
+    monkeypatch.setattr("cnn_vit.studies.sweep.write_page", None)  # not needed
+    run_sweep(read_toml(file), out, SweepOptions())
+    assert page.read_text() == text
+    monkeypatch.undo()
+    page.unlink()
+    monkeypatch.setattr("cnn_vit.studies.sweep.PAGE_COMMAND", ("false",))
+    run_sweep(read_toml(file), out, SweepOptions())
+    assert page.read_text() == text
+
+
 def test_a_finished_sweep_is_left_as_it_is_and_starts_no_process(halved, monkeypatch):
     out, file, facts = halved
     before = file_times(out)
