@@ -1,6 +1,6 @@
 """Writes the page of a sweep: a process of its own, for plots and a forest take 130 MB that a scheduler does not need.
 
-    python -m cnn_vit.studies.sweeping.page_process OUT [REASON]
+python -m cnn_vit.studies.sweeping.page_process OUT [REASON]
 """
 
 import argparse

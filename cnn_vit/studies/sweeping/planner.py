@@ -200,6 +200,7 @@ class Planner:
         self._rows_by_id: dict[str, int] = {}
         for row in ledger.plan.rows:
             self._rows_by_id.setdefault(row.id, row.row)
+        self._rungs = rungs.common_rungs(ledger.plan)
 
     @property
     def total(self) -> int:
@@ -247,18 +248,27 @@ class Planner:
             if progress is not None:
                 progress.close()
 
+    def _find_changed(self) -> PlanRow | None:
+        """Returns the first row that could be planned where it would have another name today; None where it would not.
+
+        Recipe or data have changed then, and so have the other trials.
+        """
+        row = next((row for row in self._ledger.plan.rows if not row.error), None)
+        if row is None:
+            return None
+        (answer,) = self._process.plan([make_trial(self._definition, row.values, row.seed)])
+        return None if answer["id"] == row.id else row
+
     def _refuse_other_trials(self) -> None:
-        """Refuses to add to a plan whose trials would have other names today: recipe or data have changed since.
+        """Refuses to add to a plan whose trials would have other names today; looks once at each start.
 
         Raises:
             SurroundingsError: so it is.
         """
-        row = next((row for row in self._ledger.plan.rows if not row.error), None)
-        if self._is_checked or row is None:
+        if self._is_checked or not self._ledger.plan.rows:
             return
         self._is_checked = True
-        (answer,) = self._process.plan([make_trial(self._definition, row.values, row.seed)])
-        if answer["id"] != row.id:
+        if self._find_changed() is not None:
             raise changed_error(self._definition)
 
     def next_rows(self, observations: Sequence[Observation]) -> list[PlanRow]:
@@ -283,21 +293,19 @@ class Planner:
         rows: list[PlanRow] = []
         for number, answer in enumerate(self._process.plan(list_of_trials), start=first):
             trial = list_of_trials[number - first]
-            values = points[number // definition.seeds]
-            rows.append(self._make_row(number, values, trial.seed, answer, [*plan.rows[:first], *rows]))
+            rows.append(self._make_row(number, points[number // definition.seeds], trial.seed, answer))
         return rows
 
-    def _make_row(
-        self, number: int, values: Point, seed: int, answer: Mapping[str, Any], earlier: Sequence[PlanRow]
-    ) -> PlanRow:
-        """Returns a row of the plan; one whose rungs are not those of the earlier rows cannot be run."""
+    def _make_row(self, number: int, values: Point, seed: int, answer: Mapping[str, Any]) -> PlanRow:
+        """Returns a row of the plan; one whose rungs are not those of the first row that has some cannot be run."""
         alias_of = self._rows_by_id.setdefault(answer["id"], number)
         own_rungs, error = tuple(answer["rungs"]), answer["error"]
-        common_rungs = next((row.rungs for row in earlier if row.rungs), own_rungs)
-        if own_rungs and own_rungs != common_rungs:
+        if not self._rungs:
+            self._rungs = own_rungs
+        if own_rungs and own_rungs != self._rungs:
             error = (
                 f"its rungs would end at the steps {', '.join(map(str, own_rungs))}, and those of the first trial at "
-                f"{', '.join(map(str, common_rungs))}; halving compares trials at the same steps"
+                f"{', '.join(map(str, self._rungs))}; halving compares trials at the same steps"
             )
         return PlanRow(
             row=number,
@@ -322,25 +330,23 @@ class Planner:
         """
         plan = self._ledger.plan
         wrong = [row for row in plan.rows if row.error and not rungs.is_decided(plan, row.suggestion)]
-        right = next((row for row in plan.rows if not row.error), None)
-        if wrong and right is not None:
-            answer = self._process.plan([make_trial(self._definition, right.values, right.seed)])[0]
-            if answer["id"] != right.id:
-                raise UserError(
-                    f"trial {right.id} would be another run by now, for its recipe or its data have changed since it "
-                    "was planned, and trials that are planned anew could not be compared with it; put them back, or "
-                    "sweep in another folder"
-                )
+        changed_row = self._find_changed() if wrong else None
+        if changed_row is not None:
+            raise UserError(
+                f"trial {changed_row.id} would be another run by now, for its recipe or its data have changed since it "
+                "was planned, and trials that are planned anew could not be compared with it; put them back, or sweep "
+                "in another folder"
+            )
         for first in range(0, len(wrong), BATCH):
             batch = wrong[first : first + BATCH]
             answers = self._process.plan([make_trial(self._definition, row.values, row.seed) for row in batch])
             changed = []
             for row, answer in zip(batch, answers, strict=True):
-                again = self._make_row(row.row, row.values, row.seed, answer, plan.rows)
-                is_later = (
-                    again.alias_of is not None and again.alias_of > row.row
-                )  # a result counts for later rows only
-                if again != row and not is_later:
+                again = self._make_row(row.row, row.values, row.seed, answer)
+                if again == row:
+                    continue
+                # A result counts for later rows only.
+                if again.alias_of is None or again.alias_of < row.row:
                     changed.append(again)
             if changed:
                 self._ledger.append(changed)

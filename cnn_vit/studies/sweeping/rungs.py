@@ -11,9 +11,14 @@ from collections.abc import Mapping, Sequence
 from cnn_vit.studies.sweeping.ledger import Plan, PlanRow
 
 
+def common_rungs(plan: Plan) -> tuple[int, ...]:
+    """Returns the steps at which the rungs of all trials end, the last one being their end; () without halving."""
+    return next((row.rungs for row in plan.rows if row.rungs), ())
+
+
 def count_rungs(plan: Plan) -> int:
-    """Returns how many rungs the trials of a plan have, the last one being their end; 1 without halving."""
-    return max((len(row.rungs) for row in plan.rows), default=0) or 1
+    """Returns how many rungs the trials of a plan have; 1 without halving."""
+    return len(common_rungs(plan)) or 1
 
 
 def candidates(plan: Plan, rung: int) -> list[int]:
@@ -62,10 +67,9 @@ def describe_pruning(plan: Plan, rung: int, row: PlanRow, survivors: Sequence[in
 
 def expected_steps(plan: Plan, eta: int, trials: int, seeds: int) -> int:
     """Returns how many steps all trials of a halving will train together, as if each had the steps of the first."""
-    rungs = next((row.rungs for row in plan.rows if row.rungs), (1,))
     total = 0
     suggestions, before = trials, 0
-    for step in rungs:
+    for step in common_rungs(plan) or (1,):
         total += suggestions * seeds * (step - before)
         suggestions, before = max(1, suggestions // eta), step
     return total
