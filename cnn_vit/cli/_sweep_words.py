@@ -223,6 +223,7 @@ def change_begun(args: argparse.Namespace, out: Path, changes: dict[str, Any]) -
     Raises:
         UserError: the command line changes what makes it another sweep.
     """
+    from cnn_vit.studies.sweeping import claims
     from cnn_vit.studies.sweeping import definition as definitions
 
     other = [f"--{key}" for key in changes if key not in CHANGES_OF_BEGUN]
@@ -230,7 +231,7 @@ def change_begun(args: argparse.Namespace, out: Path, changes: dict[str, Any]) -
     other += [f"--grid {word}" for word in args.grid or ()]
     if other:
         raise UserError(f"{out} holds a sweep that was begun without {other[0]}; leave it out, or begin another one")
-    definition = definitions.read_claimed(out)
+    definition = claims.read_claimed(out)
     for key, value in changes.items():
         if value < 1:
             raise UserError(f"--{key}={value} is less than 1; make it at least 1")

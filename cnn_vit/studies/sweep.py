@@ -26,8 +26,8 @@ from cnn_vit.errors import SurroundingsError, UserError, unknown
 from cnn_vit.reports.sweep_facts import SweepFacts, leaderboard
 from cnn_vit.runs import journal
 from cnn_vit.studies import objectives, trials, workers
+from cnn_vit.studies.sweeping import claims, outcome
 from cnn_vit.studies.sweeping import definition as definitions
-from cnn_vit.studies.sweeping import outcome
 from cnn_vit.studies.sweeping.definition import SweepDefinition
 from cnn_vit.studies.sweeping.ledger import Ledger
 from cnn_vit.studies.sweeping.planner import Planner, PlanningProcess, refuse_changed
@@ -154,7 +154,7 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
         keep=options.keep,
     )
     if not (out / definitions.SPACE).exists():
-        definitions.refuse_other_folder(out)  # before anything is written there
+        claims.refuse_other_folder(out)  # before anything is written there
     is_here = objectives.is_function_here(definition.objective)
     ahead: int | None = max(AHEAD, 2 * number)
     if options.slurm is not None:
@@ -165,7 +165,7 @@ def run_sweep(definition: SweepDefinition, out: Path, options: SweepOptions) -> 
     with workers.locked(out), stops.handle_signals(heeds_second=not is_here) as stop, stop.saying(workers.STOPPED):
         if (out / CANCEL).exists() and not is_cancelled(out):
             files.remove(out / CANCEL)  # it was meant for an earlier process
-        definition = definitions.claim_sweep(out, definition)
+        definition = claims.claim_sweep(out, definition)
         ledger = Ledger(out)
         refuse_changed(definition, out, ledger.plan)
         planning = PlanningProcess(definition, out, study_options, stop)

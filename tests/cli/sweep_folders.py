@@ -5,6 +5,7 @@ from pathlib import Path
 from cnn_vit import files
 from cnn_vit.settings import load as load_settings
 from cnn_vit.studies import trials
+from cnn_vit.studies.sweeping import claims
 from cnn_vit.studies.sweeping import definition as definitions
 from cnn_vit.studies.sweeping.ledger import Ledger, PlanRow
 from cnn_vit.studies.sweeping.planner import make_trial, planned_trial
@@ -39,7 +40,7 @@ def write_sweep(out, ends, *, planned=None, has_real_ids=False, **changes):
         The definition.
     """
     definition = define(planned or len(ends), **changes)
-    definitions.claim_sweep(out, definition)
+    claims.claim_sweep(out, definition)
     rows = []
     for number in range(len(ends)):
         values = {RATE: round(1e-3 * (number + 1), 6), DECAY: 0.01}

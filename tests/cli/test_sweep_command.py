@@ -289,7 +289,7 @@ def test_slurms_words_stand_beside_the_trials_that_it_has(halfway, monkeypatch):
 
 def planned_at(out, row):
     """The trial of a row of a sweep's plan."""
-    from cnn_vit.studies.sweeping.definition import read_claimed
+    from cnn_vit.studies.sweeping.claims import read_claimed
     from cnn_vit.studies.sweeping.ledger import read_plan
     from cnn_vit.studies.sweeping.planner import planned_trial
 

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import waiting_sweep
 from cluster import NODES, Cluster, kill_process, reason_to_skip
 
 from cnn_vit import files
 from cnn_vit.errors import UserError
 from cnn_vit.studies import trials
-from cnn_vit.studies.sweeping import definition, planner, slurm
-from cnn_vit.studies.sweeping.ledger import Ledger
+from cnn_vit.studies.sweeping import slurm
 from cnn_vit.studies.workers import StudyOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip() or "it is there")]
@@ -224,29 +224,12 @@ def test_each_rung_of_a_halving_is_an_array_whose_trials_go_on_from_where_they_w
     assert starts == [0, 20]  # the first rung ends at a third of 60 steps
 
 
-OBJECTIVE = """
-import pathlib, time
-
-def wait(values):
-    pathlib.Path(__file__).with_name("begun").touch()
-    while not pathlib.Path(__file__).with_name("go").exists():
-        time.sleep(0.01)
-    return values["x"]
-"""
-
-
 @pytest.fixture
 def objective(cluster, tmp_path, monkeypatch):
     """A sweep of one trial that waits for the file "go"; returns its folder and its trial."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "wait.py").write_text(OBJECTIVE)
-    out = tmp_path / "out"
-    defined = definition.from_call(f"{tmp_path}/wait.py:wait", {"x": [1.5]}, sampler="grid", mode="max")
-    definition.claim_sweep(out, defined)
-    ledger = Ledger(out)
-    planner.Planner(defined, ledger, planner.PlanningProcess(defined, out, StudyOptions(), None)).plan_rows([])
-    return out, planner.open_trial(out, ledger.plan.rows[0].id)
+    return waiting_sweep.plan_sweep(tmp_path)
 
 
 def test_a_task_whose_time_is_nearly_over_is_queued_again(cluster, objective, tmp_path):

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import waiting_sweep
 
 from cnn_vit import files, stops
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.studies import sweep, trials, workers
-from cnn_vit.studies.sweeping import array_task, definition, planner, slurm, slurm_commands
-from cnn_vit.studies.sweeping.ledger import Ledger
+from cnn_vit.studies.sweeping import array_task, definition, slurm, slurm_commands
 from cnn_vit.studies.trials import PlannedTrial, Trial
 from cnn_vit.studies.workers import FixedSupply, StudyOptions
 
@@ -583,28 +583,10 @@ def test_a_trial_is_stuck_once_three_starts_began_from_the_step_that_it_has_save
     assert not array_task.is_stuck(planned)
 
 
-OBJECTIVE = """
-import pathlib, time
-
-def wait(values):
-    pathlib.Path(__file__).with_name("begun").touch()
-    while not pathlib.Path(__file__).with_name("go").exists():
-        time.sleep(0.01)
-    return values["x"]
-"""
-
-
 @pytest.fixture
 def objective(tmp_path, fake, stand_ins):
     """A sweep of one trial that waits for a file, with its array; returns the words of its task, and its trial."""
-    (tmp_path / "wait.py").write_text(OBJECTIVE)
-    out = tmp_path / "out"
-    defined = definition.from_call(f"{tmp_path}/wait.py:wait", {"x": [1.5]}, sampler="grid", mode="max")
-    definition.claim_sweep(out, defined)
-    process = planner.PlanningProcess(defined, out, StudyOptions(), None)
-    ledger = Ledger(out)
-    planner.Planner(defined, ledger, process).plan_rows([])
-    planned = planner.open_trial(out, ledger.plan.rows[0].id)
+    out, planned = waiting_sweep.plan_sweep(tmp_path)
     slurm.submit([planned], out, StudyOptions(), ())
     stand_ins("squeue", stdout="RUNNING None")
     yield [str(out), f"{out}/slurm/0001.json", "12", "0"], planned

@@ -1,6 +1,7 @@
 """Sweeps: many points of a space of settings, each trained in a trial of its own; none lost, none done twice.
 
     definition.py   a TOML file, words of the command line or a recipe's `sweep(add)` -> what is swept
+    claims.py       space.json: which sweep a folder holds
     keys.py         its keys: sampler, trials, seeds, metric, halving ...
     dimensions.py   its space, every value typed and checked
     space.py        what may vary, and its points

@@ -9,7 +9,7 @@ from pathlib import Path
 from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError, nearest
 from cnn_vit.studies import trials
-from cnn_vit.studies.sweeping.definition import read_claimed
+from cnn_vit.studies.sweeping.claims import read_claimed
 from cnn_vit.studies.sweeping.ledger import PlanRow, read_plan
 from cnn_vit.studies.sweeping.planner import planned_trial
 from cnn_vit.studies.trials import PlannedTrial

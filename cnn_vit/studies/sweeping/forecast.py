@@ -15,8 +15,7 @@ from cnn_vit import files, process, stops
 from cnn_vit.errors import UserError
 from cnn_vit.reports.sweep_facts import SweepFacts, SweepTrial
 from cnn_vit.studies import trials, workers
-from cnn_vit.studies.sweeping import definition as definitions
-from cnn_vit.studies.sweeping import outcome, rungs, standing
+from cnn_vit.studies.sweeping import claims, outcome, rungs, standing
 from cnn_vit.studies.sweeping.definition import SweepDefinition
 from cnn_vit.studies.sweeping.keys import GRID
 from cnn_vit.studies.sweeping.ledger import Plan, PlanRow
@@ -100,7 +99,7 @@ def list_trials(definition: SweepDefinition, out: Path | None) -> TrialList:
         SurroundingsError: the folder cannot be read.
     """
     facts = None
-    if out is not None and definitions.check_claim(out, definition) is not None:
+    if out is not None and claims.check_claim(out, definition) is not None:
         facts = outcome.read_sweep(out, with_curves=False)
     over = 0
     if facts is not None:

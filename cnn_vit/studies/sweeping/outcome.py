@@ -14,7 +14,8 @@ from cnn_vit.reports.sweep_facts import SweepFacts, SweepTrial
 from cnn_vit.runs import folder, journal, reader
 from cnn_vit.studies import trials
 from cnn_vit.studies.sweeping import rungs
-from cnn_vit.studies.sweeping.definition import SweepDefinition, read_claimed
+from cnn_vit.studies.sweeping.claims import read_claimed
+from cnn_vit.studies.sweeping.definition import SweepDefinition
 from cnn_vit.studies.sweeping.ledger import Plan, PlanRow, read_plan
 from cnn_vit.studies.sweeping.planner import planned_trial
 from cnn_vit.studies.sweeping.scheduler import read_metric

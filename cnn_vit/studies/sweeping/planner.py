@@ -18,7 +18,8 @@ from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.settings import load as load_settings
 from cnn_vit.studies import objectives, trials, workers
 from cnn_vit.studies.sweeping import rungs
-from cnn_vit.studies.sweeping.definition import SweepDefinition, read_claimed
+from cnn_vit.studies.sweeping.claims import read_claimed
+from cnn_vit.studies.sweeping.definition import SweepDefinition
 from cnn_vit.studies.sweeping.ledger import Ledger, Plan, PlanRow, read_plan
 from cnn_vit.studies.sweeping.samplers import SAMPLERS, Observation
 from cnn_vit.studies.sweeping.space import Point, text_of_value

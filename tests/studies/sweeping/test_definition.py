@@ -12,11 +12,11 @@ from hypothesis import given, strategies
 
 from cnn_vit.errors import UserError
 from cnn_vit.settings import load
-from cnn_vit.studies.sweeping import definition
+from cnn_vit.studies.sweeping import claims, definition
+from cnn_vit.studies.sweeping.claims import claim_sweep
 from cnn_vit.studies.sweeping.definition import (
     Halving,
     SweepDefinition,
-    claim_sweep,
     from_grid_words,
     from_recipe,
     read_toml,
@@ -641,16 +641,16 @@ def test_a_folder_keeps_its_sweep_and_takes_more_trials_and_other_workers(here):
     assert Path("out/space.json").read_bytes() == stored
     more = replace(first, trials=16, workers=2, max_failures=3, name="other")
     assert claim_sweep("out", more) == more
-    assert definition.read_claimed("out") == more
+    assert claims.read_claimed("out") == more
     message = error_of(claim_sweep, "out", first)
     assert "out has 16 trials planned, and 8 are asked for" in message
-    assert definition.read_claimed("out") == more
+    assert claims.read_claimed("out") == more
 
 
 def test_a_damaged_definition_is_to_be_put_back_and_not_to_be_removed(here):
     claim_sweep("out", read(SPACE))
     Path("out/space.json").write_text("{")
-    assert error_of(definition.read_claimed, "out") == (
+    assert error_of(claims.read_claimed, "out") == (
         "out/space.json is not JSON; put it back from a copy, or name another --out"
     )
 
@@ -667,7 +667,7 @@ def test_a_folder_takes_a_mended_sweep_while_no_trial_is_planned(here):
     claim_sweep("out", wrong)
     Path("out/plan.jsonl").write_text('{"kind": "tri')  # a kill came before the first line was whole
     assert claim_sweep("out", mended) == mended
-    assert definition.read_claimed("out") == mended
+    assert claims.read_claimed("out") == mended
     Path("out/plan.jsonl").write_text('{"kind": "trial"}\n')
     assert "out holds a sweep of another definition" in error_of(claim_sweep, "out", wrong)
 
@@ -743,7 +743,7 @@ def test_a_folder_with_a_lock_of_its_own_or_with_notes_is_free(here):
     assert claim_sweep("out", defined) == defined
     (here / "file").write_text("")
     assert error_of(claim_sweep, "file", defined).startswith("file is a file, and a sweep is written to a folder; ")
-    assert "holds no sweep" in error_of(definition.read_claimed, "nothing")
+    assert "holds no sweep" in error_of(claims.read_claimed, "nothing")
 
 
 @pytest.mark.parametrize("inner", ["out/inner", "out/trials", "out/trials/inner"])
@@ -783,7 +783,8 @@ def test_the_options_of_a_sampler_are_those_of_its_function():
 def test_reading_a_definition_imports_no_jax(here):
     program = """
 import sys
-from cnn_vit.studies.sweeping.definition import claim_sweep, from_grid_words, read_toml
+from cnn_vit.studies.sweeping.claims import claim_sweep
+from cnn_vit.studies.sweeping.definition import from_grid_words, read_toml
 defined = read_toml("configs/sweeps/digits_vit_tpe.toml")
 claim_sweep("out", defined)
 from_grid_words("configs/digits_vit.py", ["model.depth=1,2"])

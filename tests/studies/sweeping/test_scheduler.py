@@ -14,7 +14,8 @@ from cnn_vit import files
 from cnn_vit.errors import SurroundingsError, UserError
 from cnn_vit.studies import objectives, trials
 from cnn_vit.studies.sweeping import outcome
-from cnn_vit.studies.sweeping.definition import Halving, SweepDefinition, claim_sweep
+from cnn_vit.studies.sweeping.claims import claim_sweep
+from cnn_vit.studies.sweeping.definition import Halving, SweepDefinition
 from cnn_vit.studies.sweeping.ledger import Ledger, read_plan
 from cnn_vit.studies.sweeping.planner import Planner, make_trial
 from cnn_vit.studies.sweeping.scheduler import CANCEL, Supply, request_cancel

@@ -176,8 +176,29 @@ def input_gradient(
 
 
 def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
-    """Mistakes of a norm backward."""
-    summed = BATCH_AXES if function == "batch_norm_backward" else (0, 1)
+    """Returns the mistakes of the backward function of a norm, "batch_norm_backward" or "layer_norm_backward"."""
+    gamma_outside: tuple[Mistake, ...] = ()
+    if function == "batch_norm_backward":
+        summed: tuple[int, ...] = BATCH_AXES
+        mean_forgotten = (
+            "the term - mean(g) is missing. Every x has a part in the mean that is subtracted from all: adding 1 to "
+            "all of them changes no y, so that the dL/dx of a channel have sum 0"
+        )
+    else:
+        summed = (0, 1)
+        mean_forgotten = (
+            "the term - mean(dL/dz) is missing. Every x has a part in the mean that is subtracted from all: "
+            "adding 1 to all numbers of a token changes no y, so that its dL/dx have sum 0"
+        )
+        gamma_outside = (
+            Mistake(
+                "gamma outside the means",
+                "dL/dx",
+                "gamma is multiplied at the end, as in batch norm. Here it differs along the axis that the means "
+                "run over: take them of g gamma",
+                lambda i: input_gradient(i, axes, gamma="outside"),
+            ),
+        )
 
     def count(inputs: SimpleNamespace) -> int:
         return inputs.x.size // inputs.x.shape[-1]  # how often each gamma is used
@@ -193,11 +214,7 @@ def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
         Mistake(
             "term of the mean forgotten",
             "dL/dx",
-            "the term - mean(g) is missing. Every x has a part in the mean that is subtracted from all: adding 1 to "
-            "all of them changes no y, so that the dL/dx of a channel have sum 0"
-            if function == "batch_norm_backward"
-            else "the term - mean(dL/dz) is missing. Every x has a part in the mean that is subtracted from all: "
-            "adding 1 to all numbers of a token changes no y, so that its dL/dx have sum 0",
+            mean_forgotten,
             lambda i: input_gradient(i, axes, mean=0),
         ),
         Mistake(
@@ -224,19 +241,7 @@ def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
             "gamma is missing: y = gamma z + beta, so that dL/dz = gamma g",
             lambda i: input_gradient(i, axes, gamma="nowhere"),
         ),
-        *(
-            (
-                Mistake(
-                    "gamma outside the means",
-                    "dL/dx",
-                    "gamma is multiplied at the end, as in batch norm. Here it differs along the axis that the means "
-                    "run over: take them of g gamma",
-                    lambda i: input_gradient(i, axes, gamma="outside"),
-                ),
-            )
-            if function == "layer_norm_backward"
-            else ()
-        ),
+        *gamma_outside,
         Mistake(
             "divided by the variance",
             "dL/dx",
