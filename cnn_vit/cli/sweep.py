@@ -209,7 +209,8 @@ def note_rest(args: argparse.Namespace, facts: "SweepFacts") -> int:
         retried = len(failed) - sum(trial.state in sweep_facts.FAILED for trial in decided)
         word = "trial has" if retried == 1 else "trials have"
         if retried:
-            cli.print_note(f"{retried:,} {word} failed; `cnn-vit sweep retry {folder}{place}` does them again")
+            them = "it" if retried == 1 else "them"
+            cli.print_note(f"{retried:,} {word} failed; `cnn-vit sweep retry {folder}{place}` does {them} again")
         return _failures.exit_code(failed[0].state)
     return SurroundingsError.code if left and args.hours is None else 0
 
