@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -767,7 +768,8 @@ def test_the_function_in_the_help_makes_a_recipe_a_sweep(tmp_path):
 
     text = "    def sweep(add):" + command.__doc__.partition("    def sweep(add):")[2].partition("\nA sweep chooses")[0]
     recipe = tmp_path / "recipe.py"
-    recipe.write_text("from configs.digits_mlp import get_config\n\n\n" + re.sub(r"(?m)^    ", "", text))
+    base = Path("configs/digits_mlp.py").read_text(encoding="utf-8")
+    recipe.write_text(f"{base}\n\n{re.sub(r'(?m)^    ', '', text)}", encoding="utf-8")
     definition = definitions.from_recipe(str(recipe))
     assert (definition.trials, len(definition.space.dimensions), definition.sampler) == (30, 3, "random")
 
