@@ -15,6 +15,9 @@ HEAD_OF_ALL = """\
 Written by `cnn-vit lab report`; `cnn-vit lab run NAME` measures one experiment again. A verdict is true, false,
 conditional (true of some parts, false of others) or not resolved, by 95 % intervals over at least 3 seeds.
 """
+FORMULAS_OF_ALL = """
+## Formulas, and the command that checks each
+"""
 FOOT_OF_ALL = """
 Folders that the table does not name (`recipes`, `speed`, `sweeps`, `transfer`) hold scripts of another kind, each with
 a README of its own: what recipes reach, how long things take, how sweeps do, and what pretrained weights bring.
@@ -93,11 +96,21 @@ def join_parts(parts: Sequence[str]) -> str:
 
 
 def write_overview(experiments: Sequence[ExperimentFacts]) -> str:
-    """Returns the README.md of all experiments: each sentence of a textbook with its verdict and its experiment."""
-    rows = []
+    """Returns the README.md of all experiments.
+
+    It has each sentence of a textbook with its verdict and its experiment, and each formula with the command that
+    checks it.
+    """
+    sentences, formulas = [], []
     for facts in experiments:
+        link = f"[{facts.texts.name}]({facts.texts.name}/README.md)"
         for sentence in facts.texts.sentences:
-            link = f"[{facts.texts.name}]({facts.texts.name}/README.md)"
-            rows.append((f"\u201c{sentence.text}\u201d", facts.verdict(sentence.key), sentence.truth, link))
-    table = markdown_table(("what textbooks say", "verdict", "what is true", "experiment"), rows)
-    return f"{HEAD_OF_ALL}\n{table}\n{FOOT_OF_ALL}"
+            quoted = f"\u201c{sentence.text}\u201d"
+            sentences.append((quoted, facts.verdict(sentence.key), sentence.truth, link))
+        for formula in facts.texts.formulas:
+            command = f"`{formula.command}`" if formula.command else ""
+            formulas.append((f"${formula.tex}$", formula.meaning, command, link))
+    parts = [markdown_table(("what textbooks say", "verdict", "what is true", "experiment"), sentences)]
+    if formulas:
+        parts += [FORMULAS_OF_ALL, markdown_table(("formula", "what it says", "checked by", "experiment"), formulas)]
+    return "\n".join([HEAD_OF_ALL, *parts, FOOT_OF_ALL])

@@ -459,8 +459,18 @@ def test_a_cnn_in_numpy_has_every_gradient_of_autodiff_and_the_same_loss_after_a
             *(jnp.asarray(array) - RATE * jnp.asarray(g) for array, g in zip(arrays[1:], expected[1:], strict=True)),
         ]
         expected_loss = float(network_loss(*map(jnp.asarray, right), labels))
-    assert abs(forward_and_backward(*stepped, labels)[0] - expected_loss) <= EXACT
+    stepped_loss = forward_and_backward(*stepped, labels)[0]
+    assert abs(stepped_loss - expected_loss) <= EXACT
+    # Sums in another order leave the last bits of a float64 apart; as float32 both losses have the same bits.
+    assert np.float32(stepped_loss).tobytes() == np.float32(expected_loss).tobytes()
     assert expected_loss < loss
+
+    # The gradients that a training computes, in float32, whose numbers have a relative distance of 1.2e-7.
+    single = [jnp.asarray(array, jnp.float32) for array in arrays]
+    trained = jax.jit(jax.grad(network_loss, argnums=range(7)), compiler_options=QUICKLY)(*single, labels)
+    for gradient, right in zip(trained, gradients, strict=True):
+        assert gradient.dtype == jnp.float32
+        assert np.linalg.norm(gradient - right) <= 1e-4 * np.linalg.norm(right)
 
 
 def pooled_numbers(arrays):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -240,6 +241,18 @@ def test_the_verdicts_of_the_repository_follow_from_their_rows():
         assert json.loads(json.dumps(judgements)) == facts.results["judgements"]
         tables = lab_facts.tables_to_json(experiment.module.tabulate(facts.results["rows"]))
         assert json.loads(json.dumps(tables)) == facts.results["tables"]
+
+
+def test_each_formula_of_the_repository_names_a_command_that_is_there():
+    commands = [path.stem for path in (TOP / "cnn_vit" / "cli").glob("[a-z]*.py")]
+    for facts in lab_facts.read_all(TOP / "experiments"):
+        assert facts.texts.formulas
+        for formula in facts.texts.formulas:
+            program, first, *_ = shlex.split(formula.command)
+            if program == "pytest":
+                assert (TOP / first.partition("::")[0]).is_file(), formula.command
+            else:
+                assert (program, first in commands) == ("cnn-vit", True), formula.command
 
 
 @pytest.mark.slow
