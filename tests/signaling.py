@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 180  # seconds until a process that comes to no end fails its test
+PATIENCE = 600  # seconds until a process that comes to no end fails its test
 WITHIN = 5.0  # seconds that a process may go on after a signal, on a machine that has nothing else to do
 STARTS_AGAIN = "stopped by {}; the same command starts again"
 FINISHING = "{}: finishing the step and saving; a second one stops at once"

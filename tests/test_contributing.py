@@ -67,7 +67,7 @@ def run(project: Path, *words: str) -> str:
     """What a Python program that runs in the copy prints to stdout."""
     environment = os.environ | {"PYTHONPATH": str(project)}
     done = subprocess.run(
-        [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -371,7 +371,7 @@ def run_script(*words: str) -> str:
         env=os.environ | {"PYTHONPATH": str(TOP)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert process.returncode == 0, process.stderr

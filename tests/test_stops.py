@@ -16,7 +16,7 @@ from cnn_vit import stops
 from cnn_vit.data.base.threads import IMAGES_PER_TASK, map_ranges
 from cnn_vit.errors import StoppedError
 
-PATIENCE = 60  # seconds until a process that does not end fails its test
+PATIENCE = 600  # seconds until a process that does not end fails its test
 
 # The main thread is busy outside of Python and runs no handler, as while it compiles: no signal wakes it.
 BUSY = "signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS); time.sleep({})"

@@ -76,6 +76,6 @@ def run_script(code, folder, **environment):
         capture_output=True,
         text=True,
         env=os.environ | environment,
-        timeout=300,
+        timeout=900,
         check=False,
     )

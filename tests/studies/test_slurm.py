@@ -23,7 +23,7 @@ from cnn_vit.studies.trials import PlannedTrial, Trial
 from cnn_vit.studies.workers import FixedSupply, StudyOptions
 
 MOST_QUESTIONS = 100  # to a SLURM where nothing takes long
-PATIENCE = 120  # seconds until a task that goes nowhere fails its test
+PATIENCE = 600  # seconds until a task that goes nowhere fails its test
 
 
 def make_trials(out, count=3):

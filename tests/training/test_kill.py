@@ -33,7 +33,7 @@ from cnn_vit.errors import StoppedError
 from cnn_vit.runs import manifests
 
 OFTEN = ("log_every=1", "checkpoint_every=2")
-PATIENCE = 180  # seconds until a process that reaches no phase fails its test
+PATIENCE = 600  # seconds until a process that reaches no phase fails its test
 NETWORKS, KINDS = ("cnn", "vit", "frozen", "staged"), ("start", "write", "seal", "random")
 # Each kind of kill of each network once, with one seed in turn of three, and two more kills at random.
 KILLS = [(*name_and_kind, 1 + i % 3) for i, name_and_kind in enumerate(itertools.product(NETWORKS, KINDS))]

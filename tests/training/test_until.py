@@ -214,7 +214,7 @@ def test_a_part_without_a_step_is_refused(until, tmp_path):
 
 # Kills ----------------------------------------------------------------------------------------------------------------
 
-PATIENCE = 180  # seconds until a process that does not end fails its test
+PATIENCE = 600  # seconds until a process that does not end fails its test
 TRAIN_PART = """
 from running import train
 train("{name}", sys.argv[1], until={until})

@@ -417,7 +417,7 @@ if len(sys.argv) > 1:
 
 @pytest.mark.parametrize(("words", "code"), [((), 0), (("fail",), 1)])
 def test_a_program_that_leaves_its_batches_open_ends_and_needs_no_jax(words, code):
-    ended = subprocess.run([sys.executable, "-c", LEFT_OPEN, *words], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", LEFT_OPEN, *words], capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stdout) == (code, "False\n")
     assert ended.stderr.rstrip().rpartition("\n")[2] == ("RuntimeError: on the way" if words else "")
     assert "ignored" not in ended.stderr

@@ -157,7 +157,7 @@ def test_a_new_process_suggests_the_same_says_nothing_and_needs_no_more_than_a_s
         env=os.environ | {"PYTHONPATH": str(TOP), "PYTHONHASHSEED": "77"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert process.stderr == ""
