@@ -56,6 +56,14 @@ class LayerShift:
     invariance: float
     errors: np.ndarray | None
 
+    @property
+    def center(self) -> float | None:
+        """The equivariance error at the center of the map; None as equivariance."""
+        if self.errors is None:
+            return None
+        height, width = self.errors.shape
+        return float(self.errors[height // 2, width // 2])
+
 
 @dataclass(frozen=True)
 class ShiftReport:

@@ -3,7 +3,8 @@
     cnn-vit explain photo.jpg --method=shift --workdir=runs/flowers
     cnn-vit explain photos/ --method=shift --weights=net.safetensors --shift=4,0
 
-For each layer that has a map, and for the scores:
+It writes a page (--out, default shift.html) with a map for each layer that shows where its features do
+not move with the image, before and after training. It prints, for each layer and for the scores:
 
     equivariance   how far the features of the shifted image are from the shifted features, relative to the
                    features; 0 where they move with the image
@@ -11,12 +12,13 @@ For each layer that has a map, and for the scores:
 
 A shift brings in at one side what leaves at the other. It is whole in a layer's map only where the stride
 of that map divides it; elsewhere there is no equivariance error. The last lines say how often the predicted
-class stays the same. Initial values of the same network, without training, are measured beside it.
+class stays the same. Initial values of the same network, as before training, are measured beside it.
 """
 
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 METHODS = ("shift",)
 DEFAULT_SHIFT = "2,2"
+DEFAULT_PAGE = "shift.html"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,30 +40,61 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shift", metavar="PIXELS", default=DEFAULT_SHIFT, help=f"pixels down,right (default: {DEFAULT_SHIFT})"
     )
+    parser.add_argument(
+        "--out", metavar="FILE", default=DEFAULT_PAGE, help=f"the page with the maps (default: {DEFAULT_PAGE})"
+    )
     _network.add_network_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures the network and prints a row for each layer.
+    """Measures the network, writes the page of its maps and prints a row for each layer.
 
     Raises:
-        UserError: there is no such method, an image cannot be read, or the shift is not one.
+        UserError: there is no such method, an image cannot be read, the shift is not one, or --out is no page.
+        SurroundingsError: the page cannot be written.
     """
     if args.method not in METHODS:
         raise unknown("method of explain", args.method, METHODS)
     shift = read_shift(args.shift)
+    out = Path(args.out)
+    if out.suffix != ".html":
+        raise UserError(f"--out={out} does not end in .html; name it {out.with_suffix('.html')}")
+    from cnn_vit import files, stops
+    from cnn_vit.reports import shift_page
     from cnn_vit.studies import explain
 
+    files.ensure_writable(out.parent)
     network = _network.load_network(args)
     compared = explain.compare_shift(network, args.images, shift)
+    stops.raise_if_requested()
+    page = shift_page.write_page(
+        compared.trained,
+        compared.untrained,
+        compared.images,
+        shift=shift,
+        network=f"{network.spec.model} of {args.workdir or args.weights}",
+        command=page_command(args),
+    )
+    files.write(out, page)
     record = {
-        "images": compared.images,
+        "page": str(out),
+        "images": len(compared.images),
         "shift": list(shift),
         "trained": as_json(compared.trained),
         "untrained": as_json(compared.untrained),
     }
-    text = as_text(compared.trained, compared.untrained)
-    cli.print_answer(args, record, text, next_command="cnn-vit lab run padding --quick")
+    text = f"{as_text(compared.trained, compared.untrained)}\n\npage: {cli.as_one_line(str(out))}"
+    next_command = "cnn-vit lab run padding --quick"
+    cli.print_answer(args, record, text, next_command=next_command, even_if_stopped=True)
+
+
+def page_command(args: argparse.Namespace) -> str:
+    """The command that makes the page again."""
+    words = ["cnn-vit explain", *map(cli.shell_quote, args.images), f"--method={args.method}"]
+    words += [f"--shift={args.shift}", _network.network_words(args)]
+    if args.out != DEFAULT_PAGE:
+        words.append(cli.shell_quote(f"--out={args.out}"))
+    return " ".join(words)
 
 
 def read_shift(text: str) -> tuple[int, int]:
@@ -88,6 +122,7 @@ def as_json(report: "ShiftReport") -> dict[str, Any]:
                 "kind": layer.kind,
                 "stride": layer.stride,
                 "equivariance": layer.equivariance,
+                "center": layer.center,
                 "invariance": layer.invariance if math.isfinite(layer.invariance) else None,
             }
         )

@@ -18,12 +18,12 @@ class ShiftComparison(NamedTuple):
     """How a network answers a shift.
 
     Attributes:
-        images: how many were shifted.
+        images: (B, H, W, C) uint8 that were shifted, as the network sees them.
         trained: with its own values.
         untrained: with initial values, those of seed 0.
     """
 
-    images: int
+    images: np.ndarray
     trained: ShiftReport
     untrained: ShiftReport
 
@@ -42,15 +42,16 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     refuse_untrained(network)
     if network.preprocessing["fit"] == PAD_BATCH:
         raise UserError("a shift is measured on images of one size, and this network was trained on several")
-    images = read_normalized(network, paths)
+    pixels = read_pixels(network, paths)
+    images = normalize(network, pixels)
     module = forward.build_network(network.spec)
     trained = measure_shift(module, network.params, network.stats, images, shift=shift)
     params, stats = initial_values(forward.get_network(network.spec), 0)
-    return ShiftComparison(len(images), trained, measure_shift(module, params, stats, images, shift=shift))
+    return ShiftComparison(pixels, trained, measure_shift(module, params, stats, images, shift=shift))
 
 
-def read_normalized(network: Trained, paths: Sequence[str]) -> np.ndarray:  # -> (B, H, W, C)
-    """Reads images as the network sees them: at its size, scaled by the mean and standard deviation of its data.
+def read_pixels(network: Trained, paths: Sequence[str]) -> np.ndarray:  # -> (B, H, W, C)
+    """Reads images at the size of a network, uint8.
 
     Raises:
         UserError: an image cannot be read.
@@ -60,5 +61,10 @@ def read_normalized(network: Trained, paths: Sequence[str]) -> np.ndarray:  # ->
         if image.pixels is None:
             raise UserError(f"{image.path}: {image.error}")
         pixels.append(image.pixels)
+    return np.stack(pixels)
+
+
+def normalize(network: Trained, pixels: np.ndarray) -> np.ndarray:  # (B, H, W, C) -> (B, H, W, C)
+    """Scales images by the mean and standard deviation of the network's data."""
     mean, std = (np.float32(network.preprocessing[name]) for name in ("mean", "std"))
-    return ((np.stack(pixels).astype(np.float32) / 255 - mean) / std).astype(np.float32)
+    return ((pixels.astype(np.float32) / 255 - mean) / std).astype(np.float32)

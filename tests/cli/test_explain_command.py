@@ -17,7 +17,8 @@ def photo(tmp_path_factory):
     return path
 
 
-def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys):
+def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(["explain", str(photo), "--method=shift", f"--workdir={run}", "--shift=1,0", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["images"], answer["shift"]) == (1, [1, 0])
@@ -29,7 +30,12 @@ def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys
         assert answer[values]["consistency"] in (0, 1)
     assert answer["trained"] != answer["untrained"]
     assert main(["explain", str(photo), "--method=shift", f"--workdir={run}"]) == 0
-    assert "(scores)" in capsys.readouterr().out
+    answer = capsys.readouterr().out
+    assert "(scores)" in answer
+    assert "page: shift.html" in answer
+    page = (tmp_path / "shift.html").read_text(encoding="utf-8")
+    assert f"cnn-vit explain {photo} --method=shift --shift=2,2 --workdir={run}" in page
+    assert "No layer of this network has a map" in page
 
 
 @pytest.mark.parametrize(
@@ -38,6 +44,7 @@ def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys
         (["--method=shfit"], "no method of explain 'shfit'; did you mean shift?"),
         (["--method=shift", "--shift=2"], "--shift=2 is not two whole numbers of pixels; write it as --shift=2,2"),
         (["--method=shift", "--shift=0,0"], "--shift=0,0 moves nothing"),
+        (["--method=shift", "--out=a.svg"], "--out=a.svg does not end in .html; name it a.html"),
         (["--method=shift", "--shift=8,0"], "a shift of 8, 0 pixels does not fit images of 8x8"),
     ],
 )

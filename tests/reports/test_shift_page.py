@@ -1,0 +1,98 @@
+"""The page of a shift: its maps are bright where the errors are, and it says what has no map."""
+
+import base64
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_vit import plots
+from cnn_vit.analysis.shift import LayerShift, ShiftReport
+from cnn_vit.reports import shift_page
+
+
+def layer(path, errors=None, **changes):
+    """A layer with a map of errors, or without one."""
+    equivariance = None if errors is None else float(np.sqrt((errors**2).mean()))
+    keywords = {"kind": "Conv", "stride": None if errors is None else 1, "invariance": 0.5} | changes
+    return LayerShift(path, equivariance=equivariance, errors=errors, **keywords)
+
+
+def report(*layers):
+    """A report of layers, and of the network."""
+    return ShiftReport((*layers, layer("", kind="CNN", invariance=0.25)), consistency=0.5, largest_change=0.125)
+
+
+BORDER = np.zeros((3, 4))
+BORDER[0, 3] = 2.0  # the largest error stands in the upper right corner
+TRAINED = report(layer("stages/0", BORDER, kind="Stage"), layer("stages/0/conv", BORDER), layer("head"))
+UNTRAINED = report(layer("stages/0", BORDER / 2, kind="Stage"), layer("stages/0/conv", BORDER / 2), layer("head"))
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 1), np.uint8)
+
+
+def write(trained, untrained):
+    """The page of two reports."""
+    words = {"shift": (1, 2), "network": "<net>", "command": "cnn-vit explain a.png"}
+    return shift_page.write_page(trained, untrained, IMAGES, **words)
+
+
+def read_pixels(address):
+    """The image of a data address."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+
+
+def test_the_page_stands_alone_and_every_formula_of_it_is_xml():
+    page = write(TRAINED, UNTRAINED)
+    assert "&lt;net&gt;" in page
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
+    assert "<script" not in page
+    for text in re.findall(r"<math.*?</math>", page, re.DOTALL):
+        ElementTree.fromstring(text)
+    assert page == write(TRAINED, UNTRAINED)
+
+
+def test_a_map_is_bright_where_the_error_is_and_all_maps_share_their_colors():
+    shown = shift_page.collect_page(TRAINED, UNTRAINED, IMAGES, (1, 2))
+    (maps,) = shown.maps
+    assert (maps.path, maps.size, shown.largest) == ("stages/0/conv", "3 x 4", 2.0)
+    assert (maps.trained[1], maps.untrained[1]) == ("2", "1")
+    trained, untrained = (read_pixels(address).astype(int).sum(-1) for address, _ in (maps.trained, maps.untrained))
+    assert np.unravel_index(trained.argmax(), trained.shape) == (0, 3)
+    assert trained[0, 3] > untrained[0, 3] > trained[0, 0] == untrained[0, 0]
+
+
+def test_the_images_stand_beside_themselves_shifted():
+    shown = shift_page.collect_page(TRAINED, UNTRAINED, IMAGES, (1, 2))
+    image, shifted = map(read_pixels, shown.images[1])
+    np.testing.assert_array_equal(image, IMAGES[1, ..., 0])
+    np.testing.assert_array_equal(shifted, image[[2, 0, 1]][:, [2, 3, 0, 1]])
+
+
+def test_every_layer_has_a_row_and_those_without_a_map_are_named():
+    rows = shift_page.collect_page(TRAINED, UNTRAINED, IMAGES, (1, 2)).rows
+    assert [row.path for row in rows] == ["stages/0", "stages/0/conv", "head", "(scores)"]
+    assert (rows[1].equivariance, rows[1].center) == (("0.577", "0.289"), ("0", "0"))  # 2 / sqrt(12), and half of it
+    assert (rows[3].equivariance, rows[3].invariance) == (("", ""), ("0.25", "0.25"))
+
+
+def test_a_network_without_maps_says_why():
+    bare = report(layer("hidden"))
+    page = write(bare, bare)
+    assert "No layer of this network has a map" in page
+    assert "No layer of this network has a map" not in write(TRAINED, UNTRAINED)
+
+
+def test_a_network_without_any_error_is_dark():
+    exact = report(layer("conv", np.zeros((2, 2))))
+    shown = shift_page.collect_page(exact, exact, IMAGES, (1, 2))
+    assert shown.largest == 0
+    pixels = read_pixels(shown.maps[0].trained[0])
+    np.testing.assert_array_equal(pixels, np.broadcast_to(plots.heatmap(np.zeros(1), 0, 1), pixels.shape))
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(3, [0, 1, 2]), (9, [0, 2, 4, 6, 8])])
+def test_of_many_layers_some_are_chosen_from_the_first_to_the_last(count, chosen):
+    assert shift_page.choose_evenly(range(count), 5) == chosen
