@@ -58,16 +58,16 @@ def convolution_matrix(
     """
     edges, strides = normalize_padding(padding), height_and_width(stride, "stride")
     dilations = height_and_width(dilation, "dilation")
-    sides = []
+    counts = []
     for pixels, taps, step, pair, gap in zip(image_size, kernel.shape[:2], strides, edges, dilations, strict=True):
-        sides.append(output_size(pixels, taps, stride=step, padding=pair, dilation=gap))
+        counts.append(output_size(pixels, taps, stride=step, padding=pair, dilation=gap))
     # The number of the pixel that stands at each place of the padded image; -1 where a zero does.
     height, width = image_size
     numbers = np.arange(height * width).reshape(height, width)
     mode: Any = MODES[check_padding_kind(padding_kind)]
     fill = {"constant_values": -1} if padding_kind == ZERO else {}
     padded = np.pad(numbers, edges, mode=mode, **fill)
-    (rows, columns), (height_taps, width_taps, channels, filters) = sides, kernel.shape
+    (rows, columns), (height_taps, width_taps, channels, filters) = counts, kernel.shape
     matrix = np.zeros((rows, columns, filters, height * width, channels))
     for i, j, v, u in np.ndindex(rows, columns, height_taps, width_taps):
         pixel = padded[i * strides[0] + v * dilations[0], j * strides[1] + u * dilations[1]]

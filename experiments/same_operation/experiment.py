@@ -214,6 +214,8 @@ def compare_shifts(seed: int, images: np.ndarray) -> list[dict]:
         params, stats = initial_values(functional(network), seed)
         report = measure_shift(network, params, stats, images, shift=(SHIFT, SHIFT))
         last = [layer for layer in report.layers if layer.kind == "Conv"][-1]
+        # Each layer carries the border one pixel farther inside, and the shift moves what is wrong above and left.
+        inside = slice(LAYERS + SHIFT, 2 * SIDE - LAYERS)
         size = (SIDE, SIDE)
         kernel = params["stages"][0]["convolutions"][0]["kernel"]
         matrix = convolution_matrix(kernel[..., :1], size, padding=1, padding_kind=kind)
@@ -224,7 +226,7 @@ def compare_shifts(seed: int, images: np.ndarray) -> list[dict]:
                 "what": "shift",
                 "padding": kind,
                 "error": last.equivariance,
-                "at_center": float(last.errors[SIDE, SIDE]),
+                "inside": float(last.errors[inside, inside].max()),
                 "largest": float(last.errors.max()),
                 "commutator": float(np.abs(matrix @ shift - shift @ matrix).max()),
             }
@@ -369,8 +371,8 @@ def weigh(rows) -> dict:
             EXACT,
         ),
         at_most(
-            "the same at the center of the map",
-            values(rows, "at_center", what="shift", padding="zero"),
+            f"largest error at a place that is {LAYERS} pixels or more from the border, before and after the shift",
+            values(rows, "inside", what="shift", padding="zero"),
             EXACT,
             is_control=True,
         ),
@@ -467,10 +469,10 @@ def tabulate(rows) -> list[Table]:
     for kind in ("circular", "zero"):
         match = {"what": "shift", "padding": kind}
         texts = []
-        for key in ("error", "at_center", "largest", "commutator"):
+        for key in ("error", "inside", "largest", "commutator"):
             texts.append(mean_text(values(rows, key, **match)))
         cells.append((kind, *texts))
-    columns = ("padding", "equivariance error", "at the center", "largest", "|M T - T M|")
+    columns = ("padding", "equivariance error", "largest inside", "largest at the border", "|M T - T M|")
     tables.append(Table(f"a shift by {SHIFT} pixels, {LAYERS} layers of stride 1", columns, tuple(cells)))
     cells = []
     for sharpness in SHARPNESSES:
