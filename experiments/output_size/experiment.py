@@ -1,4 +1,4 @@
-"""Output sizes: the formula of lecture notes against XLA, and what "SAME" stands for.
+"""Output sizes: the formula of lecture notes against XLA, and what SAME stands for.
 
 Nothing is trained. Each seed draws windows at random: side, filter, stride, padding and dilation. XLA says the shape
 that a convolution of them has, and each rule is compared with it.
@@ -19,11 +19,11 @@ from cnn_vit.reports.lab_facts import Table
 from cnn_vit.studies.lab import Measured
 
 ORDER = 5
-QUESTION = "How many pixels does a convolution leave, and what does “same” padding do?"
+QUESTION = "How many pixels does a convolution leave, and what does SAME padding do?"
 CLAIM = (
-    "floor((n + p0 + p1 - d (k - 1) - 1) / s) + 1 pixels, for n pixels, a filter of k taps that are d pixels apart, "
-    "stride s and p0 and p1 pixels of padding. The n/s - k + 1 of lecture notes is this formula at stride 1 without "
-    "padding and dilation, and elsewhere right by accident."
+    "Of n pixels a convolution leaves floor((n + p0 + p1 - d (k - 1) - 1) / s) + 1, for a filter of k taps that are d "
+    "pixels apart, a stride of s, and p0 and p1 pixels of padding. The n/s - k + 1 of lecture notes is this formula at "
+    "stride 1 without padding and dilation, and elsewhere right by accident."
 )
 SENTENCES = {
     "textbook": (
@@ -34,14 +34,14 @@ SENTENCES = {
         "one pixel whose stride divides n.",
     ),
     "same": (
-        "“Same” padding keeps the size of the image.",
-        "It does at stride 1. At stride s it leaves n / s pixels, rounded up.",
+        "SAME padding keeps the size of the image.",
+        "It does at stride 1. At a stride of s it leaves n / s pixels, rounded up.",
     ),
     "symmetric": (
-        "“Same” is a padding of (k - 1) / 2 on each side.",
-        "At stride 1 and with an odd filter it is; at stride 2 only where the side is odd. For an even side, JAX and "
-        "TensorFlow put one pixel of padding less before the image: the size is that of PyTorch's padding, but each "
-        "window lies one pixel farther on, and the numbers are others.",
+        "SAME padding is a padding of (k - 1) / 2 on each side.",
+        "With an odd filter it is at stride 1, and at stride 2 where the image has an odd side. Where that is even, JAX "
+        "and TensorFlow pad one pixel less before the image. The output then has as many pixels as with the padding of "
+        "PyTorch's networks, but each window lies one pixel farther on, and its numbers are others.",
     ),
 }
 FORMULAS = (
@@ -53,7 +53,7 @@ FORMULAS = (
     ),
     (
         r"p_{0} + p_{1} = \max(0, (m - 1) s + d (k - 1) + 1 - n)",
-        "The padding that “SAME” adds for m = n / s pixels, rounded up. Half of it, rounded down, stands before the "
+        "The padding that SAME adds for m = n / s pixels, rounded up. Half of it, rounded down, stands before the "
         "image; the rest behind it.",
         "pytest tests/analysis/test_calculator.py -k same",
     ),
@@ -62,12 +62,14 @@ FIGURES = {
     "right": "How often n/s - k + 1 is the number of pixels, by stride, without padding and dilation: mean of the "
     "seeds and its 95 % interval.",
     "first_window": "Which pixels of a row of 8 a filter of 3 sees at stride 2. Each row is a window: orange is a "
-    "pixel, blue is padding, pale is not seen. PyTorch's padding of 1 before and 1 behind and “SAME” both give four "
-    "windows, of other pixels.",
+    "pixel, blue is padding, pale is not seen. A padding of 1 before and 1 behind, as PyTorch's networks have it, and "
+    "SAME both give four windows, of other pixels.",
 }
 SURPRISE = (
-    "A shape that is right proves little. At stride 2 with even sides, PyTorch's padding and “SAME” give the same "
-    "number of pixels and other numbers in every one of them: a converted network runs without an error, and is wrong."
+    "A shape that is right proves little. At stride 2 with even sides, SAME and a padding of (k - 1) / 2 give as many "
+    "pixels, and other numbers: a network that was converted from PyTorch then runs without an error, and is wrong. "
+    "Counted by hand, n/s - k + 1 can be right at a larger stride only where k is 1 and s divides n; none of 3,600 "
+    "windows says otherwise."
 )
 SEEDS = (0, 1, 2)
 
@@ -152,7 +154,7 @@ def measure(seed: int, runs, *, quick: bool) -> Measured:
 
 
 def compare_same(rng: np.random.Generator, cases: int) -> list[dict]:
-    """What “SAME” gives, by stride: how often the size stays, is n / s rounded up, and the padding is symmetric."""
+    """What SAME gives, by stride: how often the size stays, is n / s rounded up, and the padding is symmetric."""
     rows = []
     for stride in STRIDES:
         stays, divides, agrees = 0, 0, 0
@@ -179,7 +181,7 @@ def compare_same(rng: np.random.Generator, cases: int) -> list[dict]:
 
 
 def compare_outputs(rng: np.random.Generator) -> list[dict]:
-    """The outputs of a stride-2 convolution with “SAME” and with (k - 1) / 2 around, relative to the largest number."""
+    """The outputs of a stride-2 convolution with SAME and with (k - 1) / 2 around, relative to the largest number."""
     rows = []
     for side, taps in COMPARED:
         images = rng.normal(size=(1, side, side, 3)).astype(np.float32)
@@ -220,17 +222,24 @@ def weigh(rows) -> dict:
     """The evidence for each sentence."""
     textbook = []
     for case in (*(f"stride {stride}" for stride in STRIDES), "padding or dilation"):
-        name = f"{case}, no padding, no dilation" if case.startswith("stride") else "stride 1, padding or dilation"
+        name = f"{case}, no padding or dilation" if case.startswith("stride") else "stride 1, padding and dilation"
         right = shares(rows, "right", "cases", what="textbook", case=case)
-        textbook.append(at_least(f"share of windows with that many outputs, {name}", right, 1))
+        textbook.append(at_least(f"share of windows that give n/s - k + 1 pixels, {name}", right, 1))
     wide = dict.fromkeys(sorted({row["seed"] for row in rows}), 0)
     for row in rows:
         if row["what"] == "textbook" and row["case"] in LARGER:
             wide[row["seed"]] += row["right_and_wide"]
-    statement = "right ones among the filters of more than one pixel, strides 2 to 4"
+    statement = "windows of more than one pixel that give n/s - k + 1 pixels, strides 2 to 4"
     textbook.append(at_most(statement, list(wide.values()), 0, is_control=True))
     formula = shares(rows, "right", "cases", what="formula")
-    textbook.append(at_least("the same of the formula with floor, any window", formula, 1, is_control=True))
+    textbook.append(
+        at_least(
+            "share of windows that give what the formula with floor says, any stride, padding and dilation",
+            formula,
+            1,
+            is_control=True,
+        )
+    )
     same, symmetric = [], []
     for stride in STRIDES:
         stays = shares(rows, "stays", "cases", what="same", stride=stride)
@@ -239,17 +248,21 @@ def weigh(rows) -> dict:
     same.append(at_least("share whose output is n / 2, rounded up, stride 2", divided, 1, is_control=True))
     for stride, side in ((1, "odd"), (1, "even"), (2, "odd"), (2, "even")):
         agreeing = shares(rows, f"symmetric_{side}", f"cases_{side}", what="same", stride=stride)
-        statement = f"share of odd filters with this padding, stride {stride}, {side} sides"
+        statement = f"share of odd filters that SAME pads by (k - 1) / 2, stride {stride}, {side} sides"
         symmetric.append(at_least(statement, agreeing, 1))
     symmetric.append(
         at_most(
-            "difference of the outputs with “SAME” and with (k - 1) / 2, stride 2, odd sides",
+            "difference of the outputs with SAME and with (k - 1) / 2, stride 2, odd sides, the largest",
             differences(rows, is_odd=True),
             1e-6,
         )
     )
     symmetric.append(
-        at_most("the least such difference, even sides", differences(rows, is_odd=False), 1e-6),
+        at_most(
+            "difference of the outputs with SAME and with (k - 1) / 2, stride 2, even sides, the least",
+            differences(rows, is_odd=False),
+            1e-6,
+        ),
     )
     return {"textbook": textbook, "same": same, "symmetric": symmetric}
 
@@ -283,7 +296,7 @@ def tabulate(rows) -> list[Table]:
             agreeing = shares(rows, f"symmetric_{side}", f"cases_{side}", what="same", stride=stride)
             texts.append(percent_text(agreeing))
         cells.append(tuple(texts))
-    columns = ("stride", "as large as the image", "n / s, rounded up", "as `describe conv` says")
+    columns = ("stride", "as large as the image", "n / s, rounded up", "as cnn-vit describe says")
     columns += ("(k - 1) / 2 around, odd sides", "even sides")
     tables.append(Table("what SAME does", columns, tuple(cells)))
     cells = []
@@ -313,7 +326,7 @@ def draw(rows) -> dict[str, str]:
             cells[window, 1 + pixel] = 1.0 if 0 <= pixel < DRAWN_SIDE else -1.0
         maps.append(cells)
     colors = plots.signed_maps(np.stack(maps), columns=1, largest=1)
-    panel = plots.draw_panel(plots.data_uri(colors), "PyTorch above, “SAME” below")
+    panel = plots.draw_panel(plots.data_uri(colors), "1 and 1 above, SAME below")
     return {
         "right": plots.draw_intervals(spans, title="n/s - k + 1 is right"),
         "first_window": plots.side_by_side([panel], "Windows of two paddings"),

@@ -43,10 +43,10 @@ CLAIM = (
 SENTENCES = {
     "matrix": (
         "A convolution is a matrix multiplication.",
-        "The matrix has a row for each number of the output. Each row holds the filter, one pixel farther on than the "
-        "row above (a Toeplitz matrix), and the gradient of the image is a product with the transposed matrix. Six of "
-        "seven numbers of this matrix are zeros, and all others are copies of the same 135 weights: that is local "
-        "connection and weight sharing.",
+        "The matrix has a row for each number of the output. At stride 1 each row holds the filter one pixel farther "
+        "on than the row above (a Toeplitz matrix). The gradient of the image is a product with the transposed matrix. "
+        "For an image of 8x8 pixels at least six of seven numbers of this matrix are zeros, and all others are copies "
+        "of the same 135 weights: that is what local connection and weight sharing mean.",
     ),
     "equivariant": (
         "Convolution is equivariant to translation.",
@@ -82,6 +82,12 @@ FORMULAS = (
         "A convolution of a row x with the filter w as a product with the matrix M, at stride 1: the weight depends on "
         "p - i alone, so that each row of M is the row above, moved by one.",
         "pytest tests/analysis/test_same_operation.py -k matrix",
+    ),
+    (
+        r"M T = T M",
+        "A convolution commutes with the matrix T of a shift around where its matrix M is circulant: each row is the "
+        "row above moved by one, and what leaves at the end comes in at the beginning.",
+        "pytest tests/analysis/test_same_operation.py -k commutes",
     ),
     (
         r"t_{n} = b + \sum_{u} x_{P n + u} w_{u}",
