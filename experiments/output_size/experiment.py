@@ -39,9 +39,9 @@ SENTENCES = {
     ),
     "symmetric": (
         "SAME padding is a padding of (k - 1) / 2 on each side.",
-        "With an odd filter it is at stride 1, and at stride 2 where the image has an odd side. Where that is even, JAX "
-        "and TensorFlow pad one pixel less before the image. The output then has as many pixels as with the padding of "
-        "PyTorch's networks, but each window lies one pixel farther on, and its numbers are others.",
+        "With an odd filter it is at stride 1, and at stride 2 where the image has an odd side. Where that is even, "
+        "JAX and TensorFlow pad one pixel less before the image. The output then has as many pixels as with the "
+        "padding of PyTorch's networks, but each window lies one pixel farther on, and its numbers are others.",
     ),
 }
 FORMULAS = (
