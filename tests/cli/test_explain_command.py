@@ -51,3 +51,25 @@ def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys
 def test_a_mistake_ends_with_its_cause_and_exit_code_2(run, photo, capsys, words, sentence):
     assert main(["explain", str(photo), f"--workdir={run}", *words]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_stride_1_network_with_circular_padding_is_equivariant_before_and_after_training(tmp_path, capsys):
+    workdir, page, photo = (tmp_path / name for name in ("run", "shift.html", "noise.png"))
+    # The quotes tell the word none from no value.
+    words = ["data.augment=()", "model.filters=(8,)", "model.pooling='none'", "model.padding_kind=circular"]
+    words += ["model.head=average", "duration=10 steps", "schedule.warmup=0"]
+    settings = [f"--config.{word}" for word in words]
+    assert main(["train", "--config=configs/digits_cnn.py", f"--workdir={workdir}", *settings]) == 0
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(photo)
+    capsys.readouterr()
+    command = ["explain", str(photo), "--method=shift", f"--workdir={workdir}", f"--out={page}", "--json"]
+    assert main(command) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["trained"] != answer["untrained"]
+    for values in ("trained", "untrained"):
+        errors = [layer["equivariance"] for layer in answer[values]["layers"] if layer["kind"] == "Conv"]
+        assert len(errors) == 2
+        assert max(errors) <= 1e-6
+        assert answer[values]["layers"][-1]["invariance"] <= 1e-5  # of the scores, behind the average
+    assert page.read_text(encoding="utf-8").count('alt="errors of ') == 2 * 4  # two convolutions, two norms
