@@ -12,9 +12,11 @@ obey one of them only:
     window    the camera moves: a window of the same size lies d pixels farther on a larger image
 
 Features are compared where both images have them: of a window where the two overlap, of a shift around everywhere.
+Tokens of patches are a map as well, whose stride is the side of a patch; tokens without a place, as the class token,
+stand in front of them and are left out.
 
 Axes:
-    B images    H, W image height and width    Y, X height and width of a layer's map    C channels
+    B images    H, W image height and width    Y, X height and width of a layer's map    C channels    T tokens
 """
 
 from collections.abc import Mapping
@@ -31,9 +33,11 @@ from cnn_vit.analysis.windows import find_windows
 from cnn_vit.compilation import ProgramKind
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.nn.conv import is_convolutional
+from cnn_vit.nn.patches import PatchEmbed
 
 Motion = Literal["around", "window"]
 MOTIONS = ("around", "window")
+MOST_OTHER_TOKENS = 2  # beside those of patches: a class token, and the one that a distilled network has besides
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,13 @@ def measure_shift(
     first, second = shift_images(images, shift, motion)
     # Both in one batch, so that one program is compiled and no difference comes from another.
     calls = run_layers(network, params, stats, np.concatenate([first, second]))
-    strides = find_strides(calls)
+    strides, grid = find_strides(calls), find_patch_grid(calls)
     layers = []
     for call in calls:
         if not isinstance(call.outputs, np.ndarray):
             continue
-        features, shifted_features = np.split(call.outputs, 2)
-        stride = strides.get(features.shape[1]) if features.ndim == 4 else None
+        outputs, stride = lay_out_map(call, strides, grid)
+        features, shifted_features = np.split(outputs, 2)
         layers.append(compare_layer(call, features, shifted_features, stride, shift, motion))
     scores, shifted_scores = np.split(calls[0].outputs, 2)  # the network itself is the first call to begin
     consistency = float((scores.argmax(-1) == shifted_scores.argmax(-1)).mean())
@@ -178,6 +182,48 @@ def find_strides(calls: list[Call]) -> dict[int, int]:
             continue
         strides.setdefault(call.outputs.shape[1], strides[windows[0].n] * windows[0].s)
     return strides
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """How the patches of an image lie.
+
+    Attributes:
+        rows: of patches.
+        columns: of patches.
+        side: of a patch in pixels of the image.
+    """
+
+    rows: int
+    columns: int
+    side: int
+
+
+def find_patch_grid(calls: list[Call]) -> PatchGrid | None:
+    """Returns the patches that a network cuts its images into; None where it cuts none."""
+    for call in calls:
+        if isinstance(call.layer, PatchEmbed):
+            height, width = call.inputs["x"].shape[1:3]
+            side = call.layer.patch
+            return PatchGrid(height // side, width // side, side)
+    return None
+
+
+def lay_out_map(
+    call: Call, strides: Mapping[int, int], grid: PatchGrid | None
+) -> tuple[np.ndarray, int | None]:  # -> (B, Y, X, C)
+    """Returns the output of a call as a map, with the stride of the map; as it is, and None, where it is no map."""
+    features = call.outputs
+    is_of_heads = call.kind == "attend"  # whose output is (B, T, heads, channels)
+    if features.ndim == 4 and not is_of_heads:
+        return features, strides.get(features.shape[1])
+    if grid is None or features.ndim < 3:
+        return features, None
+    batch, count = features.shape[:2]
+    others = count - grid.rows * grid.columns
+    if not 0 <= others <= MOST_OTHER_TOKENS:
+        return features, None
+    return features[:, others:].reshape(batch, grid.rows, grid.columns, -1), grid.side
 
 
 def compare_layer(

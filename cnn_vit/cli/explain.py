@@ -11,8 +11,9 @@ not move with the image, before and after training. It prints, for each layer an
     invariance     how much the features change; 0 where the layer does not notice the shift
 
 A shift brings in at one side what leaves at the other. It is whole in a layer's map only where the stride
-of that map divides it; elsewhere there is no equivariance error. The last lines say how often the predicted
-class stays the same. Initial values of the same network, as before training, are measured beside it.
+of that map divides it (for tokens the side of a patch); elsewhere there is no equivariance error. The
+last lines say how often the predicted class stays the same. Initial values of the same network, as before
+training, are measured beside it.
 """
 
 import argparse

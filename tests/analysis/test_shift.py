@@ -82,3 +82,36 @@ def test_what_is_no_shift_is_refused(noise, keywords, sentence):
     words = {"shift": (2, 2), "motion": "around"} | keywords
     with pytest.raises(UserError, match=sentence):
         shift_images(noise, words["shift"], words["motion"])
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    """A Vision Transformer of 4-pixel patches for 16 pixels, as many tokens as pixels a side, with its values."""
+    network = build("vit/test", 3, image_size=16, channels=1)
+    params, stats = initial_values(functional(network), 0)
+    params["head"]["kernel"] = np.random.default_rng(1).normal(size=params["head"]["kernel"].shape).astype(np.float32)
+    return network, params, stats
+
+
+@pytest.mark.parametrize(("shift", "is_whole"), [((4, 8), True), ((4, 2), False)])
+def test_tokens_without_positions_move_with_whole_patches(transformer, shift, is_whole):
+    """A shift by whole patches only exchanges tokens, which attention without positions does not notice."""
+    network, params, stats = transformer
+    bare = params | {"pos_embed": {"embedding": np.zeros_like(params["pos_embed"]["embedding"])}}
+    images = np.random.default_rng(0).normal(size=(3, 16, 16, 1)).astype(np.float32)
+    reports = {}
+    for name, values in (("bare", bare), ("learned", params)):
+        reports[name] = measure_shift(network, values, stats, images, shift=shift)
+    kinds = {layer.kind for layer in reports["bare"].layers if layer.stride == 4}
+    assert {"PatchEmbed", "Attention", "attend", "LayerNorm"} <= kinds
+    for layer, learned in zip(reports["bare"].layers, reports["learned"].layers, strict=True):
+        if layer.stride is None:
+            continue
+        assert layer.stride == 4  # none is taken for an image, though 16 tokens are as many as its rows
+        assert (layer.equivariance is not None) == is_whole
+        if is_whole:
+            assert layer.errors.shape == (4, 4)
+            assert layer.equivariance <= 1e-5
+            assert (learned.equivariance > 1e-4) == (layer.kind != "PatchEmbed"), layer.path
+    if is_whole:
+        assert reports["bare"].layers[-1].invariance <= 1e-5 < reports["learned"].layers[-1].invariance
