@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli
-from cnn_vit.errors import SurroundingsError, UserError, unknown
+from cnn_vit.cli import _image
+from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cnn_vit.analysis.backprop_trace import Trace
     from cnn_vit.studies.homework.grading import FileGrade, FunctionGrade, Remark
 
@@ -209,11 +208,12 @@ def trace(args: argparse.Namespace, names: list[str]) -> int:
 
     files.ensure_writable(out.parent)
     if names:
-        image, source = read_image(names[0])
+        pixels, source = _image.read_image(names[0], SIDE)
+        image = pixels[..., 0]
         label = 0 if label is None else label
     else:
         label = DEFAULT_DIGIT if label is None else label
-        image, source = read_digit(label)
+        image, source = _image.read_digit(label)
     stops.raise_if_requested()
     from cnn_vit.analysis import backprop_trace
 
@@ -228,35 +228,6 @@ def trace(args: argparse.Namespace, names: list[str]) -> int:
         even_if_stopped=True,
     )
     return 0
-
-
-def read_digit(label: int) -> tuple["np.ndarray", str]:
-    """Reads the first handwritten digit of a class, (8, 8) in 0..1, and says what it is."""
-    from cnn_vit.data.sources import digits
-
-    levels, labels = digits.read_table()
-    number = list(labels).index(label)
-    return levels[number].reshape(8, 8) / 16, f"number {number} of scikit-learn's handwritten digits"
-
-
-def read_image(path: str) -> tuple["np.ndarray", str]:
-    """Reads an image file as gray pixels in 0..1, its middle brought to SIDE x SIDE, and says what it is.
-
-    Raises:
-        UserError: there is none, or it cannot be decoded.
-    """
-    from cnn_vit.data.decode import images, refusals
-
-    if not Path(path).is_file():
-        raise UserError(f"there is no image {path}; leave IMAGE out for a handwritten digit")
-    try:
-        pixels = images.decode(Path(path).read_bytes(), channels=1)
-    except OSError as error:
-        raise SurroundingsError(f"{path} cannot be read ({error.strerror}); change its rights") from error
-    except refusals.UnreadableError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    fitted = images.fit_image(pixels, (SIDE, SIDE), "crop")
-    return fitted[..., 0] / 255, f"{Path(path).name}, its middle in gray at {SIDE} x {SIDE} pixels"
 
 
 def trace_command(args: argparse.Namespace, names: list[str]) -> str:

@@ -5,6 +5,22 @@
     cnn-vit lab run padding --quick   the same made small, written under runs/lab; full results stay as they are
     cnn-vit lab report                one HTML page of all, which reads as a chapter, and each README.md anew
     cnn-vit lab new mine              writes experiments/mine/experiment.py, an example that runs
+    cnn-vit lab show convolution      a filter slides over an image: an animation with all numbers, and a drawing
+
+`show` takes one of six subjects, and writes SUBJECT.gif and SUBJECT.svg under runs/lab/show. IMAGE is a
+file; without one, a handwritten digit of 8 x 8 pixels with levels 0 to 16 is taken.
+
+    cnn-vit lab show convolution IMAGE --stride=2 --padding=1 --padding_kind=circular --dilation=2
+    cnn-vit lab show convolution --channels=3 --kernel=outline    one filter has weights for each channel
+    cnn-vit lab show convolution --kernel=1,2,1/0,0,0/-1,-2,-1    weights of your own, row by row
+    cnn-vit lab show padding --padding=2             what stands around the image, in each kind of padding
+    cnn-vit lab show pooling --size=3 --stride=2     largest, average and first pixel of each window
+    cnn-vit lab show attention --head_width=2        query, key, value, scores, softmax, output of each patch
+    cnn-vit lab show filters --workdir=RUN           of the first layer, before and after training
+    cnn-vit lab show features IMAGE --workdir=RUN    what each layer makes of an image, before and after
+
+The numbers are what the layers of this package return. Follow one position with pencil and paper: the line
+under each drawing writes it out.
 
 An experiment is a folder experiments/NAME with an experiment.py: question, claim, the sentences of
 textbooks, and functions that measure, weigh and draw. Verdicts are true, false, conditional (true of
@@ -18,26 +34,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_vit import cli
+from cnn_vit.cli import _lab_show
 from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from cnn_vit.reports.lab_facts import ExperimentFacts
 
-ACTIONS = ("list", "run", "report", "new")
+ACTIONS = ("list", "run", "report", "new", "show")
 CHAPTER = Path("runs") / "lab" / "chapter.html"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
-    parser.add_argument("words", nargs="*", metavar="ACTION", help=f"{', '.join(ACTIONS)}, and NAME of an experiment")
+    parser.add_argument("words", nargs="*", metavar="ACTION", help=f"{', '.join(ACTIONS)}, then NAME or SUBJECT")
     parser.add_argument("--quick", action="store_true", help="run: make it small, beside the full results")
     parser.add_argument("--again", action="store_true", help="run: measure again what is measured")
     parser.add_argument("--workers", type=int, metavar="N", help="run: trials at the same time (default: 1)")
     parser.add_argument(
         "--out",
         metavar="PATH",
-        help=f"run: the folder of the trials (default: runs/lab/NAME/full or quick); report: the page ({CHAPTER})",
+        help=f"run: the folder of the trials (default: runs/lab/NAME/full or quick); report: the page ({CHAPTER}); "
+        f"show: the folder of the drawings ({_lab_show.FOLDER})",
     )
+    _lab_show.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,14 +75,17 @@ def run(args: argparse.Namespace) -> None:
         write_report(args)
     elif action == "new":
         write_new(args, names[0])
+    elif action == "show":
+        _lab_show.show(args, names)
     else:
         list_all(args)
 
 
 def refuse_other_flags(args: argparse.Namespace, action: str) -> None:
     """Raises UserError for a flag that another action takes."""
-    taken = {"run": ("quick", "again", "workers", "out"), "report": ("out",)}.get(action, ())
-    for flag in ("quick", "again", "workers", "out"):
+    own_flags = {"run": ("quick", "again", "workers", "out"), "report": ("out",), "show": ("out", *_lab_show.FLAGS)}
+    taken = own_flags.get(action, ())
+    for flag in ("quick", "again", "workers", "out", *_lab_show.FLAGS):
         if getattr(args, flag) not in (None, False) and flag not in taken:
             raise UserError(f"`cnn-vit lab {action}` does not take --{flag}; leave it out")
 

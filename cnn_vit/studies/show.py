@@ -1,0 +1,156 @@
+"""Takes out of a trained network what can be looked at: filters, and maps of features, with the same before training.
+
+The values before training are drawn again from the seed of the run: the same numbers on every platform.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn_vit.analysis.input_layer import filter_images, find_input_layer, leaf_at, path_keys
+from cnn_vit.analysis.record import Call, record_calls
+from cnn_vit.data.base.padding import PAD_BATCH
+from cnn_vit.errors import UserError, unknown
+from cnn_vit.nn.values import initial_values
+from cnn_vit.reports.layer_drawings import FilterComparison, LayerMaps
+from cnn_vit.runs import reader
+from cnn_vit.training import forward
+from cnn_vit.training.prediction import read_images
+from cnn_vit.training.trained import Trained
+
+NORMS = ("BatchNorm", "GroupNorm", "LayerNorm")
+TOKEN_LAYERS = ("PatchEmbed", "Block")  # of a ViT: they return tokens, one for each patch
+MOST_LAYERS = 6  # that are shown where none is named
+
+
+def describe_start(network: Trained) -> tuple[int, str]:
+    """Returns the seed of a network's initial values, and what they are in words."""
+    if network.run is None:
+        return 0, "initial values of seed 0"
+    settings = reader.read_settings(network.run)
+    seed = settings["seed"]
+    if settings["pretrained.weights"] is not None:  # it began with these, not with what is drawn
+        return seed, f"initial values of seed {seed}"
+    return seed, "before training"
+
+
+def compare_filters(network: Trained) -> FilterComparison:
+    """Takes the filters of the layer that reads pixels, before and after training.
+
+    Of a network without convolutions and patches, the weights of each unit of the first dense layer are its filters.
+
+    Raises:
+        UserError: no layer reads pixels by a kernel.
+    """
+    spec = network.spec
+    first_layer = find_input_layer(forward.build_network(spec), spec.image_shape)
+    if first_layer is not None:
+        path = first_layer.path
+    else:
+        layer = forward.find_first_layer(spec)
+        if not layer:
+            raise UserError(f"{spec.model} has no layer with a kernel; name a network that has one")
+        path = (*path_keys(layer), "kernel")
+    seed, start = describe_start(network)
+    initial_params, _ = initial_values(network.network, seed)
+    kernels = []
+    for params in (initial_params, network.params):
+        kernel = np.asarray(leaf_at(params, path), np.float32)
+        if kernel.ndim == 2:
+            kernel = kernel.reshape(*spec.image_shape, -1)
+        kernels.append(kernel)
+    before, after = kernels
+    return FilterComparison(
+        layer="/".join(map(str, path[:-1])),
+        before=filter_images(before),
+        after=filter_images(after),
+        filters=after.shape[-1],
+        change=float(np.linalg.norm(after - before) / max(np.linalg.norm(before), np.finfo(np.float32).tiny)),
+        start=start,
+    )
+
+
+def compare_features(
+    network: Trained, image: str | np.ndarray, layer: str | None
+) -> tuple[np.ndarray, list[LayerMaps], str]:
+    """Takes the maps of features of one image, before and after training.
+
+    Args:
+        network: what `training.trained.load` returned.
+        image: path of a file, or pixels (H, W, C) uint8.
+        layer: path of one layer; None for up to MOST_LAYERS of all, the first and the last among them.
+
+    Returns:
+        The pixels (H, W, C) that the network saw, the maps of each layer, and what the values before training are.
+
+    Raises:
+        UserError: the image cannot be read, there is no such layer, no layer has a map, or the
+            network takes images of several sizes.
+    """
+    if network.preprocessing["fit"] == PAD_BATCH:
+        raise UserError("maps are drawn of images of one size, and this network was trained on several")
+    pixels = read_one(network, image)
+    mean, std = (np.float32(network.preprocessing[name]) for name in ("mean", "std"))
+    images = ((pixels[None].astype(np.float32) / 255 - mean) / std).astype(np.float32)
+    seed, start = describe_start(network)
+    untrained = initial_values(network.network, seed)
+    before, after = (
+        collect_maps(network, images, params, stats) for params, stats in (untrained, (network.params, network.stats))
+    )
+    if not after:
+        raise UserError(f"no layer of {network.spec.model} has a map: only convolutions and patches keep the place")
+    if layer is not None and layer not in after:
+        raise unknown("layer with a map", layer, after)
+    names = [layer] if layer is not None else choose_evenly(list(after), MOST_LAYERS)
+    return pixels, [LayerMaps(name, before[name], after[name]) for name in names], start
+
+
+def read_one(network: Trained, image: str | np.ndarray) -> np.ndarray:  # -> (H, W, C)
+    """Reads one image at the size of the network; UserError where it cannot be read, or is more than one."""
+    images = list(read_images(network, [image]))
+    if len(images) != 1:
+        raise UserError(f"{image} holds {len(images)} images; name one file")
+    if images[0].pixels is None:
+        raise UserError(f"{images[0].path}: {images[0].error}")
+    return images[0].pixels
+
+
+def collect_maps(network: Trained, images: np.ndarray, params: dict, stats: dict) -> dict[str, np.ndarray]:
+    """Runs a network on one image; returns the map (Y, X, C) behind each convolution and block, by path.
+
+    A norm directly behind a convolution stands for it: what it returns is what the activation reads.
+    """
+    module = forward.build_network(network.spec)
+    first_layer = find_input_layer(module, network.spec.image_shape)
+    grid = None if first_layer is None else first_layer.grid
+    maps: dict[str, np.ndarray] = {}
+    last: Call | None = None  # the convolution that no norm has followed yet
+    for call in record_calls(module, images, params, stats):
+        features = as_map(call, grid)
+        if features is None:
+            continue
+        if call.kind in NORMS and (last is None or features.shape != np.shape(last.outputs)[1:]):
+            continue
+        maps[last.path if call.kind in NORMS and last is not None else call.path] = features
+        last = call if call.kind == "Conv" else None
+    return maps
+
+
+def as_map(call: Call, grid: tuple[int, int] | None) -> np.ndarray | None:
+    """Returns the map (Y, X, C) that a layer gives, tokens of patches at their places; None where it gives none."""
+    outputs: Any = call.outputs
+    if call.kind in ("Conv", *NORMS) and np.ndim(outputs) == 4:
+        return np.asarray(outputs[0], np.float32)
+    if call.kind in TOKEN_LAYERS and np.ndim(outputs) == 3 and grid is not None:
+        rows, columns = grid
+        tokens = np.asarray(outputs[0], np.float32)[-rows * columns :]  # a class token stands in front
+        return tokens.reshape(rows, columns, -1)
+    return None
+
+
+def choose_evenly(names: Sequence[str], most: int) -> list[str]:
+    """Chooses at most so many of some names, evenly, the first and the last among them."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(number * (len(names) - 1) / (most - 1))] for number in range(most)]

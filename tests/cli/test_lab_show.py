@@ -1,0 +1,153 @@
+"""The command `lab show`: drawings with the numbers of layers, and mistakes in one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_vit.__main__ import main
+from cnn_vit.cli import _lab_show
+from cnn_vit.reports.layer_drawings import LayerMaps
+
+
+@pytest.fixture
+def show(capsys, tmp_path, monkeypatch):
+    """Runs `lab show --json` in a folder of its own; returns its answer."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_show(*words):
+        assert main(["lab", "show", *words, "--json"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        return json.loads(line)
+
+    return run_show
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """A gray image of 4 x 4 pixels, whose columns have levels 0, 4, 8 and 16 of 16."""
+    path = tmp_path / "steps.png"
+    Image.fromarray(np.tile(np.array([0, 64, 128, 255], np.uint8), (4, 1))).save(path)
+    return str(path)
+
+
+def test_a_convolution_of_an_image_by_hand(show, steps):
+    answer = show("convolution", steps, "--side=4", "--kernel=1,0,-1", "--stride=2")
+    assert answer["image"][0] == [[0], [4], [8], [16]]
+    # From column 0 and, one stride farther, not at all: two columns are left of 4 - 3 + 1, and every second stays.
+    assert answer["output"] == [[-8]] * 2
+    assert answer["frames"] == 3
+    assert Image.open(answer["animation"]).n_frames >= 2
+    with open(answer["drawing"]) as file:
+        assert "\N{MINUS SIGN}8</text>" in file.read()
+
+
+def test_every_subject_writes_its_drawings_and_prints_a_line_that_can_be_followed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for subject, words in (
+        ("convolution", ["--channels=3", "--side=5", "--kernel=1,1:2,2:-3,-3"]),
+        ("padding", ["--side=4"]),
+        ("pooling", ["--side=6", "--size=3"]),
+        ("attention", ["--side=4", "--patch=2"]),
+    ):
+        assert main(["lab", "show", subject, *words, "--out=drawings"]) == 0
+        out = capsys.readouterr().out
+        assert out.splitlines()[-1].startswith("next: cnn-vit lab ")
+        assert f"drawings/{subject}.gif" in out
+        assert (tmp_path / "drawings" / f"{subject}.svg").read_text().startswith("<svg ")
+
+
+def test_padding_prints_the_kinds_and_how_many_outputs_they_change(show):
+    answer = show("padding", "--side=4", "--kernel=sum")
+    padded = {kind: np.array(pixels)[..., 0] for kind, pixels in answer["padded"].items()}
+    image = np.array(answer["image"])[..., 0]
+    np.testing.assert_array_equal(padded["circular"], np.pad(image, 1, mode="wrap"))
+    np.testing.assert_array_equal(padded["zero"], np.pad(image, 1))
+    assert answer["output"]["zero"][0][0] == image[:2, :2].sum()
+
+
+def test_filters_of_a_run_before_and_after_training(show, run):
+    answer = show("filters", f"--workdir={run}")
+    assert (answer["layer"], answer["filters"]) == ("hidden/layers/0", 8)
+    assert 0 < answer["change"] < 10
+    with open(answer["drawing"]) as file:
+        text = file.read()
+    assert "before training" in text
+    assert "8 filters of 8 x 8 pixels and 1 channel." in text
+
+
+def test_features_are_of_the_image_and_layer_that_are_named_and_of_a_digit_without_one(show, steps, monkeypatch):
+    asked = []
+
+    def compare_features(network, image, layer):
+        asked.append((network, image, layer))
+        return np.zeros((8, 8, 1), np.uint8), [LayerMaps("stem", -np.ones((4, 4, 2)), np.ones((4, 4, 2)))], "before"
+
+    monkeypatch.setattr("cnn_vit.cli._network.load_network", lambda args: args.workdir)
+    monkeypatch.setattr("cnn_vit.studies.show.compare_features", compare_features)
+    answer = show("features", steps, "--workdir=run", "--layer=stem")
+    assert asked == [("run", steps, "stem")]
+    assert answer["layers"] == [{"path": "stem", "shape": [4, 4, 2]}]
+    with open(answer["drawing"]) as file:
+        text = file.read()
+    assert ">stem, before</text>" in text
+    assert ">2 channels, 4 x 4</text>" in text
+    show("features", "--workdir=run")
+    _, digit, layer = asked[1]
+    assert (digit.shape, int(digit.max()), layer) == ((8, 8), 239, None)  # the first 3 has levels up to 15 of 16
+
+
+def test_features_of_an_mlp_are_none_and_the_sentence_says_why(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", "show", "features", f"--workdir={run}"]) == 2
+    assert "only convolutions and patches keep the place" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", _lab_show.KERNELS)
+def test_a_filter_of_a_name_is_the_same_for_all_channels(name):
+    kernel = _lab_show.read_kernel(name, 3)
+    assert kernel.shape == (3, 3, 3)
+    np.testing.assert_array_equal(kernel[..., 0], kernel[..., 2])
+    # Edges see nothing in an even area; sharpening leaves it as it is.
+    assert kernel[..., 0].sum() == {"sharpen": 1, "sum": 9}.get(name, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "`cnn-vit lab show` takes what to show: convolution, padding, pooling, attention, filters, features"),
+        (["convolutoin"], "no subject of lab show 'convolutoin'; did you mean convolution?"),
+        (["pooling", "a", "b"], "`cnn-vit lab show pooling` takes one IMAGE, not 2"),
+        (["pooling", "none.png"], "there is no image none.png; leave IMAGE out for a handwritten digit"),
+        (["pooling", "--patch=2"], "--patch belongs to lab show attention, not to pooling; leave it out"),
+        (["filters", "a.png"], "filters are the network's own, and need no image; leave a.png out"),
+        (["filters"], "no network is named; give --workdir=RUN, or --weights=FILE"),
+        (["filters", "--layer=stem"], "--layer belongs to lab show features, not to filters; leave it out"),
+        (["pooling", "--model.width=3"], "--model.width=3 belongs to lab show filters and features; leave it out"),
+        (["pooling", "--out=a.gif"], "--out=a.gif has the ending of a file; name the folder of the drawings"),
+        (["pooling", "--size=9"], "--size=9 is out of its range; it takes 1 to 8"),
+        (["pooling", "--quick"], "`cnn-vit lab show` does not take --quick; leave it out"),
+        (["convolution", "--channels=2"], "--channels=2 is neither 1, for gray, nor 3, for colors"),
+        (["convolution", "--padding_kind=mirror"], "no kind of padding 'mirror'"),
+        (["convolution", "--kernel=vertcal"], "no kernel 'vertcal'; did you mean vertical?"),
+        (["convolution", "--kernel=1,2/3"], "--kernel=1,2/3 has rows of different lengths"),
+        (["convolution", "--kernel=1,x"], "--kernel=1,x has weights that are not numbers"),
+        (["convolution", "--kernel=1:2"], "--kernel=1:2 has 2 channels, and the image 1; give one filter"),
+        (["convolution", "--kernel=nan,1"], "--kernel=nan,1 is not of at most 7 x 7 weights below 100"),
+        (["convolution", "--side=3", "--dilation=2"], "a window of 5 pixels does not fit into 3"),
+        (["padding", "--padding=0"], "--padding=0 leaves nothing to show; it takes at least 1 here"),
+        (["attention", "--patch=2"], "16 patches are more numbers than can be read; make --patch larger than 2"),
+        (["attention", "--patch=3"], "8x8 pixels are not whole 3-pixel patches"),
+    ],
+)
+def test_a_mistake_ends_with_its_cause_and_exit_code_2(capsys, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", "show", *words]) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob("runs/lab/show/*"))
+
+
+def test_flags_of_show_are_refused_elsewhere(capsys):
+    assert main(["lab", "run", "padding", "--stride=2"]) == 2
+    assert "`cnn-vit lab run` does not take --stride; leave it out" in capsys.readouterr().err

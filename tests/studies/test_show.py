@@ -1,0 +1,140 @@
+"""What can be looked at of a trained network: filters and maps, the same numbers before training as were drawn."""
+
+import numpy as np
+import pytest
+
+from cnn_vit.errors import UserError
+from cnn_vit.nn.values import initial_values
+from cnn_vit.reports import layer_drawings
+from cnn_vit.studies import show
+from cnn_vit.training.forward import NetworkSpec, get_network
+from cnn_vit.training.rules import RuleSpec
+from cnn_vit.training.trained import Trained
+
+SIDE = 8
+
+
+def make_network(model, channels=1, **keywords):
+    """A network whose values are those of seed 0, but its first kernel twice as large: as if training had done that."""
+    spec = NetworkSpec(
+        model=model,
+        keywords=tuple(sorted(keywords.items())),
+        num_classes=3,
+        image_shape=(SIDE, SIDE, channels),
+        dtype="float32",
+        loss=RuleSpec("softmax"),
+    )
+    params, stats = initial_values(get_network(spec), 0)
+    preprocessing = {
+        "mean": [0.5] * channels,
+        "std": [0.25] * channels,
+        "image_size": (SIDE, SIDE),
+        "channels": channels,
+        "fit": "crop",
+        "interpolation": "bilinear",
+        "levels": None,
+        "max_pixels": 10**6,
+    }
+    return Trained(spec, params, stats, ("a", "b", "c"), preprocessing)
+
+
+def test_filters_are_the_first_layers_kernels_before_and_after():
+    network = make_network("cnn/test", channels=3)
+    kernel = network.params["stages"][0]["convolutions"][0]["kernel"]
+    before = kernel.copy()
+    kernel *= 3
+    comparison = show.compare_filters(network)
+    assert comparison.layer == "stages/0/convolutions/0"
+    np.testing.assert_array_equal(comparison.before, np.moveaxis(before, -1, 0))
+    np.testing.assert_array_equal(comparison.after, np.moveaxis(3 * before, -1, 0))
+    assert comparison.change == pytest.approx(2)  # 3 times the length is 2 lengths away
+    assert comparison.start == "initial values of seed 0"
+    text = layer_drawings.draw_filters(comparison)
+    assert "8 filters of 3 x 3 pixels and 3 channels." in text
+    assert "Training moved them by 2 times" in text
+
+
+def test_the_units_of_an_mlp_are_shown_as_images_of_their_weights():
+    network = make_network("mlp/test")
+    comparison = show.compare_filters(network)
+    weights = network.params["hidden"]["layers"][0]["kernel"]  # (64, 8)
+    np.testing.assert_array_equal(comparison.after[2, 1, 5, 0], weights[1 * SIDE + 5, 2])
+    assert comparison.change == 0
+
+
+def test_maps_of_an_image_that_is_black_or_white_move_with_it():
+    # One convolution of cnn/test reads 3 x 3 pixels: a white pixel changes 3 x 3 places of its map, and no others.
+    network = make_network("cnn/test")
+    black = np.zeros((SIDE, SIDE), np.uint8)
+    white = black.copy()
+    white[4, 4] = 255
+    maps = []
+    for image in (black, white):
+        seen, layers, start = show.compare_features(network, image, "stages/0/convolutions/0")
+        np.testing.assert_array_equal(seen[..., 0], image)
+        (layer,) = layers
+        np.testing.assert_array_equal(layer.before, layer.after)  # its values are the initial ones
+        maps.append(layer.after)
+    changed = np.argwhere(np.abs(maps[1] - maps[0]).max(-1) > 0)
+    assert changed.min(0).tolist() == [3, 3]
+    assert changed.max(0).tolist() == [5, 5]
+    text = layer_drawings.draw_features(seen, layers, start)
+    assert "stages/0/convolutions/0, after training" in text
+    assert "8 channels, 8 x 8" in text
+
+
+def test_tokens_of_a_vit_stand_at_the_places_of_their_patches():
+    network = make_network("vit/test", patch=2)
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    image[2:4, 6:8] = 255  # the patch in row 1 and column 3 of 4 x 4
+    _, layers, _ = show.compare_features(network, image, None)
+    _, black_layers, _ = show.compare_features(network, np.zeros_like(image), None)
+    patches, block = layers[0], layers[-1]
+    assert (patches.layer, patches.after.shape[:2]) == ("patches", (4, 4))
+    differs = np.abs(patches.after - patches.after[0, 0]).max(-1) > 0
+    assert np.argwhere(differs).tolist() == [[1, 3]]
+    # Behind a block all tokens differ from those of a black image, and most of all the one that was added to itself.
+    assert block.layer == "blocks/0"
+    change = np.linalg.norm(block.after - black_layers[-1].after, axis=-1)
+    assert np.unravel_index(change.argmax(), change.shape) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "sentence"),
+    [
+        ("mlp/test", None, "no layer of mlp/test has a map: only convolutions and patches keep the place"),
+        ("cnn/test", "stages/0/convolution/0", "no layer with a map .*; did you mean stages/0/convolutions/0"),
+    ],
+)
+def test_a_network_or_layer_without_maps_is_refused(model, layer, sentence):
+    with pytest.raises(UserError, match=sentence):
+        show.compare_features(make_network(model), np.zeros((SIDE, SIDE), np.uint8), layer)
+
+
+def test_a_network_for_images_of_several_sizes_is_refused():
+    network = make_network("cnn/test")
+    network.preprocessing["fit"] = "pad_batch"
+    with pytest.raises(UserError, match="this network was trained on several"):
+        show.compare_features(network, np.zeros((SIDE, SIDE), np.uint8), None)
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"broken\.png: "):
+        show.compare_features(make_network("cnn/test"), str(path), None)
+
+
+def test_large_maps_are_reduced_by_means_of_squares():
+    maps = np.arange(64 * 64.0).reshape(1, 64, 64)
+    small = layer_drawings.shrink(maps)
+    assert small.shape == (1, 32, 32)
+    assert small[0, 0, 0] == (0 + 1 + 64 + 65) / 4
+    assert layer_drawings.shrink(maps[:, :30, :30]).shape == (1, 30, 30)
+
+
+def test_of_many_layers_the_first_and_the_last_are_shown():
+    names = [f"{number}" for number in range(20)]
+    chosen = show.choose_evenly(names, 5)
+    assert chosen == ["0", "5", "10", "14", "19"]
+    assert show.choose_evenly(names[:3], 5) == names[:3]
