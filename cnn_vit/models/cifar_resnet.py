@@ -7,6 +7,7 @@ Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv
 Departs from it: nothing; the shortcut is its option A (subsample, pad the filters with zeros), `-b` its option B (a 1x1
 convolution and batch norm where the shape changes). The paper leaves open the momentum of batch norm (here 0.9) and the
 head's initial values (here LeCun's normal). "8", one block a stage, is our own, for images of 8 pixels and the like.
+Without shortcuts (`shortcut="none"`) it is the plain network that the paper compares it with.
 
 Axes:
     B batch    H, W image height and width in pixels    C colors    S filters of the stem
@@ -33,7 +34,8 @@ class ResNet(nnx.Module):
         num_classes: classes.
         blocks: residual blocks per stage; the network is 6 * blocks + 2 layers deep.
         filters: filters of the stem and of the first stage.
-        shortcut: what takes the input past a block that changes its shape; pad is option A, projection option B.
+        shortcut: what takes the input past a block that changes its shape; pad is option A, projection option B; with
+            none no block adds its input, whether it changes its shape or not.
         cut: path of the stage or block that is kept last, such as stages/1 or stages/1/blocks/0; the head stands on the
             average over its pixels.
         channels: colors of an image.
@@ -46,7 +48,7 @@ class ResNet(nnx.Module):
         *,
         blocks: int,
         filters: int = 16,
-        shortcut: Literal["pad", "projection"] = "pad",
+        shortcut: Literal["pad", "projection", "none"] = "pad",
         cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
@@ -99,7 +101,7 @@ class Stage(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions, whose output is added to their input."""
+    """Two 3x3 convolutions, whose output is added to their input where there are shortcuts."""
 
     def __init__(self, in_channels: int, filters: int, *, stride: int, shortcut: str):
         self.conv1 = Conv(in_channels, filters, 3, stride=stride, padding=1, bias=False)
@@ -107,12 +109,15 @@ class Block(nnx.Module):
         self.conv2 = Conv(filters, filters, 3, padding=1, bias=False)
         self.norm2 = BatchNorm(filters)
         self.stride = stride
+        self.adds_input = shortcut != "none"
         needs_projection = shortcut == "projection" and in_channels != filters
         self.projection = Projection(in_channels, filters, stride=stride) if needs_projection else None
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # (B, H, W, I) -> (B, Y, X, O)
         y = jax.nn.relu(self.norm1(self.conv1(x), train=train))
         y = self.norm2(self.conv2(y), train=train)
+        if not self.adds_input:
+            return jax.nn.relu(y)
         if self.projection is None:
             shortcut = self.pad_channels(x, filters=y.shape[-1])
         else:

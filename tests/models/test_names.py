@@ -103,7 +103,7 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("cifar_resnet/20", {"blocks": 3.0}, "model.blocks=3.0 is not a whole number"),
         ("cifar_resnet/20", {"blocks": True}, "model.blocks=True is not a whole number"),
         ("cifar_resnet/20", {"blocks": 0}, "model.blocks=0 must be at least 1"),
-        ("cifar_resnet/20", {"shortcut": "padd"}, "model.shortcut='padd' is not 'pad' or 'projection'"),
+        ("cifar_resnet/20", {"shortcut": "padd"}, "model.shortcut='padd' is not 'pad' or 'projection' or 'none'"),
         ("cnn/small", {"filters": (16, 3.5)}, "model.filters=.* is not a tuple of any number of: a whole number"),
         ("cnn/small", {"filters": 16}, "model.filters=16 is not a tuple"),
         ("cnn/small", {"filters": ()}, r"model.filters=\(\) names no stage"),

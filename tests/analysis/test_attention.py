@@ -1,0 +1,90 @@
+"""How far attention reads: by hand for a few patches, and from weights that are computed apart."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_vit.analysis.attention import grid_distances, measure_distances, uniform_distance
+from cnn_vit.errors import UserError
+from cnn_vit.models import build
+from cnn_vit.nn.values import functional, initial_values
+
+
+def test_distances_lie_between_patches_that_are_numbered_row_by_row():
+    """By hand for 2 x 3 patches: patch 0 lies top left, patch 5 bottom right, 1 down and 2 to the right."""
+    distances = grid_distances((2, 3))
+    assert distances[0].tolist() == pytest.approx([0, 1, 2, 1, math.sqrt(2), math.sqrt(5)])
+    assert distances[5].tolist() == distances[0][::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("grid", "distance"),
+    [((1, 2), 0.5), ((2, 2), (1 + 1 + math.sqrt(2)) / 4), ((40, 40), 0.5214 * 40)],
+)
+def test_a_head_that_reads_all_alike_has_the_mean_distance_of_all_pairs(grid, distance):
+    """The last is that of two random points in a square: (2 + sqrt(2) + 5 asinh(1)) / 15 = 0.5214 of its side."""
+    assert (2 + math.sqrt(2) + 5 * math.asinh(1)) / 15 == pytest.approx(0.5214, abs=1e-4)
+    assert uniform_distance(grid) == pytest.approx(distance, rel=2e-3)
+
+
+def make_vit(**changes):
+    """A network of 3 x 3 patches with two blocks of two heads, and its values."""
+    keywords = {"image_size": 12, "channels": 1, "depth": 2} | changes
+    network = build("vit/test", 3, **keywords)
+    return network, *initial_values(functional(network), 0)
+
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 12, 12, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pool": "average"}, {"fused": True}])
+def test_a_head_without_keys_reads_all_patches_alike(changes):
+    """Where all keys are 0 all weights are equal; a class token changes nothing in the mean over patches."""
+    network, params, stats = make_vit(**changes)
+    for block in params["blocks"].values():
+        block["attention"]["key"] = jax.tree.map(np.zeros_like, block["attention"]["key"])
+    heads = measure_distances(network, params, stats, IMAGES, (3, 3))
+    assert [(head.block, head.head) for head in heads] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert heads[0].path == "blocks/0/attention/attend"
+    for head in heads:
+        assert head.distance == pytest.approx(uniform_distance((3, 3)), rel=1e-5)
+
+
+def test_distances_are_those_of_the_softmax_of_queries_and_keys():
+    """The first block by hand: positions and patches, norm, queries and keys, softmax, without the class token."""
+    network, params, stats = make_vit()
+    block = params["blocks"][0]
+    for name in ("query", "key"):  # larger weights than the initial ones, so that heads differ from uniform ones
+        block["attention"][name]["kernel"] = block["attention"][name]["kernel"] * 8
+    patches = IMAGES.reshape(3, 3, 4, 3, 4).transpose(0, 1, 3, 2, 4).reshape(3, 9, 16)
+    embed = jax.tree.leaves({key: value for key, value in params["patches"].items()})
+    (kernel,) = [value.reshape(16, 8) for value in embed if value.size == 128]
+    (bias,) = [value for value in embed if value.size == 8]
+    tokens = np.concatenate([np.broadcast_to(params["cls_token"], (3, 1, 8)), patches @ kernel + bias], 1)
+    (table,) = jax.tree.leaves(params["pos_embed"])
+    tokens = tokens + table
+    normalized = (tokens - tokens.mean(-1, keepdims=True)) / np.sqrt(tokens.var(-1, keepdims=True) + 1e-6)
+    normalized = normalized * block["norm1"]["scale"] + block["norm1"]["bias"]
+    expected = []
+    for head in range(2):
+        features = slice(4 * head, 4 * head + 4)
+        query, key = (
+            (normalized @ block["attention"][name]["kernel"] + block["attention"][name]["bias"])[..., features]
+            for name in ("query", "key")
+        )
+        scores = query @ key.transpose(0, 2, 1) / 2  # sqrt(4) = 2
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        weights = (scores / scores.sum(-1, keepdims=True))[:, 1:, 1:]
+        expected.append(float((weights * grid_distances((3, 3))).sum() / weights.sum()))
+    heads = measure_distances(network, params, stats, IMAGES, (3, 3))
+    assert [head.distance for head in heads[:2]] == pytest.approx(expected, rel=1e-4)
+    assert abs(expected[0] - uniform_distance((3, 3))) > 0.01
+
+
+@pytest.mark.parametrize("name", ["cnn/test", "vit/test"])
+def test_a_network_without_attention_among_so_many_patches_is_refused(name):
+    network = build(name, 3, image_size=12, channels=1)
+    with pytest.raises(UserError, match="this network has no attention among 2 x 2 patches; take a vit"):
+        measure_distances(network, *initial_values(functional(network), 0), IMAGES, (2, 2))
