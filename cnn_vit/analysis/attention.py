@@ -92,7 +92,7 @@ def measure_distances(
     by_block = compilation.jit(measure, kind)(params, stats, images)
     if not paths:
         raise UserError(
-            f"this network has no attention among {grid[0]} x {grid[1]} patches; take a vit, and the grid of its patches"
+            f"this network has no attention among {grid[0]} x {grid[1]} patches; take a vit, and its own grid"
         )
     heads = []
     for block, (path, of_heads) in enumerate(zip(paths, by_block, strict=True)):

@@ -157,7 +157,7 @@ def compile_field(network: nnx.Module, path: str) -> Any:
                 raise unknown("layer", path, outputs)
             features = outputs[path]
             if getattr(features, "ndim", 0) != 4:
-                raise UserError(f"{path} returns no map of the image, so it has no unit in the middle; name another layer")
+                raise UserError(f"{path} returns no map of the image, so it has no middle unit; name another layer")
             unit = features[:, features.shape[1] // 2, features.shape[2] // 2]
             signs = np.random.default_rng(0).choice([-1.0, 1.0], unit.shape)
             return (unit * signs.astype(unit.dtype)).sum()

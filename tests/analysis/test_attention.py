@@ -59,7 +59,7 @@ def test_distances_are_those_of_the_softmax_of_queries_and_keys():
     for name in ("query", "key"):  # larger weights than the initial ones, so that heads differ from uniform ones
         block["attention"][name]["kernel"] = block["attention"][name]["kernel"] * 8
     patches = IMAGES.reshape(3, 3, 4, 3, 4).transpose(0, 1, 3, 2, 4).reshape(3, 9, 16)
-    embed = jax.tree.leaves({key: value for key, value in params["patches"].items()})
+    embed = jax.tree.leaves(params["patches"])
     (kernel,) = [value.reshape(16, 8) for value in embed if value.size == 128]
     (bias,) = [value for value in embed if value.size == 8]
     tokens = np.concatenate([np.broadcast_to(params["cls_token"], (3, 1, 8)), patches @ kernel + bias], 1)

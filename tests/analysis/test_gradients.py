@@ -1,4 +1,4 @@
-"""Gradients by layer and effective receptive fields: against gradients by hand, random walks and the table of fields."""
+"""Gradients by layer and effective receptive fields: by hand, by random walks, and as the table says."""
 
 import math
 from functools import partial

@@ -258,6 +258,14 @@ def test_the_shortcut_of_a_small_resnet_does_what_its_option_names(shortcut, mak
     np.testing.assert_allclose(network.features(batch)[0], x.mean((0, 1)), rtol=1e-4, atol=1e-5)
 
 
+def test_without_shortcuts_nothing_passes_a_silent_block(make_network, images):
+    """The plain network of the same paper: where the last norm of a block gives 0, so does the block."""
+    network = make_network("cifar_resnet/test", shortcut="none", image_size=8)
+    last_norm = network.params["stages"][2]["blocks"][0]["norm2"]
+    last_norm["scale"] = np.zeros_like(last_norm["scale"])
+    np.testing.assert_array_equal(network.features(images((2, 8, 8, 3))), np.zeros((2, 32), np.float32))
+
+
 def test_an_mlp_sees_a_shuffled_image_as_well(make_network, images):
     """Pixels and rows of the first kernel moved alike give the same scores: no notion of neighbors."""
     network, batch = make_network("mlp/test", image_size=(4, 6), channels=1), images((2, 4, 6, 1))
