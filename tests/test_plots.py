@@ -73,6 +73,15 @@ def test_a_logarithmic_axis_has_a_tick_at_each_number_and_names_below_make_room_
     assert heights[0] - heights[1] == 3 * plots.ROW_HEIGHT  # seven names, three in a row
 
 
+@pytest.mark.parametrize(
+    ("largest", "names"), [(50, {"1", "2", "5", "10", "20", "50"}), (5000, {"1", "10", "100", "1000"})]
+)
+def test_a_logarithmic_axis_names_numbers_between_the_powers_of_ten_where_these_are_few(largest, names):
+    text = plots.draw_curves([Line("", [-1.0, -1.1], [1.0, largest])], title="Memory", log=True)
+    written = re.findall(r">([0-9]+)</text>", text)  # the numbers of the other axis have a sign and a point
+    assert set(written) & {"1", "2", "5", "10", "20", "50", "100", "1000"} == names
+
+
 @every_plot
 def test_a_plot_has_the_same_bytes_whatever_the_users_settings(name):
     first = PLOTS[name]()

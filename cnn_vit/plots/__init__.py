@@ -114,6 +114,7 @@ __all__ = [
 
 
 NAMES_IN_ROW, ROW_HEIGHT = 3, 17  # of a legend below a plot: names in a row, and CSS pixels of one
+DECADES = 100  # largest over smallest value up to which a logarithmic axis has labels between the powers of ten
 PLAIN, FAINT, ENDED, STRONG = "plain", "faint", "ended", "strong"  # looks of a curve
 FEW_POINTS = 20  # of a curve, at most, that has a mark at each value
 FEW_CLASSES = 12  # of a matrix, at most, with large letters
@@ -219,7 +220,8 @@ def use_log_scale(axes: "Axes", lines: Sequence[Line]) -> None:
         positive += [value for value in line.y if value is not None and value > 0]
     if positive and max(positive) >= 10 * min(positive):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        steps = (1, 2, 5) if max(positive) <= DECADES * min(positive) else (1,)  # more labels would lie on one another
+        axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=7))
         axes.yaxis.set_major_formatter(compact_label)
         axes.yaxis.set_minor_formatter(NullFormatter())
 
