@@ -83,6 +83,23 @@ def test_he_s_values_keep_the_gradient_and_lecun_s_halve_its_square_with_each_la
     assert factors[math.sqrt(0.5)] == pytest.approx(1 / 2, rel=0.06)
 
 
+def test_behind_batch_norm_the_square_of_the_gradient_grows_by_pi_over_pi_less_1():
+    """Yang et al., A Mean Field Theory of Batch Normalization, arXiv:1902.08129, for wide dense layers with rectifiers.
+
+    By hand: half of the square passes the rectifier, and the norm divides by the variance of a rectified normal number,
+    1 / 2 - 1 / (2 pi). 1x1 convolutions of a single pixel are dense layers.
+    """
+    network = plain_network(5, side=1, filters=(128,), kernel_size=1, padding=0, batch_norm=True, channels=64)
+    images = np.random.default_rng(0).normal(size=(256, 1, 1, 64)).astype(np.float32)
+    labels = np.arange(256) % 3
+    growths = []
+    for seed in range(4):
+        layers = measure_gradients(network, *make_values(network, seed), images, labels)
+        first, *_, last = [layer.size for layer in layers if layer.kind == "BatchNorm"]
+        growths.append((first / last) ** 2)
+    assert np.mean(growths) ** (1 / 4) == pytest.approx(math.pi / (math.pi - 1), rel=0.05)
+
+
 @pytest.mark.parametrize(("convolutions", "kernel_size"), [(1, 3), (4, 3), (2, 5)])
 def test_the_square_of_the_derivative_spreads_as_a_random_walk(convolutions, kernel_size):
     """Of a linear network with random filters the mean square is uniform over each window: spread^2 = n (k^2 - 1) / 12.
