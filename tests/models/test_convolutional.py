@@ -266,6 +266,17 @@ def test_without_shortcuts_nothing_passes_a_silent_block(make_network, images):
     np.testing.assert_array_equal(network.features(images((2, 8, 8, 3))), np.zeros((2, 32), np.float32))
 
 
+@pytest.mark.parametrize(("padding_kind", "is_undone"), [("circular", True), ("zero", False)])
+def test_the_statistics_of_the_batch_undo_contrast_and_brightness_unless_zeros_stand_beside(padding_kind, is_undone):
+    """(a x + b - (a mean + b)) / (a std) = (x - mean) / std; zeros at the border do not move with x."""
+    network = functional(build("cnn/test", 3, image_size=8, channels=1, padding_kind=padding_kind, head="average"))
+    params, stats = initial_values(network, 0)
+    batch = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    scores, _ = network.apply(params, stats, batch, train=True)
+    changed, _ = network.apply(params, stats, 0.5 * batch + 0.5, train=True)
+    assert (float(np.abs(changed - scores).max()) < 1e-3) == is_undone
+
+
 def test_an_mlp_sees_a_shuffled_image_as_well(make_network, images):
     """Pixels and rows of the first kernel moved alike give the same scores: no notion of neighbors."""
     network, batch = make_network("mlp/test", image_size=(4, 6), channels=1), images((2, 4, 6, 1))
