@@ -65,6 +65,7 @@ def build(name: str, num_classes: int, **changes) -> "nnx.Module":
     Raises:
         UserError: a name, a keyword or a value that the network does not take.
     """
+    changes = name_none(name, changes)
     check_keywords(name, {"num_classes": num_classes, **changes})
     return variant(name)(num_classes, **changes)
 
@@ -142,6 +143,20 @@ def check_keywords(name: str, changes: dict[str, Any]) -> None:
         if not accepts(annotations[key], value):
             raise UserError(f"{setting_name(key)}={value!r} is not {type_in_words(annotations[key])}")
     require_at_least(1, **{key: changes[key] for key in ("num_classes", "channels") if key in changes})
+
+
+def name_none(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns keywords with the choice "none" where a keyword has one and the value is None.
+
+    The command line reads none as None: `--config.model.pooling=none` means the choice.
+    """
+    parameters = keywords(name)
+    named = {}
+    for key, value in changes.items():
+        annotation = parameters[key].annotation if key in parameters else None
+        has_choice = typing.get_origin(annotation) is Literal and "none" in typing.get_args(annotation)
+        named[key] = "none" if value is None and has_choice else value
+    return named
 
 
 def setting_name(key: str) -> str:

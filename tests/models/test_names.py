@@ -196,3 +196,10 @@ def test_the_check_refuses_what_is_not_a_setting_of_the_model(settings, sentence
 def test_the_check_accepts_what_builds():
     assert models.check("cifar_resnet/20", {"filters": 8}, **DATA)
     assert models.check("vit/Ti4-gap", {"dropout": 0}, num_classes=2, channels=1, image_size=(8, 16))
+
+
+def test_none_of_the_command_line_is_the_choice_of_that_name():
+    assert models.build("cnn/test", 3, pooling=None).pooling == "none"
+    assert models.build("cifar_resnet/test", 3, shortcut=None).stages[0].blocks[0].adds_input is False
+    with pytest.raises(UserError, match="model.head=None is not 'flatten' or 'average'"):
+        models.build("cnn/test", 3, head=None)
