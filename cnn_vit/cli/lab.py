@@ -26,7 +26,8 @@ An experiment is a folder experiments/NAME with an experiment.py: question, clai
 textbooks, and functions that measure, weigh and draw. Verdicts are true, false, conditional (true of
 some parts, false of others) and not resolved, by 95 % intervals over at least 3 seeds. `run` goes on
 where it was stopped; what is measured is not measured again, until the code of the experiment changes
-or --again asks for it. results.json is the same bytes each time; times stand apart in timing.json.
+or --again asks for it. results.json is the same bytes each time; times stand apart in timing.json, and so
+do verdicts "by the clock", which hold on the machine that measured them.
 """
 
 import argparse
@@ -100,7 +101,7 @@ def list_all(args: argparse.Namespace) -> None:
     for facts in experiments:
         rows.append((facts.texts.name, facts.verdict_summary, facts.texts.question))
         for sentence in facts.texts.sentences:
-            rows.append(("", facts.verdict(sentence.key), f"\u201c{sentence.text}\u201d"))
+            rows.append(("", facts.verdict_text(sentence.key), f"\u201c{sentence.text}\u201d"))
     record = {"experiments": [as_json(facts) for facts in experiments]}
     text = cli.format_table([("experiment", "verdict", "question"), *rows], width=cli.terminal_width())
     cli.print_answer(args, record, text, next_command=f"cnn-vit lab run {experiments[0].texts.name} --quick")
@@ -108,10 +109,13 @@ def list_all(args: argparse.Namespace) -> None:
 
 def as_json(facts: "ExperimentFacts") -> dict[str, Any]:
     """Returns an experiment with its verdicts, as --json prints it."""
+    from cnn_vit.reports import evidence
+
     sentences = []
     for sentence in facts.texts.sentences:
         entry = {"key": sentence.key, "text": sentence.text, "verdict": facts.verdict(sentence.key)}
-        sentences.append(entry | {"truth": sentence.truth})
+        by_clock = evidence.is_by_clock(facts.judgement(sentence.key))
+        sentences.append(entry | {"by_clock": by_clock, "truth": sentence.truth})
     return {"name": facts.texts.name, "question": facts.texts.question, "sentences": sentences}
 
 
@@ -134,12 +138,13 @@ def run_one(args: argparse.Namespace, name: str) -> None:
     parts = [facts.texts.question]
     for sentence in facts.texts.sentences:
         judgement = facts.judgement(sentence.key)
-        heading = f"{facts.verdict(sentence.key)}: \u201c{sentence.text}\u201d"
+        heading = f"{facts.verdict_text(sentence.key)}: \u201c{sentence.text}\u201d"
         rows = []
         for part in judgement["evidence"]:
-            role = "control: " if part["is_control"] else ""
+            role = evidence.role_of(part)
+            prefix = "" if role == "part" else f"{role}: "
             bound = f"{part['relation']} {evidence.number(part['bound'])}?"
-            rows.append((f"{role}{part['statement']}", evidence.interval_of(part), bound, part["outcome"]))
+            rows.append((f"{prefix}{part['statement']}", evidence.interval_of(part), bound, part["outcome"]))
         parts.append(f"{cli.wrap_paragraphs(heading, width)}\n{cli.format_table(rows, indent='  ', width=width)}")
     for table in facts.tables:
         parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ')}")

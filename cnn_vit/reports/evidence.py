@@ -10,6 +10,8 @@ over the seeds lies
 A sentence is true where all its parts are, false where none is, conditional where some are, and not resolved where one
 part is not. A control is no part of the sentence: it shows that the instrument works, and where a control does not come
 out true, nothing is resolved.
+
+Where a clock measured a part, the verdict is one of the machine that it was measured on, and pages say so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from cnn_vit.reports.intervals import Interval, student_interval
 TRUE, FALSE, CONDITIONAL, NOT_RESOLVED = "true", "false", "conditional", "not resolved"
 NOT_MEASURED = "not measured"  # where there are no results yet
 LEAST_SEEDS = 3
+BY_CLOCK = "by the clock"
 AT_MOST, AT_LEAST = "at most", "at least"
 
 
@@ -105,6 +108,17 @@ def decide(evidence: Sequence[Evidence]) -> str:
     if FALSE not in parts:
         return TRUE
     return CONDITIONAL if TRUE in parts else FALSE
+
+
+def is_by_clock(judgement: Mapping[str, Any]) -> bool:
+    """Whether a clock measured part of what decides a sentence; {} is the judgement where nothing was measured."""
+    return any(part.get("is_by_clock", False) for part in judgement.get("evidence", []))
+
+
+def role_of(part: Mapping[str, Any]) -> str:
+    """Returns what a part of the evidence is, such as "control" or "part, by the clock"."""
+    role = "control" if part["is_control"] else "part"
+    return f"{role}, {BY_CLOCK}" if part.get("is_by_clock", False) else role
 
 
 def join_verdicts(parts: Sequence[str]) -> str:

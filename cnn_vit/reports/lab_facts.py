@@ -2,8 +2,8 @@
 
     experiments/NAME/experiment.py    the texts below as literals, and the functions that `studies/lab.py` calls
     experiments/NAME/results.json     rows, tables and verdicts; the same bytes whenever it is made
-    experiments/NAME/timing.json      times, machine and commit
-    experiments/NAME/FIGURE.svg      made from results.json alone
+    experiments/NAME/timing.json      times, machine and commit, and the verdicts that a clock has a part in
+    experiments/NAME/FIGURE.svg      made from results.json alone, or from the times alone
     experiments/NAME/README.md        made from all of these
 
 A folder of experiments/ without an experiment.py is a script of another kind, and no part of the laboratory.
@@ -125,9 +125,19 @@ class ExperimentFacts:
         return judgement["verdict"] if judgement else evidence.NOT_MEASURED
 
     def judgement(self, key: str) -> dict[str, Any]:
-        """Returns what results.json says of a sentence; {} where nothing was measured."""
-        judgements = self.results["judgements"] if self.results else []
-        return next((judgement for judgement in judgements if judgement["key"] == key), {})
+        """Returns what was found about a sentence, with its evidence; {} where nothing was measured."""
+        return next((judgement for judgement in self.judgements if judgement["key"] == key), {})
+
+    def verdict_text(self, key: str) -> str:
+        """Returns the verdict on a sentence, and says where it is one of a clock: "true", "true (by the clock)"."""
+        clock = f" ({evidence.BY_CLOCK})" if evidence.is_by_clock(self.judgement(key)) else ""
+        return f"{self.verdict(key)}{clock}"
+
+    @property
+    def judgements(self) -> list[dict[str, Any]]:
+        """What was found about each sentence: those that the seeds decide, then those that a clock has a part in."""
+        decided_by_seeds = self.results["judgements"] if self.results else []
+        return [*decided_by_seeds, *self.times.get("judgements", [])]
 
     @property
     def verdict_summary(self) -> str:

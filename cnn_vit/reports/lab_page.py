@@ -38,14 +38,14 @@ class EvidenceRow:
         bound: where the statement holds.
         interval: the mean and its interval.
         outcome: true, false or not resolved.
-        is_control: whether it only shows that the instrument works.
+        role: part or control, and whether a clock measured it.
     """
 
     statement: str
     bound: str
     interval: str
     outcome: str
-    is_control: bool
+    role: str
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,14 @@ class JudgedSentence:
         truth: what is true.
         verdict: on the sentence.
         rows: its evidence.
+        is_by_clock: whether a clock measured part of it.
     """
 
     text: str
     truth: str
     verdict: str
     rows: tuple[EvidenceRow, ...]
+    is_by_clock: bool
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,9 @@ def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> JudgedSente
     for part in judgement.get("evidence", []):
         bound = f"{part['relation']} {evidence.number(part['bound'])}"
         interval = evidence.interval_of(part)
-        rows.append(EvidenceRow(part["statement"], bound, interval, part["outcome"], part["is_control"]))
+        rows.append(EvidenceRow(part["statement"], bound, interval, part["outcome"], evidence.role_of(part)))
     verdict = judgement.get("verdict", evidence.NOT_MEASURED)
-    return JudgedSentence(sentence.text, sentence.truth, verdict, tuple(rows))
+    return JudgedSentence(sentence.text, sentence.truth, verdict, tuple(rows), evidence.is_by_clock(judgement))
 
 
 def read_figure(text: str, caption: str) -> Figure:

@@ -15,6 +15,9 @@ HEAD_OF_ALL = """\
 Written by `cnn-vit lab report`; `cnn-vit lab run NAME` measures one experiment again. A verdict is true, false,
 conditional (true of some parts, false of others) or not resolved, by 95 % intervals over at least 3 seeds.
 """
+CLOCK_NOTE = "A clock measured part of this: the verdict is one of the machine named below."
+CLOCK_NOTE_OF_ALL = """
+Where a verdict says "by the clock", times are part of its evidence, and another machine may come to another one."""
 FORMULAS_OF_ALL = """
 ## Formulas, and the command that checks each
 """
@@ -54,14 +57,12 @@ def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> list[str]:
     rows = []
     for part in judgement.get("evidence", []):
         bound = f"{part['relation']} {evidence.number(part['bound'])}"
-        role = "control" if part["is_control"] else "part"
-        rows.append((part["outcome"], role, part["statement"], evidence.interval_of(part), bound))
+        rows.append((part["outcome"], evidence.role_of(part), part["statement"], evidence.interval_of(part), bound))
     columns = ("outcome", "", "measured", "mean and 95 % interval", "holds where it is")
-    return [
-        f"## \u201c{sentence.text}\u201d",
-        f"Verdict: **{verdict}**. {sentence.truth}",
-        markdown_table(columns, rows),
-    ]
+    paragraphs = [f"## \u201c{sentence.text}\u201d", f"Verdict: **{verdict}**. {sentence.truth}"]
+    if evidence.is_by_clock(judgement):
+        paragraphs.append(CLOCK_NOTE)
+    return [*paragraphs, markdown_table(columns, rows)]
 
 
 def describe_formula(formula: Formula) -> str:
@@ -106,11 +107,13 @@ def write_overview(experiments: Sequence[ExperimentFacts]) -> str:
         link = f"[{facts.texts.name}]({facts.texts.name}/README.md)"
         for sentence in facts.texts.sentences:
             quoted = f"\u201c{sentence.text}\u201d"
-            sentences.append((quoted, facts.verdict(sentence.key), sentence.truth, link))
+            sentences.append((quoted, facts.verdict_text(sentence.key), sentence.truth, link))
         for formula in facts.texts.formulas:
             command = f"`{formula.command}`" if formula.command else ""
             formulas.append((f"${formula.tex}$", formula.meaning, command, link))
     parts = [markdown_table(("what textbooks say", "verdict", "what is true", "experiment"), sentences)]
+    if any(evidence.is_by_clock(judgement) for facts in experiments for judgement in facts.judgements):
+        parts.append(CLOCK_NOTE_OF_ALL)
     if formulas:
         parts += [FORMULAS_OF_ALL, markdown_table(("formula", "what it says", "checked by", "experiment"), formulas)]
     return "\n".join([HEAD_OF_ALL, *parts, FOOT_OF_ALL])

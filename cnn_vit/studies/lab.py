@@ -7,15 +7,17 @@ Read `run_experiment`. An experiment is a folder of experiments/ with an experim
     measure(seed, runs, *, quick) -> Measured         what one seed gives; `runs` are the trials by name
     weigh(rows) -> {key of SENTENCES: [Evidence]}     what the rows say of each sentence
     tabulate(rows) -> [Table, ...]                    the rows as tables
-    tabulate_times(times) -> [Table, ...]             the times of all seeds as tables; may be left out
-    draw(rows) -> {name of FIGURES: SVG}             figures, by `cnn_vit.plots`
+    draw(rows) -> {name of FIGURES: SVG}              figures, by `cnn_vit.plots`
+    weigh_times(times), tabulate_times, draw_times    the same of the times; each may be left out
 
 Rows are plain values that the seed decides; what a clock decides are `times`, which are kept apart. Of the rows of all
-seeds everything else is made: judgements, tables and figures.
+seeds everything else is made: judgements, tables and figures; and of the times those that a clock decides. A sentence
+may have evidence of both kinds: its judgement is then one by the clock.
 
     runs/lab/NAME/full/trials/ID           the trials, as of any study
     runs/lab/NAME/full/measured/SEED.json  the rows of a seed, written when it is measured: a stopped run goes on there
-    experiments/NAME/                      results.json, timing.json, figures and README.md, once all is there
+    experiments/NAME/                      results.json, timing.json, figures and README.md, once all is there;
+                                           a judgement by the clock lies in timing.json, for its numbers change
     runs/lab/NAME/quick/                   the same with --quick, results and all: full results are never overwritten
 
 A seed is measured again where the code of experiment.py has changed, its texts apart.
@@ -255,6 +257,16 @@ def call(experiment: Experiment, function: Callable, *arguments: Any, **keywords
         return function(*arguments, **keywords)
 
 
+def call_if_there(experiment: Experiment, name: str, *arguments: Any, default: Any) -> Any:
+    """Calls a function that an experiment may leave out; returns the default where it does.
+
+    Raises:
+        UserError: the function fails.
+    """
+    function = getattr(experiment.module, name, None)
+    return default if function is None else call(experiment, function, *arguments)
+
+
 # Results --------------------------------------------------------------------------------------------------------------
 
 
@@ -267,13 +279,14 @@ def write_results(
 ) -> None:
     """Writes what was measured, what it says, the figures and the README.md; results.json last but for that."""
     rows = [row for content in measured for row in content["rows"]]
-    judgements = judge_sentences(experiment, rows)
-    tables = check_tables(experiment, call(experiment, experiment.module.tabulate, rows))
     time_rows = [row for content in measured for row in content["times"]]
-    time_tables: list[Table] = []
-    if hasattr(experiment.module, "tabulate_times"):
-        time_tables = check_tables(experiment, call(experiment, experiment.module.tabulate_times, time_rows))
-    for name, svg in draw_figures(experiment, rows).items():
+    by_seeds: list[dict[str, Any]] = []
+    by_clock: list[dict[str, Any]] = []
+    for judgement in judge_sentences(experiment, rows, time_rows):
+        (by_clock if evidence.is_by_clock(judgement) else by_seeds).append(judgement)
+    tables = check_tables(experiment, call(experiment, experiment.module.tabulate, rows))
+    time_tables = check_tables(experiment, call_if_there(experiment, "tabulate_times", time_rows, default=[]))
+    for name, svg in draw_figures(experiment, rows, time_rows).items():
         files.write(target / f"{name}{SUFFIX}", plots.standalone(svg))
     first = measured[0]
     cpu = sum(content["cpu_seconds"] for content in measured)
@@ -283,6 +296,7 @@ def write_results(
         "machine": first["machine"],
         "commit": first["commit"],
         "cpu_seconds": round(float(cpu), 2),
+        "judgements": by_clock,
         "tables": lab_facts.tables_to_json(time_tables),
         "times": time_rows,
     }
@@ -290,7 +304,7 @@ def write_results(
         "experiment": experiment.name,
         "is_quick": options.is_quick,
         "seeds": list(experiment.seeds),
-        "judgements": judgements,
+        "judgements": by_seeds,
         "tables": lab_facts.tables_to_json(tables),
         "rows": rows,
     }
@@ -300,23 +314,30 @@ def write_results(
     files.write(target / README, lab_readme.write_readme(facts))
 
 
-def judge_sentences(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the verdict on each sentence with its evidence, as results.json holds it.
+def judge_sentences(
+    experiment: Experiment, rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns the verdict on each sentence with its evidence, as results.json and timing.json hold it.
 
     Raises:
         UserError: a sentence has no evidence, or evidence has no sentence.
     """
-    evidence_by_key: Mapping[str, Sequence[Evidence]] = call(experiment, experiment.module.weigh, rows)
+    seed_evidence: Mapping[str, Sequence[Evidence]] = call(experiment, experiment.module.weigh, rows)
+    clock_evidence: Mapping[str, Sequence[Evidence]] = call_if_there(experiment, "weigh_times", times, default={})
     keys = [sentence.key for sentence in experiment.facts.texts.sentences]
-    if set(evidence_by_key) != set(keys):
+    keys_with_evidence = {**seed_evidence, **clock_evidence}.keys()
+    if keys_with_evidence != set(keys):
+        functions = "weigh and weigh_times give" if clock_evidence else "weigh gives"
         raise UserError(
-            f"{experiment.path}: weigh gives evidence for {', '.join(evidence_by_key)}, and SENTENCES are "
+            f"{experiment.path}: {functions} evidence for {', '.join(keys_with_evidence)}, and SENTENCES are "
             f"{', '.join(keys)}; give some for each of them and for no other"
         )
     judgements = []
     for key in keys:
-        parts = [part.to_json() for part in evidence_by_key[key]]
-        judgements.append({"key": key, "verdict": evidence.decide(evidence_by_key[key]), "evidence": parts})
+        by_seeds, by_clock = seed_evidence.get(key, ()), clock_evidence.get(key, ())
+        parts = [part.to_json() for part in by_seeds]
+        parts += [part.to_json() | {"is_by_clock": True} for part in by_clock]
+        judgements.append({"key": key, "verdict": evidence.decide([*by_seeds, *by_clock]), "evidence": parts})
     return judgements
 
 
@@ -336,13 +357,16 @@ def check_tables(experiment: Experiment, tables: list[Table]) -> list[Table]:
     return tables
 
 
-def draw_figures(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the figures of an experiment by name.
+def draw_figures(
+    experiment: Experiment, rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Returns the figures of an experiment by name: those of the rows, then those of the times.
 
     Raises:
         UserError: they are not those of FIGURES.
     """
-    figures: dict[str, str] = call(experiment, experiment.module.draw, rows)
+    figures: dict[str, str] = dict(call(experiment, experiment.module.draw, rows))
+    figures |= call_if_there(experiment, "draw_times", times, default={})
     names = [name for name, _ in experiment.facts.texts.figures]
     if set(figures) != set(names):
         raise UserError(

@@ -160,6 +160,73 @@ def test_quick_leaves_the_full_results_as_they_are(mine):
     assert {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()} == before
 
 
+CLOCK = """
+
+def weigh_times(times):
+    # The seconds of the seeds are 4, 5 and 6: 5 +- 2.484.
+    return {"KEY": [at_most("seconds", [row["seconds"] for row in times], BOUND)]}
+
+
+def tabulate_times(times):
+    return [Table("what it took", ("seconds",), tuple((str(row["seconds"]),) for row in times))]
+
+
+def draw_times(times):
+    return {"clock": plots.draw_bars([row["seconds"] for row in times], ["a", "b", "c"], title="Seconds")}
+"""
+
+
+def add_clock(*, key, bound):
+    """Makes the example measure times, and judges a sentence by them."""
+    change(EXPERIMENT, "return Measured(rows)", 'return Measured(rows, [{"seconds": 4 + seed}])')
+    change(EXPERIMENT, 'FIGURES = {"sizes"', 'FIGURES = {"clock": "Seconds by the clock.", "sizes"')
+    with EXPERIMENT.open("a") as stream:
+        stream.write(CLOCK.replace("KEY", key).replace("BOUND", str(bound)))
+
+
+def test_a_verdict_by_the_clock_lies_with_the_times_and_every_page_says_so(mine):
+    add_clock(key="fast", bound=8)
+    change(EXPERIMENT, "SENTENCES = {", 'SENTENCES = {"fast": ("It is fast.", "It takes five seconds."),')
+    facts = lab.run_experiment("mine", Options())
+    assert [judgement["key"] for judgement in facts.results["judgements"]] == ["size"]
+    (judgement,) = facts.times["judgements"]
+    assert (judgement["key"], judgement["verdict"]) == ("fast", "true")
+    assert [part["values"] for part in judgement["evidence"]] == [[4, 5, 6]]
+    assert facts.verdict_text("fast") == "true (by the clock)"
+    assert facts.verdict_text("size") == "conditional"
+    readme = (EXPERIMENT.parent / "README.md").read_text()
+    assert "| true | part, by the clock | seconds | 5 (2.52 to 7.48, 3 seeds) | at most 8 |" in readme
+    assert readme.count("the verdict is one of the machine named below") == 1
+    assert "clock.svg" in readme
+    assert "| true (by the clock) |" in Path("experiments/README.md").read_text()
+    chapter = lab_page.write_chapter([facts])
+    assert chapter.count("the verdict is one of the machine named below") == 1
+    assert '<span class="soft">(part, by the clock)</span>' in chapter
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [(8, "conditional"), (6, "not resolved"), (2, "conditional")],  # seeds alone: one part true, one false
+)
+def test_a_sentence_may_have_parts_by_the_clock_and_parts_by_the_seeds(mine, bound, verdict):
+    add_clock(key="size", bound=bound)
+    facts = lab.run_experiment("mine", Options())
+    assert facts.results["judgements"] == []
+    (judgement,) = facts.times["judgements"]
+    assert judgement["verdict"] == verdict
+    assert [evidence.role_of(part) for part in judgement["evidence"]] == ["part", "part", "part, by the clock"]
+
+
+def test_results_json_is_the_same_bytes_whatever_the_clock_says(mine):
+    add_clock(key="size", bound=6)
+    lab.run_experiment("mine", Options())
+    before = (EXPERIMENT.parent / "results.json").read_bytes()
+    change(EXPERIMENT, "4 + seed", "40 + seed")
+    facts = lab.run_experiment("mine", Options())
+    assert facts.times["times"][0]["seconds"] == 40
+    assert (EXPERIMENT.parent / "results.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -237,8 +304,9 @@ def test_the_verdicts_of_the_repository_follow_from_their_rows():
     """Judged again from the rows alone, as `lab run` does."""
     for facts in lab_facts.read_all(TOP / "experiments"):
         experiment = lab.load_experiment(facts.texts.folder)
-        judgements = lab.judge_sentences(experiment, facts.results["rows"])
-        assert json.loads(json.dumps(judgements)) == facts.results["judgements"]
+        judgements = lab.judge_sentences(experiment, facts.results["rows"], facts.times["times"])
+        judged_again = {judgement["key"]: judgement for judgement in json.loads(json.dumps(judgements))}
+        assert judged_again == {judgement["key"]: judgement for judgement in facts.judgements}
         tables = lab_facts.tables_to_json(experiment.module.tabulate(facts.results["rows"]))
         assert json.loads(json.dumps(tables)) == facts.results["tables"]
 
@@ -260,8 +328,9 @@ def test_each_formula_of_the_repository_names_a_command_that_is_there():
 def test_the_quick_mode_of_each_experiment_runs_and_its_controls_hold(name, tmp_path):
     facts = lab.run_experiment(name, Options(is_quick=True, out=tmp_path))
     assert facts.results["is_quick"]
-    for judgement in facts.results["judgements"]:
-        assert all(part["outcome"] == "true" for part in judgement["evidence"] if part["is_control"])
+    for judgement in facts.judgements:
+        controls = [part for part in judgement["evidence"] if evidence.role_of(part) == "control"]  # of no clock
+        assert all(part["outcome"] == "true" for part in controls)
 
 
 def test_the_example_is_a_file_of_the_house():
