@@ -1,0 +1,459 @@
+"""Images of mixed sizes: cut, stretched, put on a canvas, or left at their own sizes behind a mask.
+
+The images are digits of 10 to 14 pixels somewhere on a black strip, upright or lying, that is up to twice as long as it
+is high. They come from the function `scattered` of this file, as data.name=generator reads it; those of `centered` have
+the digit in the middle. One small network is trained on each way to bring them into batches.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cnn_vit import compilation, data, files, plots
+from cnn_vit.analysis.table import describe
+from cnn_vit.compilation import ProgramKind
+from cnn_vit.data.base.padding import pad_bottom_right
+from cnn_vit.data.decode.images import fit_image
+from cnn_vit.data.feed import stream
+from cnn_vit.models import build
+from cnn_vit.nn.values import functional, initial_values
+from cnn_vit.plots.gallery import Row, draw_gallery
+from cnn_vit.reports.evidence import at_least, at_most
+from cnn_vit.reports.intervals import student_interval
+from cnn_vit.reports.lab_facts import Table
+from cnn_vit.runs.folder import predictions_path
+from cnn_vit.studies.lab import Measured
+from cnn_vit.studies.trials import Trial
+
+ORDER = 95
+QUESTION = "What happens to images of different sizes on their way into a network, and what does each way cost?"
+CLAIM = (
+    "A batch is an array, so its images have one size. Each way to get there gives something up: a crop loses what "
+    "lies outside, stretching loses the proportions, a letterbox loses resolution, and padding with a mask costs "
+    "computation on pixels that belong to no image. Only the mask loses nothing of the image."
+)
+SENTENCES = {
+    "crop": (
+        "A center crop loses nothing that matters, because the subject is in the middle.",
+        "Where the subject is in the middle, a crop is even better than a letterbox, for it shows the subject larger. "
+        "Where it is not, the crop cuts it, and no network can tell what it does not see: accuracy on the digits that "
+        "are cut falls by 15 points beside a letterbox. Whether a crop is safe is a property of the photographs.",
+    ),
+    "stretch": (
+        "Stretching spoils the proportions, so a letterbox is better.",
+        "Here the letterbox has 3 points more, but the seeds do not tell this from none. Stretching changes the "
+        "proportions and a letterbox the scale; a network that is trained on such images learns to read either.",
+    ),
+    "one_size": (
+        "A CNN needs all images at one size.",
+        "Its convolutions take any size, and an average over the pixels gives as many numbers for each. Only the array "
+        "of a batch has one size: images stand on a canvas, and a mask keeps the canvas out of every layer and of the "
+        "average. Accuracy does not fall beside a letterbox, and an image has the scores that it has alone. A dense "
+        "layer behind the last map, or batch norm in training, does need one size.",
+    ),
+    "waste": (
+        "Padding a batch to its largest image wastes most of the computation.",
+        "It depends on the canvas. One that holds upright and lying images at full size is to 71 % outside of them; "
+        "where larger images are first shrunk to 16 pixels, it is 39 %, which is little more than the 31 % of a "
+        "letterbox.",
+    ),
+}
+FORMULAS = (
+    (
+        r"\frac{\min(h, w)}{\max(h, w)}",
+        "The share of an image of h x w pixels that a square center crop keeps, and of a square letterbox that "
+        "the image fills.",
+        "pytest tests/data/test_mixed_sizes.py",
+    ),
+    (
+        r"1 - \frac{\sum_{i} h_{i} w_{i}}{B \max_{i} h_{i} \max_{i} w_{i}}",
+        "The share of a padded batch of B images that belongs to none of them.",
+        "pytest tests/data/test_mixed_sizes.py",
+    ),
+    (
+        r"y = \frac{\sum_{i} m_{i} x_{i}}{\sum_{i} m_{i}}",
+        "The average over the pixels that the mask m keeps: with it an image has the same scores in any canvas.",
+        "pytest tests/nn/test_masks.py",
+    ),
+)
+FIGURES = {
+    "ways": "Four images as the network gets them. Black around a digit is part of the image; gray lies outside of it.",
+    "accuracy": "Test accuracy at 16 pixels a side by the way into the batch, with intervals over the seeds. In the "
+    "two rows below the digit is always in the middle.",
+}
+SURPRISE = (
+    "Averaged over all images, crop, stretching and letterbox are within 3 points of one another, and the crop is "
+    "close to the letterbox: what it loses on the fifth of the digits that it cuts, it gains in part on the others, "
+    "which it shows larger. An average hides that; the columns by kind of image show it. The mask has the highest mean "
+    "of the four, though it works on the same 256 pixels."
+)
+SEEDS = (0, 1, 2, 3, 4)
+
+SIDES = (10, 12, 14)  # pixels of a digit, which is the shorter side of its image
+LONGEST = 2.0  # times the shorter side: the longer side, at most
+SMALL = 16  # pixels a side that all images are brought to
+LARGE = 28  # pixels a side that hold every image as it is
+BATCH = 64  # images
+STEPS, QUICK_STEPS = 200, 5
+MODEL = {"filters": (16, 32), "batch_norm": False, "head": "average", "channels": 1}
+EVALUATED = 256  # images at once in an evaluation
+PLACES = 1000  # that the filled share of a letterbox is the mean of
+ALONE = 2  # images that are scored alone and in a padded batch
+LEAST_WHOLE = 0.8  # share of a digit within the center below which a crop cuts it
+LITTLE = 0.02  # of accuracy
+ROUNDING = 1e-4  # of a score: more is no rounding
+SHOWN, SHOWN_SIDE = 4, 112  # images of the figure, and pixels of their sides there: a multiple of both sizes
+OUTSIDE = 128  # the gray that stands outside of images in the figure
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of images into batches.
+
+    Attributes:
+        name: as tables have it.
+        fit: the value of data.fit.
+        side: pixels that images are brought to, or that hold all of them.
+        images: the function of this file that gives them.
+    """
+
+    name: str
+    fit: str
+    side: int
+    images: str = "scattered"
+
+
+WAYS = {
+    "crop": Way("center crop", "crop", SMALL),
+    "stretch": Way("stretched", "stretch", SMALL),
+    "letterbox": Way("letterbox", "pad(0)", SMALL),
+    "mask": Way("own size, masked", "pad_batch", SMALL),
+    "crop centered": Way("center crop, digit in the middle", "crop", SMALL, "centered"),
+    "letterbox centered": Way("letterbox, digit in the middle", "pad(0)", SMALL, "centered"),
+    "mask large": Way("own size, masked", "pad_batch", LARGE),
+}
+COUNTED = ("crop", "stretch", "letterbox", "mask", "mask large")  # whose pixels are counted
+TRAINED = tuple(key for key in WAYS if key != "mask large")  # what that computes is counted without a run
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a digit lies.
+
+    Attributes:
+        side: of the digit in pixels.
+        length: of the strip.
+        start: pixels of the strip before the digit.
+        is_upright: whether the strip is higher than wide.
+    """
+
+    side: int
+    length: int
+    start: int
+    is_upright: bool
+
+    @property
+    def share_in_center(self) -> float:
+        """The share of the digit that the largest centered square of the image holds."""
+        first = (self.length - self.side) / 2
+        return 1 - min(abs(self.start - first), self.side) / self.side
+
+
+def draw_places(split: str, count: int, *, is_centered: bool = False) -> list[Place]:
+    """Draws the places of a split's digits, the same each time."""
+    rng = np.random.default_rng(("train", "validation", "test").index(split))
+    places = []
+    for _ in range(count):
+        side = int(rng.choice(SIDES))
+        length = round(side * rng.uniform(1, LONGEST))
+        share = rng.uniform()
+        start = round((0.5 if is_centered else share) * (length - side))
+        places.append(Place(side, length, start, is_upright=bool(rng.uniform() < 0.5)))
+    return places
+
+
+def draw_images(split: str, *, is_centered: bool) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the images of a split (H, W, 1), of as many sizes as there are, with their labels."""
+    digits = {side: data.load({"name": "digits", "image_size": side}).splits[split] for side in SIDES}
+    labels = digits[SIDES[0]].labels
+    for row, place in enumerate(draw_places(split, len(labels), is_centered=is_centered)):
+        strip = np.zeros((place.side, place.length, 1), np.uint8)
+        if place.is_upright:
+            strip = strip.swapaxes(0, 1)
+        down, right = (place.start, 0) if place.is_upright else (0, place.start)
+        (digit,) = digits[place.side].read(np.array([row]))
+        strip[down : down + place.side, right : right + place.side] = digit
+        yield strip, int(labels[row])
+
+
+def scattered(split: str) -> Iterator[tuple[np.ndarray, int]]:
+    """The images whose digit lies anywhere."""
+    return draw_images(split, is_centered=False)
+
+
+def centered(split: str) -> Iterator[tuple[np.ndarray, int]]:
+    """The images whose digit lies in the middle."""
+    return draw_images(split, is_centered=True)
+
+
+def data_settings(way: Way) -> dict:
+    """The settings of the data of a way."""
+    return {
+        "name": "generator",
+        "path": f"{Path(__file__)}:{way.images}",
+        "image_size": way.side,
+        "channels": 1,
+        "fit": way.fit,
+        "batch_size": BATCH,
+    }
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def list_trials(*, quick: bool) -> list[Trial]:
+    """The runs: each way with each seed, or with one that stands for all. Those with the same data come in a row."""
+    trials = []
+    for key in TRAINED:
+        way = WAYS[key]
+        overrides = [f"data.{name}={value}" for name, value in data_settings(way).items()]
+        overrides += [f"model.{name}={value}" for name, value in MODEL.items() if name != "channels"]
+        overrides += [
+            "data.augment=()",
+            "optimizer.learning_rate=6e-3",
+            "optimizer.clip=1.0",
+            f"schedule.warmup={1 if quick else 25} steps",
+            f"duration={QUICK_STEPS if quick else STEPS} steps",
+            "evaluate_every=1000 steps",
+            "checkpoint_every=1000 steps",
+        ]
+        for seed in SEEDS[:1] if quick else SEEDS:
+            trials.append(Trial("train", "configs/digits_cnn.py", tuple(overrides), seed=seed, name=f"{key}/{seed}"))
+    return trials
+
+
+def measure(seed: int, runs, *, quick: bool) -> Measured:
+    """Everything of one seed: its runs are read, and the pixels of its batches counted."""
+    rows, times = [], []
+    for key in TRAINED:
+        way, record = WAYS[key], runs[f"{key}/{SEEDS[0] if quick else seed}"]
+        accuracy = record.result["test"]["accuracy"]
+        row = {"what": "accuracy", "way": key, "accuracy": accuracy, "fingerprint": record.result["fingerprint"]}
+        rows.append(row | compare_cut(record, way))
+        times.append({"way": key, "cpu_seconds": record.result["timing"]["cpu_seconds"]})
+    for key in COUNTED:
+        rows.append(count_pixels(key, WAYS[key], seed, quick=quick))
+    rows.append({"what": "alone", "difference": score_alone(seed)})
+    if seed == SEEDS[0]:
+        rows += show_ways()
+    return Measured(rows, times)
+
+
+def compare_cut(record, way: Way) -> dict:
+    """The accuracy on the images whose digit a center crop cuts, and on those whose digit it leaves whole."""
+    predictions = files.read_npz(predictions_path(record.run, "test"))
+    places = draw_places("test", len(predictions["index"]), is_centered=way.images == "centered")
+    shares = np.array([place.share_in_center for place in places])[predictions["index"]]
+    is_right = predictions["predicted"] == predictions["label"]
+    is_cut = shares < LEAST_WHOLE
+    if not is_cut.any():  # digits in the middle
+        return {}
+    return {"cut": float(is_right[is_cut].mean()), "whole": float(is_right[~is_cut].mean()), "count": int(is_cut.sum())}
+
+
+def count_pixels(key: str, way: Way, seed: int, *, quick: bool) -> dict:
+    """What is computed for an image in training and evaluation: pixels, products, the share of pixels outside."""
+    row: dict = {"what": "pixels", "way": key}
+    if way.fit != "pad_batch":
+        filled = 1.0
+        if way.fit.startswith("pad"):
+            filled = float(np.mean([place.side / place.length for place in draw_places("train", PLACES)]))
+        size = (way.side, way.side)
+        for split in ("train", "test"):
+            row |= {f"{split} pixels": math.prod(size), f"{split} macs": count_products(size)}
+            row[f"{split} outside"] = 1 - filled
+        return row
+    splits = load_splits(key)
+    steps = QUICK_STEPS if quick else STEPS
+    batches = {
+        "train": list(stream.training_rows(splits["train"], seed, np.arange(BATCH), BATCH, 0, steps)),
+        "test": list(stream.evaluation_rows(splits["test"], EVALUATED, 0, EVALUATED)),
+    }
+    for split, split_batches in batches.items():
+        own_pixels = splits[split].padded_sizes.image_sizes.prod(1)
+        images = sum(batch.real_count for batch in split_batches)
+        computed, products, own = 0, 0, 0
+        for batch in split_batches:
+            computed += batch.real_count * math.prod(batch.size)
+            products += batch.real_count * count_products(batch.size)
+            own += int(own_pixels[batch.examples[: batch.real_count]].sum())
+        row |= {f"{split} pixels": computed / images, f"{split} macs": products / images}
+        row[f"{split} outside"] = 1 - own / computed
+    return row
+
+
+@functools.cache
+def load_splits(key: str) -> dict[str, data.Split]:
+    """The data of a way; kept, for all seeds have the same."""
+    return data.load(data_settings(WAYS[key])).splits
+
+
+@functools.cache
+def count_products(size: tuple[int, int]) -> int:
+    """The products (MACs) of the network for an image of this (height, width)."""
+    return describe(build("cnn/small", 10, image_size=size, **MODEL), size, channels=1).macs
+
+
+def score_alone(seed: int) -> float:
+    """The largest difference of scores between an image alone and in a padded batch, for parameters of this seed."""
+    parts = functional(build("cnn/small", 10, image_size=LARGE, **MODEL))
+    params, stats = initial_values(parts, seed)
+    images = [image for image, _ in itertools.islice(scattered("test"), ALONE)]
+    batch = np.stack([pad_bottom_right(image, (LARGE, LARGE)) for image in images]) / np.float32(255)
+    mask = np.zeros(batch.shape[:3], bool)
+    for row, image in enumerate(images):
+        mask[row, : image.shape[0], : image.shape[1]] = True
+    run = compilation.jit(parts.apply, ProgramKind(jax.default_backend(), convolutional=True, dtype="float32"))
+    together, _ = run(params, stats, batch, mask=mask)
+    differences = []
+    for row, image in enumerate(images):
+        alone, _ = run(params, stats, image[None] / np.float32(255))
+        differences.append(float(np.abs(alone[0] - together[row]).max()))
+    return max(differences)
+
+
+def show_ways() -> list[dict]:
+    """Some images of the test split as each way gives them: two hexadecimal digits a pixel, gray outside of images."""
+    images = [image for image, _ in itertools.islice(scattered("test"), SHOWN)]
+    rows = []
+    for key in ("crop", "stretch", "letterbox", "mask large"):
+        way = WAYS[key]
+        for image in images:
+            canvas = np.full((way.side, way.side, 1), OUTSIDE, np.uint8)
+            fitted = fit_image(image, (way.side, way.side), f"pad({OUTSIDE})" if key == "letterbox" else way.fit)
+            canvas[: fitted.shape[0], : fitted.shape[1]] = fitted
+            rows.append({"what": "shown", "way": key, "pixels": canvas.tobytes().hex()})
+    return rows
+
+
+# What the rows say ----------------------------------------------------------------------------------------------------
+
+
+def values(rows, key: str, **match) -> np.ndarray:
+    """The numbers of the rows that match, one a seed."""
+    return np.array([row[key] for row in rows if all(row.get(name) == value for name, value in match.items())])
+
+
+def accuracies(rows, way: str, key: str = "accuracy") -> np.ndarray:
+    """The test accuracies of a way, one a seed."""
+    return values(rows, key, what="accuracy", way=way)
+
+
+def weigh(rows) -> dict:
+    """The evidence for each sentence."""
+    crop = [
+        at_most(
+            "accuracy that a crop loses beside a letterbox, digits in the middle",
+            accuracies(rows, "letterbox centered") - accuracies(rows, "crop centered"),
+            LITTLE,
+        ),
+        at_most(
+            "accuracy that a crop loses beside a letterbox, digits that it cuts",
+            accuracies(rows, "letterbox", "cut") - accuracies(rows, "crop", "cut"),
+            LITTLE,
+        ),
+    ]
+    lost = accuracies(rows, "letterbox") - accuracies(rows, "stretch")
+    stretch = [at_least("accuracy that stretching loses beside a letterbox", lost, LITTLE)]
+    lost = accuracies(rows, "letterbox") - accuracies(rows, "mask")
+    one_size = [
+        at_least("accuracy that own sizes lose beside a letterbox", lost, LITTLE),
+        at_least(
+            "change of an image's scores by the padding of its batch",
+            values(rows, "difference", what="alone"),
+            ROUNDING,
+        ),
+    ]
+    waste = []
+    for key in ("mask large", "mask"):
+        outside = values(rows, "train outside", what="pixels", way=key)
+        statement = f"share of computed pixels outside of images, which are at most {WAYS[key].side} pixels long"
+        waste.append(at_least(statement, outside, 0.5))
+    return {"crop": crop, "stretch": stretch, "one_size": one_size, "waste": waste}
+
+
+def mean_text(numbers, *, percent: bool = True) -> str:
+    """The mean of the seeds and half the width of its interval; "" where there are no numbers."""
+    if not len(numbers):
+        return ""
+    estimate, low, high = student_interval([float(number) for number in numbers])
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    if not percent:
+        return f"{estimate:,.0f}"
+    return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
+
+
+def tabulate(rows) -> list[Table]:
+    """The tables: accuracy by way, and what each way computes on."""
+    by_accuracy, by_cost = [], []
+    for key in TRAINED:
+        way = WAYS[key]
+        cells = [way.name, mean_text(accuracies(rows, key))]
+        for part in ("whole", "cut"):
+            cells.append(mean_text(accuracies(rows, key, part)) if way.images == "scattered" else "")
+        by_accuracy.append(tuple(cells))
+    for key in COUNTED:
+        match = {"what": "pixels", "way": key}
+        cells = [WAYS[key].name, str(WAYS[key].side)]
+        for split in ("train", "test"):
+            cells.append(mean_text(values(rows, f"{split} pixels", **match), percent=False))
+            cells.append(f"{100 * values(rows, f'{split} outside', **match).mean():.0f} %")
+        cells.append(mean_text(values(rows, "train macs", **match), percent=False))
+        by_cost.append(tuple(cells))
+    columns = ("way", "all images", "digits that a crop leaves whole", "digits that it cuts")
+    tables = [Table(f"test accuracy at {SMALL} pixels a side", columns, tuple(by_accuracy))]
+    columns = ("way", "pixels a side", "pixels computed in training", "outside of images")
+    columns += ("in evaluation", "outside", "MACs in training")
+    tables.append(Table("what is computed for an image", columns, tuple(by_cost)))
+    return tables
+
+
+def tabulate_times(times) -> list[Table]:
+    """CPU-seconds of the runs."""
+    rows = []
+    for key in TRAINED:
+        seconds = [row["cpu_seconds"] for row in times if row["way"] == key]
+        rows.append((WAYS[key].name, f"{min(seconds):.1f}", f"{max(seconds):.1f}"))
+    columns = ("way", "least of the seeds", "most, with what is compiled first")
+    return [Table("CPU-seconds of a run", columns, tuple(rows))]
+
+
+def draw(rows) -> dict[str, str]:
+    """What the network gets, and the accuracies."""
+    gallery = []
+    for key in ("crop", "stretch", "letterbox", "mask large"):
+        way = WAYS[key]
+        images = []
+        for row in rows:
+            if row["what"] == "shown" and row["way"] == key:
+                pixels = np.frombuffer(bytes.fromhex(row["pixels"]), np.uint8).reshape(way.side, way.side, 1)
+                enlarged = np.kron(pixels, np.ones((SHOWN_SIDE // way.side,) * 2 + (1,), np.uint8))
+                images.append(np.repeat(enlarged, 3, axis=-1))
+        gallery.append(Row(way.name, f"{way.side} x {way.side} pixels", np.stack(images)))
+    spans = []
+    for key in TRAINED:
+        estimate, low, high = student_interval(accuracies(rows, key).tolist())
+        spans.append(plots.Span(key, estimate, low, high, int(WAYS[key].images == "centered")))
+    return {
+        "ways": draw_gallery(gallery, title="What the network gets"),
+        "accuracy": plots.draw_intervals(spans, title="Test accuracy"),
+    }
