@@ -26,6 +26,7 @@ from cnn_vit.analysis.record import Call
 from cnn_vit.nn.attention import attend
 from cnn_vit.nn.conv import Conv, WindowDense
 from cnn_vit.nn.dense import Dense
+from cnn_vit.nn.local import LocalConv
 from cnn_vit.nn.norm import BatchNorm, GroupNorm, LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions
@@ -109,6 +110,36 @@ def conv_macs(call: Call) -> Formula:
     return ((Factor(height, "output rows"), Factor(width, "output columns"), *conv_weights(call)),)
 
 
+def local_weights(call: Call) -> Term:
+    """A locally connected layer has the weights of a convolution once for each place of its output."""
+    height, width, rows, columns, channels, filters = call.layer.kernel.shape
+    return (
+        Factor(height, "output rows"),
+        Factor(width, "output columns"),
+        Factor(rows, "kernel rows"),
+        Factor(columns, "kernel columns"),
+        Factor(channels, "channels that each filter reads"),
+        Factor(filters, "filters"),
+    )
+
+
+def local_parameters(call: Call) -> Formula:
+    """A locally connected layer's parameters are its weights, and a bias for each filter of each place."""
+    if call.layer.bias is None:
+        return (local_weights(call),)
+    height, width, filters = call.layer.bias.shape
+    return local_weights(call), (
+        Factor(height, "output rows"),
+        Factor(width, "output columns"),
+        Factor(filters, "biases"),
+    )
+
+
+def local_macs(call: Call) -> Formula:
+    """A locally connected layer multiplies each weight once."""
+    return (local_weights(call),)
+
+
 def dense_weights(call: Call) -> Term:
     """A dense layer has a weight for each pair of an input feature and an output feature."""
     return Factor(input_shape(call)[-1], "inputs"), Factor(call.outputs.shape[-1], "outputs")
@@ -172,6 +203,7 @@ def attend_macs(call: Call) -> Formula:
 PARAMETERS: dict[Any, Callable[[Call], Formula]] = {
     Conv: conv_parameters,
     WindowDense: conv_parameters,
+    LocalConv: local_parameters,
     Dense: dense_parameters,
     PatchEmbed: patch_parameters,
     BatchNorm: norm_parameters,
@@ -182,6 +214,7 @@ PARAMETERS: dict[Any, Callable[[Call], Formula]] = {
 MACS: dict[Any, Callable[[Call], Formula]] = {
     Conv: conv_macs,
     WindowDense: conv_macs,
+    LocalConv: local_macs,
     Dense: dense_macs,
     PatchEmbed: patch_macs,
     inspect.unwrap(attend): attend_macs,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cnn_vit.analysis.record import Call
 from cnn_vit.nn.conv import Conv
+from cnn_vit.nn.local import LocalConv
 from cnn_vit.nn.windows import height_and_width, normalize_padding
 
 
@@ -30,9 +31,9 @@ class Window:
 
 def find_windows(call: Call) -> tuple[Window, Window] | None:
     """Returns a call's window along the rows and along the columns; None where the layer has no window."""
-    if isinstance(call.layer, Conv):
-        layer = call.layer
-        taps, strides, dilations, padding = layer.kernel.shape[:2], layer.stride, layer.dilation, layer.padding
+    if isinstance(call.layer, Conv | LocalConv):
+        taps, strides, padding = call.layer.kernel.shape[-4:-2], call.layer.stride, call.layer.padding
+        dilations = call.layer.dilation if isinstance(call.layer, Conv) else (1, 1)
     elif {"size", "stride", "padding"} <= call.inputs.keys():
         taps = height_and_width(call.inputs["size"], "size")
         strides = height_and_width(call.inputs["stride"], "stride")

@@ -34,9 +34,11 @@ from cnn_vit.models.mlp import Hidden, hidden_places
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
+from cnn_vit.nn.local import LocalConv
 from cnn_vit.nn.masks import apply_mask, masked_mean, slide_mask
 from cnn_vit.nn.norm import BatchNorm
 from cnn_vit.nn.padding import ZERO
+from cnn_vit.nn.permutation import permute_pixels
 from cnn_vit.nn.pool import average_pool, max_pool
 
 
@@ -53,6 +55,8 @@ class CNN(nnx.Module):
         padding: pixels on each side of a convolution's input; for all stages, or one each.
         padding_kind: what stands there; circular takes the pixels of the opposite side, reflect those inside, edge the
             outermost one again.
+        sharing: whether a filter is the same everywhere; without, each place has filters and biases of its own (a
+            locally connected network), and images have one size.
         pooling: what stands between two stages.
         pool_size: side of a pooling window in pixels, and its stride.
         pool_last: whether the last stage is pooled too.
@@ -60,6 +64,7 @@ class CNN(nnx.Module):
         head: dense flattens the last stage, average takes the mean over its pixels.
         hidden: units of each dense layer between that and the scores; () for none.
         dropout: share of the values that is dropped in training before each dense layer, the head's too.
+        permutation: number of a fixed permutation of the pixels, the same for all images; none leaves them in order.
         cut: path of the stage or dense layer that is kept last, such as stages/0 or hidden/layers/0; the head stands on
             the average over the stage's pixels, or on the dense layer.
         channels: colors of an image.
@@ -76,6 +81,7 @@ class CNN(nnx.Module):
         stride: int | tuple[int, ...] = 1,
         padding: int | tuple[int, ...] = 1,
         padding_kind: Literal["zero", "circular", "reflect", "edge"] = "zero",
+        sharing: bool = True,
         pooling: Literal["max", "average", "none"] = "max",
         pool_size: int = 2,
         pool_last: bool = False,
@@ -83,17 +89,21 @@ class CNN(nnx.Module):
         head: Literal["dense", "average"] = "dense",
         hidden: tuple[int, ...] = (),
         dropout: float = 0.0,
+        permutation: int | None = None,
         cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
         require_at_least(1, filters=filters, pool_size=pool_size)
         require_rates(dropout=dropout)
+        if permutation is not None:
+            require_at_least(0, permutation=permutation)
         stage_keywords = split_by_stage(
             len(filters), convolutions=convolutions, kernel_size=kernel_size, stride=stride, padding=padding
         )
         stages = []
         in_channels = channels
+        map_size = height_and_width(image_size)
         for i, out_channels in enumerate(filters):
             # Pooling stands between stages; behind the last one only where it is asked for.
             is_last = i == len(filters) - 1
@@ -104,10 +114,12 @@ class CNN(nnx.Module):
                 out_channels,
                 **stage_keywords[i],
                 padding_kind=padding_kind,
+                map_size=None if sharing else map_size,
                 batch_norm=batch_norm,
                 pool=pool,
             )
             stages.append(stage)
+            map_size = stage.output_side(map_size[0]), stage.output_side(map_size[1])
             in_channels = out_channels
         self.average = head == "average"
         if cut is not None:
@@ -116,6 +128,8 @@ class CNN(nnx.Module):
                 self.average = True
         self.stages = nnx.List(stages)
         self.pooling = pooling
+        self.sharing = sharing
+        self.permutation = permutation
         self.image_size = height_and_width(image_size)
         map_height, map_width = feature_map_size(self.image_size, self.output_side)
         out_channels = filters[len(stages) - 1]
@@ -140,9 +154,9 @@ class CNN(nnx.Module):
         """Returns what the head sees: the last hidden layer, or the stages' pixels where there is none."""
         if mask is not None:
             self.refuse_mask(train=train)
-        elif not self.average:
+        elif not self.average or not self.sharing:
             refuse_size(images, self.image_size)
-        x = images
+        x = images if self.permutation is None else permute_pixels(images, self.permutation)
         for stage in self.stages:
             x = stage(x, pooling=self.pooling, train=train, mask=mask)
             # The next stage's pixels are fewer, and so are those of each image.
@@ -161,6 +175,13 @@ class CNN(nnx.Module):
         """Raises UserError where the network would not tell the pixels of an image from what surrounds them."""
         if not self.average:
             raise UserError("a dense head has a weight for each pixel of one size; set model.head=average for a mask")
+        if not self.sharing:
+            raise UserError("a network without sharing has filters for one size of images; set model.sharing=true")
+        if self.permutation is not None:
+            raise UserError(
+                "a permutation of the pixels would mix an image with what surrounds it; set model.permutation=none for "
+                "a mask"
+            )
         if self.stages[0].padding_kind != ZERO:
             raise UserError(
                 f"{self.stages[0].padding_kind} padding would take what lies beside an image in a batch of several "
@@ -194,6 +215,7 @@ class Stage(nnx.Module):
         stride: of the first convolution, in pixels.
         padding: pixels on each side.
         padding_kind: what stands there.
+        map_size: height and width of the input, for filters that are not shared; None for shared ones.
         batch_norm: whether each convolution is normalized.
         pool: side of the pooling window in pixels; 1 for none.
     """
@@ -208,6 +230,7 @@ class Stage(nnx.Module):
         stride: int,
         padding: int,
         padding_kind: str,
+        map_size: tuple[int, int] | None,
         batch_norm: bool,
         pool: int,
     ):
@@ -216,19 +239,17 @@ class Stage(nnx.Module):
         self.padding = padding
         self.padding_kind = padding_kind
         self.pool = pool
-        layers = []
+        layers: list[Conv | LocalConv] = []
         # Batch norm subtracts the mean, so a bias before it would be lost.
+        make_shared = partial(Conv, padding=padding, padding_kind=padding_kind, bias=not batch_norm)
+        make_local = partial(LocalConv, padding=padding, padding_kind=padding_kind, bias=not batch_norm)
         for step in self.strides:
-            convolution = Conv(
-                in_channels,
-                filters,
-                kernel_size,
-                stride=step,
-                padding=padding,
-                padding_kind=padding_kind,
-                bias=not batch_norm,
-            )
-            layers.append(convolution)
+            if map_size is None:
+                layers.append(make_shared(in_channels, filters, kernel_size, stride=step))
+            else:
+                layer = make_local(in_channels, filters, kernel_size, image_size=map_size, stride=step)
+                layers.append(layer)
+                map_size = layer.places
             in_channels = filters
         self.convolutions = nnx.List(layers)
         self.norms = nnx.List([BatchNorm(filters) for _ in range(convolutions if batch_norm else 0)])

@@ -22,6 +22,7 @@ from flax import nnx
 from cnn_vit.models import choose_place, height_and_width, refuse_size, require_at_least, require_rates
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
+from cnn_vit.nn.permutation import permute_pixels
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -39,6 +40,7 @@ class MLP(nnx.Module):
         hidden: units of each hidden layer, first to last.
         activation: what a hidden unit does with its sum; gelu is the exact one (erf).
         dropout: share of the values that is dropped in training before each layer except the first.
+        permutation: number of a fixed permutation of the pixels, the same for all images; none leaves them in order.
         cut: path of the hidden layer that is kept last, such as hidden/layers/0; the head then stands on it.
         channels: colors of an image.
         image_size: side in pixels, or (height, width); any, but fixed: the first layer has a weight for each pixel.
@@ -51,11 +53,15 @@ class MLP(nnx.Module):
         hidden: tuple[int, ...],
         activation: Literal["relu", "tanh", "gelu"] = "relu",
         dropout: float = 0.0,
+        permutation: int | None = None,
         cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 32,
     ):
         self.image_size = height_and_width(image_size)
+        if permutation is not None:
+            require_at_least(0, permutation=permutation)
+        self.permutation = permutation
         height, width = self.image_size
         if cut is not None:
             hidden = choose_place(cut, hidden_places(hidden))
@@ -74,6 +80,8 @@ class MLP(nnx.Module):
     ) -> jax.Array:  # (B, H, W, C) -> (B, D)
         """Returns what the head sees: the last hidden layer, in the dtype of the images."""
         refuse_size(images, self.image_size)
+        if self.permutation is not None:
+            images = permute_pixels(images, self.permutation)
         # Rows of pixels end to end: from here on nothing tells which pixels were neighbors.
         x = images.reshape(len(images), -1)  # (B, H*W*C)
         return self.hidden(x, train=train, rngs=rngs)

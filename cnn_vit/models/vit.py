@@ -38,6 +38,7 @@ from cnn_vit.nn.dropout import Dropout, StochasticDepth
 from cnn_vit.nn.masks import apply_mask, masked_mean
 from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
+from cnn_vit.nn.permutation import permute_pixels
 from cnn_vit.nn.position import LearnedPositions, sincos_positions
 from cnn_vit.nn.values import declare
 
@@ -70,6 +71,7 @@ class ViT(nnx.Module):
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
             dropped as upstream does (H14 at 384 pixels reads 27 patches a side); with a mask no size is refused for it.
         fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
+        permutation: number of a fixed permutation of the pixels, the same for all images; none leaves them in order.
         cut: path of the block that is kept last, such as blocks/5; its tokens get a norm of their own (if pre) and are
             pooled, those that attention would read by their average; pre_logits is left out.
         channels: colors of an image.
@@ -100,6 +102,7 @@ class ViT(nnx.Module):
         stochastic_depth: float = 0.0,
         leftover: Literal["refuse", "drop"] = "refuse",
         fused: bool = False,
+        permutation: int | None = None,
         cut: str | None = None,
         channels: int = 3,
         image_size: int | tuple[int, int] = 224,
@@ -108,9 +111,12 @@ class ViT(nnx.Module):
         require_rates(dropout=dropout, stochastic_depth=stochastic_depth)
         if head_width is not None:
             require_at_least(1, head_width=head_width)
+        if permutation is not None:
+            require_at_least(0, permutation=permutation)
         if epsilon <= 0:
             raise UserError(f"model.epsilon={epsilon} must be above 0")
         self.image_size = height_and_width(image_size)
+        self.permutation = permutation
         self.drop_leftover = leftover == "drop"
         self.grid = count_patches(self.image_size, patch, drop_leftover=self.drop_leftover)
         refuse_width(width, heads=heads, head_width=head_width, positions=positions)
@@ -161,8 +167,11 @@ class ViT(nnx.Module):
         grid, token_mask = None, None  # only images of several sizes need them
         if mask is None:
             refuse_size(images, self.image_size)
+            if self.permutation is not None:
+                images = permute_pixels(images, self.permutation)
             images = images[:, : self.covered_size[0], : self.covered_size[1]]  # (B, Y, X, C)
         else:
+            self.refuse_mask(train=train)
             images = self.fit_to_whole_patches(apply_mask(images, mask))  # (B, Y, X, C)
             grid = self.count_rows_and_columns(images)
             token_mask = self.make_token_mask(mask)  # (B, T)
@@ -222,6 +231,14 @@ class ViT(nnx.Module):
         return masked_mean(x, mask)
 
     # What only images with a mask need
+
+    def refuse_mask(self, *, train: bool) -> None:
+        """Raises UserError where the network would not tell the pixels of an image from what surrounds them."""
+        if self.permutation is not None:
+            raise UserError(
+                "a permutation of the pixels would mix an image with what surrounds it; set model.permutation=none for "
+                "a mask"
+            )
 
     def fit_to_whole_patches(self, images: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
         """Crops images to whole patches where leftover pixels are dropped, else pads them with zeros to whole patches.
