@@ -1,5 +1,7 @@
 """A locally connected layer: its formula, what it shares with a convolution, and what it does not."""
 
+import copy
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.models import build
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.local import LocalConv
+from cnn_vit.nn.values import functional, initial_values
 
 
 def local_convolution(x, kernel, bias, *, padding, stride):
@@ -89,6 +92,22 @@ def test_an_image_of_another_size_is_refused(size, sentence):
     params = {"kernel": np.zeros(layer.kernel.shape, np.float32)}
     with pytest.raises(UserError, match=sentence):
         run_layer(layer, params, np.ones((1, size, 6, 1), np.float32))
+
+
+def test_a_network_with_the_same_filters_at_each_place_scores_as_with_sharing():
+    """Two convolutions in the first stage, strides and odd sizes: each layer has filters for the map that it gets."""
+    keywords = {"image_size": (11, 13), "channels": 2, "convolutions": (2, 1), "stride": (2, 1), "padding": (1, 0)}
+    networks = [functional(build("cnn/test", 3, sharing=sharing, **keywords)) for sharing in (True, False)]
+    params, stats = initial_values(networks[0], 0)
+    places = iter([(6, 7), (6, 7), (1, 1)])  # half of 11 and 13 rounded up, the same, and 3x3 pooled pixels less 2
+    local = copy.deepcopy(params)
+    for stage in local["stages"].values():
+        for convolution in stage["convolutions"].values():
+            convolution["kernel"] = np.tile(convolution["kernel"], (*next(places), 1, 1, 1, 1))
+    images = np.random.default_rng(0).normal(size=(2, 11, 13, 2)).astype(np.float32)
+    expected, _ = networks[0].apply(params, stats, images)
+    scores, _ = networks[1].apply(local, stats, images)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_network_without_sharing_takes_images_of_its_size_and_no_mask():
