@@ -25,7 +25,7 @@ TIMES = "timing.json"
 README = "README.md"
 SUFFIX = ".svg"  # of a figure
 # The literals of an experiment.py that are text: they may change without anything being measured again.
-TEXTS = ("ORDER", "QUESTION", "CLAIM", "SENTENCES", "FORMULAS", "FIGURES", "SURPRISE")
+TEXTS = ("ORDER", "QUESTION", "CLAIM", "SENTENCES", "FORMULAS", "FIGURES", "SURPRISE", "CHOSEN")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class ExperimentTexts:
         formulas: that the experiment is about.
         figures: (name, caption) of each.
         surprise: what nobody had expected, a paragraph.
+        chosen: how settings, seeds and bounds were chosen, a paragraph: what was looked at before, and what after.
     """
 
     folder: Path
@@ -81,6 +82,7 @@ class ExperimentTexts:
     formulas: tuple[Formula, ...]
     figures: tuple[tuple[str, str], ...]
     surprise: str
+    chosen: str
 
     @property
     def name(self) -> str:
@@ -206,7 +208,15 @@ def read_texts(folder: Path) -> ExperimentTexts:
             f"{{name: caption}} and ORDER is a whole number; one of them is not ({error})"
         ) from error
     return ExperimentTexts(
-        folder, order, values["QUESTION"], values["CLAIM"], sentences, formulas, figures, values["SURPRISE"]
+        folder=folder,
+        order=order,
+        question=values["QUESTION"],
+        claim=values["CLAIM"],
+        sentences=sentences,
+        formulas=formulas,
+        figures=figures,
+        surprise=values["SURPRISE"],
+        chosen=values["CHOSEN"],
     )
 
 

@@ -87,7 +87,7 @@ class Section:
     """The part of the chapter about one experiment; the attributes are those of `ExperimentTexts`, made ready.
 
     Attributes:
-        name, question, claim, surprise: of the experiment.
+        name, question, claim, surprise, chosen: of the experiment.
         is_measured: whether there are results.
         cost: machine, commit and CPU time in a sentence.
         formulas, sentences, figures, tables: what the section shows.
@@ -97,6 +97,7 @@ class Section:
     question: str
     claim: str
     surprise: str
+    chosen: str
     is_measured: bool
     cost: str
     formulas: tuple[SetFormula, ...]
@@ -133,6 +134,7 @@ def make_section(facts: ExperimentFacts) -> Section:
         question=texts.question,
         claim=texts.claim,
         surprise=texts.surprise,
+        chosen=texts.chosen,
         is_measured=facts.results is not None,
         cost=cost,
         formulas=tuple(map(set_formula, texts.formulas)),

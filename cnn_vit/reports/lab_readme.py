@@ -48,6 +48,7 @@ def write_readme(facts: ExperimentFacts) -> str:
         parts += [describe_formula(formula) for formula in texts.formulas]
     parts += describe_cost(facts.times)
     parts.append(f"What surprised us: {texts.surprise}")
+    parts.append(f"How it was chosen: {texts.chosen}")
     return join_parts(parts)
 
 

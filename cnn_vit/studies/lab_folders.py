@@ -32,6 +32,7 @@ SENTENCES = {
 FORMULAS = ((r"m = \\lfloor \\frac{n - k}{s} \\rfloor + 1", "The pixels m that a stride of s leaves of n.", ""),)
 FIGURES = {"sizes": "Pixels that a filter of 3 leaves of a row, by the stride."}
 SURPRISE = "What nobody had expected."
+CHOSEN = "How settings, seeds and bounds were chosen: what was looked at before, and what after."
 SEEDS = (0, 1, 2)  # each is measured once; a verdict needs at least 3
 
 FILTER = 3  # pixels

@@ -86,6 +86,10 @@ SURPRISE = (
     "blocks classifies digits with 92 % right and hardly any local head: mean distances within 7 % of those of heads "
     "that read all patches alike do not show that its attention looks at anything in particular."
 )
+CHOSEN = (
+    "The small transformer was trained with 1,500 steps once, outside of the results, to see whether its heads "
+    "part; they did not."
+)
 SEEDS = (0, 1, 2)
 
 DEPTHS = (1, 2, 4, 8, 16)  # 3x3 convolutions

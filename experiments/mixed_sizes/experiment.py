@@ -93,6 +93,12 @@ SURPRISE = (
     "which it shows larger. An average hides that; the columns by kind of image show it. The mask has the highest mean "
     "of the four, though it works on the same 256 pixels."
 )
+CHOSEN = (
+    "A first full run with three seeds and a learning rate of 0.01 was unstable, with intervals of up to 22 "
+    "points. A rate of 0.006, clipped gradients and five seeds followed. Two arms at 28 pixels were left out for "
+    "their cost, and the smaller canvas became a part of the sentence on waste after its value was seen: with a "
+    "sorted evaluation in its place the verdict would be \u201ctrue\u201d."
+)
 SEEDS = (0, 1, 2, 3, 4)
 
 SIDES = (10, 12, 14)  # pixels of a digit, which is the shorter side of its image

@@ -78,6 +78,10 @@ SURPRISE = (
     "a network that is trained to tell the place does it best without any padding, probably because fewer filters see "
     "what lies near the border. With circular padding it never does better than guessing."
 )
+CHOSEN = (
+    "The networks of the first part have random filters. Those that are trained have the settings of their "
+    "recipes, with fewer steps. The bounds are what float32 leaves of an error of 0, and a hundredth of R\u00b2."
+)
 SEEDS = (0, 1, 2)
 
 PADDINGS = {  # name -> (pixels, what stands there)

@@ -119,6 +119,10 @@ SURPRISE = (
     "of the image, for a softmax always reads something. It is edge padding, exactly. The zeros that a convolution "
     "usually sees there have to be given to it as pixels."
 )
+CHOSEN = (
+    "Nothing is trained. The bound of 1e-6 is what float32 leaves of a relative difference of 0. Where zero "
+    "padding breaks was first measured at the center alone, and then everywhere inside."
+)
 SEEDS = (0, 1, 2)
 
 SIDE, CHANNELS, FILTERS, KERNEL = 8, 3, 5, 3  # of images and convolutions

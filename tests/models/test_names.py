@@ -201,5 +201,5 @@ def test_the_check_accepts_what_builds():
 def test_none_of_the_command_line_is_the_choice_of_that_name():
     assert models.build("cnn/test", 3, pooling=None).pooling == "none"
     assert models.build("cifar_resnet/test", 3, shortcut=None).stages[0].blocks[0].adds_input is False
-    with pytest.raises(UserError, match="model.head=None is not 'dense' or 'average'"):
+    with pytest.raises(UserError, match=r"model\.head=None is not 'dense' or 'average'"):
         models.build("cnn/test", 3, head=None)
