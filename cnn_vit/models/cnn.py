@@ -37,9 +37,9 @@ from cnn_vit.nn.dropout import Dropout
 from cnn_vit.nn.local import LocalConv
 from cnn_vit.nn.masks import apply_mask, masked_mean, slide_mask
 from cnn_vit.nn.norm import BatchNorm
-from cnn_vit.nn.padding import ZERO
+from cnn_vit.nn.padding import ZERO, surround
 from cnn_vit.nn.permutation import permute_pixels
-from cnn_vit.nn.pool import average_pool, max_pool
+from cnn_vit.nn.pool import average_pool, blur_pool, max_pool
 
 
 class CNN(nnx.Module):
@@ -57,7 +57,9 @@ class CNN(nnx.Module):
             outermost one again.
         sharing: whether a filter is the same everywhere; without, each place has filters and biases of its own (a
             locally connected network), and images have one size.
-        pooling: what stands between two stages.
+        pooling: what stands between two stages: the largest or the mean of each window, or the same without aliasing:
+            blur takes a binomial mean of 2 * pool_size - 1 pixels, max_blur first the largest of each window at every
+            pixel (arXiv:1904.11486).
         pool_size: side of a pooling window in pixels, and its stride.
         pool_last: whether the last stage is pooled too.
         batch_norm: whether each convolution is normalized over the batch (and then has no bias of its own).
@@ -82,7 +84,7 @@ class CNN(nnx.Module):
         padding: int | tuple[int, ...] = 1,
         padding_kind: Literal["zero", "circular", "reflect", "edge"] = "zero",
         sharing: bool = True,
-        pooling: Literal["max", "average", "none"] = "max",
+        pooling: Literal["max", "average", "blur", "max_blur", "none"] = "max",
         pool_size: int = 2,
         pool_last: bool = False,
         batch_norm: bool = True,
@@ -266,11 +268,31 @@ class Stage(nnx.Module):
             if self.norms:
                 x = self.norms[i](x, train=train)
             x = jax.nn.relu(x)
-        if self.pool == 1:
-            return x
+        return x if self.pool == 1 else self.pool_windows(x, pooling)
+
+    def pool_windows(self, x: jax.Array, pooling: str) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
+        """Makes one pixel of each window, by a kind of pooling."""
         if pooling == "max":
             return max_pool(x, self.pool, stride=self.pool, padding=0)
-        return average_pool(x, self.pool, stride=self.pool, padding=0, count_padding=False)
+        if pooling == "average":
+            return average_pool(x, self.pool, stride=self.pool, padding=0, count_padding=False)
+        # These windows overlap, and the first reach over the border. They do so above and on the left alone: so there
+        # are as many of them as of the other kinds, and none reads what lies behind an image with a mask.
+        if pooling == "max_blur":
+            x = self.max_everywhere(x)
+        size = 2 * self.pool - 1
+        return blur_pool(x, size, stride=self.pool, padding=self.edges, padding_kind=self.padding_kind)
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The padding of a filter that ends at the last pixel of its window, ((top, bottom), (left, right))."""
+        return ((self.pool - 1, 0), (self.pool - 1, 0))
+
+    def max_everywhere(self, x: jax.Array) -> jax.Array:  # (B, H, W, C) -> (B, H, W, C)
+        """Takes the largest value of the window that ends at each pixel."""
+        if self.padding_kind == ZERO:
+            return max_pool(x, self.pool, stride=1, padding=self.edges)
+        return max_pool(surround(x, self.edges, self.padding_kind), self.pool, stride=1, padding=0)
 
     def output_mask(self, mask: jax.Array) -> jax.Array:  # (B, H, W) -> (B, Y, X)
         """Returns the mask of the pixels that the stage leaves of each image."""

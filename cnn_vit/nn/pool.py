@@ -15,6 +15,7 @@ Axes:
     B batch    H, W input height and width    Y, X output height and width    C channels
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ import numpy as np
 from cnn_vit.errors import UserError
 from cnn_vit.nn.calls import layer
 from cnn_vit.nn.forms import choose_form
+from cnn_vit.nn.padding import ZERO, PaddingKind, check_padding_kind, surround
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 MOST_PLACES = 25  # of a window: each is written out in the program of the fast form, which takes time to compile
@@ -146,6 +148,60 @@ def average_pool(
         # The pixels of a window that lie in the image: as many rows times as many columns, alike for all channels.
         counts = np.multiply.outer(plan.rows_inside, plan.columns_inside)[..., None]
     return (sums / np.float32(counts)).astype(x.dtype)
+
+
+@layer
+def blur_pool(
+    x: jax.Array, size: IntOrPair, *, stride: IntOrPair, padding: Padding, padding_kind: PaddingKind
+) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
+    """Takes the weighted mean of each window with binomial weights, summed in float32: 1 2 1 over 4 for 3 pixels.
+
+    Frequencies that the smaller image cannot hold are damped before pixels are left out, as a low-pass filter does it
+    before a signal is sampled. They would come back as false low ones (aliasing), which change with every shift.
+
+    Paper: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Its Triangle-3 and
+    Binomial-5 are size 3 and 5 here, and its padding kind is reflect.
+
+    Args:
+        x: images, floating point.
+        size: side of the window in pixels, or (height, width).
+        stride: pixels from one window to the next, one number or (down, right).
+        padding: pixels around the image, one number or ((top, bottom), (left, right)); each smaller than the window.
+        padding_kind: what stands there, of `padding.MODES`. Of zeros the mean takes no notice: it is that of the pixels
+            in the image, for zeros would darken the border.
+
+    Raises:
+        UserError: if there is no such kind, if a window is larger than the padded image, could see nothing but padding,
+            or if the image has too few pixels to fill the padding with.
+    """
+    plan = plan_windows(x.shape[1:3], size, stride, padding)
+    if check_padding_kind(padding_kind) != ZERO:
+        x = surround(x, plan.padding[1:3], padding_kind)
+        plan = plan_windows(x.shape[1:3], size, stride, 0)
+    _, height, width, _ = plan.window
+    row_weights, column_weights = binomial_weights(height), binomial_weights(width)
+    y = jnp.zeros((), jnp.float32)
+    weights = np.multiply.outer(row_weights, column_weights).ravel()
+    for weight, value in zip(weights, slide_window(x.astype(jnp.float32), plan, fill=0), strict=True):
+        y = y + weight * value
+    # The weights of each window that lie in the image: all of them, whose sum is 1, but for windows in the padding.
+    of_rows = sum_weights_inside(x.shape[1], row_weights, plan.strides[1], plan.padding[1])
+    of_columns = sum_weights_inside(x.shape[2], column_weights, plan.strides[2], plan.padding[2])
+    return (y / np.multiply.outer(of_rows, of_columns)[..., None]).astype(x.dtype)
+
+
+def binomial_weights(taps: int) -> np.ndarray:
+    """Returns a row of Pascal's triangle, scaled to a sum of 1: that many taps of a low-pass filter, float32."""
+    row = [math.comb(taps - 1, place) for place in range(taps)]
+    return np.float32(row) / np.float32(2 ** (taps - 1))
+
+
+def sum_weights_inside(pixels: int, weights: np.ndarray, stride: int, padding: tuple[int, int]) -> np.ndarray:
+    """Returns the sum of the weights that lie on a pixel, of each window along a side, float32."""
+    windows = output_size(pixels, len(weights), stride=stride, padding=padding)
+    places = np.add.outer(np.arange(windows) * stride - padding[0], np.arange(len(weights)))
+    is_inside = (places >= 0) & (places < pixels)
+    return is_inside.astype(np.float32) @ weights
 
 
 @layer

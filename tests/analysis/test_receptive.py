@@ -321,6 +321,7 @@ def test_every_familys_numbers_pass_the_check_in_a_second_way(family):
         ("vit/test-tok-pre_logits", 12, {"patch": 3}),
         ("vit/H5", 17, {"width": 8, "heads": 2, "hidden": 8, "depth": 1}),  # 2 pixels fill no patch
         ("cnn/test", (21, 18), {"kernel_size": (5, 2), "stride": (1, 3), "padding": (0, 1), "pooling": "average"}),
+        ("cnn/test", (14, 11), {"pooling": "max_blur", "filters": (2, 2), "head": "average"}),
         ("cnn/test", 23, {"pooling": "none", "kernel_size": (1, 3), "stride": (3, 1), "head": "average"}),
         ("cnn/test", (12, 9), {"sharing": False, "batch_norm": False, "stride": (2, 1)}),
         pytest.param("mobilenet_v1/0.25", 352, {"width_multiplier": 0.04}, marks=pytest.mark.slow),

@@ -64,6 +64,13 @@ def test_behind_a_pooling_of_two_only_even_shifts_are_whole(noise, shift, is_who
         assert pooling.equivariance <= 1e-6
 
 
+def test_a_blurred_circular_network_moves_by_whole_strides(noise):
+    report = measure(noise[:, :12, :12], padding_kind="circular", pooling="max_blur")
+    errors = [layer.equivariance for layer in report.layers if layer.kind in ("Conv", "blur_pool")]
+    assert [layer.stride for layer in report.layers if layer.kind in ("Conv", "blur_pool")] == [1, 2, 2]
+    assert max(errors) <= 1e-6
+
+
 def test_a_window_shows_the_same_pixels_farther_down_and_right(noise):
     first, second = shift_images(noise, (2, 1), "window")
     assert first.shape == second.shape == (4, 12, 13, 1)

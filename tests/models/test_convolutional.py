@@ -98,6 +98,42 @@ def test_cnn_equals_its_description(pooling, reduce, make_network, images):
     np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-5)
 
 
+def blur_pairs(x):
+    """Blurs one image (H, W, C) by the weights 1 2 1 around every second pixel; a window at the border has fewer."""
+    height, width = x.shape[0] // 2, x.shape[1] // 2
+    y = np.zeros((height, width, x.shape[2]))
+    for i, j in np.ndindex(height, width):
+        weights = 0
+        for down, right in np.ndindex(3, 3):
+            row, column = 2 * i + down - 1, 2 * j + right - 1
+            if row >= 0 and column >= 0:
+                weight = (2 - abs(down - 1)) * (2 - abs(right - 1))
+                y[i, j] += weight * x[row, column]
+                weights += weight
+        y[i, j] /= weights
+    return y
+
+
+def max_of_pairs(x):
+    """The largest value of each pixel, its upper, its left and its upper left neighbor."""
+    low = np.pad(x, ((1, 0), (1, 0), (0, 0)), constant_values=-np.inf)
+    return np.maximum(np.maximum(low[:-1, :-1], low[:-1, 1:]), np.maximum(low[1:, :-1], low[1:, 1:]))
+
+
+@pytest.mark.parametrize("pooling", ["blur", "max_blur"])
+def test_a_cnn_blurs_between_its_stages_and_max_blur_takes_the_largest_first(pooling, make_network, images):
+    network = make_network("cnn/test", image_size=(8, 11), filters=(4, 5), pooling=pooling, batch_norm=False)
+    p, batch = network.params, images((1, 8, 11, 3))
+    x = np.asarray(batch[0])
+    for stage in (0, 1):
+        layer = p["stages"][stage]["convolutions"][0]
+        x = relu(convolve(x, layer["kernel"], stride=1, padding=(1, 1)) + layer["bias"])
+        if stage == 0:
+            x = blur_pairs(max_of_pairs(x) if pooling == "max_blur" else x)
+    expected = x.reshape(-1) @ p["head"]["kernel"] + p["head"]["bias"]
+    np.testing.assert_allclose(network.run(batch)[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def normalize(x, p, s, epsilon=1e-5):
     """Batch norm outside training, with parameters p and statistics s."""
     return (x - s["mean"]) / np.sqrt(s["var"] + epsilon) * p["scale"] + p["bias"]

@@ -17,6 +17,7 @@ CNNS = [
     {"stride": (1, 2), "convolutions": (2, 1), "kernel_size": (3, 2), "padding": (1, 0), "pooling": "average"},
     {"stride": (2, 1), "kernel_size": (4, 3), "padding": (0, 2), "pooling": "none"},
     {"stride": 2, "batch_norm": True, "pool_last": True, "padding": 2},
+    {"pooling": "max_blur", "pool_last": True},
 ]
 
 

@@ -144,6 +144,35 @@ def average_pooling(x, *, size, stride, padding, count_padding):
     return y, backward
 
 
+def blur_weights(size):
+    """The weights of a window (height, width): each side is that many ones folded with one another, two at a time."""
+    sides = []
+    for taps in size:
+        side = np.ones(1)
+        for _ in range(taps - 1):
+            side = np.convolve(side, [1, 1])
+        sides.append(side)
+    return sides[0][:, None] * sides[1]
+
+
+def blur_pooling(x, *, size, stride, padding):
+    """The weighted sum of each window, divided by the sum of the weights that lie in the image."""
+    padded = pad_images(x, padding)
+    in_image = pad_images(np.ones_like(x), padding)
+    weights = blur_weights(size)
+    y = np.zeros(pooled_shape(padded, size, stride))
+    for output, pixels in windows(padded, size, stride):
+        y[output] = (weights * padded[pixels]).sum() / (weights * in_image[pixels]).sum()
+
+    def backward(g):
+        of_padded = np.zeros_like(padded)
+        for output, pixels in windows(padded, size, stride):
+            of_padded[pixels] += g[output] * weights / (weights * in_image[pixels]).sum()
+        return (crop_padding(of_padded, padding),)
+
+    return y, backward
+
+
 def standardization(x, axes, epsilon):
     """(x - mean) / sqrt(variance + epsilon), the variance a sum of squares over n."""
     centered = x - x.mean(axes, keepdims=True)

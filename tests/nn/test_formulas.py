@@ -53,6 +53,7 @@ ALL_READ = np.ones((2, 2, 3), bool)
             {"size": (2, 3), "stride": (1, 2), "padding": ((0, 1), (1, 2)), "count_padding": False},
             [(1, 4, 4, 2)],
         ),
+        (formulas.blur_pooling, {"size": (3, 2), "stride": (2, 1), "padding": ((2, 0), (0, 1))}, [(1, 4, 4, 2)]),
         (formulas.normalization, {"axes": (0, 1, 2), "epsilon": 0.1}, [(2, 2, 3, 2), (2,), (2,)]),
         (formulas.normalization, {"axes": (-1,), "epsilon": 0.1}, [(2, 3, 4), (4,), (4,)]),
         (formulas.group_normalization, {"groups": 2, "epsilon": 0.1}, [(2, 2, 3, 4), (4,), (4,)]),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from layers import assert_function_equals_formula, draw_normal, few_examples
+from layers import assert_function_equals_formula, draw_normal, few_examples, run_compiled
 
 from cnn_vit.errors import UserError
-from cnn_vit.nn.pool import adaptive_average_pool, average_pool, max_pool
+from cnn_vit.nn.pool import adaptive_average_pool, average_pool, blur_pool, max_pool
 
 
 def pair(low, high):
@@ -61,6 +61,57 @@ def test_average_pooling_equals_its_formula(shape, plan, seed, count_padding):
     (x,) = draw_normal(seed, shape)
     formula = formulas.average_pooling(x, **plan, count_padding=count_padding)
     assert_function_equals_formula(partial(average_pool, **plan, count_padding=count_padding), formula, x, seed=seed)
+
+
+@few_examples
+@given(shape=shapes, plan=plans, seed=st.integers(0, 999))
+def test_blur_pooling_equals_its_formula(shape, plan, seed):
+    assume(fits(shape, plan))
+    (x,) = draw_normal(seed, shape)
+    pool = partial(blur_pool, **plan, padding_kind="zero")
+    assert_function_equals_formula(pool, formulas.blur_pooling(x, **plan), x, seed=seed)
+
+
+def blur_row(row, *, size=3, stride=2, kind="zero"):
+    """Blurs one row, with size - 1 pixels of padding before it."""
+    x = np.float32(row).reshape(1, 1, -1, 1)
+    padding = ((0, 0), (size - 1, 0))
+    pool = partial(blur_pool, size=(1, size), stride=(1, stride), padding=padding, padding_kind=kind)
+    return run_compiled(pool, x).ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "expected"),
+    [  # of the row 8 16 32 64; windows end at the pixels 0 and 2, and have the weights 1 2 1
+        ({"kind": "zero"}, [8, (8 + 2 * 16 + 32) / 4]),  # the first window holds one pixel
+        ({"kind": "edge"}, [8, 18]),  # 8 8 8
+        ({"kind": "reflect"}, [(32 + 2 * 16 + 8) / 4, 18]),  # 32 16 8
+        ({"kind": "circular"}, [(32 + 2 * 64 + 8) / 4, 18]),  # 32 64 8
+        ({"size": 2, "stride": 1}, [8, 12, 24, 48]),  # a mean of two
+        ({"size": 4, "stride": 3}, [8, (8 + 3 * 16 + 3 * 32 + 64) / 8]),  # 1 3 3 1
+    ],
+)
+def test_a_blurred_row_of_four_pixels_by_hand(keywords, expected):
+    assert blur_row([8, 16, 32, 64], **keywords) == pytest.approx(expected)
+
+
+def test_stripes_of_one_pixel_are_blurred_to_gray_where_a_maximum_would_depend_on_the_shift():
+    """The highest frequency has no place on every second pixel: the weights 1 2 1 take it away whole."""
+    stripes = np.float32([0, 1] * 4)
+    assert blur_row(stripes)[1:] == blur_row(1 - stripes)[1:] == [0.5] * 3
+
+
+def test_the_border_of_a_gray_image_stays_gray():
+    pool = partial(blur_pool, size=3, stride=2, padding=2, padding_kind="zero")
+    y = run_compiled(pool, np.full((1, 5, 7, 2), 0.75, np.float32))
+    np.testing.assert_allclose(y, np.full((1, 4, 5, 2), 0.75), rtol=1e-6)
+
+
+def test_a_blur_of_bfloat16_pixels_is_summed_in_float32():
+    """256 + 1 is 256 in bfloat16, so that its partial sums would lose every 1."""
+    row = jnp.asarray([256, 1, 1, 0], jnp.bfloat16).reshape(1, 1, 4, 1)
+    y = run_compiled(partial(blur_pool, size=(1, 4), stride=1, padding=0, padding_kind="zero"), row)
+    assert (y.dtype, y.ravel().tolist()) == (jnp.bfloat16, [32.75])  # (256 + 3 + 3 + 0) / 8
 
 
 def gradient_of_sum(pool, x):
@@ -147,7 +198,7 @@ def test_the_largest_bfloat16_pixel_is_itself():
 )
 def test_an_impossible_pooling_is_refused_in_one_sentence(changes, sentence):
     keywords = {"size": 2, "stride": 2, "padding": 0} | changes
-    for pool in (max_pool, partial(average_pool, count_padding=True)):
+    for pool in (max_pool, partial(average_pool, count_padding=True), partial(blur_pool, padding_kind="zero")):
         with pytest.raises(UserError, match=sentence):
             pool(jnp.ones((1, 4, 4, 1)), **keywords)
 
