@@ -145,14 +145,14 @@ def average_pooling(x, *, size, stride, padding, count_padding):
 
 
 def blur_weights(size):
-    """The weights of a window (height, width): each side is that many ones folded with one another, two at a time."""
-    sides = []
+    """The weights of a window (height, width): along each axis 1, and for each further tap a convolution with 1 1."""
+    along_axes = []
     for taps in size:
-        side = np.ones(1)
+        weights = np.ones(1)
         for _ in range(taps - 1):
-            side = np.convolve(side, [1, 1])
-        sides.append(side)
-    return sides[0][:, None] * sides[1]
+            weights = np.convolve(weights, [1, 1])
+        along_axes.append(weights)
+    return along_axes[0][:, None] * along_axes[1]
 
 
 def blur_pooling(x, *, size, stride, padding):
