@@ -1,0 +1,483 @@
+"""Pooling: what it saves and what it costs, how much of a shift it swallows, and what a blur before it changes.
+
+Parameters, products and the time of a training step are those of the lecture's network, three convolutions of 32, 64
+and 128 filters. Small networks are trained on digits that stand in the middle of their images, and then see each test
+digit at 16 places. Networks with random filters and circular padding see drawn shapes that are shifted around.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from cnn_vit import compilation, data, plots
+from cnn_vit.analysis.table import describe
+from cnn_vit.compilation import ProgramKind
+from cnn_vit.models import build
+from cnn_vit.nn.pool import average_pool, blur_pool, max_pool
+from cnn_vit.nn.values import functional, initial_values
+from cnn_vit.reports.evidence import at_least, at_most, number
+from cnn_vit.reports.intervals import student_interval
+from cnn_vit.reports.lab_facts import Table
+from cnn_vit.runs.journal import cpu_seconds
+from cnn_vit.studies.lab import Measured
+from cnn_vit.studies.trials import Trial
+from cnn_vit.training import prediction, trained
+
+ORDER = 40
+QUESTION = "What does pooling save, what does it cost, and does it make a network shift invariant?"
+CLAIM = (
+    "Pooling saves time, because what stands behind it has a quarter of the pixels. It saves parameters only before a "
+    "dense layer. It is exactly invariant to no shift but whole strides; a blur before pixels are left out helps."
+)
+SENTENCES = {
+    "faster": (
+        "Pooling makes a network faster.",
+        "It does. Behind a 2 x 2 pooling a convolution has a quarter of the pixels, and so a quarter of the products. "
+        "Without its two poolings the lecture's network has 9.2 times as many products, and a training step takes 7.7 "
+        "times as long on this CPU.",
+    ),
+    "parameters": (
+        "Pooling reduces the number of trained parameters.",
+        "Only before a dense layer, which has a weight for each pixel: 1.14 instead of 16.9 million parameters. A "
+        "pooling has no parameters itself and leaves those of the convolutions as they are, so that behind an average "
+        "there are 94,762 with it and without. A convolution of stride 2 in its place adds 46,272.",
+    ),
+    "accuracy": (
+        "Pooling has little impact on the accuracy.",
+        "With a dense head the difference is below 2 points, on digits that stand where they stood in training. With "
+        "an average head pooling raises the accuracy from 61 to 89 %: the last of three 3 x 3 convolutions sees 7 "
+        "pixels a side without it, and 18 with two poolings. Strides in place of max pooling gave 1.1 points less here, "
+        "which is not resolved, and convolutions of stride 2 gave 3.6 points more; on CIFAR-10 Springenberg et al. "
+        "(2014) measured 0.45 less and 0.66 more with deeper networks.",
+    ),
+    "invariant": (
+        "Pooling makes a network shift invariant.",
+        "Averaged features stay as they are for shifts by whole multiples of the total stride, and change by all "
+        "others. Without pooling no shift changes them, so that it is the average that makes them invariant. A trained "
+        "network gives a digit the same class at 46 % of the pairs of places with max pooling and an average head, and "
+        "at 28 % with a dense head. Strides in place of max pooling leave 19 and 21 %.",
+    ),
+    "blur": (
+        "A blur before pixels are left out makes predictions less sensitive to shifts.",
+        "It does. Fine detail that the smaller map cannot hold would come back as false coarse detail that changes "
+        "with each shift (aliasing), and the blur damps it first. 80 instead of 46 % of the pairs of places get the "
+        "same class with an average head, 53 instead of 28 % with a dense one, for 1.4 times the time of a step. "
+        "On ImageNet Zhang (2019) measured 88.4 instead of 85.1 % with ResNet-18. There training saw shifted images; "
+        "here it saw none, so that more is left to gain.",
+    ),
+}
+FORMULAS = (
+    (
+        r"y_{i} = \frac{1}{4} (x_{2 i - 1} + 2 x_{2 i} + x_{2 i + 1})",
+        "A blur of a row x by the weights 1 2 1, at every second pixel. The fastest stripes, 0 1 0 1, become gray, "
+        "where the largest or the first of two pixels gives 0 or 1, as the stripes happen to lie.",
+        "pytest tests/nn/test_pool.py",
+    ),
+    (
+        r"f(T^{d} x) = f(x) \quad d = s m",
+        "The average over a circular network's last map is the same for an image that is shifted by d pixels, where d "
+        "is a whole multiple m of the total stride s. For other shifts nothing makes it so.",
+        "pytest tests/analysis/test_shift.py",
+    ),
+    (
+        r"\frac{H}{2} \cdot \frac{W}{2} \cdot k^{2} C D = \frac{1}{4} H W k^{2} C D",
+        "The products of a k x k convolution from C to D channels behind a 2 x 2 pooling, against those without. Its "
+        "parameters, k k C D, do not depend on the size of the image.",
+        "pytest tests/analysis/test_pooling_cost.py",
+    ),
+)
+FIGURES = {
+    "aliasing": "A test pattern of 48 pixels a side whose rings get finer outwards, every second pixel of it, and the "
+    "largest of each 2 x 2 pixels. The rings at the borders of the second are nowhere in the pattern: aliasing.",
+    "smooth": "The same pattern under an average of 2 x 2 pixels, and under a blur of 3 x 3 pixels, alone and behind "
+    "the largest of 2 x 2. The average leaves traces of false rings, the blur hardly any.",
+    "dropped": "What is dropped: the pattern, less the pooled pattern enlarged again. Gray is nothing, yellow is what "
+    "was lost, blue what came in addition, for max pooling makes dark pixels bright.",
+    "by_shift": "Change of the averaged features by a shift around, so many pixels down and right, of networks with "
+    "random filters and circular padding. All kinds but none leave out pixels twice, a total stride of 4.",
+    "consistency": "Share of pairs of places at which a trained network gives a digit the same class.",
+}
+SURPRISE = (
+    "How far the sensitivity to shifts goes where training shows none. Networks with strides or with convolutions of "
+    "stride 2 in place of pooling, as modern networks have them, are about as accurate as those with max pooling on "
+    "digits in the middle of the image, and fall from 88 and 93 % to 19 and 23 % when the digits are moved by up to 2 "
+    "pixels. A test set that is centered like the training set does not show it. The least sensitive network has no "
+    "pooling at all, but an average at its end. It is not exactly invariant, for its zero padding marks the border; and "
+    "it is the least accurate one, for it sees too little of a digit at once."
+)
+SEEDS = (0, 1, 2, 3, 4)
+
+KINDS = {  # name -> keywords of a network of three convolutions
+    "max": {"pooling": "max"},
+    "average": {"pooling": "average"},
+    "blur": {"pooling": "blur"},
+    "max and blur": {"pooling": "max_blur"},
+    "stride": {"pooling": "none", "stride": (1, 2, 2)},
+    "convolution": {"pooling": "none", "stride": (1, 2, 1, 2, 1)},
+    "none": {"pooling": "none"},
+}
+ONE_CONVOLUTION_MORE = "convolution"  # of stride 2 and as many filters, in place of each pooling
+HEADS = {"average": tuple(KINDS), "dense": ("max", "max and blur", "stride", "none")}  # head -> kinds that are trained
+QUICK = ("max", "none")  # kinds that --quick times, and trains with an average head: each is a program to compile
+SMALL, LECTURE = (8, 16, 32), (32, 64, 128)  # filters
+MARGIN = 4  # black pixels around a digit of 8
+OFFSETS = range(-2, 2)  # pixels down and right at which a digit is seen: each place modulo the total stride of 4
+SHIFTS = range(1, 9)  # pixels around
+SHAPES, SIDE = 16, 32  # drawn images, and pixels of a side
+EXACT = 1e-6  # what float32 leaves of a change of 0
+LARGER = 1.5  # times: more than a rounding of the network's sizes would be
+LITTLE = 0.02  # of the accuracy
+SAME = 0.99  # of the predictions: a network is called invariant where as many stay as they are
+BATCH, REPEATS = 16, 5  # of a training step that is timed; the least counts, for other programs only make it longer
+PATTERN_SIDE = 48
+
+
+def kind_keywords(kind: str, filters: tuple[int, int, int]) -> dict:
+    """The keywords of a network of three convolutions with a kind of pooling between them."""
+    first, second, third = filters
+    keywords = {"filters": filters, "convolutions": 1, **KINDS[kind]}
+    if kind == ONE_CONVOLUTION_MORE:
+        keywords["filters"] = (first, first, second, second, third)
+    return keywords
+
+
+def list_trials(*, quick: bool) -> list[Trial]:
+    """The runs: digits in the middle of their images, never shifted, with each kind and head."""
+    common = [
+        f"data.margin={MARGIN}",
+        f"data.image_size={8 + 2 * MARGIN}",
+        "data.augment=()",
+        "data.batch_size=64",
+        f"duration={5 if quick else 120} steps",
+        "schedule.warmup=0",
+        "evaluate_every=1000 steps",
+        "checkpoint_every=1000 steps",
+    ]
+    trials = []
+    for seed in SEEDS:
+        heads = {"average": QUICK} if quick else HEADS
+        for head, kinds in heads.items():
+            for kind in kinds:
+                keywords = {"head": head, **kind_keywords(kind, SMALL)}
+                model = [f"model.{key}={value!r}" for key, value in keywords.items()]
+                name = f"{head}/{kind}/{seed}"
+                trials.append(Trial("train", "configs/digits_cnn.py", (*common, *model), seed=seed, name=name))
+    return trials
+
+
+def measure(seed: int, runs, *, quick: bool) -> Measured:
+    """Everything of one seed: the filters and the shapes are drawn from it, and its runs are read."""
+    rows, times = list(count_costs()), []
+    rows += measure_changes(seed)
+    for name, record in runs.items():
+        head, kind, run_seed = name.split("/")
+        if int(run_seed) != seed:
+            continue
+        result = record.result
+        row = {"what": "digits", "head": head, "kind": kind, "accuracy": result["test"]["accuracy"]}
+        rows.append(row | see_everywhere(record.run) | {"fingerprint": result["fingerprint"]})
+        times.append({"what": "run", "head": head, "kind": kind, "cpu_seconds": result["timing"]["cpu_seconds"]})
+    if seed == SEEDS[0]:
+        rows += pool_pattern()
+    times += time_steps(QUICK if quick else tuple(KINDS), seed, repeats=1 if quick else REPEATS)
+    return Measured(rows, times)
+
+
+def lecture_network(kind: str, head: str):
+    """The lecture's network for 32x32 pixels and 10 classes: an average, or a dense layer of 128 units."""
+    hidden = (128,) if head == "dense" else ()
+    return build("cnn/lecture", 10, image_size=32, head=head, hidden=hidden, **kind_keywords(kind, LECTURE))
+
+
+@functools.cache
+def count_costs() -> tuple[dict, ...]:
+    """Parameters and products (MACs) of the lecture's network with each kind and head."""
+    rows = []
+    for head in HEADS:
+        for kind in KINDS:
+            description = describe(lecture_network(kind, head), 32)
+            row = {"what": "cost", "head": head, "kind": kind}
+            rows.append(row | {"parameters": description.parameters, "macs": description.macs})
+    return tuple(rows)
+
+
+def measure_changes(seed: int) -> list[dict]:
+    """How much the averaged features of shapes change by a shift around, for each kind and shift."""
+    section = {"name": "shapes", "image_size": SIDE, "channels": 1, "test_count": SHAPES, "shapes_seed": seed}
+    split = data.load(section).splits["test"]
+    images = (split.read(np.arange(SHAPES)).astype(np.float32) - 127.5) / 64
+    shifted = np.concatenate([images, *(np.roll(images, (shift, shift), axis=(1, 2)) for shift in SHIFTS)])
+    rows = []
+    for kind in KINDS:
+        features = average_features(kind, seed, shifted).reshape(1 + len(SHIFTS), SHAPES, -1).astype(np.float64)
+        for shift, after in zip(SHIFTS, features[1:], strict=True):
+            change = np.linalg.norm(after - features[0]) / np.linalg.norm(features[0])
+            rows.append({"what": "change", "kind": kind, "shift": shift, "change": float(change)})
+    return rows
+
+
+def average_features(kind: str, seed: int, images: np.ndarray) -> np.ndarray:  # (N, H, W, 1) -> (N, K)
+    """What a network with random filters and circular padding says of images: as many scores as it has features."""
+    parts, run = build_random_network(kind)
+    params, stats = initial_values(parts, seed)
+    scores, _ = run(params, stats, images)
+    return np.asarray(scores)
+
+
+@functools.cache
+def build_random_network(kind: str) -> tuple:
+    """A network without normalization and with circular padding, and its compiled call."""
+    keywords = {"padding_kind": "circular", "batch_norm": False, "head": "average", "channels": 1, "image_size": SIDE}
+    parts = functional(build("cnn/small", SMALL[-1], **keywords, **kind_keywords(kind, SMALL)))
+    return parts, compilation.jit(parts.apply, program_kind())
+
+
+def program_kind() -> ProgramKind:
+    """What the programs of this experiment are compiled for."""
+    return ProgramKind(jax.default_backend(), convolutional=True, dtype="float32")
+
+
+def see_everywhere(run) -> dict:
+    """How often a trained network gives a test digit the same class at two places, and the right one at any."""
+    network = trained.load(run)
+    split = data.load({"name": "digits", "margin": MARGIN, "image_size": 8 + 2 * MARGIN, "channels": 1}).splits["test"]
+    images = split.read(np.arange(len(split)))
+    # The margin is black and wider than a shift, so that nothing of a digit leaves its image.
+    places = [np.roll(images, (down, right), axis=(1, 2)) for down in OFFSETS for right in OFFSETS]
+    predicted = prediction.predict_probabilities(network, np.concatenate(places), batch_size=1024).argmax(-1)
+    predicted = predicted.reshape(len(places), len(split))
+    counts = (predicted[..., None] == np.arange(10)).sum(0)  # (digits, classes): at how many places
+    same_pairs = (counts * (counts - 1)).sum(-1) / (len(places) * (len(places) - 1))
+    return {"consistency": float(same_pairs.mean()), "shifted_accuracy": float((predicted == split.labels).mean())}
+
+
+def time_steps(kinds: tuple[str, ...], seed: int, *, repeats: int) -> list[dict]:
+    """CPU-seconds of the gradient of the lecture's network with an average, each the least of some in turn."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32), rng.integers(10, size=BATCH)
+    steps = {}
+    for kind in kinds:
+        parts, step = build_step(kind)
+        steps[kind] = functools.partial(step, *initial_values(parts, seed), images, labels)
+        jax.block_until_ready(steps[kind]())  # compiles
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(repeats):
+        for kind, step in steps.items():
+            begin = cpu_seconds()
+            jax.block_until_ready(step())
+            seconds[kind].append(cpu_seconds() - begin)
+    return [{"what": "step", "kind": kind, "cpu_seconds": min(seconds[kind])} for kind in kinds]
+
+
+@functools.cache
+def build_step(kind: str) -> tuple:
+    """The lecture's network, and its loss with gradients as one compiled program."""
+    parts = functional(lecture_network(kind, "average"))
+
+    def compute_loss(params, stats, images, labels):
+        scores, _ = parts.apply(params, stats, images, train=True)
+        right = jax.numpy.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], axis=1)
+        return -right.mean()
+
+    return parts, compilation.jit(jax.value_and_grad(compute_loss), program_kind())
+
+
+POOLS = {
+    "stride": lambda x: x[:, ::2, ::2],
+    "max": lambda x: max_pool(x, 2, stride=2, padding=0),
+    "average": lambda x: average_pool(x, 2, stride=2, padding=0, count_padding=False),
+    "blur": lambda x: blur_pool(x, 3, stride=2, padding=((1, 0), (1, 0)), padding_kind="zero"),
+    "max and blur": lambda x: POOLS["blur"](max_pool(x, 2, stride=1, padding=((1, 0), (1, 0)))),
+}
+
+
+def pool_pattern() -> list[dict]:
+    """A zone plate in whole percent, and what each kind makes of it: its rings reach 2 pixels a ring at the border."""
+    down, right = np.mgrid[:PATTERN_SIDE, :PATTERN_SIDE] - (PATTERN_SIDE - 1) / 2
+    pattern = 50 + 50 * np.cos(np.pi * (down**2 + right**2) / PATTERN_SIDE)
+    images = {"pattern": pattern}
+    for kind, pool in POOLS.items():
+        images[kind] = np.asarray(pool(pattern[None, ..., None].astype(np.float32)))[0, ..., 0]
+    rows = []
+    for kind, image in images.items():
+        rows.append(
+            {"what": "pattern", "kind": kind, "pixels": [" ".join(f"{pixel:.0f}" for pixel in line) for line in image]}
+        )
+    return rows
+
+
+# What the rows say ----------------------------------------------------------------------------------------------------
+
+
+def values(rows, key: str, **match) -> list[float]:
+    """The numbers of the rows that match, one a seed."""
+    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
+
+
+def pair_up(rows, key: str, kind: str, other: str, **match) -> list[tuple[float, float]]:
+    """A number of one kind with that of another, one pair a seed; none where one of them was not measured."""
+    first, second = (values(rows, key, kind=name, **match) for name in (kind, other))
+    return list(zip(first, second, strict=True)) if first and second else []
+
+
+def ratios(rows, key: str, kind: str, other: str, **match) -> list[float]:
+    """A number of one kind over that of another, one a seed."""
+    return [first / second for first, second in pair_up(rows, key, kind, other, **match)]
+
+
+def differences(rows, key: str, kind: str, other: str, **match) -> list[float]:
+    """A number of one kind less that of another, one a seed."""
+    return [first - second for first, second in pair_up(rows, key, kind, other, **match)]
+
+
+def weigh(rows) -> dict:
+    """The evidence for each sentence that the seeds decide."""
+    faster = ratios(rows, "macs", "none", "max", what="cost", head="average")
+    evidence = {
+        "faster": [at_least("products without pooling over those with it, average head", faster, LARGER)],
+        "parameters": [],
+        "accuracy": [],
+        "invariant": weigh_invariance(rows),
+        "blur": weigh_blur(rows),
+    }
+    for head in HEADS:
+        more = ratios(rows, "parameters", "none", "max", what="cost", head=head)
+        statement = f"parameters without pooling over those with it, {head} head"
+        evidence["parameters"].append(at_least(statement, more, LARGER))
+        gained = differences(rows, "accuracy", "max", "none", what="digits", head=head)
+        if gained:  # --quick trains with one head
+            statement = f"accuracy with max pooling less that without pooling, {head} head"
+            evidence["accuracy"] += [at_least(statement, gained, -LITTLE), at_most(statement, gained, LITTLE)]
+    return evidence
+
+
+def changes_by(rows, kind: str, shift: int) -> list[float]:
+    """The change of a kind's features by a shift, one a seed."""
+    return values(rows, "change", what="change", kind=kind, shift=shift)
+
+
+def weigh_invariance(rows) -> list:
+    """The evidence for invariance: exact with random filters, and good enough behind training."""
+    evidence = [
+        at_most("change of averaged features by a shift of 1 pixel, max pooling", changes_by(rows, "max", 1), EXACT),
+    ]
+    for head in HEADS:
+        same = values(rows, "consistency", what="digits", kind="max", head=head)
+        if same:  # --quick trains with one head
+            evidence.append(at_least(f"share of the same class at two places, max pooling, {head} head", same, SAME))
+    whole = "change of averaged features by a shift of the total stride, 4 pixels, max pooling"
+    evidence.append(at_most(whole, changes_by(rows, "max", 4), EXACT, is_control=True))
+    without = "change of averaged features by a shift of 1 pixel, no pooling"
+    evidence.append(at_most(without, changes_by(rows, "none", 1), EXACT, is_control=True))
+    return evidence
+
+
+def weigh_blur(rows) -> list:
+    """The evidence for the blur: beside the maximum and the average without it, and the change with random filters."""
+    evidence = []
+    for kind, other in (("max and blur", "max"), ("blur", "average")):
+        statement = f"change of averaged features by a shift of 1 pixel, {kind} over {other}"
+        evidence.append(at_most(statement, ratios(rows, "change", kind, other, what="change", shift=1), 1))
+        for head in HEADS:
+            gained = differences(rows, "consistency", kind, other, what="digits", head=head)
+            if gained:
+                statement = f"share of the same class at two places, {kind} less {other}, {head} head"
+                evidence.append(at_least(statement, gained, 0))
+    return evidence
+
+
+def weigh_times(times) -> dict:
+    """The evidence of the clock."""
+    slower = ratios(times, "cpu_seconds", "none", "max", what="step")
+    return {"faster": [at_least("CPU time of a training step without pooling over that with it", slower, LARGER)]}
+
+
+def mean_text(numbers, *, percent: bool = False) -> str:
+    """The mean of the seeds and half the width of its interval."""
+    if not numbers:
+        return ""
+    estimate, low, high = student_interval(numbers)
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    if percent:
+        return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
+    if max(map(abs, numbers)) <= EXACT:
+        return "0" if not any(numbers) else number(estimate)
+    return f"{estimate:.3f} \u00b1 {half:.3f}"
+
+
+def tabulate(rows) -> list[Table]:
+    """The tables: cost, accuracy and consistency, and the change by a shift."""
+    costs, trained_rows, changes = [], [], []
+    for kind in KINDS:
+        cells = [kind]
+        for head in HEADS:
+            for key in ("parameters", "macs"):
+                cells.append(f"{values(rows, key, what='cost', head=head, kind=kind)[0]:,}")
+        costs.append(tuple(cells))
+        change = [mean_text(values(rows, "change", what="change", kind=kind, shift=shift)) for shift in (1, 2, 3, 4)]
+        changes.append((kind, *change))
+        for head in HEADS:
+            match = {"what": "digits", "head": head, "kind": kind}
+            cells = [
+                mean_text(values(rows, key, **match), percent=True)
+                for key in ("accuracy", "shifted_accuracy", "consistency")
+            ]
+            if all(cells):
+                trained_rows.append((head, kind, *cells))
+    columns = ("pooling", "parameters, average head", "MACs", "parameters, dense head", "MACs, dense head")
+    tables = [Table("cost of three convolutions at 32 pixels", columns, tuple(costs))]
+    columns = ("head", "pooling", "accuracy", "accuracy at 16 places", "same class at two places")
+    tables.append(Table("digits, trained in the middle of the image", columns, tuple(sorted(trained_rows))))
+    columns = ("pooling", *(f"shift by {shift}" for shift in (1, 2, 3, 4)))
+    tables.append(Table("change of averaged features by a shift around, random filters", columns, tuple(changes)))
+    return tables
+
+
+def tabulate_times(times) -> list[Table]:
+    """What a clock says of a training step, beside that with max pooling."""
+    cells = []
+    for kind in KINDS:
+        cells.append((kind, mean_text(ratios(times, "cpu_seconds", kind, "max", what="step"))))
+    columns = ("pooling", f"CPU time of a training step of {BATCH} images, over that with max pooling")
+    return [Table("time of a training step, average head", columns, tuple(cells))]
+
+
+def read_pixels(rows, kind: str) -> np.ndarray:  # -> (H, W)
+    """The pixels of the pattern, as pooled by a kind, as shares of white."""
+    (lines,) = values(rows, "pixels", what="pattern", kind=kind)
+    return np.array([line.split() for line in lines], float) / 100
+
+
+def draw_colors(numbers: np.ndarray, low: float, high: float, title: str) -> str:
+    """An image whose numbers are colors, under its title."""
+    return plots.draw_panel(plots.data_uri(plots.heatmap(numbers, low, high)), title)
+
+
+def draw(rows) -> dict[str, str]:
+    """The pattern and its poolings, the change by shift, and the consistency."""
+    pattern = read_pixels(rows, "pattern")
+    kept = {"pattern": draw_colors(pattern, 0, 1, "pattern")}
+    dropped = {}
+    for kind in POOLS:
+        pooled = read_pixels(rows, kind)
+        kept[kind] = draw_colors(pooled, 0, 1, kind)
+        dropped[kind] = draw_colors(pattern - pooled.repeat(2, 0).repeat(2, 1), -1, 1, kind)
+    lines = []
+    for series, kind in enumerate(KINDS):
+        means = [float(np.mean(values(rows, "change", what="change", kind=kind, shift=shift))) for shift in SHIFTS]
+        lines.append(plots.Line(kind, (0, *SHIFTS), (0.0, *means), series))
+    spans = []
+    for series, (head, kinds) in enumerate(HEADS.items()):
+        for kind in kinds:
+            same = values(rows, "consistency", what="digits", head=head, kind=kind)
+            if same:
+                spans.append(plots.Span(f"{head} head, {kind}", *student_interval(same), series))
+    title = "Change of the averaged features"
+    return {
+        "aliasing": plots.side_by_side([kept[name] for name in ("pattern", "stride", "max")], "What is kept"),
+        "smooth": plots.side_by_side([kept[name] for name in ("average", "blur", "max and blur")], "What is kept"),
+        "dropped": plots.side_by_side([dropped[kind] for kind in ("max", "average", "blur")], "What is dropped"),
+        "by_shift": plots.draw_curves(lines, title=title, x_label="shift in pixels", legend_below=True),
+        "consistency": plots.draw_intervals(spans, title="Same class at two places"),
+    }
