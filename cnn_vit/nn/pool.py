@@ -27,7 +27,7 @@ import numpy as np
 from cnn_vit.errors import UserError
 from cnn_vit.nn.calls import layer
 from cnn_vit.nn.forms import choose_form
-from cnn_vit.nn.padding import ZERO, PaddingKind, check_padding_kind, surround
+from cnn_vit.nn.padding import ZERO, check_padding_kind, surround
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
 MOST_PLACES = 25  # of a window: each is written out in the program of the fast form, which takes time to compile
@@ -152,7 +152,7 @@ def average_pool(
 
 @layer
 def blur_pool(
-    x: jax.Array, size: IntOrPair, *, stride: IntOrPair, padding: Padding, padding_kind: PaddingKind
+    x: jax.Array, size: IntOrPair, *, stride: IntOrPair, padding: Padding, padding_kind: str
 ) -> jax.Array:  # (B, H, W, C) -> (B, Y, X, C)
     """Takes the weighted mean of each window with binomial weights, summed in float32: 1 2 1 over 4 for 3 pixels.
 
@@ -176,7 +176,7 @@ def blur_pool(
     """
     plan = plan_windows(x.shape[1:3], size, stride, padding)
     if check_padding_kind(padding_kind) != ZERO:
-        x = surround(x, plan.padding[1:3], padding_kind)
+        x = surround(x, normalize_padding(padding), padding_kind)
         plan = plan_windows(x.shape[1:3], size, stride, 0)
     _, height, width, _ = plan.window
     row_weights, column_weights = binomial_weights(height), binomial_weights(width)
@@ -192,8 +192,8 @@ def blur_pool(
 
 def binomial_weights(taps: int) -> np.ndarray:
     """Returns a row of Pascal's triangle, scaled to a sum of 1: that many taps of a low-pass filter, float32."""
-    row = [math.comb(taps - 1, place) for place in range(taps)]
-    return np.float32(row) / np.float32(2 ** (taps - 1))
+    row = np.array([math.comb(taps - 1, place) for place in range(taps)], np.float32)
+    return row / np.float32(2 ** (taps - 1))
 
 
 def sum_weights_inside(pixels: int, weights: np.ndarray, stride: int, padding: tuple[int, int]) -> np.ndarray:
