@@ -4,8 +4,9 @@ Every dimension is a keyword, so that each claim about filters, strides, padding
 
 Source: the common pattern since LeCun et al. 1998; batch norm of arXiv:1502.03167, the average of arXiv:1312.4400.
 An output side is floor((side + 2 * padding - kernel_size) / stride) + 1 behind a convolution and
-floor((side - pool_size) / pool_size) + 1 behind a pooling: windows do not overlap, and the odd pixels at the right and
-bottom, which fill no window, are left out. Initial values are He's normal; the head's are LeCun's.
+floor((side - pool_size) / pool_size) + 1 behind a pooling: windows do not overlap (those of a blur do), and the odd
+pixels at the right and bottom, which fill no window, are left out. Initial values are He's normal; the head's are
+LeCun's.
 With a mask, images of several sizes share a batch, and each gets the scores that it would get alone: what lies outside
 an image is set to 0 before each convolution, and left out of the average.
 

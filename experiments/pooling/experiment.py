@@ -75,7 +75,7 @@ FORMULAS = (
         "pytest tests/nn/test_pool.py",
     ),
     (
-        r"f(T^{d} x) = f(x) \quad d = s m",
+        r"f(T^{d} x) = f(x) \quad \text{for} \quad d = s m",
         "The average over a circular network's last map is the same for an image that is shifted by d pixels, where d "
         "is a whole multiple m of the total stride s. For other shifts nothing makes it so.",
         "pytest tests/analysis/test_shift.py",
