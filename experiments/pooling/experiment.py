@@ -106,6 +106,14 @@ SURPRISE = (
     "pooling at all, but an average at its end. It is not exactly invariant, for its zero padding marks the border; "
     "and it is the least accurate one, for it sees too little of a digit at once."
 )
+CHOSEN = (
+    "Networks, steps and bounds were set before anything was measured, and no setting was searched. A first run had "
+    "three seeds, and the accuracy with a dense head was open. Then there were five, the first three among them, and "
+    "the sentence on accuracy was put anew: it had asked only what is lost, and so nothing was false where pooling "
+    "gains 28 points; now it asks for a difference of at most 2 points either way. Average pooling, which had lost "
+    "nothing, and strides, which are no pooling and were open with a dense head, went from that sentence to the table. "
+    "The other verdicts were the same with three seeds."
+)
 SEEDS = (0, 1, 2, 3, 4)
 
 KINDS = {  # name -> keywords of a network of three convolutions
