@@ -21,8 +21,8 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.attention import Attention, attend
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.norm import normalize
-from cnn_vit.nn.padding import surround
-from cnn_vit.nn.pool import average_pool, max_pool
+from cnn_vit.nn.padding import ZERO, surround
+from cnn_vit.nn.pool import average_pool, blur_pool, max_pool
 from cnn_vit.nn.values import functional, initial_values
 
 EPSILON = 1e-6  # of the norm in front of attention, as in a ViT
@@ -147,12 +147,12 @@ def walk_convolution(
 
 @dataclass(frozen=True)
 class PoolingWalk:
-    """Three kinds of pooling of one image with the same window.
+    """Four kinds of pooling of one image with the same window.
 
     Attributes:
         slide: where the window lies.
-        outputs: (Y, X) by kind: "max" and "average" are those of `nn.pool`, "stride" is the first pixel of each window,
-            as a convolution with a stride reads it.
+        outputs: (Y, X) by kind: "max", "average" and "blur" are those of `nn.pool`, "stride" is the first pixel of each
+            window, as a convolution with a stride reads it.
     """
 
     slide: WindowWalk
@@ -169,6 +169,7 @@ def walk_pooling(image: np.ndarray, *, size: int, stride: int) -> PoolingWalk:  
     outputs = {
         "max": max_pool(pixels, size, stride=stride, padding=0),
         "average": average_pool(pixels, size, stride=stride, padding=0, count_padding=True),
+        "blur": blur_pool(pixels, size, stride=stride, padding=0, padding_kind=ZERO),
     }
     arrays = {kind: np.asarray(output[0, ..., 0]) for kind, output in outputs.items()}
     slide = WindowWalk(image[..., None], image[..., None], 0, (size, size), stride, 1)

@@ -276,7 +276,7 @@ def show_padding(args: argparse.Namespace, options: dict[str, Any], levels: "np.
 
 
 def show_pooling(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
-    """Pools an image in three ways."""
+    """Pools an image in four ways."""
     from cnn_vit.analysis import walks
     from cnn_vit.reports import walk_drawings
 

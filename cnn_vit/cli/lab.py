@@ -14,7 +14,7 @@ file; without one, a handwritten digit of 8 x 8 pixels with levels 0 to 16 is ta
     cnn-vit lab show convolution --channels=3 --kernel=outline    one filter has weights for each channel
     cnn-vit lab show convolution --kernel=1,2,1/0,0,0/-1,-2,-1    weights of your own, row by row
     cnn-vit lab show padding --padding=2             what stands around the image, in each kind of padding
-    cnn-vit lab show pooling --size=3 --stride=2     largest, average and first pixel of each window
+    cnn-vit lab show pooling --size=3 --stride=2     largest, average, blur and first pixel of each window
     cnn-vit lab show attention --head_width=2        query, key, value, scores, softmax, output of each patch
     cnn-vit lab show filters --workdir=RUN           of the first layer, before and after training
     cnn-vit lab show features IMAGE --workdir=RUN    what each layer makes of an image, before and after

@@ -24,7 +24,7 @@ GRAY_SPLIT = 0.45  # of white, from which on letters on gray are black
 SIGNED_OPACITY = 0.5  # of the largest number's cell: ink stays readable on it
 FRAME_WIDTH = 3  # of the frame around a chosen cell
 GIF_COLORS = 256
-SVG_WIDTH, GIF_WIDTH = 420, 920  # of a drawing: the width of a phone, and of a slide
+SVG_WIDTH, GIF_WIDTH = 420, 1040  # of a drawing: the width of a phone, and of a slide
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ PADDING_SENTENCES = {
 
 
 def draw_pooling(walk: PoolingWalk, levels: float) -> tuple[list[NumberDrawing], NumberDrawing]:
-    """Returns the frames of three kinds of pooling, one for each window, and the drawing of the last.
+    """Returns the frames of four kinds of pooling, one for each window, and the drawing of the last.
 
     Args:
         walk: the pooling.
@@ -241,14 +241,18 @@ def draw_pooled(
     for kind, output in walk.outputs.items():
         grids.append(output_grid(POOLING_TITLES[kind], output, shown=shown, position=place, color=CHOSEN))
     numbers = ", ".join(number_text(pixel) for pixel in pixels.ravel())
-    largest, mean, first = (number_text(walk.outputs[kind][place]) for kind in ("max", "average", "stride"))
-    lines = (f"Of {numbers} the largest is {largest}, the mean {mean}, and the first {first}.",)
+    results = {kind: number_text(output[place]) for kind, output in walk.outputs.items()}
+    weighing = "a mean that weighs the middle most" if slide.window[0] > 2 else "the mean, for there is no middle"
+    lines = (
+        f"Of {numbers} the largest is {results['max']}, the mean {results['average']}, the blur {results['blur']} "
+        f"({weighing}), and the first {results['stride']}.",
+    )
     side, (rows, columns) = slide.window[0], walk.outputs["max"].shape
     sizes = f"{slide.image.shape[0]} x {slide.image.shape[1]} to {rows} x {columns}"
     return NumberDrawing(f"Pooling {side} x {side}, stride {slide.stride}: {sizes}", tuple(grids), lines, seconds)
 
 
-POOLING_TITLES = {"max": "largest", "average": "average", "stride": "first (stride alone)"}
+POOLING_TITLES = {"max": "largest", "average": "average", "blur": "blur", "stride": "stride alone"}
 
 
 # Attention ------------------------------------------------------------------------------------------------------------

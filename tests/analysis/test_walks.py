@@ -55,11 +55,15 @@ def test_what_lies_outside_the_image_is_padding():
     assert inside == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
 
 
-def test_three_kinds_of_pooling_by_hand():
+def test_four_kinds_of_pooling_by_hand():
     image = np.array([[1, 2, 0, 9], [3, 6, 4, 3]])
     walk = walk_pooling(image, size=2, stride=2)
     outputs = {kind: output.tolist() for kind, output in walk.outputs.items()}
-    assert outputs == {"max": [[6, 9]], "average": [[3, 4]], "stride": [[1, 0]]}
+    # A blur over 2 pixels weighs them 1 1; over 3 pixels 1 2 1 down and right: (1 + 2 * 3 + 4 * 6) / 16 of the pixels
+    # below, whose last row and column are 0.
+    assert outputs == {"max": [[6, 9]], "average": [[3, 4]], "blur": [[3, 4]], "stride": [[1, 0]]}
+    blurred = walk_pooling(np.array([[1, 0, 0], [3, 6, 0], [0, 0, 0]]), size=3, stride=1).outputs["blur"]
+    assert blurred.tolist() == [[31 / 16]]
     # A third window of 2 would need a fifth column: what fills no window is left out, by all three.
     wide = walk_pooling(np.pad(image, ((0, 0), (0, 1))), size=2, stride=2)
     assert {output.shape for output in wide.outputs.values()} == {(1, 2)}
