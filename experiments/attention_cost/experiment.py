@@ -8,7 +8,6 @@ would need more than MEMORY is not run at all.
 import functools
 import itertools
 import math
-import time
 
 import jax
 import numpy as np
@@ -23,7 +22,7 @@ from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
-from cnn_vit.runs.journal import cpu_seconds
+from cnn_vit.runs.journal import cpu_seconds, now
 from cnn_vit.studies.lab import Measured
 
 ORDER = 70
@@ -304,7 +303,7 @@ def time_in_turn(evaluations, *, repeats: int) -> dict:
 
 def read_clock() -> float:
     """CPU-seconds of this process, which other programs hardly change; the wall clock's on another device."""
-    return cpu_seconds() if jax.default_backend() == "cpu" else time.perf_counter()
+    return cpu_seconds() if jax.default_backend() == "cpu" else now()
 
 
 def plan_network(side: int, patch: int) -> dict:
