@@ -11,14 +11,15 @@ and head at 0, so that the initial scores are 0. GELU is its tanh form there; ti
 Departs from it: stochastic depth is DeiT's (arXiv:2012.12877), rising linearly from 0 in the first block. With a mask,
 images of several sizes share a batch, and each gets the scores that it would get alone: its patches read one another
 only, and have the positions of the top left part of the table, those of their pixels (absolute positions in NaViT's
-words, arXiv:2307.06304).
+words, arXiv:2307.06304). Rotary, relative and concatenated positions are not the paper's; `nn/position.py` has their
+sources.
 
 A patch side stands behind the size, "B16"; `-gap` averages the tokens, `-map` reads them by one query of attention,
 `-tok` has its class token outside the table of positions, `-pre_logits` puts a dense layer and tanh before the head.
 
 Axes:
     B batch    H, W image height and width in pixels    Y, X height and width of whole patches    C colors
-    N patches    T tokens (patches, and the class token if any)    D width    F hidden width    K classes
+    N patches    T tokens (patches, and the class token if any)    D width    F hidden width    A heads    K classes
 """
 
 from functools import partial
@@ -39,8 +40,16 @@ from cnn_vit.nn.masks import apply_mask, masked_mean
 from cnn_vit.nn.norm import LayerNorm
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.permutation import permute_pixels
-from cnn_vit.nn.position import LearnedPositions, sincos_positions
+from cnn_vit.nn.position import (
+    ConcatenatedPositions,
+    LearnedPositions,
+    relative_scores,
+    rotary_angles,
+    sincos_positions,
+)
 from cnn_vit.nn.values import declare
+
+TABLES = {"learned": LearnedPositions, "concatenated": ConcatenatedPositions}  # by the setting `positions`
 
 
 class ViT(nnx.Module):
@@ -61,7 +70,9 @@ class ViT(nnx.Module):
         pool: what the head sees; a class token, the average of the tokens, or one learned query's attention to them.
         token_position: whether the class token has its own row in the table of learned positions.
         pre_logits: whether a dense layer and tanh stand before the head.
-        positions: what is added to the patches to tell where they are; sincos is fixed, in two dimensions.
+        positions: what tells where a patch is. Learned rows and fixed sincos, in two dimensions, are added to the
+            patches; concatenated rows stand beside them, and a dense layer maps both to the width; rotary turns queries
+            and keys; relative adds a learned number for each head and way between two patches to the scores.
         norm: pre normalizes the input of each part of a block, and the end; post its output, as in arXiv:1706.03762.
         final_norm: whether the end of all blocks is normalized; none does what norm says, pre does and post does not.
         patch_norm: whether the pixels of each patch are normalized before they are mapped, and the tokens behind
@@ -94,7 +105,7 @@ class ViT(nnx.Module):
         pool: Literal["token", "average", "attention"] = "token",
         token_position: bool = True,
         pre_logits: bool = False,
-        positions: Literal["learned", "sincos", "none"] = "learned",
+        positions: Literal["learned", "sincos", "rotary", "relative", "concatenated", "none"] = "learned",
         norm: Literal["pre", "post"] = "pre",
         final_norm: bool | None = None,
         patch_norm: bool = False,
@@ -120,6 +131,7 @@ class ViT(nnx.Module):
         self.drop_leftover = leftover == "drop"
         self.grid = count_patches(self.image_size, patch, drop_leftover=self.drop_leftover)
         refuse_width(width, heads=heads, head_width=head_width, positions=positions)
+        self.head_width = width // heads if head_width is None else head_width
         rows, columns = self.grid
         self.covered_size = (rows * patch, columns * patch)  # the pixels that the patches cover
         self.patches = PatchEmbed(patch, channels, width, epsilon=epsilon if patch_norm else None)
@@ -127,7 +139,11 @@ class ViT(nnx.Module):
         self.cls_token = declare(nnx.Param, (1, width), "zeros") if pool == "token" else None
         self.token_has_row = pool == "token" and token_position
         table_rows = rows * columns + (1 if self.token_has_row else 0)
-        self.pos_embed = LearnedPositions(table_rows, width) if positions == "learned" else None
+        make_table = TABLES.get(positions)
+        self.pos_embed = None if make_table is None else make_table(table_rows, width)
+        # One table serves all blocks, as in T5 (arXiv:1910.10683): a number for each head and way between two patches.
+        bias_table = declare(nnx.Param, (heads, 2 * rows - 1, 2 * columns - 1), "normal(0.02)")
+        self.relative_bias = bias_table if positions == "relative" else None
         self.positions = positions
         self.dropout = Dropout(dropout)
         make_norm = partial(LayerNorm, width, epsilon=epsilon)
@@ -180,8 +196,10 @@ class ViT(nnx.Module):
             x = self.patch_norm(x)
         x = self.add_positions(x, grid)  # (B, T, D)
         x = self.dropout(x, train=train, rngs=rngs)
+        angles = self.find_angles(grid)
+        bias = self.make_bias(grid)
         for block in self.blocks:
-            x = block(x, train=train, rngs=rngs, mask=token_mask)
+            x = block(x, train=train, rngs=rngs, mask=token_mask, angles=angles, bias=bias)
         if self.norm is not None:
             x = self.norm(x)
         x = self.pool_tokens(x, mask=token_mask)  # (B, D)
@@ -212,13 +230,36 @@ class ViT(nnx.Module):
     def add_patch_positions(
         self, x: jax.Array, grid: tuple[int, int] | None = None
     ) -> jax.Array:  # (B, N, D) -> (B, N, D)
-        """Adds a position to each patch: learned, fixed, or none."""
+        """Gives each patch its position: a learned row, a fixed one, or none; others are known in the blocks."""
         if self.pos_embed is not None:
             return self.pos_embed(x, self.find_table_rows(grid))
         if self.positions == "sincos":
             rows, columns = self.grid if grid is None else grid
             return x + jnp.asarray(sincos_positions(rows, columns, x.shape[-1]), x.dtype)
         return x
+
+    def find_angles(self, grid: tuple[int, int] | None) -> np.ndarray | None:
+        """Returns the angles (T, E / 2) by which rotary positions turn queries and keys; None without them.
+
+        The class token stands at no place, and is not turned.
+        """
+        if self.positions != "rotary":
+            return None
+        rows, columns = self.grid if grid is None else grid
+        angles = rotary_angles(rows, columns, self.head_width)
+        return angles if self.cls_token is None else np.pad(angles, ((1, 0), (0, 0)))
+
+    def make_bias(self, grid: tuple[int, int] | None) -> jax.Array | None:  # -> (1, A, T, T)
+        """Makes what relative positions add to the scores of attention; None without them.
+
+        The class token stands at no place: nothing is added to its scores, nor to the scores for it.
+        """
+        if self.relative_bias is None:
+            return None
+        scores = relative_scores(self.relative_bias[...], self.grid if grid is None else grid)  # (A, N, N)
+        if self.cls_token is not None:
+            scores = jnp.pad(scores, ((0, 0), (1, 0), (1, 0)))
+        return scores[None]
 
     def pool_tokens(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:  # (B, T, D) -> (B, D)
         """Makes one vector of all tokens that the mask (B, T) keeps."""
@@ -317,22 +358,37 @@ class Block(nnx.Module):
         self.post = post
 
     def __call__(
-        self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None, mask: jax.Array | None = None
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        rngs: nnx.Rngs | None,
+        mask: jax.Array | None = None,
+        angles: np.ndarray | None = None,
+        bias: jax.Array | None = None,
     ) -> jax.Array:  # (B, T, D) -> (B, T, D)
-        """Runs both parts; `mask` (B, T) is True on the tokens that are read."""
+        """Runs both parts; `mask` (B, T) is True on the tokens that are read, angles and bias are `Attention`'s."""
+        mix_tokens = partial(self.mix_tokens, mask=mask, angles=angles, bias=bias, train=train, rngs=rngs)
         if self.post:
             # The sum itself is normalized: gradients pass a norm between any two blocks.
-            x = self.norm1(x + self.mix_tokens(x, mask=mask, train=train, rngs=rngs))
+            x = self.norm1(x + mix_tokens(x))
             return self.norm2(x + self.transform_tokens(x, train=train, rngs=rngs))
         # The sum is never normalized: gradients pass from the last block to the first unchanged.
-        x = x + self.mix_tokens(self.norm1(x), mask=mask, train=train, rngs=rngs)
+        x = x + mix_tokens(self.norm1(x))
         return x + self.transform_tokens(self.norm2(x), train=train, rngs=rngs)
 
     def mix_tokens(
-        self, x: jax.Array, *, mask: jax.Array | None, train: bool, rngs: nnx.Rngs | None
+        self,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None,
+        angles: np.ndarray | None,
+        bias: jax.Array | None,
+        train: bool,
+        rngs: nnx.Rngs | None,
     ) -> jax.Array:  # (B, T, D) -> (B, T, D)
         """Lets the tokens read one another. Dropout falls on the output, not on the weights, as in the paper."""
-        x = self.attention(x, mask=mask, train=train, rngs=rngs)
+        x = self.attention(x, mask=mask, angles=angles, bias=bias, train=train, rngs=rngs)
         x = self.dropout(x, train=train, rngs=rngs)
         return self.skip(x, train=train, rngs=rngs)
 
@@ -394,7 +450,7 @@ def count_patches(image_size: tuple[int, int], patch: int, *, drop_leftover: boo
 
 
 def refuse_width(width: int, *, heads: int, head_width: int | None, positions: str) -> None:
-    """Raises UserError for a width that heads cannot share, or that sin-cos positions cannot fill by quarters."""
+    """Raises UserError for a width that heads cannot share, or that fixed positions on two axes cannot fill."""
     if head_width is None and width % heads:
         raise UserError(
             f"model.width={width} is not a multiple of model.heads={heads}; the heads share it evenly, unless "
@@ -402,6 +458,12 @@ def refuse_width(width: int, *, heads: int, head_width: int | None, positions: s
         )
     if positions == "sincos" and width % 4:
         raise UserError(f"model.width={width} is not a multiple of 4; sincos positions need a sine and cosine per axis")
+    head_width = width // heads if head_width is None else head_width
+    if positions == "rotary" and head_width % 4:
+        raise UserError(
+            f"heads of {head_width} numbers are no multiple of 4, and rotary positions turn pairs of them on two axes; "
+            "set model.head_width to a multiple of 4, or model.width to one of 4 times model.heads"
+        )
 
 
 VARIANTS = {"test": partial(ViT, patch=4, width=8, depth=1, heads=2, hidden=16, image_size=16)}

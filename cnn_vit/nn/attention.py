@@ -15,12 +15,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.calls import layer
 from cnn_vit.nn.dense import Dense
 from cnn_vit.nn.dropout import Dropout
+from cnn_vit.nn.position import rotate
 
 
 @layer
@@ -30,10 +32,11 @@ def attend(
     v: jax.Array,
     *,
     mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
     drop: Callable | None = None,
     fused: bool = False,
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
-    """Computes softmax(q k' / sqrt(E)) v in each head by itself.
+    """Computes softmax(q k' / sqrt(E) + bias) v in each head by itself.
 
     Args:
         q: queries.
@@ -41,6 +44,7 @@ def attend(
         v: values.
         mask: which tokens may be read, True: (B, M) says it for all readers alike, (B, 1, N, M) for each reader by
             itself. A reader that may read nothing gets zeros, and sends no gradient back.
+        bias: added to the scores, (1, A, N, M); None for 0.
         drop: applied to the weights (B, A, N, M) before they weigh the values; only where `fused` is False.
         fused: whether `jax.nn.dot_product_attention` computes it: the same numbers up to rounding.
     """
@@ -49,9 +53,9 @@ def attend(
     if fused:
         # JAX's own function adds bfloat16 to float32 inside, which the tests' strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
-            y = jax.nn.dot_product_attention(q, k, v, mask=mask)
+            y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
     else:
-        y = plain_attention(q, k, v, mask=mask, drop=drop)
+        y = plain_attention(q, k, v, mask=mask, bias=bias, drop=drop)
     if mask is None:
         return y
     # The softmax of a row without any True is made of nothing but the fill value, so its answer is replaced by zeros.
@@ -60,7 +64,13 @@ def attend(
 
 
 def plain_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array | None, drop: Callable | None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    drop: Callable | None,
 ) -> jax.Array:  # (B, N, A, E), (B, M, A, E), (B, M, A, E) -> (B, N, A, E)
     """Computes attention step by step, with all N times M weights of a head in memory; the arguments are `attend`'s."""
     # Each head of each image is one product of two matrices, for which XLA has its fastest code; so the heads go first.
@@ -68,6 +78,8 @@ def plain_attention(
     scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)  # (B, A, N, M)
     # Sums of E products grow with sqrt(E); undivided, the softmax of a wide head would see little but its best token.
     scores = scores / math.sqrt(q.shape[-1])
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         # The lowest finite number, not -inf: the softmax of a row without any True would be NaN.
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
@@ -132,16 +144,24 @@ class Attention(nnx.Module):
         context: jax.Array | None = None,
         *,
         mask: jax.Array | None = None,
+        angles: np.ndarray | None = None,
+        bias: jax.Array | None = None,
         train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:  # (B, N, D), (B, M, D) -> (B, N, D)
-        """Lets the tokens of x read from those of the context, or from one another; `mask` is that of `attend`."""
+        """Lets the tokens of x read from those of the context, or from one another.
+
+        `mask` and `bias` are those of `attend`. `angles` (N, E / 2) turn queries and keys (see `position.rotate`) of
+        tokens that read one another.
+        """
         context = x if context is None else context  # (B, M, D)
         q = self.split_heads(self.query(x))  # (B, N, A, E)
         k = self.split_heads(self.key(context))  # (B, M, A, E)
         v = self.split_heads(self.value(context))  # (B, M, A, E)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         drop = None if self.fused else partial(self.drop, train=train, rngs=rngs)
-        y = attend(q, k, v, mask=mask, drop=drop, fused=self.fused)  # (B, N, A, E)
+        y = attend(q, k, v, mask=mask, bias=bias, drop=drop, fused=self.fused)  # (B, N, A, E)
         return self.out(y.reshape(*y.shape[:2], -1))
 
     def split_heads(self, x: jax.Array) -> jax.Array:  # (B, N, I) -> (B, N, A, I/A)

@@ -101,13 +101,22 @@ def test_a_vit_scores_an_image_as_the_network_of_its_size_does(suffix, changes, 
     np.testing.assert_allclose(scores[index], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_fixed_positions_are_those_of_the_pixels(make_network, sized_images):
+@pytest.mark.parametrize("positions", ["sincos", "relative", "concatenated"])
+def test_other_positions_are_those_of_the_pixels(positions, make_network, sized_images):
     index = SIZES.index((8, 12))
-    network = make_network("vit/test", image_size=16, positions="sincos")
-    small_network = make_network("vit/test", image_size=(8, 12), positions="sincos")
+    network = make_network("vit/test", image_size=16, positions=positions)
+    small_network = make_network("vit/test", image_size=(8, 12), positions=positions)
     values = draw_distinct_values(network)
+    small_values = values
+    if positions == "concatenated":
+        small_values = cut_positions(values, (4, 4), (2, 3), tokens=1)
+        small_values[0]["pos_embed"]["join"] = values[0]["pos_embed"]["join"]
+    if positions == "relative":
+        # 7 x 7 ways, of which 2 x 3 patches have the middle 3 x 5
+        table = values[0]["relative_bias"][:, 2:5, 1:6]
+        small_values = values[0] | {"relative_bias": table}, values[1]
     scores = score(network, values, *pad_together(sized_images))
-    expected = score_alone(small_network, values, sized_images[index])
+    expected = score_alone(small_network, small_values, sized_images[index])
     np.testing.assert_allclose(scores[index], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -126,7 +135,15 @@ def test_zeros_fill_a_patch_up_or_it_is_dropped(leftover, make_network, sized_im
     np.testing.assert_allclose(scores[index], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "changes"), [("cnn/test", {"head": "average"}), ("vit/test-gap", {})])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cnn/test", {"head": "average"}),
+        ("vit/test-gap", {}),
+        ("vit/test", {"positions": "rotary"}),
+        ("vit/test", {"positions": "relative"}),
+    ],
+)
 def test_the_size_of_the_padded_image_changes_nothing(name, changes, make_network, sized_images):
     network = make_network(name, image_size=32, **changes)
     values = draw_distinct_values(network)

@@ -150,6 +150,8 @@ def test_an_unknown_name_is_one_sentence(name, sentence):
         ("vit/Ti16", {"epsilon": 0}, "model.epsilon=0 must be above 0"),
         ("vit/Ti16", {"activation": "silu"}, "model.activation='silu' is not 'gelu_tanh' or 'gelu' or 'relu'"),
         ("vit/Ti16", {"width": 6, "positions": "sincos"}, "model.width=6 is not a multiple of 4"),
+        ("vit/Ti16", {"width": 18, "positions": "rotary"}, "heads of 6 numbers are no multiple of 4, and rotary"),
+        ("vit/Ti16", {"head_width": 2, "positions": "rotary"}, "set model.head_width to a multiple of 4"),
         ("vit/Ti16", {"stochastic_depth": -0.1}, "model.stochastic_depth=-0.1 must be at least 0"),
         (
             "vit/Ti16",

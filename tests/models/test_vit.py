@@ -44,7 +44,7 @@ def test_without_positions_the_order_of_patches_does_not_matter(pool, make_netwo
     np.testing.assert_allclose(network.run(shuffled), network.run(batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("positions", ["learned", "sincos"])
+@pytest.mark.parametrize("positions", ["learned", "sincos", "rotary", "relative"])
 def test_with_positions_the_order_of_patches_matters(positions, make_network, batch):
     network = randomize(make_network("vit/test-gap", positions=positions, **SMALL))
     assert np.abs(network.run(shuffle_patches(batch, [3, 1, 5, 0, 4, 2])) - network.run(batch)).max() > 1e-2
@@ -71,14 +71,41 @@ def mlp(x, p, kind):
     return dense(activate(dense(x, p["dense1"]), kind), p["dense2"])
 
 
-def attention(x, context, p, heads=2):
+def turn(heads, places):
+    """Rotary positions: the first half of the pairs turns by the column, the second by the row, as complex numbers."""
+    pairs = heads.shape[-1] // 2
+    numbers = heads[..., :pairs] + 1j * heads[..., pairs:]
+    frequencies = [100 ** -(i / (pairs // 2)) for i in range(pairs // 2)]
+    for token, (row, column) in enumerate(places):
+        for i, frequency in enumerate(frequencies):
+            numbers[:, token, :, i] *= np.exp(1j * frequency * column)
+            numbers[:, token, :, pairs // 2 + i] *= np.exp(1j * frequency * row)
+    return np.concatenate([numbers.real, numbers.imag], -1)
+
+
+def scores_by_way(table, places):
+    """Relative positions: the middle of the table is the reader; what stands at no place (None) has no score."""
+    scores = np.zeros((len(table), len(places), len(places)))
+    for i, reader in enumerate(places):
+        for j, read in enumerate(places):
+            if reader is not None and read is not None:
+                scores[:, i, j] = table[:, read[0] - reader[0] + 1, read[1] - reader[1] + 2]
+    return scores
+
+
+def attention(x, context, p, heads=2, places=None, table=None):
     def split_heads(y):
         return y.reshape(*y.shape[:2], heads, -1)
 
     q = split_heads(dense(x, p["query"]))
     k = split_heads(dense(context, p["key"]))
     v = split_heads(dense(context, p["value"]))
+    if places is not None and table is None:
+        stands = [place or (0, 0) for place in places]  # the class token is not turned
+        q, k = turn(q, stands), turn(k, stands)
     weights = np.einsum("bnae,bmae->banm", q, k) / math.sqrt(q.shape[-1])
+    if table is not None:
+        weights += scores_by_way(table, places)
     weights = np.exp(weights - weights.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return dense(np.einsum("banm,bmae->bnae", weights, v).reshape(*x.shape[:2], -1), p["out"])
@@ -94,13 +121,21 @@ def embed(p, images, *, pool, token_position, epsilon):
     x = x @ p["patches"]["kernel"].reshape(16 * c, -1) + p["patches"]["bias"]
     if "patch_norm" in p:
         x = layer_norm(x, p["patch_norm"], epsilon)
-    (table,) = jax.tree.leaves(p["pos_embed"])
+
+    def place(tokens):
+        if "pos_embed" not in p:
+            return tokens
+        table = p["pos_embed"]["embedding"]
+        if "join" not in p["pos_embed"]:
+            return tokens + table
+        return dense(np.concatenate([tokens, np.broadcast_to(table, tokens.shape)], -1), p["pos_embed"]["join"])
+
     if pool != "token":
-        return x + table
+        return place(x)
     cls_token = np.broadcast_to(p["cls_token"], (b, 1, x.shape[-1]))
     if token_position:
-        return np.concatenate([cls_token, x], 1) + table
-    return np.concatenate([cls_token, x + table], 1)
+        return place(np.concatenate([cls_token, x], 1))
+    return np.concatenate([cls_token, place(x)], 1)
 
 
 def pool_tokens(p, x, *, pool, kind, epsilon):
@@ -116,19 +151,35 @@ def pool_tokens(p, x, *, pool, kind, epsilon):
 
 
 def reference(
-    p, images, *, pool="token", token_position=True, pre_logits=False, norm="pre", kind="gelu_tanh", epsilon=EPSILON
+    p,
+    images,
+    *,
+    pool="token",
+    token_position=True,
+    pre_logits=False,
+    norm="pre",
+    kind="gelu_tanh",
+    epsilon=EPSILON,
+    by_place=False,
 ):
-    """Scores of the paper's network in float64, equations 1 to 4; post-norm as in arXiv:1706.03762."""
+    """Scores of the paper's network in float64, equations 1 to 4; post-norm as in arXiv:1706.03762.
+
+    `by_place`: whether attention knows where the patches stand, by a table of relative positions or by turning.
+    """
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
     x = embed(p, images, pool=pool, token_position=token_position, epsilon=epsilon)
     normalize = partial(layer_norm, epsilon=epsilon)
+    places = None
+    if by_place:
+        places = [None] * (pool == "token") + [(row, column) for row in range(2) for column in range(3)]
+    read = partial(attention, places=places, table=p.get("relative_bias"))
     for block in p["blocks"].values():
         if norm == "pre":
             y = normalize(x, block["norm1"])
-            x = x + attention(y, y, block["attention"])
+            x = x + read(y, y, block["attention"])
             x = x + mlp(normalize(x, block["norm2"]), block["mlp"], kind)
         else:
-            x = normalize(x + attention(x, x, block["attention"]), block["norm1"])
+            x = normalize(x + read(x, x, block["attention"]), block["norm1"])
             x = normalize(x + mlp(x, block["mlp"], kind), block["norm2"])
     if "norm" in p:
         x = normalize(x, p["norm"])
@@ -151,6 +202,12 @@ def reference(
         ("-gap", {}, {"pool": "average"}),
         ("-gap-pre_logits", {}, {"pool": "average", "pre_logits": True}),
         ("", {"fused": True}, {}),
+        ("-map", {"positions": "rotary", "head_width": 8}, {"pool": "attention", "by_place": True}),
+        ("", {"positions": "rotary"}, {"by_place": True}),
+        ("-gap", {"positions": "relative"}, {"pool": "average", "by_place": True}),
+        ("-tok", {"positions": "relative", "fused": True}, {"token_position": False, "by_place": True}),
+        ("", {"positions": "concatenated"}, {}),
+        ("-tok", {"positions": "concatenated"}, {"token_position": False}),
     ],
 )
 def test_scores_equal_the_papers_equations(suffix, changes, of_reference, make_network, batch):
@@ -186,6 +243,51 @@ def test_sincos_positions_are_no_parameters_and_leave_the_token_alone(make_netwo
     assert "pos_embed" in learned.params
     cls_tokens = tokens_before_blocks(fixed, batch)[:, 0]
     assert cls_tokens.tolist() == fixed.params["cls_token"].repeat(2, 0).tolist()
+
+
+def test_learned_values_of_each_kind_of_positions(make_network):
+    """2 x 3 patches and a class token, width 8, 2 heads: rows, a dense layer of 16 to 8, 3 x 5 ways for each head."""
+    counts = {}
+    for positions in ("learned", "sincos", "rotary", "relative", "concatenated", "none"):
+        params = make_network("vit/test", positions=positions, **SMALL).params
+        counts[positions] = sum(leaf.size for leaf in jax.tree.leaves(params))
+    plain = counts["none"]
+    assert (counts["sincos"], counts["rotary"]) == (plain, plain)
+    assert counts["learned"] == plain + 7 * 8
+    assert counts["concatenated"] == plain + 7 * 8 + 16 * 8 + 8
+    assert counts["relative"] == plain + 2 * 3 * 5
+
+
+@pytest.mark.parametrize("suffix", ["", "-gap"])
+def test_a_vit_with_concatenated_positions_is_one_with_added_ones(suffix, make_network, batch):
+    """The dense layer's upper half is multiplied into the patches' kernel and the class token, its lower into the rows.
+
+    So the second network has fewer parameters, and the same scores.
+    """
+    concatenated = randomize(make_network(f"vit/test{suffix}", positions="concatenated", **SMALL))
+    added = make_network(f"vit/test{suffix}", **SMALL)
+    p = concatenated.params
+    join = p["pos_embed"]["join"]
+    of_token, of_position = join["kernel"][:8], join["kernel"][8:]
+    mapped = {
+        "patches": jax.tree.map(lambda leaf: leaf @ of_token, p["patches"]),
+        "pos_embed": {"embedding": p["pos_embed"]["embedding"] @ of_position + join["bias"]},
+    }
+    if suffix == "":
+        mapped["cls_token"] = p["cls_token"] @ of_token
+    added.params = p | mapped
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(added.run(batch), concatenated.run(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_no_score_moves_by_more_than_a_hundred_thousandth_without_positions(make_network, images):
+    """The row `perm` of tests/tables/checks.csv: 16 patches in three other orders, a head of normal values."""
+    network = make_network("vit/test-gap", positions="none", image_size=16, channels=1, depth=2)
+    network.params["head"]["kernel"] = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32)
+    batch = images((4, 16, 16, 1))
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(16)
+        assert np.abs(network.run(shuffle_patches(batch, order)) - network.run(batch)).max() <= 1e-5
 
 
 def tokens_before_blocks(network, batch):
@@ -230,6 +332,10 @@ def test_initial_scores_are_zero(make_network, batch):
         ("-gap", {"positions": "sincos", "fused": True}),
         ("-map", {"norm": "post"}),
         ("", {"norm": "post", "positions": "none", "pre_logits": True}),
+        ("", {"positions": "rotary"}),
+        ("", {"positions": "relative"}),
+        ("-gap", {"positions": "relative", "fused": True}),
+        ("-tok", {"positions": "concatenated"}),
     ],
 )
 def test_every_kind_of_vit_keeps_bfloat16_to_its_head(suffix, changes, train):

@@ -156,6 +156,56 @@ def test_scores_are_divided_by_the_root_of_the_heads_width():
 
 
 @both_forms
+def test_a_bias_is_added_to_the_scores_of_its_head(fused):
+    """Queries of 0 score 0 everywhere: a bias of ln 3 gives a weight of 3/4 beside 1/4, in the head that has it."""
+    q, k = np.zeros((2, 1, 2, 3), np.float32), np.ones((2, 2, 2, 3), np.float32)
+    v = np.float32([1, 0]).reshape(1, 2, 1, 1) * np.ones((2, 2, 2, 3), np.float32)
+    bias = np.float32([[[np.log(3), 0]], [[0, 0]]])[None]  # (1, A, N, M)
+
+    def run(q, k, v, bias):
+        return attend(q, k, v, bias=bias, fused=fused)
+
+    y = run_compiled(run, q, k, v, bias)
+    np.testing.assert_allclose(y[:, 0], np.broadcast_to([[0.75], [0.5]], (2, 2, 3)), rtol=1e-5)
+    _, (*_, of_bias) = value_and_gradients(run, np.ones_like(y), q, k, v, bias)
+    # Six outputs of a head are its first weight w, whose slope in its bias is w (1 - w): 3/16 and 1/4.
+    np.testing.assert_allclose(of_bias[0, :, 0], [[6 * 3 / 16, -6 * 3 / 16], [6 / 4, -6 / 4]], rtol=1e-5)
+
+
+@both_forms
+def test_a_bias_is_not_divided_by_the_root_of_the_heads_width_and_masked_tokens_stay_unread(fused):
+    q, v = np.ones((1, 1, 1, 16), np.float32), np.float32([1, 0, 9]).reshape(1, 3, 1, 1).repeat(16, -1)
+    k = np.float32([1, 0, 0]).reshape(1, 3, 1, 1).repeat(16, -1) * np.float32(np.log(2) / 4)  # scores ln 2, 0, 0
+    bias = np.float32([np.log(2), 0, 50]).reshape(1, 1, 1, 3)
+    mask = jnp.asarray([[True, True, False]])
+    y = run_compiled(partial(attend, mask=mask, fused=fused), q, k, v)
+    np.testing.assert_allclose(y, 2 / 3, rtol=1e-5)
+    y = run_compiled(lambda q, k, v, bias: attend(q, k, v, mask=mask, bias=bias, fused=fused), q, k, v, bias)
+    np.testing.assert_allclose(y, 4 / 5, rtol=1e-5)
+
+
+@both_forms
+def test_angles_turn_queries_and_keys_and_nothing_else(fused):
+    """One head of two numbers, all kernels 1: turned by a and b, (1, 0) and (1, 0) have the product cos(b - a)."""
+    identity = {"kernel": np.eye(2, dtype=np.float32), "bias": np.zeros(2, np.float32)}
+    x = np.float32([[[1, 0], [1, 0], [1, 0]]])
+    values = {"kernel": np.zeros((2, 2), np.float32), "bias": np.float32([3, 4])}
+    angles = np.float32([[0], [1], [3]])
+    layer = Attention(2, 1, fused=fused)
+    same = run_layer(layer, dict.fromkeys(PARTS, identity) | {"value": values}, x, angles=angles)
+    np.testing.assert_allclose(same, np.broadcast_to([3, 4], (1, 3, 2)), rtol=1e-5)
+    # With the third token's value alone, what comes out is its weight.
+    x = np.float32([[[1, 0], [1, 0], [1, 0.25]]])
+    picked = {"kernel": np.float32([[0, 0], [4, 0]]), "bias": np.zeros(2, np.float32)}
+    only_first = {"kernel": np.float32([[1, 0], [0, 0]]), "bias": np.zeros(2, np.float32)}
+    params = {"query": only_first, "key": only_first, "value": picked, "out": identity}
+    y = run_layer(layer, params, x, angles=angles)
+    scores = np.cos(np.subtract.outer([0, 1, 3], [0, 1, 3])) / np.sqrt(2)
+    weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(y[0, :, 0], weights[:, 2], rtol=1e-5)
+
+
+@both_forms
 def test_bfloat16_scores_and_softmax_are_float32(fused):
     """Scores of 600 and 602 over sqrt(4) are 300 and 301: in bfloat16, where neighbors are 2 apart, they would tie."""
     q = jnp.asarray([1, 1, 0, 0], jnp.bfloat16).reshape(1, 1, 1, 4)
