@@ -87,24 +87,6 @@ def test_a_large_vit_is_smaller_than_its_paper_rounds():
 
 # Costs that are arithmetic
 
-DOWNSAMPLING = {
-    "avg": {"pooling": "average"},
-    "max": {"pooling": "max"},
-    "none": {"pooling": "none"},
-    "conv": {"filters": (32, 32, 64, 64, 128), "stride": (1, 2, 1, 2, 1), "pooling": "none"},
-}
-HEADS = {"flat128": {"hidden": (128,)}, "gap": {"head": "average", "hidden": ()}}
-
-
-@pytest.mark.parametrize("check", sorted(expected_by_check("pooling/padding cost")))
-def test_costs_of_pooling_and_padding_are_those_computed(check):
-    _, head, padding, downsampling = check.split("-")
-    expected = expected_by_check("pooling/padding cost")[check].split(" / ")
-    pixels = 1 if padding == "SAME" else 0
-    changes = {**DOWNSAMPLING[downsampling], **HEADS[head]}
-    description = describe("cnn/lecture", 32, num_classes=10, padding=pixels, **changes)
-    assert [description.parameters, description.macs] == list(map(int, expected))
-
 
 @pytest.mark.parametrize("check", sorted(expected_by_check("attention cost")))
 def test_the_share_of_attention_is_that_computed(check):

@@ -5,7 +5,6 @@ import re
 import pytest
 from published import describe_once, expected_by_check
 
-TOPIC = "pooling/padding cost"
 QUESTION = re.compile(r"pool-(flat128|gap)-(SAME|VALID)-(max|avg|conv|none)")
 HEADS = {"flat128": {"head": "dense", "hidden": (128,)}, "gap": {"head": "average", "hidden": ()}}
 PADDINGS = {"SAME": 1, "VALID": 0}
@@ -18,7 +17,7 @@ DOWNSAMPLINGS = {
 }
 
 
-@pytest.mark.parametrize(("check", "expected"), expected_by_check(TOPIC).items())
+@pytest.mark.parametrize(("check", "expected"), expected_by_check("pooling/padding cost").items())
 def test_a_row_of_the_cost_table_is_what_describe_says(check, expected):
     head, padding, downsampling = QUESTION.fullmatch(check).groups()
     changes = {**HEADS[head], **DOWNSAMPLINGS[downsampling], "padding": PADDINGS[padding]}
