@@ -336,3 +336,12 @@ def test_the_quick_mode_of_each_experiment_runs_and_its_controls_hold(name, tmp_
 def test_the_example_is_a_file_of_the_house():
     assert "TITLE" in SKELETON.splitlines()[0]
     compile(SKELETON, "experiment.py", "exec")
+
+
+def test_the_verdicts_that_the_readme_tells_are_those_of_the_experiments():
+    rows = re.findall(r"^\| (.+) \| \[(.+)\]\(experiments/(\w+)/README\.md\) \|$", (TOP / "README.md").read_text(), re.M)
+    assert len(rows) >= 7
+    for text, verdict, name in rows:
+        facts = lab_facts.read_facts(TOP / "experiments" / name)
+        (key,) = [sentence.key for sentence in facts.texts.sentences if sentence.text.startswith(text.rstrip("."))]
+        assert facts.verdict(key) == verdict
