@@ -339,7 +339,9 @@ def test_the_example_is_a_file_of_the_house():
 
 
 def test_the_verdicts_that_the_readme_tells_are_those_of_the_experiments():
-    rows = re.findall(r"^\| (.+) \| \[(.+)\]\(experiments/(\w+)/README\.md\) \|$", (TOP / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| (.+) \| \[(.+)\]\(experiments/(\w+)/README\.md\) \|$", (TOP / "README.md").read_text(), re.M
+    )
     assert len(rows) >= 7
     for text, verdict, name in rows:
         facts = lab_facts.read_facts(TOP / "experiments" / name)
