@@ -123,6 +123,7 @@ def run_one(args: argparse.Namespace, name: str) -> None:
     """Measures an experiment and prints its verdicts with their evidence."""
     from cnn_vit.reports import evidence
     from cnn_vit.reports.lab_facts import README
+    from cnn_vit.reports.lab_readme import QUICK_NOTE
     from cnn_vit.studies import lab
 
     if args.workers is not None and args.workers < 1:
@@ -136,6 +137,8 @@ def run_one(args: argparse.Namespace, name: str) -> None:
     facts = lab.run_experiment(name, options)
     width = cli.terminal_width()
     parts = [facts.texts.question]
+    if args.quick:
+        parts.append(cli.wrap_paragraphs(QUICK_NOTE, width))
     for sentence in facts.texts.sentences:
         judgement = facts.judgement(sentence.key)
         heading = f"{facts.verdict_text(sentence.key)}: \u201c{sentence.text}\u201d"
@@ -146,7 +149,7 @@ def run_one(args: argparse.Namespace, name: str) -> None:
             bound = f"{part['relation']} {evidence.number(part['bound'])}?"
             rows.append((f"{prefix}{part['statement']}", evidence.interval_of(part), bound, part["outcome"]))
         parts.append(f"{cli.wrap_paragraphs(heading, width)}\n{cli.format_table(rows, indent='  ', width=width)}")
-    for table in facts.tables:
+    for table in [*facts.tables, *facts.time_tables]:
         parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ')}")
     parts.append(cli.format_table([("written", facts.source / README)]))
     record = as_json(facts) | {"folder": str(facts.source), "quick": args.quick}

@@ -18,6 +18,9 @@ conditional (true of some parts, false of others) or not resolved, by 95 % inter
 CLOCK_NOTE = "A clock measured part of this: the verdict is one of the machine named below."
 CLOCK_NOTE_OF_ALL = """
 Where a verdict says "by the clock", times are part of its evidence, and another machine may come to another one."""
+QUICK_NOTE = (
+    "Made small (--quick): these verdicts are no result, and the numbers in the prose are those of the full run."
+)
 FORMULAS_OF_ALL = """
 ## Formulas, and the command that checks each
 """
@@ -35,6 +38,8 @@ def write_readme(facts: ExperimentFacts) -> str:
     if facts.results is None:
         parts.append("Nothing was measured yet.")
         return join_parts(parts)
+    if facts.results["is_quick"]:
+        parts.append(QUICK_NOTE)
     for sentence in texts.sentences:
         parts += judge_sentence(sentence, facts.judgement(sentence.key))
     for name, caption in texts.figures:

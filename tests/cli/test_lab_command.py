@@ -35,10 +35,26 @@ def test_a_learner_writes_an_experiment_runs_it_and_reads_the_chapter(capsys, tm
     assert main(["lab", "run", "mine", "--quick"]) == 0
     out = capsys.readouterr().out
     assert "3.33 (1.9 to 4.77, 3 seeds)" in out  # 3, 3, 4: 3.333 +- 4.303 / 3
+    assert "Made small (--quick): these verdicts are no result" in out
     assert out.endswith("next: cnn-vit lab run mine\n")
     answer = run_lab(capsys, "report", "--out=chapter.html")
     assert answer == {"report": "chapter.html", "readmes": [], "experiments": 1}
     assert "How many pixels does a convolution leave of a row?" in Path("chapter.html").read_text()
+
+
+def test_a_run_prints_the_tables_of_its_times_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_lab(capsys, "new", "mine")
+    path = Path("experiments/mine/experiment.py")
+    text = path.read_text().replace("return Measured(rows)", 'return Measured(rows, [{"seconds": 4 + seed}])')
+    table = 'Table("what it took", ("seconds",), tuple((f"{row[\'seconds\']} s",) for row in times))'
+    path.write_text(f"{text}\n\ndef tabulate_times(times):\n    return [{table}]\n")
+    assert main(["lab", "run", "mine"]) == 0
+    out = capsys.readouterr().out
+    lines = [line.strip() for line in out.splitlines()]
+    start = lines.index("what it took")
+    assert lines[start + 1 : start + 5] == ["seconds", "4 s", "5 s", "6 s"]
+    assert "Made small" not in out
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def test_quick_leaves_the_full_results_as_they_are(mine):
     facts = lab.run_experiment("mine", Options(is_quick=True))
     assert facts.results["is_quick"]
     assert facts.results["rows"][0]["pixels"] == 9
-    assert (Path("runs/lab/mine/quick") / "README.md").exists()
+    assert "Made small (--quick): these verdicts are no result" in Path("runs/lab/mine/quick/README.md").read_text()
+    assert "Made small" not in (EXPERIMENT.parent / "README.md").read_text()
     assert {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()} == before
 
 
