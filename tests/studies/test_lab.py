@@ -314,6 +314,34 @@ def test_the_verdicts_of_the_repository_follow_from_their_rows():
         assert json.loads(json.dumps(tables)) == facts.results["tables"]
 
 
+def is_pytest_command(command):
+    """Whether a command of pytest names a file that is there, and tests that the file has: behind `::` or `-k`."""
+    _, target, *flags = shlex.split(command)
+    path, *names = target.split("::")
+    if not (TOP / path).is_file():
+        return False
+    text = (TOP / path).read_text()
+    words = re.findall(r"\w+", flags[flags.index("-k") + 1]) if "-k" in flags else []
+    patterns = [rf"^ *(def|class) {name.partition('[')[0]}\b" for name in names]
+    patterns += [rf"^ *def test_\w*{word}" for word in words if word not in ("and", "or", "not")]
+    return all(re.search(pattern, text, re.MULTILINE) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("rest", "is_there"),
+    [
+        ("test_shift.py", True),
+        ("test_shifd.py", False),
+        ("test_attention_cost.py::test_each_form_of_attention_is_attention", True),
+        ("test_attention_cost.py::test_each_form_of_attention_is", False),
+        ("test_attention_cost.py -k 'memory and not half'", True),
+        ("test_attention_cost.py -k 'memory and not quarter'", False),
+    ],
+)
+def test_a_command_of_pytest_names_tests_that_are_there(rest, is_there):
+    assert is_pytest_command(f"pytest tests/analysis/{rest}") == is_there
+
+
 def test_each_formula_of_the_repository_names_a_command_that_is_there():
     commands = [path.stem for path in (TOP / "cnn_vit" / "cli").glob("[a-z]*.py")]
     for facts in lab_facts.read_all(TOP / "experiments"):
@@ -321,7 +349,7 @@ def test_each_formula_of_the_repository_names_a_command_that_is_there():
         for formula in facts.texts.formulas:
             program, first, *_ = shlex.split(formula.command)
             if program == "pytest":
-                assert (TOP / first.partition("::")[0]).is_file(), formula.command
+                assert is_pytest_command(formula.command), formula.command
             else:
                 assert (program, first in commands) == ("cnn-vit", True), formula.command
 
