@@ -22,13 +22,14 @@ CLAIM = (
 SENTENCES = {
     "features": (
         "The lower layers of a pretrained network extract features: freeze them and replace the classifier.",
-        "It is a good start: with 64 labels a new head on the features of MNIST is right on 97.4 % of the digits, the "
-        "same network from scratch on 80.5 %. Whether training all layers is then better is not resolved (0.4 points, "
-        "-0.4 to 1.1). With 1,293 labels it is, by 1.2 points.",
+        "It is a good start: with 64 labels a new head on the frozen features of MNIST is right on 98.0 % of the digits, "
+        "the same network from scratch on 80.3 %, after 100 steps each. Whether all layers trained are then better is "
+        "not resolved. With 1,293 labels they are right on 1.2 points more (0.7 to 1.8).",
     ),
     "scratch": (
         "Without pretrained weights a network cannot learn from few images.",
-        "It learns from 64 images, up to 80.5 % of ten classes; pretrained weights leave an eighth of its errors.",
+        "From 64 images it learned, in 100 steps, to be right on 80.3 % of ten classes (77.8 to 82.9). With pretrained "
+        "weights a ninth of its errors are left.",
     ),
 }
 FORMULAS = (
@@ -41,27 +42,29 @@ FORMULAS = (
 )
 FIGURES = {"accuracy": "Test accuracy by what is trained, with few labels and with all; 95 % intervals over the seeds."}
 SURPRISE = (
-    "The architecture does nothing by itself: a head on the features of a network that has learned nothing is right on "
-    "23 % with 64 labels and on 16 % with all of them. MNIST and these digits are nearly the same task, so that "
-    "this is the best case of a transfer; `experiments/transfer` and `compare_folder` have photographs."
+    "Features that nobody trained are worth something: a head on the random features of the same architecture is right "
+    "on 58 % of ten classes with 64 labels. MNIST and these digits are nearly the same task, so that this is "
+    "the best case of a transfer; `experiments/transfer` and `compare_folder` have photographs."
 )
 CHOSEN = (
-    "The recipe's settings were kept but for the steps. The bounds were fixed before the first full run, which had "
-    "three seeds and left two parts open. Six seeds were then measured with the same bounds; those of the first run "
-    "are among them."
+    "The rate of a head alone was chosen among 0.03, 0.1 and 0.3 on the validation split, with 64 labels and seed 0; the "
+    "other arms keep that of their recipe. A first version trained all arms for 60 steps at one rate, which is too low "
+    "for a head on random features. The bounds were fixed before it."
 )
-SEEDS = (0, 1, 2, 3, 4, 5)
+SEEDS = (0, 1, 2, 3)
 
 WEIGHTS = "cifar_resnet/8@mnist"  # they come with the package
 FEW = 64  # training images
 LABELS = (f"{FEW} labels", "all labels")
-FREEZE = "pretrained.freeze=all but head"
+# Of a head alone, which learns slowly at the rate of a whole network.
+HEAD_ALONE = ("pretrained.freeze=all but head", "optimizer.learning_rate=0.1")
+STEPS = 100
 ARMS = {  # name -> the settings of what is loaded and trained
-    "new head": (f"pretrained.weights={WEIGHTS}", "pretrained.head=zero", FREEZE),
+    "new head": (f"pretrained.weights={WEIGHTS}", "pretrained.head=zero", *HEAD_ALONE),
     "all layers": (f"pretrained.weights={WEIGHTS}", "pretrained.head=zero"),
     "scratch": (),
     # The features of a network that learned nothing: what the head alone does.
-    "random features": (FREEZE, "pretrained.statistics=recalibrate"),
+    "random features": (*HEAD_ALONE, "pretrained.statistics=recalibrate"),
 }
 POINT = 0.01  # of accuracy
 GUESSING = 0.2  # accuracy below which a network of ten classes has learned next to nothing
@@ -77,7 +80,7 @@ def list_trials(*, quick: bool) -> list[Trial]:
         "data.augment=()",
         "ema_decay=none",
         "schedule.warmup=0",
-        f"duration={4 if quick else 60} steps",
+        f"duration={4 if quick else STEPS} steps",
         "evaluate_every=1000 steps",
         "checkpoint_every=1000 steps",
     )
@@ -142,7 +145,7 @@ def tabulate(rows) -> list[Table]:
         texts = [mean_text(accuracies(rows, labels, arm)) for labels in LABELS]
         cells.append((arm, f"{trained:,}", *texts))
     columns = ("what is trained", "trained parameters", *LABELS)
-    return [Table("test accuracy on digits after 60 steps", columns, tuple(cells))]
+    return [Table(f"test accuracy on digits after {STEPS} steps", columns, tuple(cells))]
 
 
 def tabulate_times(times) -> list[Table]:
