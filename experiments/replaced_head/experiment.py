@@ -23,8 +23,8 @@ SENTENCES = {
     "features": (
         "The lower layers of a pretrained network extract features: freeze them and replace the classifier.",
         "It is a good start: with 64 labels a new head on the frozen features of MNIST is right on 98.0 % of the "
-        "digits, the same network from scratch on 80.3 %, after 100 steps each. Whether all layers trained are then better is "
-        "not resolved. With 1,293 labels they are right on 1.2 points more (0.7 to 1.8).",
+        "digits, the same network from scratch on 80.3 %, after 100 steps each. Whether all layers trained are then "
+        "better is not resolved. With 1,293 labels they are right on 1.2 points more (0.7 to 1.8).",
     ),
     "scratch": (
         "Without pretrained weights a network cannot learn from few images.",
@@ -48,8 +48,8 @@ SURPRISE = (
 )
 CHOSEN = (
     "The rate of a head alone was chosen among 0.03, 0.1 and 0.3 on the validation split, with 64 labels and seed 0; "
-    "the other arms keep that of their recipe. A first version trained all arms for 60 steps at one rate, which is too low "
-    "for a head on random features. The bounds were fixed before it."
+    "the other arms keep that of their recipe. A first version trained all arms for 60 steps at one rate, which is too "
+    "low for a head on random features. The bounds were fixed before it."
 )
 SEEDS = (0, 1, 2, 3)
 
