@@ -46,7 +46,9 @@ def convolution_matrix(
     """Returns the matrix that does to all numbers of an image at once what a convolution does.
 
     Its rows are the outputs and its columns the numbers of the image, both row by row with channels last. At stride 1
-    it is Toeplitz: each block is the block above, moved by one pixel; with circular padding it is circulant.
+    the matrix of one row of pixels is Toeplitz: each row is the row above, moved by one pixel. That of an image has a
+    block for each pair of image rows: each block is Toeplitz, and the blocks are arranged so. With circular padding
+    both are circulant. Where there are several channels, a number is here the little matrix of one tap.
 
     Args:
         kernel: the filters.

@@ -30,8 +30,8 @@ SENTENCES = {
         "The output of a convolution has n/s - k + 1 pixels.",
         "At stride 1, without padding and dilation, it has n - k + 1. In general it has "
         "floor((n + p0 + p1 - d (k - 1) - 1) / s) + 1: padding and dilation change the number, and the stride divides "
-        "what is left behind the first window, not n alone. At larger strides the notes are right only for a filter of "
-        "one pixel whose stride divides n.",
+        "what is left behind the first window, not n alone. At larger strides, without padding and dilation, the notes "
+        "are right only for a filter of one pixel whose stride divides n.",
     ),
     "same": (
         "SAME padding keeps the size of the image.",
@@ -39,9 +39,11 @@ SENTENCES = {
     ),
     "symmetric": (
         "SAME padding is a padding of (k - 1) / 2 on each side.",
-        "With an odd filter it is at stride 1, and at stride 2 where the image has an odd side. Where that is even, "
-        "JAX and TensorFlow pad one pixel less before the image. The output then has as many pixels as with the "
-        "padding of PyTorch's networks, but each window lies one pixel farther on, and its numbers are others.",
+        "With filters of 3, 5 or 7 taps it is, at stride 1, and at stride 2 where the image has an odd side. With "
+        "taps that are d pixels apart it is d (k - 1) / 2. Where the side is even, JAX and TensorFlow pad one pixel "
+        "less before the image at stride 2. The output then has as many pixels as with the padding of PyTorch's "
+        "networks, but each window lies one pixel farther on, and its numbers are others. A filter of one tap, as that "
+        "of a ResNet's shortcuts, is not padded by either.",
     ),
 }
 FORMULAS = (
@@ -68,10 +70,13 @@ FIGURES = {
 SURPRISE = (
     "A shape that is right proves little. At stride 2 with even sides, SAME and a padding of (k - 1) / 2 give as many "
     "pixels, and other numbers: a network that was converted from PyTorch then runs without an error, and is wrong. "
-    "Counted by hand, n/s - k + 1 can be right at a larger stride only where k is 1 and s divides n; none of 3,600 "
-    "windows says otherwise."
+    "Counted by hand, n/s - k + 1 without padding and dilation can be right at a larger stride only where k is 1 and "
+    "s divides n; none of 3,600 windows says otherwise."
 )
-CHOSEN = "Nothing is trained. The sizes, filters, strides, paddings and dilations are a grid, all of which is counted."
+CHOSEN = (
+    "Nothing is trained. Sides, filters, strides, paddings and dilations are drawn at random; those that leave no "
+    "pixel of output are drawn again."
+)
 SEEDS = (0, 1, 2)
 
 STRIDES = (1, 2, 3, 4)
@@ -119,8 +124,17 @@ class Window:
         return jax.eval_shape(lambda image, kernel: plain_convolve(image, kernel, slide), image, kernel).shape[1]
 
 
-def draw_windows(rng: np.random.Generator, count: int, *, stride: int = 0, is_plain: bool = False) -> Iterator[Window]:
-    """Draws windows that fit; of one stride, or of any, and without padding and dilation where they are plain."""
+def draw_windows(
+    rng: np.random.Generator, count: int, *, stride: int = 0, is_plain: bool | None = None
+) -> Iterator[Window]:
+    """Draws windows that fit.
+
+    Args:
+        rng: what they are drawn from.
+        count: how many.
+        stride: of all of them; 0 for any.
+        is_plain: whether they are without padding and dilation; None for both kinds.
+    """
     drawn = 0
     while drawn < count:
         n, k = int(rng.integers(1, LARGEST_SIDE + 1)), int(rng.integers(1, LARGEST_FILTER + 1))
@@ -128,7 +142,8 @@ def draw_windows(rng: np.random.Generator, count: int, *, stride: int = 0, is_pl
         d = 1 if is_plain else int(rng.integers(1, 4))
         before, after = (0, 0) if is_plain else map(int, rng.integers(0, 6, 2))
         window = Window(n, k, s, d, (before, after))
-        if window.formula >= 1:
+        is_wrong_kind = is_plain is False and d == 1 and before == after == 0
+        if window.formula >= 1 and not is_wrong_kind:
             drawn += 1
             yield window
 
@@ -143,7 +158,7 @@ def measure(seed: int, runs, *, quick: bool) -> Measured:
         right = [window for window in windows if window.textbook == window.xla]
         row = {"what": "textbook", "case": f"stride {stride}", "cases": cases, "right": len(right)}
         rows.append(row | {"right_and_wide": sum(window.k > 1 for window in right)})
-    windows = list(draw_windows(rng, cases, stride=1))
+    windows = list(draw_windows(rng, cases, stride=1, is_plain=False))
     right = sum(window.textbook == window.xla for window in windows)
     rows.append({"what": "textbook", "case": "padding or dilation", "cases": cases, "right": right})
     windows = list(draw_windows(rng, cases))
@@ -159,7 +174,8 @@ def compare_same(rng: np.random.Generator, cases: int) -> list[dict]:
     rows = []
     for stride in STRIDES:
         stays, divides, agrees = 0, 0, 0
-        symmetric = {"odd": [0, 0], "even": [0, 0]}  # agreeing, all; for sides of either kind and odd filters
+        # Agreeing, all; for sides of either kind and filters of 3, 5 or 7 taps, and for filters of one tap.
+        symmetric = {"odd": [0, 0], "even": [0, 0], "one_tap": [0, 0]}
         for window in draw_windows(rng, cases, stride=stride):
             span = window.d * (window.k - 1) + 1
             (edges,) = jax.lax.padtype_to_pads((window.n,), (span,), (stride,), "SAME")
@@ -170,9 +186,9 @@ def compare_same(rng: np.random.Generator, cases: int) -> list[dict]:
             divides += output == -(-window.n // stride)
             same = calculate("conv", n=window.n, k=window.k, s=stride, d=window.d, padding=span).same
             agrees += (same.output, same.padding) == (output, (before, after))
-            if window.k in (3, 5, 7) and window.n >= span:
-                count = symmetric["odd" if window.n % 2 else "even"]
-                count[0] += before == after == span // 2
+            if window.k % 2:
+                count = symmetric["one_tap" if window.k == 1 else "odd" if window.n % 2 else "even"]
+                count[0] += before == after == window.d * (window.k - 1) // 2
                 count[1] += 1
         row = {"what": "same", "stride": stride, "cases": cases, "stays": stays, "divides": divides, "agrees": agrees}
         for name, (agreeing, count) in symmetric.items():
@@ -223,7 +239,7 @@ def weigh(rows) -> dict:
     """The evidence for each sentence."""
     textbook = []
     for case in (*(f"stride {stride}" for stride in STRIDES), "padding or dilation"):
-        name = f"{case}, no padding or dilation" if case.startswith("stride") else "stride 1, padding and dilation"
+        name = f"{case}, no padding or dilation" if case.startswith("stride") else "stride 1, padding or dilation"
         right = shares(rows, "right", "cases", what="textbook", case=case)
         textbook.append(at_least(f"share of windows that give n/s - k + 1 pixels, {name}", right, 1))
     wide = dict.fromkeys(sorted({row["seed"] for row in rows}), 0)
@@ -249,18 +265,22 @@ def weigh(rows) -> dict:
     same.append(at_least("share whose output is n / 2, rounded up, stride 2", divided, 1, is_control=True))
     for stride, side in ((1, "odd"), (1, "even"), (2, "odd"), (2, "even")):
         agreeing = shares(rows, f"symmetric_{side}", f"cases_{side}", what="same", stride=stride)
-        statement = f"share of odd filters that SAME pads by (k - 1) / 2, stride {stride}, {side} sides"
+        statement = f"share of filters of 3, 5 or 7 taps that SAME pads by d (k - 1) / 2, stride {stride}, {side} sides"
         symmetric.append(at_least(statement, agreeing, 1))
+    bare = shares(rows, "symmetric_one_tap", "cases_one_tap", what="same", stride=2)
+    symmetric.append(at_least("share of filters of one tap that SAME does not pad, stride 2", bare, 1, is_control=True))
     symmetric.append(
         at_most(
-            "difference of the outputs with SAME and with (k - 1) / 2, stride 2, odd sides, the largest",
+            "difference of the outputs with SAME and with (k - 1) / 2, relative to the largest number, stride 2, odd "
+            "sides, the largest",
             differences(rows, is_odd=True),
             1e-6,
         )
     )
     symmetric.append(
         at_most(
-            "difference of the outputs with SAME and with (k - 1) / 2, stride 2, even sides, the least",
+            "difference of the outputs with SAME and with (k - 1) / 2, relative to the largest number, stride 2, even "
+            "sides, the least",
             differences(rows, is_odd=False),
             1e-6,
         ),
@@ -298,7 +318,7 @@ def tabulate(rows) -> list[Table]:
             texts.append(percent_text(agreeing))
         cells.append(tuple(texts))
     columns = ("stride", "as large as the image", "n / s, rounded up", "as cnn-vit describe says")
-    columns += ("(k - 1) / 2 around, odd sides", "even sides")
+    columns += ("d (k - 1) / 2 around, k = 3, 5 or 7, odd sides", "even sides")
     tables.append(Table("what SAME does", columns, tuple(cells)))
     cells = []
     for side, taps in COMPARED:
@@ -306,7 +326,8 @@ def tabulate(rows) -> list[Table]:
         texts = [str(side), f"{taps}x{taps}", str(matching[0]["same_pixels"]), str(matching[0]["symmetric_pixels"])]
         least = min(row["difference"] for row in matching)
         cells.append((*texts, f"{least:.2f}" if least else "0"))
-    columns = ("pixels of a side", "filter", "outputs with SAME", "with (k - 1) / 2", "least difference of the numbers")
+    columns = ("pixels of a side", "filter", "outputs with SAME", "with (k - 1) / 2")
+    columns += ("least difference, relative to the largest number",)
     tables.append(Table("SAME and (k - 1) / 2 at stride 2", columns, tuple(cells)))
     return tables
 

@@ -43,16 +43,18 @@ CLAIM = (
 SENTENCES = {
     "matrix": (
         "A convolution is a matrix multiplication.",
-        "The matrix has a row for each number of the output. At stride 1 each row holds the filter one pixel farther "
-        "on than the row above (a Toeplitz matrix). The gradient of the image is a product with the transposed matrix. "
-        "For an image of 8x8 pixels at least six of seven numbers of this matrix are zeros, and all others are copies "
-        "of the same 135 weights: that is what local connection and weight sharing mean.",
+        "The matrix has a row for each number of the output. For a row of pixels, at stride 1, each row of the matrix "
+        "holds the filter one pixel farther on than the row above (a Toeplitz matrix). For an image the matrix has a "
+        "block for each pair of a row of the output and a row of the image: each block is a Toeplitz matrix, and so is "
+        "the arrangement of the blocks. The gradient of the image is a product with the transposed matrix. For an "
+        "image of 8x8 pixels at least six of seven numbers of this matrix are zeros, and all others are copies of the "
+        "same 135 weights: that is what local connection and weight sharing mean.",
     ),
     "equivariant": (
         "Convolution is equivariant to translation.",
-        "A stride-1 network is exactly equivariant where its padding is circular: the matrix of each layer is then "
-        "circulant, and commutes with the matrix of a shift. With zeros as padding this holds inside the image, but "
-        "not at its border.",
+        "A stride-1 network is exactly equivariant where its padding is circular: the matrix of each layer then "
+        "has circulant blocks in a circulant arrangement, and commutes with the matrix of a shift. With zeros "
+        "as padding this holds inside the image, but not at its border.",
     ),
     "patches": (
         "A Vision Transformer has no convolution.",
@@ -79,14 +81,15 @@ SENTENCES = {
 FORMULAS = (
     (
         r"y_{i} = \sum_{p} M_{i p} x_{p} \quad M_{i p} = w_{p - i}",
-        "A convolution of a row x with the filter w as a product with the matrix M, at stride 1: the weight depends on "
-        "p - i alone, so that each row of M is the row above, moved by one.",
+        "A convolution of a row of pixels x with the filter w as a product with the matrix M, at stride 1: the weight "
+        "depends on p - i alone, so that each row of M is the row above, moved by one.",
         "pytest tests/analysis/test_same_operation.py -k matrix",
     ),
     (
         r"M T = T M",
-        "A convolution commutes with the matrix T of a shift around where its matrix M is circulant: each row is the "
-        "row above moved by one, and what leaves at the end comes in at the beginning.",
+        "A convolution of a row of pixels commutes with the matrix T of a shift around where its matrix M is "
+        "circulant: each row is the row above moved by one, and what leaves at the end comes in at the beginning. The "
+        "matrix of an image does where its blocks are circulant and arranged in a circulant way.",
         "pytest tests/analysis/test_same_operation.py -k commutes",
     ),
     (
@@ -108,7 +111,8 @@ FORMULAS = (
 )
 FIGURES = {
     "matrices": "A 3x3 filter, and the matrix that it becomes for an image of 6x6 pixels, with zeros and with circular "
-    "padding. Each row makes one pixel of the output. Blue is negative, orange positive.",
+    "padding: 6x6 blocks, one for each pair of a row of the output and a row of the image, each a Toeplitz or "
+    "circulant matrix. Each row makes one pixel of the output. Blue is negative, orange positive.",
     "heads": "What the nine heads of one pixel read, for an image of 7x7 pixels: with \u03b1 = 1 and with \u03b1 = 20 "
     "for the pixel in the middle, and for the pixel in the upper left corner, whose heads stay inside the image.",
     "sharpness": "How far attention is from the convolution. A head gives each of the four pixels beside its own the "
@@ -387,7 +391,7 @@ def weigh(rows) -> dict:
             is_control=True,
         ),
         at_most(
-            "largest number of M T - T M, for the circulant matrix M of a layer and the matrix T of the shift",
+            "largest number of M T - T M, for the matrix M of a layer with circular padding and T of the shift",
             values(rows, "commutator", what="shift", padding="circular"),
             0,
             is_control=True,

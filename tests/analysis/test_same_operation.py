@@ -59,6 +59,28 @@ def test_the_matrix_of_a_row_of_four_pixels_is_the_one_by_hand():
     assert matrix(padding=around, padding_kind="edge")[0] == [11, 100, 0, 0]
 
 
+def follows_diagonals(matrix):
+    """Whether each row is the row above, moved by one: whether a matrix (of numbers, or of blocks) is Toeplitz."""
+    return np.array_equal(matrix[1:, 1:], matrix[:-1, :-1])
+
+
+@pytest.mark.parametrize(("kind", "is_circular"), [("zero", False), ("circular", True)])
+def test_the_matrix_of_an_image_is_toeplitz_in_its_blocks_and_in_their_arrangement_but_not_as_a_whole(
+    kind, is_circular
+):
+    (kernel,) = draw(0, (3, 3, 1, 1))
+    matrix = convolution_matrix(kernel, (4, 5), padding=1, padding_kind=kind)
+    blocks = matrix.reshape(4, 5, 4, 5).swapaxes(1, 2)  # (row of the output, row of the image, 5, 5)
+    assert not follows_diagonals(matrix)
+    assert follows_diagonals(blocks)
+    assert all(follows_diagonals(block) for line in blocks for block in line)
+    # Circulant: what leaves at the end comes in at the beginning.
+    assert np.array_equal(blocks, np.roll(blocks, (1, 1), axis=(0, 1))) == is_circular
+    assert (
+        all(np.array_equal(block, np.roll(block, (1, 1), (0, 1))) for line in blocks for block in line) == is_circular
+    )
+
+
 @pytest.mark.parametrize(
     "keywords",
     [
