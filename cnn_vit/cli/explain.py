@@ -4,7 +4,8 @@
     cnn-vit explain photos/ --method=shift --weights=net.safetensors --shift=4,0
 
 It writes a page (--out, default shift.html) with a map for each layer that shows where its features do
-not move with the image, before and after training. It prints, for each layer and for the scores:
+not move with the image, with the network's own values and with initial ones. It prints, for each layer and
+for the scores:
 
     equivariance   how far the features of the shifted image are from the shifted features, relative to the
                    features; 0 where they move with the image
@@ -12,8 +13,9 @@ not move with the image, before and after training. It prints, for each layer an
 
 A shift brings in at one side what leaves at the other. It is whole in a layer's map only where the stride
 of that map divides it (for tokens the side of a patch); elsewhere there is no equivariance error. The
-last lines say how often the predicted class stays the same. Initial values of the same network, as before
-training, are measured beside it.
+last lines say how often the predicted class stays the same. The initial values of the seed of the run (of a
+file: of seed 0) are measured beside it. A head that begins as zeros, as in most Transformers, gives every image
+the same scores: their cells stay empty.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from cnn_vit.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from cnn_vit.analysis.shift import ShiftReport
+    from cnn_vit.studies.explain import ShiftComparison
 
 METHODS = ("shift",)
 DEFAULT_SHIFT = "2,2"
@@ -74,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
         compared.images,
         shift=shift,
         network=f"{network.spec.model} of {args.workdir or args.weights}",
+        start=compared.start,
+        has_zero_head=compared.has_zero_head,
         command=page_command(args),
     )
     files.write(out, page)
@@ -83,8 +88,10 @@ def run(args: argparse.Namespace) -> None:
         "shift": list(shift),
         "trained": as_json(compared.trained),
         "untrained": as_json(compared.untrained),
+        "untrained_values": compared.start,
+        "untrained_head_is_zero": compared.has_zero_head,
     }
-    text = f"{as_text(compared.trained, compared.untrained)}\n\npage: {cli.as_one_line(str(out))}"
+    text = f"{as_text(compared)}\n\npage: {cli.as_one_line(str(out))}"
     next_command = "cnn-vit lab run padding --quick"
     cli.print_answer(args, record, text, next_command=next_command, even_if_stopped=True)
 
@@ -124,25 +131,36 @@ def as_json(report: "ShiftReport") -> dict[str, Any]:
                 "stride": layer.stride,
                 "equivariance": layer.equivariance,
                 "center": layer.center,
-                "invariance": layer.invariance if math.isfinite(layer.invariance) else None,
+                "invariance": finite_or_none(layer.invariance),
             }
         )
-    return {"layers": layers, "consistency": report.consistency, "largest_change": report.largest_change}
+    return {
+        "layers": layers,
+        "consistency": finite_or_none(report.consistency),
+        "largest_change": finite_or_none(report.largest_change),
+    }
 
 
-def as_text(trained: "ShiftReport", untrained: "ShiftReport") -> str:
+def finite_or_none(number: float) -> float | None:
+    """Returns a number, and None for what JSON cannot write."""
+    return number if math.isfinite(number) else None
+
+
+def as_text(compared: "ShiftComparison") -> str:
     """Returns a table of the layers, trained and untrained, and what becomes of the predictions."""
+    trained, untrained = compared.trained, compared.untrained
     rows: list[Sequence[str]] = [("layer", "kind", "stride", "equivariance", "untrained", "invariance", "untrained")]
     for layer, before in zip(trained.layers, untrained.layers, strict=True):
         cells = [layer.path or "(scores)", layer.kind, "" if layer.stride is None else str(layer.stride)]
         for error in (layer.equivariance, before.equivariance, layer.invariance, before.invariance):
-            cells.append("" if error is None else f"{error:.3g}")
+            cells.append("" if error is None or math.isnan(error) else f"{error:.3g}")
         rows.append(cells)
-    summary = [
-        (
-            "same class",
-            f"{100 * trained.consistency:.1f} % of the images; untrained {100 * untrained.consistency:.1f} %",
-        ),
-        ("scores change by", f"{trained.largest_change:.3g} at most; untrained {untrained.largest_change:.3g}"),
-    ]
+    same, change = f"{100 * trained.consistency:.1f} % of the images", f"{trained.largest_change:.3g} at most"
+    values = compared.start
+    if compared.has_zero_head:
+        values += "; the head begins as zeros, so that every image has the same scores"
+    else:
+        same += f"; untrained {100 * untrained.consistency:.1f} %"
+        change += f"; untrained {untrained.largest_change:.3g}"
+    summary = [("same class", same), ("scores change by", change), ("untrained", values)]
     return f"{cli.format_table(rows)}\n\n{cli.format_table(summary)}"

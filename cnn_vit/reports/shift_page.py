@@ -3,6 +3,7 @@
 Every number and map on the page comes from the two `ShiftReport`s, of the network with its own and with initial values.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,16 +92,20 @@ def write_page(
     *,
     shift: tuple[int, int],
     network: str,
+    start: str,
+    has_zero_head: bool,
     command: str,
 ) -> str:  # images: (B, H, W, C)
     """Returns the page as HTML.
 
     Args:
         trained: of the network with its own values.
-        untrained: of the same network with initial values.
+        untrained: of the same network with initial values; nan of the scores where has_zero_head.
         images: uint8, as the network sees them.
         shift: pixels down and right, around.
         network: which network it is, in words.
+        start: what the initial values are, in words: "before training", or "initial values of seed 0".
+        has_zero_head: whether the initial head is all zero, and gives every image the same scores.
         command: that makes the page again.
     """
     return page.render(
@@ -108,6 +113,8 @@ def write_page(
         mark="",
         title="How a network answers a shifted image",
         network=network,
+        start=start,
+        has_zero_head=has_zero_head,
         command=command,
         count=len(images),
         shift=shift,
@@ -173,8 +180,8 @@ def write_row(trained: LayerShift, untrained: LayerShift) -> LayerRow:
 
 
 def number_text(value: float | None) -> str:
-    """An error with three digits that count; "" where there is none."""
-    return "" if value is None else f"{value:.3g}"
+    """An error with three digits that count; "" where there is none, or it is nan."""
+    return "" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
 def draw_maps(trained: LayerShift, untrained: LayerShift, *, largest: float) -> LayerMaps:

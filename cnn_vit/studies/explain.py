@@ -1,8 +1,11 @@
 """Looks into a trained network with images of the user's, and into the same network before it was trained."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import jax
 import numpy as np
 
 from cnn_vit.analysis.shift import ShiftReport, measure_shift
@@ -11,21 +14,27 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
-from cnn_vit.training.trained import Trained, refuse_untrained
+from cnn_vit.training.trained import Trained, describe_start, refuse_untrained
+from cnn_vit.trees import path_text
 
 
-class ShiftComparison(NamedTuple):
+@dataclass(frozen=True)
+class ShiftComparison:
     """How a network answers a shift.
 
     Attributes:
         images: (B, H, W, C) uint8 that were shifted, as the network sees them.
         trained: with its own values.
-        untrained: with initial values, those of seed 0.
+        untrained: with initial values. Where their head gives every image the same scores, what it says of them is nan.
+        start: what the initial values are, in words: "before training" where the network began with them.
+        has_zero_head: whether the kernel of the head begins as zeros, as in most Transformers.
     """
 
     images: np.ndarray
     trained: ShiftReport
     untrained: ShiftReport
+    start: str
+    has_zero_head: bool
 
 
 def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]) -> ShiftComparison:
@@ -46,8 +55,29 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     images = normalize(network, pixels)
     module = forward.build_network(network.spec)
     trained = measure_shift(module, network.params, network.stats, images, shift=shift)
-    params, stats = initial_values(forward.get_network(network.spec), 0)
-    return ShiftComparison(pixels, trained, measure_shift(module, params, stats, images, shift=shift))
+    seed, start = describe_start(network)
+    params, stats = initial_values(network.network, seed)
+    untrained = measure_shift(module, params, stats, images, shift=shift)
+    has_zero_head = begins_as_zeros(params.get("head", {}))
+    if has_zero_head:
+        untrained = leave_out_scores(untrained)
+    return ShiftComparison(pixels, trained, untrained, start, has_zero_head)
+
+
+def begins_as_zeros(head: Mapping[str, Any]) -> bool:
+    """Whether a head's kernels are all zero, so that no score depends on the image; False where it has none."""
+    leaves = jax.tree_util.tree_leaves_with_path(head)
+    kernels = [leaf for path, leaf in leaves if path_text(path).rpartition("/")[2] == "kernel"]
+    return bool(kernels) and not any(np.any(kernel) for kernel in kernels)
+
+
+def leave_out_scores(report: ShiftReport) -> ShiftReport:
+    """Returns a report that says nan of the head and the scores: a constant is no invariance that was measured."""
+    layers = []
+    for layer in report.layers:
+        is_of_scores = layer.path.partition("/")[0] in ("", "head")
+        layers.append(replace(layer, invariance=math.nan) if is_of_scores else layer)
+    return ShiftReport(tuple(layers), consistency=math.nan, largest_change=math.nan)
 
 
 def read_pixels(network: Trained, paths: Sequence[str]) -> np.ndarray:  # -> (B, H, W, C)

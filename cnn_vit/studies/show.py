@@ -14,25 +14,13 @@ from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.nn.values import initial_values
 from cnn_vit.reports.layer_drawings import FilterComparison, LayerMaps
-from cnn_vit.runs import reader
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
-from cnn_vit.training.trained import Trained
+from cnn_vit.training.trained import Trained, describe_start
 
 NORMS = ("BatchNorm", "GroupNorm", "LayerNorm")
 TOKEN_LAYERS = ("PatchEmbed", "Block")  # of a ViT: they return tokens, one for each patch
 MOST_LAYERS = 6  # that are shown where none is named
-
-
-def describe_start(network: Trained) -> tuple[int, str]:
-    """Returns the seed of a network's initial values, and what they are in words."""
-    if network.run is None:
-        return 0, "initial values of seed 0"
-    settings = reader.read_settings(network.run)
-    seed = settings["seed"]
-    if settings["pretrained.weights"] is not None:  # it began with these, not with what is drawn
-        return seed, f"initial values of seed {seed}"
-    return seed, "before training"
 
 
 def compare_filters(network: Trained) -> FilterComparison:

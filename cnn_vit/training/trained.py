@@ -198,6 +198,17 @@ def load_run(run: str | os.PathLike) -> Trained:
     )
 
 
+def describe_start(network: Trained) -> tuple[int, str]:
+    """Returns the seed of a network's initial values, and what they are in words."""
+    if network.run is None:
+        return 0, "initial values of seed 0"
+    settings = reader.read_settings(network.run)
+    seed = settings["seed"]
+    if settings["pretrained.weights"] is not None:  # it began with these, not with what is drawn
+        return seed, f"initial values of seed {seed}"
+    return seed, "before training"
+
+
 def refuse_untrained(network) -> None:
     """Raises UserError for what `load` did not return: networks of `build` have no values, a path is no network."""
     if not hasattr(network, "preprocessing"):

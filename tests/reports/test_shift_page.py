@@ -33,9 +33,10 @@ UNTRAINED = report(layer("stages/0", BORDER / 2, kind="Stage"), layer("stages/0/
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 1), np.uint8)
 
 
-def write(trained, untrained):
+def write(trained, untrained, **changes):
     """The page of two reports."""
     words = {"shift": (1, 2), "network": "<net>", "command": "cnn-vit explain a.png"}
+    words |= {"start": "before training", "has_zero_head": False} | changes
     return shift_page.write_page(trained, untrained, IMAGES, **words)
 
 
@@ -76,6 +77,25 @@ def test_every_layer_has_a_row_and_those_without_a_map_are_named():
     assert [row.path for row in rows] == ["stages/0", "stages/0/conv", "head", "(scores)"]
     assert (rows[1].equivariance, rows[1].center) == (("0.577", "0.289"), ("0", "0"))  # 2 / sqrt(12), and half of it
     assert (rows[3].equivariance, rows[3].invariance) == (("", ""), ("0.25", "0.25"))
+
+
+def test_the_page_says_what_the_initial_values_are():
+    assert "Beside it stands the same network with the values it had before training." in write(TRAINED, UNTRAINED)
+    page = write(TRAINED, UNTRAINED, start="initial values of seed 7")
+    assert "Beside it stands the same network with initial values of seed 7." in page
+    assert "before training" not in page
+
+
+def test_of_a_head_of_zeros_no_scores_are_shown():
+    """What is nan stands nowhere: two cells are empty, and the cards speak of training alone."""
+    nan = float("nan")
+    layers = (*UNTRAINED.layers[:2], layer("head", invariance=nan), layer("", kind="CNN", invariance=nan))
+    page = write(TRAINED, ShiftReport(layers, consistency=nan, largest_change=nan), has_zero_head=True)
+    assert "Its head begins as zeros, so that every image has the same scores" in page
+    assert "nan" not in re.sub('data:[^"]*', "", page)
+    assert ">of the images</span>" in page
+    assert "untrained 50.0" in write(TRAINED, UNTRAINED)
+    assert "begins as zeros" not in write(TRAINED, UNTRAINED)
 
 
 def test_a_network_without_maps_says_why():
