@@ -184,6 +184,24 @@ def find_strides(calls: list[Call]) -> dict[int, int]:
     return strides
 
 
+def find_first_stride(network: nnx.Module, image_shape: tuple[int, int, int]) -> int | None:
+    """Returns the stride of the first layer with a window, or the side of a patch; None where there is neither.
+
+    Every later map has a multiple of it as its stride.
+
+    Args:
+        network: the network, declared without values.
+        image_shape: the shape (H, W, C) of an image.
+    """
+    for call in record_calls(network, jax.ShapeDtypeStruct((1, *image_shape), np.float32)):
+        if isinstance(call.layer, PatchEmbed):
+            return call.layer.patch
+        windows = find_windows(call)
+        if windows is not None:
+            return windows[0].s
+    return None
+
+
 @dataclass(frozen=True)
 class PatchGrid:
     """How the patches of an image lie.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cnn_vit.studies.explain import ShiftComparison
 
 METHODS = ("shift",)
-DEFAULT_SHIFT = "2,2"
+EXAMPLE_SHIFT = "2,2"
 DEFAULT_PAGE = "shift.html"
 
 
@@ -42,7 +42,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder or a zip archive")
     parser.add_argument("--method", metavar="NAME", required=True, help=f"what is looked at: {', '.join(METHODS)}")
     parser.add_argument(
-        "--shift", metavar="PIXELS", default=DEFAULT_SHIFT, help=f"pixels down,right (default: {DEFAULT_SHIFT})"
+        "--shift",
+        metavar="PIXELS",
+        help="pixels down,right (default: a patch, or the stride of the first layer; 2 at least)",
     )
     parser.add_argument(
         "--out", metavar="FILE", default=DEFAULT_PAGE, help=f"the page with the maps (default: {DEFAULT_PAGE})"
@@ -59,10 +61,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.method not in METHODS:
         raise unknown("method of explain", args.method, METHODS)
-    shift = read_shift(args.shift)
-    out = Path(args.out)
-    if out.suffix != ".html":
-        raise UserError(f"--out={out} does not end in .html; name it {out.with_suffix('.html')}")
+    shift = None if args.shift is None else read_shift(args.shift)
+    out = read_page_name(args.out)
     from cnn_vit import files, stops
     from cnn_vit.reports import shift_page
     from cnn_vit.studies import explain
@@ -71,38 +71,64 @@ def run(args: argparse.Namespace) -> None:
     network = _network.load_network(args)
     compared = explain.compare_shift(network, args.images, shift)
     stops.raise_if_requested()
+    suggested = explain.suggest_shift(compared)
+    remedy = "" if suggested is None else f"--shift={write_shift(suggested)}"
     page = shift_page.write_page(
         compared.trained,
         compared.untrained,
         compared.images,
-        shift=shift,
+        shift=compared.shift,
+        remedy=remedy,
         network=f"{network.spec.model} of {args.workdir or args.weights}",
         start=compared.start,
         has_zero_head=compared.has_zero_head,
-        command=page_command(args),
+        command=page_command(args, compared.shift),
     )
     files.write(out, page)
     record = {
         "page": str(out),
         "images": len(compared.images),
-        "shift": list(shift),
+        "shift": list(compared.shift),
         "trained": as_json(compared.trained),
         "untrained": as_json(compared.untrained),
         "untrained_values": compared.start,
         "untrained_head_is_zero": compared.has_zero_head,
     }
     text = f"{as_text(compared)}\n\npage: {cli.as_one_line(str(out))}"
+    if remedy:
+        text += f"\n\nno layer has a map of which this shift is a whole number of pixels; give {remedy}"
     next_command = "cnn-vit lab run padding --quick"
     cli.print_answer(args, record, text, next_command=next_command, even_if_stopped=True)
 
 
-def page_command(args: argparse.Namespace) -> str:
+def page_command(args: argparse.Namespace, shift: tuple[int, int]) -> str:
     """The command that makes the page again."""
     words = ["cnn-vit explain", *map(cli.shell_quote, args.images), f"--method={args.method}"]
-    words += [f"--shift={args.shift}", _network.network_words(args)]
+    words += [f"--shift={write_shift(shift)}", _network.network_words(args)]
     if args.out != DEFAULT_PAGE:
         words.append(cli.shell_quote(f"--out={args.out}"))
     return " ".join(words)
+
+
+def read_page_name(text: str) -> Path:
+    """Reads the name of the page.
+
+    Raises:
+        UserError: it does not end in .html, or is this ending alone, or a folder.
+    """
+    out = Path(text)
+    if out.suffix == ".html":
+        return out
+    if out.is_dir():
+        raise UserError(f"--out={text} is a folder; name a page in it, {out / DEFAULT_PAGE}")
+    if out.name == ".html":
+        raise UserError(f"--out={text} has no name before .html; name it {out.with_name(DEFAULT_PAGE)}")
+    raise UserError(f"--out={text} does not end in .html; name it {out.with_suffix('.html')}")
+
+
+def write_shift(shift: tuple[int, int]) -> str:
+    """Writes a shift as `read_shift` reads it."""
+    return ",".join(map(str, shift))
 
 
 def read_shift(text: str) -> tuple[int, int]:
@@ -113,7 +139,7 @@ def read_shift(text: str) -> tuple[int, int]:
     """
     words = text.split(",")
     if len(words) != 2 or not all(word.strip().isdecimal() for word in words):
-        raise UserError(f"--shift={text} is not two whole numbers of pixels; write it as --shift={DEFAULT_SHIFT}")
+        raise UserError(f"--shift={text} is not two whole numbers of pixels; write it as --shift={EXAMPLE_SHIFT}")
     down, right = map(int, words)
     if not down and not right:
         raise UserError("--shift=0,0 moves nothing; give at least one pixel")

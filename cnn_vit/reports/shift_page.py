@@ -95,6 +95,7 @@ def write_page(
     start: str,
     has_zero_head: bool,
     command: str,
+    remedy: str = "",
 ) -> str:  # images: (B, H, W, C)
     """Returns the page as HTML.
 
@@ -107,6 +108,7 @@ def write_page(
         start: what the initial values are, in words: "before training", or "initial values of seed 0".
         has_zero_head: whether the initial head is all zero, and gives every image the same scores.
         command: that makes the page again.
+        remedy: the flag of a shift with which layers have maps, where none has.
     """
     return page.render(
         "shift.html",
@@ -116,6 +118,7 @@ def write_page(
         start=start,
         has_zero_head=has_zero_head,
         command=command,
+        remedy=remedy,
         count=len(images),
         shift=shift,
         trained=trained,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_vit.analysis.shift import ShiftReport, measure_shift
+from cnn_vit.analysis.shift import ShiftReport, find_first_stride, measure_shift
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
@@ -17,6 +17,8 @@ from cnn_vit.training.prediction import read_images
 from cnn_vit.training.trained import Trained, describe_start, refuse_untrained
 from cnn_vit.trees import path_text
 
+LEAST_SHIFT = 2  # pixels down and right, where nobody says another
+
 
 @dataclass(frozen=True)
 class ShiftComparison:
@@ -24,6 +26,7 @@ class ShiftComparison:
 
     Attributes:
         images: (B, H, W, C) uint8 that were shifted, as the network sees them.
+        shift: pixels down and right.
         trained: with its own values.
         untrained: with initial values. Where their head gives every image the same scores, what it says of them is nan.
         start: what the initial values are, in words: "before training" where the network began with them.
@@ -31,19 +34,20 @@ class ShiftComparison:
     """
 
     images: np.ndarray
+    shift: tuple[int, int]
     trained: ShiftReport
     untrained: ShiftReport
     start: str
     has_zero_head: bool
 
 
-def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]) -> ShiftComparison:
+def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int] | None) -> ShiftComparison:
     """Measures how a network answers a shift around, with its values and with initial ones.
 
     Args:
         network: what `training.trained.load` returned.
         paths: files, folders and zip archives of images.
-        shift: pixels down and right.
+        shift: pixels down and right; None for `choose_shift`.
 
     Raises:
         UserError: an image cannot be read, or the shift is larger than the images.
@@ -54,6 +58,7 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     pixels = read_pixels(network, paths)
     images = normalize(network, pixels)
     module = forward.build_network(network.spec)
+    shift = shift or choose_shift(network)
     trained = measure_shift(module, network.params, network.stats, images, shift=shift)
     seed, start = describe_start(network)
     params, stats = initial_values(network.network, seed)
@@ -61,7 +66,34 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     has_zero_head = begins_as_zeros(params.get("head", {}))
     if has_zero_head:
         untrained = leave_out_scores(untrained)
-    return ShiftComparison(pixels, trained, untrained, start, has_zero_head)
+    return ShiftComparison(pixels, shift, trained, untrained, start, has_zero_head)
+
+
+def choose_shift(network: Trained) -> tuple[int, int]:
+    """Returns a shift that is whole in the first map of a network: the side of a patch, or the first stride.
+
+    It is of LEAST_SHIFT pixels at least; of so many where the image has no room for a whole one.
+    """
+    height, width = network.spec.image_shape[:2]
+    stride = find_first_stride(forward.build_network(network.spec), network.spec.image_shape) or 1
+    whole = fit_shift(math.ceil(LEAST_SHIFT / stride) * stride, (height, width))
+    return whole or (min(LEAST_SHIFT, height - 1), min(LEAST_SHIFT, width - 1))
+
+
+def fit_shift(pixels: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Returns so many pixels along each side of an image that is longer, and 0 along others; None of none."""
+    down, right = (pixels if pixels < side else 0 for side in size)
+    return (down, right) if down or right else None
+
+
+def suggest_shift(compared: ShiftComparison) -> tuple[int, int] | None:
+    """Returns a shift with which some layer has a map of errors, where none has; None where one has, or none can."""
+    layers = compared.trained.layers
+    if any(layer.errors is not None for layer in layers):
+        return None
+    strides = [layer.stride for layer in layers if layer.stride is not None]
+    height, width = compared.images.shape[1:3]
+    return fit_shift(min(strides), (height, width)) if strides else None
 
 
 def begins_as_zeros(head: Mapping[str, Any]) -> bool:

@@ -45,6 +45,8 @@ def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys
         (["--method=shift", "--shift=2"], "--shift=2 is not two whole numbers of pixels; write it as --shift=2,2"),
         (["--method=shift", "--shift=0,0"], "--shift=0,0 moves nothing"),
         (["--method=shift", "--out=a.svg"], "--out=a.svg does not end in .html; name it a.html"),
+        (["--method=shift", "--out=.html"], "--out=.html has no name before .html; name it shift.html"),
+        (["--method=shift", "--out=."], "--out=. is a folder; name a page in it, shift.html"),
         (["--method=shift", "--shift=8,0"], "a shift of 8, 0 pixels does not fit images of 8x8"),
     ],
 )

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from test_show import make_network
 
+from cnn_vit.__main__ import main
 from cnn_vit.analysis.shift import measure_shift
+from cnn_vit.cli import _network
 from cnn_vit.nn.values import initial_values
 from cnn_vit.studies import explain
 from cnn_vit.training import trained as loading
@@ -69,3 +71,46 @@ def test_the_initial_values_are_of_the_seed_of_the_run(photo, tmp_path, monkeypa
     assert compared.untrained.largest_change == expected.largest_change
     other = measure_shift(module, *initial_values(network.network, 0), images, shift=(2, 2))
     assert other.largest_change != expected.largest_change
+
+
+@pytest.mark.parametrize(
+    ("model", "keywords", "shift"),
+    [
+        ("vit/test", {"patch": 4}, (4, 4)),
+        ("vit/test", {"patch": 1}, (2, 2)),
+        ("vit/test", {"patch": 8}, (2, 2)),  # one patch: no shift of an 8x8 image is whole in it
+        ("cnn/test", {}, (2, 2)),
+        ("mlp/test", {}, (2, 2)),
+        ("resnet/test", {}, (2, 2)),
+    ],
+)
+def test_the_shift_is_whole_in_the_first_map_where_the_image_has_room_for_it(model, keywords, shift):
+    assert explain.choose_shift(make_network(model, **keywords)) == shift
+
+
+def test_a_shift_is_suggested_only_where_another_leaves_a_layer_with_a_map(photo):
+    suggested = {}
+    for model, keywords in (("vit/test", {"patch": 4}), ("vit/test", {"patch": 8}), ("cnn/test", {}), ("mlp/test", {})):
+        compared = explain.compare_shift(make_network(model, **keywords), [photo], (2, 2))
+        suggested[model, keywords.get("patch")] = explain.suggest_shift(compared)
+    assert suggested == {
+        ("vit/test", 4): (4, 4),
+        ("vit/test", 8): None,  # its map is one place
+        ("cnn/test", None): None,
+        ("mlp/test", None): None,
+    }
+
+
+def test_of_a_shift_that_no_map_can_follow_the_flag_that_helps_is_said(photo, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(_network, "load_network", lambda args: make_network("vit/test", patch=4))
+    monkeypatch.chdir(tmp_path)
+    remedy = "--shift=4,4"
+    assert main(["explain", photo, "--method=shift", "--workdir=run", "--shift=2,2"]) == 0
+    sentence = f"no layer has a map of which this shift is a whole number of pixels; give {remedy}"
+    assert sentence in capsys.readouterr().out
+    assert f"With <code>{remedy}</code> this network has maps." in (tmp_path / "shift.html").read_text(encoding="utf-8")
+    assert main(["explain", photo, "--method=shift", "--workdir=run"]) == 0
+    assert sentence not in capsys.readouterr().out
+    page = (tmp_path / "shift.html").read_text(encoding="utf-8")
+    assert f"--method=shift {remedy} --workdir=run" in page
+    assert "No layer of this network has a map" not in page
