@@ -43,6 +43,36 @@ def test_the_gradient_to_each_layer_is_that_of_the_chain_rule_by_hand():
         assert sizes[path] == pytest.approx(math.sqrt((gradient**2).mean()), rel=1e-5)
 
 
+def test_a_residual_connection_adds_the_gradient_to_what_passes_the_layers_of_its_block():
+    """y = x + f(x): dL/dx = dL/dy (1 + df/dx), both terms by hand, and without a shortcut the second alone.
+
+    Of a single pixel a 3x3 convolution is its middle tap; batch norm divides by sqrt(1 + 1e-5) in an evaluation.
+    """
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(5, 1, 1, 2)).astype(np.float32), np.array([0, 1, 2, 1, 0])
+    norm = 1 / math.sqrt(1 + 1e-5)
+    for shortcut, identity in (("pad", 1.0), ("none", 0.0)):
+        keywords = {"channels": 2, "filters": 6, "blocks": 1, "cut": "stages/0", "shortcut": shortcut}
+        network = build("cifar_resnet/8", 3, image_size=1, **keywords)
+        params, stats = make_values(network)
+        block = params["stages"][0]["blocks"][0]
+        stem, conv1, conv2 = (part["kernel"][1, 1] * norm for part in (params["stem"], block["conv1"], block["conv2"]))
+        x = np.maximum(images.reshape(5, 2) @ stem, 0)
+        hidden = np.maximum(x @ conv1, 0)
+        y = identity * x + hidden @ conv2
+        head = params["head"]
+        scores = np.exp(np.maximum(y, 0) @ head["kernel"] + head["bias"])
+        to_scores = (scores / scores.sum(1, keepdims=True) - np.eye(3)[labels]) / 5
+        to_y = to_scores @ head["kernel"].T * (y > 0)
+        through_f = to_y @ conv2.T * (hidden > 0) @ conv1.T
+        to_x = identity * to_y + through_f
+        assert min(np.abs(to_y).max(), np.abs(through_f).max()) > 1e-3  # neither term is lost in the other
+        layers = measure_gradients(network, params, stats, images, labels, train=False)
+        sizes = {layer.path: layer.size for layer in layers}
+        assert sizes["stages/0/blocks/0/norm2"] == pytest.approx(math.sqrt((to_y**2).mean()), rel=1e-5)
+        assert sizes["stem_norm"] == pytest.approx(math.sqrt(((to_x * (x > 0)) ** 2).mean()), rel=1e-5)
+
+
 def test_in_training_the_gradient_passes_through_the_statistics_of_the_batch():
     """Batch norm undoes what multiplies its input by 10, so that the gradient before it is a tenth; in an evaluation it
     divides by the square root of 1 + 1e-5 as before."""
