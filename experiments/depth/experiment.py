@@ -26,14 +26,14 @@ QUESTION = "What does depth do to the gradient and to what a network learns, wit
 CLAIM = (
     "What becomes of the gradient is decided by what one layer does to it, for that is repeated with each layer. "
     "Rectifiers halve its square, He's initial values double it again, and batch norm makes it grow from the scores to "
-    "the image. A residual connection lets it pass, so that a deep network trains as well as a shallow one."
+    "the image. With residual connections it grows less, and a deep network learns as well as a shallow one."
 )
 SENTENCES = {
     "deeper": (
         "Deeper is better.",
-        "With residual connections, yes: with 32 layers the loss on test images is lower than with 8 after the same "
-        "100 steps. Without them 32 layers learn little in these steps, though they could represent all that 8 layers "
-        "can: they are harder to train, not too weak.",
+        "With residual connections the test loss with 32 layers is lower than with 8 after the same 100 steps, the "
+        "accuracy is not higher. Without them 32 layers learn little in these steps, though they could represent all "
+        "that 8 layers can.",
     ),
     "vanish": (
         "The gradient vanishes on its way down a deep network.",
@@ -44,9 +44,9 @@ SENTENCES = {
     ),
     "shortcut": (
         "Residual connections are needed because gradients vanish without them.",
-        "With batch norm the gradient of the plain network does not vanish. It explodes: with 32 layers that to the "
-        "first is 120 times that to the last. With residual connections it is 7 times, because each block adds to the "
-        "gradient instead of multiplying it.",
+        "Of the plain networks only that with LeCun's initial values has gradients that vanish. With batch norm they "
+        "explode: with 32 layers the gradient to the first is 120 times that to the last, with residual connections "
+        "7 times. So vanishing gradients are not the reason where there is batch norm.",
     ),
 }
 FORMULAS = (
@@ -59,8 +59,9 @@ FORMULAS = (
     ),
     (
         r"\frac{g_{l}^{2}}{g_{l + 1}^{2}} = \frac{n}{2} w^{2}",
-        "How a layer with rectifiers changes the mean square of the gradient g, with n values into each unit and "
-        "weights of mean square w^2: He's 2 / n keep it, LeCun's 1 / n halve it.",
+        "How a layer with rectifiers changes the mean square of the gradient g, with n units that read each value (as "
+        "many as the values into a unit, where all layers are equally wide) and weights of mean square w^2: He's 2 / n "
+        "keep it, LeCun's 1 / n halve it.",
         "pytest tests/analysis/test_gradients.py",
     ),
 )
@@ -78,7 +79,8 @@ SURPRISE = (
 )
 CHOSEN = (
     "The test loss was taken instead of the accuracy, and 32 layers and 100 steps were taken, after trials with "
-    "one seed."
+    "one seed. The third sentence was weighed for batch norm alone at first; the other plain networks were added when "
+    "all numbers were known, with the bound that they have in the second sentence."
 )
 SEEDS = (0, 1, 2)
 
@@ -217,15 +219,12 @@ def weigh(rows) -> dict:
         differences = [more - fewer for fewer, more in zip(*losses, strict=True)]
         statement = f"test loss with {TRAINED[1]} layers, less that with {TRAINED[0]}, {kind} network"
         deeper.append(at_most(statement, differences, 0))
-    vanish = []
+    vanish = {}
     for arm in ARMS:
         statement = f"gradient to the first layer over that to the last, as a power of ten, {arm}"
-        vanish.append(at_most(statement, values(rows, "log_ratio", **deep, arm=arm), -1))
-    plain = values(rows, "log_ratio", **deep, arm="plain, batch norm")
-    shortcut = [
-        at_most("gradient to the first layer over that to the last, as a power of ten, plain, batch norm", plain, -1)
-    ]
-    return {"deeper": deeper, "vanish": vanish, "shortcut": shortcut}
+        vanish[arm] = at_most(statement, values(rows, "log_ratio", **deep, arm=arm), -1)
+    without = [evidence for arm, evidence in vanish.items() if arm.startswith("plain")]
+    return {"deeper": deeper, "vanish": list(vanish.values()), "shortcut": without}
 
 
 def mean_text(numbers, digits: int = 2, *, scale: float = 1, unit: str = "") -> str:
