@@ -25,9 +25,9 @@ from cnn_vit.studies.trials import Trial
 ORDER = 60
 QUESTION = "How far does a convolution see, and how far does attention read?"
 CLAIM = (
-    "One convolution sees a window, many see the whole image; but the influence of the pixels is spread as a random "
-    "walk, so that what is used grows with the square root of the depth. Attention may read everything from its first "
-    "block on."
+    "One convolution sees a window; a unit behind many sees more, and behind those of ResNet-20 the whole image. But "
+    "the influence of the pixels is spread as a random walk, so that what is used grows with the square root of the "
+    "depth. Attention can read everything from its first block on."
 )
 SENTENCES = {
     "local": (
@@ -42,10 +42,10 @@ SENTENCES = {
         "convolutions, 15 of the 33 pixels a side hold 95 % of it.",
     ),
     "attention": (
-        "Attention reads globally from the first block on.",
+        "Attention can read globally from the first block on.",
         "It does in this small network: before training each head reads all patches nearly alike, and 400 steps on "
-        "digits change little of that. Reading globally is where attention starts; reading locally it would have to "
-        "learn.",
+        "digits change little of that. So reading globally needs no training here; whether a head stays global depends "
+        "on network and data.",
     ),
     "rises": (
         "The deeper a block of a vision transformer lies, the farther its attention reads.",
@@ -82,13 +82,14 @@ FIGURES = {
 }
 SURPRISE = (
     "The spread of the influence is that of the random walk at each depth, although the walk knows nothing of the "
-    "rectifiers: these shut half of all paths, but as many on one side as on the other. A vision transformer of four "
-    "blocks classifies digits with 92 % right and hardly any local head: mean distances within 7 % of those of heads "
-    "that read all patches alike do not show that its attention looks at anything in particular."
+    "rectifiers. A vision transformer of four blocks classifies digits with 92 % right and hardly any local head: mean "
+    "distances within 7 % of those of heads that read all patches alike do not show that its attention looks at "
+    "anything in particular."
 )
 CHOSEN = (
     "The small transformer was trained with 1,500 steps once, outside of the results, to see whether its heads "
-    "part; they did not."
+    "part; they did not. The sentence on attention said 'reads globally' until its verdict was seen: one small network "
+    "near its initial values shows only that attention can."
 )
 SEEDS = (0, 1, 2)
 
