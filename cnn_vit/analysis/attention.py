@@ -15,7 +15,7 @@ Axes:
     B images    H, W image height and width    C colors    T tokens    N patches    A heads    M tokens that are read
 """
 
-from collections.abc import Mapping
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_vit import compilation
-from cnn_vit.analysis.record import Call, RunLayer, intercept_calls
-from cnn_vit.compilation import ProgramKind
+from cnn_vit.analysis.record import Call, RunLayer, Values, compile_for, run_network
 from cnn_vit.errors import UserError
-from cnn_vit.nn.conv import is_convolutional
 
+KEPT = 8  # compiled measurements; the same network with other values compiles nothing
 ATTEND = "attend"  # the function of `nn/attention` that weighs values, as `record.Call` names it
 
 
@@ -51,7 +49,7 @@ class HeadDistance:
 
 
 def measure_distances(
-    network: nnx.Module, params: Mapping[str, Any], stats: Mapping[str, Any], images: np.ndarray, grid: tuple[int, int]
+    network: nnx.Module, params: Values, stats: Values, images: np.ndarray, grid: tuple[int, int]
 ) -> list[HeadDistance]:  # (B, H, W, C)
     """Returns how far each head reads, in an evaluation: the mean over all images and patches, by the weights.
 
@@ -67,11 +65,26 @@ def measure_distances(
     Raises:
         UserError: there is no attention among that many tokens.
     """
+    measure, paths = compile_distances(network, grid)
+    by_block = measure(params, stats, images)
+    if not paths:
+        raise UserError(
+            f"this network has no attention among {grid[0]} x {grid[1]} patches; take a vit, and its own grid"
+        )
+    heads = []
+    for block, (path, of_heads) in enumerate(zip(paths, by_block, strict=True)):
+        heads += [HeadDistance(path, block, head, float(distance)) for head, distance in enumerate(of_heads)]
+    return heads
+
+
+@functools.lru_cache(maxsize=KEPT)
+def compile_distances(network: nnx.Module, grid: tuple[int, int]) -> tuple[Any, list[str]]:
+    """Returns the compiled measurement, and a list that holds the paths of the attentions once it has run."""
     paths: list[str] = []
     distances = grid_distances(grid)
     patches = len(distances)
 
-    def measure(params: Mapping[str, Any], stats: Mapping[str, Any], images: jax.Array) -> list[jax.Array]:
+    def measure(params: Values, stats: Values, images: jax.Array) -> list[jax.Array]:
         paths.clear()
         by_block: list[jax.Array] = []
 
@@ -82,22 +95,10 @@ def measure_distances(
                 by_block.append((weights * distances).sum((0, 2, 3)) / weights.sum((0, 2, 3)))
             return run(call.inputs)
 
-        graph, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
-        live = nnx.merge(graph, dict(params), dict(stats))
-        with intercept_calls(live, read_weights):
-            live(images)
+        run_network(network, params, stats, images, read_weights)
         return by_block
 
-    kind = ProgramKind(jax.default_backend(), convolutional=is_convolutional(network), dtype="float32")
-    by_block = compilation.jit(measure, kind)(params, stats, images)
-    if not paths:
-        raise UserError(
-            f"this network has no attention among {grid[0]} x {grid[1]} patches; take a vit, and its own grid"
-        )
-    heads = []
-    for block, (path, of_heads) in enumerate(zip(paths, by_block, strict=True)):
-        heads += [HeadDistance(path, block, head, float(distance)) for head, distance in enumerate(of_heads)]
-    return heads
+    return compile_for(network, measure), paths
 
 
 def is_among_tokens(call: Call, patches: int) -> bool:

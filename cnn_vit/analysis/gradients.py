@@ -21,7 +21,6 @@ Axes:
 """
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +30,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cnn_vit import compilation
-from cnn_vit.analysis.record import Call, RunLayer, intercept_calls
-from cnn_vit.compilation import ProgramKind
+from cnn_vit.analysis.record import Call, RunLayer, Values, compile_for, run_network
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.nn.conv import is_convolutional
 
-Values = Mapping[str, Any]
 KEPT = 8  # compiled measurements; the same network with other values compiles nothing
 
 
@@ -179,19 +174,3 @@ def summarize_influence(squares: np.ndarray) -> EffectiveField:  # (H, W)
         mean = (along * pixels).sum()
         spread.append(float(np.sqrt((along * (pixels - mean) ** 2).sum())))
     return EffectiveField(influence, (box[0], box[1]), (spread[0], spread[1]))
-
-
-def run_network(
-    network: nnx.Module, params: Values, stats: Values, images: jax.Array, interceptor: Any, *, train: bool
-) -> jax.Array:  # (B, H, W, C) -> (B, K)
-    """Runs a network with an interceptor for each call of a layer, and returns the scores."""
-    graph, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
-    live = nnx.merge(graph, dict(params), dict(stats))
-    with intercept_calls(live, interceptor):
-        return live(images, train=train)
-
-
-def compile_for(network: nnx.Module, function: Any) -> Any:
-    """Compiles a function with the options of the network's kind of program."""
-    kind = ProgramKind(jax.default_backend(), convolutional=is_convolutional(network), dtype="float32")
-    return compilation.jit(function, kind)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_vit.analysis.record import Call, RunLayer, intercept_calls
+from cnn_vit.analysis.record import Call, RunLayer, run_network
 from cnn_vit.nn.conv import Conv
 from cnn_vit.nn.patches import PatchEmbed
 from cnn_vit.nn.position import LearnedPositions
@@ -50,16 +50,14 @@ def find_input_layer(network: nnx.Module, image_shape: tuple[int, int, int]) -> 
         network: the network, declared without values.
         image_shape: the shape (H, W, C) of an image.
     """
-    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    _, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
 
-    def run_network(params: dict, stats: dict, images: jax.Array) -> None:
-        live = nnx.merge(graph, params, stats)
-        with intercept_calls(live, stop_at_pixels):
-            live(images)
+    def search(params: dict, stats: dict, images: jax.Array) -> None:
+        run_network(network, params, stats, images, stop_at_pixels)
 
     try:
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        jax.eval_shape(run_network, *(nnx.to_pure_dict(state) for state in states), images)
+        jax.eval_shape(search, *(nnx.to_pure_dict(state) for state in states), images)
     except InputLayerFoundError as found:
         # The rest of the network need not be traced, so an exception ends it here.
         return found.input_layer

@@ -17,14 +17,17 @@ import functools
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 from flax import nnx
 
+from cnn_vit import compilation
+from cnn_vit.compilation import ProgramKind
 from cnn_vit.nn.calls import WATCHER
+from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.trees import differences
 
 PATCH_LOCK = threading.RLock()  # two threads that patch one class would each put back the other's stand-in
@@ -52,6 +55,7 @@ class Call:
 
 RunLayer = Callable[[dict[str, Any]], Any]  # takes inputs by name and returns the outputs that the layer computes
 Interceptor = Callable[[Call, RunLayer], Any]  # stands in for a call; the network goes on with what it returns
+Values = Mapping[str, Any]  # of a network, as nested dicts
 
 
 @contextlib.contextmanager
@@ -75,6 +79,31 @@ def intercept_calls(network: nnx.Module, interceptor: Interceptor) -> Iterator[N
                 kind.__call__ = original
 
 
+def run_network(
+    network: nnx.Module, params: Values, stats: Values, images: Any, interceptor: Interceptor, **keywords: Any
+) -> Any:  # (B, H, W, C) -> (B, K)
+    """Runs a network on values with an interceptor for each call of a layer, and returns the scores.
+
+    Args:
+        network: the network, declared without values.
+        params: its parameters.
+        stats: its running statistics.
+        images: as the network takes them.
+        interceptor: stands in for each call.
+        **keywords: of the network's `__call__`, such as train.
+    """
+    graph, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
+    live: Any = nnx.merge(graph, dict(params), dict(stats))
+    with intercept_calls(live, interceptor):
+        return live(images, **keywords)
+
+
+def compile_for(network: nnx.Module, function: Callable) -> Any:
+    """Compiles a function that runs a network, with the options of the network's kind of program."""
+    kind = ProgramKind(jax.default_backend(), convolutional=is_convolutional(network), dtype="float32")
+    return compilation.jit(function, kind)
+
+
 def record_calls(
     network: nnx.Module, images: Any, params: dict | None = None, stats: dict | None = None, *, mask: Any = None
 ) -> list[Call]:
@@ -90,15 +119,13 @@ def record_calls(
     Raises:
         ValueError: the values belong to another network.
     """
-    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    _, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
     declared_params, declared_stats = (nnx.to_pure_dict(state) for state in states)
     mask_if_any = {} if mask is None else {"mask": mask}  # most networks have no such keyword
 
-    def run_network(params: dict, stats: dict, images: Any) -> list[Call]:
+    def run_and_record(params: dict, stats: dict, images: Any) -> list[Call]:
         calls: list[Call] = []
-        live = nnx.merge(graph, params, stats)
-        with intercept_calls(live, functools.partial(append_call, calls)):
-            live(images, **mask_if_any)
+        run_network(network, params, stats, images, functools.partial(append_call, calls), **mask_if_any)
         return calls
 
     if params is None:
@@ -106,7 +133,7 @@ def record_calls(
 
         def record_shapes(params: dict, stats: dict, images: Any) -> None:
             # Tracers must not leave `eval_shape`, so the calls give up their arrays before it ends.
-            calls_as_shapes.extend(map(drop_arrays, run_network(params, stats, images)))
+            calls_as_shapes.extend(map(drop_arrays, run_and_record(params, stats, images)))
 
         jax.eval_shape(record_shapes, declared_params, declared_stats, images)
         return calls_as_shapes
@@ -115,7 +142,7 @@ def record_calls(
     wrong = differences(dict(params=params, stats=stats), dict(params=declared_params, stats=declared_stats))
     if wrong:
         raise ValueError("these values belong to another network: " + "; ".join(sorted(wrong)[:5]))
-    return run_network(params, stats, images)
+    return run_and_record(params, stats, images)
 
 
 def append_call(calls: list[Call], call: Call, run: RunLayer) -> Any:

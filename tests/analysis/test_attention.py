@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_vit.analysis.attention import grid_distances, measure_distances, uniform_distance
+from cnn_vit.analysis.attention import attention_weights, grid_distances, measure_distances, uniform_distance
 from cnn_vit.errors import UserError
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
@@ -81,6 +81,24 @@ def test_distances_are_those_of_the_softmax_of_queries_and_keys():
     heads = measure_distances(network, params, stats, IMAGES, (3, 3))
     assert [head.distance for head in heads[:2]] == pytest.approx(expected, rel=1e-4)
     assert abs(expected[0] - uniform_distance((3, 3))) > 0.01
+
+
+def test_other_values_of_the_same_network_compile_nothing(monkeypatch):
+    """The weights are read while a program is traced: once for each of the two blocks, and never again."""
+    network, params, stats = make_vit()
+    traced = []
+
+    def attend_and_count(call, run):
+        traced.append(call.path)
+        return attention_weights(call, run)
+
+    monkeypatch.setattr("cnn_vit.analysis.attention.attention_weights", attend_and_count)
+    first = measure_distances(network, params, stats, IMAGES, (3, 3))
+    larger = jax.tree.map(lambda value: 3 * value, params)
+    second = measure_distances(network, larger, stats, IMAGES, (3, 3))
+    assert traced == ["blocks/0/attention/attend", "blocks/1/attention/attend"]
+    assert [head.path for head in second] == [head.path for head in first]
+    assert all(abs(after.distance / before.distance - 1) > 1e-4 for before, after in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("name", ["cnn/test", "vit/test"])
