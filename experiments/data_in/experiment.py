@@ -42,7 +42,7 @@ SENTENCES = {
         "A Python generator that opens one image after another is fast enough.",
         "It depends on the step that takes the images. Here that is one of cnn/small with 32 images of 64 pixels on "
         "two cores: the generator gives 6.3 times as many images a CPU-second as the step takes. Both use the same "
-        "cores, so it still adds a sixth to the work. No GPU was measured, where a step takes less time.",
+        "cores, so it still adds a sixth to the work. No GPU was measured.",
     ),
     "pace": (
         "A Python generator that opens one image after another is as fast as any other way.",
@@ -53,7 +53,7 @@ SENTENCES = {
     "workers": (
         "More workers load data faster.",
         "Two cores that other programs used too do not tell. 2 threads gave 1.6 times as many images a second as none, "
-        "but the interval (1.1 to 2.0) holds the bound of 1.2, and so does that of 8 threads beside 2 (0.75 to 1.22).",
+        "but the interval (1.1 to 2.0) holds the bound of 1.2, and so does that of 8 threads beside 2 (0.755 to 1.22).",
     ),
     "memory": (
         "Reading all images into memory first is the best way.",
