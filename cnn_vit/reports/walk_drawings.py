@@ -104,6 +104,11 @@ def window_frames(position: WindowPosition) -> dict[tuple[int, int], str]:
     return {(row, column): READ for row in position.rows for column in position.columns}
 
 
+def with_pause(frames: Sequence[NumberDrawing]) -> list[NumberDrawing]:
+    """Returns the frames of an animation, the last of which stands longer: it is not repeated, or a GIF has fewer."""
+    return [*frames[:-1], replace(frames[-1], seconds=PAUSE)]
+
+
 # Convolution ----------------------------------------------------------------------------------------------------------
 
 
@@ -118,9 +123,8 @@ def draw_convolution(walk: ConvolutionWalk, levels: float) -> tuple[list[NumberD
     frames = []
     for number, position in enumerate(positions):
         frames.append(draw_position(walk, position, levels, shown=number + 1, seconds=STEP))
-    frames.append(draw_position(walk, positions[-1], levels, shown=len(positions), seconds=PAUSE))
     largest = positions[int(np.abs(walk.output).argmax())]
-    return frames, draw_position(walk, largest, levels, shown=len(positions), seconds=PAUSE)
+    return with_pause(frames), draw_position(walk, largest, levels, shown=len(positions), seconds=PAUSE)
 
 
 def draw_position(
@@ -211,7 +215,7 @@ PADDING_SENTENCES = {
 
 
 def draw_pooling(walk: PoolingWalk, levels: float) -> tuple[list[NumberDrawing], NumberDrawing]:
-    """Returns the frames of four kinds of pooling, one for each window, and the drawing of the last.
+    """Returns the frames of four kinds of pooling, one for each window, and the drawing of the brightest.
 
     Args:
         walk: the pooling.
@@ -221,9 +225,9 @@ def draw_pooling(walk: PoolingWalk, levels: float) -> tuple[list[NumberDrawing],
     frames = []
     for number, position in enumerate(positions):
         frames.append(draw_pooled(walk, position, levels, shown=number + 1, seconds=STEP))
-    last = draw_pooled(walk, positions[-1], levels, shown=len(positions), seconds=PAUSE)
     brightest = positions[int(walk.outputs["average"].argmax())]
-    return [*frames, last], draw_pooled(walk, brightest, levels, shown=len(positions), seconds=PAUSE)
+    still = draw_pooled(walk, brightest, levels, shown=len(positions), seconds=PAUSE)
+    return with_pause(frames), still
 
 
 def draw_pooled(
@@ -265,8 +269,8 @@ def draw_attention(walk: AttentionWalk) -> tuple[list[NumberDrawing], NumberDraw
     for reader in range(tokens):
         for stage in range(STAGES):
             frames.append(draw_stage(walk, reader, stage, seconds=SLOW_STEP))
-    last = draw_stage(walk, tokens - 1, STAGES - 1, seconds=PAUSE)
-    return [*frames, last], last
+    frames = with_pause(frames)
+    return frames, frames[-1]
 
 
 STAGES = 3  # of a token that reads: scores, weights, output

@@ -47,8 +47,9 @@ def test_frames_fill_the_output_with_the_numbers_of_the_convolution(stride, padd
     )
     output = np.asarray(convolve(*inputs, slide)[0, ..., 0])
     assert numbers(find_grid(still, "output y")) == output.tolist()
-    assert len(frames) == output.size + 1  # the last one stands longer
-    for count, frame in enumerate(frames[:-1], 1):
+    assert len(frames) == output.size
+    assert [frame.seconds for frame in frames] == [0.6] * (output.size - 1) + [3]  # the last one stands longer
+    for count, frame in enumerate(frames, 1):
         shown = [number for row in numbers(find_grid(frame, "output y")) for number in row]
         assert shown == [*output.ravel()[:count], *[None] * (output.size - count)]
         products = numbers(find_grid(frame, "x times w"))
@@ -105,7 +106,7 @@ def test_pooled_numbers_are_those_of_the_layers_and_the_largest_pixel_is_marked(
     mean = np.asarray(average_pool(pixels, 3, stride=3, padding=0, count_padding=True)[0, ..., 0])
     assert numbers(find_grid(still, "largest")) == largest.tolist()
     np.testing.assert_allclose(numbers(find_grid(still, "average")), mean, atol=0.0051)
-    for place, frame in zip(np.ndindex(2, 2), frames, strict=False):
+    for place, frame in zip(np.ndindex(2, 2), frames, strict=True):
         cells = [cell for row in find_grid(frame, "image").rows for cell in row]
         (winner,) = [cell for cell in cells if cell.frame == walk_drawings.CHOSEN]
         assert float(winner.text) == largest[place]
@@ -114,7 +115,7 @@ def test_pooled_numbers_are_those_of_the_layers_and_the_largest_pixel_is_marked(
 def test_the_three_steps_of_a_patch_are_written_out_and_true():
     walk = walk_attention(IMAGE[:4, :4, 0] / 16, patch=2, head_width=2, seed=0)
     frames, still = walk_drawings.draw_attention(walk)
-    assert len(frames) == 3 * 4 + 1
+    assert len(frames) == 3 * 4
     for frame in frames:
         (sentence,) = frame.lines
         terms, value = re.search(r"(?:0: |number: )(.*?) = (\S+?)\.(?: |$)", sentence).groups()
