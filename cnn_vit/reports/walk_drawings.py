@@ -1,8 +1,9 @@
 """Draws the walks of `analysis/walks` as grids of numbers: the frames of an animation, and one drawing that stays.
 
-Minus signs are those of typography; whole numbers have no decimals, and others two.
+Minus signs are those of typography; whole numbers have no decimals, and others two, or what three digits take.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,20 +17,52 @@ OUTSIDE = "series4"  # color of what stands in the padding
 OUTSIDE_OPACITY = 0.3
 STEP, PAUSE = 0.6, 3.0  # seconds of a frame, and of the last one
 SLOW_STEP = 1.8  # seconds of a frame with more to read
+MOST_DECIMALS = 6  # of a number: what is smaller is 0 but for rounding in float32
 MOST_TERMS = 9  # of a sum that is written out
 LETTERS, CELL_ROOM = 8, 8  # pixels of a letter in a cell, and around all of them
 CHANNEL_NAMES = {1: ("image",), 3: ("red", "green", "blue")}
 
 
 def number_text(value: float) -> str:
-    """Writes a number as it stands in a cell: 3, -11 with a minus sign, 0.25."""
-    text = f"{value:.0f}" if float(value).is_integer() else f"{value:.2f}"
+    """Writes a number as it stands in a cell: 3, -11 with a minus sign, 0.25, 0.0625: three digits, two decimals."""
+    text = f"{value:.0f}"
+    if not float(value).is_integer():
+        decimals = min(max(2, 2 - math.floor(math.log10(abs(value)))), MOST_DECIMALS)
+        whole, _, digits = f"{value:.{decimals}f}".partition(".")
+        text = f"{whole}.{digits[:2]}{digits[2:].rstrip('0')}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def factor_text(value: float) -> str:
     """Writes a number as it stands in a product: in brackets below 0."""
     return f"({number_text(value)})" if value < 0 else number_text(value)
+
+
+def read_number(text: str) -> float:
+    """Reads a number that `number_text` or `factor_text` wrote."""
+    return float(text.strip("()").replace("\N{MINUS SIGN}", "-"))
+
+
+def product_sum(pairs: Iterable[tuple[float, float]]) -> tuple[str, float]:
+    """Writes out a sum of products; returns it, and what the written numbers give."""
+    terms, value = [], 0.0
+    for factors in pairs:
+        first, second = map(factor_text, factors)
+        terms.append(f"{first}\N{MULTIPLICATION SIGN}{second}")
+        value += read_number(first) * read_number(second)
+    return " + ".join(terms), value
+
+
+def equals_text(written: float, result: float) -> str:
+    """Writes "= 3", or a sign of approximation where the written numbers do not give what is written as the result.
+
+    Args:
+        written: what the written numbers give.
+        result: what they should give.
+    """
+    text = number_text(result)
+    sign = "=" if math.isclose(written, read_number(text), rel_tol=1e-9, abs_tol=1e-9) else "\N{ALMOST EQUAL TO}"
+    return f"{sign} {text}"
 
 
 def number_grid(title: str, rows: Iterable[Iterable[GridCell]]) -> NumberGrid:
@@ -166,15 +199,16 @@ def sum_text(walk: ConvolutionWalk, position: WindowPosition) -> str:
     """Writes out the sum at a position, or its sum in each channel where it is long."""
     pixels = position.read(walk.slide.padded)
     result = f"y({position.row}, {position.column})"
-    value = number_text(walk.output[position.row, position.column])
+    value = float(walk.output[position.row, position.column])
     if pixels.size <= MOST_TERMS:
-        pairs = zip(pixels.ravel(), walk.kernel.ravel(), strict=True)
-        terms = [f"{factor_text(x)}\N{MULTIPLICATION SIGN}{factor_text(w)}" for x, w in pairs]
-        return f"{result} = {' + '.join(terms)} = {value}"
+        terms, written = product_sum(zip(pixels.ravel(), walk.kernel.ravel(), strict=True))
+        return f"{result} = {terms} {equals_text(written, value)}"
     sums = (pixels * walk.kernel).sum((0, 1))
     if len(sums) == 1:
-        return f"{result} = the sum of {pixels.size} products = {value}"
-    return f"{result} = {' + '.join(map(factor_text, sums))} = {value}, a sum over {len(sums)} channels"
+        return f"{result} = the sum of {pixels.size} products {equals_text(float(sums[0]), value)}"
+    terms = [factor_text(number) for number in sums]
+    equals = equals_text(sum(map(read_number, terms)), value)
+    return f"{result} = {' + '.join(terms)} {equals}, a sum over {len(sums)} channels"
 
 
 # Padding --------------------------------------------------------------------------------------------------------------
@@ -340,16 +374,16 @@ def stage_sentence(walk: AttentionWalk, reader: int, stage: int) -> str:
     """Says what happens to a token that reads, with the first number written out."""
     width = walk.queries.shape[1]
     if stage == 0:
-        pairs = zip(walk.queries[reader], walk.keys[0], strict=True)
-        terms = " + ".join(f"{factor_text(q)}\N{MULTIPLICATION SIGN}{factor_text(k)}" for q, k in pairs)
-        score = number_text(walk.scores[reader, 0])
-        return f"Patch {reader} asks: its query times each key. With key 0: ({terms}) / \u221a{width} = {score}."
+        terms, written = product_sum(zip(walk.queries[reader], walk.keys[0], strict=True))
+        score = equals_text(written / math.sqrt(width), walk.scores[reader, 0])
+        return f"Patch {reader} asks: its query times each key. With key 0: ({terms}) / \u221a{width} {score}."
     if stage == 1:
         exponentials = np.exp(walk.scores[reader])
-        share = f"{number_text(exponentials[0])} / {number_text(exponentials.sum())}"
-        weight = number_text(walk.weights[reader, 0])
-        return f"Softmax: exp of each score, divided by their sum. For key 0: {share} = {weight}. A row has sum 1."
-    pairs = zip(walk.weights[reader], walk.values[:, 0], strict=True)
-    terms = " + ".join(f"{factor_text(weight)}\N{MULTIPLICATION SIGN}{factor_text(value)}" for weight, value in pairs)
-    output = number_text(walk.output[reader, 0])
-    return f"Patch {reader} takes the values by these weights. Its first number: {terms} = {output}."
+        above, below = number_text(exponentials[0]), number_text(exponentials.sum())
+        weight = equals_text(read_number(above) / read_number(below), walk.weights[reader, 0])
+        return (
+            f"Softmax: exp of each score, divided by their sum. For key 0: {above} / {below} {weight}. A row has sum 1."
+        )
+    terms, written = product_sum(zip(walk.weights[reader], walk.values[:, 0], strict=True))
+    output = equals_text(written, walk.output[reader, 0])
+    return f"Patch {reader} takes the values by these weights. Its first number: {terms} {output}."

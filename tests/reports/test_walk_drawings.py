@@ -64,6 +64,27 @@ def test_the_sum_under_each_frame_is_true():
         assert evaluate(terms) == evaluate(value) == numbers(find_grid(frame, "output y"))[row][column]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "sentence"),
+    [
+        # By hand: 2 * 0.001 - 15 * 0.004 = -0.058 and 2 / 16 + 15 / 8 = 2; 19 / 3 = 6.33, and what is written 6.329.
+        ([0.001, -0.004], "y(0, 0) = 2\u00d70.001 + 15\u00d7(\u22120.004) = \u22120.058"),
+        ([1 / 16, 1 / 8], "y(0, 0) = 2\u00d70.0625 + 15\u00d70.125 = 2"),
+        ([2 / 3, 1 / 3], "y(0, 0) = 2\u00d70.667 + 15\u00d70.333 \u2248 6.33"),
+    ],
+)
+def test_a_written_sum_of_fractions_gives_what_stands_behind_its_sign(kernel, sentence):
+    walk = walk_convolution(np.array([[2, 15]])[..., None], np.array([kernel])[..., None])
+    assert walk_drawings.sum_text(walk, next(walk.slide.positions())) == sentence
+
+
+def test_a_sum_over_channels_that_is_rounded_is_said_to_be_approximate():
+    walk = walk_convolution(np.ones((1, 4, 3)), np.full((1, 4, 3), 1 / 7))
+    # Twelve products are more than are written out: 4 / 7 in each channel.
+    text = walk_drawings.sum_text(walk, next(walk.slide.positions()))
+    assert text == "y(0, 0) = 0.571 + 0.571 + 0.571 \u2248 1.71, a sum over 3 channels"
+
+
 def test_each_pixel_under_the_window_has_a_frame_and_the_holes_of_dilation_have_none():
     frames, _ = walk_drawings.draw_convolution(walk_convolution(IMAGE, KERNEL, dilation=2), levels=16)
     cells = find_grid(frames[0], "image x").rows
@@ -118,8 +139,10 @@ def test_the_three_steps_of_a_patch_are_written_out_and_true():
     assert len(frames) == 3 * 4
     for frame in frames:
         (sentence,) = frame.lines
-        terms, value = re.search(r"(?:0: |number: )(.*?) = (\S+?)\.(?: |$)", sentence).groups()
-        assert evaluate(terms) == pytest.approx(evaluate(value), abs=0.05)  # of numbers with two decimals
+        terms, sign, value = re.search(r"(?:0: |number: )(.*?) ([=\u2248]) (\S+?)\.(?: |$)", sentence).groups()
+        # Each number has three digits: half of the third is at most 0.5 % of it, and here of numbers below 4.
+        assert evaluate(terms) == pytest.approx(evaluate(value), rel=0.01, abs=0.01)
+        assert (sign == "=") == (abs(evaluate(terms) - evaluate(value)) < 1e-9)
     np.testing.assert_allclose(numbers(find_grid(still, "output: weights times v")), walk.output, atol=0.0051)
     weights = numbers(find_grid(frames[4], "weights: softmax of a row"))
     assert weights[2:] == [[None] * 4] * 2  # patch 1 has its weights, patches 2 and 3 wait
@@ -128,7 +151,18 @@ def test_the_three_steps_of_a_patch_are_written_out_and_true():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (-11, "\N{MINUS SIGN}11"), (0.25, "0.25"), (-0.001, "0.00"), (2.999, "3.00"), (0, "0")],
+    [
+        (3, "3"),
+        (-11, "\N{MINUS SIGN}11"),
+        (0.25, "0.25"),
+        (0.5, "0.50"),
+        (0.0625, "0.0625"),
+        (-0.001, "\N{MINUS SIGN}0.001"),
+        (-1e-9, "0.00"),
+        (2.999, "3.00"),
+        (123.456, "123.46"),
+        (0, "0"),
+    ],
 )
-def test_a_number_has_no_decimals_or_two(value, text):
+def test_a_number_has_no_decimals_or_two_or_those_of_three_digits(value, text):
     assert walk_drawings.number_text(value) == text
