@@ -367,9 +367,10 @@ def show_network(args: argparse.Namespace, subject: str, image: str | None, out:
         rows = [
             ("layer", comparison.layer),
             ("filters", f"{comparison.filters}, {' x '.join(map(str, comparison.after.shape[1:]))} each"),
-            ("change", f"{comparison.change:.3g} times the length of the values {comparison.start}"),
+            ("distance", comparison.change_sentence),
         ]
         record = {"layer": comparison.layer, "filters": comparison.filters, "change": comparison.change}
+        record |= {"start": comparison.start}
         next_command = f"cnn-vit lab show features {words}"
     else:
         if image is None:
@@ -380,8 +381,10 @@ def show_network(args: argparse.Namespace, subject: str, image: str | None, out:
         seen, layers, start = show.compare_features(network, pixels, args.layer)
         files.write(drawing, plots.standalone(layer_drawings.draw_features(seen, layers, start)))
         rows = [("image", source)]
-        rows += [(layer.layer, f"{' x '.join(map(str, layer.after.shape))}, {start} and after") for layer in layers]
+        rows += [(layer.layer, f"{' x '.join(map(str, layer.after.shape))}") for layer in layers]
+        rows.append(("drawn", f"{start}, and after training"))
         record = {"layers": [{"path": layer.layer, "shape": list(layer.after.shape)} for layer in layers]}
+        record |= {"start": start}
         next_command = f"cnn-vit explain IMAGE --method=shift {words}"
     rows.append(("drawing", str(drawing)))
     answer = {"subject": subject, "drawing": str(drawing)} | record

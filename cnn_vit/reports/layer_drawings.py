@@ -9,6 +9,7 @@ from cnn_vit import plots
 
 COLUMNS = 8  # filters or maps in a row
 MOST_FILTERS = 32
+BEFORE_TRAINING = "before training"  # what `training.trained` says where training began with the values before
 COLORS = 3  # channels of an image in color
 LARGEST_MAP = 32  # pixels of a side of a map; larger ones are reduced
 
@@ -32,6 +33,13 @@ class FilterComparison:
     filters: int
     change: float
     start: str
+
+    @property
+    def change_sentence(self) -> str:
+        """Says how far the values are from those before, which the training need not have begun with."""
+        if self.start == BEFORE_TRAINING:
+            return f"Training moved them by {self.change:.2g} times the length of the initial values."
+        return f"Their distance from {self.start} is {self.change:.2g} times the length of those."
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def draw_filters(comparison: FilterComparison) -> str:
         colors = "Orange is above 0 and blue below; the largest number has the strongest color."
     lines = (
         f"{shown} of {height} x {width} pixels and {channels} channel{'s' if channels > 1 else ''}. {colors}",
-        f"Training moved them by {comparison.change:.2g} times the length of the initial values.",
+        comparison.change_sentence,
     )
     return plots.draw_sheet(images, title=f"Filters of {comparison.layer}", lines=lines)
 

@@ -75,6 +75,8 @@ def test_filters_of_a_run_before_and_after_training(show, run):
     with open(answer["drawing"]) as file:
         text = file.read()
     assert "before training" in text
+    assert answer["start"] == "before training"
+    assert "Training moved them by " in text
     assert "8 filters of 8 x 8 pixels and 1 channel." in text
 
 

@@ -1,5 +1,7 @@
 """What can be looked at of a trained network: filters and maps, the same numbers before training as were drawn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.reports import layer_drawings
 from cnn_vit.studies import show
+from cnn_vit.training import trained
 from cnn_vit.training.forward import NetworkSpec, get_network
 from cnn_vit.training.rules import RuleSpec
 from cnn_vit.training.trained import Trained
@@ -51,7 +54,37 @@ def test_filters_are_the_first_layers_kernels_before_and_after():
     assert comparison.start == "initial values of seed 0"
     text = layer_drawings.draw_filters(comparison)
     assert "8 filters of 3 x 3 pixels and 3 channels." in text
-    assert "Training moved them by 2 times" in text
+    # A file of weights says nothing of what its training began with.
+    sentence = "Their distance from initial values of seed 0 is 2 times the length of those."
+    assert comparison.change_sentence == sentence
+    assert "Their distance from initial values of seed 0" in text
+    assert "Training moved" not in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "start", "sentence"),
+    [
+        (None, "before training", "Training moved them by 1.4 times the length of the initial values."),
+        (
+            "a.npz",
+            "initial values of seed 7",
+            "Their distance from initial values of seed 7 is 1.4 times the length of",
+        ),
+    ],
+)
+def test_the_values_before_are_of_the_seed_of_the_run_and_called_so_where_its_training_began_with_others(
+    monkeypatch, tmp_path, weights, start, sentence
+):
+    network = dataclasses.replace(make_network("mlp/test"), run=tmp_path)
+    monkeypatch.setattr(trained.reader, "read_settings", lambda run: {"seed": 7, "pretrained.weights": weights})
+    comparison = show.compare_filters(network)
+    drawn, _ = initial_values(network.network, 7)
+    weights_before = np.asarray(drawn["hidden"]["layers"][0]["kernel"])
+    np.testing.assert_array_equal(comparison.before[2, 1, 5, 0], weights_before[1 * SIDE + 5, 2])
+    assert comparison.start == start
+    # Both are drawn with the same variance and share nothing: their difference is about sqrt(2) times as long as each.
+    assert comparison.change == pytest.approx(2**0.5, rel=0.1)
+    assert dataclasses.replace(comparison, change=1.4).change_sentence.startswith(sentence)
 
 
 def test_the_units_of_an_mlp_are_shown_as_images_of_their_weights():
