@@ -60,19 +60,21 @@ class LayerMaps:
 def draw_filters(comparison: FilterComparison) -> str:
     """Returns the filters before and after training as SVG."""
     before, after = comparison.before[:MOST_FILTERS], comparison.after[:MOST_FILTERS]
+    _, height, width, channels = after.shape
+    colors = "Middle gray is 0; in each of the three pictures a filter's largest number is the brightest or darkest."
+    if channels != COLORS:
+        before, after = before.mean(-1, keepdims=True), after.mean(-1, keepdims=True)
+        drawn = "" if channels == 1 else "Of each the mean over its channels is drawn. "
+        colors = f"{drawn}Orange is above 0 and blue below; the largest number has the strongest color."
     largest = float(np.abs([before, after]).max())
     images = [
         plots.SheetImage(comparison.start, "", draw_kernels(before, largest)),
         plots.SheetImage("after training", "", draw_kernels(after, largest)),
         plots.SheetImage("the difference, in stronger colors", "", draw_kernels(after - before, None)),
     ]
-    _, height, width, channels = after.shape
     shown = f"{comparison.filters} filters"
     if len(after) < comparison.filters:
         shown = f"{len(after)} of {comparison.filters} filters"
-    colors = "Middle gray is 0; a filter's largest number in each row is the brightest or darkest."
-    if channels != COLORS:
-        colors = "Orange is above 0 and blue below; the largest number has the strongest color."
     lines = (
         f"{shown} of {height} x {width} pixels and {channels} channel{'s' if channels > 1 else ''}. {colors}",
         comparison.change_sentence,
@@ -80,8 +82,8 @@ def draw_filters(comparison: FilterComparison) -> str:
     return plots.draw_sheet(images, title=f"Filters of {comparison.layer}", lines=lines)
 
 
-def draw_kernels(filters: np.ndarray, largest: float | None) -> np.ndarray:  # (N, V, U, C) -> (Y, X, 4)
-    """Returns filters side by side: those of three channels in their colors, others as signed maps of their mean.
+def draw_kernels(filters: np.ndarray, largest: float | None) -> np.ndarray:  # (N, V, U, 1 or 3) -> (Y, X, 4)
+    """Returns filters side by side: those of three channels in their colors, others as signed maps.
 
     Args:
         filters: their weights.
@@ -89,7 +91,7 @@ def draw_kernels(filters: np.ndarray, largest: float | None) -> np.ndarray:  # (
     """
     if filters.shape[-1] == COLORS:
         return plots.image_grid(plots.filter_images(filters), columns=COLUMNS)
-    return plots.signed_maps(filters.mean(-1), columns=COLUMNS, largest=largest)
+    return plots.signed_maps(filters[..., 0], columns=COLUMNS, largest=largest)
 
 
 def as_colors(images: np.ndarray) -> np.ndarray:  # (N, H, W, 1 or 3) -> (N, H, W, 3)

@@ -1,6 +1,7 @@
 """What can be looked at of a trained network: filters and maps, the same numbers before training as were drawn."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -85,6 +86,24 @@ def test_the_values_before_are_of_the_seed_of_the_run_and_called_so_where_its_tr
     # Both are drawn with the same variance and share nothing: their difference is about sqrt(2) times as long as each.
     assert comparison.change == pytest.approx(2**0.5, rel=0.1)
     assert dataclasses.replace(comparison, change=1.4).change_sentence.startswith(sentence)
+
+
+def test_filters_of_two_channels_are_drawn_as_their_means_and_the_largest_mean_has_the_strongest_color(monkeypatch):
+    kernels = []
+    draw = layer_drawings.plots.signed_maps
+
+    def signed_maps(values, *, columns, largest=None):
+        kernels.append((values, largest))
+        return draw(values, columns=columns, largest=largest)
+
+    monkeypatch.setattr(layer_drawings.plots, "signed_maps", signed_maps)
+    before = np.zeros((1, 1, 2, 2), np.float32)
+    after = np.array([[[[10, -10], [1, 5]]]], np.float32)  # the means of the two pixels are 0 and 3
+    comparison = layer_drawings.FilterComparison("stem", before, after, filters=1, change=1, start="before training")
+    text = layer_drawings.draw_filters(comparison)
+    assert [values.tolist() for values, _ in kernels] == [[[[0, 0]]], [[[0, 3]]], [[[0, 3]]]]  # the third: differences
+    assert [largest for _, largest in kernels] == [3, 3, None]
+    assert "Of each the mean over its channels" in " ".join(re.findall(">([^<]+)</text>", text))
 
 
 def test_the_units_of_an_mlp_are_shown_as_images_of_their_weights():
