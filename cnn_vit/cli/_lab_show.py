@@ -381,10 +381,12 @@ def show_network(args: argparse.Namespace, subject: str, image: str | None, out:
         seen, layers, start = show.compare_features(network, pixels, args.layer)
         files.write(drawing, plots.standalone(layer_drawings.draw_features(seen, layers, start)))
         rows = [("image", source)]
-        rows += [(layer.layer, f"{' x '.join(map(str, layer.after.shape))}") for layer in layers]
+        rows += [(layer.label, " x ".join(map(str, layer.after.shape))) for layer in layers]
         rows.append(("drawn", f"{start}, and after training"))
-        record = {"layers": [{"path": layer.layer, "shape": list(layer.after.shape)} for layer in layers]}
-        record |= {"start": start}
+        shown = []
+        for layer in layers:
+            shown.append({"path": layer.layer, "norm": layer.norm or None, "shape": list(layer.after.shape)})
+        record = {"layers": shown, "start": start}
         next_command = f"cnn-vit explain IMAGE --method=shift {words}"
     rows.append(("drawing", str(drawing)))
     answer = {"subject": subject, "drawing": str(drawing)} | record

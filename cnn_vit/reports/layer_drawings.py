@@ -50,11 +50,18 @@ class LayerMaps:
         layer: its path in the network.
         before: (Y, X, C) with initial values.
         after: (Y, X, C) with trained values.
+        norm: path of the norm directly behind it, whose output the maps are then; "" for none.
     """
 
     layer: str
     before: np.ndarray
     after: np.ndarray
+    norm: str = ""
+
+    @property
+    def label(self) -> str:
+        """Says which layer it is, and whether its norm is in it."""
+        return f"{self.layer} with its norm" if self.norm else self.layer
 
 
 def draw_filters(comparison: FilterComparison) -> str:
@@ -113,7 +120,7 @@ def draw_features(image: np.ndarray, layers: Sequence[LayerMaps], start: str) ->
             height, width, channels = features.shape
             maps = shrink(features[..., :COLUMNS].transpose(2, 0, 1))
             shown = f"{len(maps)} of {channels} channels" if channels > len(maps) else f"{channels} channels"
-            title, note = f"{layer.layer}, {name}", f"{shown}, {height} x {width}"
+            title, note = f"{layer.label}, {name}", f"{shown}, {height} x {width}"
             images.append(plots.SheetImage(title, note, plots.signed_maps(maps, columns=COLUMNS)))
     lines = (
         "Orange is above 0; blue is below, where a ReLU would answer 0. The largest absolute number of a row has the "

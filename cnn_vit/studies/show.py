@@ -91,7 +91,11 @@ def compare_features(
     if layer is not None and layer not in after:
         raise unknown("layer with a map", layer, after)
     names = [layer] if layer is not None else choose_evenly(list(after), MOST_LAYERS)
-    return pixels, [LayerMaps(name, before[name], after[name]) for name in names], start
+    layers = []
+    for name in names:
+        features, norm = after[name]
+        layers.append(LayerMaps(name, before[name][0], features, norm))
+    return pixels, layers, start
 
 
 def read_one(network: Trained, image: str | np.ndarray) -> np.ndarray:  # -> (H, W, C)
@@ -104,24 +108,27 @@ def read_one(network: Trained, image: str | np.ndarray) -> np.ndarray:  # -> (H,
     return images[0].pixels
 
 
-def collect_maps(network: Trained, images: np.ndarray, params: dict, stats: dict) -> dict[str, np.ndarray]:
-    """Runs a network on one image; returns the map (Y, X, C) behind each convolution and block, by path.
+def collect_maps(network: Trained, images: np.ndarray, params: dict, stats: dict) -> dict[str, tuple[np.ndarray, str]]:
+    """Runs a network on one image; returns the map (Y, X, C) of each convolution and block, and its norm, by path.
 
-    A norm directly behind a convolution stands for it: what it returns is what the activation reads.
+    A norm directly behind a convolution stands for it: what it returns is what the activation reads. Its own path is
+    beside the map, and "" where there is none.
     """
     module = forward.build_network(network.spec)
     first_layer = find_input_layer(module, network.spec.image_shape)
     grid = None if first_layer is None else first_layer.grid
-    maps: dict[str, np.ndarray] = {}
+    maps: dict[str, tuple[np.ndarray, str]] = {}
     last: Call | None = None  # the convolution that no norm has followed yet
     for call in record_calls(module, images, params, stats):
         features = as_map(call, grid)
         if features is None:
             continue
-        if call.kind in NORMS and (last is None or features.shape != np.shape(last.outputs)[1:]):
-            continue
-        maps[last.path if call.kind in NORMS and last is not None else call.path] = features
-        last = call if call.kind == "Conv" else None
+        if call.kind not in NORMS:
+            maps[call.path] = features, ""
+            last = call if call.kind == "Conv" else None
+        elif last is not None and features.shape == np.shape(last.outputs)[1:]:
+            maps[last.path] = features, call.path
+            last = None
     return maps
 
 

@@ -91,7 +91,7 @@ def test_features_are_of_the_image_and_layer_that_are_named_and_of_a_digit_witho
     monkeypatch.setattr("cnn_vit.studies.show.compare_features", compare_features)
     answer = show("features", steps, "--workdir=run", "--layer=stem")
     assert asked == [("run", steps, "stem")]
-    assert answer["layers"] == [{"path": "stem", "shape": [4, 4, 2]}]
+    assert answer["layers"] == [{"path": "stem", "norm": None, "shape": [4, 4, 2]}]
     with open(answer["drawing"]) as file:
         text = file.read()
     assert ">stem, before</text>" in text

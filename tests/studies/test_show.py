@@ -131,8 +131,26 @@ def test_maps_of_an_image_that_is_black_or_white_move_with_it():
     assert changed.min(0).tolist() == [3, 3]
     assert changed.max(0).tolist() == [5, 5]
     text = layer_drawings.draw_features(seen, layers, start)
-    assert "stages/0/convolutions/0, after training" in text
+    assert "stages/0/convolutions/0 with its norm, after training" in text
     assert "8 channels, 8 x 8" in text
+
+
+def test_a_map_behind_a_norm_is_that_of_the_norm_and_says_so_before_and_after():
+    network = make_network("cnn/test")
+    kernel = network.params["stages"][0]["convolutions"][0]["kernel"]
+    sums = kernel.sum((0, 1, 2))
+    kernel *= 3
+    norm = network.stats["stages"][0]["norms"][0]
+    norm["mean"] = np.full(8, 1, np.float32)
+    norm["var"] = np.full(8, 4, np.float32)
+    white = np.full((SIDE, SIDE), 255, np.uint8)
+    seen, (layer,), start = show.compare_features(network, white, "stages/0/convolutions/0")
+    assert layer.norm == "stages/0/norms/0"
+    # White is (1 - 0.5) / 0.25 = 2. A new norm has mean 0 and variance 1, and so leaves the convolution as it is.
+    np.testing.assert_allclose(layer.before[4, 4], 2 * sums, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.after[4, 4], (2 * 3 * sums - 1) / 2, rtol=1e-4, atol=1e-5)
+    text = layer_drawings.draw_features(seen, [layer], start)
+    assert "stages/0/convolutions/0 with its norm, " in text
 
 
 def test_tokens_of_a_vit_stand_at_the_places_of_their_patches():
