@@ -59,6 +59,28 @@ def test_every_subject_writes_its_drawings_and_prints_a_line_that_can_be_followe
         assert (tmp_path / "drawings" / f"{subject}.svg").read_text().startswith("<svg ")
 
 
+def test_the_table_of_a_convolution_counts_rows_and_products(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--side=6", "--stride=2", "--padding=1", "--dilation=2", "--kernel=1,2/3,4/5,6"]
+    assert main(["lab", "show", "convolution", *words]) == 0
+    out = capsys.readouterr().out
+    # A filter of 3 x 2 with a hole between its weights covers 5 x 3 of 8 x 8 pixels: it begins at rows 0 and 2, and
+    # at columns 0, 2 and 4.
+    assert "floor((6 + 2 * 1 - 2 * (3 - 1) - 1) / 2) + 1 = 2\n" in out
+    assert "2 * 3 outputs * 6 weights = 36\n" in out
+
+
+def test_the_table_of_padding_counts_the_outputs_that_are_not_those_of_zero_padding(show, capsys):
+    answer = show("padding", "--side=4", "--kernel=1,0,-1")
+    assert main(["lab", "show", "padding", "--side=4", "--kernel=1,0,-1"]) == 0
+    out = capsys.readouterr().out
+    for kind in ("circular", "reflect", "edge"):
+        output = np.array(answer["output"][kind])
+        changed = (output != answer["output"]["zero"]).sum()
+        (line,) = [line for line in out.splitlines() if line.startswith(kind)]
+        assert line.split()[1:4] == [str(changed), "of", str(output.size)]
+
+
 def test_padding_prints_the_kinds_and_how_many_outputs_they_change(show):
     answer = show("padding", "--side=4", "--kernel=sum")
     padded = {kind: np.array(pixels)[..., 0] for kind, pixels in answer["padded"].items()}

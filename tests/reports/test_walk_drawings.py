@@ -47,6 +47,9 @@ def test_frames_fill_the_output_with_the_numbers_of_the_convolution(stride, padd
     )
     output = np.asarray(convolve(*inputs, slide)[0, ..., 0])
     assert numbers(find_grid(still, "output y")) == output.tolist()
+    row, column = np.unravel_index(np.abs(output).argmax(), output.shape)
+    assert (row, column) != (0, 0)
+    assert still.lines[0].startswith(f"y({row}, {column}) = ")  # it stands at the largest output
     assert len(frames) == output.size
     assert [frame.seconds for frame in frames] == [0.6] * (output.size - 1) + [3]  # the last one stands longer
     for count, frame in enumerate(frames, 1):
@@ -126,6 +129,10 @@ def test_pooled_numbers_are_those_of_the_layers_and_the_largest_pixel_is_marked(
     largest = np.asarray(max_pool(pixels, 3, stride=3, padding=0)[0, ..., 0])
     mean = np.asarray(average_pool(pixels, 3, stride=3, padding=0, count_padding=True)[0, ..., 0])
     assert numbers(find_grid(still, "largest")) == largest.tolist()
+    brightest = np.unravel_index(mean.argmax(), mean.shape)
+    assert brightest != (0, 0)
+    framed = [place for place in np.ndindex(2, 2) if find_grid(still, "average").rows[place[0]][place[1]].frame]
+    assert framed == [brightest]
     np.testing.assert_allclose(numbers(find_grid(still, "average")), mean, atol=0.0051)
     for place, frame in zip(np.ndindex(2, 2), frames, strict=True):
         cells = [cell for row in find_grid(frame, "image").rows for cell in row]

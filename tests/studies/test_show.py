@@ -135,7 +135,7 @@ def test_maps_of_an_image_that_is_black_or_white_move_with_it():
     assert "8 channels, 8 x 8" in text
 
 
-def test_a_map_behind_a_norm_is_that_of_the_norm_and_says_so_before_and_after():
+def test_a_map_behind_a_norm_is_that_of_the_norm_and_says_so_before_and_after(monkeypatch):
     network = make_network("cnn/test")
     kernel = network.params["stages"][0]["convolutions"][0]["kernel"]
     sums = kernel.sum((0, 1, 2))
@@ -149,8 +149,15 @@ def test_a_map_behind_a_norm_is_that_of_the_norm_and_says_so_before_and_after():
     # White is (1 - 0.5) / 0.25 = 2. A new norm has mean 0 and variance 1, and so leaves the convolution as it is.
     np.testing.assert_allclose(layer.before[4, 4], 2 * sums, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.after[4, 4], (2 * 3 * sums - 1) / 2, rtol=1e-4, atol=1e-5)
+    drawn = []
+    draw = layer_drawings.plots.signed_maps
+    monkeypatch.setattr(
+        layer_drawings.plots, "signed_maps", lambda maps, **words: drawn.append(maps) or draw(maps, **words)
+    )
     text = layer_drawings.draw_features(seen, [layer], start)
     assert "stages/0/convolutions/0 with its norm, " in text
+    for maps, features in zip(drawn, (layer.before, layer.after), strict=True):
+        np.testing.assert_array_equal(maps, np.moveaxis(features, -1, 0))
 
 
 def test_tokens_of_a_vit_stand_at_the_places_of_their_patches():
