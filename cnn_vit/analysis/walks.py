@@ -186,6 +186,8 @@ class AttentionWalk:
         image: (H, W) pixels.
         patch: side of a patch in pixels.
         tokens: (N, D) the pixels of each patch in one row, normalized to mean 0 and variance 1.
+        projections: by name ("query", "key" and "value") the kernel (D, E) that tokens are multiplied by, and the bias
+            (E,) that is added.
         queries: (N, E) what each token asks for.
         keys: (N, E) what each token answers to.
         values: (N, E) what each token gives.
@@ -197,6 +199,7 @@ class AttentionWalk:
     image: np.ndarray
     patch: int
     tokens: np.ndarray
+    projections: dict[str, dict[str, np.ndarray]]
     queries: np.ndarray
     keys: np.ndarray
     values: np.ndarray
@@ -228,7 +231,8 @@ def walk_attention(image: np.ndarray, *, patch: int, head_width: int, seed: int)
     attention = Attention(patch * patch, 1, head_width=head_width, initializer="lecun_normal")
     params, _ = initial_values(functional(attention), seed)
     calls = {call.path: call for call in record_calls(attention, tokens[None], params)}
-    queries, keys, values = (calls[path].outputs for path in ("query", "key", "value"))  # (1, N, E)
+    names = ("query", "key", "value")
+    queries, keys, values = (calls[path].outputs for path in names)  # (1, N, E)
     # Of values that are the rows of the identity matrix, attention returns the weights.
     unit_values = jnp.eye(len(tokens))[None, :, None]
     weights = attend(queries[:, :, None], keys[:, :, None], unit_values)  # (1, N, 1, N)
@@ -236,6 +240,7 @@ def walk_attention(image: np.ndarray, *, patch: int, head_width: int, seed: int)
         image=image,
         patch=patch,
         tokens=np.asarray(tokens),
+        projections={name: {part: np.asarray(value) for part, value in params[name].items()} for name in names},
         queries=np.asarray(queries[0]),
         keys=np.asarray(keys[0]),
         values=np.asarray(values[0]),

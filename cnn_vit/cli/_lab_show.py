@@ -257,17 +257,19 @@ def show_padding(args: argparse.Namespace, options: dict[str, Any], levels: "np.
     from cnn_vit.nn.padding import MODES, ZERO
     from cnn_vit.reports import walk_drawings
 
-    kernel = read_kernel(args.kernel or DEFAULT_KERNEL, 1)
+    filter_text = args.kernel or DEFAULT_KERNEL
+    kernel = read_kernel(filter_text, 1)
     if options["padding"] == 0:
         raise UserError("--padding=0 leaves nothing to show; it takes at least 1 here")
     by_kind = {}
     for kind in MODES:
         by_kind[kind] = walks.walk_convolution(levels, kernel, padding=options["padding"], padding_kind=kind)
     frames, still = walk_drawings.draw_padding(list(by_kind.values()), LEVELS)
+    name = f"the filter {filter_text}"
     rows = []
     for kind, walk in by_kind.items():
         changed = int((walk.output != by_kind[ZERO].output).sum())
-        rows.append((kind, f"{changed} of {walk.output.size} outputs are not those of zero padding"))
+        rows.append((kind, f"{changed} of {walk.output.size} outputs of {name} are not those of zero padding"))
     record = {"kernel": kernel.tolist(), "padded": {}, "output": {}}
     for kind, walk in by_kind.items():
         record["padded"][kind] = np.asarray(walk.slide.padded).tolist()
@@ -305,9 +307,13 @@ def show_attention(args: argparse.Namespace, options: dict[str, Any], levels: "n
     frames, still = walk_drawings.draw_attention(walk)
     names = ("tokens", "queries", "keys", "values", "scores", "weights", "output")
     record = {name: getattr(walk, name).tolist() for name in names}
+    record["projections"] = {}
+    for name, projection in walk.projections.items():
+        record["projections"][name] = {part: values.tolist() for part, values in projection.items()}
     width = options["head_width"]
     rows = [
         ("tokens", f"{patches} patches of {patch * patch} pixels, each normalized"),
+        ("projections", "random, not trained; --json prints them, and the tokens"),
         ("scores", f"{patches} * {patches} of {width} products each: quadratic in the number of tokens"),
     ]
     return record, rows, frames, still

@@ -5,7 +5,7 @@
     cnn-vit lab run padding --quick   the same made small, written under runs/lab; full results stay as they are
     cnn-vit lab report                one HTML page of all, which reads as a chapter, and each README.md anew
     cnn-vit lab new mine              writes experiments/mine/experiment.py, an example that runs
-    cnn-vit lab show convolution      a filter slides over an image: an animation with all numbers, and a drawing
+    cnn-vit lab show convolution      a filter slides over an image: an animation with its products, and a drawing
 
 `show` takes one of six subjects, and writes SUBJECT.gif and SUBJECT.svg under runs/lab/show. IMAGE is a
 file; without one, a handwritten digit of 8 x 8 pixels with levels 0 to 16 is taken.
@@ -20,7 +20,9 @@ file; without one, a handwritten digit of 8 x 8 pixels with levels 0 to 16 is ta
     cnn-vit lab show features IMAGE --workdir=RUN    what each layer makes of an image, before and after
 
 The numbers are what the layers of this package return. Follow one position with pencil and paper: the line
-under each drawing writes it out.
+under each frame writes out how one number comes about, a sum of up to nine products whole, a longer one by
+its channels or as its result. --json prints image, weights and outputs, and of attention also the tokens and
+the projections, which the drawing leaves out.
 
 An experiment is a folder experiments/NAME with an experiment.py: question, claim, the sentences of
 textbooks, and functions that measure, weigh and draw. Verdicts are true, false, conditional (true of

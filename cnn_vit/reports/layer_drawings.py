@@ -68,7 +68,7 @@ def draw_filters(comparison: FilterComparison) -> str:
     """Returns the filters before and after training as SVG."""
     before, after = comparison.before[:MOST_FILTERS], comparison.after[:MOST_FILTERS]
     _, height, width, channels = after.shape
-    colors = "Middle gray is 0; in each of the three pictures a filter's largest number is the brightest or darkest."
+    colors = "Middle gray is 0; in each of the three images a filter's largest number is the brightest or darkest."
     if channels != COLORS:
         before, after = before.mean(-1, keepdims=True), after.mean(-1, keepdims=True)
         drawn = "" if channels == 1 else "Of each the mean over its channels is drawn. "

@@ -206,9 +206,9 @@ def sum_text(walk: ConvolutionWalk, position: WindowPosition) -> str:
     sums = (pixels * walk.kernel).sum((0, 1))
     if len(sums) == 1:
         return f"{result} = the sum of {pixels.size} products {equals_text(float(sums[0]), value)}"
-    terms = [factor_text(number) for number in sums]
-    equals = equals_text(sum(map(read_number, terms)), value)
-    return f"{result} = {' + '.join(terms)} {equals}, a sum over {len(sums)} channels"
+    texts = [factor_text(number) for number in sums]
+    equals = equals_text(sum(map(read_number, texts)), value)
+    return f"{result} = {' + '.join(texts)} {equals}, a sum over {len(sums)} channels"
 
 
 # Padding --------------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def draw_stage(walk: AttentionWalk, reader: int, stage: int, *, seconds: float) 
         rows_known = reader + int(stage >= own_stage)
         grids.append(rows_grid(title, values, rows_known, framed_row=reader if stage == own_stage else None))
     return NumberDrawing(
-        f"One head of attention between {tokens} patches; the projections are drawn, not trained",
+        f"One head of attention between {tokens} patches; its projections are random, not trained",
         tuple(grids),
         (stage_sentence(walk, reader, stage),),
         seconds,

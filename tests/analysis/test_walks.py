@@ -78,6 +78,10 @@ def test_attention_is_softmax_of_queries_times_keys_applied_to_values():
     np.testing.assert_allclose(tokens.var(1), 1, atol=1e-3)
     first = image[:patch, :patch].ravel()
     np.testing.assert_allclose(tokens[0], (first - first.mean()) / first.std(), atol=1e-3)
+    for name, vectors in (("query", walk.queries), ("key", walk.keys), ("value", walk.values)):
+        projection = walk.projections[name]
+        assert projection["kernel"].shape == (patch * patch, head_width)
+        np.testing.assert_allclose(vectors, tokens @ projection["kernel"] + projection["bias"], atol=1e-5)
     scores = walk.queries.astype(np.float64) @ walk.keys.T / np.sqrt(head_width)
     weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     np.testing.assert_allclose(walk.scores, scores, atol=1e-5)

@@ -79,6 +79,17 @@ def test_the_table_of_padding_counts_the_outputs_that_are_not_those_of_zero_padd
         changed = (output != answer["output"]["zero"]).sum()
         (line,) = [line for line in out.splitlines() if line.startswith(kind)]
         assert line.split()[1:4] == [str(changed), "of", str(output.size)]
+        assert "outputs of the filter 1,0,-1 are not" in line
+
+
+def test_the_record_of_attention_leads_from_the_pixels_to_the_output(show):
+    answer = show("attention", "--side=4", "--patch=2", "--head_width=2")
+    tokens = np.array(answer["tokens"])
+    for name, vectors in (("query", "queries"), ("key", "keys"), ("value", "values")):
+        projection = answer["projections"][name]
+        expected = tokens @ np.array(projection["kernel"]) + projection["bias"]
+        np.testing.assert_allclose(answer[vectors], expected, atol=1e-5)
+    np.testing.assert_allclose(answer["output"], np.array(answer["weights"]) @ answer["values"], atol=1e-5)
 
 
 def test_padding_prints_the_kinds_and_how_many_outputs_they_change(show):
