@@ -37,6 +37,8 @@ def read_image(path: str, side: int, *, channels: int = 1) -> tuple["np.ndarray"
     """
     from cnn_vit.data.decode import images, refusals
 
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder; name one image in it")
     if not Path(path).is_file():
         raise UserError(f"there is no image {path}; leave IMAGE out for a handwritten digit")
     try:

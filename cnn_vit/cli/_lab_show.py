@@ -145,6 +145,8 @@ def read_options(args: argparse.Namespace, subject: str) -> dict[str, Any]:
             low, high = NUMBER_RANGES[flag]
             if not low <= options[flag] <= high:
                 raise UserError(f"--{flag}={options[flag]} is out of its range; it takes {low} to {high}")
+    if subject == "convolution" and args.padding_kind is not None and options["padding"] == 0:
+        raise UserError(f"--padding_kind={args.padding_kind} has no padding to fill; add --padding=1")
     if options.get("channels", 1) not in (1, 3):
         raise UserError(f"--channels={options['channels']} is neither 1, for gray, nor 3, for colors")
     return options
@@ -240,10 +242,11 @@ def convolution_rows(walk: Any) -> list[tuple[str, str]]:
     rows, columns = walk.output.shape
     pixels, padding = walk.slide.image.shape[0], walk.slide.padding
     stride, dilation = walk.slide.stride, walk.slide.dilation
+    weights, verb = ("1 weight", "is") if walk.kernel.size == 1 else (f"{walk.kernel.size} weights", "are")
     size = f"floor(({pixels} + 2 * {padding} - {dilation} * ({height} - 1) - 1) / {stride}) + 1 = {rows}"
-    products = f"{rows} * {columns} outputs * {walk.kernel.size} weights = {rows * columns * walk.kernel.size:,}"
+    products = f"{rows} * {columns} outputs * {weights} = {rows * columns * walk.kernel.size:,}"
     return [
-        ("filter", f"{height} x {width} x {channels}, {walk.kernel.size} weights that are used at every position"),
+        ("filter", f"{height} x {width} x {channels}, {weights} that {verb} used at every position"),
         ("output rows", size),
         ("products", products),
     ]

@@ -4,6 +4,7 @@ The values before training are drawn again from the seed of the run: the same nu
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,8 @@ def compare_features(
 
 def read_one(network: Trained, image: str | np.ndarray) -> np.ndarray:  # -> (H, W, C)
     """Reads one image at the size of the network; UserError where it cannot be read, or is more than one."""
+    if not isinstance(image, np.ndarray) and Path(image).is_dir():
+        raise UserError(f"{image} is a folder; name one image in it")
     images = list(read_images(network, [image]))
     if len(images) != 1:
         raise UserError(f"{image} holds {len(images)} images; name one file")

@@ -68,6 +68,10 @@ def test_the_table_of_a_convolution_counts_rows_and_products(capsys, tmp_path, m
     # at columns 0, 2 and 4.
     assert "floor((6 + 2 * 1 - 2 * (3 - 1) - 1) / 2) + 1 = 2\n" in out
     assert "2 * 3 outputs * 6 weights = 36\n" in out
+    assert main(["lab", "show", "convolution", "--side=3", "--kernel=2"]) == 0
+    out = capsys.readouterr().out
+    assert "1 x 1 x 1, 1 weight that is used at every position\n" in out
+    assert "3 * 3 outputs * 1 weight = 9\n" in out
 
 
 def test_the_table_of_padding_counts_the_outputs_that_are_not_those_of_zero_padding(show, capsys):
@@ -156,6 +160,8 @@ def test_a_filter_of_a_name_is_the_same_for_all_channels(name):
         (["convolutoin"], "no subject of lab show 'convolutoin'; did you mean convolution?"),
         (["pooling", "a", "b"], "`cnn-vit lab show pooling` takes one IMAGE, not 2"),
         (["pooling", "none.png"], "there is no image none.png; leave IMAGE out for a handwritten digit"),
+        (["pooling", "."], ". is a folder; name one image in it"),
+        (["convolution", "--padding_kind=edge"], "--padding_kind=edge has no padding to fill; add --padding=1"),
         (["pooling", "--patch=2"], "--patch belongs to lab show attention, not to pooling; leave it out"),
         (["filters", "a.png"], "filters are the network's own, and need no image; leave a.png out"),
         (["filters"], "no network is named; give --workdir=RUN, or --weights=FILE"),
@@ -165,7 +171,7 @@ def test_a_filter_of_a_name_is_the_same_for_all_channels(name):
         (["pooling", "--size=9"], "--size=9 is out of its range; it takes 1 to 8"),
         (["pooling", "--quick"], "`cnn-vit lab show` does not take --quick; leave it out"),
         (["convolution", "--channels=2"], "--channels=2 is neither 1, for gray, nor 3, for colors"),
-        (["convolution", "--padding_kind=mirror"], "no kind of padding 'mirror'"),
+        (["convolution", "--padding=1", "--padding_kind=mirror"], "no kind of padding 'mirror'"),
         (["convolution", "--kernel=vertcal"], "no kernel 'vertcal'; did you mean vertical?"),
         (["convolution", "--kernel=1,2/3"], "--kernel=1,2/3 has rows of different lengths"),
         (["convolution", "--kernel=1,x"], "--kernel=1,x has weights that are not numbers"),

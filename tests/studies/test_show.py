@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
@@ -200,6 +201,12 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.png: "):
         show.compare_features(make_network("cnn/test"), str(path), None)
+
+
+def test_a_folder_is_no_image_even_where_it_holds_one(tmp_path):
+    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(tmp_path / "one.png")
+    with pytest.raises(UserError, match="is a folder; name one image in it"):
+        show.compare_features(make_network("cnn/test"), str(tmp_path), None)
 
 
 def test_large_maps_are_reduced_by_means_of_squares():
