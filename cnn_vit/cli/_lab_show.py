@@ -203,7 +203,7 @@ def choose_image(path: str | None, side: int, channels: int) -> tuple["np.ndarra
 
     if channels == 3:
         drawer = shapes.ImageDrawer(0, 0, "shape", 1, (SHAPE_SIDE, SHAPE_SIDE, 3))
-        drawn = drawer.draw(np.zeros(1, np.int64))[0]
+        drawn = drawer.draw(np.array([SHAPE]))[0]
         return images.fit_image(drawn, (side, side), "crop") / 255, f"a drawn disc, {side} x {side} pixels"
     digit, source = _image.read_digit(DIGIT)
     if len(digit) == side:
@@ -212,6 +212,7 @@ def choose_image(path: str | None, side: int, channels: int) -> tuple["np.ndarra
     return images.fit_image(whole, (side, side), "crop") / 255, f"{source} at {side} x {side} pixels"
 
 
+SHAPE = 11  # one that stands out from what is behind it in each color
 SHAPE_SIDE = 32  # pixels of a drawn shape before it is made small
 
 Answer = tuple[dict[str, Any], list[tuple[str, str]], "list[NumberDrawing]", "NumberDrawing"]

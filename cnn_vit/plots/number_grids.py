@@ -79,12 +79,14 @@ class NumberDrawing:
         grids: in the order in which they are read.
         lines: sentences under the grids, each on lines of its own.
         seconds: how long the drawing stands in an animation.
+        legend: what frames and colors mean, below the sentences in softer letters.
     """
 
     title: str
     grids: tuple[NumberGrid, ...]
     lines: tuple[str, ...] = ()
     seconds: float = 0.6
+    legend: str = ""
 
 
 def gray_cell(text: str, white: float) -> GridCell:
@@ -194,6 +196,9 @@ def lay_out(drawing: NumberDrawing, most: float) -> Layout:
         for line in textwrap.wrap(sentence, letters_in_line) or [""]:
             shapes.append(Letters(GRID_GAP, y + LINE_HEIGHT / 2, line, CAPTION_SIZE, "ink"))
             y += LINE_HEIGHT
+    for line in textwrap.wrap(drawing.legend, letters_in_line):
+        shapes.append(Letters(GRID_GAP, y + LINE_HEIGHT / 2, line, CAPTION_SIZE, "soft"))
+        y += LINE_HEIGHT
     return Layout(round(inner_width + 2 * GRID_GAP), round(y + GRID_GAP / 2), tuple(shapes))
 
 

@@ -20,6 +20,11 @@ SLOW_STEP = 1.8  # seconds of a frame with more to read
 MOST_DECIMALS = 6  # of a number: what is smaller is 0 but for rounding in float32
 MOST_TERMS = 9  # of a sum that is written out
 LETTERS, CELL_ROOM = 8, 8  # pixels of a letter in a cell, and around all of them
+SIGNED_LEGEND = "Cells: orange above 0, blue below, stronger the larger the number."
+LEGEND = f"Frames: orange is what is read, green what comes of it. {SIGNED_LEGEND}"
+POOLING_LEGEND = (
+    f"Frames: orange is the window, green its largest pixel and what each kind makes of the window. {SIGNED_LEGEND}"
+)
 CHANNEL_NAMES = {1: ("image",), 3: ("red", "green", "blue")}
 
 
@@ -180,8 +185,9 @@ def draw_position(
             signed_grid(f"x times w{suffix}", products[..., channel], frames={}, largest=largest_product),
         ]
     place = position.row, position.column
+    legend = f"{LEGEND} Yellow cells are padding." if slide.padding else LEGEND
     grids.append(output_grid("output y", walk.output, shown=shown, position=place, color=CHOSEN))
-    return NumberDrawing(convolution_title(walk), tuple(grids), (sum_text(walk, position),), seconds)
+    return NumberDrawing(convolution_title(walk), tuple(grids), (sum_text(walk, position),), seconds, legend)
 
 
 def convolution_title(walk: ConvolutionWalk) -> str:
@@ -287,7 +293,8 @@ def draw_pooled(
     )
     side, (rows, columns) = slide.window[0], walk.outputs["max"].shape
     sizes = f"{slide.image.shape[0]} x {slide.image.shape[1]} to {rows} x {columns}"
-    return NumberDrawing(f"Pooling {side} x {side}, stride {slide.stride}: {sizes}", tuple(grids), lines, seconds)
+    title = f"Pooling {side} x {side}, stride {slide.stride}: {sizes}"
+    return NumberDrawing(title, tuple(grids), lines, seconds, POOLING_LEGEND)
 
 
 POOLING_TITLES = {"max": "largest", "average": "average", "blur": "blur", "stride": "stride alone"}
@@ -343,6 +350,7 @@ def draw_stage(walk: AttentionWalk, reader: int, stage: int, *, seconds: float) 
         tuple(grids),
         (stage_sentence(walk, reader, stage),),
         seconds,
+        LEGEND,
     )
 
 

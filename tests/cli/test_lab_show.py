@@ -96,6 +96,13 @@ def test_the_record_of_attention_leads_from_the_pixels_to_the_output(show):
     np.testing.assert_allclose(answer["output"], np.array(answer["weights"]) @ answer["values"], atol=1e-5)
 
 
+def test_the_disc_that_is_drawn_in_color_can_be_seen_in_each_color():
+    pixels, source = _lab_show.choose_image(None, 8, 3)
+    assert source == "a drawn disc, 8 x 8 pixels"
+    levels = np.rint(pixels * _lab_show.LEVELS)
+    assert (levels.max((0, 1)) - levels.min((0, 1))).min() >= 5
+
+
 def test_padding_prints_the_kinds_and_how_many_outputs_they_change(show):
     answer = show("padding", "--side=4", "--kernel=sum")
     padded = {kind: np.array(pixels)[..., 0] for kind, pixels in answer["padded"].items()}

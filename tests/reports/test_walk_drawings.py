@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_vit import plots
 from cnn_vit.analysis.walks import walk_attention, walk_convolution, walk_pooling
 from cnn_vit.nn.conv import Slide, convolve
 from cnn_vit.nn.pool import average_pool, max_pool
@@ -79,6 +80,23 @@ def test_the_sum_under_each_frame_is_true():
 def test_a_written_sum_of_fractions_gives_what_stands_behind_its_sign(kernel, sentence):
     walk = walk_convolution(np.array([[2, 15]])[..., None], np.array([kernel])[..., None])
     assert walk_drawings.sum_text(walk, next(walk.slide.positions())) == sentence
+
+
+def test_frames_and_colors_have_a_legend():
+    slide = walk_convolution(IMAGE, KERNEL, padding=1)
+    pooling = walk_pooling(IMAGE[..., 0], size=3, stride=3)
+    attention = walk_attention(IMAGE[:4, :4, 0] / 16, patch=2, head_width=2, seed=0)
+    drawings = {
+        "convolution": walk_drawings.draw_convolution(slide, levels=16)[1],
+        "pooling": walk_drawings.draw_pooling(pooling, levels=16)[1],
+        "attention": walk_drawings.draw_attention(attention)[1],
+    }
+    for drawing in drawings.values():
+        text = plots.draw_numbers(drawing)
+        assert "Frames: orange is " in text
+        assert "orange above 0, blue below" in " ".join(re.findall(">([^<]+)</text>", text))
+    assert drawings["convolution"].legend.endswith("Yellow cells are padding.")
+    assert "padding" not in walk_drawings.draw_convolution(walk_convolution(IMAGE, KERNEL), levels=16)[1].legend
 
 
 def test_a_sum_over_channels_that_is_rounded_is_said_to_be_approximate():
