@@ -5,6 +5,7 @@ This file imports no jax at its top, so that the help of `lab` answers at once.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,23 +170,23 @@ def show_numbers(args: argparse.Namespace, subject: str, options: dict[str, Any]
         "pooling": show_pooling,
         "attention": show_attention,
     }
-    record, rows, frames, still = makers[subject](args, options, levels)
+    answer = makers[subject](args, options, levels)
     animation, drawing = out / f"{subject}.gif", out / f"{subject}.svg"
-    files.write(animation, plots.draw_animation(frames))
-    files.write(drawing, plots.standalone(plots.draw_numbers(still)))
-    written = {"animation": str(animation), "drawing": str(drawing), "frames": len(frames)}
+    files.write(animation, plots.draw_animation(answer.frames))
+    files.write(drawing, plots.standalone(plots.draw_numbers(answer.still)))
+    written = {"animation": str(animation), "drawing": str(drawing), "frames": len(answer.frames)}
     table = cli.format_table(
         [
             ("image", source),
-            *rows,
-            ("animation", f"{animation}, {len(frames)} frames"),
+            *answer.rows,
+            ("animation", f"{animation}, {len(answer.frames)} frames"),
             ("drawing", f"{drawing}, which follows light and dark"),
         ]
     )
-    text = f"{table}\n\n{cli.wrap_paragraphs(chr(10).join(still.lines), cli.terminal_width())}"
+    text = f"{table}\n\n{cli.wrap_paragraphs(chr(10).join(answer.still.lines), cli.terminal_width())}"
     cli.print_answer(
         args,
-        {"subject": subject, "image": levels.tolist()} | record | written,
+        {"subject": subject, "image": levels.tolist()} | answer.record | written,
         text,
         next_command=NEXT[subject],
         even_if_stopped=True,
@@ -215,7 +216,22 @@ def choose_image(path: str | None, side: int, channels: int) -> tuple["np.ndarra
 SHAPE = 11  # one that stands out from what is behind it in each color
 SHAPE_SIDE = 32  # pixels of a drawn shape before it is made small
 
-Answer = tuple[dict[str, Any], list[tuple[str, str]], "list[NumberDrawing]", "NumberDrawing"]
+
+@dataclass(frozen=True)
+class Answer:
+    """What a layer did.
+
+    Attributes:
+        record: of --json.
+        rows: of the table.
+        frames: of the animation.
+        still: the drawing that stays.
+    """
+
+    record: dict[str, Any]
+    rows: list[tuple[str, str]]
+    frames: "list[NumberDrawing]"
+    still: "NumberDrawing"
 
 
 def show_convolution(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
@@ -234,7 +250,7 @@ def show_convolution(args: argparse.Namespace, options: dict[str, Any], levels: 
     )
     frames, still = walk_drawings.draw_convolution(walk, LEVELS)
     record = {"kernel": kernel.tolist(), "output": walk.output.tolist()}
-    return record, convolution_rows(walk), frames, still
+    return Answer(record, convolution_rows(walk), frames, still)
 
 
 def convolution_rows(walk: Any) -> list[tuple[str, str]]:
@@ -278,7 +294,7 @@ def show_padding(args: argparse.Namespace, options: dict[str, Any], levels: "np.
     for kind, walk in by_kind.items():
         record["padded"][kind] = np.asarray(walk.slide.padded).tolist()
         record["output"][kind] = walk.output.tolist()
-    return record, rows[1:], frames, still
+    return Answer(record, rows[1:], frames, still)
 
 
 def show_pooling(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
@@ -290,7 +306,8 @@ def show_pooling(args: argparse.Namespace, options: dict[str, Any], levels: "np.
     frames, still = walk_drawings.draw_pooling(walk, LEVELS)
     rows, columns = walk.outputs["max"].shape
     kept = f"{rows * columns} of {levels.size} numbers go on; no parameter is learned"
-    return {"output": {kind: output.tolist() for kind, output in walk.outputs.items()}}, [("kept", kept)], frames, still
+    record = {"output": {kind: output.tolist() for kind, output in walk.outputs.items()}}
+    return Answer(record, [("kept", kept)], frames, still)
 
 
 def show_attention(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
@@ -320,7 +337,7 @@ def show_attention(args: argparse.Namespace, options: dict[str, Any], levels: "n
         ("projections", "random, not trained; --json prints them, and the tokens"),
         ("scores", f"{patches} * {patches} of {width} products each: quadratic in the number of tokens"),
     ]
-    return record, rows, frames, still
+    return Answer(record, rows, frames, still)
 
 
 def read_kernel(text: str, channels: int) -> "np.ndarray":  # -> (V, U, C)

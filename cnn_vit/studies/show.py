@@ -3,7 +3,6 @@
 The values before training are drawn again from the seed of the run: the same numbers on every platform.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError, unknown
 from cnn_vit.nn.values import initial_values
 from cnn_vit.reports.layer_drawings import FilterComparison, LayerMaps
+from cnn_vit.reports.shift_page import choose_evenly
+from cnn_vit.studies.explain import normalize
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
 from cnn_vit.training.trained import Trained, describe_start
@@ -80,8 +81,7 @@ def compare_features(
     if network.preprocessing["fit"] == PAD_BATCH:
         raise UserError("maps are drawn of images of one size, and this network was trained on several")
     pixels = read_one(network, image)
-    mean, std = (np.float32(network.preprocessing[name]) for name in ("mean", "std"))
-    images = ((pixels[None].astype(np.float32) / 255 - mean) / std).astype(np.float32)
+    images = normalize(network, pixels[None])
     seed, start = describe_start(network)
     untrained = initial_values(network.network, seed)
     before, after = (
@@ -145,10 +145,3 @@ def as_map(call: Call, grid: tuple[int, int] | None) -> np.ndarray | None:
         tokens = np.asarray(outputs[0], np.float32)[-rows * columns :]  # a class token stands in front
         return tokens.reshape(rows, columns, -1)
     return None
-
-
-def choose_evenly(names: Sequence[str], most: int) -> list[str]:
-    """Chooses at most so many of some names, evenly, the first and the last among them."""
-    if len(names) <= most:
-        return list(names)
-    return [names[round(number * (len(names) - 1) / (most - 1))] for number in range(most)]

@@ -219,6 +219,7 @@ def test_large_maps_are_reduced_by_means_of_squares():
 
 def test_of_many_layers_the_first_and_the_last_are_shown():
     names = [f"{number}" for number in range(20)]
+    assert show.choose_evenly(names, 1) == ["0"]
     chosen = show.choose_evenly(names, 5)
     assert chosen == ["0", "5", "10", "14", "19"]
     assert show.choose_evenly(names[:3], 5) == names[:3]
