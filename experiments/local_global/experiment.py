@@ -69,7 +69,7 @@ FORMULAS = (
     (
         r"\frac{\sum_{i j} a_{i j} |p_{i} - p_{j}|}{\sum_{i j} a_{i j}}",
         "The mean distance of a head whose patch i at the place p reads patch j with the weight a.",
-        "pytest tests/analysis/test_attention.py",
+        "pytest tests/analysis/test_attention_distance.py",
     ),
 )
 FIGURES = {
