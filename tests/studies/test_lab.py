@@ -369,6 +369,15 @@ def test_the_example_is_a_file_of_the_house():
     compile(SKELETON, "experiment.py", "exec")
 
 
+def test_the_chapter_ends_with_commands_that_are_there():
+    chapter = lab_page.write_chapter(lab_facts.read_all(TOP / "experiments"))
+    assert 'href="#by_hand"' in chapter
+    commands = chapter.partition('id="by_hand"')[2].partition("<pre>")[2].partition("</pre>")[0].splitlines()
+    assert len(commands) == 5
+    for command in commands:
+        assert (TOP / "cnn_vit" / "cli" / f"{command.split()[1]}.py").is_file()
+
+
 def test_the_verdicts_that_the_readme_tells_are_those_of_the_experiments():
     rows = re.findall(
         r"^\| (.+) \| \[(.+)\]\(experiments/(\w+)/README\.md\) \|$", (TOP / "README.md").read_text(), re.M
