@@ -20,8 +20,8 @@ from cnn_vit.models import build
 from cnn_vit.nn.attention import attend
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.reports.evidence import at_least, at_most
-from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import mean_text, values
 from cnn_vit.runs.journal import cpu_seconds, now
 from cnn_vit.studies.lab import Measured
 
@@ -353,11 +353,6 @@ def select(rows, **match) -> list[dict]:
     return [row for row in rows if all(row.get(name) == value for name, value in match.items())]
 
 
-def values(rows, key: str, **match) -> list[float]:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in select(rows, **match)]
-
-
 def fit_exponents(rows, key: str, *, low: float = 0, high: float = math.inf, **match) -> list[float]:
     """The exponent of a number by the tokens from low to high, one a seed: the slope of a line through logarithms."""
     exponents = []
@@ -498,13 +493,6 @@ def find_crossings(times) -> list[float]:
         rising = np.maximum.accumulate(of_seed)
         crossings.append(round(float(np.exp(np.interp(0.5, rising, np.log(sizes)))), DIGITS))
     return crossings
-
-
-def mean_text(numbers, digits: int = 2) -> str:
-    """The mean of the seeds and half the width of its interval."""
-    estimate, low, high = student_interval(numbers)
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{estimate:.{digits}f} \u00b1 {half:.{digits}f}"
 
 
 def tabulate(rows) -> list[Table]:

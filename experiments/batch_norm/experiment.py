@@ -16,6 +16,7 @@ from cnn_vit.compilation import ProgramKind
 from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import percent_text, values
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
 from cnn_vit.training.forward import get_network
@@ -219,11 +220,6 @@ def share(are_so: np.ndarray) -> float:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list[float]:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def subtract(first: list[float], second: list[float]) -> list[float]:
     """The differences, one a seed."""
     return [left - right for left, right in zip(first, second, strict=True)]
@@ -264,15 +260,6 @@ def weigh_losses(rows, arm: str) -> list:
         after = values(rows, "accuracy", what="shift", shift=name, **ARMS[arm])
         evidence.append(at_most(f"test accuracy lost by {STATISTICS[arm]}: {name}", subtract(before, after), 0.05))
     return evidence
-
-
-def percent_text(numbers) -> str:
-    """The mean of the seeds in percent and half the width of its interval."""
-    if not numbers:
-        return ""
-    estimate, low, high = student_interval(numbers)
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
 
 
 def tabulate(rows) -> list[Table]:

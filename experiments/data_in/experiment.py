@@ -25,6 +25,7 @@ from cnn_vit.data.feed import stream
 from cnn_vit.files import cache
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
+from cnn_vit.reports import lab_rows
 from cnn_vit.reports.evidence import Evidence, at_least, number
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
@@ -378,7 +379,7 @@ def least_epochs(files_pace: float, memory_pace: float) -> float:
 
 def values(rows, key: str, **match) -> np.ndarray:
     """The numbers of the rows that match, one a seed."""
-    return np.array([row[key] for row in rows if all(row.get(name) == value for name, value in match.items())])
+    return np.array(lab_rows.values(rows, key, **match))
 
 
 def weigh(rows) -> dict:

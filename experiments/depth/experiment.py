@@ -16,8 +16,8 @@ from cnn_vit.analysis.gradients import measure_gradients
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.reports.evidence import at_most
-from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import mean_text, values
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
 
@@ -200,11 +200,6 @@ def layers_between(arm: str, sizes: list[float]) -> int:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list[float]:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def deepest(rows) -> int:
     """The most layers whose gradients were measured."""
     return max(values(rows, "layers", what="gradient"))
@@ -225,15 +220,6 @@ def weigh(rows) -> dict:
         vanish[arm] = at_most(statement, values(rows, "log_ratio", **deep, arm=arm), -1)
     without = [evidence for arm, evidence in vanish.items() if arm.startswith("plain")]
     return {"deeper": deeper, "vanish": list(vanish.values()), "shortcut": without}
-
-
-def mean_text(numbers, digits: int = 2, *, scale: float = 1, unit: str = "") -> str:
-    """The mean of the seeds and half the width of its interval."""
-    if not numbers:
-        return ""
-    estimate, low, high = student_interval(numbers)
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{scale * estimate:.{digits}f} \u00b1 {scale * half:.{digits}f}{unit}"
 
 
 EXPECTED = {  # what theory says of one layer

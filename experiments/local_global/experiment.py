@@ -17,8 +17,8 @@ from cnn_vit.analysis.table import describe
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.reports.evidence import at_least, at_most
-from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import mean_text, values
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
 
@@ -242,11 +242,6 @@ def measure_attention(record, seed: int) -> list[dict]:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def depths_of(rows) -> list[int]:
     """The depths that were measured."""
     return sorted(set(values(rows, "depth", what="field")))
@@ -317,13 +312,6 @@ def weigh(rows) -> dict:
     return {"local": [*local, same], "whole": whole, "attention": attention, "rises": rises}
 
 
-def mean_text(numbers, digits: int = 2) -> str:
-    """The mean of the seeds and half the width of its interval."""
-    estimate, low, high = student_interval(list(map(float, numbers)))
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{estimate:.{digits}f} \u00b1 {half:.{digits}f}"
-
-
 def tabulate(rows) -> list[Table]:
     """The tables: fields by depth, pooled networks, and attention by block."""
     fields = []
@@ -348,7 +336,7 @@ def tabulate(rows) -> list[Table]:
         cells = [str(block)]
         for when in ("before", "after"):
             by_seed = values(rows, "distances", what="attention", when=when, block=block)
-            cells += [mean_text(map(choose, by_seed)) for choose in (min, np.mean, max)]
+            cells += [mean_text([choose(numbers) for numbers in by_seed]) for choose in (min, np.mean, max)]
         blocks.append(tuple(cells))
     columns = ("block", "nearest head before", "mean before", "farthest before")
     columns += ("nearest head after", "mean after", "farthest after")

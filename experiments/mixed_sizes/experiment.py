@@ -24,9 +24,11 @@ from cnn_vit.data.feed import stream
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
 from cnn_vit.plots.gallery import Row, draw_gallery
+from cnn_vit.reports import lab_rows
 from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import percent_text
 from cnn_vit.runs.folder import predictions_path
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
@@ -361,7 +363,7 @@ def show_ways() -> list[dict]:
 
 def values(rows, key: str, **match) -> np.ndarray:
     """The numbers of the rows that match, one a seed."""
-    return np.array([row[key] for row in rows if all(row.get(name) == value for name, value in match.items())])
+    return np.array(lab_rows.values(rows, key, **match))
 
 
 def accuracies(rows, way: str, key: str = "accuracy") -> np.ndarray:
@@ -402,32 +404,26 @@ def weigh(rows) -> dict:
     return {"crop": crop, "stretch": stretch, "one_size": one_size, "waste": waste}
 
 
-def mean_text(numbers, *, percent: bool = True) -> str:
-    """The mean of the seeds and half the width of its interval; "" where there are no numbers."""
-    if not len(numbers):
-        return ""
-    estimate, low, high = student_interval([float(number) for number in numbers])
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    if not percent:
-        return f"{estimate:,.0f}"
-    return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
+def count_text(counts) -> str:
+    """The mean of counts; "" where there are none."""
+    return f"{np.mean(counts):,.0f}" if len(counts) else ""
 
 
 def tabulate(rows) -> list[Table]:
     """The tables: accuracy by way, and what each way computes on."""
     by_accuracy, by_cost = [], []
     for key, way in WAYS.items():
-        cells = [way.name, str(way.side), mean_text(accuracies(rows, key))]
+        cells = [way.name, str(way.side), percent_text(accuracies(rows, key))]
         for part in ("whole", "cut"):
-            cells.append(mean_text(accuracies(rows, key, part)) if way.images == "scattered" else "")
+            cells.append(percent_text(accuracies(rows, key, part)) if way.images == "scattered" else "")
         by_accuracy.append(tuple(cells))
     for key in COUNTED:
         match = {"what": "pixels", "way": key}
         cells = [WAYS[key].name, str(WAYS[key].side)]
         for split in ("train", "test"):
-            cells.append(mean_text(values(rows, f"{split} pixels", **match), percent=False))
+            cells.append(count_text(values(rows, f"{split} pixels", **match)))
             cells.append(f"{100 * values(rows, f'{split} outside', **match).mean():.0f} %")
-        cells.append(mean_text(values(rows, "train macs", **match), percent=False))
+        cells.append(count_text(values(rows, "train macs", **match)))
         by_cost.append(tuple(cells))
     columns = ("way", "pixels a side", "all images")
     columns += ("digits with at least 80 % inside the crop", "digits that lose more than 20 %")

@@ -16,9 +16,9 @@ from cnn_vit.analysis.table import describe
 from cnn_vit.compilation import ProgramKind
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
-from cnn_vit.reports.evidence import at_least, at_most, number
-from cnn_vit.reports.intervals import student_interval
+from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import error_text, percent_text, values
 from cnn_vit.runs.journal import cpu_seconds
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
@@ -288,11 +288,6 @@ def time_networks(seed: int, *, repeats: int) -> list[dict]:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list[float]:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def weigh(rows) -> dict:
     """The evidence for each sentence."""
     deep = {"what": "equivariance", "layer": LAYERS}
@@ -352,19 +347,6 @@ def weigh(rows) -> dict:
     return {"invariant": invariant, "place": place, "cost": cost}
 
 
-def mean_text(numbers, *, percent: bool = False) -> str:
-    """The mean of the seeds and half the width of its interval."""
-    if not numbers:
-        return ""
-    estimate, low, high = student_interval(numbers)
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    if percent:
-        return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
-    if max(map(abs, numbers)) <= EXACT:
-        return "0" if not any(numbers) else number(estimate)
-    return f"{estimate:.3f} \u00b1 {half:.3f}"
-
-
 def tabulate(rows) -> list[Table]:
     """The tables: by kind of padding, by layer, and the costs."""
     by_kind = []
@@ -372,13 +354,13 @@ def tabulate(rows) -> list[Table]:
         deep = {"what": "equivariance", "layer": LAYERS, "padding": name}
         cells = [
             name,
-            mean_text(values(rows, "error", **deep, motion="around")),
-            mean_text(values(rows, "at_center", **deep, motion="around")),
-            mean_text(values(rows, "largest", **deep, motion="around")),
-            mean_text(values(rows, "error", **deep, motion="window")),
-            mean_text(values(rows, "r2", what="noise", layer=LAYERS, padding=name)),
-            mean_text(values(rows, "accuracy", what="place", padding=name), percent=True),
-            mean_text(values(rows, "accuracy", what="digits", padding=name), percent=True),
+            error_text(values(rows, "error", **deep, motion="around")),
+            error_text(values(rows, "at_center", **deep, motion="around")),
+            error_text(values(rows, "largest", **deep, motion="around")),
+            error_text(values(rows, "error", **deep, motion="window")),
+            error_text(values(rows, "r2", what="noise", layer=LAYERS, padding=name)),
+            percent_text(values(rows, "accuracy", what="place", padding=name)),
+            percent_text(values(rows, "accuracy", what="digits", padding=name)),
         ]
         by_kind.append(tuple(cells))
     columns = ("padding", "shift around", "at the center", "largest", "moving window", "R\u00b2 of the place")
@@ -389,7 +371,7 @@ def tabulate(rows) -> list[Table]:
         cells = [name]
         for layer in range(1, LAYERS + 1):
             match = {"what": "equivariance", "layer": layer, "padding": name, "motion": "around"}
-            cells.append(mean_text(values(rows, "error", **match)))
+            cells.append(error_text(values(rows, "error", **match)))
         by_layer.append(tuple(cells))
     layers = tuple(f"layer {layer}" for layer in range(1, LAYERS + 1))
     tables.append(Table("equivariance error by layer, shift around", ("padding", *layers), tuple(by_layer)))
@@ -409,7 +391,7 @@ def tabulate_times(times) -> list[Table]:
     ratios = [row["padded"] / row["valid"] for row in times if row["what"] == "cost"]
     (case,) = {row["case"] for row in times if row["what"] == "cost"}
     columns = ("network", "CPU time of an evaluation of 64 images with padding, over that without")
-    return [Table("what padding costs by the clock", columns, ((case, mean_text(ratios)),))]
+    return [Table("what padding costs by the clock", columns, ((case, error_text(ratios)),))]
 
 
 def draw(rows) -> dict[str, str]:

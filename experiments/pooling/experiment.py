@@ -16,9 +16,10 @@ from cnn_vit.compilation import ProgramKind
 from cnn_vit.models import build
 from cnn_vit.nn.pool import average_pool, blur_pool, max_pool
 from cnn_vit.nn.values import functional, initial_values
-from cnn_vit.reports.evidence import at_least, at_most, number
+from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import error_text, percent_text, values
 from cnn_vit.runs.journal import cpu_seconds
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
@@ -322,11 +323,6 @@ def pool_pattern() -> list[dict]:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list[float]:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def pair_up(rows, key: str, kind: str, other: str, **match) -> list[tuple[float, float]]:
     """A number of one kind with that of another, one pair a seed; none where one of them was not measured."""
     first, second = (values(rows, key, kind=name, **match) for name in (kind, other))
@@ -409,19 +405,6 @@ def weigh_times(times) -> dict:
     return {"faster": [at_least("CPU time of a training step without pooling over that with it", slower, LARGER)]}
 
 
-def mean_text(numbers, *, percent: bool = False) -> str:
-    """The mean of the seeds and half the width of its interval."""
-    if not numbers:
-        return ""
-    estimate, low, high = student_interval(numbers)
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    if percent:
-        return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
-    if max(map(abs, numbers)) <= EXACT:
-        return "0" if not any(numbers) else number(estimate)
-    return f"{estimate:.3f} \u00b1 {half:.3f}"
-
-
 def tabulate(rows) -> list[Table]:
     """The tables: cost, accuracy and consistency, and the change by a shift."""
     costs, trained_rows, changes = [], [], []
@@ -431,13 +414,12 @@ def tabulate(rows) -> list[Table]:
             for key in ("parameters", "macs"):
                 cells.append(f"{values(rows, key, what='cost', head=head, kind=kind)[0]:,}")
         costs.append(tuple(cells))
-        change = [mean_text(values(rows, "change", what="change", kind=kind, shift=shift)) for shift in (1, 2, 3, 4)]
+        change = [error_text(values(rows, "change", what="change", kind=kind, shift=shift)) for shift in (1, 2, 3, 4)]
         changes.append((kind, *change))
         for head in HEADS:
             match = {"what": "digits", "head": head, "kind": kind}
             cells = [
-                mean_text(values(rows, key, **match), percent=True)
-                for key in ("accuracy", "shifted_accuracy", "consistency")
+                percent_text(values(rows, key, **match)) for key in ("accuracy", "shifted_accuracy", "consistency")
             ]
             if all(cells):
                 trained_rows.append((head, kind, *cells))
@@ -456,7 +438,7 @@ def tabulate_times(times) -> list[Table]:
     for kind in KINDS:
         slower = ratios(times, "cpu_seconds", kind, "max", what="step")
         if slower:
-            cells.append((kind, mean_text(slower)))
+            cells.append((kind, error_text(slower)))
     columns = ("pooling", f"CPU time of a training step of {BATCH} images, over that with max pooling")
     return [Table("time of a training step, average head", columns, tuple(cells))]
 

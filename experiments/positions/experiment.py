@@ -18,9 +18,10 @@ from cnn_vit.data.batches import batches
 from cnn_vit.models import build
 from cnn_vit.nn.position import sincos_positions
 from cnn_vit.nn.values import functional, initial_values
-from cnn_vit.reports.evidence import at_least, at_most, number
+from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import error_text, percent_text, values
 from cnn_vit.studies.lab import Measured
 
 ORDER = 80
@@ -383,11 +384,6 @@ def read_numbers(lines: list[str]) -> np.ndarray:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list[float]:
-    """The numbers of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def accuracies(rows, task: str, kind: str) -> list[float]:
     """Test accuracies, one a seed."""
     return values(rows, "accuracy", what=task, kind=kind)
@@ -493,36 +489,25 @@ def weigh(rows) -> dict:
     }
 
 
-def mean_text(numbers, *, percent: bool = False) -> str:
-    """The mean of the seeds and half the width of its interval."""
-    estimate, low, high = student_interval(numbers)
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    if percent:
-        return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
-    if max(map(abs, numbers)) <= EXACT:
-        return "0" if not any(numbers) else number(estimate)
-    return f"{estimate:.3f} \u00b1 {half:.3f}"
-
-
 def tabulate(rows) -> list[Table]:
     """The tables: by kind of positions, and how similar positions are."""
     by_kind = []
     for kind in KINDS:
         cells = [kind]
         for task in TASKS:
-            cells.append(mean_text(accuracies(rows, task, kind), percent=True))
-        cells.append(mean_text(values(rows, "change", what="order", kind=kind)))
+            cells.append(percent_text(accuracies(rows, task, kind)))
+        cells.append(error_text(values(rows, "change", what="order", kind=kind), rounding=EXACT))
         for key in ("parameters", "macs"):
             cells.append(f"{values(rows, key, what='places', kind=kind)[0]:,}")
         by_kind.append(tuple(cells))
-    wide = mean_text(accuracies(rows, "places", WIDE), percent=True)
+    wide = percent_text(accuracies(rows, "places", WIDE))
     same = [f"{values(rows, key, what='places', kind=WIDE)[0]:,}" for key in ("parameters", "macs")]
     by_kind.append((WIDE, "", wide, "", *same))
     columns = ("positions", "accuracy on digits", "on 9 places", "change by another order", "parameters", "MACs")
     similar = []
     for kind, when in (("learned", "before"), ("learned", "after"), ("sincos", "fixed")):
         match = {"what": "similarity", "kind": kind, "when": when}
-        texts = [mean_text(values(rows, key, **match)) for key in ("in_image", "in_sequence")]
+        texts = [error_text(values(rows, key, **match), rounding=EXACT) for key in ("in_image", "in_sequence")]
         words = kind if when == "fixed" else f"{kind}, {when} training"
         similar.append((words, *texts))
     heads = ("positions", "correlation of similarity and distance in the image", "and distance in the sequence")

@@ -10,6 +10,7 @@ from cnn_vit import plots
 from cnn_vit.reports.evidence import at_least, at_most
 from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import percent_text
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
 
@@ -142,7 +143,7 @@ def tabulate(rows) -> list[Table]:
     cells = []
     for arm in ARMS:
         trained = next(row["trained"] for row in rows if row["arm"] == arm)
-        texts = [mean_text(accuracies(rows, labels, arm)) for labels in LABELS]
+        texts = [percent_text(accuracies(rows, labels, arm)) for labels in LABELS]
         cells.append((arm, f"{trained:,}", *texts))
     columns = ("what is trained", "trained parameters", *LABELS)
     return [Table(f"test accuracy on digits after {STEPS} steps", columns, tuple(cells))]
@@ -155,13 +156,6 @@ def tabulate_times(times) -> list[Table]:
         seconds = [row["cpu_seconds"] for row in times if row["arm"] == arm]
         cells.append((arm, f"{np.mean(seconds):.1f}"))
     return [Table("what a run costs", ("what is trained", "CPU-seconds a run"), tuple(cells))]
-
-
-def mean_text(numbers) -> str:
-    """The mean of the seeds and half the width of its interval, in percent."""
-    estimate, low, high = student_interval([float(number) for number in numbers])
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
 
 
 def draw(rows) -> dict[str, str]:

@@ -16,8 +16,8 @@ from cnn_vit.analysis.table import describe
 from cnn_vit.models import build
 from cnn_vit.nn.permutation import draw_order
 from cnn_vit.reports.evidence import at_least, at_most
-from cnn_vit.reports.intervals import student_interval
 from cnn_vit.reports.lab_facts import Table
+from cnn_vit.reports.lab_rows import percent_text, values
 from cnn_vit.studies.lab import Measured
 from cnn_vit.studies.trials import Trial
 
@@ -260,11 +260,6 @@ def measure_shifts(run: Path) -> tuple[float, ...]:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def values(rows, key: str, **match) -> list:
-    """The values of the rows that match, one a seed."""
-    return [row[key] for row in rows if all(row.get(name) == value for name, value in match.items())]
-
-
 def accuracies(rows, arm: str, condition: str, count: int = EVERY) -> np.ndarray:  # -> (seeds,)
     """The test accuracy of an arm: on shifted digits where it was trained on these, else on digits in the middle."""
     key = "shifted_accuracy" if condition in (SHIFTED, SHIFTED_PERMUTED) else "accuracy"
@@ -337,15 +332,6 @@ def weigh(rows) -> dict:
 def run_of(arm: str, condition: str) -> dict:
     """What the row of a run with all training images matches."""
     return {"what": "run", "arm": arm, "condition": condition, "count": EVERY}
-
-
-def percent_text(numbers) -> str:
-    """The mean of the seeds and half the width of its interval, in percent; "" where nothing was measured."""
-    if not len(numbers):
-        return ""
-    estimate, low, high = student_interval(tuple(map(float, numbers)))
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{100 * estimate:.1f} \u00b1 {100 * half:.1f} %"
 
 
 def tabulate(rows) -> list[Table]:
