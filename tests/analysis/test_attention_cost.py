@@ -41,7 +41,8 @@ def test_attention_is_half_of_a_block_s_products_at_6_d_tokens(side, width, shar
     [("all at once", 4), ("128 queries at a time", 2)],
 )
 def test_memory_of_attention_grows_with_the_square_only_where_all_scores_are_held(attention_cost, form, growth):
-    programs = [attention_cost.compile_attention(form, tokens) for tokens in (1024, 2048)]
+    """From 2,048 tokens on the CPU compiler of jax 0.12 never holds all scores, whatever the program says."""
+    programs = [attention_cost.compile_attention(form, tokens) for tokens in (512, 1024)]
     small, large = map(attention_cost.planned_bytes, programs)
     assert large / small == pytest.approx(growth, rel=0.1)
 
