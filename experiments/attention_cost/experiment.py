@@ -98,8 +98,8 @@ SURPRISE = (
     "by step, and 2.4 times its time at 4,096 tokens. A plain loop over 128 queries at a time needs 22 times less "
     "memory there, takes about as long and gives the same bits; it runs the 16,384 pixels of an image of 128, which "
     "would need 4 GiB all at once. At 4,096 tokens attention has 84 % of the products of a block of width 128, and 91 "
-    "% of its time. The compiler of jax 0.12 goes in parts by itself: for attention step by step it plans 16.5 MiB with "
-    "1,024 tokens, and 3 MiB with 2,048."
+    "% of its time. The compiler of jax 0.12 goes in parts by itself: for attention step by step it plans 16.5 MiB "
+    "with 1,024 tokens, and 3 MiB with 2,048."
 )
 CHOSEN = (
     "Sizes and bounds were fixed before the first full run. With three seeds on a busy machine two verdicts by "
