@@ -47,7 +47,7 @@ class DeiT(nnx.Module):
         epsilon: added to the variance in each norm; 1e-6 in timm and the paper's code, 1e-12 in Hugging Face's.
         dropout: share of the values that is dropped in training behind positions, attention, and both layers of an MLP.
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
-        fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
+        fused: whether attention runs as one fused operation: the same numbers up to rounding.
         cut: path of the block that is kept last, such as blocks/5; its tokens get a norm of their own.
         channels: colors of an image.
         image_size: side in pixels, or (height, width), each a multiple of the patch side; fixed.

@@ -81,7 +81,7 @@ class ViT(nnx.Module):
         stochastic_depth: share of the examples that skip a part of the last block in training; linearly less before.
         leftover: what becomes of pixels at the right and bottom that fill no patch: the size is refused, or they are
             dropped as upstream does (H14 at 384 pixels reads 27 patches a side); with a mask no size is refused for it.
-        fused: whether attention runs as one fused operation: the same numbers up to rounding, less memory on a GPU.
+        fused: whether attention runs as one fused operation: the same numbers up to rounding.
         permutation: number of a fixed permutation of the pixels, the same for all images; none leaves them in order.
         cut: path of the block that is kept last, such as blocks/5; its tokens get a norm of their own (if pre) and are
             pooled, those that attention would read by their average; pre_logits is left out.
