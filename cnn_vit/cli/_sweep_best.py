@@ -11,7 +11,7 @@ from cnn_vit.errors import UserError
 
 if TYPE_CHECKING:
     from cnn_vit.reports.sweep_facts import LeaderRow, SweepFacts, SweepTrial
-    from cnn_vit.studies.sweeping.best_test import BestTest
+    from cnn_vit.studies.sweeping.tested_best import BestTest
 
 SEED = "seed"
 
@@ -19,7 +19,7 @@ SEED = "seed"
 def run(args: argparse.Namespace, out: Path) -> int:
     """Prints the best setting; with --test also what the test split says of it."""
     from cnn_vit.reports import sweep_facts
-    from cnn_vit.studies.sweeping import best_test, outcome
+    from cnn_vit.studies.sweeping import outcome, tested_best
 
     if args.again and not args.test:
         raise UserError("--again belongs to --test; add it, or leave --again out")
@@ -37,9 +37,9 @@ def run(args: argparse.Namespace, out: Path) -> int:
                 "--test out"
             )
         note_unfinished(facts)
-        tested = best_test.measure_best(facts, leader, again=args.again)
+        tested = tested_best.measure_best(facts, leader, again=args.again)
     else:
-        tested = best_test.find_stored(facts, leader)
+        tested = tested_best.find_stored(facts, leader)
     commands = list_commands(facts, leader)
     answer = {
         **_sweep_tables.sweep_json(facts),

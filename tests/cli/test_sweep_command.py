@@ -334,7 +334,7 @@ def test_a_sweep_without_numbers_has_no_best_setting(tmp_path):
 
 def test_another_best_setting_is_tested_only_where_that_is_asked_for(tmp_path, monkeypatch):
     """Each reading is made up; after the first another trial becomes the best."""
-    from cnn_vit.studies.sweeping import best_test
+    from cnn_vit.studies.sweeping import tested_best
 
     out = tmp_path / "sweep"
     sweep_folders.write_sweep(out, [0.9, 0.8, "queued"])
@@ -342,9 +342,9 @@ def test_another_best_setting_is_tested_only_where_that_is_asked_for(tmp_path, m
 
     def read_test(trial):
         reads.append(trial.row)
-        return best_test.SplitReading(trial.id, trial.suggestion, trial.seed, dict(trial.values), 0.75, 1.0, 100, 1)
+        return tested_best.SplitReading(trial.id, trial.suggestion, trial.seed, dict(trial.values), 0.75, 1.0, 100, 1)
 
-    monkeypatch.setattr(best_test, "read_test", read_test)
+    monkeypatch.setattr(tested_best, "read_test", read_test)
     early = ask("sweep", "best", out, "--test")
     assert early.code == 0
     assert early.err == (

@@ -16,7 +16,7 @@
     standing.py     how far a sweep is while it runs, and how long the rest will take
     forecast.py     what a sweep would do and take, before it is started
     cancelling.py   trials that somebody calls off
-    best_test.py    what the test split says of the best setting, read once
+    tested_best.py  what the test split says of the best setting, read once
 
 Nothing here imports jax but to read a test split: a scheduler waits most of its time and should need little memory.
 """
