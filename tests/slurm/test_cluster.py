@@ -234,13 +234,17 @@ def objective(cluster, tmp_path, monkeypatch):
 
 def test_a_task_whose_time_is_nearly_over_is_queued_again(cluster, objective, tmp_path):
     out, planned = objective
-    # SLURM counts in minutes, and says it 60 seconds before the end: of one minute, at the beginning.
+    # SLURM counts in minutes, and says it 60 seconds before the end: of one minute, at the beginning. On a busy machine
+    # the task may not be at work on the trial by then, and has neither a start nor a stop to note.
     slurm.submit([planned], out, StudyOptions(), slurm.read_options("--time=1"))
     cluster.wait_until(lambda: slurm.queue_states(out)[planned.id] == "PENDING (BeginTime)", patience=PATIENCE)
-    assert events_of(planned.folder) == ["start", "stop"]
+    assert events_of(planned.folder) in ([], ["start", "stop"])
+    assert not trials.is_over(planned)
     (tmp_path / "go").touch()
     cluster.wait_until(lambda: trials.is_over(planned))
-    assert events_of(planned.folder) == ["start", "stop", "start"]
+    *stopped, last = events_of(planned.folder)
+    assert last == "start"
+    assert stopped == ["start", "stop"] * (len(stopped) // 2)
     assert trials.read_record(planned).result["value"] == 1.5
 
 
