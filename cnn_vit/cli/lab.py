@@ -3,6 +3,7 @@
     cnn-vit lab                       lists the experiments: what is said, the last verdict, the question
     cnn-vit lab run padding           measures one again, at most four CPU-minutes, and writes its folder
     cnn-vit lab run padding --quick   the same made small, written under runs/lab; full results stay as they are
+    cnn-vit lab run why_convolution --data=mnist    the same on other data, which takes longer and is stated apart
     cnn-vit lab report                one HTML page of all, which reads as a chapter, and each README.md anew
     cnn-vit lab new mine              writes experiments/mine/experiment.py, an example that runs
     cnn-vit lab show convolution      a filter slides over an image: an animation with its products, and a drawing
@@ -28,7 +29,8 @@ An experiment is a folder experiments/NAME with an experiment.py: question, clai
 textbooks, and functions that measure, weigh and draw. Verdicts are true, false, conditional (true of
 some parts, false of others) and not resolved, by 95 % intervals over at least 3 seeds. `run` goes on
 where it was stopped; what is measured is not measured again, until the code of the experiment changes
-or --again asks for it. results.json is the same bytes each time; times stand apart in timing.json, and so
+or --again asks for it. MNIST is downloaded (12 MB), or read with --data_path=FILE from an npz with train_x,
+train_y, test_x and test_y. results.json is the same bytes each time; times stand apart in timing.json, and so
 do verdicts "by the clock", which hold on the machine that measured them.
 """
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from cnn_vit.reports.lab_facts import ExperimentFacts
 
 ACTIONS = ("list", "run", "report", "new", "show")
+RUN_FLAGS = ("quick", "again", "data", "data_path", "workers", "out")
 CHAPTER = Path("runs") / "lab" / "chapter.html"
 
 
@@ -52,6 +55,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="ACTION", help=f"{', '.join(ACTIONS)}, then NAME or SUBJECT")
     parser.add_argument("--quick", action="store_true", help="run: make it small, beside the full results")
     parser.add_argument("--again", action="store_true", help="run: measure again what is measured")
+    parser.add_argument("--data", metavar="NAME", help="run: the data set instead of the experiment's own, as mnist")
+    parser.add_argument("--data_path", metavar="FILE", help="run: an npz that holds it, instead of the download")
     parser.add_argument("--workers", type=int, metavar="N", help="run: trials at the same time (default: 1)")
     parser.add_argument(
         "--out",
@@ -86,9 +91,9 @@ def run(args: argparse.Namespace) -> None:
 
 def refuse_other_flags(args: argparse.Namespace, action: str) -> None:
     """Raises UserError for a flag that another action takes."""
-    own_flags = {"run": ("quick", "again", "workers", "out"), "report": ("out",), "show": ("out", *_lab_show.FLAGS)}
+    own_flags = {"run": RUN_FLAGS, "report": ("out",), "show": ("out", *_lab_show.FLAGS)}
     taken = own_flags.get(action, ())
-    for flag in ("quick", "again", "workers", "out", *_lab_show.FLAGS):
+    for flag in (*RUN_FLAGS, *_lab_show.FLAGS):
         if getattr(args, flag) not in (None, False) and flag not in taken:
             raise UserError(f"`cnn-vit lab {action}` does not take --{flag}; leave it out")
 
@@ -130,11 +135,15 @@ def run_one(args: argparse.Namespace, name: str) -> None:
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"workers={args.workers} do nothing; make it at least 1")
+    if args.data is None and args.data_path is not None:
+        raise UserError(f"--data_path={args.data_path} needs --data=NAME, which says what the file holds")
+    data_path = Path(args.data_path) if args.data_path is not None else None
     options = lab.Options(
         is_quick=args.quick,
         is_again=args.again,
         workers=args.workers or 1,
         out=Path(args.out) if args.out is not None else None,
+        data=None if args.data is None else lab.OtherData(args.data, data_path),
     )
     facts = lab.run_experiment(name, options)
     width = cli.terminal_width()
@@ -154,8 +163,10 @@ def run_one(args: argparse.Namespace, name: str) -> None:
     for table in [*facts.tables, *facts.time_tables]:
         parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ')}")
     parts.append(cli.format_table([("written", facts.source / README)]))
-    record = as_json(facts) | {"folder": str(facts.source), "quick": args.quick}
-    next_command = f"cnn-vit lab run {name}" if args.quick else "cnn-vit lab report"
+    record = as_json(facts) | {"data": facts.data, "folder": str(facts.source), "quick": args.quick}
+    next_command = "cnn-vit lab report"
+    if args.quick:
+        next_command = f"cnn-vit lab run {name}" + (f" --data={facts.data}" if facts.data else "")
     cli.print_answer(args, record, "\n\n".join(parts), next_command=next_command, even_if_stopped=True)
 
 

@@ -5,6 +5,7 @@
     experiments/NAME/timing.json      times, machine and commit, and the verdicts that a clock has a part in
     experiments/NAME/FIGURE.svg      made from results.json alone, or from the times alone
     experiments/NAME/README.md        made from all of these
+    experiments/NAME/DATA/            results.json, timing.json and README.md of the same on other data, stated apart
 
 A folder of experiments/ without an experiment.py is a script of another kind, and no part of the laboratory.
 """
@@ -26,6 +27,7 @@ README = "README.md"
 SUFFIX = ".svg"  # of a figure
 # The literals of an experiment.py that are text: they may change without anything being measured again.
 TEXTS = ("ORDER", "QUESTION", "CLAIM", "SENTENCES", "FORMULAS", "FIGURES", "SURPRISE", "CHOSEN")
+ALSO_ON = "ALSO_ON"  # a text as well, which may be left out
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class ExperimentTexts:
         figures: (name, caption) of each.
         surprise: what nobody had expected, a paragraph.
         chosen: how settings, seeds and bounds were chosen, a paragraph: what was looked at before, and what after.
+        also_on: the data sets that the experiment can be given instead of its own, by name; each with what was found
+            there, a paragraph.
     """
 
     folder: Path
@@ -83,6 +87,7 @@ class ExperimentTexts:
     figures: tuple[tuple[str, str], ...]
     surprise: str
     chosen: str
+    also_on: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -114,12 +119,16 @@ class ExperimentFacts:
         results: the content of results.json; None where nothing was measured.
         times: the content of timing.json; {} where nothing was measured.
         source: the folder that the results and figures lie in.
+        data: the data set that was given instead of the experiment's own; "" for its own.
+        others: what was measured on other data, where these are the facts on its own.
     """
 
     texts: ExperimentTexts
     results: dict[str, Any] | None
     times: dict[str, Any]
     source: Path
+    data: str = ""
+    others: tuple["ExperimentFacts", ...] = ()
 
     def verdict(self, key: str) -> str:
         """Returns the verdict on a sentence."""
@@ -172,18 +181,29 @@ def read_all(experiments: Path) -> list[ExperimentFacts]:
     return sorted(facts, key=lambda experiment: (experiment.texts.order, experiment.texts.name))
 
 
-def read_facts(folder: Path, *, source: Path | None = None) -> ExperimentFacts:
-    """Reads an experiment, and its results from its own folder or from another.
+def read_facts(folder: Path, *, source: Path | None = None, data: str = "") -> ExperimentFacts:
+    """Reads an experiment, and its results.
+
+    Args:
+        folder: of the experiment.
+        source: the folder that the results lie in; None for the experiment's own.
+        data: the data set that was given instead of the experiment's own; "" for its own.
 
     Raises:
         UserError: a file is not as it was written.
     """
-    source = source or folder
+    source = source or folder / data
     results, times = None, {}
     if (source / RESULTS).exists():
         results = reader.read_object(source / RESULTS, judgements=list, tables=list, rows=list)
         times = reader.read_object(source / TIMES, machine=str, cpu_seconds=float, tables=list)
-    return ExperimentFacts(read_texts(folder), results, times, source)
+    texts = read_texts(folder)
+    others = []
+    if source == folder:
+        for name in texts.also_on:
+            if (folder / name / RESULTS).exists():
+                others.append(read_facts(folder, data=name))
+    return ExperimentFacts(texts, results, times, source, data, tuple(others))
 
 
 def read_texts(folder: Path) -> ExperimentTexts:
@@ -202,10 +222,12 @@ def read_texts(folder: Path) -> ExperimentTexts:
         formulas = tuple(Formula(tex, meaning, command) for tex, meaning, command in values["FORMULAS"])
         figures = tuple(values["FIGURES"].items())
         order = int(values["ORDER"])
+        also_on = dict(values.get(ALSO_ON, {}))
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: SENTENCES is {{key: (sentence, truth)}}, FORMULAS is ((tex, meaning, command), ...), FIGURES is "
-            f"{{name: caption}} and ORDER is a whole number; one of them is not ({error})"
+            f"{{name: caption}}, {ALSO_ON} is {{data set: paragraph}} and ORDER is a whole number; one of them is not "
+            f"({error})"
         ) from error
     return ExperimentTexts(
         folder=folder,
@@ -217,11 +239,12 @@ def read_texts(folder: Path) -> ExperimentTexts:
         figures=figures,
         surprise=values["SURPRISE"],
         chosen=values["CHOSEN"],
+        also_on=also_on,
     )
 
 
 def read_literals(path: Path) -> dict[str, Any]:
-    """Reads the literals that a file assigns to the names of TEXTS.
+    """Reads the literals that a file assigns to the names of TEXTS and to ALSO_ON.
 
     Raises:
         UserError: the file is not Python, or a value is not a literal.
@@ -234,7 +257,7 @@ def read_literals(path: Path) -> dict[str, Any]:
     values = {}
     for statement in module.body:
         name = assigned_name(statement)
-        if name in TEXTS and isinstance(statement, ast.Assign):
+        if name in (*TEXTS, ALSO_ON) and isinstance(statement, ast.Assign):
             try:
                 values[name] = ast.literal_eval(statement.value)
             except ValueError as error:

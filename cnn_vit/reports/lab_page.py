@@ -83,6 +83,25 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class OtherData:
+    """What was measured of an experiment on data that it was given.
+
+    Attributes:
+        name: of the data set.
+        found: what was found, a paragraph.
+        sentences: with their verdicts there; the truth of each is "", for it is about the experiment's own data.
+        tables: of the results.
+        cost: machine, commit and CPU time in a sentence.
+    """
+
+    name: str
+    found: str
+    sentences: tuple[JudgedSentence, ...]
+    tables: tuple[Table, ...]
+    cost: str
+
+
+@dataclass(frozen=True)
 class Section:
     """The part of the chapter about one experiment; the attributes are those of `ExperimentTexts`, made ready.
 
@@ -91,6 +110,7 @@ class Section:
         is_measured: whether there are results.
         cost: machine, commit and CPU time in a sentence.
         formulas, sentences, figures, tables: what the section shows.
+        others: the same on other data.
     """
 
     name: str
@@ -104,6 +124,7 @@ class Section:
     sentences: tuple[JudgedSentence, ...]
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
+    others: tuple[OtherData, ...]
 
 
 def write_chapter(experiments: Sequence[ExperimentFacts]) -> str:
@@ -119,16 +140,11 @@ def write_chapter(experiments: Sequence[ExperimentFacts]) -> str:
 def make_section(facts: ExperimentFacts) -> Section:
     """Returns the section about an experiment."""
     texts = facts.texts
-    sentences = [judge_sentence(sentence, facts.judgement(sentence.key)) for sentence in texts.sentences]
     figures = []
     for name, caption in texts.figures:
         path = facts.source / f"{name}{SUFFIX}"
         if path.exists():
             figures.append(read_figure(path.read_text(encoding="utf-8"), caption))
-    cost = ""
-    if facts.times:
-        duration = page.duration_text(facts.times["cpu_seconds"])
-        cost = f"{facts.times['machine']}, commit {facts.times['commit']}; {duration} of CPU time, all seeds together."
     return Section(
         name=texts.name,
         question=texts.question,
@@ -136,12 +152,36 @@ def make_section(facts: ExperimentFacts) -> Section:
         surprise=texts.surprise,
         chosen=texts.chosen,
         is_measured=facts.results is not None,
-        cost=cost,
+        cost=describe_cost(facts),
         formulas=tuple(map(set_formula, texts.formulas)),
-        sentences=tuple(sentences),
+        sentences=tuple(
+            judge_sentence(sentence, facts.judgement(sentence.key), sentence.truth) for sentence in texts.sentences
+        ),
         figures=tuple(figures),
         tables=(*facts.tables, *facts.time_tables),
+        others=tuple(map(make_other, facts.others)),
     )
+
+
+def make_other(facts: ExperimentFacts) -> OtherData:
+    """Returns what was measured on other data, for the section of the experiment."""
+    return OtherData(
+        name=facts.data,
+        found=facts.texts.also_on[facts.data],
+        sentences=tuple(
+            judge_sentence(sentence, facts.judgement(sentence.key), "") for sentence in facts.texts.sentences
+        ),
+        tables=(*facts.tables, *facts.time_tables),
+        cost=describe_cost(facts),
+    )
+
+
+def describe_cost(facts: ExperimentFacts) -> str:
+    """Returns machine, commit and CPU time in a sentence; "" where nothing was measured."""
+    if not facts.times:
+        return ""
+    duration = page.duration_text(facts.times["cpu_seconds"])
+    return f"{facts.times['machine']}, commit {facts.times['commit']}; {duration} of CPU time, all seeds together."
 
 
 def set_formula(written: Formula) -> SetFormula:
@@ -149,15 +189,15 @@ def set_formula(written: Formula) -> SetFormula:
     return SetFormula(formula(written.tex), written.meaning, written.command)
 
 
-def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> JudgedSentence:
-    """Returns a sentence with its verdict and evidence as text."""
+def judge_sentence(sentence: Sentence, judgement: dict[str, Any], truth: str) -> JudgedSentence:
+    """Returns a sentence with what is true, its verdict and its evidence as text."""
     rows = []
     for part in judgement.get("evidence", []):
         bound = f"{part['relation']} {evidence.number(part['bound'])}"
         interval = evidence.interval_of(part)
         rows.append(EvidenceRow(part["statement"], bound, interval, part["outcome"], evidence.role_of(part)))
     verdict = judgement.get("verdict", evidence.NOT_MEASURED)
-    return JudgedSentence(sentence.text, sentence.truth, verdict, tuple(rows), evidence.is_by_clock(judgement))
+    return JudgedSentence(sentence.text, truth, verdict, tuple(rows), evidence.is_by_clock(judgement))
 
 
 def read_figure(text: str, caption: str) -> Figure:

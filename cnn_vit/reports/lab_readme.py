@@ -31,7 +31,9 @@ a README of its own: what recipes reach, how long things take, how sweeps do, an
 
 
 def write_readme(facts: ExperimentFacts) -> str:
-    """Returns the README.md of an experiment."""
+    """Returns the README.md of an experiment, or of what was measured of it on other data."""
+    if facts.data:
+        return write_readme_on_other_data(facts)
     texts = facts.texts
     parts = [f"# {texts.question}", f"Question: {texts.question}", f"Claim: {texts.claim}"]
     parts.append(f"```bash\ncnn-vit lab run {texts.name}\n```")
@@ -41,23 +43,62 @@ def write_readme(facts: ExperimentFacts) -> str:
     if facts.results["is_quick"]:
         parts.append(QUICK_NOTE)
     for sentence in texts.sentences:
-        parts += judge_sentence(sentence, facts.judgement(sentence.key))
+        parts += judge_sentence(sentence, facts.judgement(sentence.key), sentence.truth)
     for name, caption in texts.figures:
         parts.append(f"![{caption}]({name}{SUFFIX})")
         parts.append(caption)
-    for table in [*facts.tables, *facts.time_tables]:
-        parts.append(f"## {table.title[:1].upper()}{table.title[1:]}")
-        parts.append(markdown_table(table.columns, table.rows))
+    parts += write_tables(facts)
     if texts.formulas:
         parts.append("## Formulas")
         parts += [describe_formula(formula) for formula in texts.formulas]
     parts += describe_cost(facts.times)
     parts.append(f"What surprised us: {texts.surprise}")
     parts.append(f"How it was chosen: {texts.chosen}")
+    for other in facts.others:
+        parts += compare_data(facts, other)
     return join_parts(parts)
 
 
-def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> list[str]:
+def write_readme_on_other_data(facts: ExperimentFacts) -> str:
+    """Returns the README.md of what was measured of an experiment on data that it was given."""
+    texts = facts.texts
+    parts = [f"# {texts.question} The same on {facts.data}"]
+    parts.append(f"```bash\ncnn-vit lab run {texts.name} --data={facts.data}\n```")
+    if facts.results is None:
+        parts.append("Nothing was measured yet.")
+        return join_parts(parts)
+    parts.append(QUICK_NOTE if facts.results["is_quick"] else texts.also_on[facts.data])
+    parts.append("What the experiment asks, and what it finds on its own data, stands in [its page](../README.md).")
+    for sentence in texts.sentences:
+        parts += judge_sentence(sentence, facts.judgement(sentence.key), "")
+    return join_parts([*parts, *write_tables(facts), *describe_cost(facts.times)])
+
+
+def compare_data(facts: ExperimentFacts, other: ExperimentFacts) -> list[str]:
+    """Returns the paragraphs about what was measured on other data, beside the verdicts on the experiment's own."""
+    rows = []
+    for sentence in facts.texts.sentences:
+        verdicts = (facts.verdict_text(sentence.key), other.verdict_text(sentence.key))
+        rows.append((f"\u201c{sentence.text}\u201d", *verdicts))
+    evidence_link = f"The evidence stands in [{other.data}/README.md]({other.data}/README.md)."
+    return [
+        f"## The same on {other.data}",
+        f"```bash\ncnn-vit lab run {facts.texts.name} --data={other.data}\n```",
+        f"{facts.texts.also_on[other.data]} {evidence_link}",
+        markdown_table(("what is said", "verdict above", f"verdict on {other.data}"), rows),
+    ]
+
+
+def write_tables(facts: ExperimentFacts) -> list[str]:
+    """Returns the tables of the rows and of the times, each below its title."""
+    parts = []
+    for table in [*facts.tables, *facts.time_tables]:
+        parts.append(f"## {table.title[:1].upper()}{table.title[1:]}")
+        parts.append(markdown_table(table.columns, table.rows))
+    return parts
+
+
+def judge_sentence(sentence: Sentence, judgement: dict[str, Any], truth: str) -> list[str]:
     """Returns the paragraphs about a sentence: what is said, the verdict, what is true, and the evidence."""
     verdict = judgement.get("verdict", evidence.NOT_MEASURED)
     rows = []
@@ -65,7 +106,7 @@ def judge_sentence(sentence: Sentence, judgement: dict[str, Any]) -> list[str]:
         bound = f"{part['relation']} {evidence.number(part['bound'])}"
         rows.append((part["outcome"], evidence.role_of(part), part["statement"], evidence.interval_of(part), bound))
     columns = ("outcome", "", "measured", "mean and 95 % interval", "holds where it is")
-    paragraphs = [f"## \u201c{sentence.text}\u201d", f"Verdict: **{verdict}**. {sentence.truth}"]
+    paragraphs = [f"## \u201c{sentence.text}\u201d", f"Verdict: **{verdict}**. {truth}".rstrip()]
     if evidence.is_by_clock(judgement):
         paragraphs.append(CLOCK_NOTE)
     return [*paragraphs, markdown_table(columns, rows)]

@@ -21,21 +21,37 @@ may have evidence of both kinds: its judgement is then one by the clock.
     runs/lab/NAME/quick/                   the same with --quick, results and all: full results are never overwritten
 
 A seed is measured again where the code of experiment.py has changed, its texts apart.
+
+An experiment may say, by the text ALSO_ON, that it can be given other data, such as MNIST. Its list_trials and measure
+then take `data: OtherData | None` as well, and three seeds are enough. Results on other data are stated apart:
+
+    runs/lab/NAME/DATA/                    trials and what is measured; runs/lab/NAME/DATA-quick with --quick
+    experiments/NAME/DATA/                 results.json, timing.json and README.md
 """
 
 import ast
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cnn_vit import files, plots, process, stops
-from cnn_vit.errors import UserError
+from cnn_vit.errors import UserError, unknown
 from cnn_vit.reports import evidence, lab_facts, lab_readme
 from cnn_vit.reports.evidence import Evidence
-from cnn_vit.reports.lab_facts import EXPERIMENT, README, RESULTS, SUFFIX, TEXTS, TIMES, ExperimentFacts, Table
+from cnn_vit.reports.lab_facts import (
+    ALSO_ON,
+    EXPERIMENT,
+    README,
+    RESULTS,
+    SUFFIX,
+    TEXTS,
+    TIMES,
+    ExperimentFacts,
+    Table,
+)
 from cnn_vit.runs import environment, reader
 from cnn_vit.runs.journal import cpu_seconds
 from cnn_vit.settings.recipes import recipe_errors, run_file
@@ -67,6 +83,26 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class OtherData:
+    """Data that an experiment is given instead of its own.
+
+    Attributes:
+        name: of the data set, one of ALSO_ON.
+        path: an npz with train_x, train_y, test_x and test_y that holds it; None for the published files.
+    """
+
+    name: str
+    path: Path | None = None
+
+    @property
+    def section(self) -> dict[str, str]:
+        """The settings `data` that read it."""
+        if self.path is None:
+            return {"name": self.name}
+        return {"name": "arrays", "path": str(self.path.absolute())}
+
+
+@dataclass(frozen=True)
 class Options:
     """How an experiment is done.
 
@@ -75,12 +111,14 @@ class Options:
         is_again: whether all is measured again, though it is there.
         workers: trials that are done at the same time.
         out: the folder of the trials and of what is measured; None for one below runs/lab.
+        data: that it is given; None for its own.
     """
 
     is_quick: bool = False
     is_again: bool = False
     workers: int = 1
     out: Path | None = None
+    data: OtherData | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +174,7 @@ def load_experiment(folder: Path) -> Experiment:
 def hash_code(path: Path) -> str:
     """Returns the sha256 of a file's code, without comments and without the texts that decide no number."""
     module = ast.parse(path.read_text(encoding="utf-8"))
-    code = [ast.unparse(part) for part in module.body if lab_facts.assigned_name(part) not in TEXTS]
+    code = [ast.unparse(part) for part in module.body if lab_facts.assigned_name(part) not in (*TEXTS, ALSO_ON)]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 
@@ -147,20 +185,49 @@ def run_experiment(name: str, options: Options) -> ExperimentFacts:
     """Does what an experiment still needs, writes its results, and returns them.
 
     Raises:
-        UserError: there is no such experiment, its file fails, or a trial has failed.
+        UserError: there is no such experiment, its file fails, a trial has failed, or it cannot be given these data.
         SurroundingsError: a folder cannot be written, or another process does the same experiment.
         StoppedError: a signal asked to stop; the same call goes on.
     """
     experiment = load_experiment(find_experiment(name))
-    out = options.out or RUNS / name / (QUICK if options.is_quick else FULL)
-    target = out if options.is_quick else experiment.facts.texts.folder
+    data_name = ""
+    if options.data is not None:
+        data_name = options.data.name
+        refuse_data(experiment, data_name)
+        experiment = replace(experiment, seeds=experiment.seeds[: evidence.LEAST_SEEDS])
+    out = options.out or RUNS / name / choose_subfolder(data_name, is_quick=options.is_quick)
+    target = out if options.is_quick else experiment.facts.texts.folder / data_name
     with workers.locked(out):
         runs = do_trials(experiment, out, options)
         measured = measure_seeds(experiment, out, runs, options)
         write_results(experiment, target, runs, measured, options)
     if not options.is_quick:
         refresh_readmes(find_experiments())
-    return lab_facts.read_facts(experiment.facts.texts.folder, source=target)
+    return lab_facts.read_facts(experiment.facts.texts.folder, source=target, data=data_name)
+
+
+def refuse_data(experiment: Experiment, name: str) -> None:
+    """Raises UserError where an experiment cannot be given a data set."""
+    names = experiment.facts.texts.also_on
+    if not names:
+        raise UserError(f"{experiment.name} is measured on its own data alone; leave --data={name} out")
+    if name not in names:
+        raise unknown(f"data set that {experiment.name} can be given", name, names)
+
+
+def choose_subfolder(data_name: str, *, is_quick: bool) -> str:
+    """Returns the name of the folder below runs/lab/NAME."""
+    if data_name:
+        return f"{data_name}-{QUICK}" if is_quick else data_name
+    return QUICK if is_quick else FULL
+
+
+def words_of(experiment: Experiment, options: Options) -> dict[str, Any]:
+    """Returns the keywords that list_trials and measure are called with."""
+    words: dict[str, Any] = {"quick": options.is_quick}
+    if experiment.facts.texts.also_on:
+        words["data"] = options.data
+    return words
 
 
 def do_trials(experiment: Experiment, out: Path, options: Options) -> dict[str, TrialRecord]:
@@ -172,7 +239,7 @@ def do_trials(experiment: Experiment, out: Path, options: Options) -> dict[str, 
     list_trials = getattr(experiment.module, "list_trials", None)
     if list_trials is None:
         return {}
-    listed: list[Trial] = call(experiment, list_trials, quick=options.is_quick)
+    listed: list[Trial] = call(experiment, list_trials, **words_of(experiment, options))
     names = [trial.name for trial in listed]
     if len(set(names)) < len(names) or "" in names:
         raise UserError(f"{experiment.path}: each trial of list_trials needs a name of its own")
@@ -225,7 +292,7 @@ def measure_seed(
 ) -> dict[str, Any]:
     """Measures one seed."""
     begin = cpu_seconds()
-    measured = call(experiment, experiment.module.measure, seed, runs, quick=options.is_quick)
+    measured = call(experiment, experiment.module.measure, seed, runs, **words_of(experiment, options))
     if not isinstance(measured, Measured):
         raise UserError(f"{experiment.path}: measure returned {type(measured).__name__}; it returns a Measured")
     return {
@@ -286,8 +353,10 @@ def write_results(
         (by_clock if evidence.is_by_clock(judgement) else by_seeds).append(judgement)
     tables = check_tables(experiment, call(experiment, experiment.module.tabulate, rows))
     time_tables = check_tables(experiment, call_if_there(experiment, "tabulate_times", time_rows, default=[]))
-    for name, svg in draw_figures(experiment, rows, time_rows).items():
-        files.write(target / f"{name}{SUFFIX}", plots.standalone(svg))
+    data_name = "" if options.data is None else options.data.name
+    if not data_name:  # the captions are about the experiment's own data
+        for name, svg in draw_figures(experiment, rows, time_rows).items():
+            files.write(target / f"{name}{SUFFIX}", plots.standalone(svg))
     first = measured[0]
     cpu = sum(content["cpu_seconds"] for content in measured)
     for record in runs.values():
@@ -302,6 +371,7 @@ def write_results(
     }
     results = {
         "experiment": experiment.name,
+        "data": data_name,
         "is_quick": options.is_quick,
         "seeds": list(experiment.seeds),
         "judgements": by_seeds,
@@ -310,7 +380,7 @@ def write_results(
     }
     files.write_json(target / TIMES, times)
     files.write_json(target / RESULTS, results)
-    facts = lab_facts.read_facts(experiment.facts.texts.folder, source=target)
+    facts = lab_facts.read_facts(experiment.facts.texts.folder, source=target, data=data_name)
     files.write(target / README, lab_readme.write_readme(facts))
 
 

@@ -115,7 +115,10 @@ def write_skeleton(name: str) -> Path:
 def refresh_readmes(experiments: Path) -> list[Path]:
     """Writes each README.md anew that is not what results.json and experiment.py say; returns those written."""
     everything = lab_facts.read_all(experiments)
-    texts = {facts.texts.folder / README: lab_readme.write_readme(facts) for facts in everything}
+    texts = {}
+    for experiment_facts in everything:
+        for facts in (experiment_facts, *experiment_facts.others):
+            texts[facts.source / README] = lab_readme.write_readme(facts)
     texts[experiments / README] = lab_readme.write_overview(everything)
     written = []
     for path, text in texts.items():

@@ -12,7 +12,7 @@ from cnn_vit.errors import StoppedError, UserError
 from cnn_vit.reports import evidence, lab_facts, lab_page, lab_readme
 from cnn_vit.reports.evidence import at_least, at_most, decide
 from cnn_vit.studies import lab
-from cnn_vit.studies.lab import Options
+from cnn_vit.studies.lab import Options, OtherData
 from cnn_vit.studies.lab_folders import SKELETON, refresh_readmes, write_skeleton
 
 TOP = Path(__file__).parents[2]
@@ -87,7 +87,8 @@ def change(path, old, new):
 
 def contents(folder):
     """The bytes of each file of a folder, by name, but for what a clock decides."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("timing.json", "README.md")}
+    files = [path for path in folder.iterdir() if path.is_file() and path.name not in ("timing.json", "README.md")]
+    return {path.name: path.read_bytes() for path in files}
 
 
 def test_the_example_runs_and_its_verdict_is_the_one_by_hand(mine):
@@ -256,6 +257,73 @@ def test_a_mistake_in_an_experiment_is_one_sentence(mine, old, new, sentence):
     assert not (EXPERIMENT.parent / "results.json").exists()
 
 
+# Other data -----------------------------------------------------------------------------------------------------------
+
+
+def take_mnist():
+    """Makes the example one that can be given MNIST, of which it keeps what it was given."""
+    change(EXPERIMENT, "SEEDS = (0, 1, 2)", 'ALSO_ON = {"mnist": "On MNIST it is no other."}\nSEEDS = (0, 1, 2, 3)')
+    change(EXPERIMENT, "runs, *, quick: bool)", "runs, *, quick: bool, data=None)")
+    change(EXPERIMENT, "pixels = 8 + seed", "pixels = 8 + seed if data is None else 28")
+    change(EXPERIMENT, "return Measured(rows)", "return Measured(rows, [data.section] if data else [])")
+
+
+def test_what_other_data_give_is_stated_apart(mine):
+    take_mnist()
+    own = lab.run_experiment("mine", Options())
+    before = contents(EXPERIMENT.parent)
+    given = lab.run_experiment("mine", Options(data=OtherData("mnist")))
+    assert contents(EXPERIMENT.parent) == before  # the results on its own data
+    assert own.results["seeds"] == [0, 1, 2, 3]
+    assert given.results["seeds"] == [0, 1, 2]  # three are enough
+    assert (own.results["data"], given.results["data"]) == ("", "mnist")
+    # 28 pixels leave 26 at stride 1, which is n - k + 1, and 13 at stride 2, which is 13 too few.
+    (judgement,) = given.results["judgements"]
+    assert [part["values"] for part in judgement["evidence"]] == [[0, 0, 0], [13, 13, 13]]
+    folder = EXPERIMENT.parent / "mnist"
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "results.json", "timing.json"]
+    page = (folder / "README.md").read_text()
+    assert "cnn-vit lab run mine --data=mnist" in page
+    assert "On MNIST it is no other." in page
+    assert "13 (the same with all 3 seeds)" in page
+    readme = (EXPERIMENT.parent / "README.md").read_text()
+    assert "| \u201cThe output of a convolution has n - k + 1 pixels.\u201d | conditional | conditional |" in readme
+    chapter = lab_page.write_chapter(lab_facts.read_all(Path("experiments")))
+    summary, _, rest = chapter.partition("<section")
+    assert summary.count("n - k + 1 pixels") == 1  # the contents are about the experiment's own data
+    assert "<h3>The same on mnist</h3>" in rest
+    assert "13 (the same with all 3 seeds)" in rest
+    assert refresh_readmes(Path("experiments")) == []
+    (folder / "README.md").write_text("edited by hand")
+    assert refresh_readmes(Path("experiments")) == [folder / "README.md"]
+
+
+def test_other_data_come_from_the_published_files_or_from_a_file_of_arrays(mine, monkeypatch):
+    take_mnist()
+    facts = lab.run_experiment("mine", Options(data=OtherData("mnist"), is_quick=True))
+    assert facts.times["times"][0] == {"seed": 0, "name": "mnist"}
+    assert facts.source == Path("runs/lab/mine/mnist-quick")
+    facts = lab.run_experiment("mine", Options(data=OtherData("mnist", Path("a.npz")), is_quick=True, is_again=True))
+    path = str(Path("a.npz").absolute())
+    assert facts.times["times"][0] == {"seed": 0, "name": "arrays", "path": path}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("mnits", "no data set that mine can be given 'mnits'; did you mean mnist?"),
+        ("cifar10", "no data set that mine can be given 'cifar10'; there is mnist"),
+    ],
+)
+def test_data_that_an_experiment_cannot_be_given_are_a_sentence(mine, name, sentence):
+    with pytest.raises(UserError, match=f"mine is measured on its own data alone; leave --data={name} out"):
+        lab.run_experiment("mine", Options(data=OtherData(name)))
+    take_mnist()
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        lab.run_experiment("mine", Options(data=OtherData(name)))
+    assert not Path("runs").exists()
+
+
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
@@ -297,21 +365,24 @@ def test_the_readmes_of_the_repository_are_those_that_results_json_gives():
     assert everything
     assert (TOP / "experiments" / "README.md").read_text() == lab_readme.write_overview(everything)
     for facts in everything:
-        assert (facts.texts.folder / "README.md").read_text() == lab_readme.write_readme(facts)
-        assert facts.results is not None
-        assert not facts.results["is_quick"]
-        assert len(facts.results["seeds"]) >= evidence.LEAST_SEEDS
+        assert [other.data for other in facts.others] == list(facts.texts.also_on)
+        for measured in (facts, *facts.others):
+            assert (measured.source / "README.md").read_text() == lab_readme.write_readme(measured)
+            assert measured.results is not None
+            assert not measured.results["is_quick"]
+            assert len(measured.results["seeds"]) >= evidence.LEAST_SEEDS
 
 
 def test_the_verdicts_of_the_repository_follow_from_their_rows():
     """Judged again from the rows alone, as `lab run` does."""
-    for facts in lab_facts.read_all(TOP / "experiments"):
-        experiment = lab.load_experiment(facts.texts.folder)
-        judgements = lab.judge_sentences(experiment, facts.results["rows"], facts.times["times"])
-        judged_again = {judgement["key"]: judgement for judgement in json.loads(json.dumps(judgements))}
-        assert judged_again == {judgement["key"]: judgement for judgement in facts.judgements}
-        tables = lab_facts.tables_to_json(experiment.module.tabulate(facts.results["rows"]))
-        assert json.loads(json.dumps(tables)) == facts.results["tables"]
+    for experiment_facts in lab_facts.read_all(TOP / "experiments"):
+        experiment = lab.load_experiment(experiment_facts.texts.folder)
+        for facts in (experiment_facts, *experiment_facts.others):
+            judgements = lab.judge_sentences(experiment, facts.results["rows"], facts.times["times"])
+            judged_again = {judgement["key"]: judgement for judgement in json.loads(json.dumps(judgements))}
+            assert judged_again == {judgement["key"]: judgement for judgement in facts.judgements}
+            tables = lab_facts.tables_to_json(experiment.module.tabulate(facts.results["rows"]))
+            assert json.loads(json.dumps(tables)) == facts.results["tables"]
 
 
 def is_pytest_command(command):
