@@ -44,8 +44,8 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class LayerMaps:
-    """The maps of a layer.
+class ErrorMaps:
+    """The maps of a layer's errors.
 
     Attributes:
         path: of the layer.
@@ -77,7 +77,7 @@ class ShiftPage:
 
     images: tuple[tuple[str, str], ...]
     rows: tuple[LayerRow, ...]
-    maps: tuple[LayerMaps, ...]
+    maps: tuple[ErrorMaps, ...]
     layers_with_map: int
     largest: float
     legend: str
@@ -187,7 +187,7 @@ def number_text(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
-def draw_maps(trained: LayerShift, untrained: LayerShift, *, largest: float) -> LayerMaps:
+def draw_maps(trained: LayerShift, untrained: LayerShift, *, largest: float) -> ErrorMaps:
     """Draws the errors of a layer at each place of its map, in the colors that all maps share."""
     drawn = []
     size = ""
@@ -197,7 +197,7 @@ def draw_maps(trained: LayerShift, untrained: LayerShift, *, largest: float) -> 
         # Of a network without any error, every place is dark.
         colors = plots.heatmap(errors, 0, largest or 1.0)
         drawn.append((plots.data_uri(colors), f"{errors.max():.2g}"))
-    return LayerMaps(trained.path, size, *drawn)
+    return ErrorMaps(trained.path, size, *drawn)
 
 
 def draw_errors(pairs: Sequence[tuple[LayerShift, LayerShift]]) -> tuple[str, ...]:
