@@ -137,6 +137,34 @@ def test_every_act_below_a_file_is_refused_with_the_path(tmp_path, act):
     assert names_in(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("act", "name", "folder"),
+    [
+        (lambda path: files.write(path, ""), "missing/page.html", "/proc"),
+        (lambda path: files.write(path, ""), "page.html", "/proc"),
+        (lambda path: files.write(path, ""), "self/task/page.html", "/proc/self/task"),
+        (files.ensure_writable, "missing", "/proc"),
+        (files.ensure_writable, "", "/proc"),
+        (files.make_folders, "missing/deeper", "/proc"),
+        (files.open_append, "missing/lines", "/proc"),
+        (files.Lock, "missing/lock", "/proc"),
+        (files.Lock, "lock", "/proc"),
+    ],
+)
+def test_where_no_names_can_be_made_the_sentence_says_so_and_not_that_the_file_is_missing(act, name, folder):
+    path = Path("/proc", name)  # a file system that takes no new names, whoever asks, and says ENOENT
+    with pytest.raises(SurroundingsError) as caught:
+        act(path)
+    assert str(caught.value) == (
+        f"cannot write {path}: no file or folder could be made in {folder}; choose another folder"
+    )
+
+
+def test_a_file_to_read_that_is_missing_is_said_to_be_missing(tmp_path):
+    with pytest.raises(SurroundingsError, match=f"{tmp_path / 'x'} is not there; look for a typing error"):
+        files.read_json(tmp_path / "x")
+
+
 def test_the_error_of_a_full_device_names_the_bytes_needed():
     file = files.open_append(Path("/dev/full"))
     with pytest.raises(SurroundingsError, match="No space left: /dev/full needs 5 bytes"):

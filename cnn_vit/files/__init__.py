@@ -39,13 +39,14 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> SurroundingsError:
+def from_os_error(error: OSError, path: Path, *, needed: int | None = None, creates: bool = False) -> SurroundingsError:
     """Makes the error with a sentence and a remedy for an error of the operating system.
 
     Args:
         error: what the operating system raised.
         path: the file or folder that it is about.
         needed: the size in bytes of what was to be written there; None where that is not known.
+        creates: whether the path and the folders above it were to be made, so that none of them had to be there.
     """
     size = f"{path} needs {needed:,} bytes" if needed is not None else f"{path} cannot grow"
     match error.errno:
@@ -63,6 +64,12 @@ def from_os_error(error: OSError, path: Path, *, needed: int | None = None) -> S
             return SurroundingsError(f"{path} is on a read-only file system; choose another folder")
         case errno.EACCES | errno.EPERM:
             return SurroundingsError(f"no permission for {path}; change its rights or choose another folder")
+        case errno.ENOENT if creates:
+            # Not a missing folder, for those are made: some file systems, such as /proc, take no new names.
+            folder = next(place for place in (path, *path.parents) if place.is_dir())
+            return SurroundingsError(
+                f"cannot write {path}: no file or folder could be made in {folder}; choose another folder"
+            )
         case errno.ENOENT:
             return SurroundingsError(f"{path} is not there; look for a typing error, or for what removed it")
         case errno.ENOTDIR | errno.EEXIST:
@@ -90,12 +97,12 @@ def free_disk(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def os_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
+def os_errors(path: Path, *, needed: int | None = None, creates: bool = False) -> Iterator[None]:
     """Turns an `OSError` into a `SurroundingsError` that names the path; arguments as of `from_os_error`."""
     try:
         yield
     except OSError as error:
-        raise from_os_error(error, path, needed=needed) from error
+        raise from_os_error(error, path, needed=needed, creates=creates) from error
 
 
 def write(path: Path, content: bytes | memoryview | str) -> None:
@@ -110,7 +117,7 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
     encoded = content.encode() if isinstance(content, str) else content
     refuse_special_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with os_errors(path, needed=len(encoded)):
+    with os_errors(path, needed=len(encoded), creates=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -229,7 +236,7 @@ class AppendFile:
 
     def __init__(self, path: Path):
         self.path = path
-        with os_errors(path):
+        with os_errors(path, creates=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
@@ -265,7 +272,7 @@ def open_append(path: Path) -> AppendFile:
 @contextlib.contextmanager
 def appending(path: Path) -> Iterator[BinaryIO]:
     """Opens a file at its end, within this context, for what another process prints; makes it where it is missing."""
-    with os_errors(path):
+    with os_errors(path, creates=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as stream:
             yield stream
@@ -349,7 +356,7 @@ def make_folders(folder: Path) -> list[Path]:
         SurroundingsError: it cannot be made.
     """
     new_folders = []
-    with os_errors(folder):
+    with os_errors(folder, creates=True):
         for path in (folder, *folder.parents):
             if path.exists():
                 break
@@ -382,7 +389,7 @@ def ensure_writable(folder: Path, *, needed: int = 1) -> None:
     except UnicodeEncodeError as error:  # Orbax would give up at the first checkpoint
         raise SurroundingsError(f"{folder} is not a name in UTF-8; choose another, or set LC_ALL=C.UTF-8") from error
     probe = folder / f".probe.{os.getpid()}.tmp"
-    with os_errors(folder, needed=needed):
+    with os_errors(folder, needed=needed, creates=True):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(b"1")
@@ -415,7 +422,7 @@ class Lock:
         self.path = path
         self._handle = -1
         self.is_made_here = False
-        with os_errors(path):
+        with os_errors(path, creates=True):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._open()
@@ -436,7 +443,7 @@ class Lock:
     def _open(self) -> None:
         """Opens the file, which is made where there is none."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        with os_errors(self.path):
+        with os_errors(self.path, creates=True):
             try:
                 self._handle = os.open(self.path, flags | os.O_EXCL, 0o666)
                 self.is_made_here = True
