@@ -5,8 +5,10 @@ T shifts an image by d pixels, and f is the network up to a layer, whose neighbo
     equivariance error    |f(T x) - T' f(x)| / |f(x)|     T' shifts by d / s; 0 where the features move with the image
     invariance error      |f(T x) - f(x)| / |f(x)|        0 where the features do not notice
 
-|.| is the root of the mean square over images, places and channels. "Shift" has two meanings here, and a network may
-obey one of them only:
+|.| is the root of the mean square over images, places and channels. Where it is 0 of f(x), as behind a norm whose scale
+begins as 0, there is nothing that an error could be relative to: both are nan.
+
+"Shift" has two meanings here, and a network may obey one of them only:
 
     around    what leaves the image at one side comes in at the other (numpy.roll)
     window    the camera moves: a window of the same size lies d pixels farther on a larger image
@@ -19,6 +21,7 @@ Axes:
     B images    H, W image height and width    Y, X height and width of a layer's map    C channels    T tokens
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,9 +51,10 @@ class LayerShift:
         path: of the layer, as `record.Call` has it.
         kind: name of the layer's class, or of the function.
         stride: pixels of the image between two neighbors of its map; None where its output is not a map.
-        equivariance: the error; None where the output is not a map, or the shift is not whole in its pixels.
-        invariance: the error.
-        errors: (Y, X) the equivariance error at each place of the map, relative to |f(x)|; None as equivariance.
+        equivariance: the error; None where the output is not a map, or the shift is not whole in its pixels; nan where
+            the output is 0 everywhere.
+        invariance: the error; nan where the output is 0 everywhere.
+        errors: (Y, X) the equivariance error at each place of the map, relative to |f(x)|; None or nan as that is.
     """
 
     path: str
@@ -253,7 +257,7 @@ def compare_layer(
     motion: str,
 ) -> LayerShift:  # features, shifted: (B, ...)
     """Compares the output of a call for the images with that for the shifted images."""
-    size = root_mean_square(features) or 1.0  # of a layer that gives 0 everywhere
+    size = root_mean_square(features) or math.nan  # an error relative to 0 is undefined
     invariance = root_mean_square(shifted - features) / size
     if stride is None or any(pixels % stride for pixels in shift):
         return LayerShift(call.path, call.kind, stride, None, invariance, None)

@@ -14,8 +14,9 @@ for the scores:
 A shift brings in at one side what leaves at the other. It is whole in a layer's map only where the stride
 of that map divides it (for tokens the side of a patch); elsewhere there is no equivariance error. The
 last lines say how often the predicted class stays the same. The initial values of the seed of the run (of a
-file: of seed 0) are measured beside it. A head that begins as zeros, as in most Transformers, gives every image
-the same scores: their cells stay empty.
+file: of seed 0) are measured beside it. A dash, and null with --json, stands where an error is undefined: behind
+a norm whose scale begins as 0, for it gives 0 everywhere, and for the scores of a head that begins as zeros, as
+in most Transformers, for every image has the same.
 """
 
 import argparse
@@ -155,8 +156,8 @@ def as_json(report: "ShiftReport") -> dict[str, Any]:
                 "path": layer.path,
                 "kind": layer.kind,
                 "stride": layer.stride,
-                "equivariance": layer.equivariance,
-                "center": layer.center,
+                "equivariance": finite_or_none(layer.equivariance),
+                "center": finite_or_none(layer.center),
                 "invariance": finite_or_none(layer.invariance),
             }
         )
@@ -167,19 +168,21 @@ def as_json(report: "ShiftReport") -> dict[str, Any]:
     }
 
 
-def finite_or_none(number: float) -> float | None:
-    """Returns a number, and None for what JSON cannot write."""
-    return number if math.isfinite(number) else None
+def finite_or_none(number: float | None) -> float | None:
+    """Returns a number, and None for what JSON cannot write and where there is none."""
+    return None if number is None or not math.isfinite(number) else number
 
 
 def as_text(compared: "ShiftComparison") -> str:
     """Returns a table of the layers, trained and untrained, and what becomes of the predictions."""
+    from cnn_vit.reports import shift_page
+
     trained, untrained = compared.trained, compared.untrained
     rows: list[Sequence[str]] = [("layer", "kind", "stride", "equivariance", "untrained", "invariance", "untrained")]
     for layer, before in zip(trained.layers, untrained.layers, strict=True):
         cells = [layer.path or "(scores)", layer.kind, "" if layer.stride is None else str(layer.stride)]
         for error in (layer.equivariance, before.equivariance, layer.invariance, before.invariance):
-            cells.append("" if error is None or math.isnan(error) else f"{error:.3g}")
+            cells.append(shift_page.number_text(error))
         rows.append(cells)
     same, change = f"{100 * trained.consistency:.1f} % of the images", f"{trained.largest_change:.3g} at most"
     values = compared.start
@@ -189,4 +192,6 @@ def as_text(compared: "ShiftComparison") -> str:
         same += f"; untrained {100 * untrained.consistency:.1f} %"
         change += f"; untrained {untrained.largest_change:.3g}"
     summary = [("same class", same), ("scores change by", change), ("untrained", values)]
+    if shift_page.has_undefined(trained, untrained):
+        summary.append((shift_page.UNDEFINED, shift_page.UNDEFINED_MEANING))
     return f"{cli.format_table(rows)}\n\n{cli.format_table(summary)}"

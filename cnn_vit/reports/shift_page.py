@@ -3,6 +3,7 @@
 Every number and map on the page comes from the two `ShiftReport`s, of the network with its own and with initial values.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ MOST_IMAGES = 6  # that are shown, each beside the shifted one
 IMAGE_WIDTH = 110  # CSS pixels of an image and of a map
 LEGEND_STEPS = 32  # colors of the legend
 EQUIVARIANCE = formula(r"e = \frac{|f(T x) - T f(x)|}{|f(x)|}")
+UNDEFINED = "-"  # in place of an error that is nan
+UNDEFINED_MEANING = "undefined, for what the layer gives is 0 everywhere or does not depend on the image"
 INVARIANCE = formula(r"v = \frac{|f(T x) - f(x)|}{|f(x)|}")
 
 
@@ -50,7 +53,8 @@ class ErrorMaps:
     Attributes:
         path: of the layer.
         size: of the map, as text.
-        trained: address of the map with the network's own values, and its largest error as text.
+        trained: address of the map with the network's own values, and its largest error as text; transparent, and "",
+            where the output of the layer is 0 everywhere.
         untrained: the same with initial values.
     """
 
@@ -125,6 +129,7 @@ def write_page(
         untrained=untrained,
         equivariance=EQUIVARIANCE,
         invariance=INVARIANCE,
+        undefined=UNDEFINED_MEANING if has_undefined(trained, untrained) else "",
         page=collect_page(trained, untrained, images, shift),
     )
 
@@ -136,8 +141,10 @@ def collect_page(
     pairs = list(zip(trained.layers, untrained.layers, strict=True))
     outer = find_outer_paths(trained.layers)
     with_map = [pair for pair in pairs if pair[0].errors is not None and pair[0].path not in outer]
-    errors = [layer.errors.max() for pair in with_map for layer in pair if layer.errors is not None]
-    largest = float(max(errors, default=0.0))
+    largest = 0.0
+    for layer in itertools.chain(*with_map):
+        if layer.errors is not None and not np.isnan(layer.errors).any():
+            largest = max(largest, float(layer.errors.max()))
     shown = []
     for image in images[:MOST_IMAGES]:
         shifted = np.roll(image, shift, axis=(0, 1))
@@ -183,8 +190,16 @@ def write_row(trained: LayerShift, untrained: LayerShift) -> LayerRow:
 
 
 def number_text(value: float | None) -> str:
-    """An error with three digits that count; "" where there is none, or it is nan."""
-    return "" if value is None or math.isnan(value) else f"{value:.3g}"
+    """Writes an error with three significant digits; "" where there is none, UNDEFINED where it is nan."""
+    if value is None:
+        return ""
+    return UNDEFINED if math.isnan(value) else f"{value:.3g}"
+
+
+def has_undefined(*reports: ShiftReport) -> bool:
+    """Whether a layer of a report has an error that is undefined."""
+    layers = itertools.chain(*(report.layers for report in reports))
+    return any(math.isnan(layer.invariance) for layer in layers)
 
 
 def draw_maps(trained: LayerShift, untrained: LayerShift, *, largest: float) -> ErrorMaps:
@@ -194,6 +209,10 @@ def draw_maps(trained: LayerShift, untrained: LayerShift, *, largest: float) -> 
     for layer in (trained, untrained):
         errors = np.zeros((1, 1)) if layer.errors is None else layer.errors
         size = " x ".join(map(str, errors.shape))
+        if np.isnan(errors).any():
+            transparent = np.zeros((*errors.shape, 4), np.uint8)
+            drawn.append((plots.data_uri(transparent), ""))
+            continue
         # Of a network without any error, every place is dark.
         colors = plots.heatmap(errors, 0, largest or 1.0)
         drawn.append((plots.data_uri(colors), f"{errors.max():.2g}"))

@@ -1,5 +1,7 @@
 """How layers answer a shift: exact where the padding is what the shift brings in, wrong at the border elsewhere."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,23 @@ def test_what_is_no_shift_is_refused(noise, keywords, sentence):
     words = {"shift": (2, 2), "motion": "around"} | keywords
     with pytest.raises(UserError, match=sentence):
         shift_images(noise, words["shift"], words["motion"])
+
+
+def test_an_error_relative_to_a_layer_of_zeros_is_undefined(noise):
+    """0 / 0 is no error of 0: the last norm of each block begins with a scale of 0, and says nothing of any image."""
+    network = build("resnet/test", 3, image_size=12, channels=1, zero_last=True)
+    report = measure_shift(network, *initial_values(functional(network), 0), noise[:, :12, :12], shift=(4, 4))
+    silent = [layer for layer in report.layers if layer.path.endswith("/norm2")]
+    assert len(silent) == 4
+    assert all(math.isnan(layer.invariance) for layer in silent)
+    with_map = [layer for layer in silent if layer.errors is not None]
+    assert with_map
+    for layer in with_map:
+        assert math.isnan(layer.equivariance)
+        assert math.isnan(layer.center)
+        assert np.isnan(layer.errors).all()
+    others = [layer for layer in report.layers if not layer.path.endswith("/norm2")]
+    assert min(layer.invariance for layer in others) > 0  # false of nan, too
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from cnn_vit.__main__ import main
+from cnn_vit.analysis.shift import LayerShift, ShiftReport
+from cnn_vit.cli import explain
+from cnn_vit.studies.explain import ShiftComparison
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,22 @@ def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys
     page = (tmp_path / "shift.html").read_text(encoding="utf-8")
     assert f"cnn-vit explain {photo} --method=shift --shift=2,2 --workdir={run}" in page
     assert "No layer of this network has a map" in page
+
+
+def test_an_undefined_error_is_null_and_a_dash():
+    """What a layer of zeros does with a shift is neither exact nor wrong; a layer without a map has an empty cell."""
+    nan = float("nan")
+    silent = LayerShift("norm", "BatchNorm", 1, nan, nan, np.full((2, 2), nan))
+    whole = LayerShift("", "CNN", None, None, 0.25, None)
+    report = ShiftReport((silent, whole), consistency=1.0, largest_change=0.5)
+    first, second = explain.as_json(report)["layers"]
+    assert (first["equivariance"], first["center"], first["invariance"]) == (None, None, None)
+    assert (second["equivariance"], second["invariance"]) == (None, 0.25)
+    text = explain.as_text(ShiftComparison(np.zeros((1, 2, 2, 1)), (1, 1), report, report, "before training", False))
+    cells = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    assert cells["norm"] == ["BatchNorm", "1", "-", "-", "-", "-"]
+    assert cells["(scores)"] == ["CNN", "0.25", "0.25"]
+    assert "undefined, for what the layer gives is 0 everywhere" in text
 
 
 @pytest.mark.parametrize(

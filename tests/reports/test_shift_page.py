@@ -87,15 +87,33 @@ def test_the_page_says_what_the_initial_values_are():
 
 
 def test_of_a_head_of_zeros_no_scores_are_shown():
-    """What is nan stands nowhere: two cells are empty, and the cards speak of training alone."""
+    """What is nan stands nowhere: two cells have a dash, and the cards speak of training alone."""
     nan = float("nan")
     layers = (*UNTRAINED.layers[:2], layer("head", invariance=nan), layer("", kind="CNN", invariance=nan))
     page = write(TRAINED, ShiftReport(layers, consistency=nan, largest_change=nan), has_zero_head=True)
-    assert "Its head begins as zeros, so that every image has the same scores" in page
+    assert "Its head begins as zeros, so that every image has the same scores: those cells have a dash." in page
+    assert page.count('<td class="number">-</td>') == 2
     assert "nan" not in re.sub('data:[^"]*', "", page)
     assert ">of the images</span>" in page
     assert "untrained 50.0" in write(TRAINED, UNTRAINED)
     assert "begins as zeros" not in write(TRAINED, UNTRAINED)
+
+
+def test_a_layer_that_gives_zeros_has_no_error_and_its_map_is_clear():
+    """The largest error is that of the other layer, and the color of no error stands nowhere on an undefined map."""
+    silent = layer("stages/0/norm", np.full((3, 4), np.nan), kind="BatchNorm", invariance=float("nan"))
+    untrained = report(layer("stages/0/conv", BORDER), silent)
+    trained = report(layer("stages/0/conv", BORDER), layer("stages/0/norm", BORDER / 4, kind="BatchNorm"))
+    shown = shift_page.collect_page(trained, untrained, IMAGES, (1, 2))
+    assert shown.largest == 2.0
+    assert shown.rows[1].equivariance == ("0.144", "-")  # 0.5 / sqrt(12)
+    assert (shown.rows[1].center, shown.rows[1].invariance) == (("0", "-"), ("0.5", "-"))
+    assert read_pixels(shown.maps[1].untrained[0])[..., 3].max() == 0
+    page = write(trained, untrained)
+    assert "<span>trained &le; 0.5</span><span>untrained: -</span>" in page
+    assert "A dash says that an error is undefined, for what the layer gives is 0 everywhere" in page
+    assert "nan" not in re.sub('data:[^"]*', "", page)
+    assert "A dash" not in write(trained, trained)
 
 
 def test_a_network_without_maps_says_why():
