@@ -12,11 +12,14 @@ before it is unpacked, and no pickled object is ever read.
 """
 
 import os
+import stat
 import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cnn_vit import files
 from cnn_vit.data.base.parts import (
     PARTS,
     EncodedPart,
@@ -84,11 +87,28 @@ def load(options: SourceOptions) -> SourceData:
 
 
 def open_archive(path: str) -> zipfile.ZipFile:
-    """Opens the file as an archive, or raises UserError."""
-    if not os.path.exists(path):
-        raise UserError(f"{path} is not there; data.path is an .npz of arrays")
+    """Opens the file as an archive.
+
+    Raises:
+        UserError: there is no file, or it is not an archive.
+        SurroundingsError: the system does not let it be read, for it has other rights, say.
+    """
+    with files.os_errors(Path(path)):
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: no path at all
+            raise UserError(f"{path} is not there; data.path is an .npz of arrays") from error
+        if stat.S_ISREG(mode):
+            # Opened apart from the archive, for one that is damaged raises OSError, too.
+            with open(path, "rb"):
+                pass
+    if stat.S_ISDIR(mode):
+        raise UserError(
+            f"{path} is a folder, and data.path is an .npz of arrays; name a file in it, or choose data.name=folder "
+            "for a folder of images"
+        )
     try:
-        if os.path.isfile(path):
+        if stat.S_ISREG(mode):
             return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
         pass  # the sentence below says it

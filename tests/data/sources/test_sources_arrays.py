@@ -1,6 +1,8 @@
 """Arrays in an npz: pixels or JPEG streams, checked before anything is unpacked."""
 
+import errno
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from cnn_vit import data
 from cnn_vit.data.decode import images
 from cnn_vit.data.reading import materialize
 from cnn_vit.data.sources import arrays
-from cnn_vit.errors import UserError
+from cnn_vit.errors import SurroundingsError, UserError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"  # real data sets, on machines that have them
 
@@ -295,6 +297,41 @@ def test_a_file_that_is_not_an_npz_is_refused(tmp_path, content, sentence):
         (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         load_dataset(tmp_path / "a.npz")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """The system is asked in its own words, for root may read everything."""
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, train_x=np.zeros((4, 8, 8), np.uint8), train_y=[0, 1, 0, 1])
+    ask_system = open
+
+    def refuse(name, *arguments, **keywords):
+        if str(name) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return ask_system(name, *arguments, **keywords)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(SurroundingsError, match=f"no permission for {path}; change its rights"):
+        load_dataset(path)
+
+
+def test_a_folder_above_that_may_not_be_searched_is_not_called_an_absent_file(tmp_path, monkeypatch):
+    path = tmp_path / "closed" / "a.npz"
+    ask_system = os.stat
+
+    def refuse(name, *arguments, **keywords):
+        if str(name) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return ask_system(name, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(SurroundingsError, match=f"no permission for {path}"):
+        load_dataset(path)
+
+
+def test_a_folder_in_place_of_the_file_is_called_one(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder, and data.path is an .npz of arrays; name a file"):
+        load_dataset(tmp_path)
 
 
 def replace_array(folder, name, content):
