@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_LEADERS = 10  # rows of the leaderboard in the terminal; the page has all
 FEW_SECONDS = 9.95  # of which tenths are shown
+TENTH = 0.095  # seconds, below which two digits are shown
+LEAST_SECONDS = 0.001  # that are told apart
 MOST_FAILURES = 5  # reasons in the terminal; results.csv has all
 # The order in which states are counted; any other comes last.
 STATES = (
@@ -100,7 +102,14 @@ def interval_text(facts: "SweepFacts", row: "LeaderRow") -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Writes a time as its two largest units: `2 d 3 h`, `1 h 20 min`, `3 min`, `40 s`; `1.3 s` below 10 s."""
+    """Writes a time as its two largest units: `2 d 3 h`, `1 h 20 min`, `3 min`, `40 s`.
+
+    Below 10 s it is `1.3 s`, with tenths, and below a tenth `0.025 s`, with two digits.
+    """
+    if 0 < seconds < LEAST_SECONDS:
+        return f"less than {LEAST_SECONDS} s"
+    if 0 < seconds < TENTH:
+        return f"{seconds:.2g} s"
     if 0 < seconds < FEW_SECONDS:
         return f"{seconds:.1f} s"
     whole = max(0, round(seconds))

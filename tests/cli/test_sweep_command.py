@@ -659,6 +659,10 @@ def test_keys_are_shortened_unless_two_end_alike():
     ("seconds", "text"),
     [
         (0, "0 s"),
+        (0.0004, "less than 0.001 s"),
+        (0.00123, "0.0012 s"),
+        (0.0449, "0.045 s"),
+        (0.0951, "0.1 s"),
         (1.26, "1.3 s"),
         (9.9, "9.9 s"),
         (9.96, "10 s"),
