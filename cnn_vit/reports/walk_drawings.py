@@ -22,6 +22,7 @@ MOST_TERMS = 9  # of a sum that is written out
 LETTERS, CELL_ROOM = 8, 8  # pixels of a letter in a cell, and around all of them
 SIGNED_LEGEND = "Cells: orange above 0, blue below, stronger the larger the number."
 LEGEND = f"Frames: orange is what is read, green what comes of it. {SIGNED_LEGEND}"
+PADDING_LEGEND = "Yellow cells are padding."
 POOLING_LEGEND = (
     f"Frames: orange is the window, green its largest pixel and what each kind makes of the window. {SIGNED_LEGEND}"
 )
@@ -185,7 +186,7 @@ def draw_position(
             signed_grid(f"x times w{suffix}", products[..., channel], frames={}, largest=largest_product),
         ]
     place = position.row, position.column
-    legend = f"{LEGEND} Yellow cells are padding." if slide.padding else LEGEND
+    legend = f"{LEGEND} {PADDING_LEGEND}" if slide.padding else LEGEND
     grids.append(output_grid("output y", walk.output, shown=shown, position=place, color=CHOSEN))
     return NumberDrawing(convolution_title(walk), tuple(grids), (sum_text(walk, position),), seconds, legend)
 
@@ -237,10 +238,11 @@ def draw_padding(walks: Sequence[ConvolutionWalk], levels: float) -> tuple[list[
         title = f"{walk.padding_kind}: {PADDING_SENTENCES[walk.padding_kind]}"
         grids.append(image_grid(title, walk.slide, 0, levels, frames={}))
     lines = (
-        "Yellow cells are padding. The filter reads them like any other pixel: what stands there changes the outputs "
-        "at the border, and in deeper layers those farther inside.",
+        "The filter reads the padding like any other pixel: what stands there changes the outputs at the border, and "
+        "in deeper layers those farther inside.",
     )
-    return frames, NumberDrawing("The same image in each kind of padding", tuple(grids), lines)
+    legend = f"Cells: pixels are gray, from 0, black, to {number_text(levels)}, white; {PADDING_LEGEND.lower()}"
+    return frames, NumberDrawing("The same image in each kind of padding", tuple(grids), lines, legend=legend)
 
 
 PADDING_SENTENCES = {

@@ -99,6 +99,16 @@ def test_frames_and_colors_have_a_legend():
     assert "padding" not in walk_drawings.draw_convolution(walk_convolution(IMAGE, KERNEL), levels=16)[1].legend
 
 
+def test_the_drawing_of_all_paddings_says_what_gray_and_yellow_are():
+    black_and_white = walk_convolution(np.array([[0, 16], [16, 0]])[..., None], KERNEL, padding=1)
+    _, still = walk_drawings.draw_padding([black_and_white], levels=16)
+    text = " ".join(re.findall(">([^<]+)</text>", plots.draw_numbers(still)))
+    assert "Cells: pixels are gray, from 0, black, to 16, white; yellow cells are padding." in text
+    rows = still.grids[0].rows
+    assert {cell.fill for cell in (*rows[0], *rows[-1])} == {"series4"}  # the yellow of plots.COLORS
+    assert [(cell.text, cell.fill) for cell in rows[1][1:-1]] == [("0", "#000000"), ("16", "#ffffff")]
+
+
 def test_a_sum_over_channels_that_is_rounded_is_said_to_be_approximate():
     walk = walk_convolution(np.ones((1, 4, 3)), np.full((1, 4, 3), 1 / 7))
     # Twelve products are more than are written out: 4 / 7 in each channel.
