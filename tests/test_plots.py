@@ -42,6 +42,7 @@ PLOTS = {
     "spans": lambda: plots.draw_intervals([Span("A", 0.5, 0.4, 0.6), Span("B", 0.6, None, None, 1)], title="Accuracy"),
     "bars": lambda: plots.draw_bars([3, 2000, 0, 1], HOSTILE, title="Counts"),
     "beside": lambda: plots.side_by_side([PLOTS["bars"](), plots.draw_panel("data:image/png;base64,", "<b>")], "<b>"),
+    "scale": lambda: plots.side_by_side([plots.draw_scale(-1, 0.5, "<b>")], "<b>"),
     "looks": lambda: plots.draw_curves(
         [Line("", [1, 2], [0.1, 0.2], look="faint"), Line("", [1], [0.1], look="ended"), Line("a", [1, 2], [1, 2], 1,
         "strong")], title="Looks",
@@ -258,6 +259,19 @@ def test_the_colors_of_numbers_rise_in_lightness():
     colors = plots.heatmap(np.linspace(-1, 1, 21), -1, 1)
     luminances = [luminance(tuple(color / 255)) for color in colors]
     assert all(later > earlier for earlier, later in itertools.pairwise(luminances))
+
+
+def test_a_scale_has_the_color_of_each_number_and_the_larger_ones_above():
+    """Beside an image of the same numbers: its upper end is as bright as the largest, its lower end as the least."""
+    root = ET.fromstring(plots.draw_scale(-2, 4, "error"))
+    height = {node.text: float(node.get("y")) for node in root.iter(f"{SVG}text")}
+    assert height["error"] < height["4"] < height["-2"]
+    (image,) = root.iter(f"{SVG}image")
+    address = image.get("{http://www.w3.org/1999/xlink}href")
+    colors = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[:, 0]
+    np.testing.assert_array_equal(colors[[0, -1]], plots.heatmap(np.array([4.0, -2.0]), -2, 4))
+    expected = plots.heatmap(np.array([4 - 6 * 21 / 63]), -2, 4)[0]  # a third of the way down
+    np.testing.assert_array_equal(colors[21], expected)
 
 
 # Eyes -----------------------------------------------------------------------------------------------------------------

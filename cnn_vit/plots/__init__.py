@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn_vit.plots.gallery import Row, draw_gallery
-from cnn_vit.plots.images import data_uri, filter_images, heatmap, image_grid, signed_colors, signed_maps
+from cnn_vit.plots.images import data_uri, draw_scale, filter_images, heatmap, image_grid, signed_colors, signed_maps
 from cnn_vit.plots.number_grids import (
     GridCell,
     NumberDrawing,
@@ -93,6 +93,7 @@ __all__ = [
     "draw_panel",
     "draw_parallel",
     "draw_reliability",
+    "draw_scale",
     "draw_scatter",
     "draw_shares",
     "draw_sheet",

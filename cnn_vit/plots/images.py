@@ -1,14 +1,17 @@
 """Images in a page: PNG or JPEG as data addresses, grids of them, numbers as colors."""
 
 import base64
+import html
 import io
 
 import numpy as np
 
-from cnn_vit.plots.style import COLORS, rgb
+from cnn_vit.plots.style import COLORS, HEIGHT, NAMESPACES, PANEL_TOP, compact_label, rgb
 
 LEAST = 16  # pixels of the longer side of an image in a grid
 MAP_PIXELS = 8  # of the side of one number in a map
+SCALE_COLORS = 64  # that are told apart on a scale
+SCALE_WIDTH, SCALE_BAR, LETTER_WIDTH = 60, 20, 7  # CSS pixels: of a scale, of its colors, of a letter in its title
 FRAME = (127, 127, 127, 110)  # around a map: red, green, blue, opacity; seen on light and on dark
 
 
@@ -71,6 +74,21 @@ def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:  # (...)
 
     shares = np.clip((values - low) / (high - low), 0, 1)
     return (colormaps["cividis"](shares)[..., :3] * 255).round().astype(np.uint8)
+
+
+def draw_scale(low: float, high: float, title: str) -> str:
+    """Returns the colors of `heatmap` from a number up to another, as a plot to stand beside those of `draw_panel`."""
+    address = data_uri(heatmap(np.linspace(high, low, SCALE_COLORS)[:, None], low, high))
+    width, bottom = max(SCALE_WIDTH, round(len(title) * LETTER_WIDTH)), PANEL_TOP + HEIGHT
+    head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {width} {bottom}"'
+    name = f'<text style="font-size: 12px; fill: var(--soft)" x="0" y="13">{html.escape(title)}</text>'
+    size = f'width="{SCALE_BAR}" height="{HEIGHT}" preserveAspectRatio="none"'
+    parts = [f'{head} style="max-width: {width}px" {NAMESPACES}>', name]
+    parts.append(f'<image xlink:href="{address}" y="{PANEL_TOP}" {size}/>')
+    for number, y in ((high, PANEL_TOP + 10), (low, bottom)):
+        place = f'x="{SCALE_BAR + 6}" y="{y}"'
+        parts.append(f'<text style="font-size: 12px; fill: var(--soft)" {place}>{compact_label(number)}</text>')
+    return "\n".join([*parts, "</svg>"])
 
 
 def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:  # (...) -> (..., 4)

@@ -38,6 +38,7 @@ MARKERS = "osD^vP"
 # matplotlib takes no CSS variables: it draws with a color of its own for each name, which `to_svg` then replaces
 SENTINELS = {name: f"#a1b2{number:02x}" for number, name in enumerate(COLORS, 0xC0)}
 WIDTH, HEIGHT = 360, 230  # of a plot, in CSS pixels: a phone's width, so that text keeps its size there
+PANEL_TOP = 24  # pixels of the title over an image
 GAP = 20  # pixels between and around plots side by side
 POINTS = 400  # of a curve, at most
 NUMBERED = 20  # classes, at most, of a matrix with names and numbers
@@ -169,11 +170,11 @@ def standalone(text: str) -> str:
 
 def draw_panel(address: str, title: str) -> str:
     """Returns an image, by its data address, as a plot as high as the others, under its title."""
-    top = 24  # pixels of the title
-    head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {HEIGHT} {HEIGHT + top}"'
+    bottom = PANEL_TOP + HEIGHT
+    head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {HEIGHT} {bottom}"'
     name = f'<text style="font-size: 12px; font-weight: 700; fill: var(--ink)" x="0" y="13">{html.escape(title)}</text>'
     size = f'width="{HEIGHT}" height="{HEIGHT}" style="image-rendering: pixelated"'
-    image = f'<image xlink:href="{address}" y="{top}" {size}/>'
+    image = f'<image xlink:href="{address}" y="{PANEL_TOP}" {size}/>'
     return f'{head} style="max-width: {HEIGHT}px" {NAMESPACES}>\n{name}\n{image}\n</svg>'
 
 

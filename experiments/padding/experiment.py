@@ -401,6 +401,7 @@ def draw(rows) -> dict[str, str]:
         (errors,) = [row["map"] for row in rows if "map" in row and row["padding"] == name]
         colors = plots.heatmap(np.array([line.split() for line in errors], float), 0, 1)
         panels.append(plots.draw_panel(plots.data_uri(colors), name))
+    panels.append(plots.draw_scale(0, 1, "error"))
     lines = []
     for series, name in enumerate(PADDINGS):
         means = []
