@@ -4,8 +4,9 @@ Minus signs are those of typography; whole numbers have no decimals, and others 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -143,6 +144,23 @@ def window_frames(position: WindowPosition) -> dict[tuple[int, int], str]:
     return {(row, column): READ for row in position.rows for column in position.columns}
 
 
+def draw_slide(
+    slide: WindowWalk, draw: Callable[..., NumberDrawing], *, chosen: int
+) -> tuple[list[NumberDrawing], NumberDrawing]:
+    """Returns a frame for each position of a window, and the drawing of one of them when all outputs are known.
+
+    Args:
+        slide: the walk of the window.
+        draw: takes a position, `shown` outputs that are known there, and the `seconds` of the frame.
+        chosen: number of the position whose drawing stays.
+    """
+    positions = list(slide.positions())
+    frames = []
+    for number, position in enumerate(positions):
+        frames.append(draw(position, shown=number + 1, seconds=STEP))
+    return with_pause(frames), draw(positions[chosen], shown=len(positions), seconds=PAUSE)
+
+
 def with_pause(frames: Sequence[NumberDrawing]) -> list[NumberDrawing]:
     """Returns the frames of an animation, the last of which stands longer: it is not repeated, or a GIF has fewer."""
     return [*frames[:-1], replace(frames[-1], seconds=PAUSE)]
@@ -158,12 +176,8 @@ def draw_convolution(walk: ConvolutionWalk, levels: float) -> tuple[list[NumberD
         walk: the convolution.
         levels: the number of the image that is white.
     """
-    positions = list(walk.slide.positions())
-    frames = []
-    for number, position in enumerate(positions):
-        frames.append(draw_position(walk, position, levels, shown=number + 1, seconds=STEP))
-    largest = positions[int(np.abs(walk.output).argmax())]
-    return with_pause(frames), draw_position(walk, largest, levels, shown=len(positions), seconds=PAUSE)
+    largest = int(np.abs(walk.output).argmax())
+    return draw_slide(walk.slide, partial(draw_position, walk, levels=levels), chosen=largest)
 
 
 def draw_position(
@@ -263,13 +277,8 @@ def draw_pooling(walk: PoolingWalk, levels: float) -> tuple[list[NumberDrawing],
         walk: the pooling.
         levels: the number of the image that is white.
     """
-    positions = list(walk.slide.positions())
-    frames = []
-    for number, position in enumerate(positions):
-        frames.append(draw_pooled(walk, position, levels, shown=number + 1, seconds=STEP))
-    brightest = positions[int(walk.outputs["average"].argmax())]
-    still = draw_pooled(walk, brightest, levels, shown=len(positions), seconds=PAUSE)
-    return with_pause(frames), still
+    brightest = int(walk.outputs["average"].argmax())
+    return draw_slide(walk.slide, partial(draw_pooled, walk, levels=levels), chosen=brightest)
 
 
 def draw_pooled(
