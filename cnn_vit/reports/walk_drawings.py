@@ -72,6 +72,13 @@ def equals_text(written: float, result: float) -> str:
     return f"{sign} {text}"
 
 
+def rounded_text(value: float) -> str:
+    """Writes a number of float32, behind a sign of approximation where it is rounded: 2.25, and about 2.33."""
+    text = number_text(value)
+    is_rounded = not math.isclose(read_number(text), value, rel_tol=1e-6)
+    return f"\N{ALMOST EQUAL TO} {text}" if is_rounded else text
+
+
 def number_grid(title: str, rows: Iterable[Iterable[GridCell]]) -> NumberGrid:
     """Returns cells as a grid that is wide enough for its longest number."""
     cells = tuple(tuple(row) for row in rows)
@@ -296,7 +303,7 @@ def draw_pooled(
     for kind, output in walk.outputs.items():
         grids.append(output_grid(POOLING_TITLES[kind], output, shown=shown, position=place, color=CHOSEN))
     numbers = ", ".join(number_text(pixel) for pixel in pixels.ravel())
-    results = {kind: number_text(output[place]) for kind, output in walk.outputs.items()}
+    results = {kind: rounded_text(output[place]) for kind, output in walk.outputs.items()}
     weighing = "a mean that weighs the middle most" if slide.window[0] > 2 else "the mean, for there is no middle"
     lines = (
         f"Of {numbers} the largest is {results['max']}, the mean {results['average']}, the blur {results['blur']} "

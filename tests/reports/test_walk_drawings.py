@@ -168,6 +168,22 @@ def test_pooled_numbers_are_those_of_the_layers_and_the_largest_pixel_is_marked(
         assert float(winner.text) == largest[place]
 
 
+@pytest.mark.parametrize(
+    ("pixels", "mean"),
+    [
+        ([[3, 4], [5, 6]], "4.50"),  # 18 / 4
+        ([[1, 0], [0, 0]], "0.25"),
+        ([[1, 1, 1], [2, 2, 2], [4, 4, 4]], "\u2248 2.33"),  # 21 / 9
+        ([[6, 6, 6], [6, 6, 6], [6, 6, 6]], "6"),
+    ],
+)
+def test_a_pooled_number_that_is_rounded_has_the_sign_of_approximation(pixels, mean):
+    _, still = walk_drawings.draw_pooling(walk_pooling(np.array(pixels), size=len(pixels), stride=1), levels=16)
+    largest, first = max(map(max, pixels)), pixels[0][0]
+    assert f"the largest is {largest}, the mean {mean}, the blur" in still.lines[0]
+    assert still.lines[0].endswith(f", and the first {first}.")
+
+
 def test_the_three_steps_of_a_patch_are_written_out_and_true():
     walk = walk_attention(IMAGE[:4, :4, 0] / 16, patch=2, head_width=2, seed=0)
     frames, still = walk_drawings.draw_attention(walk)
