@@ -42,8 +42,9 @@ SENTENCES = {
     "generator": (
         "A Python generator that opens one image after another is fast enough.",
         "It depends on the step that takes the images. Here that is one of cnn/small with 32 images of 64 pixels on "
-        "two cores: the generator gives 6.3 times as many images a CPU-second as the step takes. Both use the same "
-        "cores, so it still adds a sixth to the work. No GPU was measured.",
+        "two cores: the generator gives 6.3 times as many images a CPU-second as the step takes, so that an image "
+        "costs it 16 % (1 / 6.3) of the CPU time that the step takes for one. The two were timed one after the other; "
+        "together, on the same cores, they were not, and neither was a GPU.",
     ),
     "pace": (
         "A Python generator that opens one image after another is as fast as any other way.",

@@ -50,7 +50,8 @@ SENTENCES = {
     "stretch": (
         "Stretching spoils the proportions, so a letterbox is better.",
         "Here the letterbox has 3 points more, but the seeds do not tell this from none. Stretching changes the "
-        "proportions and a letterbox the scale; a network that is trained on such images learns to read either.",
+        "proportions and a letterbox the scale; of such images, networks that were trained on the same kind name 87 % "
+        "(stretched) and 90 % (letterbox) of the digits.",
     ),
     "one_size": (
         "A CNN needs all images at one size.",
