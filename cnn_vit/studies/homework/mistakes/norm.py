@@ -177,15 +177,18 @@ def input_gradient(
 
 def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
     """Returns the mistakes of the backward function of a norm, "batch_norm_backward" or "layer_norm_backward"."""
+    return (*norm_input_mistakes(function, axes), *norm_parameter_mistakes(function, axes))
+
+
+def norm_input_mistakes(function: str, axes: Axes) -> tuple[Mistake, ...]:
+    """Returns the mistakes of dL/dx, in which each x has a part in the mean and the variance."""
     gamma_outside: tuple[Mistake, ...] = ()
     if function == "batch_norm_backward":
-        summed: tuple[int, ...] = BATCH_AXES
         mean_forgotten = (
             "the term - mean(g) is missing. Every x has a part in the mean that is subtracted from all: adding 1 to "
             "all of them changes no y, so that the dL/dx of a channel have sum 0"
         )
     else:
-        summed = (0, 1)
         mean_forgotten = (
             "the term - mean(dL/dz) is missing. Every x has a part in the mean that is subtracted from all: "
             "adding 1 to all numbers of a token changes no y, so that its dL/dx have sum 0"
@@ -199,9 +202,6 @@ def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
                 lambda i: input_gradient(i, axes, gamma="outside"),
             ),
         )
-
-    def count(inputs: SimpleNamespace) -> int:
-        return inputs.x.size // inputs.x.shape[-1]  # how often each gamma is used
 
     return (
         Mistake(
@@ -260,6 +260,17 @@ def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
             "epsilon is left out: the root is that of the forward function, sqrt(v + epsilon)",
             lambda i: right(function, i, epsilon=0.0),
         ),
+    )
+
+
+def norm_parameter_mistakes(function: str, axes: Axes) -> tuple[Mistake, ...]:
+    """Returns the mistakes of dL/dgamma and dL/dbeta, sums over all places where gamma and beta are used."""
+    summed = SUMMED_AXES[function]
+
+    def count(inputs: SimpleNamespace) -> int:
+        return inputs.x.size // inputs.x.shape[-1]  # how often each gamma is used
+
+    return (
         Mistake(
             "x for z",
             "dL/dgamma",
@@ -305,6 +316,10 @@ def norm_backward(function: str, axes: Axes) -> tuple[Mistake, ...]:
     )  # fmt: skip
 
 
+SUMMED_AXES: dict[str, tuple[int, ...]] = {  # axes over which one gamma is used
+    "batch_norm_backward": BATCH_AXES,
+    "layer_norm_backward": (0, 1),
+}
 SUM_OVER = {
     "batch_norm_backward": "sum over examples, rows and columns",
     "layer_norm_backward": "sum over examples and tokens",
