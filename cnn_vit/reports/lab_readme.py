@@ -78,8 +78,8 @@ def compare_data(facts: ExperimentFacts, other: ExperimentFacts) -> list[str]:
     """Returns the paragraphs about what was measured on other data, beside the verdicts on the experiment's own."""
     rows = []
     for sentence in facts.texts.sentences:
-        verdicts = (facts.verdict_text(sentence.key), other.verdict_text(sentence.key))
-        rows.append((f"\u201c{sentence.text}\u201d", *verdicts))
+        own, given = facts.verdict_text(sentence.key), other.verdict_text(sentence.key)
+        rows.append((f"\u201c{sentence.text}\u201d", own, given))
     evidence_link = f"The evidence stands in [{other.data}/README.md]({other.data}/README.md)."
     return [
         f"## The same on {other.data}",

@@ -69,7 +69,7 @@ def test_a_run_prints_the_tables_of_its_times_too(capsys, tmp_path, monkeypatch)
         (["run", "padding", "--workers=0"], "workers=0 do nothing; make it at least 1"),
         (["run", "padding", "--data=mnist"], "padding is measured on its own data alone; leave --data=mnist out"),
         (["run", "why_convolution", "--data=mnits"], "no data set that why_convolution can be given 'mnits'; did you"),
-        (["run", "padding", "--data_path=a.npz"], "--data_path=a.npz needs --data=NAME, which says what the file holds"),
+        (["run", "padding", "--data_path=a.npz"], "--data_path=a.npz needs --data=NAME, which says what the file"),
         (["report", "--data=mnist"], "`cnn-vit lab report` does not take --data; leave it out"),
         (["new", "My-Lab"], "'My-Lab' is no name of an experiment; take small letters, digits and _"),
         (["new", "padding"], "experiments/padding/experiment.py is there already; take another name"),
