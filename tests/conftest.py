@@ -46,30 +46,15 @@ def _configure_cache():
 
 @pytest.fixture(scope="module")
 def _compiled_quickly():
-    """Compiles each program of a file's steps and runs in half the time, and forgets them at the end of the file.
+    """Compiles each program of a file's steps and runs quickly, and forgets them at the end of the file.
 
-    The programs are the same, less of their machine code is optimized. It is for files whose programs run a few times,
-    and not for one that compares bits with those of another process, or looks at what is compiled.
+    It is for files whose programs run a few times, and not for one that compares bits with those of another process, or
+    looks at what is compiled.
     """
-    import jax  # here, because the cache is set up before jax is imported
-    from running import undisturbed_outcome
+    from quick import compile_quickly  # here, because the cache is set up before jax is imported
 
-    from cnn_vit import compilation
-    from cnn_vit.training import caches
-
-    def jit(function, kind, **keywords):
-        options = compilation.options_to_set(kind) | {"xla_backend_optimization_level": 0}
-        return jax.jit(function, compiler_options=options, **keywords)
-
-    def forget():
-        caches.clear_compiled()
-        undisturbed_outcome.cache_clear()
-
-    with pytest.MonkeyPatch.context() as patch:
-        forget()
-        patch.setattr(compilation, "jit", jit)
+    with compile_quickly():
         yield
-    forget()
 
 
 def measure_cpu_seconds() -> float:

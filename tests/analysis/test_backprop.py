@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from quick import QUICK
 
 from cnn_vit.analysis import backprop
 
 EXACT = 1e-10  # against automatic differentiation
 DIFFERENCE = 1e-6  # against finite differences
-QUICKLY = {"xla_backend_optimization_level": 0}  # compiled in half the time; each program runs once
 some_examples = partial(settings, deadline=None, derandomize=True)
 # Each example compiles a program: a failure is shown as it was drawn, without minutes of looking for a smaller one.
 compiled_examples = partial(some_examples, phases=(Phase.explicit, Phase.generate))
@@ -30,7 +30,7 @@ def autodiff(function, arrays, g):
         return y, pull_back(g)
 
     with jax.enable_x64(True):
-        y, gradients = jax.jit(value_and_derivatives, compiler_options=QUICKLY)(tuple(arrays), g)
+        y, gradients = jax.jit(value_and_derivatives, compiler_options=QUICK)(tuple(arrays), g)
     return jax.tree.map(np.asarray, (y, gradients))
 
 
@@ -341,7 +341,7 @@ def test_layers_have_the_gradients_of_autodiff(size, seed):
         return results
 
     with jax.enable_x64(True):
-        expected = jax.jit(value_and_derivatives, compiler_options=QUICKLY)(arrays)
+        expected = jax.jit(value_and_derivatives, compiler_options=QUICK)(arrays)
     for name, y, ours, (expected_y, theirs) in zip(expected_names, values, gradients, expected, strict=True):
         np.testing.assert_allclose(y, expected_y, rtol=0, atol=EXACT, err_msg=name)
         for gradient, right in zip(ours, theirs, strict=True):
@@ -467,7 +467,7 @@ def test_a_cnn_in_numpy_has_every_gradient_of_autodiff_and_the_same_loss_after_a
 
     # The gradients that a training computes, in float32, whose numbers have a relative distance of 1.2e-7.
     single = [jnp.asarray(array, jnp.float32) for array in arrays]
-    trained = jax.jit(jax.grad(network_loss, argnums=range(7)), compiler_options=QUICKLY)(*single, labels)
+    trained = jax.jit(jax.grad(network_loss, argnums=range(7)), compiler_options=QUICK)(*single, labels)
     for gradient, right in zip(trained, gradients, strict=True):
         assert gradient.dtype == jnp.float32
         assert np.linalg.norm(gradient - right) <= 1e-4 * np.linalg.norm(right)

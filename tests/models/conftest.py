@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from quick import QUICK
 
 from cnn_vit.models import build
 from cnn_vit.nn.values import functional, initial_values
-
-QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once or twice
 
 
 @pytest.fixture(autouse=True)

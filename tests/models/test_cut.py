@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import QUICK
 
 from cnn_vit import models, trees
 from cnn_vit.analysis.record import record_calls
@@ -28,7 +29,6 @@ SEVERAL = {  # keywords that give each family's smallest network several layers 
     "vit": {"depth": 3},
 }
 FAMILIES = sorted(SEVERAL)
-QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once
 IMAGES = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
 
 

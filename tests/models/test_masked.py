@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import QUICK
 
 from cnn_vit import models
 from cnn_vit.errors import UserError
 
 SIZES = [(16, 16), (7, 11), (8, 12)]
-QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once
 CNNS = [
     pytest.param({"stride": 1}, marks=pytest.mark.slow),
     pytest.param({"stride": 2}, marks=pytest.mark.slow),

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from hypothesis import settings
+from quick import QUICK
 
 few_examples = settings(max_examples=10, deadline=None, derandomize=True, database=None)
-QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once
 
 
 def with_values(layer, params, stats=None):

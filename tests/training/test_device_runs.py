@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from four_device_runs import SIZES, evaluate_run
+from quick import QUICK, write_flags
 from running import call_at_step, read_result, send_signal, train, train_lines
 
 from cnn_vit import stops
@@ -25,7 +26,7 @@ def folder(tmp_path_factory):
         call_at_step(patch, 3, send_signal)
         with pytest.raises(StoppedError):
             train("mlp", folder / "stopped")
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"  # compiled in less time
+    flags = f"--xla_force_host_platform_device_count=4 {write_flags(QUICK)}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, Path(__file__).with_name("four_device_runs.py"), folder]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from quick import QUICK, write_flags
 from stepping import (
     NOTHING_FROZEN,
     make_batch,
@@ -26,7 +27,7 @@ from cnn_vit.training import devices, step
 @pytest.fixture(scope="module")
 def report():
     """What four_devices.py printed, run once for the whole file."""
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"  # compiled in less time
+    flags = f"--xla_force_host_platform_device_count=4 {write_flags(QUICK)}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, Path(__file__).with_name("four_devices.py")]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)

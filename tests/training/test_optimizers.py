@@ -9,6 +9,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import QUICK
 from stepping import (
     default_numbers,
     learn_batches,
@@ -29,7 +30,6 @@ from cnn_vit.training.freezing import FreezeSpec
 
 pytestmark = pytest.mark.usefixtures("_compiled_quickly")
 
-QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs a few times
 few_examples = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 SGD = dict(momentum=0.9, weight_decay=0.1)
 ADAMW = dict(b1=0.8, b2=0.95, epsilon=1e-3, weight_decay=0.1)

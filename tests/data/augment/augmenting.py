@@ -4,10 +4,10 @@ import functools
 
 import jax
 import numpy as np
+from quick import QUICK
 
 from cnn_vit.data import augment
 
-QUICK = {"xla_backend_optimization_level": 0}  # the same program, compiled in half the time: it runs once or twice
 MANY = 600  # rows where a distribution is looked at
 
 
