@@ -1,6 +1,7 @@
 """What several files of this folder share: finished runs, whose values others start from."""
 
 import pytest
+from quick import compile_quickly
 from running import VIT, train
 
 
@@ -8,7 +9,8 @@ from running import VIT, train
 def origin(tmp_path_factory):
     """A finished run, whose values others start from."""
     folder = tmp_path_factory.mktemp("origin") / "run"
-    train("frozen", folder, "pretrained.freeze=none")
+    with compile_quickly():
+        train("frozen", folder, "pretrained.freeze=none")
     return folder
 
 
@@ -16,5 +18,6 @@ def origin(tmp_path_factory):
 def vit_origin(tmp_path_factory):
     """A finished run of a ViT without a mark of its training but its values."""
     folder = tmp_path_factory.mktemp("origin") / "vit"
-    train("vit", folder, *VIT)
+    with compile_quickly():
+        train("vit", folder, *VIT)
     return folder

@@ -20,22 +20,28 @@ from cnn_vit.training.run import Run
 TOTAL = 12  # steps
 EPOCH = 8  # steps: 256 examples in batches of 32
 COMMON = ("duration=12 steps", "log_every=2", "evaluate_every=5", "checkpoint_every=4")
-# A recipe and changes of its settings. The first two have about 5 MB of state, so that a save lasts for a while
+VIT_TRAINING = ("model.dropout=0.1", "data.augment=('flip', 'mixup(0.2)')", "optimizer.accumulate=2", "ema_decay=0.9")
+FREEZE = ("pretrained.freeze=stem, stages/0..1", "pretrained.statistics=update")
+# A recipe and changes of its settings. cnn, vit, wide_frozen and staged have about 5 MB of state, so that a save lasts
 RECIPES = {
     "cnn": ("configs/digits_resnet.py:smoke", "model.filters=40", "data.augment=('pad_crop(1)',)"),  # batch norm
     "vit": (
         "configs/digits_vit.py:smoke",
-        *("model.width=160", "model.hidden=640", "model.heads=4", "model.dropout=0.1"),
-        "data.augment=('flip', 'mixup(0.2)')",
-        "optimizer.accumulate=2",
-        "ema_decay=0.9",
+        *("model.width=160", "model.hidden=640", "model.heads=4"),
+        *VIT_TRAINING,
     ),
+    "narrow_vit": ("configs/digits_vit.py:smoke", *VIT_TRAINING),
     "mlp": ("configs/digits_mlp.py:smoke",),  # dropout; compiles quickly
     # a frozen body, whose running statistics are trained all the same
     "frozen": (
         "configs/digits_resnet.py:smoke",
+        *("model.filters=8", "data.augment=('pad_crop(1)',)", "ema_decay=0.9"),
+        *FREEZE,
+    ),
+    "wide_frozen": (
+        "configs/digits_resnet.py:smoke",
         *("model.filters=40", "data.augment=('pad_crop(1)',)", "ema_decay=0.9"),
-        *("pretrained.freeze=stem, stages/0..1", "pretrained.statistics=update"),
+        *FREEZE,
     ),
     # adapters on a frozen body; compiles quickly
     "lora": ("configs/digits_mlp.py:smoke", "pretrained.lora=4", "ema_decay=0.9"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from faults import flip_bit
 from flax import nnx
+from quick import QUICK
 from running import committed_steps, load_settings, read_result, train, undisturbed_outcome
 from stepping import default_numbers, make_batch, make_hyperparameters, make_network_spec, make_step_spec
 
@@ -23,6 +24,8 @@ from cnn_vit.training.caches import clear_compiled
 from cnn_vit.training.devices import mesh
 from cnn_vit.training.freezing import FreezeSpec
 from cnn_vit.training.program import Program, check_network
+
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
 
 RESNET = make_network_spec("cifar_resnet/test", side=8)
 VIT = make_network_spec("vit/test", side=8, dropout=0.5, stochastic_depth=0.5, depth=2)
@@ -73,7 +76,7 @@ def test_the_result_proves_that_nothing_frozen_has_moved(run_folder):
     # by the initial values themselves, which the seed gives
     settings = load_settings("frozen", *STORED)
     program_spec = make_network_spec(
-        "cifar_resnet/test", classes=10, side=8, filters=40, channels=settings["data.channels"]
+        "cifar_resnet/test", classes=10, side=8, filters=8, channels=settings["data.channels"]
     )
     params = initial_values_of(program_spec)["params"]
     stages = {index: params["stages"][index] for index in (0, 1)}
@@ -194,8 +197,17 @@ def test_adapters_alone_may_decay_where_a_pattern_means_them(digits):
 def features_in_training(spec, freeze, values, images):
     """Scores of a network in training, with its new statistics."""
     network = freezing.build_training_network(spec, freeze)
-    rngs = nnx.Rngs(dropout=stream.key(0))
-    return network.apply(values["params"], values["stats"], images, train=True, rngs=rngs)
+
+    def score(params, stats, images, key):
+        return network.apply(params, stats, images, train=True, rngs=nnx.Rngs(dropout=key))
+
+    return jax.jit(score, compiler_options=QUICK)(values["params"], values["stats"], images, stream.key(0))
+
+
+def scores_in_evaluation(spec, values, images):
+    """Scores of a network outside of training."""
+    score = jax.jit(partial(freezing.forward.get_network(spec).apply, train=False), compiler_options=QUICK)
+    return score(values["params"], values["stats"], images)[0]
 
 
 @pytest.mark.parametrize(
@@ -207,8 +219,7 @@ def test_a_body_that_is_frozen_works_in_training_as_in_evaluation(spec, pattern)
     values["params"]["head"]["kernel"] = np.random.default_rng(0).normal(size=values["params"]["head"]["kernel"].shape)
     images = jnp.asarray(make_batch(side=8)["image"] / 255, jnp.float32)
     scores, stats = features_in_training(spec, FreezeSpec(pattern), values, images)
-    network = freezing.forward.get_network(spec)
-    expected, _ = network.apply(values["params"], values["stats"], images, train=False)
+    expected = scores_in_evaluation(spec, values, images)
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
     assert trees.digest(stats) == trees.digest(values["stats"])
 
@@ -217,8 +228,7 @@ def test_dropout_stays_on_behind_a_trained_layer():
     values = initial_values_of(VIT)
     values["params"]["head"]["kernel"] = np.random.default_rng(0).normal(size=values["params"]["head"]["kernel"].shape)
     images = jnp.asarray(make_batch(side=8)["image"] / 255, jnp.float32)
-    network = freezing.forward.get_network(VIT)
-    expected, _ = network.apply(values["params"], values["stats"], images, train=False)
+    expected = scores_in_evaluation(VIT, values, images)
     for pattern in ("patches", "blocks/0"):  # the second block is trained
         scores, _ = features_in_training(VIT, FreezeSpec(pattern), values, images)
         assert np.abs(scores - expected).max() > 1e-2

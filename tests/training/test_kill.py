@@ -34,7 +34,7 @@ from cnn_vit.runs import manifests
 
 OFTEN = ("log_every=1", "checkpoint_every=2")
 PATIENCE = 600  # seconds until a process that reaches no phase fails its test
-NETWORKS, KINDS = ("cnn", "vit", "frozen", "staged"), ("start", "write", "seal", "random")
+NETWORKS, KINDS = ("cnn", "vit", "wide_frozen", "staged"), ("start", "write", "seal", "random")
 # Each kind of kill of each network once, with one seed in turn of three, and two more kills at random.
 KILLS = [(*name_and_kind, 1 + i % 3) for i, name_and_kind in enumerate(itertools.product(NETWORKS, KINDS))]
 KILLS += [("cnn", "random", 5), ("vit", "random", 6)]
@@ -200,11 +200,11 @@ def test_a_run_killed_while_it_saves_what_is_frozen_starts_anew_to_the_same_bits
         unfinished = list_unfinished(folder) or list((folder / "checkpoints").glob("frozen"))
         return unfinished and not (folder / "checkpoints/frozen/MANIFEST.json").exists()
 
-    fall = kill_run("frozen", tmp_path, is_being_saved)
+    fall = kill_run("wide_frozen", tmp_path, is_being_saved)
     assert fall.logged_step == 0
     assert not (tmp_path / "checkpoints/frozen/MANIFEST.json").exists()
-    finish_run("frozen", tmp_path)
-    assert read_outcome(tmp_path) == undisturbed("frozen")
+    finish_run("wide_frozen", tmp_path)
+    assert read_outcome(tmp_path) == undisturbed("wide_frozen")
     assert not find_leftovers(tmp_path)
 
 

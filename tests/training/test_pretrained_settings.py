@@ -12,6 +12,8 @@ from cnn_vit.settings import fingerprint
 from cnn_vit.training import pretrained_settings, trained
 from cnn_vit.transfer.weights import Card, Weights
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 
 def complete(name, origin, *changes):
     """The settings of a run from the weights of another, completed by them."""
@@ -26,7 +28,7 @@ def test_what_a_recipe_leaves_open_the_weights_decide(origin):
     assert settings["data.std"] == tuple(card["std"])
     assert settings["data.image_size"] == tuple(card["image_size"])
     assert settings["data.channels"] == card["channels"]
-    assert settings["model.filters"] == 40
+    assert settings["model.filters"] == 8
     decided = ("data.mean", "data.std", "data.image_size", "data.channels", "pretrained.digest")
     assert {settings.origin[key] for key in decided} == {"weights"}
     network = trained.load(origin)
@@ -37,7 +39,7 @@ def test_keywords_of_the_model_come_from_the_weights(origin):
     settings = load_settings("frozen", f"pretrained.weights={origin}", "pretrained.freeze=none")
     values = {key: value for key, value in settings.values.items() if key != "model.filters"}
     completed, _ = pretrained_settings.complete_settings(type(settings)(values, settings.origin, "r"))
-    assert completed["model.filters"] == 40
+    assert completed["model.filters"] == 8
     assert completed.origin["model.filters"] == "weights"
 
 
@@ -121,7 +123,7 @@ def test_a_resume_goes_on_when_the_weights_are_gone(stopped, tmp_path):
     assert read_pretrained(tmp_path / "fork") == read_pretrained(folder)
 
 
-def test_a_resume_with_other_weights_is_refused(stopped, vit_origin, tmp_path):
+def test_a_resume_with_other_weights_is_refused(stopped, tmp_path):
     folder, settings, weights = stopped
     train("frozen", tmp_path / "other", "seed=1", "pretrained.freeze=none")
     shutil.rmtree(weights)

@@ -16,6 +16,8 @@ from cnn_vit.training import evaluation, loop, plan, prediction, program, step
 from cnn_vit.training.caches import clear_compiled
 from cnn_vit.training.trained import load
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 TIMES = ("duration=12 steps", "log_every=2", "evaluate_every=5", "checkpoint_every=4", "schedule.warmup=2")
 SCHEDULE_FREE = ("optimizer.name=schedule_free_adamw", "schedule.name=constant", *TIMES)  # of a network with batch norm
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import QUICK
 from running import load_settings, read_result, train
 
 from cnn_vit import data, files
@@ -43,7 +44,7 @@ def test_the_batch_is_the_first_one_as_the_step_draws_it(run_folder, dataset):
     step_key = jax.random.fold_in(jax.random.key(0), 0)  # of update 0
     rows_key, mix_key, _ = jax.random.split(step_key, 3)
     row_keys = jnp.stack([jax.random.fold_in(rows_key, row) for row in range(32)])
-    apply_operations = augment.build_augmentation(("shift", "mixup"), 10)
+    apply_operations = jax.jit(augment.build_augmentation(("shift", "mixup"), 10), compiler_options=QUICK)
     seen, target = apply_operations(jnp.asarray(images), jnp.asarray(labels), row_keys, mix_key, [[1.0], [1.0]])
     np.testing.assert_allclose(arrays["seen"], 255 * np.asarray(seen), atol=0.51)
     np.testing.assert_array_equal(arrays["seen_label"], labels)
@@ -90,7 +91,7 @@ def test_a_finished_run_that_lacks_them_makes_the_same_without_reading_the_test_
     assert (run_folder / "test_reads.jsonl").read_bytes() == reads_before
 
 
-@pytest.mark.parametrize(("name", "path"), [("cnn", ("stem", "kernel")), ("vit", ("patches", "kernel"))])
+@pytest.mark.parametrize(("name", "path"), [("cnn", ("stem", "kernel")), ("narrow_vit", ("patches", "kernel"))])
 def test_filters_are_the_initial_values_and_the_tested_ones(name, path, tmp_path):
     spec = plan.network_spec(load_settings(name), classes=10, image_shape=(8, 8, 1))
     network = forward.get_network(spec)
@@ -108,7 +109,7 @@ def test_filters_are_the_initial_values_and_the_tested_ones(name, path, tmp_path
     filters_before = np.moveaxis(initial_params[path[0]][path[1]], -1, 0)[:64]
     np.testing.assert_array_equal(features["filters_before"], filters_before)
     np.testing.assert_array_equal(features["filters_after"], filters_before + 1)
-    assert ("similarity" in features, "patches" in features) == (name == "vit", name == "vit")
+    assert ("similarity" in features, "patches" in features) == (name == "narrow_vit", name == "narrow_vit")
     files.write_json(tmp_path / "fork.json", {"from": "another", "step": 3})
     features_of_fork = samples.collect_features(tmp_path, program, tested_params)
     assert "filters_before" not in features_of_fork  # they were another run's
