@@ -368,12 +368,13 @@ def results_of(out):
 
 @pytest.mark.parametrize(
     ("count", "steps", "worker_kills", "parent_kills"),
-    [(3, 150, 1, 1), pytest.param(12, 300, 20, 10, marks=pytest.mark.exhaustive)],
+    [(3, 150, 2, 1), pytest.param(12, 300, 20, 10, marks=pytest.mark.exhaustive)],
 )
 def test_kills_change_no_number_and_no_trial_is_done_twice(tmp_path, count, steps, worker_kills, parent_kills):
-    undisturbed = finish_study(tmp_path / "undisturbed", count, 1, steps)
+    words = (count, 2, steps)
+    undisturbed = finish_study(tmp_path / "undisturbed", *words)
     killed, kills = killing.kill_now_and_then(
-        lambda: start_study(tmp_path / "killed", count, 2, steps),
+        lambda: start_study(tmp_path / "killed", *words),
         tmp_path / "killed",
         worker_kills=worker_kills,
         parent_kills=parent_kills,

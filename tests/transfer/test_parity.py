@@ -17,6 +17,8 @@ from cnn_vit.nn.values import functional
 from cnn_vit.transfer import rules, weights
 from cnn_vit.transfer.convert import Conversion, convert_arrays
 
+pytestmark = pytest.mark.usefixtures("_compiled_quickly")
+
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 # Their networks differ from others' in an epsilon or a head, and each takes a second to compile.
 SLOW = {"vit_google_pre_logits", "vit_hf", "vit_hf_5", "vit_big_vision", "vit_big_vision_stacked", "deit_hf"}
