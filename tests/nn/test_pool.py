@@ -95,10 +95,17 @@ def test_a_blurred_row_of_four_pixels_by_hand(keywords, expected):
     assert blur_row([8, 16, 32, 64], **keywords) == pytest.approx(expected)
 
 
-def test_stripes_of_one_pixel_are_blurred_to_gray_where_a_maximum_would_depend_on_the_shift():
-    """The highest frequency has no place on every second pixel: the weights 1 2 1 take it away whole."""
+def test_stripes_of_one_pixel_are_blurred_to_gray_where_every_second_pixel_depends_on_the_shift():
+    """The highest frequency has no place on every second pixel: the weights 1 2 1 take it away whole.
+
+    The largest of two neighbors is white wherever the stripes lie; the first of two is black or white.
+    """
     stripes = np.float32([0, 1] * 4)
-    assert blur_row(stripes)[1:] == blur_row(1 - stripes)[1:] == [0.5] * 3
+    for row, first in ((stripes, 0), (1 - stripes, 1)):
+        assert blur_row(row)[1:] == [0.5] * 3
+        image = row.reshape(1, 1, -1, 1)
+        assert max_pool(image, (1, 1), stride=(1, 2), padding=0).ravel().tolist() == [first] * 4
+        assert max_pool(image, (1, 2), stride=(1, 2), padding=0).ravel().tolist() == [1] * 4
 
 
 def test_the_border_of_a_gray_image_stays_gray():
