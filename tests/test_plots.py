@@ -250,6 +250,16 @@ def test_a_grid_runs_row_by_row_with_transparent_gaps_and_square_pixels():
     assert grid[..., 3].sum() == 255 * 3 * side * side
 
 
+def test_photographs_have_the_side_that_is_asked_for_and_letters_keep_their_size():
+    """Three of 112 pixels with a gap of 2 behind each, and the same at half the size, beside 150 for the names."""
+    rows = [plots.Row("name", "note", np.zeros((3, 112, 112, 3), np.uint8))]
+    own, half = plots.draw_gallery(rows, title="t"), plots.draw_gallery(rows, title="t", side=56)
+    for svg, width, side in ((own, 342, 112), (half, 171, 56)):
+        assert f'width="{width}" height="{side}"' in svg
+        assert f"max-width: {150 + width}px" in svg
+    assert re.findall("font-size: [0-9]+px", own) == re.findall("font-size: [0-9]+px", half)
+
+
 def test_zero_is_middle_gray_and_each_filter_has_its_own_scale():
     filters = np.array([[0, 1, -2], [0, 0, 0.01]], np.float32).reshape(2, 1, 3, 1)
     np.testing.assert_array_equal(plots.filter_images(filters)[..., 0].reshape(2, 3), [[128, 191, 0], [128, 128, 255]])

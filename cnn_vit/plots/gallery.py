@@ -22,10 +22,18 @@ class Row(NamedTuple):
     images: np.ndarray
 
 
-def draw_gallery(rows: Sequence[Row], *, title: str) -> str:
-    """Returns the rows one below the other as SVG, each as wide as its photographs, which all have one side."""
-    side = rows[0].images.shape[1] if rows else 0
-    widths = [len(row.images) * (side + IMAGE_GAP) for row in rows]
+def draw_gallery(rows: Sequence[Row], *, title: str, side: int | None = None) -> str:
+    """Returns the rows one below the other as SVG, each as wide as its photographs, which all have one side.
+
+    Args:
+        rows: the photographs.
+        title: over them.
+        side: of a photograph in CSS pixels; None for one a pixel of the photograph. The letters keep their size.
+    """
+    pixels = rows[0].images.shape[1] if rows else 0
+    side = pixels if side is None else side
+    scale = side / pixels if pixels else 1  # CSS pixels of a pixel
+    widths = [round(len(row.images) * (pixels + IMAGE_GAP) * scale) for row in rows]
     width = NAMES_WIDTH + max(widths, default=0)
     height = TITLE_HEIGHT + len(rows) * (side + ROW_GAP)
     head = f'<svg class="plot" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {width} {height}"'
