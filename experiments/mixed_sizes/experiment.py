@@ -43,27 +43,27 @@ CLAIM = (
 SENTENCES = {
     "crop": (
         "A center crop loses nothing that matters, because the subject is in the middle.",
-        "Where the subject is in the middle, a crop is even better than a letterbox, by 6 points, and it shows the "
-        "subject larger. Where it is not, the crop cuts it: accuracy on the digits that lose more than 20 % of their "
-        "pixels falls by 15 points beside a letterbox. Whether a crop is safe is a property of the photographs.",
+        "Where the subject is in the middle, a crop loses nothing beside a letterbox: 99.4 and 98.9 %. Where it is "
+        "not, the crop cuts it: accuracy on the digits that lose more than 20 % of their pixels is 9 points lower "
+        "than with a letterbox. Whether a crop is safe is a property of the photographs.",
     ),
     "stretch": (
         "Stretching spoils the proportions, so a letterbox is better.",
-        "Here the letterbox has 3 points more, but the seeds do not tell this from none. Stretching changes the "
-        "proportions and a letterbox the scale; of such images, networks that were trained on the same kind name 87 % "
-        "(stretched) and 90 % (letterbox) of the digits.",
+        "Not by 2 points here: 97.8 % with a letterbox and 97.5 % stretched. Stretching changes the proportions and a "
+        "letterbox the scale; networks were tested on images of the kind that they were trained on.",
     ),
     "one_size": (
         "A CNN needs all images at one size.",
-        "Its convolutions take any size, and an average over the pixels gives as many numbers for each. Only the array "
-        "of a batch has one size: images stand on a canvas, and a mask keeps the canvas out of every layer and of the "
-        "average. Images at their own sizes, of up to 28 pixels, give 4 points more than a letterbox of 16 pixels, and "
-        "an image has the scores that it has alone. A dense layer behind the last map does need one size; batch norm "
-        "in training would have to leave the canvas out of its statistics, which this package does not do.",
+        "Its convolutions take any size, and an average over the pixels gives as many numbers for each. Only the "
+        "array of a batch has one size: images stand on a canvas, and a mask keeps the canvas out of every layer and "
+        "of the average. Images at their own sizes, of up to 28 pixels, give 99.0 % where a letterbox of 16 pixels "
+        "gives 97.8 %, and a trained network gives an image the scores that it has alone. Without the mask a black "
+        "canvas changes one of them by 3.6. A dense layer behind the last map does need one size; batch norm in "
+        "training would have to leave the canvas out of its statistics, which this package does not do.",
     ),
     "waste": (
         "Padding a batch to its largest image wastes most of the computation.",
-        "It depends on the canvas. One that holds upright and lying images at full size is to 71 % outside of them; "
+        "It depends on the canvas. One that holds upright and lying images at full size is to 69 % outside of them; "
         "where larger images are first shrunk to 16 pixels, it is 39 %, which is little more than the 31 % of a "
         "letterbox.",
     ),
@@ -93,19 +93,27 @@ FIGURES = {
     "where each image has its own size.",
 }
 SURPRISE = (
-    "Averaged over all images, crop, stretching and letterbox are within 3 points of one another, and the crop is "
-    "close to the letterbox. That hides a loss of 15 points on the fifth of the digits that lose more than 20 % of "
-    "their pixels to the crop; the columns by kind of image show it. Images at their own sizes behind a mask give "
-    "94.5 %, 4 points more than a letterbox (1 to 8), for three times the products. Where longer images are shrunk to "
-    "16 pixels first, the mask gives 92.8 %, which five seeds do not tell from the letterbox or the crop."
+    "How much of a difference between two ways is only short training. After 200 steps of 64 images a crop was 6 "
+    "points better than a letterbox where the digit is in the middle, and a letterbox 3 better than stretching; after "
+    "600 steps of 32 images both differences are below 1 point. What stays is what pixels decide: over all images the "
+    "crop has 96.5 % and the letterbox 97.8 %, and that hides a loss of 9 points on the fifth of the digits that lose "
+    "more than 20 % of their pixels to the crop. Images at their own sizes behind a mask give 99.0 %, 1.2 points more "
+    "than a letterbox (0.5 to 2.0), for 2.8 times the products. Where longer images are shrunk to 16 pixels first, the "
+    "mask gives 97.7 %, no more than the letterbox."
 )
 CHOSEN = (
-    "A first full run with three seeds and a learning rate of 0.01 was unstable, with intervals of up to 22 "
-    "points. A rate of 0.006, clipped gradients and five seeds followed. Two arms at 28 pixels were left out for "
-    "their cost; the mask at 28 pixels came back later, because at 16 pixels longer images are shrunk. The bound of "
-    "its accuracy is that of the mask at 16 pixels, whose result was known; its own was not. The smaller canvas became "
-    "a part of the sentence on waste after its value was seen: with a sorted evaluation in its place the verdict would "
-    "be \u201ctrue\u201d."
+    "A first full run with three seeds and a learning rate of 0.01 was unstable, with intervals of up to 22 points. A "
+    "rate of 0.006, clipped gradients and five seeds followed, with 200 steps of 64 images. A review found that these "
+    "were too few: with 800 steps and two seeds a crop had 99.4 and 99.7 % of the centered test digits, and a "
+    "letterbox 98.3 and 98.1 %. The 600 steps of 32 images were chosen for their cost; on the validation split, with a "
+    "seed that is not measured, the seven ways had 96.5 to 98.6 %, and four of them had 95.8 to 97.9 % after as many "
+    "steps of 64 images. Of the five seeds four are left. The bounds are older than that, and what the shorter "
+    "training gave was known. Two arms at 28 pixels had been left out for their cost; the mask at 28 pixels came back, "
+    "because at 16 pixels longer images are shrunk. The smaller canvas became a part of the sentence on waste after "
+    "its value was seen: with a sorted evaluation in its place the verdict would be “true”. Scores alone and in a "
+    "batch had been those of an untrained network; the control without a mask and its bound are new, and the bound was "
+    "set before it was measured. All seeds share one set of 360 test digits, so that the intervals are over seeds, for "
+    "these images."
 )
 SEEDS = (0, 1, 2, 3)
 
