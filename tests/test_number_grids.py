@@ -1,6 +1,7 @@
 """Grids of numbers: letters that can be read on every cell, frames that a GIF keeps, and text that stays text."""
 
 import io
+import weakref
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -55,6 +56,23 @@ def test_an_animation_has_every_frame_at_its_time_and_comes_out_the_same():
         durations.append(image.info["duration"])
     assert durations == [500, 1250, 500]
     assert image.info["loop"] == 0
+
+
+def test_frames_are_painted_one_after_the_other_and_counted(monkeypatch):
+    """No frame of colors outlives the next but one: 324 of them took 6 GB. The count is of those that are painted."""
+    painted, living, counted = [], [], []
+    paint = number_grids.paint
+
+    def paint_and_count(layout, size):
+        image = paint(layout, size)
+        painted.append(weakref.ref(image))
+        living.append(sum(reference() is not None for reference in painted))
+        return image
+
+    monkeypatch.setattr(number_grids, "paint", paint_and_count)
+    plots.draw_animation([drawing(number) for number in range(6)], on_frame=counted.append)
+    assert max(living) <= 2
+    assert counted == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_frame_has_the_colors_of_its_cells():

@@ -55,6 +55,7 @@ MOST_WEIGHTS = 7  # of a side of a filter
 LEVELS = 16  # gray levels above black, as in scikit-learn's digits: small enough to multiply by heart
 DIGIT = 3
 MOST_PATCHES = 9  # whose numbers can be read
+MOST_POSITIONS = 144  # of a filter, each with a frame: as many as the largest image has pixels, a minute and a half
 NEXT = {
     "convolution": "cnn-vit lab show padding",
     "padding": "cnn-vit lab run padding --quick",
@@ -160,7 +161,8 @@ def show_numbers(args: argparse.Namespace, subject: str, options: dict[str, Any]
     """Writes the animation and the drawing of a layer, and prints what it did."""
     import numpy as np
 
-    from cnn_vit import files, plots
+    from cnn_vit import files, plots, stops
+    from cnn_vit.training.progress import Progress
 
     pixels, source = choose_image(path, options["side"], options.get("channels", 1))
     levels = np.rint(pixels * LEVELS)
@@ -172,7 +174,14 @@ def show_numbers(args: argparse.Namespace, subject: str, options: dict[str, Any]
     }
     answer = makers[subject](args, options, levels)
     animation, drawing = out / f"{subject}.gif", out / f"{subject}.svg"
-    files.write(animation, plots.draw_animation(answer.frames))
+    with Progress(len(answer.frames), batch_size=None) as progress:
+
+        def note_frame(number: int) -> None:
+            stops.raise_if_requested()
+            progress.update(number)
+
+        content = plots.draw_animation(answer.frames, on_frame=note_frame)
+    files.write(animation, content)
     files.write(drawing, plots.standalone(plots.draw_numbers(answer.still)))
     written = {"animation": str(animation), "drawing": str(drawing), "frames": len(answer.frames)}
     table = cli.format_table(
@@ -248,6 +257,11 @@ def show_convolution(args: argparse.Namespace, options: dict[str, Any], levels: 
         padding_kind=options["padding_kind"],
         dilation=options["dilation"],
     )
+    if walk.output.size > MOST_POSITIONS:
+        raise UserError(
+            f"{walk.output.size} positions of the filter are more frames than can be watched; make --side or --padding "
+            f"smaller, or --stride larger, for at most {MOST_POSITIONS}"
+        )
     frames, still = walk_drawings.draw_convolution(walk, LEVELS)
     record = {"kernel": kernel.tolist(), "output": walk.output.tolist()}
     return Answer(record, convolution_rows(walk), frames, still)

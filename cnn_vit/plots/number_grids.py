@@ -4,10 +4,11 @@ A drawing is laid out once, as rectangles and letters, and rendered by two paint
 and by Pillow in the colors of light pages, because a GIF cannot change its colors.
 """
 
+import functools
 import html
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -263,28 +264,43 @@ def svg_letters(letters: Letters) -> str:
 # GIF ------------------------------------------------------------------------------------------------------------------
 
 
-def draw_animation(drawings: Sequence[NumberDrawing], *, width: float = GIF_WIDTH) -> bytes:
+def draw_animation(
+    drawings: Sequence[NumberDrawing], *, width: float = GIF_WIDTH, on_frame: Callable[[int], None] | None = None
+) -> bytes:
     """Returns drawings as an animated GIF that begins again at its end, each as long as its `seconds` say.
 
     Args:
         drawings: the frames, at least one; all are as large as the largest.
         width: grids stand beside each other up to so many pixels.
+        on_frame: called with the number of frames that are painted, after each; what it raises ends the work.
     """
     from PIL import Image
 
-    layouts = [lay_out(drawing, width) for drawing in drawings]
-    size = max(layout.width for layout in layouts), max(layout.height for layout in layouts)
-    frames = [paint(layout, size) for layout in layouts]
+    sizes = []
+    for drawing in drawings:
+        layout = lay_out(drawing, width)
+        sizes.append((layout.width, layout.height))
+    size = max(width for width, _ in sizes), max(height for _, height in sizes)
     # One palette for all frames, of the last and the middle one: what does not change has the same color throughout.
-    sample = Image.fromarray(np.concatenate([np.asarray(frames[-1]), np.asarray(frames[len(frames) // 2])]))
-    palette = sample.quantize(GIF_COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    samples = [np.asarray(paint(lay_out(drawings[number], width), size)) for number in (-1, len(drawings) // 2)]
+    palette = Image.fromarray(np.concatenate(samples)).quantize(
+        GIF_COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
+
+    def paint_frames() -> Iterator[Image.Image]:
+        """Paints one frame at a time: only what is left of it, a byte for each pixel, stays in memory."""
+        for number, drawing in enumerate(drawings, start=1):
+            yield paint(lay_out(drawing, width), size).quantize(palette=palette, dither=Image.Dither.NONE)
+            if on_frame is not None:
+                on_frame(number)
+
+    frames = paint_frames()
     buffer = io.BytesIO()
-    indexed[0].save(
+    next(frames).save(
         buffer,
         "GIF",
         save_all=True,
-        append_images=indexed[1:],
+        append_images=frames,
         duration=[round(1000 * drawing.seconds) for drawing in drawings],
         loop=0,
     )
@@ -315,6 +331,7 @@ def paint(layout: Layout, size: tuple[int, int]):
     return image
 
 
+@functools.lru_cache(maxsize=4096)  # a frame asks some thousand times for some dozen colors
 def pixel_color(name: str, opacity: float = 1.0) -> tuple[int, int, int]:
     """Returns a color of light pages as red, green and blue in 0..255, as it looks on the page at an opacity."""
     paper = np.array(rgb(COLORS["paper"][0]))
