@@ -23,11 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_vit import compilation
-from cnn_vit.compilation import ProgramKind
+from cnn_vit.analysis.record import compile_for
 from cnn_vit.errors import UserError
 from cnn_vit.nn.attention import Attention, attend
-from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.nn.padding import MODES, ZERO, check_padding_kind
 from cnn_vit.nn.windows import IntOrPair, Padding, height_and_width, normalize_padding, output_size
 
@@ -203,5 +201,4 @@ def layer_function(layer: nnx.Module) -> Callable[..., jax.Array]:
 
 def run_layer(layer: nnx.Module, params: Mapping[str, Any], *inputs: np.ndarray) -> np.ndarray:
     """Runs a layer of `nn/` without statistics, compiled as a whole."""
-    kind = ProgramKind(jax.default_backend(), convolutional=is_convolutional(layer), dtype="float32")
-    return np.asarray(compilation.jit(layer_function(layer), kind)(params, *inputs))
+    return np.asarray(compile_for(layer, layer_function(layer))(params, *inputs))

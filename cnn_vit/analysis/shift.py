@@ -22,24 +22,22 @@ Axes:
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from flax import nnx
 
-from cnn_vit import compilation
-from cnn_vit.analysis.record import Call, record_calls
+from cnn_vit.analysis.record import Call, Values, compile_for, record_calls
 from cnn_vit.analysis.windows import find_windows
-from cnn_vit.compilation import ProgramKind
 from cnn_vit.errors import UserError, unknown
-from cnn_vit.nn.conv import is_convolutional
 from cnn_vit.nn.patches import PatchEmbed
 
 Motion = Literal["around", "window"]
 MOTIONS = ("around", "window")
+MOST_PIXELS = 2**18  # of a batch: 5 images of 224 x 224, of which all features of a ResNet-18 take 0.8 GB
 MOST_OTHER_TOKENS = 2  # beside those of patches: a class token, and the one that a distilled network has besides
 
 
@@ -90,14 +88,18 @@ class ShiftReport:
 
 def measure_shift(
     network: nnx.Module,
-    params: Mapping[str, Any],
-    stats: Mapping[str, Any],
+    params: Values,
+    stats: Values,
     images: np.ndarray,
     *,
     shift: tuple[int, int],
     motion: Motion = "around",
+    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    on_batch: Callable[[int], None] | None = None,
 ) -> ShiftReport:  # images: (B, H, W, C)
     """Compares what each layer says of images and of the shifted images.
+
+    They go through the network in batches of MOST_PIXELS, and of the features only sums are kept.
 
     Args:
         network: the network, declared without values.
@@ -106,25 +108,46 @@ def measure_shift(
         images: for a window they are larger than what the network sees, by the shift.
         shift: pixels down and right, from 0 on.
         motion: what a shift means, one of MOTIONS.
+        prepare: makes of a batch of `images` what the network takes.
+        on_batch: called with the number of images that are done, after each batch; what it raises ends the work.
 
     Raises:
         UserError: there is no such motion, or the shift is not one.
     """
-    first, second = shift_images(images, shift, motion)
-    # Both in one batch, so that one program is compiled and no difference comes from another.
-    calls = run_layers(network, params, stats, np.concatenate([first, second]))
-    strides, grid = find_strides(calls), find_patch_grid(calls)
-    layers = []
-    for call in calls:
-        if not isinstance(call.outputs, np.ndarray):
-            continue
-        outputs, stride = lay_out_map(call, strides, grid)
-        features, shifted_features = np.split(outputs, 2)
-        layers.append(compare_layer(call, features, shifted_features, stride, shift, motion))
-    scores, shifted_scores = np.split(calls[0].outputs, 2)  # the network itself is the first call to begin
-    consistency = float((scores.argmax(-1) == shifted_scores.argmax(-1)).mean())
+    run = compile_layers(network)
+    count, batch = len(images), choose_batch(images.shape)
+    layers: list[LayerSums] = []
+    same_classes, largest_change = 0, 0.0
+    for start in range(0, count, batch):
+        first, second = shift_images(prepare(images[start : start + batch]), shift, motion)
+        here = len(first)
+        # The last batch is filled up, so that one program is compiled; what fills it is cut off behind.
+        filling = [(0, min(batch, count) - here), (0, 0), (0, 0), (0, 0)]
+        # Both in one batch, so that no difference comes from another program.
+        calls = run(params, stats, np.concatenate([np.pad(array, filling, mode="edge") for array in (first, second)]))
+        strides, grid = find_strides(calls), find_patch_grid(calls)
+        sums = []
+        for call in calls:
+            if not isinstance(call.outputs, np.ndarray):
+                continue
+            outputs, stride = lay_out_map(call, strides, grid)
+            features, shifted_features = (array[:here] for array in np.split(outputs, 2))
+            sums.append(sum_squares(call, features, shifted_features, stride, shift, motion))
+        layers = list(map(LayerSums.add, layers, sums)) if layers else sums
+        # The network itself is the first call to begin.
+        scores, shifted_scores = (array[:here] for array in np.split(calls[0].outputs, 2))
+        same_classes += int((scores.argmax(-1) == shifted_scores.argmax(-1)).sum())
+        largest_change = max(largest_change, float(np.abs(shifted_scores - scores).max()))
+        if on_batch is not None:
+            on_batch(start + here)
+    compared = [sums.compare() for sums in layers]
     # The whole network stands first, because its call begins first; readers expect it at the end.
-    return ShiftReport((*layers[1:], layers[0]), consistency, float(np.abs(shifted_scores - scores).max()))
+    return ShiftReport((*compared[1:], compared[0]), same_classes / count, largest_change)
+
+
+def choose_batch(shape: Sequence[int]) -> int:
+    """Returns how many images of a shape (B, H, W, C) go through a network at once, one at least."""
+    return max(1, MOST_PIXELS // (shape[1] * shape[2]))
 
 
 def shift_images(
@@ -147,26 +170,31 @@ def shift_images(
     return images[:, down:, right:], images[:, : height - down, : width - right]
 
 
-def run_layers(
-    network: nnx.Module, params: Mapping[str, Any], stats: Mapping[str, Any], images: np.ndarray
-) -> list[Call]:  # (B, H, W, C)
-    """Runs a network and returns its calls, whose outputs are NumPy arrays where they are one array."""
-    calls: list[Call] = []
+def compile_layers(network: nnx.Module) -> Callable[[Values, Values, np.ndarray], list[Call]]:
+    """Returns a function of (params, stats, images) that runs a network and returns its calls.
+
+    The outputs of a call are a NumPy array where they are one array, and None elsewhere.
+    """
+    traced: list[Call] = []
 
     def run(params: dict, stats: dict, images: jax.Array) -> list[Any]:
-        calls.clear()
-        calls.extend(record_calls(network, images, params, stats))
-        return [call.outputs for call in calls]
+        traced.clear()
+        traced.extend(record_calls(network, images, params, stats))
+        return [call.outputs for call in traced]
 
-    kind = ProgramKind(jax.default_backend(), convolutional=is_convolutional(network), dtype="float32")
-    outputs = compilation.jit(run, kind)(params, stats, images)
-    arrays = []
-    for call, output in zip(calls, outputs, strict=True):
-        value = np.asarray(output, np.float32) if isinstance(output, jax.Array) else None
-        # What was traced is dropped: of the inputs, only sides and settings are read from here on.
-        shapes = {name: sides_or_setting(entry) for name, entry in call.inputs.items()}
-        arrays.append(Call(call.path, call.kind, call.layer, shapes, value))
-    return arrays
+    compiled = compile_for(network, run)
+
+    def run_layers(params: Values, stats: Values, images: np.ndarray) -> list[Call]:
+        outputs = compiled(params, stats, images)
+        calls = []
+        for call, output in zip(traced, outputs, strict=True):
+            value = np.asarray(output, np.float32) if isinstance(output, jax.Array) else None
+            # What was traced is dropped: of the inputs, only sides and settings are read from here on.
+            shapes = {name: sides_or_setting(entry) for name, entry in call.inputs.items()}
+            calls.append(Call(call.path, call.kind, call.layer, shapes, value))
+        return calls
+
+    return run_layers
 
 
 def sides_or_setting(entry: Any) -> Any:
@@ -248,29 +276,77 @@ def lay_out_map(
     return features[:, others:].reshape(batch, grid.rows, grid.columns, -1), grid.side
 
 
-def compare_layer(
+@dataclass(frozen=True)
+class LayerSums:
+    """Sums of squares over the images that were compared so far, in float64.
+
+    Attributes:
+        path: of the layer, as `LayerShift` has it.
+        kind: as `LayerShift` has it.
+        stride: as `LayerShift` has it.
+        numbers: how many numbers the output of the layer has.
+        features: the sum over all of them.
+        changes: the sum of the differences between the features of the shifted images and those of the images.
+        errors: (Y, X) the sum of the differences from the shifted features at each place; None as `LayerShift.errors`.
+        numbers_at_place: how many numbers there are at a place of the map.
+    """
+
+    path: str
+    kind: str
+    stride: int | None
+    numbers: int
+    features: float
+    changes: float
+    errors: np.ndarray | None
+    numbers_at_place: int = 0
+
+    def add(self, other: "LayerSums") -> "LayerSums":
+        """Returns the sums of this layer over these images and others."""
+        return replace(
+            self,
+            numbers=self.numbers + other.numbers,
+            features=self.features + other.features,
+            changes=self.changes + other.changes,
+            errors=None if self.errors is None or other.errors is None else self.errors + other.errors,
+            numbers_at_place=self.numbers_at_place + other.numbers_at_place,
+        )
+
+    def compare(self) -> LayerShift:
+        """Returns the errors of the layer: roots of mean squares, relative to that of its features."""
+        numbers = max(self.numbers, 1)
+        size = math.sqrt(self.features / numbers) or math.nan  # an error relative to 0 is undefined
+        invariance = math.sqrt(self.changes / numbers) / size
+        if self.errors is None:
+            return LayerShift(self.path, self.kind, self.stride, None, invariance, None)
+        squares = self.errors / max(self.numbers_at_place, 1)  # (Y, X)
+        equivariance = math.sqrt(float(squares.sum()) / max(squares.size, 1)) / size
+        return LayerShift(self.path, self.kind, self.stride, equivariance, invariance, np.sqrt(squares) / size)
+
+
+def sum_squares(
     call: Call,
     features: np.ndarray,
     shifted: np.ndarray,
     stride: int | None,
     shift: tuple[int, int],
     motion: str,
-) -> LayerShift:  # features, shifted: (B, ...)
-    """Compares the output of a call for the images with that for the shifted images."""
-    size = root_mean_square(features) or math.nan  # an error relative to 0 is undefined
-    invariance = root_mean_square(shifted - features) / size
+) -> LayerSums:  # features, shifted: (B, ...)
+    """Returns the sums of a call for some images and for the shifted images."""
+    sums = LayerSums(
+        call.path, call.kind, stride, features.size, sum_of_squares(features), sum_of_squares(shifted - features), None
+    )
     if stride is None or any(pixels % stride for pixels in shift):
-        return LayerShift(call.path, call.kind, stride, None, invariance, None)
+        return sums
     down, right = (pixels // stride for pixels in shift)
     if motion == "around":
         difference = shifted - np.roll(features, (down, right), axis=(1, 2))
     else:
         height, width = features.shape[1:3]
         difference = shifted[:, down:, right:] - features[:, : height - down, : width - right]
-    errors = np.sqrt((difference.astype(np.float64) ** 2).mean((0, 3))) / size  # (Y, X)
-    return LayerShift(call.path, call.kind, stride, root_mean_square(difference) / size, invariance, errors)
+    errors = np.square(difference, dtype=np.float64).sum((0, 3))  # (Y, X)
+    return replace(sums, errors=errors, numbers_at_place=difference.shape[0] * difference.shape[3])
 
 
-def root_mean_square(values: np.ndarray) -> float:
-    """The root of the mean square of all numbers of an array, in float64; 0 of an empty one."""
-    return float(np.sqrt(np.square(values, dtype=np.float64).mean())) if values.size else 0.0
+def sum_of_squares(values: np.ndarray) -> float:
+    """The sum of the squares of all numbers of an array, in float64."""
+    return float(np.square(values, dtype=np.float64).sum())

@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn_vit import stops
 from cnn_vit.analysis.shift import ShiftReport, find_first_stride, measure_shift
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError
 from cnn_vit.nn.values import initial_values
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
+from cnn_vit.training.progress import Progress
 from cnn_vit.training.trained import Trained, describe_start, refuse_untrained
 from cnn_vit.trees import path_text
 
@@ -56,13 +58,28 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     if network.preprocessing["fit"] == PAD_BATCH:
         raise UserError("a shift is measured on images of one size, and this network was trained on several")
     pixels = read_pixels(network, paths)
-    images = normalize(network, pixels)
     module = forward.build_network(network.spec)
     shift = shift or choose_shift(network)
-    trained = measure_shift(module, network.params, network.stats, images, shift=shift)
     seed, start = describe_start(network)
     params, stats = initial_values(network.network, seed)
-    untrained = measure_shift(module, params, stats, images, shift=shift)
+    reports = []
+    with Progress(2 * len(pixels), batch_size=1) as progress:
+        for number, values in enumerate(((network.params, network.stats), (params, stats))):
+
+            def note_images(done: int, before: int = number * len(pixels)) -> None:
+                stops.raise_if_requested()
+                progress.update(before + done)
+
+            report = measure_shift(
+                module,
+                *values,
+                pixels,
+                shift=shift,
+                prepare=lambda batch: prepare_images(network, batch),
+                on_batch=note_images,
+            )
+            reports.append(report)
+    trained, untrained = reports
     has_zero_head = begins_as_zeros(params.get("head", {}))
     if has_zero_head:
         untrained = leave_out_scores(untrained)
@@ -126,7 +143,7 @@ def read_pixels(network: Trained, paths: Sequence[str]) -> np.ndarray:  # -> (B,
     return np.stack(pixels)
 
 
-def normalize(network: Trained, pixels: np.ndarray) -> np.ndarray:  # (B, H, W, C) -> (B, H, W, C)
-    """Scales images by the mean and standard deviation of the network's data."""
-    mean, std = (np.float32(network.preprocessing[name]) for name in ("mean", "std"))
-    return ((pixels.astype(np.float32) / 255 - mean) / std).astype(np.float32)
+def prepare_images(network: Trained, pixels: np.ndarray) -> np.ndarray:  # (B, H, W, C) -> (B, H, W, C)
+    """Makes of pixels, uint8, what a network takes, by the mean and standard deviation of its data."""
+    mean_and_std = {name: np.float32(network.preprocessing[name]) for name in ("mean", "std")}
+    return np.asarray(forward.normalize(pixels.astype(np.float32) / 255, mean_and_std, "float32"))

@@ -15,7 +15,7 @@ from cnn_vit.errors import UserError, unknown
 from cnn_vit.nn.values import initial_values
 from cnn_vit.reports.layer_drawings import FilterComparison, LayerMaps
 from cnn_vit.reports.shift_page import choose_evenly
-from cnn_vit.studies.explain import normalize
+from cnn_vit.studies.explain import prepare_images
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
 from cnn_vit.training.trained import Trained, describe_start
@@ -81,7 +81,7 @@ def compare_features(
     if network.preprocessing["fit"] == PAD_BATCH:
         raise UserError("maps are drawn of images of one size, and this network was trained on several")
     pixels = read_one(network, image)
-    images = normalize(network, pixels[None])
+    images = prepare_images(network, pixels[None])
     seed, start = describe_start(network)
     untrained = initial_values(network.network, seed)
     before, after = (

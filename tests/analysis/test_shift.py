@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from cnn_vit.analysis import shift as analysis_shift
 from cnn_vit.analysis.shift import measure_shift, shift_images
 from cnn_vit.errors import UserError
 from cnn_vit.models import build
@@ -44,6 +45,28 @@ def test_zeros_break_a_layer_at_the_border_and_one_pixel_farther_inside_with_the
     wrong = [[pixel for pixel in range(12) if errors[pixel, 7] > 1e-3] for errors in (first, second)]
     assert wrong == [[0, 1, 2, 11], [0, 1, 2, 3, 10, 11]]
     assert second[5:9, 5:9].max() <= 1e-6
+
+
+@pytest.mark.parametrize("motion", ["around", "window"])
+def test_errors_are_of_all_images_however_few_go_through_at_once(noise, motion, monkeypatch):
+    """In batches of 3 and 1: a last batch is filled up, and what fills it counts for nothing."""
+    images = noise * np.array([1, 2, 3, 4]).reshape(4, 1, 1, 1)  # the last one has the most to say
+    images = images if motion == "window" else images[:, :12, :12]
+    whole = measure(images, motion=motion)
+    sizes = []
+    monkeypatch.setattr(analysis_shift, "choose_batch", lambda shape: 3)
+    find_strides = analysis_shift.find_strides
+    monkeypatch.setattr(
+        analysis_shift, "find_strides", lambda calls: sizes.append(len(calls[0].outputs)) or find_strides(calls)
+    )
+    report = measure(images, motion=motion)
+    assert sizes == [6, 6]  # the images and the shifted ones
+    assert (report.consistency, report.largest_change) == (whole.consistency, pytest.approx(whole.largest_change))
+    for layer, expected in zip(report.layers, whole.layers, strict=True):
+        assert layer.invariance == pytest.approx(expected.invariance, rel=1e-6)
+        assert layer.equivariance == (expected.equivariance and pytest.approx(expected.equivariance, rel=1e-6))
+        if expected.errors is not None:
+            np.testing.assert_allclose(layer.errors, expected.errors, rtol=1e-4, atol=1e-6)
 
 
 def test_features_move_and_their_circular_average_stays(noise):

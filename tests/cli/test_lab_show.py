@@ -185,7 +185,7 @@ def test_a_filter_of_a_name_is_the_same_for_all_channels(name):
         (["convolution", "--kernel=1:2"], "--kernel=1:2 has 2 channels, and the image 1; give one filter"),
         (["convolution", "--kernel=nan,1"], "--kernel=nan,1 is not of at most 7 x 7 weights below 100"),
         (["convolution", "--side=3", "--dilation=2"], "a window of 5 pixels does not fit into 3"),
-        (["convolution", "--side=12", "--padding=4"], "324 positions of the filter are more frames than can be watched"),
+        (["convolution", "--side=12", "--padding=4"], "324 positions of the filter are more frames than can be"),
         (["padding", "--padding=0"], "--padding=0 leaves nothing to show; it takes at least 1 here"),
         (["attention", "--patch=2"], "16 patches are more numbers than can be read; make --patch larger than 2"),
         (["attention", "--patch=3"], "8x8 pixels are not whole 3-pixel patches"),

@@ -38,6 +38,25 @@ def test_a_vit_begins_with_a_head_of_zeros_whose_scores_are_left_out(photo):
     assert not any(math.isnan(layer.invariance) for layer in compared.trained.layers)
 
 
+def test_a_folder_of_many_images_goes_through_a_few_at_a_time_and_the_bar_counts_them(tmp_path, monkeypatch):
+    """7 images in batches of 3, 3 and 1, for the trained network and for the untrained one."""
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{number}.png")
+    network = make_network("cnn/test")
+    whole = explain.compare_shift(network, [str(tmp_path)], (2, 2))
+    shown = []
+    monkeypatch.setattr(explain.Progress, "update", lambda self, step: shown.append((step, self._total)))
+    monkeypatch.setattr("cnn_vit.analysis.shift.MOST_PIXELS", 3 * 64)
+    compared = explain.compare_shift(network, [str(tmp_path)], (2, 2))
+    assert shown == [(step, 14) for step in (3, 6, 7, 10, 13, 14)]
+    for name in ("trained", "untrained"):
+        report, expected = getattr(compared, name), getattr(whole, name)
+        assert [layer.invariance for layer in report.layers] == pytest.approx(
+            [layer.invariance for layer in expected.layers], rel=1e-5
+        )
+
+
 def test_the_scores_of_a_cnn_stay(photo):
     compared = explain.compare_shift(make_network("cnn/test"), [photo], (2, 2))
     assert not compared.has_zero_head
@@ -67,7 +86,7 @@ def test_the_initial_values_are_of_the_seed_of_the_run(photo, tmp_path, monkeypa
     monkeypatch.setattr(loading.reader, "read_settings", lambda run: {"seed": 7, "pretrained.weights": weights})
     compared = explain.compare_shift(network, [photo], (2, 2))
     assert compared.start == words
-    images = explain.normalize(network, compared.images)
+    images = explain.prepare_images(network, compared.images)
     module = explain.forward.build_network(network.spec)
     expected = measure_shift(module, *initial_values(network.network, 7), images, shift=(2, 2))
     assert [layer.invariance for layer in compared.untrained.layers] == [layer.invariance for layer in expected.layers]
