@@ -1,6 +1,7 @@
 """The command `explain`: how a trained network answers a shifted image, and mistakes in one sentence."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,38 @@ def test_an_undefined_error_is_null_and_a_dash():
     assert cells["norm"] == ["BatchNorm", "1", "-", "-", "-", "-"]
     assert cells["(scores)"] == ["CNN", "0.25", "0.25"]
     assert "undefined, for what the layer gives is 0 everywhere" in text
+
+
+def test_the_trained_network_and_the_untrained_one_each_have_their_place(capsys, tmp_path, monkeypatch):
+    """In the table, the lines below it, --json and the page: no number is that of the other."""
+
+    def measured(scale, consistency, change):
+        conv = LayerShift("conv", "Conv", 1, 0.5 * scale, 0.25 * scale, np.full((2, 2), scale))
+        return ShiftReport((conv, LayerShift("", "CNN", None, None, 2 * scale, None)), consistency, change)
+
+    trained, untrained = measured(1, 0.75, 0.125), measured(3, 0.25, 0.5)
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    compared = ShiftComparison(images, (1, 1), trained, untrained, "before training", False)
+    network = SimpleNamespace(spec=SimpleNamespace(model="cnn/test"))
+    monkeypatch.setattr("cnn_vit.cli._network.load_network", lambda args: network)
+    monkeypatch.setattr("cnn_vit.studies.explain.compare_shift", lambda *_: compared)
+    monkeypatch.chdir(tmp_path)
+    command = ["explain", "a.png", "--method=shift", "--workdir=run", "--out=shift.html"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "layer kind stride equivariance untrained invariance untrained".split() == out.splitlines()[0].split()
+    assert "conv Conv 1 0.5 1.5 0.25 0.75".split() == out.splitlines()[1].split()
+    assert "75.0 % of the images; untrained 25.0 %\n" in out
+    assert "0.125 at most; untrained 0.5\n" in out
+    page = (tmp_path / "shift.html").read_text(encoding="utf-8")
+    assert "<b>0.125</b><span>untrained 0.5</span>" in page
+    assert main([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    for name, scale, consistency, change in (("trained", 1, 0.75, 0.125), ("untrained", 3, 0.25, 0.5)):
+        assert [layer["invariance"] for layer in answer[name]["layers"]] == [0.25 * scale, 2 * scale]
+        first = answer[name]["layers"][0]
+        assert (first["equivariance"], first["center"]) == (0.5 * scale, scale)
+        assert (answer[name]["consistency"], answer[name]["largest_change"]) == (consistency, change)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,42 @@ def test_a_map_is_bright_where_the_error_is_and_all_maps_share_their_colors():
     assert trained[0, 3] > untrained[0, 3] > trained[0, 0] == untrained[0, 0]
 
 
+def test_what_is_of_the_trained_network_and_of_the_untrained_one_each_has_its_place(monkeypatch):
+    """No number is that of the other: cards, words and colors of the maps, rows, and the lines of the curves."""
+    curves = {}
+
+    def draw_curves(lines, **words):
+        curves[words["title"]] = [(line.name, list(line.y)) for line in lines]
+        return "<svg></svg>"
+
+    def measured(scale, consistency, change):
+        layers = [layer(f"conv{number}", scale * number * BORDER, invariance=scale * number) for number in (1, 2)]
+        return ShiftReport((*layers, layer("", kind="CNN", invariance=scale * 8)), consistency, change)
+
+    monkeypatch.setattr(plots, "draw_curves", draw_curves)
+    trained, untrained = measured(1, 0.75, 0.125), measured(0.25, 0.25, 0.5)
+    page = write(trained, untrained)
+    spaced = page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "<b>75.0 %</b><span>of the images; untrained 25.0 %</span>" in spaced
+    assert "<b>0.125</b><span>untrained 0.5</span>" in page
+    shown = shift_page.collect_page(trained, untrained, IMAGES, (1, 2))
+    first, second = shown.maps
+    assert (second.trained[1], second.untrained[1]) == ("4", "1")
+    assert "<span>trained &le; 4</span><span>untrained &le; 1</span>" in page
+    for when, (address, _) in (("trained", second.trained), ("untrained", second.untrained)):
+        assert f'src="{address}" alt="errors of conv2, {when}"' in page
+    assert read_pixels(second.trained[0])[0, 3].tolist() == plots.heatmap(np.array([4.0]), 0, 4)[0].tolist()
+    assert read_pixels(second.untrained[0])[0, 3].tolist() == plots.heatmap(np.array([1.0]), 0, 4)[0].tolist()
+    assert shown.rows[1].equivariance == ("1.15", "0.289")  # 4 / sqrt(12), and a quarter of it
+    assert shown.rows[1].invariance == ("2", "0.5")
+    assert '<td class="number">1.15</td><td class="number">0.289</td>' in page
+    assert curves["Invariance error"] == [("trained", [1, 2]), ("untrained", [0.25, 0.5])]
+    (trained_name, errors), (untrained_name, smaller) = curves["Equivariance error"]
+    assert (trained_name, untrained_name) == ("trained", "untrained")
+    assert errors == pytest.approx([2 / 12**0.5, 4 / 12**0.5])
+    assert smaller == pytest.approx([0.5 / 12**0.5, 1 / 12**0.5])
+
+
 def test_the_images_stand_beside_themselves_shifted():
     shown = shift_page.collect_page(TRAINED, UNTRAINED, IMAGES, (1, 2))
     image, shifted = map(read_pixels, shown.images[1])
