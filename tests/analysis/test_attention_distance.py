@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from cnn_vit.analysis.attention import attention_weights, grid_distances, measure_distances, uniform_distance
+from cnn_vit.analysis.record import Call
 from cnn_vit.errors import UserError
 from cnn_vit.models import build
+from cnn_vit.nn.attention import attend
 from cnn_vit.nn.values import functional, initial_values
 
 
@@ -81,6 +83,26 @@ def test_distances_are_those_of_the_softmax_of_queries_and_keys():
     heads = measure_distances(network, params, stats, IMAGES, (3, 3))
     assert [head.distance for head in heads[:2]] == pytest.approx(expected, rel=1e-4)
     assert abs(expected[0] - uniform_distance((3, 3))) > 0.01
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_weights_are_those_of_the_mask_and_bias_of_the_call(fused):
+    """Two tokens with equal scores: a bias of log 3 makes 3 to 1 of them, and a mask leaves one alone."""
+    zeros = np.zeros((1, 2, 1, 4), np.float32)
+    bias = np.log(np.array([[[[3, 1], [1, 1]]]], np.float32))
+    mask = np.array([[[[True, True], [False, True]]]])
+
+    def run(inputs):
+        return attend(**inputs)
+
+    def weights_of(**changes):
+        inputs = {"q": zeros, "k": zeros, "v": zeros, "mask": None, "bias": None, "drop": None, "fused": fused}
+        call = Call("attend", "attend", attend, inputs | changes)
+        return attention_weights(call, run)[0, 0].tolist()
+
+    assert weights_of() == [[0.5, 0.5], [0.5, 0.5]]
+    assert weights_of(bias=bias) == [pytest.approx([0.75, 0.25]), [0.5, 0.5]]
+    assert weights_of(mask=mask) == [[0.5, 0.5], [0, 1]]
 
 
 def test_other_values_of_the_same_network_compile_nothing(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cnn_vit.__main__ import main
+from cnn_vit.analysis import walks
 from cnn_vit.cli import _lab_show
 from cnn_vit.reports.layer_drawings import LayerMaps
 
@@ -94,6 +95,24 @@ def test_the_record_of_attention_leads_from_the_pixels_to_the_output(show):
         expected = tokens @ np.array(projection["kernel"]) + projection["bias"]
         np.testing.assert_allclose(answer[vectors], expected, atol=1e-5)
     np.testing.assert_allclose(answer["output"], np.array(answer["weights"]) @ answer["values"], atol=1e-5)
+
+
+def test_another_seed_is_another_projection(show):
+    """The seed is that of `walks.walk_attention`, and not always 0."""
+    answer = show("attention", "--side=4", "--patch=2", "--seed=1")
+    image = np.array(answer["image"])[..., 0] / 16
+    expected = walks.walk_attention(image, patch=2, head_width=3, seed=1)
+    np.testing.assert_allclose(answer["queries"], expected.queries, atol=1e-6)
+    other = walks.walk_attention(image, patch=2, head_width=3, seed=0)
+    assert np.abs(other.queries - expected.queries).max() > 0.1
+
+
+def test_a_vertical_edge_is_seen_by_the_filter_of_that_name_alone():
+    """Columns of 0, 0 and 1: all weight of the right column, which is -1, -2 and -1; rows of them cancel out."""
+    columns = np.tile([0, 0, 1], (3, 1))
+    for name, seen in (("vertical", (-4, 0)), ("horizontal", (0, -4))):
+        kernel = _lab_show.read_kernel(name, 1)[..., 0]
+        assert ((kernel * columns).sum(), (kernel * columns.T).sum()) == seen
 
 
 def test_the_disc_that_is_drawn_in_color_can_be_seen_in_each_color():

@@ -84,7 +84,7 @@ def test_what_is_of_the_trained_network_and_of_the_untrained_one_each_has_its_pl
     assert "<b>75.0 %</b><span>of the images; untrained 25.0 %</span>" in spaced
     assert "<b>0.125</b><span>untrained 0.5</span>" in page
     shown = shift_page.collect_page(trained, untrained, IMAGES, (1, 2))
-    first, second = shown.maps
+    _, second = shown.maps
     assert (second.trained[1], second.untrained[1]) == ("4", "1")
     assert "<span>trained &le; 4</span><span>untrained &le; 1</span>" in page
     for when, (address, _) in (("trained", second.trained), ("untrained", second.untrained)):

@@ -136,6 +136,12 @@ def test_each_kind_of_padding_shows_what_stands_around_the_image():
     row = np.tile([1, 2, 3], (3, 1))[..., None]
     walks = [walk_convolution(row, KERNEL, padding=1, padding_kind=kind) for kind in walk_drawings.PADDING_SENTENCES]
     frames, still = walk_drawings.draw_padding(walks, levels=3)
+    assert [grid.title for grid in still.grids] == [
+        "zero: black all around",
+        "circular: pixels of the opposite side",
+        "reflect: mirrored at the outermost pixel",
+        "edge: the outermost pixel again",
+    ]
     middle = {grid.title.partition(":")[0]: numbers(grid)[2] for grid in still.grids}
     assert middle == {
         "zero": [0, 1, 2, 3, 0],
@@ -162,6 +168,10 @@ def test_pooled_numbers_are_those_of_the_layers_and_the_largest_pixel_is_marked(
     framed = [place for place in np.ndindex(2, 2) if find_grid(still, "average").rows[place[0]][place[1]].frame]
     assert framed == [brightest]
     np.testing.assert_allclose(numbers(find_grid(still, "average")), mean, atol=0.0051)
+    blur = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    windows = IMAGE[..., 0].reshape(2, 3, 2, 3).swapaxes(1, 2)  # (2, 2, 3, 3)
+    np.testing.assert_allclose(numbers(find_grid(still, "blur")), (windows * blur).sum((2, 3)), atol=0.0051)
+    assert numbers(find_grid(still, "stride alone")) == windows[..., 0, 0].tolist()
     for place, frame in zip(np.ndindex(2, 2), frames, strict=True):
         cells = [cell for row in find_grid(frame, "image").rows for cell in row]
         (winner,) = [cell for cell in cells if cell.frame == walk_drawings.CHOSEN]

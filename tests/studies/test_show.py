@@ -209,6 +209,37 @@ def test_a_folder_is_no_image_even_where_it_holds_one(tmp_path):
         show.compare_features(make_network("cnn/test"), str(tmp_path), None)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_filters_and_maps_stand_under_the_name_of_when_they_were(channels, monkeypatch):
+    """Each sheet of images is that of the values under whose name it stands, before training or after it."""
+    sheets = []
+    monkeypatch.setattr(
+        layer_drawings.plots,
+        "draw_sheet",
+        lambda images, **_: sheets.append({image.title: image.pixels for image in images}),
+    )
+    before, after = np.random.default_rng(0).normal(size=(2, 4, 3, 3, channels)).astype(np.float32)
+    comparison = layer_drawings.FilterComparison("stem", before, after, filters=4, change=1, start="before training")
+    layer_drawings.draw_filters(comparison)
+    maps = layer_drawings.LayerMaps("stem", before[0], after[0])
+    layer_drawings.draw_features(np.zeros((8, 8, 1), np.uint8), [maps], "before training")
+    largest = max(np.abs(before).max(), np.abs(after).max())
+    filters, features = sheets
+    for name, values in (("before training", before), ("after training", after)):
+        np.testing.assert_array_equal(filters[name], layer_drawings.draw_kernels(values, largest))
+        expected = layer_drawings.plots.signed_maps(values[0].transpose(2, 0, 1), columns=layer_drawings.COLUMNS)
+        np.testing.assert_array_equal(features[f"stem, {name}"], expected)
+    assert (filters["before training"] != filters["after training"]).any()
+
+
+def test_of_a_deep_network_six_layers_are_shown_from_the_first_to_the_last(monkeypatch):
+    maps = {f"layer{number}": (np.full((2, 2, 1), number), "") for number in range(11)}
+    monkeypatch.setattr(show, "collect_maps", lambda *_: maps)
+    _, layers, _ = show.compare_features(make_network("cnn/test"), np.zeros((SIDE, SIDE, 1), np.uint8), None)
+    assert [layer.layer for layer in layers] == [f"layer{number}" for number in (0, 2, 4, 6, 8, 10)]
+    assert [int(layer.after[0, 0, 0]) for layer in layers] == [0, 2, 4, 6, 8, 10]
+
+
 def test_large_maps_are_reduced_by_means_of_squares():
     maps = np.arange(64 * 64.0).reshape(1, 64, 64)
     small = layer_drawings.shrink(maps)
