@@ -25,6 +25,7 @@ import numpy as np
 from flax import nnx
 
 from cnn_vit.analysis.record import Call, RunLayer, Values, compile_for, run_network
+from cnn_vit.analysis.shift import MOST_OTHER_TOKENS
 from cnn_vit.errors import UserError
 
 KEPT = 8  # compiled measurements; the same network with other values compiles nothing
@@ -53,7 +54,8 @@ def measure_distances(
 ) -> list[HeadDistance]:  # (B, H, W, C)
     """Returns how far each head reads, in an evaluation: the mean over all images and patches, by the weights.
 
-    A class token is left out: it lies nowhere, so that what it reads, and the weights on it, count for nothing.
+    A class token is left out, and that of a distilled network: they lie nowhere, so that what they read, and the
+    weights on them, count for nothing.
 
     Args:
         network: the network, declared without values.
@@ -102,9 +104,9 @@ def compile_distances(network: nnx.Module, grid: tuple[int, int]) -> tuple[Any, 
 
 
 def is_among_tokens(call: Call, patches: int) -> bool:
-    """Whether all tokens of the patches, and perhaps a class token before them, read one another."""
+    """Whether all tokens of the patches, and at most MOST_OTHER_TOKENS before them, read one another."""
     readers, read = call.inputs["q"].shape[1], call.inputs["k"].shape[1]
-    return readers == read and readers in (patches, patches + 1)
+    return readers == read and 0 <= readers - patches <= MOST_OTHER_TOKENS
 
 
 def attention_weights(call: Call, run: RunLayer) -> jax.Array:  # (B, A, N, M)

@@ -85,6 +85,17 @@ def test_distances_are_those_of_the_softmax_of_queries_and_keys():
     assert abs(expected[0] - uniform_distance((3, 3))) > 0.01
 
 
+def test_the_two_tokens_of_a_distilled_network_that_are_no_patches_count_for_nothing():
+    network = build("deit/test-distilled", 3, image_size=12, channels=1)
+    params, stats = initial_values(functional(network), 0)
+    for block in params["blocks"].values():
+        block["attention"]["key"] = jax.tree.map(np.zeros_like, block["attention"]["key"])
+    heads = measure_distances(network, params, stats, IMAGES, (3, 3))
+    assert len(heads) > 1
+    for head in heads:
+        assert head.distance == pytest.approx(uniform_distance((3, 3)), rel=1e-5)
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_weights_are_those_of_the_mask_and_bias_of_the_call(fused):
     """Two tokens with equal scores: a bias of log 3 makes 3 to 1 of them, and a mask leaves one alone."""
