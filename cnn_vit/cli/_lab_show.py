@@ -5,7 +5,7 @@ This file imports no jax at its top, so that the help of `lab` answers at once.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cnn_vit.errors import UserError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
+    from cnn_vit.analysis.walks import ConvolutionWalk
     from cnn_vit.plots import NumberDrawing
 
 FOLDER = Path("runs") / "lab" / "show"
@@ -27,19 +28,13 @@ SUBJECT_FLAGS = {  # what is shown -> the flags that it takes, beside --out
     "filters": ("workdir", "weights", "model"),
     "features": ("workdir", "weights", "model", "layer"),
 }
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "convolution": {"stride": 1, "padding": 0, "padding_kind": "zero", "dilation": 1, "channels": 1, "side": 8},
-    "padding": {"padding": 1, "side": 8},
-    "pooling": {"size": 2, "stride": 2, "side": 8},
-    "attention": {"patch": 4, "head_width": 3, "seed": 0, "side": 8},
-}
 NUMBER_RANGES = {  # flag -> smallest and largest
     "stride": (1, 8),
     "padding": (0, 4),
     "dilation": (1, 8),
     "side": (3, 12),
     "size": (1, 8),
-    "patch": (1, 8),
+    "patch": (2, 8),  # a patch of one pixel is normalized to 0
     "head_width": (1, 6),
     "seed": (0, 2**31 - 1),
 }
@@ -55,6 +50,9 @@ MOST_WEIGHTS = 7  # of a side of a filter
 LEVELS = 16  # gray levels above black, as in scikit-learn's digits: small enough to multiply by heart
 DIGIT = 3
 MOST_PATCHES = 9  # whose numbers can be read
+SHAPE = 11  # one that stands out from what is behind it in each color
+SHAPE_SIDE = 32  # pixels of a drawn shape before it is made small
+FILE_ENDINGS = {".gif", ".svg", ".png", ".jpg", ".jpeg", ".html", ".json", ".pdf", ".txt"}  # of no folder
 MOST_POSITIONS = 144  # of a filter, each with a frame: as many as the largest image has pixels, a minute and a half
 NEXT = {
     "convolution": "cnn-vit lab show padding",
@@ -63,6 +61,38 @@ NEXT = {
     "attention": "cnn-vit lab show filters --workdir=RUN",
 }
 FLAGS = sorted({flag for flags in SUBJECT_FLAGS.values() for flag in flags})
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What `lab show` draws of a layer at work; a subject heeds those of its flags alone.
+
+    Attributes:
+        stride: pixels from one position to the next.
+        padding: pixels around the image.
+        padding_kind: what stands there, one of `nn.padding.MODES`.
+        dilation: pixels from one weight of the filter to the next.
+        channels: of the image, 1 or 3.
+        side: pixels of the image along each side.
+        size: pixels of a pooling window along each side.
+        patch: pixels of a patch along each side.
+        head_width: numbers of a query, key or value.
+        seed: of the projections of attention.
+    """
+
+    stride: int = 1
+    padding: int = 0
+    padding_kind: str = "zero"
+    dilation: int = 1
+    channels: int = 1
+    side: int = 8
+    size: int = 2
+    patch: int = 4
+    head_width: int = 3
+    seed: int = 0
+
+
+DEFAULTS = {"padding": ShowOptions(padding=1), "pooling": ShowOptions(stride=2)}  # of subjects with some of their own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +140,7 @@ def show(args: argparse.Namespace, names: Sequence[str]) -> None:
         raise UserError(f"filters are the network's own, and need no image; leave {images[0]} out")
     refuse_flags_of_others(args, subject)
     out = Path(args.out) if args.out is not None else FOLDER
-    if out.suffix:
+    if out.suffix.lower() in FILE_ENDINGS:
         raise UserError(f"--out={out} has the ending of a file; name the folder of the drawings, such as {FOLDER}")
     from cnn_vit import files
 
@@ -132,39 +162,39 @@ def refuse_flags_of_others(args: argparse.Namespace, subject: str) -> None:
         raise UserError(f"--model.{args.model_keywords[0]} belongs to lab show filters and features; leave it out")
 
 
-def read_options(args: argparse.Namespace, subject: str) -> dict[str, Any]:
+def read_options(args: argparse.Namespace, subject: str) -> ShowOptions:
     """Returns the flags of a subject with their defaults filled in.
 
     Raises:
         UserError: a number is out of its range.
     """
-    options = dict(DEFAULTS[subject])
-    for flag in options:
+    options = DEFAULTS.get(subject, ShowOptions())
+    for flag in SUBJECT_FLAGS[subject]:
         value = getattr(args, flag)
-        if value is not None:
-            options[flag] = value
-        if flag in NUMBER_RANGES:
-            low, high = NUMBER_RANGES[flag]
-            if not low <= options[flag] <= high:
-                raise UserError(f"--{flag}={options[flag]} is out of its range; it takes {low} to {high}")
-    if subject == "convolution" and args.padding_kind is not None and options["padding"] == 0:
+        if value is None or flag == "kernel":
+            continue
+        options = replace(options, **{flag: value})
+        low, high = NUMBER_RANGES.get(flag, (value, value))
+        if not low <= value <= high:
+            raise UserError(f"--{flag}={value} is out of its range; it takes {low} to {high}")
+    if subject == "convolution" and args.padding_kind is not None and options.padding == 0:
         raise UserError(f"--padding_kind={args.padding_kind} has no padding to fill; add --padding=1")
-    if options.get("channels", 1) not in (1, 3):
-        raise UserError(f"--channels={options['channels']} is neither 1, for gray, nor 3, for colors")
+    if options.channels not in (1, 3):
+        raise UserError(f"--channels={options.channels} is neither 1, for gray, nor 3, for colors")
     return options
 
 
 # Layers at work -------------------------------------------------------------------------------------------------------
 
 
-def show_numbers(args: argparse.Namespace, subject: str, options: dict[str, Any], path: str | None, out: Path) -> None:
+def show_numbers(args: argparse.Namespace, subject: str, options: ShowOptions, path: str | None, out: Path) -> None:
     """Writes the animation and the drawing of a layer, and prints what it did."""
     import numpy as np
 
     from cnn_vit import files, plots, stops
     from cnn_vit.training.progress import Progress
 
-    pixels, source = choose_image(path, options["side"], options.get("channels", 1))
+    pixels, source = choose_image(path, options.side, options.channels)
     levels = np.rint(pixels * LEVELS)
     makers = {
         "convolution": show_convolution,
@@ -222,10 +252,6 @@ def choose_image(path: str | None, side: int, channels: int) -> tuple["np.ndarra
     return images.fit_image(whole, (side, side), "crop") / 255, f"{source} at {side} x {side} pixels"
 
 
-SHAPE = 11  # one that stands out from what is behind it in each color
-SHAPE_SIDE = 32  # pixels of a drawn shape before it is made small
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a layer did.
@@ -243,19 +269,19 @@ class Answer:
     still: "NumberDrawing"
 
 
-def show_convolution(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
+def show_convolution(args: argparse.Namespace, options: ShowOptions, levels: "np.ndarray") -> Answer:
     """Slides a filter over an image."""
     from cnn_vit.analysis import walks
     from cnn_vit.reports import walk_drawings
 
-    kernel = read_kernel(args.kernel or DEFAULT_KERNEL, options["channels"])
+    kernel = read_kernel(args.kernel or DEFAULT_KERNEL, options.channels)
     walk = walks.walk_convolution(
         levels,
         kernel,
-        stride=options["stride"],
-        padding=options["padding"],
-        padding_kind=options["padding_kind"],
-        dilation=options["dilation"],
+        stride=options.stride,
+        padding=options.padding,
+        padding_kind=options.padding_kind,
+        dilation=options.dilation,
     )
     if walk.output.size > MOST_POSITIONS:
         raise UserError(
@@ -267,7 +293,7 @@ def show_convolution(args: argparse.Namespace, options: dict[str, Any], levels: 
     return Answer(record, convolution_rows(walk), frames, still)
 
 
-def convolution_rows(walk: Any) -> list[tuple[str, str]]:
+def convolution_rows(walk: "ConvolutionWalk") -> list[tuple[str, str]]:
     """Returns the rows of a table on a convolution: the filter, how many outputs, how many products."""
     height, width, channels = walk.kernel.shape
     rows, columns = walk.output.shape
@@ -283,7 +309,7 @@ def convolution_rows(walk: Any) -> list[tuple[str, str]]:
     ]
 
 
-def show_padding(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
+def show_padding(args: argparse.Namespace, options: ShowOptions, levels: "np.ndarray") -> Answer:
     """Runs a convolution with each kind of padding."""
     import numpy as np
 
@@ -293,11 +319,11 @@ def show_padding(args: argparse.Namespace, options: dict[str, Any], levels: "np.
 
     filter_text = args.kernel or DEFAULT_KERNEL
     kernel = read_kernel(filter_text, 1)
-    if options["padding"] == 0:
+    if options.padding == 0:
         raise UserError("--padding=0 leaves nothing to show; it takes at least 1 here")
     by_kind = {}
     for kind in MODES:
-        by_kind[kind] = walks.walk_convolution(levels, kernel, padding=options["padding"], padding_kind=kind)
+        by_kind[kind] = walks.walk_convolution(levels, kernel, padding=options.padding, padding_kind=kind)
     frames, still = walk_drawings.draw_padding(list(by_kind.values()), LEVELS)
     name = f"the filter {filter_text}"
     rows = []
@@ -311,12 +337,12 @@ def show_padding(args: argparse.Namespace, options: dict[str, Any], levels: "np.
     return Answer(record, rows[1:], frames, still)
 
 
-def show_pooling(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
+def show_pooling(args: argparse.Namespace, options: ShowOptions, levels: "np.ndarray") -> Answer:
     """Pools an image in four ways."""
     from cnn_vit.analysis import walks
     from cnn_vit.reports import walk_drawings
 
-    walk = walks.walk_pooling(levels[..., 0], size=options["size"], stride=options["stride"])
+    walk = walks.walk_pooling(levels[..., 0], size=options.size, stride=options.stride)
     frames, still = walk_drawings.draw_pooling(walk, LEVELS)
     rows, columns = walk.outputs["max"].shape
     kept = f"{rows * columns} of {levels.size} numbers go on; no parameter is learned"
@@ -324,28 +350,26 @@ def show_pooling(args: argparse.Namespace, options: dict[str, Any], levels: "np.
     return Answer(record, [("kept", kept)], frames, still)
 
 
-def show_attention(args: argparse.Namespace, options: dict[str, Any], levels: "np.ndarray") -> Answer:
+def show_attention(args: argparse.Namespace, options: ShowOptions, levels: "np.ndarray") -> Answer:
     """Lets the patches of an image attend to each other."""
     from cnn_vit.analysis import walks
     from cnn_vit.reports import walk_drawings
 
-    side, patch = options["side"], options["patch"]
+    side, patch = options.side, options.patch
     patches = (side // patch) ** 2
     if patches > MOST_PATCHES:
         raise UserError(
             f"{patches} patches are more numbers than can be read; make --patch larger than {patch}, or --side smaller "
             f"than {side}, for at most {MOST_PATCHES}"
         )
-    walk = walks.walk_attention(
-        levels[..., 0] / LEVELS, patch=patch, head_width=options["head_width"], seed=options["seed"]
-    )
+    walk = walks.walk_attention(levels[..., 0] / LEVELS, patch=patch, head_width=options.head_width, seed=options.seed)
     frames, still = walk_drawings.draw_attention(walk)
     names = ("tokens", "queries", "keys", "values", "scores", "weights", "output")
     record = {name: getattr(walk, name).tolist() for name in names}
     record["projections"] = {}
     for name, projection in walk.projections.items():
         record["projections"][name] = {part: values.tolist() for part, values in projection.items()}
-    width = options["head_width"]
+    width = options.head_width
     rows = [
         ("tokens", f"{patches} patches of {patch * patch} pixels, each normalized"),
         ("projections", "random, not trained; --json prints them, and the tokens"),
@@ -370,7 +394,9 @@ def read_kernel(text: str, channels: int) -> "np.ndarray":  # -> (V, U, C)
         raise unknown("kernel", text, KERNELS)
     parts = KERNELS.get(text, text).split(":")
     if len(parts) not in (1, channels):
-        remedy = "give one filter" if channels == 1 else f"give one filter for all, or {channels}"
+        remedy = f"give one filter for all, or {channels}"
+        if channels == 1:
+            remedy = "add --channels=3" if len(parts) == 3 else "give one filter"
         raise UserError(f"--kernel={text} has {len(parts)} channels, and the image {channels}; {remedy}")
     filters = []
     for part in parts:

@@ -97,6 +97,12 @@ def test_the_record_of_attention_leads_from_the_pixels_to_the_output(show):
     np.testing.assert_allclose(answer["output"], np.array(answer["weights"]) @ answer["values"], atol=1e-5)
 
 
+def test_a_folder_may_have_a_dot_in_its_name(show, tmp_path):
+    answer = show("pooling", "--side=4", "--out=v1.2")
+    assert answer["drawing"] == "v1.2/pooling.svg"
+    assert (tmp_path / "v1.2" / "pooling.gif").is_file()
+
+
 def test_another_seed_is_another_projection(show):
     """The seed is that of `walks.walk_attention`, and not always 0."""
     answer = show("attention", "--side=4", "--patch=2", "--seed=1")
@@ -207,6 +213,8 @@ def test_a_filter_of_a_name_is_the_same_for_all_channels(name):
         (["convolution", "--side=12", "--padding=4"], "324 positions of the filter are more frames than can be"),
         (["padding", "--padding=0"], "--padding=0 leaves nothing to show; it takes at least 1 here"),
         (["attention", "--patch=2"], "16 patches are more numbers than can be read; make --patch larger than 2"),
+        (["convolution", "--kernel=1:2:3"], "--kernel=1:2:3 has 3 channels, and the image 1; add --channels=3"),
+        (["attention", "--patch=1", "--side=3"], "--patch=1 is out of its range; it takes 2 to 8"),
         (["attention", "--patch=3"], "8x8 pixels are not whole 3-pixel patches"),
     ],
 )
