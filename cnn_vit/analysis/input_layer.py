@@ -104,7 +104,7 @@ def collect_arrays(network: nnx.Module, image_shape: tuple[int, int, int], param
     first_layer = find_input_layer(network, image_shape)
     if first_layer is None:
         return {}
-    arrays = {"filters_after": filter_images(np.asarray(leaf_at(params, first_layer.path)))}
+    arrays = {"filters_after": take_filters(np.asarray(leaf_at(params, first_layer.path)))}
     if first_layer.patch is None or first_layer.grid is None:
         return arrays
     arrays["patches"] = np.array([first_layer.patch, *first_layer.grid], np.int32)
@@ -115,7 +115,7 @@ def collect_arrays(network: nnx.Module, image_shape: tuple[int, int, int], param
     return arrays
 
 
-def filter_images(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, U, C)
+def take_filters(kernel: np.ndarray) -> np.ndarray:  # (V, U, C, F) -> (F', V, U, C)
     """Returns the first filters of a kernel, each as an image: at most MAX_FILTERS, and fewer where they are large."""
     numbers_per_filter = math.prod(kernel.shape[:-1])
     count = max(1, min(MAX_FILTERS, MAX_NUMBERS // numbers_per_filter))

@@ -108,7 +108,7 @@ def table_row(row: "ArmRow") -> tuple[str, ...]:
     accuracy = f"{100 * estimate:.2f} %"
     if low is not None and high is not None:
         accuracy = f"{accuracy} ({100 * low:.1f} to {100 * high:.1f}, {row.accuracy.basis}{failed})"
-    counts = [number_text(arm.mean(name)) for name in ("steps", "trained_parameters", "macs")]
+    counts = [count_text(arm.mean(name)) for name in ("steps", "trained_parameters", "macs")]
     times = []
     for name in ("seconds", "cpu_seconds"):
         seconds = arm.mean("timing", name)
@@ -116,6 +116,6 @@ def table_row(row: "ArmRow") -> tuple[str, ...]:
     return (arm.name, accuracy, "best" if row.is_leader else difference_text(row.difference), *counts, *times)
 
 
-def number_text(value: float | None) -> str:
+def count_text(value: float | None) -> str:
     """Writes a count; "" of None."""
     return "" if value is None else f"{value:,.0f}"

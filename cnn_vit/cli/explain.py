@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         remedy=remedy,
         network=f"{network.spec.model} of {args.workdir or args.weights}",
         start=compared.start,
+        is_before_training=compared.is_before_training,
         has_zero_head=compared.has_zero_head,
         command=page_command(args, compared.shift),
     )
@@ -182,7 +183,7 @@ def as_text(compared: "ShiftComparison") -> str:
     for layer, before in zip(trained.layers, untrained.layers, strict=True):
         cells = [layer.path or "(scores)", layer.kind, "" if layer.stride is None else str(layer.stride)]
         for error in (layer.equivariance, before.equivariance, layer.invariance, before.invariance):
-            cells.append(shift_page.number_text(error))
+            cells.append(shift_page.shift_error_text(error))
         rows.append(cells)
     same, change = f"{100 * trained.consistency:.1f} % of the images", f"{trained.largest_change:.3g} at most"
     values = compared.start

@@ -155,7 +155,7 @@ def make_section(facts: ExperimentFacts) -> Section:
         cost=describe_cost(facts),
         formulas=tuple(map(set_formula, texts.formulas)),
         sentences=tuple(
-            judge_sentence(sentence, facts.judgement(sentence.key), sentence.truth) for sentence in texts.sentences
+            set_sentence(sentence, facts.judgement(sentence.key), sentence.truth) for sentence in texts.sentences
         ),
         figures=tuple(figures),
         tables=(*facts.tables, *facts.time_tables),
@@ -169,7 +169,7 @@ def make_other(facts: ExperimentFacts) -> OtherData:
         name=facts.data,
         found=facts.texts.also_on[facts.data],
         sentences=tuple(
-            judge_sentence(sentence, facts.judgement(sentence.key), "") for sentence in facts.texts.sentences
+            set_sentence(sentence, facts.judgement(sentence.key), "") for sentence in facts.texts.sentences
         ),
         tables=(*facts.tables, *facts.time_tables),
         cost=describe_cost(facts),
@@ -189,7 +189,7 @@ def set_formula(written: Formula) -> SetFormula:
     return SetFormula(formula(written.tex), written.meaning, written.command)
 
 
-def judge_sentence(sentence: Sentence, judgement: dict[str, Any], truth: str) -> JudgedSentence:
+def set_sentence(sentence: Sentence, judgement: dict[str, Any], truth: str) -> JudgedSentence:
     """Returns a sentence with what is true, its verdict and its evidence as text."""
     rows = []
     for part in judgement.get("evidence", []):

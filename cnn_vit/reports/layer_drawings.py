@@ -9,7 +9,6 @@ from cnn_vit import plots
 
 COLUMNS = 8  # filters or maps in a row
 MOST_FILTERS = 32
-BEFORE_TRAINING = "before training"  # what `training.trained` says where training began with the values before
 COLORS = 3  # channels of an image in color
 LARGEST_MAP = 32  # pixels of a side of a map; larger ones are reduced
 
@@ -25,6 +24,7 @@ class FilterComparison:
         filters: how many the layer has; the arrays may hold fewer.
         change: |after - before| / |before|, over all filters of the layer.
         start: what the values before are, in words.
+        is_before_training: whether the training began with them.
     """
 
     layer: str
@@ -33,11 +33,12 @@ class FilterComparison:
     filters: int
     change: float
     start: str
+    is_before_training: bool
 
     @property
     def change_sentence(self) -> str:
         """Says how far the values are from those before, which the training need not have begun with."""
-        if self.start == BEFORE_TRAINING:
+        if self.is_before_training:
             return f"Training moved them by {self.change:.2g} times the length of the initial values."
         return f"Their distance from {self.start} is {self.change:.2g} times the length of those."
 
@@ -130,7 +131,11 @@ def draw_features(image: np.ndarray, layers: Sequence[LayerMaps], start: str) ->
 
 
 def shrink(maps: np.ndarray) -> np.ndarray:  # (N, H, W) -> (N, H', W')
-    """Reduces maps to at most LARGEST_MAP pixels a side, by means of squares; what fills no square is left out."""
+    """Returns maps of at most LARGEST_MAP pixels a side.
+
+    Each pixel of them is the mean of a square of pixels; rows and columns at the end that fill no square are left out.
+    A map that is narrower than a square keeps a pixel of its width.
+    """
     side = -(-max(maps.shape[1:]) // LARGEST_MAP)
     count, height, width = maps.shape
     down, right = min(side, height), min(side, width)

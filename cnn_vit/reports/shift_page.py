@@ -97,6 +97,7 @@ def write_page(
     shift: tuple[int, int],
     network: str,
     start: str,
+    is_before_training: bool,
     has_zero_head: bool,
     command: str,
     remedy: str = "",
@@ -110,6 +111,7 @@ def write_page(
         shift: pixels down and right, around.
         network: which network it is, in words.
         start: what the initial values are, in words: "before training", or "initial values of seed 0".
+        is_before_training: whether the training of the network began with them.
         has_zero_head: whether the initial head is all zero, and gives every image the same scores.
         command: that makes the page again.
         remedy: the flag of a shift with which layers have maps, where none has.
@@ -120,6 +122,7 @@ def write_page(
         title="How a network answers a shifted image",
         network=network,
         start=start,
+        is_before_training=is_before_training,
         has_zero_head=has_zero_head,
         command=command,
         remedy=remedy,
@@ -183,13 +186,13 @@ def write_row(trained: LayerShift, untrained: LayerShift) -> LayerRow:
         path=trained.path or "(scores)",
         kind=trained.kind,
         stride="" if trained.stride is None else str(trained.stride),
-        equivariance=(number_text(trained.equivariance), number_text(untrained.equivariance)),
-        center=(number_text(trained.center), number_text(untrained.center)),
-        invariance=(number_text(trained.invariance), number_text(untrained.invariance)),
+        equivariance=(shift_error_text(trained.equivariance), shift_error_text(untrained.equivariance)),
+        center=(shift_error_text(trained.center), shift_error_text(untrained.center)),
+        invariance=(shift_error_text(trained.invariance), shift_error_text(untrained.invariance)),
     )
 
 
-def number_text(value: float | None) -> str:
+def shift_error_text(value: float | None) -> str:
     """Writes an error with three significant digits; "" where there is none, UNDEFINED where it is nan."""
     if value is None:
         return ""

@@ -27,10 +27,18 @@ PADDING_LEGEND = "Yellow cells are padding."
 POOLING_LEGEND = (
     f"Frames: orange is the window, green its largest pixel and what each kind makes of the window. {SIGNED_LEGEND}"
 )
+PADDING_SENTENCES = {
+    "zero": "black all around",
+    "circular": "pixels of the opposite side",
+    "reflect": "mirrored at the outermost pixel",
+    "edge": "the outermost pixel again",
+}
+POOLING_TITLES = {"max": "largest", "average": "average", "blur": "blur", "stride": "stride alone"}
+STAGES = 3  # of a token that reads: scores, weights, output
 CHANNEL_NAMES = {1: ("image",), 3: ("red", "green", "blue")}
 
 
-def number_text(value: float) -> str:
+def cell_text(value: float) -> str:
     """Writes a number as it stands in a cell: 3, -11 with a minus sign, 0.25, 0.0625: three digits, two decimals."""
     text = f"{value:.0f}"
     if not float(value).is_integer():
@@ -42,11 +50,11 @@ def number_text(value: float) -> str:
 
 def factor_text(value: float) -> str:
     """Writes a number as it stands in a product: in brackets below 0."""
-    return f"({number_text(value)})" if value < 0 else number_text(value)
+    return f"({cell_text(value)})" if value < 0 else cell_text(value)
 
 
 def read_number(text: str) -> float:
-    """Reads a number that `number_text` or `factor_text` wrote."""
+    """Reads a number that `cell_text` or `factor_text` wrote."""
     return float(text.strip("()").replace("\N{MINUS SIGN}", "-"))
 
 
@@ -67,14 +75,14 @@ def equals_text(written: float, result: float) -> str:
         written: what the written numbers give.
         result: what they should give.
     """
-    text = number_text(result)
+    text = cell_text(result)
     sign = "=" if math.isclose(written, read_number(text), rel_tol=1e-9, abs_tol=1e-9) else "\N{ALMOST EQUAL TO}"
     return f"{sign} {text}"
 
 
 def rounded_text(value: float) -> str:
     """Writes a number of float32, behind a sign of approximation where it is rounded: 2.25, and about 2.33."""
-    text = number_text(value)
+    text = cell_text(value)
     is_rounded = not math.isclose(read_number(text), value, rel_tol=1e-6)
     return f"\N{ALMOST EQUAL TO} {text}" if is_rounded else text
 
@@ -93,7 +101,7 @@ def signed_grid(title: str, values: np.ndarray, *, frames: dict[tuple[int, int],
     for row, numbers in enumerate(values):
         cells = []
         for column, value in enumerate(numbers):
-            cell = signed_cell(number_text(value), float(value), largest)
+            cell = signed_cell(cell_text(value), float(value), largest)
             cells.append(framed(cell, frames.get((row, column), "")))
         rows.append(cells)
     return number_grid(title, rows)
@@ -104,7 +112,7 @@ def output_grid(
 ) -> NumberGrid:
     """Returns the first `shown` numbers of an output, row by row, the others left empty; `position` has a frame."""
     largest = float(np.abs(values).max())
-    texts = [number_text(value) for value in values.ravel()]
+    texts = [cell_text(value) for value in values.ravel()]
     longest = max(map(len, texts))
     rows = []
     for row in range(values.shape[0]):
@@ -120,7 +128,7 @@ def output_grid(
     return NumberGrid(title, tuple(rows), max(NumberGrid.cell_width, longest * LETTERS + CELL_ROOM))
 
 
-def image_grid(
+def pixel_grid(
     title: str, slide: WindowWalk, channel: int, levels: float, *, frames: dict[tuple[int, int], str]
 ) -> NumberGrid:
     """Returns a channel of the padded image as numbers on their grays, the padding on a color of its own.
@@ -138,9 +146,9 @@ def image_grid(
         for column in range(slide.padded.shape[1]):
             value = float(slide.padded[row, column, channel])
             if slide.is_padding(row, column):
-                cell = GridCell(number_text(value), OUTSIDE, OUTSIDE_OPACITY)
+                cell = GridCell(cell_text(value), OUTSIDE, OUTSIDE_OPACITY)
             else:
-                cell = gray_cell(number_text(value), value / levels)
+                cell = gray_cell(cell_text(value), value / levels)
             cells.append(framed(cell, frames.get((row, column), "")))
         rows.append(cells)
     return number_grid(title, rows)
@@ -200,7 +208,7 @@ def draw_position(
     for channel in range(channels):
         name = CHANNEL_NAMES[channels][channel]
         suffix = "" if channels == 1 else f", {name}"
-        image = image_grid(f"{name} x", slide, channel, levels, frames=window_frames(position))
+        image = pixel_grid(f"{name} x", slide, channel, levels, frames=window_frames(position))
         grids += [
             replace(image, starts_row=channel > 0),
             signed_grid(f"filter w{suffix}", walk.kernel[..., channel], frames={}, largest=largest_weight),
@@ -257,21 +265,13 @@ def draw_padding(walks: Sequence[ConvolutionWalk], levels: float) -> tuple[list[
         shown = walk.output.size
         frames.append(draw_position(walk, position, levels, shown=shown, seconds=PAUSE))
         title = f"{walk.padding_kind}: {PADDING_SENTENCES[walk.padding_kind]}"
-        grids.append(image_grid(title, walk.slide, 0, levels, frames={}))
+        grids.append(pixel_grid(title, walk.slide, 0, levels, frames={}))
     lines = (
         "The filter reads the padding like any other pixel: what stands there changes the outputs at the border, and "
         "in deeper layers those farther inside.",
     )
-    legend = f"Cells: pixels are gray, from 0, black, to {number_text(levels)}, white; {PADDING_LEGEND.lower()}"
+    legend = f"Cells: pixels are gray, from 0, black, to {cell_text(levels)}, white; {PADDING_LEGEND.lower()}"
     return frames, NumberDrawing("The same image in each kind of padding", tuple(grids), lines, legend=legend)
-
-
-PADDING_SENTENCES = {
-    "zero": "black all around",
-    "circular": "pixels of the opposite side",
-    "reflect": "mirrored at the outermost pixel",
-    "edge": "the outermost pixel again",
-}
 
 
 # Pooling --------------------------------------------------------------------------------------------------------------
@@ -299,10 +299,10 @@ def draw_pooled(
     # The first of equal ones, row by row: it is the one that the gradient goes to.
     down, right = np.unravel_index(pixels.argmax(), pixels.shape)
     frames[position.rows[down], position.columns[right]] = CHOSEN
-    grids = [image_grid("image", slide, 0, levels, frames=frames)]
+    grids = [pixel_grid("image", slide, 0, levels, frames=frames)]
     for kind, output in walk.outputs.items():
         grids.append(output_grid(POOLING_TITLES[kind], output, shown=shown, position=place, color=CHOSEN))
-    numbers = ", ".join(number_text(pixel) for pixel in pixels.ravel())
+    numbers = ", ".join(cell_text(pixel) for pixel in pixels.ravel())
     results = {kind: rounded_text(output[place]) for kind, output in walk.outputs.items()}
     weighing = "a mean that weighs the middle most" if slide.window[0] > 2 else "the mean, for there is no middle"
     lines = (
@@ -313,9 +313,6 @@ def draw_pooled(
     sizes = f"{slide.image.shape[0]} x {slide.image.shape[1]} to {rows} x {columns}"
     title = f"Pooling {side} x {side}, stride {slide.stride}: {sizes}"
     return NumberDrawing(title, tuple(grids), lines, seconds, POOLING_LEGEND)
-
-
-POOLING_TITLES = {"max": "largest", "average": "average", "blur": "blur", "stride": "stride alone"}
 
 
 # Attention ------------------------------------------------------------------------------------------------------------
@@ -330,9 +327,6 @@ def draw_attention(walk: AttentionWalk) -> tuple[list[NumberDrawing], NumberDraw
             frames.append(draw_stage(walk, reader, stage, seconds=SLOW_STEP))
     frames = with_pause(frames)
     return frames, frames[-1]
-
-
-STAGES = 3  # of a token that reads: scores, weights, output
 
 
 def draw_stage(walk: AttentionWalk, reader: int, stage: int, *, seconds: float) -> NumberDrawing:
@@ -405,7 +399,7 @@ def stage_sentence(walk: AttentionWalk, reader: int, stage: int) -> str:
         return f"Patch {reader} asks: its query times each key. With key 0: ({terms}) / \u221a{width} {score}."
     if stage == 1:
         exponentials = np.exp(walk.scores[reader])
-        above, below = number_text(exponentials[0]), number_text(exponentials.sum())
+        above, below = cell_text(exponentials[0]), cell_text(exponentials.sum())
         weight = equals_text(read_number(above) / read_number(below), walk.weights[reader, 0])
         return (
             f"Softmax: exp of each score, divided by their sum. For key 0: {above} / {below} {weight}. A row has sum 1."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_vit import stops
@@ -16,7 +17,7 @@ from cnn_vit.nn.values import initial_values
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
 from cnn_vit.training.progress import Progress
-from cnn_vit.training.trained import Trained, describe_start, refuse_untrained
+from cnn_vit.training.trained import Trained, describe_initial_values, refuse_untrained
 from cnn_vit.trees import path_text
 
 LEAST_SHIFT = 2  # pixels down and right, where nobody says another
@@ -31,8 +32,9 @@ class ShiftComparison:
         shift: pixels down and right.
         trained: with its own values.
         untrained: with initial values. Where their head gives every image the same scores, what it says of them is nan.
-        start: what the initial values are, in words: "before training" where the network began with them.
+        start: what the initial values are, in words: "before training", or "initial values of seed 0".
         has_zero_head: whether the kernel of the head begins as zeros, as in most Transformers.
+        is_before_training: whether the training of the network began with the initial values.
     """
 
     images: np.ndarray
@@ -41,6 +43,7 @@ class ShiftComparison:
     untrained: ShiftReport
     start: str
     has_zero_head: bool
+    is_before_training: bool
 
 
 def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int] | None) -> ShiftComparison:
@@ -60,8 +63,8 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     pixels = read_pixels(network, paths)
     module = forward.build_network(network.spec)
     shift = shift or choose_shift(network)
-    seed, start = describe_start(network)
-    params, stats = initial_values(network.network, seed)
+    start = describe_initial_values(network)
+    params, stats = initial_values(network.network, start.seed)
     reports = []
     with Progress(2 * len(pixels), batch_size=1) as progress:
         for number, values in enumerate(((network.params, network.stats), (params, stats))):
@@ -83,7 +86,9 @@ def compare_shift(network: Trained, paths: Sequence[str], shift: tuple[int, int]
     has_zero_head = begins_as_zeros(params.get("head", {}))
     if has_zero_head:
         untrained = leave_out_scores(untrained)
-    return ShiftComparison(pixels, shift, trained, untrained, start, has_zero_head)
+    return ShiftComparison(
+        pixels, shift, trained, untrained, start.words, has_zero_head, is_before_training=start.is_before_training
+    )
 
 
 def choose_shift(network: Trained) -> tuple[int, int]:
@@ -146,4 +151,4 @@ def read_pixels(network: Trained, paths: Sequence[str]) -> np.ndarray:  # -> (B,
 def prepare_images(network: Trained, pixels: np.ndarray) -> np.ndarray:  # (B, H, W, C) -> (B, H, W, C)
     """Makes of pixels, uint8, what a network takes, by the mean and standard deviation of its data."""
     mean_and_std = {name: np.float32(network.preprocessing[name]) for name in ("mean", "std")}
-    return np.asarray(forward.normalize(pixels.astype(np.float32) / 255, mean_and_std, "float32"))
+    return np.asarray(forward.normalize(jnp.asarray(pixels, jnp.float32) / 255, mean_and_std, "float32"))

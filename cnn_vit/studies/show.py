@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_vit.analysis.input_layer import filter_images, find_input_layer, leaf_at, path_keys
+from cnn_vit.analysis.input_layer import find_input_layer, leaf_at, path_keys, take_filters
 from cnn_vit.analysis.record import Call, record_calls
 from cnn_vit.data.base.padding import PAD_BATCH
 from cnn_vit.errors import UserError, unknown
@@ -18,7 +18,7 @@ from cnn_vit.reports.shift_page import choose_evenly
 from cnn_vit.studies.explain import prepare_images
 from cnn_vit.training import forward
 from cnn_vit.training.prediction import read_images
-from cnn_vit.training.trained import Trained, describe_start
+from cnn_vit.training.trained import Trained, describe_initial_values
 
 NORMS = ("BatchNorm", "GroupNorm", "LayerNorm")
 TOKEN_LAYERS = ("PatchEmbed", "Block")  # of a ViT: they return tokens, one for each patch
@@ -42,8 +42,8 @@ def compare_filters(network: Trained) -> FilterComparison:
         if not layer:
             raise UserError(f"{spec.model} has no layer with a kernel; name a network that has one")
         path = (*path_keys(layer), "kernel")
-    seed, start = describe_start(network)
-    initial_params, _ = initial_values(network.network, seed)
+    start = describe_initial_values(network)
+    initial_params, _ = initial_values(network.network, start.seed)
     kernels = []
     for params in (initial_params, network.params):
         kernel = np.asarray(leaf_at(params, path), np.float32)
@@ -53,11 +53,12 @@ def compare_filters(network: Trained) -> FilterComparison:
     before, after = kernels
     return FilterComparison(
         layer="/".join(map(str, path[:-1])),
-        before=filter_images(before),
-        after=filter_images(after),
+        before=take_filters(before),
+        after=take_filters(after),
         filters=after.shape[-1],
         change=float(np.linalg.norm(after - before) / max(np.linalg.norm(before), np.finfo(np.float32).tiny)),
-        start=start,
+        start=start.words,
+        is_before_training=start.is_before_training,
     )
 
 
@@ -82,8 +83,8 @@ def compare_features(
         raise UserError("maps are drawn of images of one size, and this network was trained on several")
     pixels = read_one(network, image)
     images = prepare_images(network, pixels[None])
-    seed, start = describe_start(network)
-    untrained = initial_values(network.network, seed)
+    start = describe_initial_values(network)
+    untrained = initial_values(network.network, start.seed)
     before, after = (
         collect_maps(network, images, params, stats) for params, stats in (untrained, (network.params, network.stats))
     )
@@ -96,7 +97,7 @@ def compare_features(
     for name in names:
         features, norm = after[name]
         layers.append(LayerMaps(name, before[name][0], features, norm))
-    return pixels, layers, start
+    return pixels, layers, start.words
 
 
 def read_one(network: Trained, image: str | np.ndarray) -> np.ndarray:  # -> (H, W, C)

@@ -99,7 +99,7 @@ def collect_features(workdir: Path, program: Program, params: dict) -> dict[str,
     if forks.read_fork_note(workdir) is None:  # a fork starts from another run's values
         kernel_before = program.starting_kernel()
         if kernel_before is not None:
-            arrays["filters_before"] = input_layer.filter_images(kernel_before)
+            arrays["filters_before"] = input_layer.take_filters(kernel_before)
     return arrays
 
 

@@ -198,15 +198,31 @@ def load_run(run: str | os.PathLike) -> Trained:
     )
 
 
-def describe_start(network: Trained) -> tuple[int, str]:
-    """Returns the seed of a network's initial values, and what they are in words."""
+@dataclass(frozen=True)
+class InitialValues:
+    """What a network is compared with: values that are drawn anew.
+
+    Attributes:
+        seed: that they are drawn from.
+        words: what they are: "before training", or "initial values of seed 0".
+        is_before_training: whether the network's training began with them; not where it began with other weights, and
+            of a file nobody knows.
+    """
+
+    seed: int
+    words: str
+    is_before_training: bool
+
+
+def describe_initial_values(network: Trained) -> InitialValues:
+    """Returns which initial values a network is compared with."""
     if network.run is None:
-        return 0, "initial values of seed 0"
+        return InitialValues(0, "initial values of seed 0", is_before_training=False)
     settings = reader.read_settings(network.run)
     seed = settings["seed"]
     if settings["pretrained.weights"] is not None:  # it began with these, not with what is drawn
-        return seed, f"initial values of seed {seed}"
-    return seed, "before training"
+        return InitialValues(seed, f"initial values of seed {seed}", is_before_training=False)
+    return InitialValues(seed, "before training", is_before_training=True)
 
 
 def refuse_untrained(network) -> None:

@@ -74,6 +74,6 @@ def test_of_many_patches_only_some_have_a_map():
 @pytest.mark.parametrize(("shape", "count"), [((3, 3, 1, 16), 16), ((3, 3, 3, 512), 64), ((32, 32, 3, 768), 16)])
 def test_few_enough_filters_are_shown_each_as_an_image(shape, count):
     kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    images = input_layer.filter_images(kernel)
+    images = input_layer.take_filters(kernel)
     assert images.shape == (count, *shape[:3])
     np.testing.assert_array_equal(images[count - 1], kernel[..., count - 1])

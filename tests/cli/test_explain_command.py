@@ -52,7 +52,8 @@ def test_an_undefined_error_is_null_and_a_dash():
     first, second = explain.as_json(report)["layers"]
     assert (first["equivariance"], first["center"], first["invariance"]) == (None, None, None)
     assert (second["equivariance"], second["invariance"]) == (None, 0.25)
-    text = explain.as_text(ShiftComparison(np.zeros((1, 2, 2, 1)), (1, 1), report, report, "before training", False))
+    images = np.zeros((1, 2, 2, 1))
+    text = explain.as_text(ShiftComparison(images, (1, 1), report, report, "before training", False, True))
     cells = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
     assert cells["norm"] == ["BatchNorm", "1", "-", "-", "-", "-"]
     assert cells["(scores)"] == ["CNN", "0.25", "0.25"]
@@ -68,7 +69,7 @@ def test_the_trained_network_and_the_untrained_one_each_have_their_place(capsys,
 
     trained, untrained = measured(1, 0.75, 0.125), measured(3, 0.25, 0.5)
     images = np.zeros((4, 2, 2, 1), np.uint8)
-    compared = ShiftComparison(images, (1, 1), trained, untrained, "before training", False)
+    compared = ShiftComparison(images, (1, 1), trained, untrained, "before training", False, True)
     network = SimpleNamespace(spec=SimpleNamespace(model="cnn/test"))
     monkeypatch.setattr("cnn_vit.cli._network.load_network", lambda args: network)
     monkeypatch.setattr("cnn_vit.studies.explain.compare_shift", lambda *_: compared)

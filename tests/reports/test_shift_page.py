@@ -36,7 +36,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 1), np.uint8)
 def write(trained, untrained, **changes):
     """The page of two reports."""
     words = {"shift": (1, 2), "network": "<net>", "command": "cnn-vit explain a.png"}
-    words |= {"start": "before training", "has_zero_head": False} | changes
+    words |= {"start": "before training", "is_before_training": True, "has_zero_head": False} | changes
     return shift_page.write_page(trained, untrained, IMAGES, **words)
 
 
@@ -117,7 +117,7 @@ def test_every_layer_has_a_row_and_those_without_a_map_are_named():
 
 def test_the_page_says_what_the_initial_values_are():
     assert "Beside it stands the same network with the values it had before training." in write(TRAINED, UNTRAINED)
-    page = write(TRAINED, UNTRAINED, start="initial values of seed 7")
+    page = write(TRAINED, UNTRAINED, start="initial values of seed 7", is_before_training=False)
     assert "Beside it stands the same network with initial values of seed 7." in page
     assert "before training" not in page
 

@@ -226,4 +226,4 @@ def test_the_three_steps_of_a_patch_are_written_out_and_true():
     ],
 )
 def test_a_number_has_no_decimals_or_two_or_those_of_three_digits(value, text):
-    assert walk_drawings.number_text(value) == text
+    assert walk_drawings.cell_text(value) == text

@@ -85,7 +85,7 @@ def test_the_initial_values_are_of_the_seed_of_the_run(photo, tmp_path, monkeypa
     network = replace(make_network("cnn/test"), run=tmp_path)
     monkeypatch.setattr(loading.reader, "read_settings", lambda run: {"seed": 7, "pretrained.weights": weights})
     compared = explain.compare_shift(network, [photo], (2, 2))
-    assert compared.start == words
+    assert (compared.start, compared.is_before_training) == (words, weights is None)
     images = explain.prepare_images(network, compared.images)
     module = explain.forward.build_network(network.spec)
     expected = measure_shift(module, *initial_values(network.network, 7), images, shift=(2, 2))

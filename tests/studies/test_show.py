@@ -100,7 +100,9 @@ def test_filters_of_two_channels_are_drawn_as_their_means_and_the_largest_mean_h
     monkeypatch.setattr(layer_drawings.plots, "signed_maps", signed_maps)
     before = np.zeros((1, 1, 2, 2), np.float32)
     after = np.array([[[[10, -10], [1, 5]]]], np.float32)  # the means of the two pixels are 0 and 3
-    comparison = layer_drawings.FilterComparison("stem", before, after, filters=1, change=1, start="before training")
+    comparison = layer_drawings.FilterComparison(
+        "stem", before, after, filters=1, change=1, start="", is_before_training=True
+    )
     text = layer_drawings.draw_filters(comparison)
     assert [values.tolist() for values, _ in kernels] == [[[[0, 0]]], [[[0, 3]]], [[[0, 3]]]]  # the third: differences
     assert [largest for _, largest in kernels] == [3, 3, None]
@@ -219,7 +221,8 @@ def test_filters_and_maps_stand_under_the_name_of_when_they_were(channels, monke
         lambda images, **_: sheets.append({image.title: image.pixels for image in images}),
     )
     before, after = np.random.default_rng(0).normal(size=(2, 4, 3, 3, channels)).astype(np.float32)
-    comparison = layer_drawings.FilterComparison("stem", before, after, filters=4, change=1, start="before training")
+    words = {"start": "before training", "is_before_training": True}
+    comparison = layer_drawings.FilterComparison("stem", before, after, filters=4, change=1, **words)
     layer_drawings.draw_filters(comparison)
     maps = layer_drawings.LayerMaps("stem", before[0], after[0])
     layer_drawings.draw_features(np.zeros((8, 8, 1), np.uint8), [maps], "before training")
