@@ -85,7 +85,7 @@ def start(args: argparse.Namespace, file: str) -> int:
 
     from cnn_vit import files
     from cnn_vit.studies.homework import skeleton
-    from cnn_vit.studies.homework.exercises import OUTPUTS
+    from cnn_vit.studies.homework.exercises import GOOD_START, OUTPUTS
 
     path = Path(file)
     if path.suffix != ".py":
@@ -96,10 +96,11 @@ def start(args: argparse.Namespace, file: str) -> int:
     files.write(path, skeleton.write_skeleton(check_command))
     record = {"file": file, "functions": list(OUTPUTS)}
     text = (
-        f"{file} has {len(OUTPUTS)} functions to fill, each with its formula and shapes. Begin with relu_backward:\n"
+        f"{file} has {len(OUTPUTS)} functions to fill, each with its formula and shapes. Begin with {GOOD_START[0]}:\n"
         f"write its body in place of `raise NotImplementedError`, then check."
     )
-    cli.print_answer(args, record, text, next_command=f"{check_command} --only=relu_backward", even_if_stopped=True)
+    next_check = f"{check_command} --only={GOOD_START[0]}"
+    cli.print_answer(args, record, text, next_command=next_check, even_if_stopped=True)
     return 0
 
 
@@ -120,15 +121,16 @@ def check(args: argparse.Namespace, file: str) -> int:
 
 
 def next_command(grade: "FileGrade") -> str:
-    """The next sensible command: the first function that is not right, again; the page where all are."""
+    """The next sensible command: a function that is not right, in the order of a good start; the page where all are."""
     from cnn_vit.studies.homework import grading
-    from cnn_vit.studies.homework.exercises import OUTPUTS
+    from cnn_vit.studies.homework.exercises import GOOD_START, OUTPUTS
 
     command = f"cnn-vit backprop check {cli.shell_quote(grade.file)}"
     for state in (grading.WRONG, grading.NOT_WRITTEN, grading.NOT_RUN):
-        for function in grade.functions:
-            if function.state == state:
-                return f"{command} --only={function.name}"
+        names = [function.name for function in grade.functions if function.state == state]
+        if names:
+            good_start = [name for name in GOOD_START if name in names]
+            return f"{command} --only={(good_start or names)[0]}"
     return "cnn-vit backprop trace" if len(grade.functions) == len(OUTPUTS) else command
 
 

@@ -36,7 +36,8 @@ def test_start_writes_a_file_that_check_grades_and_never_writes_over_one(folder,
     assert main(["backprop", "check", "homework.py", "--only=relu"]) == 2
     out, err = capsys.readouterr()
     assert re.search(r"^relu_backward +not written yet$", out, re.M)
-    assert out.endswith("next: cnn-vit backprop check homework.py --only=relu_forward\n")
+    # In the order that `start` and the file itself begin with.
+    assert out.endswith("next: cnn-vit backprop check homework.py --only=relu_backward\n")
     assert err.splitlines() == [
         "running the functions of homework.py",
         "not all is right: 2 not written yet, of 2 functions",
@@ -45,6 +46,12 @@ def test_start_writes_a_file_that_check_grades_and_never_writes_over_one(folder,
     assert main(["backprop", "start", "homework.py"]) == 2
     assert "homework.py is there already" in capsys.readouterr().err
     assert (folder / "homework.py").read_text() == "mine"
+
+
+def test_a_file_whose_ending_is_left_out_is_suggested(folder, capsys):
+    (folder / "homework.py").write_text(RIGHT_RELU)
+    assert main(["backprop", "check", "homework"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "there is no homework; did you mean homework.py?"
 
 
 def test_check_exits_0_only_where_all_that_was_asked_for_is_right(folder, capsys):
@@ -104,6 +111,7 @@ def test_trace_takes_an_image_its_class_and_a_rate(folder, capsys, monkeypatch):
         (["chek", "a.py"], "no part of backprop 'chek'; did you mean check?"),
         (["check"], "backprop check takes one FILE.py; write cnn-vit backprop check homework.py"),
         (["check", "none.py"], "there is no none.py; `cnn-vit backprop start none.py` writes a file to fill"),
+        (["check", "none"], "there is no none; `cnn-vit backprop start none.py` writes a file to fill"),
         (["check", "a.py", "--only=convolution"], "no function 'convolution'"),
         (["check", "a.py", "--label=1"], "--label belongs to backprop trace; leave it out"),
         (["start", "a.txt"], "a.txt does not end in .py; name it a.py"),

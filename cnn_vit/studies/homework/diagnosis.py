@@ -6,6 +6,7 @@ cases in which it would show, or of the first wrong case and another one: in the
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,24 @@ def diagnose(exercise: Exercise, output: int, values: Values) -> tuple[Finding, 
         if findings:
             return findings
     return (explain_by_numbers(exercise, expected, values, wrong),)
+
+
+def find_exchanged(exercise: Exercise, values: Sequence[Values]) -> tuple[int, int] | None:
+    """Returns the numbers of two outputs that were returned in each other's place; None where none were.
+
+    Args:
+        exercise: the function.
+        values: for each output what was returned in each case.
+    """
+    for first, second in itertools.combinations(range(len(values)), 2):
+        pairs = ((first, second), (second, first))
+        if all(
+            is_equal(array, outputs[right_one])
+            for returned, right_one in pairs
+            for array, outputs in zip(values[returned], exercise.right, strict=True)
+        ):
+            return first, second
+    return None
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------

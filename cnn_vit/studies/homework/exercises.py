@@ -42,6 +42,23 @@ OUTPUTS = {  # of each function, as its docstring calls them, in the order in wh
 }
 
 
+# What to write first.
+GOOD_START = ("relu_backward", "dense_backward", "softmax_cross_entropy_backward", "conv_backward")
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What to look at where a case is wrong, which is something else forward than backward.
+
+    Attributes:
+        forward: for the forward function.
+        backward: for the backward function.
+    """
+
+    forward: str
+    backward: str
+
+
 @dataclass(frozen=True)
 class Case:
     """One call of a function.
@@ -126,9 +143,10 @@ class Numbers:
         return self._rng.integers(0, 3, shape).astype(float)
 
 
-def make_cases(
-    layer: str, rows: list[tuple[str, str, dict[str, Any]]], numbers: Numbers, *, is_backward: bool
-) -> list[Case]:
+CaseRow = tuple[str, str | Hint, dict[str, Any]]  # name, hint and the arguments of the forward function
+
+
+def make_cases(layer: str, rows: list[CaseRow], numbers: Numbers, *, is_backward: bool) -> list[Case]:
     """Makes the cases of a function from those of its layer.
 
     Args:
@@ -143,6 +161,8 @@ def make_cases(
         if is_backward:
             with_gradient = {**inputs, "g": numbers.draw(*np.shape(forward(**inputs)))}
             inputs = {parameter: with_gradient[parameter] for parameter in inspect.signature(backward).parameters}
+        if isinstance(hint, Hint):
+            hint = hint.backward if is_backward else hint.forward
         cases.append(Case(name, inputs, hint))
     return cases
 
@@ -154,9 +174,13 @@ def relu_cases(*, is_backward: bool) -> list[Case]:
     """Cases of ReLU."""
     numbers = Numbers(1)
     with_zeros = np.array([[-1.5, 0, 2], [0, 3.25, -0.5], [0, -2, 1]])
-    rows = [
+    rows: list[CaseRow] = [
         ("a few numbers", "compare x with 0, number by number", {"x": numbers.draw(2, 5)}),
-        ("zeros in x", "at x = 0 the gradient is 0: x > 0, not x >= 0", {"x": with_zeros}),
+        (
+            "zeros in x",
+            Hint("max(0, 0) is 0", "at x = 0 the gradient is 0: x > 0, not x >= 0"),
+            {"x": with_zeros},
+        ),
         ("a batch of images", "no shape matters here: work on all numbers alike", {"x": numbers.draw(2, 3, 4, 2)}),
     ]
     return make_cases("relu", rows, numbers, is_backward=is_backward)
@@ -165,12 +189,19 @@ def relu_cases(*, is_backward: bool) -> list[Case]:
 def dense_cases(*, is_backward: bool) -> list[Case]:
     """Cases of a dense layer; the first has a square kernel, with which a transposed one gives numbers too."""
     numbers = Numbers(2)
-    rows = []
+    rows: list[CaseRow] = []
     for name, hint, batch, before, behind in (
         ("one example and as many numbers behind as before", "write the sum for one y[n, k] on paper", 1, 3, 3),
-        ("several examples", "each parameter is used by all examples: add up their gradients", 4, 3, 3),
+        (
+            "several examples",
+            Hint(
+                "each row of x is an example and gives its own row of y, by the same w and b",
+                "each parameter is used by all examples: add up their gradients",
+            ),
+            4, 3, 3,
+        ),
         ("more numbers before than behind", "follow the shapes: which axis is summed away in each line?", 4, 5, 2),
-    ):
+    ):  # fmt: skip
         inputs = {"x": numbers.draw(batch, before), "w": numbers.draw(before, behind), "b": numbers.draw(behind)}
         rows.append((name, hint, inputs))
     return make_cases("dense", rows, numbers, is_backward=is_backward)
@@ -179,12 +210,15 @@ def dense_cases(*, is_backward: bool) -> list[Case]:
 def conv_cases(*, is_backward: bool) -> list[Case]:
     """Cases of a convolution."""
     numbers = Numbers(3)
-    rows = []
+    rows: list[CaseRow] = []
     # name, hint, shape of x, shape of w, stride, padding, dilation, groups
     layers: tuple[tuple[Any, ...], ...] = (
         (
             "one image, one channel, one filter",
-            "take a 1x3 kernel on 5 pixels and write every y on paper, then what each pixel and weight has a part in",
+            Hint(
+                "take a 1x3 kernel on 5 pixels and write every y on paper",
+                "take a 1x3 kernel on 5 pixels, write every y on paper, then what each pixel and weight has a part in",
+            ),
             (1, 5, 5, 1), (3, 3, 1, 1), 1, NO_PADDING, 1, 1,
         ),
         (
@@ -206,7 +240,10 @@ def conv_cases(*, is_backward: bool) -> list[Case]:
         ("stride 2", "window i begins at pixel 2 i", (1, 5, 7, 1), (3, 3, 1, 2), 2, NO_PADDING, 1, 1),
         (
             "stride 2 and pixels that no window reads",
-            "the last row and column are read by no window: the sizes must come from x, not from g",
+            Hint(
+                "the last row and column are read by no window: floor((H - kernel) / stride) + 1 windows fit",
+                "the last row and column are read by no window: the sizes must come from x, not from g",
+            ),
             (1, 6, 8, 2), (3, 3, 2, 1), 2, NO_PADDING, 1, 1,
         ),
         ("dilation 2", "place u of the kernel lies on pixel 2 u", (1, 6, 7, 1), (3, 2, 1, 2), 1, NO_PADDING, 2, 1),
@@ -228,28 +265,41 @@ def conv_cases(*, is_backward: bool) -> list[Case]:
     return make_cases("conv", rows, numbers, is_backward=is_backward)
 
 
+BEGIN = "window i begins at pixel i * stride, whatever its size"
+UNREAD = Hint("only whole windows count: floor((H - size) / stride) + 1 of them fit", "their gradient is 0")
+
+
 def max_pool_cases(*, is_backward: bool) -> list[Case]:
     """Cases of max pooling."""
     numbers = Numbers(4)
     draw, equal = numbers.draw_different, numbers.draw_equal
-    rows = []
+    rows: list[CaseRow] = []
     for name, hint, x, *options in (
         ("one image and windows side by side", "draw the four windows", draw(1, 4, 4, 1), 2, 2, NO_PADDING),
         ("a batch of several channels", "each channel of each image by itself", draw(2, 4, 6, 2), 2, 2, NO_PADDING),
         (
             "windows that overlap",
-            "a pixel may be the largest of several windows, and gets the sum of their gradients",
+            Hint(
+                BEGIN,
+                "a pixel may be the largest of several windows, and gets the sum of their gradients",
+            ),
             draw(1, 4, 5, 1), 3, 1, NO_PADDING,
         ),
-        ("pixels that no window reads", "their gradient is 0", draw(1, 5, 7, 1), 2, 2, NO_PADDING),
+        ("pixels that no window reads", UNREAD, draw(1, 5, 7, 1), 2, 2, NO_PADDING),
         (
             "equal largest pixels",
-            "one pixel of each window gets the whole gradient: the first, row by row",
+            Hint(
+                "the largest number of a window is the same, whichever pixel it is taken from",
+                "one pixel of each window gets the whole gradient: the first, row by row",
+            ),
             equal(1, 4, 6, 2), 2, 2, NO_PADDING,
         ),
         (
             "negative pixels beside padding",
-            "padding is minus infinity, so that it is never the largest, and it is taken away from the gradient again",
+            Hint(
+                "padding is minus infinity, so that it is never the largest",
+                "padding is minus infinity, so that it is never the largest, and the gradient of x has no padding",
+            ),
             -np.abs(draw(1, 3, 3, 1)) - 1, 2, 2, UNEQUAL_OF_POOL,
         ),
         (
@@ -265,12 +315,16 @@ def max_pool_cases(*, is_backward: bool) -> list[Case]:
 def average_pool_cases(*, is_backward: bool) -> list[Case]:
     """Cases of average pooling."""
     numbers = Numbers(5)
-    rows = []
+    rows: list[CaseRow] = []
     for name, hint, image, *options in (
         ("one image and windows side by side", "a window has size * size pixels", (1, 4, 4, 1), 2, 2, NO_PADDING, True),
         ("a batch of several channels", "each channel by itself", (2, 4, 6, 2), 2, 2, NO_PADDING, True),
-        ("windows that overlap", "a pixel has a part in several means", (1, 4, 5, 1), 3, 1, NO_PADDING, True),
-        ("pixels that no window reads", "their gradient is 0", (1, 5, 7, 1), 2, 2, NO_PADDING, True),
+        (
+            "windows that overlap",
+            Hint(BEGIN, "a pixel has a part in several means"),
+            (1, 4, 5, 1), 3, 1, NO_PADDING, True,
+        ),
+        ("pixels that no window reads", UNREAD, (1, 5, 7, 1), 2, 2, NO_PADDING, True),
         ("padding that counts", "the zeros around x count as pixels", (1, 3, 3, 1), 2, 2, UNEQUAL_OF_POOL, True),
         (
             "padding that does not count",
@@ -287,13 +341,29 @@ def average_pool_cases(*, is_backward: bool) -> list[Case]:
 def norm_cases(layer: str, shapes: list[tuple[int, ...]], *, is_backward: bool) -> list[Case]:
     """Cases of a normalization, of two shapes of x: gamma 1 and beta 0, then others, then a large epsilon."""
     numbers = Numbers(len(layer))
-    rows = []
+    rows: list[CaseRow] = []
     for name, hint, shape, is_scaled, epsilon in (
-        ("gamma 1 and beta 0", "compare the axes of the means with the docstring", shapes[0], False, 1e-5),
-        ("other gammas and betas", "gamma scales behind the norm", shapes[0], True, 1e-5),
-        ("more examples", "which axes do the means run over, and which the sums?", shapes[1], True, 1e-5),
+        (
+            "gamma 1 and beta 0",
+            Hint(
+                "compare the axes of the means with the docstring",
+                "gamma is 1, so that only z, the root, means and sums are left: write the docstring's formula of this "
+                "output beside your line",
+            ),
+            shapes[0], False, 1e-5,
+        ),
+        (
+            "other gammas and betas",
+            Hint("gamma scales behind the norm", "dL/dz is gamma g; no gamma stands in dL/dgamma and dL/dbeta"),
+            shapes[0], True, 1e-5,
+        ),
+        (
+            "more examples",
+            Hint("which axes do the means run over?", "which axes do the means run over, and which the sums?"),
+            shapes[1], True, 1e-5,
+        ),
         ("a large epsilon", "epsilon is added to the variance, inside the root", shapes[1], True, 0.5),
-    ):
+    ):  # fmt: skip
         channels = shape[-1]
         gamma, beta = np.ones(channels), np.zeros(channels)
         if is_scaled:
@@ -306,7 +376,7 @@ def norm_cases(layer: str, shapes: list[tuple[int, ...]], *, is_backward: bool) 
 def attention_cases(*, is_backward: bool) -> list[Case]:
     """Cases of attention; the first has as many queries as keys, with which a transposed matrix gives numbers too."""
     numbers = Numbers(6)
-    rows = []
+    rows: list[CaseRow] = []
     for name, hint, batch, queries, keys, width, value_width, scale in (
         ("one example, 3 queries and 3 keys", "write P for 2 queries and 2 keys on paper", 1, 3, 3, 4, 4, 1),
         ("a batch", "the first axis only counts examples", 2, 3, 3, 4, 4, 1),

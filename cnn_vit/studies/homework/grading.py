@@ -133,7 +133,10 @@ def check_file(file: str, *, only: str | None = None, limits: Limits | None = No
 def refuse_unreadable(path: Path) -> None:
     """Refuses what is no file of Python code, before a process is started for it."""
     if not path.exists():
-        raise UserError(f"there is no {path}; `cnn-vit backprop start {path}` writes a file to fill")
+        with_suffix = path if path.suffix == ".py" else path.with_name(f"{path.name}.py")
+        if with_suffix != path and with_suffix.is_file():
+            raise UserError(f"there is no {path}; did you mean {with_suffix}?")
+        raise UserError(f"there is no {path}; `cnn-vit backprop start {with_suffix}` writes a file to fill")
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"{path} is not a Python file; `cnn-vit backprop start FILE.py` writes one to fill")
     try:
@@ -163,6 +166,9 @@ def grade_function(name: str, outcome: FileRun) -> FunctionGrade:
         near = nearest(name, outcome.names, most=1)
         hint = f"; there is {near[0]}, did you rename it?" if near else "; `cnn-vit backprop start` writes all of them"
         return FunctionGrade(name, NOT_WRITTEN, (Remark(f"the file has no function {name}{hint}"),), cases=count)
+    if run.is_borrowed:
+        sentence = "it is a function of cnn_vit, imported: these are the answers to read afterwards; write your own"
+        return FunctionGrade(name, NOT_WRITTEN, (Remark(sentence),), cases=count)
     if run.death:
         return FunctionGrade(name, WRONG, (Remark(run.death),), cases=count)
     if run.cases[0].error is not None and run.cases[0].error.type == "NotImplementedError":
@@ -180,12 +186,19 @@ def grade_cases(exercise: Exercise, run: FunctionRun) -> FunctionGrade:
         values_by_output: list[list[np.ndarray | None]] = []
     else:
         values_by_output = [collect_values(run.cases, number) for number in range(len(exercise.outputs))]
+        exchanged = diagnosis.find_exchanged(exercise, values_by_output) or ()
+        if exchanged:
+            names = " and ".join(exercise.outputs[number] for number in exchanged)
+            sentence = f"{names} are exchanged: both are right, and each is returned in the other's place; return "
+            remarks.append(Remark(sentence + ", ".join(exercise.outputs), mistake="outputs exchanged"))
         for number, output in enumerate(exercise.outputs):
             remark = remark_on_type(exercise, run, number)
             if remark is not None and remark.mistake == NOT_WRITTEN:
                 not_written.append(remark)
             elif remark is not None:
                 remarks.append(remark)
+            if number in exchanged:
+                continue
             for finding in diagnosis.diagnose(exercise, number, values_by_output[number]):
                 remarks.append(Remark(finding.sentence, output, finding.mistake, finding.cases))
     right_cases = count_right_cases(exercise, run, values_by_output)

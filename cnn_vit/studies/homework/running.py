@@ -104,12 +104,14 @@ class FunctionRun:
         is_missing: whether the file has no such function.
         death: why the process died while it ran, as a sentence; "" where it did not.
         printed: what it printed.
+        is_borrowed: whether it is a function of this package, which the file imports; it has no cases then.
     """
 
     cases: tuple[CaseRun, ...] = ()
     is_missing: bool = False
     death: str = ""
     printed: str = ""
+    is_borrowed: bool = False
 
 
 @dataclass
@@ -231,7 +233,9 @@ def read_function(message: dict[str, Any]) -> FunctionRun:
         if "returned" in case:
             items = tuple(read_item(item) for item in case["returned"])
         cases.append(CaseRun(items, error, tuple(case["changed"])))
-    return FunctionRun(tuple(cases), message["is_missing"], printed=message["printed"])
+    return FunctionRun(
+        tuple(cases), message["is_missing"], printed=message["printed"], is_borrowed=message["is_borrowed"]
+    )
 
 
 def read_item(item: dict[str, Any]) -> Item:

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 from cnn_vit.analysis import backprop
-from cnn_vit.studies.homework.exercises import OUTPUTS
+from cnn_vit.studies.homework.exercises import GOOD_START, OUTPUTS
 
 HEAD = '''"""Backpropagation by hand: fill in the functions below, in any order, with NumPy alone.
 
@@ -30,7 +30,7 @@ Arrays are float64. Do not change those that you get. Functions of your own are 
 for a gradient that you have not written yet. Images are (B, H, W, C), kernels (U, V, C, O), and padding is
 ((top, bottom), (left, right)).
 
-A good start: relu_backward, dense_backward, softmax_cross_entropy_backward, then conv_backward.
+A good start: {start}.
 """
 
 import numpy as np
@@ -57,7 +57,8 @@ def write_skeleton(check: str) -> str:
     """
     tree = ast.parse(Path(backprop.__file__).read_text(encoding="utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    parts = [HEAD.format(check=check)]
+    start = f"{', '.join(GOOD_START[:-1])}, then {GOOD_START[-1]}"
+    parts = [HEAD.format(check=check, start=start)]
     for name in OUTPUTS:
         if name.endswith("_forward"):
             title = f"# {TITLES[name.removesuffix('_forward')]} "

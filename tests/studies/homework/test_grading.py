@@ -129,6 +129,46 @@ def test_two_mistakes_at_once_are_both_told(tmp_path):
     assert by_mistake["stride forgotten"][0] == "stride 2"
 
 
+def test_results_that_are_right_in_each_others_place_are_called_exchanged(tmp_path):
+    text = """
+from cnn_vit.analysis import backprop
+
+def batch_norm_backward(x, gamma, g, epsilon):
+    dx, dgamma, dbeta = backprop.batch_norm_backward(x, gamma, g, epsilon)
+    return dx, dbeta, dgamma
+"""
+    (grade,) = grades_of(tmp_path / "a.py", text, only="batch_norm_backward").values()
+    (remark,) = grade.remarks
+    assert grade.state == WRONG
+    assert remark.mistake == "outputs exchanged"
+    assert remark.sentence.startswith("dL/dgamma and dL/dbeta are exchanged: both are right")
+    assert remark.sentence.endswith("return dL/dx, dL/dgamma, dL/dbeta")
+
+
+def test_a_dense_layer_of_products_number_by_number_is_told_what_a_matrix_product_is(tmp_path):
+    text = "def dense_forward(x, w, b):\n    return x * w + b\n"
+    (grade,) = grades_of(tmp_path / "a.py", text, only="dense_forward").values()
+    assert "product number by number" in {remark.mistake for remark in grade.remarks}
+    assert "gradient" not in sentences_of(grade)
+
+
+def test_a_hint_is_of_the_direction_of_its_function():
+    """Forward there is no gradient to look at, and behind a norm not every fault is one of the axes."""
+    for name in OUTPUTS:
+        hints = [case.hint for case in load_exercise(name).cases]
+        if name.endswith("_forward"):
+            assert not [hint for hint in hints if "gradient" in hint or re.search(r"\bg\b", hint)], name
+        else:
+            assert "compare the axes of the means with the docstring" not in hints
+    assert "add up their gradients" in load_exercise("dense_backward").cases[1].hint
+
+
+def test_functions_of_the_package_itself_are_no_homework(tmp_path):
+    grades = grades_of(tmp_path / "a.py", "from cnn_vit.analysis.backprop import *\n")
+    assert {grade.state for grade in grades.values()} == {NOT_WRITTEN}
+    assert "it is a function of cnn_vit, imported" in sentences_of(grades["relu_forward"])
+
+
 # What else a function may do ------------------------------------------------------------------------------------------
 
 ODD = """

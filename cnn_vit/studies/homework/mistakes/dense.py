@@ -84,6 +84,12 @@ DENSE_FORWARD = (
         lambda i: i.x @ i.w.T + i.b,
     ),
     Mistake("bias subtracted", "y", "b is subtracted where it is added", lambda i: i.x @ i.w - i.b),
+    Mistake(
+        "product number by number",
+        "y",
+        "x * w multiplies number by number. Each number of y is a sum over all numbers of x: y = x @ w + b",
+        lambda i: i.x * i.w + i.b,
+    ),
 )
 
 MEAN_OVER_BATCH = (
