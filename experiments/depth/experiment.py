@@ -233,13 +233,14 @@ EXPECTED = {  # what theory says of one layer
 def tabulate(rows) -> list[Table]:
     """The tables: gradients by depth, and what was learned."""
     gradients = []
+    depths = [layers for layers in DEPTHS if values(rows, "log_ratio", what="gradient", layers=layers)]
     for arm in ARMS:
         cells = [arm]
-        for layers in DEPTHS:
+        for layers in depths:
             cells.append(mean_text(values(rows, "log_ratio", what="gradient", arm=arm, layers=layers)))
         deep = values(rows, "per_layer", what="gradient", arm=arm, layers=deepest(rows))
         gradients.append((*cells, mean_text(deep, 3), EXPECTED[arm]))
-    columns = ("network", *(f"{layers} layers" for layers in DEPTHS), "factor of a layer", "in theory")
+    columns = ("network", *(f"{layers} layers" for layers in depths), "factor of a layer", "in theory")
     title = "gradient to the first layer over that to the last, as a power of ten, before training"
     tables = [Table(title, columns, tuple(gradients))]
     runs = []
@@ -248,7 +249,7 @@ def tabulate(rows) -> list[Table]:
             match = {"what": "run", "kind": kind, "layers": layers}
             accuracy = mean_text(values(rows, "accuracy", **match), 1, scale=100, unit=" %")
             runs.append((kind, str(layers), accuracy, mean_text(values(rows, "loss", **match))))
-    tables.append(Table("digits after 100 steps", ("network", "layers", "test accuracy", "test loss"), tuple(runs)))
+    tables.append(Table("digits after the training", ("network", "layers", "test accuracy", "test loss"), tuple(runs)))
     return tables
 
 
