@@ -1,7 +1,9 @@
 """Fills in the HTML templates of this folder and writes numbers in them. All text is escaped; pages have no script."""
 
 import functools
+import html
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ def template_environment() -> "jinja2.Environment":
         "text": as_text,
         "duration": duration_text,
         "number": number_text,
+        "prose": set_code,
     }
     environment.globals |= {"css": plots.CSS, "plot_css": plots.PLOT, "font": plots.FONT}
     return environment
@@ -48,6 +51,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(as_text, value)) or "none"
     return plots.printable(str(value))
+
+
+def set_code(text: str) -> str:
+    """Writes an author's sentences as HTML, in which what stands between backticks is set as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def number_text(value: float | None, digits: int = 4) -> str:

@@ -46,6 +46,25 @@ def test_a_sentence_has_its_verdict_and_its_truth_and_each_part_its_own_outcome(
     assert [row[-1] for row in evidence] == ["at most 7", "at least 1"]
 
 
+def test_what_stands_between_backticks_is_code_and_all_else_stays_text():
+    said = Sentence("size", "It is `a < b`.", "It is `a < b`, as `describe` says, and <b>no more</b>.")
+    chapter = lab_page.write_chapter([make_facts(sentences=(said,), surprise="Of `pool`: one ` alone.")])
+    code = "It is <code>a &lt; b</code>, as <code>describe</code> says, and &lt;b&gt;no more&lt;/b&gt;."
+    assert code in chapter
+    assert "Of <code>pool</code>: one ` alone." in chapter
+
+
+def test_on_a_phone_a_number_and_its_bound_stand_below_what_was_measured():
+    """The page's own rule for narrow screens has a name for each cell, so that none lies beyond the edge."""
+    chapter = lab_page.write_chapter([make_facts()])
+    assert '<table class="evidence">' in chapter
+    narrow = "".join(re.findall(r"@media \(max-width: 600px\) \{(.*?)\n\}", chapter, re.DOTALL))
+    for rule in ("table.evidence td.measured { flex: 1 0 100%", "table.evidence td.bound::before"):
+        assert rule in narrow
+    assert '<td class="bound">at most 7</td>' in chapter
+    assert '<td class="measured">pixels without padding</td>' in chapter
+
+
 def test_the_tables_of_the_results_and_those_of_a_clock_are_in_the_chapter():
     chapter = lab_page.write_chapter([make_facts()])
     assert "<h3>Sizes</h3>" in chapter
