@@ -33,6 +33,13 @@ def own_gradients(x, label, parameters, rate):
     return arrays, (0.0, 0.0)
 
 
+def test_the_last_table_is_whole(walk):
+    """No box of its own scrolls, which would end in half a row."""
+    page = backprop_page.write_page(walk, "an image", "cnn-vit backprop trace")
+    behind = page.partition("The match with automatic differentiation</h2>")[2]
+    assert re.search('<div class="([^"]*)"><table>', behind)[1] == "scroll whole"
+
+
 def test_the_page_stands_alone_and_every_formula_of_it_is_xml(walk):
     page = backprop_page.write_page(walk, "an <image>", "cnn-vit backprop trace a.png")
     assert "an &lt;image&gt;" in page
