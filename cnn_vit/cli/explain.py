@@ -3,9 +3,9 @@
     cnn-vit explain photo.jpg --method=shift --workdir=runs/flowers
     cnn-vit explain photos/ --method=shift --weights=net.safetensors --shift=4,0
 
-It writes a page (--out, default shift.html) with a map for each layer that shows where its features do
-not move with the image, with the network's own values and with initial ones. It prints, for each layer and
-for the scores:
+It writes a page (--out, default RUN/shift.html) with a map for each layer that shows where its features
+do not move with the image, with the network's own values and with initial ones. It prints, for each layer
+and for the scores:
 
     equivariance   how far the features of the shifted image are from the shifted features, relative to the
                    features; 0 where they move with the image
@@ -48,7 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="pixels down,right (default: a patch, or the stride of the first layer; 2 at least)",
     )
     parser.add_argument(
-        "--out", metavar="FILE", default=DEFAULT_PAGE, help=f"the page with the maps (default: {DEFAULT_PAGE})"
+        "--out",
+        metavar="FILE",
+        help=f"the page with the maps (default: {DEFAULT_PAGE} in the run folder, and here for a file of weights)",
     )
     _network.add_network_arguments(parser)
 
@@ -63,13 +65,13 @@ def run(args: argparse.Namespace) -> None:
     if args.method not in METHODS:
         raise unknown("method of explain", args.method, METHODS)
     shift = None if args.shift is None else read_shift(args.shift)
-    out = read_page_name(args.out)
+    out = Path(args.workdir or "") / DEFAULT_PAGE if args.out is None else read_page_name(args.out)
     from cnn_vit import files, stops
     from cnn_vit.reports import shift_page
     from cnn_vit.studies import explain
 
-    files.ensure_writable(out.parent)
     network = _network.load_network(args)
+    files.ensure_writable(out.parent)
     compared = explain.compare_shift(network, args.images, shift)
     stops.raise_if_requested()
     suggested = explain.suggest_shift(compared)
@@ -107,7 +109,7 @@ def page_command(args: argparse.Namespace, shift: tuple[int, int]) -> str:
     """The command that makes the page again."""
     words = ["cnn-vit explain", *map(cli.shell_quote, args.images), f"--method={args.method}"]
     words += [f"--shift={write_shift(shift)}", _network.network_words(args)]
-    if args.out != DEFAULT_PAGE:
+    if args.out is not None:
         words.append(cli.shell_quote(f"--out={args.out}"))
     return " ".join(words)
 
@@ -174,6 +176,13 @@ def finite_or_none(number: float | None) -> float | None:
     return None if number is None or not math.isfinite(number) else number
 
 
+def share_text(share: float, count: int) -> str:
+    """Returns a share of some images in percent, and of one image yes or no."""
+    if count > 1:
+        return f"{100 * share:.1f} %"
+    return "yes" if share else "no"
+
+
 def as_text(compared: "ShiftComparison") -> str:
     """Returns a table of the layers, trained and untrained, and what becomes of the predictions."""
     from cnn_vit.reports import shift_page
@@ -185,12 +194,14 @@ def as_text(compared: "ShiftComparison") -> str:
         for error in (layer.equivariance, before.equivariance, layer.invariance, before.invariance):
             cells.append(shift_page.shift_error_text(error))
         rows.append(cells)
-    same, change = f"{100 * trained.consistency:.1f} % of the images", f"{trained.largest_change:.3g} at most"
+    count = len(compared.images)
+    same = share_text(trained.consistency, count) + (" of the images" if count > 1 else "")
+    change = f"{trained.largest_change:.3g} at most"
     values = compared.start
     if compared.has_zero_head:
         values += "; the head begins as zeros, so that every image has the same scores"
     else:
-        same += f"; untrained {100 * untrained.consistency:.1f} %"
+        same += f"; untrained {share_text(untrained.consistency, count)}"
         change += f"; untrained {untrained.largest_change:.3g}"
     summary = [("same class", same), ("scores change by", change), ("untrained", values)]
     if shift_page.has_undefined(trained, untrained):

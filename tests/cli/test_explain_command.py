@@ -24,7 +24,10 @@ def photo(tmp_path_factory):
 
 def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["explain", str(photo), "--method=shift", f"--workdir={run}", "--shift=1,0", "--json"]) == 0
+    assert (
+        main(["explain", str(photo), "--method=shift", f"--workdir={run}", "--shift=1,0", "--out=a.html", "--json"])
+        == 0
+    )
     answer = json.loads(capsys.readouterr().out)
     assert (answer["images"], answer["shift"]) == (1, [1, 0])
     for values in ("trained", "untrained"):
@@ -34,7 +37,7 @@ def test_an_mlp_has_no_map_and_notices_a_shift_in_every_layer(run, photo, capsys
         assert {layer["equivariance"] for layer in layers} == {None}
         assert answer[values]["consistency"] in (0, 1)
     assert answer["trained"] != answer["untrained"]
-    assert main(["explain", str(photo), "--method=shift", f"--workdir={run}"]) == 0
+    assert main(["explain", str(photo), "--method=shift", f"--workdir={run}", "--out=shift.html"]) == 0
     answer = capsys.readouterr().out
     assert "(scores)" in answer
     assert "page: shift.html" in answer
@@ -74,7 +77,7 @@ def test_the_trained_network_and_the_untrained_one_each_have_their_place(capsys,
     monkeypatch.setattr("cnn_vit.cli._network.load_network", lambda args: network)
     monkeypatch.setattr("cnn_vit.studies.explain.compare_shift", lambda *_: compared)
     monkeypatch.chdir(tmp_path)
-    command = ["explain", "a.png", "--method=shift", "--workdir=run", "--out=shift.html"]
+    command = ["explain", "a.png", "--method=shift", "--workdir=run"]
     assert main(command) == 0
     out = capsys.readouterr().out
     head, row, *_ = (re.sub(" +", " ", line) for line in out.splitlines())
@@ -82,7 +85,8 @@ def test_the_trained_network_and_the_untrained_one_each_have_their_place(capsys,
     assert row == "conv Conv 1 0.5 1.5 0.25 0.75"
     assert "75.0 % of the images; untrained 25.0 %\n" in out
     assert "0.125 at most; untrained 0.5\n" in out
-    page = (tmp_path / "shift.html").read_text(encoding="utf-8")
+    page = (tmp_path / "run" / "shift.html").read_text(encoding="utf-8")
+    assert "--shift=1,1 --workdir=run     # this page again" in page
     assert "<b>0.125</b><span>untrained 0.5</span>" in page
     assert main([*command, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -91,6 +95,22 @@ def test_the_trained_network_and_the_untrained_one_each_have_their_place(capsys,
         first = answer[name]["layers"][0]
         assert (first["equivariance"], first["center"]) == (0.5 * scale, scale)
         assert (answer[name]["consistency"], answer[name]["largest_change"]) == (consistency, change)
+
+
+def test_of_one_image_the_class_is_the_same_or_not(capsys, tmp_path, monkeypatch):
+    """A share of one image is no percentage."""
+    whole = LayerShift("", "CNN", None, None, 1.0, None)
+    trained, untrained = (ShiftReport((whole,), consistency, 0.5) for consistency in (1.0, 0.0))
+    compared = ShiftComparison(np.zeros((1, 2, 2, 1), np.uint8), (1, 1), trained, untrained, "before", False, True)
+    monkeypatch.setattr("cnn_vit.cli._network.load_network", lambda _: SimpleNamespace(spec=SimpleNamespace(model="")))
+    monkeypatch.setattr("cnn_vit.studies.explain.compare_shift", lambda *_: compared)
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", "a.png", "--method=shift", "--weights=a.npz"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^same class +yes; untrained no$", out, re.M)
+    assert "%" not in out
+    page = (tmp_path / "shift.html").read_text(encoding="utf-8")
+    assert "<b>yes</b><span>untrained no</span>" in page
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,11 @@ def test_of_a_shift_that_no_map_can_follow_the_flag_that_helps_is_said(photo, ca
     assert main(["explain", photo, "--method=shift", "--workdir=run", "--shift=2,2"]) == 0
     sentence = f"no layer has a map of which this shift is a whole number of pixels; give {remedy}"
     assert sentence in capsys.readouterr().out
-    assert f"With <code>{remedy}</code> this network has maps." in (tmp_path / "shift.html").read_text(encoding="utf-8")
+    assert f"With <code>{remedy}</code> this network has maps." in (tmp_path / "run" / "shift.html").read_text(
+        encoding="utf-8"
+    )
     assert main(["explain", photo, "--method=shift", "--workdir=run"]) == 0
     assert sentence not in capsys.readouterr().out
-    page = (tmp_path / "shift.html").read_text(encoding="utf-8")
+    page = (tmp_path / "run" / "shift.html").read_text(encoding="utf-8")
     assert f"--method=shift {remedy} --workdir=run" in page
     assert "No layer of this network has a map" not in page
