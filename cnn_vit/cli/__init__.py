@@ -21,7 +21,9 @@ cause of an error, go to stderr.
 import argparse
 import ast
 import functools
+import itertools
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -35,6 +37,8 @@ from cnn_vit.errors import SurroundingsError
 
 FOLDER = Path(__file__).parent
 MIN_WIDTH = 40  # characters: a column of sentences that is narrower than this cannot be read
+LEAST_COLUMN = 8  # characters of a column that gives way
+GAP = "  "  # between two columns
 UNDER_ROW = "    "  # the margin of a last column that is written under its row
 
 
@@ -62,8 +66,9 @@ def format_table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int 
     Args:
         rows: the cells of each row, of the same number in every row; each is written on one line, as `str` gives it.
         indent: the text in front of each line.
-        width: the most characters of a line, or None for no limit. Where a line would be longer, the last column of
-            all rows is folded: under itself where that leaves it `MIN_WIDTH` characters, else under its row.
+        width: the most characters of a line, or None for no limit. Where a line would be longer, a last column of
+            sentences is folded in all rows: under itself where that leaves it `MIN_WIDTH` characters, else under its
+            row. Where the last column is short, the widest columns are folded within themselves.
 
     Returns:
         The lines joined by line breaks, without blanks at their ends.
@@ -75,11 +80,13 @@ def format_table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int 
     lines = []
     for row in texts:
         cells = [cell.ljust(size) for cell, size in zip(row, column_widths, strict=True)]
-        lines.append(indent + "  ".join(cells))
+        lines.append(indent + GAP.join(cells))
     longest = max((len(line.rstrip()) for line in lines), default=0)
     if width is None or longest <= width:
         return "\n".join(line.rstrip() for line in lines)
 
+    if column_widths[-1] < MIN_WIDTH:  # no column of sentences, which alone has room to give
+        return fold_cells(texts, narrow_columns(column_widths, width - len(indent)), indent)
     last_column = len(lines[0]) - column_widths[-1]  # where it begins, the same in all lines
     is_under_row = width - last_column < MIN_WIDTH
     margin = f"{indent}{UNDER_ROW}" if is_under_row else " " * last_column
@@ -93,8 +100,45 @@ def format_table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int 
     return "\n".join(folded_lines)
 
 
+def narrow_columns(widths: Sequence[int], room: int) -> list[int]:
+    """Returns the widths of columns that fit into so many characters with their gaps: the widest give way.
+
+    None becomes narrower than LEAST_COLUMN, so that of very many columns a line may still be too long.
+    """
+    narrowed = [*widths]  # `list` is a command here
+    while sum(narrowed) + len(GAP) * (len(narrowed) - 1) > room and max(narrowed) > LEAST_COLUMN:
+        narrowed[narrowed.index(max(narrowed))] -= 1
+    return narrowed
+
+
+def fold_cells(rows: Sequence[Sequence[str]], widths: Sequence[int], indent: str) -> str:
+    """Returns rows in columns of some widths; a cell that is longer goes on in the line below, in its column."""
+    lines = []
+    for row in rows:
+        folded = [fold_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*folded, fillvalue=""):
+            cells = [part.ljust(width) for part, width in zip(parts, widths, strict=True)]
+            lines.append((indent + GAP.join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def fold_cell(cell: str, width: int) -> list[str]:
+    """Returns a cell in lines of so many characters: folded between words, and a path behind its slashes."""
+    lines = [""]
+    for piece in re.findall(r"[^ /]*[ /]+|[^ /]+", cell):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > width:  # a word that is longer than a line
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines]
+
+
 def wrap_paragraphs(text: str, width: int | None) -> str:
-    """Folds the paragraphs of a text to a width; lines that begin with a blank, such as examples, stay as they are.
+    """Folds the paragraphs of a text to a width.
+
+    Lines that begin with a blank, such as examples, stay as they are, but for what explains a command behind a gap: it
+    is folded under itself, or where it has less than `MIN_WIDTH` characters there, under its command.
 
     Args:
         text: the text; an empty line ends a paragraph.
@@ -112,8 +156,22 @@ def wrap_paragraphs(text: str, width: int | None) -> str:
     fold = functools.partial(textwrap.fill, width=max(width, MIN_WIDTH), break_long_words=False, break_on_hyphens=False)
     lines = []
     for part in parts:
-        lines.append(fold(part) if is_prose(part) else part)
+        lines.append(fold(part) if is_prose(part) else fold_explanation(part, width))
     return "\n".join(lines)
+
+
+def fold_explanation(line: str, width: int) -> str:
+    """Folds what stands behind a gap of an indented line; the command before it stays whole, to be copied."""
+    command = re.match(r"( *)(\S.*?) {2,}(?=\S)", line)
+    if len(line) <= width or command is None:
+        return line
+    margin, begin = " " * command.end(), line[: command.end()]
+    if width - command.end() < MIN_WIDTH:
+        margin = command[1] + UNDER_ROW
+        begin = f"{command[0].rstrip()}\n{margin}"
+    room = max(width - len(margin), MIN_WIDTH)
+    explanation = textwrap.wrap(line[command.end() :], room, break_long_words=False, break_on_hyphens=False)
+    return begin + f"\n{margin}".join(explanation)
 
 
 def is_prose(line: str) -> bool:

@@ -220,7 +220,8 @@ def show_numbers(args: argparse.Namespace, subject: str, options: ShowOptions, p
             *answer.rows,
             ("animation", f"{animation}, {len(answer.frames)} frames"),
             ("drawing", f"{drawing}, which follows light and dark"),
-        ]
+        ],
+        width=cli.terminal_width(),
     )
     text = f"{table}\n\n{cli.wrap_paragraphs(chr(10).join(answer.still.lines), cli.terminal_width())}"
     cli.print_answer(

@@ -206,4 +206,5 @@ def as_text(compared: "ShiftComparison") -> str:
     summary = [("same class", same), ("scores change by", change), ("untrained", values)]
     if shift_page.has_undefined(trained, untrained):
         summary.append((shift_page.UNDEFINED, shift_page.UNDEFINED_MEANING))
-    return f"{cli.format_table(rows)}\n\n{cli.format_table(summary)}"
+    width = cli.terminal_width()
+    return f"{cli.format_table(rows, width=width)}\n\n{cli.format_table(summary, width=width)}"

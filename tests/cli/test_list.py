@@ -138,6 +138,27 @@ def test_a_column_of_sentences_is_folded_under_itself_or_without_room_under_its_
     )
 
 
+def test_a_table_of_short_cells_is_folded_within_its_columns():
+    """By hand: 23 and 12 characters and a gap of 2 become 11, 2 and 11, folded at blanks and slashes."""
+    rows = [("layer", "error"), ("stages/0/blocks/1/conv1", "0.5"), ("the whole network", "12 of 13 are")]
+    assert cli.format_table(rows, width=24) == (
+        "layer        error\nstages/0/    0.5\nblocks/1/\nconv1\nthe whole    12 of 13\nnetwork      are"
+    )
+    assert cli.format_table([("name", "abcdefghijklmnop")], width=18) == "name  abcdefghijkl\n      mnop"
+    assert cli.format_table(rows, width=100) == cli.format_table(rows)
+
+
+def test_what_explains_a_command_is_folded_and_the_command_stays_whole():
+    line = "    cnn-vit lab    lists the experiments with what is said of each"
+    assert cli.wrap_paragraphs(line, 60) == (
+        "    cnn-vit lab    lists the experiments with what is said\n                   of each"
+    )
+    assert cli.wrap_paragraphs(line, 50) == (
+        "    cnn-vit lab\n        lists the experiments with what is said of\n        each"
+    )
+    assert cli.wrap_paragraphs(line, 80) == line
+
+
 def test_paragraphs_are_folded_and_commands_are_not():
     command = "    cnn-vit a very long command that nobody may break in two"
     text = f"One two three four five six seven eight\nnine ten.\n\n{command}\n\nEnd."
