@@ -105,7 +105,8 @@ class Progress:
         summary = self._summary()
         if self._bar:
             with contextlib.suppress(OSError, ValueError):
-                self._bar.update(self._bar.task_ids[0], completed=self._step, total=self._total, summary=summary)
+                beside_bar = summary.removeprefix(", ")  # no step stands before it that a comma would part it from
+                self._bar.update(self._bar.task_ids[0], completed=self._step, total=self._total, summary=beside_bar)
                 self._bar.refresh()
         else:
             self.say(f"step {self._step} of {self._total}{summary}")

@@ -66,6 +66,7 @@ def test_on_a_terminal_a_bar_shows_step_speed_time_left_and_accuracy(clock, monk
         progress.say("a sentence with [brackets]")
     output = stream.getvalue()
     assert "50/100" in output
+    assert ", 16 images/s" not in output  # nothing but the bar stands before it
     assert "16 images/s, 0:00:25 left, accuracy 0.8750" in output
     assert "a sentence with [brackets]" in output
     assert "\x1b[?25h" in output  # the cursor is back
