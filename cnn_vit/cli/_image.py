@@ -10,6 +10,7 @@ from cnn_vit.errors import SurroundingsError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 
 def read_digit(label: int) -> tuple["np.ndarray", str]:
@@ -42,11 +43,24 @@ def read_image(path: str, side: int, *, channels: int = 1) -> tuple["np.ndarray"
     if not Path(path).is_file():
         raise UserError(f"there is no image {path}; leave IMAGE out for a handwritten digit")
     try:
-        pixels = images.decode(Path(path).read_bytes(), channels=channels)
+        content = Path(path).read_bytes()
+        pixels = images.decode(content, channels=channels)
+        left_out = images.use_image(content, describe_rest)
     except OSError as error:
         raise SurroundingsError(f"{path} cannot be read ({error.strerror}); change its rights") from error
     except refusals.UnreadableError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     fitted = images.fit_image(pixels, (side, side), "crop")
     colors = "in gray" if channels == 1 else "in color"
-    return fitted / 255, f"{Path(path).name}, its middle {colors} at {side} x {side} pixels"
+    return fitted / 255, f"{Path(path).name}, its middle {colors} at {side} x {side} pixels{left_out}"
+
+
+def describe_rest(image: "Image.Image") -> str:
+    """Returns what of an open image file is not looked at, as the end of a phrase: transparency, other frames."""
+    rest = ""
+    if image.has_transparency_data:
+        rest += ", without its transparency"
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        rest += f", the first of {frames} frames"
+    return rest

@@ -203,6 +203,8 @@ def show_numbers(args: argparse.Namespace, subject: str, options: ShowOptions, p
         "attention": show_attention,
     }
     answer = makers[subject](args, options, levels)
+    source += f", levels 0 (black) to {LEVELS} (white)"
+    drawn = replace(answer.still, lines=(*answer.still.lines, f"The image is {source}."))
     animation, drawing = out / f"{subject}.gif", out / f"{subject}.svg"
     with Progress(len(answer.frames), batch_size=None) as progress:
 
@@ -212,7 +214,7 @@ def show_numbers(args: argparse.Namespace, subject: str, options: ShowOptions, p
 
         content = plots.draw_animation(answer.frames, on_frame=note_frame)
     files.write(animation, content)
-    files.write(drawing, plots.standalone(plots.draw_numbers(answer.still)))
+    files.write(drawing, plots.standalone(plots.draw_numbers(drawn)))
     written = {"animation": str(animation), "drawing": str(drawing), "frames": len(answer.frames)}
     table = cli.format_table(
         [

@@ -1,6 +1,7 @@
 """The command `lab show`: drawings with the numbers of layers, and mistakes in one sentence."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_the_record_of_attention_leads_from_the_pixels_to_the_output(show):
         expected = tokens @ np.array(projection["kernel"]) + projection["bias"]
         np.testing.assert_allclose(answer[vectors], expected, atol=1e-5)
     np.testing.assert_allclose(answer["output"], np.array(answer["weights"]) @ answer["values"], atol=1e-5)
+
+
+def test_an_image_is_said_to_be_made_small_in_levels_and_what_of_it_is_left_out(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = [Image.new("RGBA", (9, 9), (shade, shade, shade, 128)) for shade in (0, 255)]
+    frames[0].save("moving.png", save_all=True, append_images=frames[1:])
+    assert main(["lab", "show", "pooling", "moving.png", "--side=4"]) == 0
+    said = "moving.png, its middle in gray at 4 x 4 pixels, without its transparency, the first of 2 frames, levels 0"
+    assert f"{said} (black) to 16 (white)\n" in capsys.readouterr().out
+    letters = " ".join(re.findall(">([^<]+)</text>", (tmp_path / "runs/lab/show/pooling.svg").read_text()))
+    assert f"The image is {said} (black) to 16 (white)." in letters
 
 
 def test_a_folder_may_have_a_dot_in_its_name(show, tmp_path):
