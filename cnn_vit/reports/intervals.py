@@ -67,12 +67,15 @@ def wilson_interval(successes: int, n: int) -> Interval:
 
 def student_interval(values: Sequence[float]) -> Interval:
     """Returns Student's interval of a mean; fewer than two values have no interval."""
-    mean = statistics.fmean(values)
     if len(values) < 2:
-        return Interval(mean, None, None)
+        return Interval(statistics.fmean(values), None, None)
+    if min(values) == max(values):
+        # Before any arithmetic: the mean of 0.1 three times is rounded to above 0.1, and scipy would say nan.
+        return Interval(float(values[0]), float(values[0]), float(values[0]))
+    mean = statistics.fmean(values)
     standard_error = statistics.stdev(values) / math.sqrt(len(values))
     if not standard_error:
-        return Interval(mean, mean, mean)  # scipy would say nan where all values are equal
+        return Interval(mean, mean, mean)  # values that differ by so little that their variance is rounded to 0
     # scipy.stats answers with the same bits, but takes twice the time and memory to import
     from scipy.special import stdtrit
 
