@@ -20,7 +20,8 @@ may have evidence of both kinds: its judgement is then one by the clock.
                                            a judgement by the clock lies in timing.json, for its numbers change
     runs/lab/NAME/quick/                   the same with --quick, results and all: full results are never overwritten
 
-A seed is measured again where the code of experiment.py has changed, its texts apart.
+A seed is measured again where the code of experiment.py has changed, its texts apart, or where what lies there is of a
+quick run or of other data.
 
 An experiment may say, by the text ALSO_ON, that it can be given other data, such as MNIST. Its list_trials and measure
 then take `data: OtherData | None` as well, and three seeds are enough. Results on other data are stated apart:
@@ -196,6 +197,7 @@ def run_experiment(name: str, options: Options) -> ExperimentFacts:
         refuse_data(experiment, data_name)
         experiment = replace(experiment, seeds=experiment.seeds[: evidence.LEAST_SEEDS])
     out = options.out or RUNS / name / choose_subfolder(data_name, is_quick=options.is_quick)
+    refuse_results_folder(experiment, out)
     target = out if options.is_quick else experiment.facts.texts.folder / data_name
     with workers.locked(out):
         runs = do_trials(experiment, out, options)
@@ -213,6 +215,15 @@ def refuse_data(experiment: Experiment, name: str) -> None:
         raise UserError(f"{experiment.name} is measured on its own data alone; leave --data={name} out")
     if name not in names:
         raise unknown(f"data set that {experiment.name} can be given", name, names)
+
+
+def refuse_results_folder(experiment: Experiment, out: Path) -> None:
+    """Raises UserError where trials, or the results of a quick run, would lie among other files of the user's."""
+    experiments = experiment.facts.texts.folder.parent
+    if out.resolve().is_relative_to(experiments.resolve()):
+        raise UserError(f"--out={out} lies in {experiments}, which holds the full results; name another folder")
+    if (out / README).exists() and not (out / RESULTS).exists():
+        raise UserError(f"--out={out} has a {README} that is not of an experiment; name another folder")
 
 
 def choose_subfolder(data_name: str, *, is_quick: bool) -> str:
@@ -267,7 +278,7 @@ def measure_seeds(
             for number, seed in enumerate(experiment.seeds):
                 stop.raise_if_requested()
                 path = out / MEASURED / f"{seed}.json"
-                content = None if options.is_again else read_measured(path, experiment)
+                content = None if options.is_again else read_measured(path, experiment, options)
                 if content is None:
                     progress.say(f"{experiment.name}: measuring seed {seed}, {number + 1} of {len(experiment.seeds)}")
                     content = measure_seed(experiment, seed, runs, options)
@@ -279,12 +290,19 @@ def measure_seeds(
     return measured
 
 
-def read_measured(path: Path, experiment: Experiment) -> dict[str, Any] | None:
-    """Returns what was measured of a seed; None where that is not there, or other code measured it."""
+def identify(experiment: Experiment, options: Options) -> dict[str, Any]:
+    """Returns what decides the rows of a seed, as measured/SEED.json holds it."""
+    data_name = "" if options.data is None else options.data.name
+    return {"code": experiment.code, "is_quick": options.is_quick, "data": data_name}
+
+
+def read_measured(path: Path, experiment: Experiment, options: Options) -> dict[str, Any] | None:
+    """Returns what was measured of a seed; None where that is not there, or is of other code, size or data."""
     if not path.exists():
         return None
     content = reader.read_object(path, code=str, rows=list, times=list)
-    return content if content["code"] == experiment.code else None
+    wanted = identify(experiment, options)
+    return content if {key: content.get(key) for key in wanted} == wanted else None
 
 
 def measure_seed(
@@ -295,8 +313,7 @@ def measure_seed(
     measured = call(experiment, experiment.module.measure, seed, runs, **words_of(experiment, options))
     if not isinstance(measured, Measured):
         raise UserError(f"{experiment.path}: measure returned {type(measured).__name__}; it returns a Measured")
-    return {
-        "code": experiment.code,
+    return identify(experiment, options) | {
         "rows": [{"seed": seed, **row} for row in measured.rows],
         "times": [{"seed": seed, **row} for row in measured.times],
         "cpu_seconds": round(cpu_seconds() - begin, 2),

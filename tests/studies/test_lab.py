@@ -172,6 +172,35 @@ def test_quick_leaves_the_full_results_as_they_are(mine):
     assert {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()} == before
 
 
+def test_rows_of_a_quick_run_are_not_those_of_a_full_one_in_the_same_folder(mine):
+    change(EXPERIMENT, "pixels = 8 + seed", "pixels = 8 + seed + 100 * quick")
+    out = Path("o")
+    assert lab.run_experiment("mine", Options(is_quick=True, out=out)).results["rows"][0]["pixels"] == 108
+    facts = lab.run_experiment("mine", Options(out=out))
+    assert [row["pixels"] for row in facts.results["rows"]] == [8, 8, 9, 9, 10, 10]
+    take_mnist()
+    assert lab.run_experiment("mine", Options(out=out)).results["rows"][0]["pixels"] == 8
+    facts = lab.run_experiment("mine", Options(data=OtherData("mnist"), out=out))
+    assert [row["pixels"] for row in facts.results["rows"]] == [28] * 6
+
+
+@pytest.mark.parametrize("out", ["experiments/mine", "experiments/mine/mnist", "experiments/../experiments"])
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_no_folder_of_results_is_the_out_of_a_run(mine, out, is_quick):
+    lab.run_experiment("mine", Options())
+    before = {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=f"--out={out} lies in experiments, which holds the full results"):
+        lab.run_experiment("mine", Options(is_quick=is_quick, out=Path(out)))
+    assert {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()} == before
+
+
+def test_a_readme_of_the_users_is_not_overwritten_by_a_quick_run(mine):
+    Path("README.md").write_text("mine")
+    with pytest.raises(UserError, match=r"--out=\. has a README.md that is not of an experiment"):
+        lab.run_experiment("mine", Options(is_quick=True, out=Path()))
+    assert Path("README.md").read_text() == "mine"
+
+
 CLOCK = """
 
 def weigh_times(times):
@@ -275,7 +304,9 @@ def take_mnist():
     """Makes the example one that can be given MNIST, of which it keeps what it was given."""
     change(EXPERIMENT, "SEEDS = (0, 1, 2)", 'ALSO_ON = {"mnist": "On MNIST it is no other."}\nSEEDS = (0, 1, 2, 3)')
     change(EXPERIMENT, "runs, *, quick: bool)", "runs, *, quick: bool, data=None)")
-    change(EXPERIMENT, "pixels = 8 + seed", "pixels = 8 + seed if data is None else 28")
+    text = EXPERIMENT.read_text()
+    line = next(line.strip() for line in text.splitlines() if line.strip().startswith("pixels = "))
+    change(EXPERIMENT, line, f"{line} if data is None else 28")
     change(EXPERIMENT, "return Measured(rows)", "return Measured(rows, [data.section] if data else [])")
 
 
