@@ -28,10 +28,11 @@ the projections, which the drawing leaves out.
 An experiment is a folder experiments/NAME with an experiment.py: question, claim, the sentences of
 textbooks, and functions that measure, weigh and draw. Verdicts are true, false, conditional (true of
 some parts, false of others) and not resolved, by 95 % intervals over at least 3 seeds. `run` goes on
-where it was stopped; what is measured is not measured again, until the code of the experiment changes
-or --again asks for it. MNIST is downloaded (12 MB), or read with --data_path=FILE from an npz with train_x,
-train_y, test_x and test_y. results.json is the same bytes each time; times stand apart in timing.json, and so
-do verdicts "by the clock", which hold on the machine that measured them.
+where it was stopped; what is measured is not measured again, until the code of the experiment changes.
+--again begins anew, trials included; where it was stopped, the command without --again goes on. MNIST is
+downloaded (12 MB), or read with --data_path=FILE from an npz with train_x, train_y, test_x and test_y.
+results.json is the same bytes each time; times stand apart in timing.json, and so do verdicts "by the clock",
+which hold on the machine that measured them.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the words of the command."""
     parser.add_argument("words", nargs="*", metavar="ACTION", help=f"{', '.join(ACTIONS)}, then NAME or SUBJECT")
     parser.add_argument("--quick", action="store_true", help="run: make it small, beside the full results")
-    parser.add_argument("--again", action="store_true", help="run: measure again what is measured")
+    parser.add_argument("--again", action="store_true", help="run: remove its trials and rows, and begin again")
     parser.add_argument("--data", metavar="NAME", help="run: the data set instead of the experiment's own, as mnist")
     parser.add_argument("--data_path", metavar="FILE", help="run: an npz that holds it, instead of the download")
     parser.add_argument("--workers", type=int, metavar="N", help="run: trials at the same time (default: 1)")

@@ -31,15 +31,16 @@ then take `data: OtherData | None` as well, and three seeds are enough. Results 
 """
 
 import ast
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cnn_vit import files, plots, process, stops
-from cnn_vit.errors import UserError, unknown
+from cnn_vit.errors import StoppedError, UserError, unknown
 from cnn_vit.reports import evidence, lab_facts, lab_readme
 from cnn_vit.reports.evidence import Evidence
 from cnn_vit.reports.lab_facts import (
@@ -58,7 +59,7 @@ from cnn_vit.runs.journal import cpu_seconds
 from cnn_vit.settings.recipes import recipe_errors, run_file
 from cnn_vit.studies import trials, workers
 from cnn_vit.studies.lab_folders import find_experiment, find_experiments, refresh_readmes
-from cnn_vit.studies.trials import DataCache, Trial, TrialRecord
+from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial, TrialRecord
 from cnn_vit.studies.workers import StudyOptions
 from cnn_vit.training.progress import Progress
 
@@ -67,7 +68,9 @@ FULL, QUICK = "full", "quick"
 MEASURED = "measured"
 FUNCTIONS = ("measure", "weigh", "tabulate", "draw")
 SEEDS = (0, 1, 2)  # of an experiment that names none
+REMOVED = "removed"  # where trials lie while they are removed
 STOPPED = "stopped by {}; the same command goes on with what is not measured yet"
+STOPPED_AGAIN = "stopped by {}; the same command without --again goes on with what is not measured yet"
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Options:
 
     Attributes:
         is_quick: whether it is made small, and its results lie beside the full ones.
-        is_again: whether all is measured again, though it is there.
+        is_again: whether what is there, trials and all, is removed at first and done again.
         workers: trials that are done at the same time.
         out: the folder of the trials and of what is measured; None for one below runs/lab.
         data: that it is given; None for its own.
@@ -199,8 +202,12 @@ def run_experiment(name: str, options: Options) -> ExperimentFacts:
     out = options.out or RUNS / name / choose_subfolder(data_name, is_quick=options.is_quick)
     refuse_results_folder(experiment, out)
     target = out if options.is_quick else experiment.facts.texts.folder / data_name
-    with workers.locked(out):
-        runs = do_trials(experiment, out, options)
+    with workers.locked(out), saying_how_to_go_on(options):
+        planned = plan_trials(experiment, out, options)
+        files.remove(out / REMOVED)  # what a killed --again has left of it
+        if options.is_again:
+            forget_all(experiment, out, planned)
+        runs = do_trials(planned, out, options)
         measured = measure_seeds(experiment, out, runs, options)
         write_results(experiment, target, runs, measured, options)
     if not options.is_quick:
@@ -241,30 +248,66 @@ def words_of(experiment: Experiment, options: Options) -> dict[str, Any]:
     return words
 
 
-def do_trials(experiment: Experiment, out: Path, options: Options) -> dict[str, TrialRecord]:
+@contextlib.contextmanager
+def saying_how_to_go_on(options: Options) -> Iterator[None]:
+    """Within this context, a run with --again that is stopped says that the command without it goes on."""
+    try:
+        yield
+    except StoppedError as error:
+        if options.is_again:
+            raise StoppedError(error.signal, STOPPED_AGAIN.format(error.signal.name)) from error
+        raise
+
+
+def plan_trials(experiment: Experiment, out: Path, options: Options) -> list[PlannedTrial]:
+    """Returns the trials that an experiment lists, each with its place.
+
+    Raises:
+        UserError: two have the same name, or are the same.
+    """
+    list_trials = getattr(experiment.module, "list_trials", None)
+    if list_trials is None:
+        return []
+    listed: list[Trial] = call(experiment, list_trials, **words_of(experiment, options))
+    names = [trial.name for trial in listed]
+    if len(set(names)) < len(names) or "" in names:
+        raise UserError(f"{experiment.path}: each trial of list_trials needs a name of its own")
+    return trials.plan_trials(listed, out, DataCache())
+
+
+def forget_all(experiment: Experiment, out: Path, planned: Sequence[PlannedTrial]) -> None:
+    """Removes what was measured of each seed, and the trials; other files of the folder stay.
+
+    What rows were made of goes after the rows, and a trial's folder leaves its place at once: wherever this is killed,
+    the next run finds nothing in half.
+    """
+    for seed in experiment.seeds:
+        files.remove(out / MEASURED / f"{seed}.json")
+    for trial in planned:
+        if trial.folder.exists():
+            with files.Lock(trial.folder / trials.LOCK, on_wait=lambda _: None):  # an orphan may be at work
+                (out / REMOVED).mkdir(exist_ok=True)
+                files.move(trial.folder, out / REMOVED / trial.id)
+    files.remove(out / REMOVED)
+
+
+def do_trials(planned: Sequence[PlannedTrial], out: Path, options: Options) -> dict[str, TrialRecord]:
     """Does the trials of an experiment that have no result yet, and returns all by name.
 
     Raises:
         UserError: one has failed.
     """
-    list_trials = getattr(experiment.module, "list_trials", None)
-    if list_trials is None:
+    if not planned:
         return {}
-    listed: list[Trial] = call(experiment, list_trials, **words_of(experiment, options))
-    names = [trial.name for trial in listed]
-    if len(set(names)) < len(names) or "" in names:
-        raise UserError(f"{experiment.path}: each trial of list_trials needs a name of its own")
-    planned = trials.plan_trials(listed, out, DataCache())
-    retries = trials.FAILED if options.is_again else ()
-    records = workers.do_trials(planned, out, StudyOptions(workers=options.workers, retries=retries))
+    records = workers.do_trials(planned, out, StudyOptions(workers=options.workers))
     failed = [record for record in records if record.state in trials.FAILED]
     if failed:
         first = failed[0]
         raise UserError(
             f"{len(failed)} of {len(records)} trials have failed, the first {trials.describe(first.planned.trial)} "
-            f"({first.planned.folder}): {first.state}: {first.reason}; --again does them again"
+            f"({first.planned.folder}): {first.state}: {first.reason}; --again does all of them again"
         )
-    return dict(zip(names, records, strict=True))
+    return {record.planned.trial.name: record for record in records}
 
 
 def measure_seeds(
@@ -272,13 +315,13 @@ def measure_seeds(
 ) -> list[dict[str, Any]]:
     """Measures each seed that is not measured yet, and returns what was measured of all, in their order."""
     measured = []
-    with stops.handle_signals() as stop, stop.saying(STOPPED):
+    with stops.handle_signals() as stop, stop.saying(STOPPED_AGAIN if options.is_again else STOPPED):
         progress = Progress(len(experiment.seeds), batch_size=None)
         try:
             for number, seed in enumerate(experiment.seeds):
                 stop.raise_if_requested()
                 path = out / MEASURED / f"{seed}.json"
-                content = None if options.is_again else read_measured(path, experiment, options)
+                content = read_measured(path, experiment, options)
                 if content is None:
                     progress.say(f"{experiment.name}: measuring seed {seed}, {number + 1} of {len(experiment.seeds)}")
                     content = measure_seed(experiment, seed, runs, options)

@@ -1,5 +1,6 @@
 """The laboratory: verdicts follow from intervals, an experiment is measured once, and its pages from its results."""
 
+import itertools
 import json
 import re
 import shlex
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cnn_vit.errors import StoppedError, UserError
+from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.reports import evidence, lab_facts, lab_page, lab_readme
 from cnn_vit.reports.evidence import at_least, at_most, decide
-from cnn_vit.studies import lab
+from cnn_vit.studies import lab, trials
 from cnn_vit.studies.lab import Options, OtherData
 from cnn_vit.studies.lab_folders import SKELETON, refresh_readmes, write_skeleton
 
@@ -199,6 +200,140 @@ def test_a_readme_of_the_users_is_not_overwritten_by_a_quick_run(mine):
     with pytest.raises(UserError, match=r"--out=\. has a README.md that is not of an experiment"):
         lab.run_experiment("mine", Options(is_quick=True, out=Path()))
     assert Path("README.md").read_text() == "mine"
+
+
+TRIALS = """
+
+from cnn_vit.studies.trials import Trial
+
+
+def list_trials(*, quick):
+    return [Trial("train", "configs/digits_mlp.py:smoke", seed=seed, name=f"run {seed}") for seed in NUMBERS]
+"""
+
+
+def add_trials(numbers=(0, 1)):
+    """Gives the example trials of these seeds, and rows with their accuracies."""
+    with EXPERIMENT.open("a") as stream:
+        stream.write(TRIALS.replace("NUMBERS", str(numbers)))
+    change(EXPERIMENT, '"counted": counted}', '"counted": counted, "runs": [run.result["test"] for run in runs.values()]}')
+
+
+class StubTrials:
+    """Stands for `workers.do_trials`: records each trial that has no result, and writes one.
+
+    Attributes:
+        done: names of the trials that were done.
+        options: what it was called with last.
+        failing: names of trials that fail.
+        stop_before: the name of a trial before which the study is stopped; "" for none.
+    """
+
+    def __init__(self):
+        self.done, self.options, self.failing, self.stop_before = [], None, (), ""
+
+    def __call__(self, planned, out, options):
+        self.options = options
+        records = []
+        for one in planned:
+            path = one.folder / trials.RESULT
+            if not path.exists():
+                if one.trial.name == self.stop_before:
+                    raise StoppedError(15, "stopped by SIGTERM")
+                self.done.append(one.trial.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}")
+            state = trials.CRASHED if one.trial.name in self.failing else trials.COMPLETE
+            result = {"test": one.trial.seed, "timing": {"cpu_seconds": 1000}}
+            records.append(trials.TrialRecord(one, state, "it broke" if state == trials.CRASHED else "", result, None))
+        return records
+
+
+@pytest.fixture
+def stub(mine, monkeypatch):
+    """The example with two trials, which a stub does."""
+    add_trials()
+    stub_trials = StubTrials()
+    monkeypatch.setattr(lab.workers, "do_trials", stub_trials)
+    return stub_trials
+
+
+def test_again_does_the_trials_again_and_goes_on_where_it_was_stopped(stub):
+    lab.run_experiment("mine", Options())
+    lab.run_experiment("mine", Options())
+    assert stub.done == ["run 0", "run 1"]
+    before = (EXPERIMENT.parent / "results.json").read_bytes()
+    other = Path("runs/lab/mine/full/trials/of_another_study/result.json")
+    other.parent.mkdir()
+    other.write_text("{}")
+    stub.stop_before = "run 1"
+    stub.done.clear()
+    with pytest.raises(StoppedError, match="stopped by SIGTERM; the same command without --again goes on"):
+        lab.run_experiment("mine", Options(is_again=True))
+    assert stub.done == ["run 0"]
+    assert not list(Path("runs/lab/mine/full/measured").iterdir())
+    assert (EXPERIMENT.parent / "results.json").read_bytes() == before  # until there are others
+    stub.stop_before = ""
+    lab.run_experiment("mine", Options())
+    assert stub.done == ["run 0", "run 1"]
+    assert (EXPERIMENT.parent / "results.json").read_bytes() == before
+    assert other.exists()
+
+
+def test_seeds_that_again_has_measured_are_there_after_a_stop(mine, monkeypatch):
+    lab.run_experiment("mine", Options())
+    seeds = []
+
+    def measure_some(experiment, seed, runs, options, measure=lab.measure_seed):
+        if len(seeds) == 2:
+            raise StoppedError(15, "stopped by SIGTERM")
+        seeds.append(seed)
+        return measure(experiment, seed, runs, options)
+
+    with monkeypatch.context() as context:
+        context.setattr(lab, "measure_seed", measure_some)
+        with pytest.raises(StoppedError):
+            lab.run_experiment("mine", Options(is_again=True))
+    assert seeds == [0, 1]
+    seeds.clear()
+    monkeypatch.setattr(lab, "measure_seed", measure_some)
+    lab.run_experiment("mine", Options())
+    assert seeds == [2]
+
+
+def test_trials_reach_measure_by_name_and_their_cost_counts(stub, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(lab, "cpu_seconds", lambda: float(next(clock)))  # of a seed: 1 s
+    facts = lab.run_experiment("mine", Options(workers=3))
+    assert stub.options.workers == 3
+    assert facts.results["rows"][0]["runs"] == [0, 1]
+    assert facts.times["cpu_seconds"] == 2 * 1000 + 3 * 1
+
+
+def test_a_trial_that_fails_ends_the_run_and_again_has_it_done_again(stub):
+    stub.failing = ("run 1",)
+    with pytest.raises(UserError, match="1 of 2 trials have failed, the first run 1 .* crashed: it broke; --again"):
+        lab.run_experiment("mine", Options())
+    assert not (EXPERIMENT.parent / "results.json").exists()
+    stub.failing = ()
+    lab.run_experiment("mine", Options(is_again=True))
+    assert stub.done == ["run 0", "run 1"] * 2
+    assert stub.options.retries == ()  # nothing is left to retry
+
+
+def test_two_trials_of_one_name_are_refused(stub):
+    change(EXPERIMENT, 'f"run {seed}"', '"run"')
+    with pytest.raises(UserError, match="each trial of list_trials needs a name of its own"):
+        lab.run_experiment("mine", Options())
+    assert stub.done == []
+
+
+def test_a_folder_in_which_another_process_works_is_refused(stub):
+    out = Path("runs/lab/mine/full")
+    with lab.workers.locked(out), pytest.raises(SurroundingsError, match="is in use by process"):
+        lab.run_experiment("mine", Options())
+    assert stub.done == []
+    lab.run_experiment("mine", Options())
 
 
 CLOCK = """
