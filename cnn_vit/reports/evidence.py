@@ -25,7 +25,7 @@ TRUE, FALSE, CONDITIONAL, NOT_RESOLVED = "true", "false", "conditional", "not re
 NOT_MEASURED = "not measured"  # where there are no results yet
 LEAST_SEEDS = 3
 BY_CLOCK = "by the clock"
-AT_MOST, AT_LEAST = "at most", "at least"
+RELATIONS = AT_MOST, AT_LEAST = "at most", "at least"
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,17 @@ class Evidence:
 
 def at_most(statement: str, values: Sequence[float], bound: float, *, is_control: bool = False) -> Evidence:
     """Returns the evidence for a sentence that holds where a number is at most a bound."""
-    return Evidence(statement, AT_MOST, bound, tuple(map(float, values)), is_control)
+    return Evidence(statement, AT_MOST, plain_bound(bound), tuple(map(float, values)), is_control)
 
 
 def at_least(statement: str, values: Sequence[float], bound: float, *, is_control: bool = False) -> Evidence:
     """Returns the evidence for a sentence that holds where a number is at least a bound."""
-    return Evidence(statement, AT_LEAST, bound, tuple(map(float, values)), is_control)
+    return Evidence(statement, AT_LEAST, plain_bound(bound), tuple(map(float, values)), is_control)
+
+
+def plain_bound(bound: Any) -> float:
+    """Returns a bound as a number of Python, whole where it was: one of numpy or JAX cannot be written as JSON."""
+    return bound if type(bound) in (int, float) else float(bound)
 
 
 def decide(evidence: Sequence[Evidence]) -> str:

@@ -11,13 +11,15 @@ A folder of experiments/ without an experiment.py is a script of another kind, a
 """
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnn_vit import files
 from cnn_vit.errors import UserError
-from cnn_vit.reports import evidence
+from cnn_vit.reports import evidence, mathml
 from cnn_vit.runs import reader
 
 EXPERIMENT = "experiment.py"
@@ -28,6 +30,11 @@ SUFFIX = ".svg"  # of a figure
 # The literals of an experiment.py that are text: they may change without anything being measured again.
 TEXTS = ("ORDER", "QUESTION", "CLAIM", "SENTENCES", "FORMULAS", "FIGURES", "SURPRISE", "CHOSEN")
 ALSO_ON = "ALSO_ON"  # a text as well, which may be left out
+FORMS = (
+    "SENTENCES is {key: (sentence, truth)}, FORMULAS is ((tex, meaning, command), ...), FIGURES is {name: caption} and "
+    f"{ALSO_ON} is {{data set: paragraph}}"
+)
+FILE_NAME = re.compile(r"\w[\w-]*")
 
 
 @dataclass(frozen=True)
@@ -217,21 +224,38 @@ def read_texts(folder: Path) -> ExperimentTexts:
     missing = [name for name in TEXTS if name not in values]
     if missing:
         raise UserError(f"{path} has no {', '.join(missing)}; `cnn-vit lab new NAME` writes an example of each")
+    for name in ("QUESTION", "CLAIM", "SURPRISE", "CHOSEN"):
+        if not isinstance(values[name], str):
+            raise UserError(f"{path}:{line_of(path, name)}: {name} is {values[name]!r}; give a text")
+    if type(values["ORDER"]) is not int:
+        raise UserError(f"{path}:{line_of(path, 'ORDER')}: ORDER is {values['ORDER']!r}; give a whole number")
     try:
         sentences = tuple(Sentence(key, text, truth) for key, (text, truth) in values["SENTENCES"].items())
         formulas = tuple(Formula(tex, meaning, command) for tex, meaning, command in values["FORMULAS"])
         figures = tuple(values["FIGURES"].items())
-        order = int(values["ORDER"])
         also_on = dict(values.get(ALSO_ON, {}))
     except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: SENTENCES is {{key: (sentence, truth)}}, FORMULAS is ((tex, meaning, command), ...), FIGURES is "
-            f"{{name: caption}}, {ALSO_ON} is {{data set: paragraph}} and ORDER is a whole number; one of them is not "
-            f"({error})"
-        ) from error
+        raise UserError(f"{path}: {FORMS}; one of them is not ({error})") from error
+    parts: list[Any] = [*figures, *also_on.items()]
+    parts += [(sentence.key, sentence.text, sentence.truth) for sentence in sentences]
+    parts += [(formula.tex, formula.meaning, formula.command) for formula in formulas]
+    for part in parts:
+        for text in part:
+            if not isinstance(text, str):
+                raise UserError(f"{path}: {FORMS}, all of texts; {text!r} is not one")
+    for name in (*dict(figures), *also_on):  # each is the name of a file or folder
+        if not FILE_NAME.fullmatch(name):
+            raise UserError(f"{path}: {name!r} is no name of a figure or data set; take letters, digits, _ and -")
+    for formula in formulas:
+        try:
+            mathml.formula(formula.tex)
+        except ValueError as error:
+            raise UserError(
+                f"{path}:{line_of(path, 'FORMULAS')}: the formula {formula.tex} cannot be set: {error}"
+            ) from error
     return ExperimentTexts(
         folder=folder,
-        order=order,
+        order=values["ORDER"],
         question=values["QUESTION"],
         claim=values["CLAIM"],
         sentences=sentences,
@@ -249,23 +273,44 @@ def read_literals(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is not Python, or a value is not a literal.
     """
-    try:
-        module = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise UserError(f"{path}:{line}: {error}; an experiment is a Python file") from error
+    module = parse(path)
     values = {}
     for statement in module.body:
         name = assigned_name(statement)
         if name in (*TEXTS, ALSO_ON) and isinstance(statement, ast.Assign):
             try:
                 values[name] = ast.literal_eval(statement.value)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:  # TypeError: a list is a key, which cannot be
                 raise UserError(
                     f"{path}:{statement.lineno}: {name} is not a literal; write its value out, for it is read without "
                     "running the file"
                 ) from error
     return values
+
+
+def parse(path: Path) -> ast.Module:
+    """Parses the file of an experiment.
+
+    Raises:
+        UserError: the file is not Python.
+        SurroundingsError: it cannot be read.
+    """
+    with files.os_errors(path):
+        content = path.read_bytes()
+    try:
+        return ast.parse(content, filename=str(path))
+    except (SyntaxError, ValueError) as error:  # ValueError: bytes that are no text
+        line = getattr(error, "lineno", None) or 1
+        message = getattr(error, "msg", None) or str(error)
+        raise UserError(f"{path}:{line}: {message}; an experiment is a Python file") from error
+
+
+def line_of(path: Path, name: str) -> int | None:
+    """Returns the line on which a file assigns a name first; None where it does not."""
+    for statement in parse(path).body:
+        if assigned_name(statement) == name:
+            return statement.lineno
+    return None
 
 
 def assigned_name(statement: ast.stmt) -> str:

@@ -32,6 +32,7 @@ then take `data: OtherData | None` as well, and three seeds are enough. Results 
 
 import ast
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,12 +53,11 @@ from cnn_vit.reports.lab_facts import (
     TEXTS,
     TIMES,
     ExperimentFacts,
-    Table,
 )
 from cnn_vit.runs import environment, reader
 from cnn_vit.runs.journal import cpu_seconds
 from cnn_vit.settings.recipes import recipe_errors, run_file
-from cnn_vit.studies import trials, workers
+from cnn_vit.studies import lab_checks, trials, workers
 from cnn_vit.studies.lab_folders import find_experiment, find_experiments, refresh_readmes
 from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial, TrialRecord
 from cnn_vit.studies.workers import StudyOptions
@@ -163,16 +163,16 @@ def load_experiment(folder: Path) -> Experiment:
     """
     facts = lab_facts.read_facts(folder)
     path = folder / EXPERIMENT
-    module = run_file(path, name=str(path))
+    with refusing_exit():
+        module = run_file(path, name=str(path))
     missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
     if missing:
         raise UserError(
             f"{path} has no function {', '.join(missing)}; `cnn-vit lab new NAME` writes an example of each"
         )
-    seeds = getattr(module, "SEEDS", SEEDS)
-    if len(set(seeds)) != len(seeds) or not seeds:
-        raise UserError(f"{path}: SEEDS is {seeds}; it takes different whole numbers, at least {evidence.LEAST_SEEDS}")
-    return Experiment(facts, module, hash_code(path), tuple(seeds))
+    with naming(path, lab_facts.line_of(path, "SEEDS")):
+        seeds = lab_checks.check_seeds(getattr(module, "SEEDS", SEEDS))
+    return Experiment(facts, module, hash_code(path), seeds)
 
 
 def hash_code(path: Path) -> str:
@@ -269,6 +269,10 @@ def plan_trials(experiment: Experiment, out: Path, options: Options) -> list[Pla
     if list_trials is None:
         return []
     listed: list[Trial] = call(experiment, list_trials, **words_of(experiment, options))
+    if not lab_checks.is_list(listed) or not all(isinstance(trial, Trial) for trial in listed):
+        raise UserError(
+            f"{experiment.path}: list_trials returned {lab_checks.kind(listed)}; it returns a list of Trial"
+        )
     names = [trial.name for trial in listed]
     if len(set(names)) < len(names) or "" in names:
         raise UserError(f"{experiment.path}: each trial of list_trials needs a name of its own")
@@ -326,6 +330,7 @@ def measure_seeds(
                     progress.say(f"{experiment.name}: measuring seed {seed}, {number + 1} of {len(experiment.seeds)}")
                     content = measure_seed(experiment, seed, runs, options)
                     files.write_json(path, content)
+                    content = files.read_json(path)  # as a run finds it that goes on: tuples are lists by then
                 measured.append(content)
                 progress.update(number + 1)
         finally:
@@ -354,11 +359,14 @@ def measure_seed(
     """Measures one seed."""
     begin = cpu_seconds()
     measured = call(experiment, experiment.module.measure, seed, runs, **words_of(experiment, options))
-    if not isinstance(measured, Measured):
-        raise UserError(f"{experiment.path}: measure returned {type(measured).__name__}; it returns a Measured")
+    with naming(experiment.path, first_line(experiment.module.measure)):
+        if not isinstance(measured, Measured):
+            raise UserError(f"measure returned {lab_checks.kind(measured)}; it returns a Measured")
+        rows = lab_checks.check_rows(measured.rows, name="rows")
+        times = lab_checks.check_rows(measured.times, name="times")
     return identify(experiment, options) | {
-        "rows": [{"seed": seed, **row} for row in measured.rows],
-        "times": [{"seed": seed, **row} for row in measured.times],
+        "rows": [{"seed": seed, **row} for row in rows],
+        "times": [{"seed": seed, **row} for row in times],
         "cpu_seconds": round(cpu_seconds() - begin, 2),
         "machine": describe_machine(),
         "commit": environment.git_commit(),
@@ -379,19 +387,57 @@ def call(experiment: Experiment, function: Callable, *arguments: Any, **keywords
     Raises:
         UserError: the function fails.
     """
-    line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
-    with recipe_errors(experiment.path, name=str(experiment.path), line=line):
+    path = experiment.path
+    with refusing_exit(), recipe_errors(path, name=str(path), line=first_line(function) or 1):
         return function(*arguments, **keywords)
 
 
-def call_if_there(experiment: Experiment, name: str, *arguments: Any, default: Any) -> Any:
-    """Calls a function that an experiment may leave out; returns the default where it does.
+def first_line(function: Callable) -> int | None:
+    """Returns the line on which a function begins; None where it is not written in Python."""
+    return getattr(getattr(function, "__code__", None), "co_firstlineno", None)
+
+
+@contextlib.contextmanager
+def refusing_exit() -> Iterator[None]:
+    """Within this context, an experiment that ends the program is told not to."""
+    try:
+        yield
+    except UserError as error:
+        if isinstance(error.__cause__, SystemExit):
+            place = str(error).partition(": SystemExit")[0]
+            raise UserError(f"{place}: an experiment cannot end the program; return, or raise an error") from error
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path, line: int | None) -> Iterator[None]:
+    """Within this context, sentences about what an experiment gave begin with its file and line."""
+    try:
+        yield
+    except UserError as error:
+        place = str(path) if line is None else f"{path}:{line}"
+        raise UserError(f"{place}: {error}") from error
+
+
+def call_checked(experiment: Experiment, name: str, check: Callable, *arguments: Any, default: Any = None) -> Any:
+    """Calls a function of an experiment, and returns what a check makes of its answer.
+
+    Args:
+        experiment: whose function it is.
+        name: of the function.
+        check: takes the answer and the name, and raises UserError where it is not as it should be.
+        arguments: of the function.
+        default: what is returned where the experiment leaves the function out.
 
     Raises:
-        UserError: the function fails.
+        UserError: the function fails, or the check does.
     """
     function = getattr(experiment.module, name, None)
-    return default if function is None else call(experiment, function, *arguments)
+    if function is None:
+        return default
+    answer = call(experiment, function, *arguments)
+    with naming(experiment.path, first_line(function)):
+        return check(answer, name)
 
 
 # Results --------------------------------------------------------------------------------------------------------------
@@ -411,12 +457,12 @@ def write_results(
     by_clock: list[dict[str, Any]] = []
     for judgement in judge_sentences(experiment, rows, time_rows):
         (by_clock if evidence.is_by_clock(judgement) else by_seeds).append(judgement)
-    tables = check_tables(experiment, call(experiment, experiment.module.tabulate, rows))
-    time_tables = check_tables(experiment, call_if_there(experiment, "tabulate_times", time_rows, default=[]))
+    tables = call_checked(experiment, "tabulate", lab_checks.check_tables, rows)
+    time_tables = call_checked(experiment, "tabulate_times", lab_checks.check_tables, time_rows, default=[])
     data_name = "" if options.data is None else options.data.name
+    figures = {}
     if not data_name:  # the captions are about the experiment's own data
-        for name, svg in draw_figures(experiment, rows, time_rows).items():
-            files.write(target / f"{name}{SUFFIX}", plots.standalone(svg))
+        figures = draw_figures(experiment, rows, time_rows)
     first = measured[0]
     cpu = sum(content["cpu_seconds"] for content in measured)
     for record in runs.values():
@@ -438,6 +484,8 @@ def write_results(
         "tables": lab_facts.tables_to_json(tables),
         "rows": rows,
     }
+    for name, svg in figures.items():  # from here on nothing of the author's can fail
+        files.write(target / f"{name}{SUFFIX}", plots.standalone(svg))
     files.write_json(target / TIMES, times)
     files.write_json(target / RESULTS, results)
     facts = lab_facts.read_facts(experiment.facts.texts.folder, source=target, data=data_name)
@@ -452,8 +500,9 @@ def judge_sentences(
     Raises:
         UserError: a sentence has no evidence, or evidence has no sentence.
     """
-    seed_evidence: Mapping[str, Sequence[Evidence]] = call(experiment, experiment.module.weigh, rows)
-    clock_evidence: Mapping[str, Sequence[Evidence]] = call_if_there(experiment, "weigh_times", times, default={})
+    check = functools.partial(lab_checks.check_weights, count=len(experiment.seeds))
+    seed_evidence: Mapping[str, Sequence[Evidence]] = call_checked(experiment, "weigh", check, rows)
+    clock_evidence: Mapping[str, Sequence[Evidence]] = call_checked(experiment, "weigh_times", check, times, default={})
     keys = [sentence.key for sentence in experiment.facts.texts.sentences]
     keys_with_evidence = {**seed_evidence, **clock_evidence}.keys()
     if keys_with_evidence != set(keys):
@@ -467,24 +516,10 @@ def judge_sentences(
         by_seeds, by_clock = seed_evidence.get(key, ()), clock_evidence.get(key, ())
         parts = [part.to_json() for part in by_seeds]
         parts += [part.to_json() | {"is_by_clock": True} for part in by_clock]
-        judgements.append({"key": key, "verdict": evidence.decide([*by_seeds, *by_clock]), "evidence": parts})
+        with naming(experiment.path, first_line(experiment.module.weigh)):
+            verdict = evidence.decide([*by_seeds, *by_clock])
+        judgements.append({"key": key, "verdict": verdict, "evidence": parts})
     return judgements
-
-
-def check_tables(experiment: Experiment, tables: list[Table]) -> list[Table]:
-    """Returns the tables of an experiment.
-
-    Raises:
-        UserError: a row has more or fewer cells than the table has columns.
-    """
-    for table in tables:
-        for row in table.rows:
-            if len(row) != len(table.columns):
-                raise UserError(
-                    f"{experiment.path}: a row of the table {table.title!r} has {len(row)} cells for "
-                    f"{len(table.columns)} columns; give each column one"
-                )
-    return tables
 
 
 def draw_figures(
@@ -495,8 +530,8 @@ def draw_figures(
     Raises:
         UserError: they are not those of FIGURES.
     """
-    figures: dict[str, str] = dict(call(experiment, experiment.module.draw, rows))
-    figures |= call_if_there(experiment, "draw_times", times, default={})
+    figures: dict[str, str] = call_checked(experiment, "draw", lab_checks.check_figures, rows)
+    figures |= call_checked(experiment, "draw_times", lab_checks.check_figures, times, default={})
     names = [name for name, _ in experiment.facts.texts.figures]
     if set(figures) != set(names):
         raise UserError(

@@ -1,5 +1,6 @@
 """The laboratory: verdicts follow from intervals, an experiment is measured once, and its pages from its results."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -12,7 +13,7 @@ import pytest
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
 from cnn_vit.reports import evidence, lab_facts, lab_page, lab_readme
 from cnn_vit.reports.evidence import at_least, at_most, decide
-from cnn_vit.studies import lab, trials
+from cnn_vit.studies import lab, lab_checks, trials
 from cnn_vit.studies.lab import Options, OtherData
 from cnn_vit.studies.lab_folders import SKELETON, refresh_readmes, write_skeleton
 
@@ -216,7 +217,9 @@ def add_trials(numbers=(0, 1)):
     """Gives the example trials of these seeds, and rows with their accuracies."""
     with EXPERIMENT.open("a") as stream:
         stream.write(TRIALS.replace("NUMBERS", str(numbers)))
-    change(EXPERIMENT, '"counted": counted}', '"counted": counted, "runs": [run.result["test"] for run in runs.values()]}')
+    change(
+        EXPERIMENT, '"counted": counted}', '"counted": counted, "runs": [run.result["test"] for run in runs.values()]}'
+    )
 
 
 class StubTrials:
@@ -312,7 +315,7 @@ def test_trials_reach_measure_by_name_and_their_cost_counts(stub, monkeypatch):
 
 def test_a_trial_that_fails_ends_the_run_and_again_has_it_done_again(stub):
     stub.failing = ("run 1",)
-    with pytest.raises(UserError, match="1 of 2 trials have failed, the first run 1 .* crashed: it broke; --again"):
+    with pytest.raises(UserError, match=r"1 of 2 trials have failed, the first run 1 .* crashed: it broke; --again"):
         lab.run_experiment("mine", Options())
     assert not (EXPERIMENT.parent / "results.json").exists()
     stub.failing = ()
@@ -406,30 +409,130 @@ def test_results_json_is_the_same_bytes_whatever_the_clock_says(mine):
     assert (EXPERIMENT.parent / "results.json").read_bytes() == before
 
 
+COUNTED = '"counted": counted'
+MEASURED = "return Measured(rows)"
+WEIGHED = 'return {"size": evidence}'
+MISSES = 'at_most(f"pixels too many or too few at stride {stride}", misses, 0)'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        (
-            '    return {"size": evidence}',
-            '    return {"sise": evidence}',
-            "weigh gives evidence for sise, and SENTENCES",
-        ),
-        ("return Measured(rows)", "return rows", "measure returned list; it returns a Measured"),
+        (WEIGHED, 'return {"sise": evidence}', "weigh gives evidence for sise, and SENTENCES"),
+        (MEASURED, "return rows", ":28: measure returned a list; it returns a Measured"),
         ('return {"sizes": ', 'return {"size": ', "draw gives size, and FIGURES has a caption for sizes"),
         ('("pixels", "stride", "left")', '("pixels",)', "has 3 cells for 1 columns"),
-        ("pixels = 8 + seed", "pixels = 8 // 0", r"experiment\.py:\d+: ZeroDivisionError"),
+        ("pixels = 8 + seed", "pixels = 8 // 0", ":32: ZeroDivisionError"),
         ("def weigh", "def wiegh", "has no function weigh"),
-        ("SEEDS = (0, 1, 2)", "SEEDS = (0, 0, 2)", "it takes different whole numbers"),
-        ('SURPRISE = "', 'SURPRISE = "" + "', "SURPRISE is not a literal"),
+        # rows
+        (MEASURED, 'return Measured({"a": 1})', ":28: rows of Measured are a dict; give a list of dicts"),
+        (MEASURED, "return Measured([3])", ":28: rows of Measured: row 0 is an int; give a dict"),
+        (
+            MEASURED,
+            'return Measured(rows, [{"a": float("inf")}])',
+            ":28: times, row 0, key 'a' is inf; rows hold finite",
+        ),
+        (COUNTED, '"counted": float("nan")', ":28: row 0, key 'counted' is nan; rows hold finite numbers, or None"),
+        (
+            COUNTED,
+            '"counted": __import__("numpy").ones(2)',
+            "row 0, key 'counted' is an array; give a number or a text",
+        ),
+        (COUNTED, '"counted": [{"a": {1}}]', "row 0, key 'counted', key 'a' is a set; give a number or a text"),
+        (COUNTED, "3: counted", "row 0 has the key 3; a key is a text"),
+        ("pixels = 8 + seed", "exit()", ":32: an experiment cannot end the program; return, or raise an error"),
+        ("FILTER = 3  # pixels", "exit()", ":25: an experiment cannot end the program; return, or raise an error"),
+        # evidence
+        (WEIGHED, "return None", "weigh returned a NoneType; it returns {key of SENTENCES: [Evidence, ...]}"),
+        (WEIGHED, 'return {"size": evidence[0]}', "weigh gives 'size' something else than a list of Evidence"),
+        (WEIGHED, 'return {"size": [1, 2]}', "weigh gives 'size' something else than a list of Evidence"),
+        (MISSES, 'at_most("none", [], 0)', "the evidence 'none' has 0 values for 3 seeds; give one a seed"),
+        (MISSES, 'at_most("two", misses[:2], 0)', "the evidence 'two' has 2 values for 3 seeds; give one a seed"),
+        (MISSES, 'at_most("six", misses * 2, 0)', "the evidence 'six' has 6 values for 3 seeds; give one a seed"),
+        (MISSES, 'at_most("a", [0, float("nan"), 0], 0)', "the evidence 'a' has the value nan for seed number 2; give"),
+        (MISSES, 'at_most("a", misses, float("inf"))', "the evidence 'a' has the bound inf; give a finite number"),
+        (
+            MISSES,
+            '__import__("cnn_vit").reports.evidence.Evidence("a", "atmost", 0, tuple(misses))',
+            "did you mean at most",
+        ),
+        # tables and figures
+        ("return [Table", "[Table", "tabulate returned a NoneType; it returns a list of Table"),
+        ("cells = [(str(row", "cells = [((row", "the cell 8 is an int; write it as text, str(8)"),
+        (
+            'return {"sizes": ',
+            'return {"sizes": None and ',
+            "draw: the figure 'sizes' is a NoneType; give an SVG as text",
+        ),
+        ('return {"sizes": ', 'return {"sizes": "a bar"} or {"sizes": ', "draw: the figure 'sizes' is no SVG"),
+        ('return {"sizes": ', '{"sizes": ', "draw returned a NoneType; it returns {name of FIGURES: SVG}"),
+        # texts and seeds
+        ("SEEDS = (0, 1, 2)", "SEEDS = (0, 0, 2)", ":23: SEEDS is (0, 0, 2); it takes different whole numbers"),
+        ("SEEDS = (0, 1, 2)", "SEEDS = 3", ":23: SEEDS is 3; it takes different whole numbers"),
+        ("SEEDS = (0, 1, 2)", "SEEDS = ()", ":23: SEEDS is (); it takes different whole numbers"),
+        ("SEEDS = (0, 1, 2)", "SEEDS = (0.0, 1.0)", ":23: SEEDS is (0.0, 1.0); it takes different whole numbers"),
+        ("SEEDS = (0, 1, 2)", 'SEEDS = ("../../../a",)', ":23: SEEDS is ('../../../a',); it takes different whole"),
+        ('SURPRISE = "', 'SURPRISE = "" + "', ":21: SURPRISE is not a literal"),
         ("SURPRISE = ", "SUPRISE = ", "has no SURPRISE"),
         ('    "size": (', '    "size": [], "b": (', "SENTENCES is {key: "),
+        ('FIGURES = {"sizes"', 'FIGURES = {["sizes"]', ":20: FIGURES is not a literal"),
+        ('FIGURES = {"sizes"', 'FIGURES = {"../sizes"', "'../sizes' is no name of a figure or data set"),
+        ('QUESTION = "', 'QUESTION = 3 # "', ":11: QUESTION is 3; give a text"),
+        ("ORDER = 90", "ORDER = 9.5", ":10: ORDER is 9.5; give a whole number"),
+        ("(n - k) / s) + 1.", '(n - k) / s) + 1.", "', "SENTENCES is {key: "),
+        ("\\lfloor", "\\flooor", ":19: the formula m = \\flooor "),
+        ("FILTER = 3  # pixels", "FILTER = = 3", "experiment.py:25: invalid syntax; an experiment is a Python file"),
     ],
 )
 def test_a_mistake_in_an_experiment_is_one_sentence(mine, old, new, sentence):
     change(EXPERIMENT, old, new)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)) as raised:
         lab.run_experiment("mine", Options())
-    assert not (EXPERIMENT.parent / "results.json").exists()
+    assert str(raised.value).count("experiment.py") == 1 or "did you mean" in sentence
+    files = [path.name for path in Path().rglob("*") if path.is_file()]
+    assert set(files) <= {"experiment.py", "lock", "0.json", "1.json", "2.json"}
+
+
+def test_numbers_of_numpy_and_jax_are_numbers_in_rows_and_evidence(mine):
+    import jax.numpy as jnp
+    import numpy as np
+
+    assert lab_checks.check_rows(
+        [
+            {
+                "a": np.int64(3),
+                "b": np.float32(0.5),
+                "c": jnp.float32(0.25),
+                "d": np.bool_(True),
+                "e": (np.float64(2), "x"),
+            }
+        ],
+        name="rows",
+    ) == [{"a": 3, "b": 0.5, "c": 0.25, "d": True, "e": [2.0, "x"]}]
+    change(EXPERIMENT, '"counted": counted', '"counted": jnp.float32(counted)')
+    change(EXPERIMENT, "misses, 0)", "jnp.array(misses), jnp.float32(0))")
+    change(EXPERIMENT, "from cnn_vit import plots", "import jax.numpy as jnp\n\nfrom cnn_vit import plots")
+    change(EXPERIMENT, 'draw_bars([row["counted"]', 'draw_bars([float(row["counted"])')
+    facts = lab.run_experiment("mine", Options())
+    (judgement,) = facts.results["judgements"]
+    assert [part["values"] for part in judgement["evidence"]] == [[0, 0, 0], [3, 3, 4]]
+
+
+def test_a_fresh_run_sees_the_same_rows_as_one_that_goes_on(mine):
+    change(EXPERIMENT, '"counted": counted', '"counted": counted, "place": (1, {2: 3})')
+    seen = []
+    weigh = lab.judge_sentences
+
+    def watch(experiment, rows, times):
+        seen.append(rows)
+        return weigh(experiment, rows, times)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(lab, "judge_sentences", watch)
+        lab.run_experiment("mine", Options())
+        lab.run_experiment("mine", Options())
+    assert seen[0] == seen[1]
+    assert seen[0][0]["place"] == [1, {"2": 3}]
 
 
 # Other data -----------------------------------------------------------------------------------------------------------
@@ -566,6 +669,7 @@ def test_the_verdicts_of_the_repository_follow_from_their_rows():
     for experiment_facts in lab_facts.read_all(TOP / "experiments"):
         experiment = lab.load_experiment(experiment_facts.texts.folder)
         for facts in (experiment_facts, *experiment_facts.others):
+            experiment = dataclasses.replace(experiment, seeds=tuple(facts.results["seeds"]))
             judgements = lab.judge_sentences(experiment, facts.results["rows"], facts.times["times"])
             judged_again = {judgement["key"]: judgement for judgement in json.loads(json.dumps(judgements))}
             for judgement in [*judged_again.values(), *facts.judgements]:
