@@ -11,8 +11,12 @@ A folder of experiments/ without an experiment.py is a script of another kind, a
 """
 
 import ast
+import hashlib
+import io
 import re
-from collections.abc import Mapping, Sequence
+import token
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ SUFFIX = ".svg"  # of a figure
 # The literals of an experiment.py that are text: they may change without anything being measured again.
 TEXTS = ("ORDER", "QUESTION", "CLAIM", "SENTENCES", "FORMULAS", "FIGURES", "SURPRISE", "CHOSEN")
 ALSO_ON = "ALSO_ON"  # a text as well, which may be left out
+OUTDATED = "measured before the code changed"
 FORMS = (
     "SENTENCES is {key: (sentence, truth)}, FORMULAS is ((tex, meaning, command), ...), FIGURES is {name: caption} and "
     f"{ALSO_ON} is {{data set: paragraph}}"
@@ -128,6 +133,7 @@ class ExperimentFacts:
         source: the folder that the results and figures lie in.
         data: the data set that was given instead of the experiment's own; "" for its own.
         others: what was measured on other data, where these are the facts on its own.
+        is_outdated: whether the code has changed since that was measured, as far as timing.json tells.
     """
 
     texts: ExperimentTexts
@@ -136,6 +142,7 @@ class ExperimentFacts:
     source: Path
     data: str = ""
     others: tuple["ExperimentFacts", ...] = ()
+    is_outdated: bool = False
 
     def verdict(self, key: str) -> str:
         """Returns the verdict on a sentence."""
@@ -147,9 +154,10 @@ class ExperimentFacts:
         return next((judgement for judgement in self.judgements if judgement["key"] == key), {})
 
     def verdict_text(self, key: str) -> str:
-        """Returns the verdict on a sentence, and says where it is one of a clock: "true", "true (by the clock)"."""
-        clock = f" ({evidence.BY_CLOCK})" if evidence.is_by_clock(self.judgement(key)) else ""
-        return f"{self.verdict(key)}{clock}"
+        """Returns the verdict on a sentence, and what to know of it: "true", "true (by the clock)"."""
+        notes = [evidence.BY_CLOCK] if evidence.is_by_clock(self.judgement(key)) else []
+        notes += [OUTDATED] if self.is_outdated else []
+        return self.verdict(key) + (f" ({', '.join(notes)})" if notes else "")
 
     @property
     def judgements(self) -> list[dict[str, Any]]:
@@ -160,7 +168,14 @@ class ExperimentFacts:
     @property
     def verdict_summary(self) -> str:
         """The verdicts on all sentences, in one phrase."""
-        return evidence.join_verdicts([self.verdict(sentence.key) for sentence in self.texts.sentences])
+        verdicts = evidence.join_verdicts([self.verdict(sentence.key) for sentence in self.texts.sentences])
+        return f"{verdicts} ({OUTDATED})" if self.is_outdated else verdicts
+
+    @property
+    def origin(self) -> str:
+        """Machine and commit that it was measured with, as far as that is known."""
+        commit = self.times.get("commit")
+        return self.times["machine"] + (f", commit {commit}" if commit else "")
 
     @property
     def tables(self) -> list[Table]:
@@ -210,7 +225,8 @@ def read_facts(folder: Path, *, source: Path | None = None, data: str = "") -> E
         for name in texts.also_on:
             if (folder / name / RESULTS).exists():
                 others.append(read_facts(folder, data=name))
-    return ExperimentFacts(texts, results, times, source, data, tuple(others))
+    is_outdated = "code" in times and times["code"] != hash_code(folder / EXPERIMENT)
+    return ExperimentFacts(texts, results, times, source, data, tuple(others), is_outdated)
 
 
 def read_texts(folder: Path) -> ExperimentTexts:
@@ -295,10 +311,22 @@ def parse(path: Path) -> ast.Module:
         UserError: the file is not Python.
         SurroundingsError: it cannot be read.
     """
+    return ast.parse(read_source(path))
+
+
+def read_source(path: Path) -> str:
+    """Reads the file of an experiment, whose lines end with a line feed.
+
+    Raises:
+        UserError: the file is not Python.
+        SurroundingsError: it cannot be read.
+    """
     with files.os_errors(path):
         content = path.read_bytes()
     try:
-        return ast.parse(content, filename=str(path))
+        source = content.decode("utf-8").replace("\r\n", "\n").replace("\f", " ")
+        ast.parse(source)
+        return source
     except (SyntaxError, ValueError) as error:  # ValueError: bytes that are no text
         line = getattr(error, "lineno", None) or 1
         message = getattr(error, "msg", None) or str(error)
@@ -311,6 +339,62 @@ def line_of(path: Path, name: str) -> int | None:
         if assigned_name(statement) == name:
             return statement.lineno
     return None
+
+
+def hash_code(path: Path) -> str:
+    """Returns the sha256 of a file's code: of its tokens without comments, blank lines and the texts.
+
+    Raises:
+        UserError: the file is not Python.
+    """
+    texts = []
+    source = read_source(path)
+    for statement in ast.parse(source).body:
+        if assigned_name(statement) in (*TEXTS, ALSO_ON):
+            texts.append(place_of(statement, source))
+    tokens: list[str] = []
+    for text, place in read_tokens(source):
+        is_empty_line = text == "NEWLINE" and (not tokens or tokens[-1] == "NEWLINE")
+        if not is_empty_line and not any(start <= place < end for start, end in texts):
+            tokens.append(text)
+    return hashlib.sha256("\0".join(tokens).encode()).hexdigest()
+
+
+def place_of(statement: ast.stmt, source: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns line and column of the start of a statement, and of its end; a column counts letters."""
+    lines = source.split("\n")
+    end_line, end_column = statement.end_lineno or 0, statement.end_col_offset or 0  # a parsed statement has both
+    start = len(lines[statement.lineno - 1].encode()[: statement.col_offset].decode())
+    end = len(lines[end_line - 1].encode()[:end_column].decode())
+    return (statement.lineno, start), (end_line, end)
+
+
+def read_tokens(source: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yields the tokens of Python's grammar in a source, each with line and column; an f-string is one token.
+
+    Before Python 3.12 the tokenizer gives it as one, and then as its start, parts and end.
+    """
+    lines = source.split("\n")
+    f_start, f_end = getattr(token, "FSTRING_START", None), getattr(token, "FSTRING_END", None)
+    depth, start = 0, (0, 0)
+    for part in tokenize.generate_tokens(io.StringIO(source).readline):
+        if part.type == f_start:
+            start = part.start if not depth else start
+            depth += 1
+        elif part.type == f_end:
+            depth -= 1
+            if not depth:
+                (first, begin), (last, end) = start, part.end
+                inside = lines[first - 1 : last]
+                inside[-1] = inside[-1][:end]
+                inside[0] = inside[0][begin:]
+                yield "\n".join(inside), start
+        elif depth or part.type in (token.COMMENT, token.NL, token.ENDMARKER):
+            continue
+        elif part.type in (token.NEWLINE, token.INDENT, token.DEDENT):
+            yield token.tok_name[part.type], part.start
+        else:
+            yield part.string, part.start
 
 
 def assigned_name(statement: ast.stmt) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_vit.reports import evidence, page
+from cnn_vit.reports import evidence, lab_facts, page
 from cnn_vit.reports.lab_facts import SUFFIX, ExperimentFacts, Formula, Sentence, Table
 from cnn_vit.reports.mathml import formula
 
@@ -181,7 +181,8 @@ def describe_cost(facts: ExperimentFacts) -> str:
     if not facts.times:
         return ""
     duration = page.duration_text(facts.times["cpu_seconds"])
-    return f"{facts.times['machine']}, commit {facts.times['commit']}; {duration} of CPU time, all seeds together."
+    note = f" {lab_facts.OUTDATED.capitalize()}." if facts.is_outdated else ""
+    return f"{facts.origin}; {duration} of CPU time, all seeds together.{note}"
 
 
 def set_formula(written: Formula) -> SetFormula:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnn_vit.reports import evidence
-from cnn_vit.reports.lab_facts import SUFFIX, ExperimentFacts, Formula, Sentence
+from cnn_vit.reports.lab_facts import OUTDATED, SUFFIX, ExperimentFacts, Formula, Sentence
 from cnn_vit.reports.page import duration_text
 
 WIDTH = 120
@@ -18,6 +18,7 @@ conditional (true of some parts, false of others) or not resolved, by 95 % inter
 CLOCK_NOTE = "A clock measured part of this: the verdict is one of the machine named below."
 CLOCK_NOTE_OF_ALL = """
 Where a verdict says "by the clock", times are part of its evidence, and another machine may come to another one."""
+OUTDATED_NOTE = f"{OUTDATED.capitalize()}: the command measures it again."
 QUICK_NOTE = (
     "Made small (--quick): these verdicts are no result, and the numbers in the prose are those of the full run."
 )
@@ -42,6 +43,8 @@ def write_readme(facts: ExperimentFacts) -> str:
         return join_parts(parts)
     if facts.results["is_quick"]:
         parts.append(QUICK_NOTE)
+    if facts.is_outdated:
+        parts.append(OUTDATED_NOTE)
     for sentence in texts.sentences:
         parts += judge_sentence(sentence, facts.judgement(sentence.key), sentence.truth)
     for name, caption in texts.figures:
@@ -51,7 +54,7 @@ def write_readme(facts: ExperimentFacts) -> str:
     if texts.formulas:
         parts.append("## Formulas")
         parts += [describe_formula(formula) for formula in texts.formulas]
-    parts += describe_cost(facts.times)
+    parts += describe_cost(facts)
     parts.append(f"What surprised us: {texts.surprise}")
     parts.append(f"How it was chosen: {texts.chosen}")
     for other in facts.others:
@@ -68,10 +71,12 @@ def write_readme_on_other_data(facts: ExperimentFacts) -> str:
         parts.append("Nothing was measured yet.")
         return join_parts(parts)
     parts.append(QUICK_NOTE if facts.results["is_quick"] else texts.also_on[facts.data])
+    if facts.is_outdated:
+        parts.append(OUTDATED_NOTE)
     parts.append("What the experiment asks, and what it finds on its own data, stands in [its page](../README.md).")
     for sentence in texts.sentences:
         parts += judge_sentence(sentence, facts.judgement(sentence.key), "")
-    return join_parts([*parts, *write_tables(facts), *describe_cost(facts.times)])
+    return join_parts([*parts, *write_tables(facts), *describe_cost(facts)])
 
 
 def compare_data(facts: ExperimentFacts, other: ExperimentFacts) -> list[str]:
@@ -118,10 +123,10 @@ def describe_formula(formula: Formula) -> str:
     return f"$${formula.tex}$$\n\n{formula.meaning}{command}"
 
 
-def describe_cost(times: dict[str, Any]) -> list[str]:
+def describe_cost(facts: ExperimentFacts) -> list[str]:
     """Returns the paragraphs about machine and cost."""
-    cost = f"Cost: {duration_text(times['cpu_seconds'])} of CPU time"
-    return [f"Machine: {times['machine']}, commit {times['commit']}.", f"{cost}, all seeds together."]
+    cost = f"Cost: {duration_text(facts.times['cpu_seconds'])} of CPU time"
+    return [f"Machine: {facts.origin}.", f"{cost}, all seeds together."]
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

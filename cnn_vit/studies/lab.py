@@ -30,10 +30,8 @@ then take `data: OtherData | None` as well, and three seeds are enough. Results 
     experiments/NAME/DATA/                 results.json, timing.json and README.md
 """
 
-import ast
 import contextlib
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,12 +43,10 @@ from cnn_vit.errors import StoppedError, UserError, unknown
 from cnn_vit.reports import evidence, lab_facts, lab_readme
 from cnn_vit.reports.evidence import Evidence
 from cnn_vit.reports.lab_facts import (
-    ALSO_ON,
     EXPERIMENT,
     README,
     RESULTS,
     SUFFIX,
-    TEXTS,
     TIMES,
     ExperimentFacts,
 )
@@ -172,14 +168,7 @@ def load_experiment(folder: Path) -> Experiment:
         )
     with naming(path, lab_facts.line_of(path, "SEEDS")):
         seeds = lab_checks.check_seeds(getattr(module, "SEEDS", SEEDS))
-    return Experiment(facts, module, hash_code(path), seeds)
-
-
-def hash_code(path: Path) -> str:
-    """Returns the sha256 of a file's code, without comments and without the texts that decide no number."""
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    code = [ast.unparse(part) for part in module.body if lab_facts.assigned_name(part) not in (*TEXTS, ALSO_ON)]
-    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+    return Experiment(facts, module, lab_facts.hash_code(path), seeds)
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -463,13 +452,20 @@ def write_results(
     figures = {}
     if not data_name:  # the captions are about the experiment's own data
         figures = draw_figures(experiment, rows, time_rows)
-    first = measured[0]
+    machines = distinct([content["machine"] for content in measured])
+    clock_keys = [judgement["key"] for judgement in by_clock]
+    if clock_keys and len(machines) > 1:
+        raise UserError(
+            f"{experiment.name}: a clock decides {', '.join(clock_keys)}, and the seeds were measured on "
+            f"{'; '.join(machines)}; --again measures all of them on this machine"
+        )
     cpu = sum(content["cpu_seconds"] for content in measured)
     for record in runs.values():
         cpu += record.result.get("timing", {}).get("cpu_seconds", 0)
     times = {
-        "machine": first["machine"],
-        "commit": first["commit"],
+        "code": experiment.code,
+        "machine": "; ".join(machines),
+        "commit": "; ".join(distinct([content["commit"] for content in measured])) or None,
         "cpu_seconds": round(float(cpu), 2),
         "judgements": by_clock,
         "tables": lab_facts.tables_to_json(time_tables),
@@ -492,13 +488,18 @@ def write_results(
     files.write(target / README, lab_readme.write_readme(facts))
 
 
+def distinct(values: Sequence[str | None]) -> list[str]:
+    """Returns each value once, in order, without None."""
+    return list(dict.fromkeys(value for value in values if value is not None))
+
+
 def judge_sentences(
     experiment: Experiment, rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Returns the verdict on each sentence with its evidence, as results.json and timing.json hold it.
 
     Raises:
-        UserError: a sentence has no evidence, or evidence has no sentence.
+        UserError: a sentence has no evidence, or evidence has no sentence, or not one number a seed.
     """
     check = functools.partial(lab_checks.check_weights, count=len(experiment.seeds))
     seed_evidence: Mapping[str, Sequence[Evidence]] = call_checked(experiment, "weigh", check, rows)

@@ -1,6 +1,7 @@
 """The laboratory: verdicts follow from intervals, an experiment is measured once, and its pages from its results."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import re
@@ -159,6 +160,96 @@ def test_texts_change_without_measuring_and_code_does_not(mine, monkeypatch):
     assert seeds == [0, 1, 2]
     lab.run_experiment("mine", Options(is_again=True))
     assert seeds == [0, 1, 2] * 2
+
+
+SOURCE = """
+ORDER = 90  # a text
+import os; SURPRISE = "\u00e9"; SIDE = 3
+
+def measure(seed):
+    # a comment
+    name = f"{seed:>{SIDE}} of {os.name!r}" + 'b'
+
+    return f\'\'\'{name}
+    and {f"{seed + 1}"}\'\'\'
+"""
+TOKENS = """import os ; ; SIDE = 3 NEWLINE
+def measure ( seed ) : NEWLINE INDENT name = f"{seed:>{SIDE}}_of_{os.name!r}" + 'b' NEWLINE
+return f\'\'\'{name}|____and_{f"{seed_+_1}"}\'\'\' NEWLINE DEDENT"""
+
+
+def test_the_code_is_its_tokens_which_are_those_of_each_version_of_python(tmp_path):
+    """From Python 3.12 on an f-string is several tokens, and from 3.13 on `ast.unparse` writes it with other quotes."""
+    path = tmp_path / "experiment.py"
+    path.write_text(SOURCE)
+    tokens = [token.replace("_", " ").replace("|", "\n") for token in TOKENS.split()]
+    digest = hashlib.sha256("\0".join(tokens).encode()).hexdigest()
+    assert lab_facts.hash_code(path) == digest
+    path.write_text(
+        SOURCE.replace("90", "91").replace("a comment", "another").replace("SIDE = 3\n", "SIDE  =  3 # pixels\n")
+    )
+    assert lab_facts.hash_code(path) == digest
+    path.write_text(SOURCE.replace("SIDE = 3", "SIDE = 4"))
+    assert lab_facts.hash_code(path) != digest
+    path.write_text(SOURCE.replace("seed + 1", "seed + 2"))
+    assert lab_facts.hash_code(path) != digest
+
+
+def test_what_other_code_measured_is_said_to_be_so(mine):
+    lab.run_experiment("mine", Options())
+    (facts,) = lab_facts.read_all(Path("experiments"))
+    assert facts.verdict_text("size") == "conditional"
+    change(EXPERIMENT, "What nobody had expected.", "Nothing.")
+    (facts,) = lab_facts.read_all(Path("experiments"))
+    assert not facts.is_outdated
+    change(EXPERIMENT, "pixels = 8 + seed", "pixels = 9 + seed")
+    (facts,) = lab_facts.read_all(Path("experiments"))
+    assert facts.verdict_text("size") == "conditional (measured before the code changed)"
+    assert facts.verdict_summary == "conditional (measured before the code changed)"
+    refresh_readmes(Path("experiments"))
+    assert "Measured before the code changed" in (EXPERIMENT.parent / "README.md").read_text()
+    assert "conditional (measured before the code changed)" in Path("experiments/README.md").read_text()
+    assert "Measured before the code changed" in lab_page.write_chapter([facts])
+    lab.run_experiment("mine", Options())
+    assert "before the code changed" not in (EXPERIMENT.parent / "README.md").read_text()
+    # a file from before this key was written
+    path = EXPERIMENT.parent / "timing.json"
+    times = json.loads(path.read_text())
+    del times["code"]
+    path.write_text(json.dumps(times))
+    (facts,) = lab_facts.read_all(Path("experiments"))
+    assert not facts.is_outdated
+
+
+def measure_on(monkeypatch, *machines, commits=(None, None, None)):
+    """Has the seeds measured on these machines, one after the other, at these commits."""
+    machines, commits = iter(machines), iter(commits)
+    monkeypatch.setattr(lab, "describe_machine", lambda: next(machines))
+    monkeypatch.setattr(lab.environment, "git_commit", lambda: next(commits))
+
+
+def test_all_machines_and_commits_are_named_in_the_order_of_the_seeds(mine, monkeypatch):
+    measure_on(monkeypatch, "b", "a", "b", commits=("2", "1", "1"))
+    facts = lab.run_experiment("mine", Options())
+    assert (facts.times["machine"], facts.times["commit"]) == ("b; a", "2; 1")
+    assert "Machine: b; a, commit 2; 1." in (EXPERIMENT.parent / "README.md").read_text()
+
+
+def test_no_commit_is_named_outside_of_git(mine, monkeypatch):
+    measure_on(monkeypatch, "a", "a", "a")
+    facts = lab.run_experiment("mine", Options())
+    assert "Machine: a.\n" in (EXPERIMENT.parent / "README.md").read_text()
+    chapter = lab_page.write_chapter([facts])
+    assert "None" not in (EXPERIMENT.parent / "README.md").read_text() + chapter
+    assert "a; 0" in chapter
+
+
+def test_a_verdict_by_the_clock_is_not_one_of_two_machines(mine, monkeypatch):
+    add_clock(key="size", bound=6)
+    measure_on(monkeypatch, "b", "a", "b")
+    with pytest.raises(UserError, match="a clock decides size, and the seeds were measured on b; a; --again measures"):
+        lab.run_experiment("mine", Options())
+    assert not (EXPERIMENT.parent / "results.json").exists()
 
 
 def test_quick_leaves_the_full_results_as_they_are(mine):
