@@ -36,6 +36,7 @@ which hold on the machine that measured them.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
     """Does what the first word asks for."""
     action, *names = args.words or ["list"]
     if action not in ACTIONS:
+        refuse_experiment(action)
         raise unknown("action of lab", action, ACTIONS)
     refuse_other_flags(args, action)
     if action in ("run", "new") and len(names) != 1:
@@ -90,13 +92,26 @@ def run(args: argparse.Namespace) -> None:
         list_all(args)
 
 
+def refuse_experiment(word: str) -> None:
+    """Raises UserError where the name of an experiment stands for an action."""
+    from cnn_vit.reports.lab_facts import EXPERIMENT
+    from cnn_vit.studies.lab_folders import EXPERIMENTS, SHIPPED
+
+    if any((experiments / word / EXPERIMENT).exists() for experiments in (Path(EXPERIMENTS), SHIPPED)):
+        raise UserError(f"{word} is an experiment, not an action of lab; `cnn-vit lab run {word}` measures it")
+
+
 def refuse_other_flags(args: argparse.Namespace, action: str) -> None:
     """Raises UserError for a flag that another action takes."""
     own_flags = {"run": RUN_FLAGS, "report": ("out",), "show": ("out", *_lab_show.FLAGS)}
     taken = own_flags.get(action, ())
     for flag in (*RUN_FLAGS, *_lab_show.FLAGS):
-        if getattr(args, flag) not in (None, False) and flag not in taken:
+        value = getattr(args, flag)
+        if value is not None and value is not False and flag not in taken:  # 0 is a value
             raise UserError(f"`cnn-vit lab {action}` does not take --{flag}; leave it out")
+    if args.model_keywords and action != "show":
+        keyword = args.model_keywords[0].partition("=")[0]
+        raise UserError(f"`cnn-vit lab {action}` does not take --model.{keyword}; leave it out")
 
 
 def list_all(args: argparse.Namespace) -> None:
@@ -104,15 +119,25 @@ def list_all(args: argparse.Namespace) -> None:
     from cnn_vit.reports import lab_facts
     from cnn_vit.studies.lab_folders import find_experiments
 
-    experiments = lab_facts.read_all(find_experiments())
+    experiments, broken = lab_facts.read_readable(find_experiments())
+    warn_of(broken)
     rows: list[tuple[str, str, str]] = []
     for facts in experiments:
         rows.append((facts.texts.name, facts.verdict_summary, facts.texts.question))
         for sentence in facts.texts.sentences:
             rows.append(("", facts.verdict_text(sentence.key), f"\u201c{sentence.text}\u201d"))
-    record = {"experiments": [as_json(facts) for facts in experiments]}
+    for name, reason in broken.items():
+        rows.append((name, "cannot be read", reason))
+    record = {"experiments": [as_json(facts) for facts in experiments], "broken": broken}
+    name = experiments[0].texts.name if experiments else "NAME"
     text = cli.format_table([("experiment", "verdict", "question"), *rows], width=cli.terminal_width())
-    cli.print_answer(args, record, text, next_command=f"cnn-vit lab run {experiments[0].texts.name} --quick")
+    cli.print_answer(args, record, text, next_command=f"cnn-vit lab run {name} --quick")
+
+
+def warn_of(broken: Mapping[str, str]) -> None:
+    """Says on stderr which experiments cannot be read."""
+    for name, reason in broken.items():
+        cli.print_note(f"warning: {name} cannot be read: {reason}")
 
 
 def as_json(facts: "ExperimentFacts") -> dict[str, Any]:
@@ -155,11 +180,9 @@ def run_one(args: argparse.Namespace, name: str) -> None:
         judgement = facts.judgement(sentence.key)
         heading = f"{facts.verdict_text(sentence.key)}: \u201c{sentence.text}\u201d"
         rows = []
-        for part in judgement["evidence"]:
-            role = evidence.role_of(part)
-            prefix = "" if role == "part" else f"{role}: "
-            bound = f"{part['relation']} {evidence.number(part['bound'])}?"
-            rows.append((f"{prefix}{part['statement']}", evidence.interval_of(part), bound, part["outcome"]))
+        for row in map(evidence.describe, judgement["evidence"]):
+            prefix = "" if row.role == "part" else f"{row.role}: "
+            rows.append((f"{prefix}{row.statement}", row.interval, f"{row.bound}?", row.outcome))
         parts.append(f"{cli.wrap_paragraphs(heading, width)}\n{cli.format_table(rows, indent='  ', width=width)}")
     for table in [*facts.tables, *facts.time_tables]:
         parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ')}")
@@ -175,17 +198,23 @@ def write_report(args: argparse.Namespace) -> None:
     """Writes the chapter, and brings the README.md of each experiment up to date."""
     from cnn_vit import files
     from cnn_vit.reports import lab_facts, lab_page
-    from cnn_vit.studies.lab_folders import find_experiments, refresh_readmes
+    from cnn_vit.studies.lab_folders import EXPERIMENTS, SHIPPED, find_experiments, refresh_readmes
 
     out = Path(args.out) if args.out is not None else CHAPTER
     if out.suffix != ".html":
         raise UserError(f"--out={out} is not a page; name one that ends with .html")
-    folder = find_experiments()
-    experiments = lab_facts.read_all(folder)
+    experiments, broken = lab_facts.read_readable(find_experiments())
+    warn_of(broken)
     files.write(out, lab_page.write_chapter(experiments))
-    written = refresh_readmes(folder)
+    own = Path(EXPERIMENTS)
+    written = refresh_readmes(own if lab_facts.list_folders(own) else SHIPPED)
     rows = [("chapter", out), *(("README", path) for path in written)]
-    record = {"report": str(out), "readmes": [str(path) for path in written], "experiments": len(experiments)}
+    record = {
+        "report": str(out),
+        "readmes": [str(path) for path in written],
+        "experiments": len(experiments),
+        "broken": broken,
+    }
     cli.print_answer(
         args, record, cli.format_table(rows), next_command=f"open {cli.shell_quote(str(out))}", even_if_stopped=True
     )

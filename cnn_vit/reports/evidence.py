@@ -81,6 +81,25 @@ class Evidence:
         }
 
 
+@dataclass(frozen=True)
+class EvidenceRow:
+    """A line of the evidence on a sentence, as text.
+
+    Attributes:
+        statement: what was measured.
+        bound: where the statement holds.
+        interval: the mean and its interval.
+        outcome: true, false or not resolved.
+        role: part or control, and whether a clock measured it.
+    """
+
+    statement: str
+    bound: str
+    interval: str
+    outcome: str
+    role: str
+
+
 def at_most(statement: str, values: Sequence[float], bound: float, *, is_control: bool = False) -> Evidence:
     """Returns the evidence for a sentence that holds where a number is at most a bound."""
     return Evidence(statement, AT_MOST, plain_bound(bound), tuple(map(float, values)), is_control)
@@ -124,6 +143,12 @@ def role_of(part: Mapping[str, Any]) -> str:
     """Returns what a part of the evidence is, such as "control" or "part, by the clock"."""
     role = "control" if part["is_control"] else "part"
     return f"{role}, {BY_CLOCK}" if part.get("is_by_clock", False) else role
+
+
+def describe(part: Mapping[str, Any]) -> EvidenceRow:
+    """Returns a part of the evidence as text."""
+    bound = f"{part['relation']} {number(part['bound'])}"
+    return EvidenceRow(part["statement"], bound, interval_of(part), part["outcome"], role_of(part))
 
 
 def join_verdicts(parts: Sequence[str]) -> str:

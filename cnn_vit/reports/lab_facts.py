@@ -199,8 +199,23 @@ def read_all(experiments: Path) -> list[ExperimentFacts]:
     Raises:
         UserError: a file is not as it was written.
     """
-    facts = [read_facts(folder) for folder in list_folders(experiments)]
-    return sorted(facts, key=lambda experiment: (experiment.texts.order, experiment.texts.name))
+    return in_order([read_facts(folder) for folder in list_folders(experiments)])
+
+
+def read_readable(folders: Sequence[Path]) -> tuple[list[ExperimentFacts], dict[str, str]]:
+    """Reads experiments, in the order of the chapter, and says why the others cannot be read, by their names."""
+    readable, broken = [], {}
+    for folder in folders:
+        try:
+            readable.append(read_facts(folder))
+        except UserError as error:
+            broken[folder.name] = str(error)
+    return in_order(readable), broken
+
+
+def in_order(experiments: Sequence[ExperimentFacts]) -> list[ExperimentFacts]:
+    """Returns experiments in the order of the chapter."""
+    return sorted(experiments, key=lambda experiment: (experiment.texts.order, experiment.texts.name))
 
 
 def read_facts(folder: Path, *, source: Path | None = None, data: str = "") -> ExperimentFacts:
@@ -217,8 +232,10 @@ def read_facts(folder: Path, *, source: Path | None = None, data: str = "") -> E
     source = source or folder / data
     results, times = None, {}
     if (source / RESULTS).exists():
-        results = reader.read_object(source / RESULTS, judgements=list, tables=list, rows=list)
+        results = reader.read_object(source / RESULTS, judgements=list, tables=list, rows=list, is_quick=bool)
         times = reader.read_object(source / TIMES, machine=str, cpu_seconds=float, tables=list)
+        refuse_other_content(source / RESULTS, results)
+        refuse_other_content(source / TIMES, times)
     texts = read_texts(folder)
     others = []
     if source == folder:
@@ -227,6 +244,19 @@ def read_facts(folder: Path, *, source: Path | None = None, data: str = "") -> E
                 others.append(read_facts(folder, data=name))
     is_outdated = "code" in times and times["code"] != hash_code(folder / EXPERIMENT)
     return ExperimentFacts(texts, results, times, source, data, tuple(others), is_outdated)
+
+
+def refuse_other_content(path: Path, content: Mapping[str, Any]) -> None:
+    """Raises UserError where the tables or judgements of a file lack something that pages show."""
+    try:
+        tables_from_json(content["tables"])
+        for judgement in content.get("judgements", []):
+            evidence.is_by_clock(judgement)
+            _ = judgement["key"], judgement["verdict"]
+            for part in judgement["evidence"]:
+                evidence.describe(part)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise reader.not_as_written(path) from error
 
 
 def read_texts(folder: Path) -> ExperimentTexts:

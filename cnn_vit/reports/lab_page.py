@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_vit.reports import evidence, lab_facts, page
+from cnn_vit.reports.evidence import EvidenceRow
 from cnn_vit.reports.lab_facts import SUFFIX, ExperimentFacts, Formula, Sentence, Table
 from cnn_vit.reports.mathml import formula
 
@@ -27,25 +28,6 @@ class SetFormula:
     mathml: str
     meaning: str
     command: str
-
-
-@dataclass(frozen=True)
-class EvidenceRow:
-    """A line of the evidence on a sentence, as text.
-
-    Attributes:
-        statement: what was measured.
-        bound: where the statement holds.
-        interval: the mean and its interval.
-        outcome: true, false or not resolved.
-        role: part or control, and whether a clock measured it.
-    """
-
-    statement: str
-    bound: str
-    interval: str
-    outcome: str
-    role: str
 
 
 @dataclass(frozen=True)
@@ -192,11 +174,7 @@ def set_formula(written: Formula) -> SetFormula:
 
 def set_sentence(sentence: Sentence, judgement: dict[str, Any], truth: str) -> JudgedSentence:
     """Returns a sentence with what is true, its verdict and its evidence as text."""
-    rows = []
-    for part in judgement.get("evidence", []):
-        bound = f"{part['relation']} {evidence.number(part['bound'])}"
-        interval = evidence.interval_of(part)
-        rows.append(EvidenceRow(part["statement"], bound, interval, part["outcome"], evidence.role_of(part)))
+    rows = [evidence.describe(part) for part in judgement.get("evidence", [])]
     verdict = judgement.get("verdict", evidence.NOT_MEASURED)
     return JudgedSentence(sentence.text, truth, verdict, tuple(rows), evidence.is_by_clock(judgement))
 

@@ -107,9 +107,8 @@ def judge_sentence(sentence: Sentence, judgement: dict[str, Any], truth: str) ->
     """Returns the paragraphs about a sentence: what is said, the verdict, what is true, and the evidence."""
     verdict = judgement.get("verdict", evidence.NOT_MEASURED)
     rows = []
-    for part in judgement.get("evidence", []):
-        bound = f"{part['relation']} {evidence.number(part['bound'])}"
-        rows.append((part["outcome"], evidence.role_of(part), part["statement"], evidence.interval_of(part), bound))
+    for row in map(evidence.describe, judgement.get("evidence", [])):
+        rows.append((row.outcome, row.role, row.statement, row.interval, row.bound))
     columns = ("outcome", "", "measured", "mean and 95 % interval", "holds where it is")
     paragraphs = [f"## \u201c{sentence.text}\u201d", f"Verdict: **{verdict}**. {truth}".rstrip()]
     if evidence.is_by_clock(judgement):
@@ -148,11 +147,15 @@ def join_parts(parts: Sequence[str]) -> str:
     return "\n\n".join(folded) + "\n"
 
 
-def write_overview(experiments: Sequence[ExperimentFacts]) -> str:
+def write_overview(experiments: Sequence[ExperimentFacts], *, has_scripts: bool = False) -> str:
     """Returns the README.md of all experiments.
 
     It has each sentence of a textbook with its verdict and its experiment, and each formula with the command that
     checks it.
+
+    Args:
+        experiments: in the order of the chapter.
+        has_scripts: whether folders of scripts lie beside them, which the foot tells of.
     """
     sentences, formulas = [], []
     for facts in experiments:
@@ -168,4 +171,4 @@ def write_overview(experiments: Sequence[ExperimentFacts]) -> str:
         parts.append(CLOCK_NOTE_OF_ALL)
     if formulas:
         parts += [FORMULAS_OF_ALL, markdown_table(("formula", "what it says", "checked by", "experiment"), formulas)]
-    return "\n".join([HEAD_OF_ALL, *parts, FOOT_OF_ALL])
+    return "\n".join([HEAD_OF_ALL, *parts, FOOT_OF_ALL if has_scripts else ""])

@@ -54,7 +54,7 @@ from cnn_vit.runs import environment, reader
 from cnn_vit.runs.journal import cpu_seconds
 from cnn_vit.settings.recipes import recipe_errors, run_file
 from cnn_vit.studies import lab_checks, trials, workers
-from cnn_vit.studies.lab_folders import find_experiment, find_experiments, refresh_readmes
+from cnn_vit.studies.lab_folders import LOCK, find_experiment, locked, refresh_readmes
 from cnn_vit.studies.trials import DataCache, PlannedTrial, Trial, TrialRecord
 from cnn_vit.studies.workers import StudyOptions
 from cnn_vit.training.progress import Progress
@@ -191,7 +191,12 @@ def run_experiment(name: str, options: Options) -> ExperimentFacts:
     out = options.out or RUNS / name / choose_subfolder(data_name, is_quick=options.is_quick)
     refuse_results_folder(experiment, out)
     target = out if options.is_quick else experiment.facts.texts.folder / data_name
-    with workers.locked(out), saying_how_to_go_on(options):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workers.locked(out))
+        if not options.is_quick:  # another run may have other trials, and write the same results
+            lock = f"{LOCK}-{data_name}" if data_name else LOCK
+            stack.enter_context(locked(experiment.facts.texts.folder / lock, waits=False))
+        stack.enter_context(saying_how_to_go_on(options))
         planned = plan_trials(experiment, out, options)
         files.remove(out / REMOVED)  # what a killed --again has left of it
         if options.is_again:
@@ -200,7 +205,7 @@ def run_experiment(name: str, options: Options) -> ExperimentFacts:
         measured = measure_seeds(experiment, out, runs, options)
         write_results(experiment, target, runs, measured, options)
     if not options.is_quick:
-        refresh_readmes(find_experiments())
+        refresh_readmes(experiment.facts.texts.folder.parent)
     return lab_facts.read_facts(experiment.facts.texts.folder, source=target, data=data_name)
 
 

@@ -1,6 +1,8 @@
 """The folders of the laboratory's experiments: where they lie, a new one, and their pages. Nothing is run here."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from cnn_vit import files
@@ -10,6 +12,9 @@ from cnn_vit.reports.lab_facts import EXPERIMENT, README
 from cnn_vit.settings.recipes import PACKAGE_PARENT
 
 EXPERIMENTS = "experiments"
+SHIPPED = PACKAGE_PARENT / EXPERIMENTS
+SCRIPTS = ("recipes", "speed", "sweeps", "transfer")  # folders of ours that are no experiments of the laboratory
+LOCK = ".lock"  # git does not see it, and it goes with its owner
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SKELETON = '''"""TITLE: what is measured, in a few sentences."""
 
@@ -70,18 +75,24 @@ def draw(rows) -> dict[str, str]:
 '''
 
 
-def find_experiments() -> Path:
-    """Returns the folder of the experiments: that under the current folder, else the one beside the package.
+def find_experiments() -> list[Path]:
+    """Returns the folder of each experiment: those under the current folder, then those beside the package.
+
+    Where both have a name, it is that under the current folder, which may be the same one.
 
     Raises:
         UserError: there is none.
     """
-    for folder in (Path(EXPERIMENTS), PACKAGE_PARENT / EXPERIMENTS):
-        if lab_facts.list_folders(folder):
-            return folder
-    raise UserError(
-        f"there is no {EXPERIMENTS}/NAME/{EXPERIMENT} here, nor beside the package; `cnn-vit lab new NAME` writes one"
-    )
+    folders: dict[str, Path] = {}
+    for experiments in (Path(EXPERIMENTS), SHIPPED):
+        for folder in lab_facts.list_folders(experiments):
+            folders.setdefault(folder.name, folder)
+    if not folders:
+        raise UserError(
+            f"there is no {EXPERIMENTS}/NAME/{EXPERIMENT} here, nor beside the package; `cnn-vit lab new NAME` writes "
+            "one"
+        )
+    return list(folders.values())
 
 
 def find_experiment(name: str) -> Path:
@@ -90,7 +101,7 @@ def find_experiment(name: str) -> Path:
     Raises:
         UserError: there is none of that name.
     """
-    folders = {folder.name: folder for folder in lab_facts.list_folders(find_experiments())}
+    folders = {folder.name: folder for folder in find_experiments()}
     if name not in folders:
         raise unknown("experiment", name, folders)
     return folders[name]
@@ -100,7 +111,7 @@ def write_skeleton(name: str) -> Path:
     """Writes the file of a new experiment under the current folder, and returns its path.
 
     Raises:
-        UserError: the name is not one, or the experiment is there.
+        UserError: the name is not one, or the experiment is there, or comes with the package.
         SurroundingsError: the file cannot be written.
     """
     if not NAME.fullmatch(name):
@@ -108,21 +119,61 @@ def write_skeleton(name: str) -> Path:
     path = Path(EXPERIMENTS) / name / EXPERIMENT
     if path.exists():
         raise UserError(f"{path} is there already; take another name, or remove it first")
+    if (SHIPPED / name / EXPERIMENT).exists():
+        raise UserError(f"{name} is an experiment that comes with the package; take another name")
     files.write(path, SKELETON.replace("TITLE", name.replace("_", " ").capitalize()))
     return path
 
 
+@contextlib.contextmanager
+def locked(path: Path, *, waits: bool) -> Iterator[None]:
+    """Holds a lock while files beside it are read and written; the lock's file is gone afterwards.
+
+    Args:
+        path: of the lock.
+        waits: whether another owner is waited for; else that is an error.
+
+    Raises:
+        SurroundingsError: another process has the lock, or the folder cannot be written.
+    """
+    with files.Lock(path, on_wait=(lambda _: None) if waits else None) as lock:
+        try:
+            yield
+        finally:
+            lock.remove()
+
+
 def refresh_readmes(experiments: Path) -> list[Path]:
-    """Writes each README.md anew that is not what results.json and experiment.py say; returns those written."""
-    everything = lab_facts.read_all(experiments)
+    """Writes each README.md anew that is not what results.json and experiment.py say; returns those written.
+
+    An experiment that cannot be read keeps its own, and then that of all experiments stays as well, which names it. So
+    does a README.md of all experiments that does not begin with our heading, for it is the user's.
+    """
+    if not find_old_readmes(experiments):
+        return []
+    with locked(experiments / LOCK, waits=True):
+        texts = find_old_readmes(experiments)
+        for path, text in texts.items():
+            files.write(path, text)
+    return list(texts)
+
+
+def find_old_readmes(experiments: Path) -> dict[Path, str]:
+    """Returns the text of each README.md that is to be written anew."""
+    everything, broken = lab_facts.read_readable(lab_facts.list_folders(experiments))
     texts = {}
     for experiment_facts in everything:
         for facts in (experiment_facts, *experiment_facts.others):
             texts[facts.source / README] = lab_readme.write_readme(facts)
-    texts[experiments / README] = lab_readme.write_overview(everything)
-    written = []
-    for path, text in texts.items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            files.write(path, text)
-            written.append(path)
-    return written
+    overview = experiments / README
+    is_ours = not overview.exists() or read_text(overview).startswith(lab_readme.HEAD_OF_ALL.partition("\n")[0])
+    if is_ours and not broken:
+        has_scripts = all((experiments / name).is_dir() for name in SCRIPTS)
+        texts[overview] = lab_readme.write_overview(everything, has_scripts=has_scripts)
+    return {path: text for path, text in texts.items() if not path.exists() or read_text(path) != text}
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a file, with signs of replacement for bytes that are none."""
+    with files.os_errors(path):
+        return path.read_text(encoding="utf-8", errors="replace")

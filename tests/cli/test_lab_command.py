@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 from cnn_vit.__main__ import main
+from cnn_vit.errors import UserError
+from cnn_vit.studies import lab
+
+TOP = Path(__file__).parents[2]
 
 
 def run_lab(capsys, *words, code=0):
@@ -38,8 +42,43 @@ def test_a_learner_writes_an_experiment_runs_it_and_reads_the_chapter(capsys, tm
     assert "Made small (--quick): these verdicts are no result" in out
     assert out.endswith("next: cnn-vit lab run mine\n")
     answer = run_lab(capsys, "report", "--out=chapter.html")
-    assert answer == {"report": "chapter.html", "readmes": [], "experiments": 1}
+    shipped = len(list((TOP / "experiments").glob("*/experiment.py")))
+    assert answer == {"report": "chapter.html", "readmes": [], "experiments": shipped + 1, "broken": {}}
     assert "How many pixels does a convolution leave of a row?" in Path("chapter.html").read_text()
+
+
+def test_a_broken_experiment_is_listed_and_reported_as_one_and_the_others_as_ever(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_lab(capsys, "new", "mine")
+    path = Path("experiments/mine/experiment.py")
+    path.write_text(path.read_text().replace("\\\\lfloor", "\\\\lflor").replace("\\lfloor", "\\lflor"))
+    assert main(["lab"]) == 0
+    out, err = capsys.readouterr()
+    assert "cannot be read" in out
+    assert "Padding does not change the image" in out
+    assert err.startswith("warning: mine cannot be read: experiments/mine/experiment.py:19: the formula m = \\lflor")
+    answer = run_lab(capsys, "report", "--out=chapter.html")
+    assert list(answer["broken"]) == ["mine"]
+    assert "Padding does not change the image" in Path("chapter.html").read_text()
+
+
+def test_the_words_of_a_run_reach_its_options(monkeypatch):
+    given = []
+
+    def take(name, options):
+        given.append((name, options))
+        raise UserError("enough")
+
+    monkeypatch.setattr(lab, "run_experiment", take)
+    assert main(["lab", "run", "mine", "--again", "--quick", "--out=o", "--workers=3"]) == 2
+    assert main(["lab", "run", "mine", "--data=mnist", "--data_path=a.npz"]) == 2
+    assert main(["lab", "run", "mine"]) == 2
+    own = lab.OtherData("mnist", Path("a.npz"))
+    assert given == [
+        ("mine", lab.Options(is_again=True, is_quick=True, out=Path("o"), workers=3)),
+        ("mine", lab.Options(data=own)),
+        ("mine", lab.Options()),
+    ]
 
 
 def test_a_run_prints_the_tables_of_its_times_too(capsys, tmp_path, monkeypatch):
@@ -64,6 +103,11 @@ def test_a_run_prints_the_tables_of_its_times_too(capsys, tmp_path, monkeypatch)
         (["run", "paddin"], "no experiment 'paddin'; did you mean padding?"),
         (["run"], "`cnn-vit lab run` takes the name of one experiment, not 0"),
         (["list", "padding"], "`cnn-vit lab list` takes no names, not padding; leave them out"),
+        (["padding"], "padding is an experiment, not an action of lab; `cnn-vit lab run padding` measures it"),
+        (["list", "--workers=0"], "`cnn-vit lab list` does not take --workers; leave it out"),
+        (["list", "--stride=0"], "`cnn-vit lab list` does not take --stride; leave it out"),
+        (["list", "--model.depth=3"], "`cnn-vit lab list` does not take --model.depth; leave it out"),
+        (["run", "padding", "--model.depth=3"], "`cnn-vit lab run` does not take --model.depth; leave it out"),
         (["report", "--quick"], "`cnn-vit lab report` does not take --quick; leave it out"),
         (["report", "--out=chapter.pdf"], "--out=chapter.pdf is not a page; name one that ends with .html"),
         (["run", "padding", "--workers=0"], "workers=0 do nothing; make it at least 1"),

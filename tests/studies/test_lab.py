@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,14 @@ from cnn_vit.reports import evidence, lab_facts, lab_page, lab_readme
 from cnn_vit.reports.evidence import at_least, at_most, decide
 from cnn_vit.studies import lab, lab_checks, trials
 from cnn_vit.studies.lab import Options, OtherData
-from cnn_vit.studies.lab_folders import SKELETON, refresh_readmes, write_skeleton
+from cnn_vit.studies.lab_folders import (
+    SKELETON,
+    find_experiment,
+    find_experiments,
+    locked,
+    refresh_readmes,
+    write_skeleton,
+)
 
 TOP = Path(__file__).parents[2]
 EXPERIMENT = Path("experiments") / "mine" / "experiment.py"
@@ -52,6 +60,7 @@ def test_a_bound_that_all_seeds_meet_exactly_is_met(value):
 
 TRUE, FALSE = at_most("small", (0, 0, 0), 1), at_most("small", (2, 2, 2), 1)
 OPEN = at_most("small", (0, 2, 1), 1)
+OPEN_CONTROL = at_most("zero", (0, 2, 1), 1, is_control=True)
 CONTROL, FAILED_CONTROL = (at_most("zero", (value,) * 3, 0, is_control=True) for value in (0, 1))
 
 
@@ -64,6 +73,8 @@ CONTROL, FAILED_CONTROL = (at_most("zero", (value,) * 3, 0, is_control=True) for
         ([TRUE, OPEN], "not resolved"),
         ([FALSE, OPEN], "not resolved"),
         ([TRUE, FAILED_CONTROL], "not resolved"),
+        ([TRUE, OPEN_CONTROL], "not resolved"),
+        ([FALSE, OPEN_CONTROL], "not resolved"),
     ],
 )
 def test_the_parts_decide_a_sentence_unless_a_control_fails(parts, verdict):
@@ -721,6 +732,83 @@ def test_readmes_are_brought_up_to_date_and_only_those(mine):
     assert refresh_readmes(Path("experiments")) == [EXPERIMENT.parent / "README.md"]
 
 
+def test_a_readme_of_all_that_is_the_users_own_stays(mine):
+    path = Path("experiments/README.md")
+    path.write_text("# My laboratory\n")
+    lab.run_experiment("mine", Options())
+    assert path.read_text() == "# My laboratory\n"
+    path.unlink()
+    assert refresh_readmes(Path("experiments")) == [path]
+    assert "`recipes`" not in path.read_text()  # such folders are of this repository
+    path.write_text(path.read_text() + "by hand")
+    assert refresh_readmes(Path("experiments")) == [path]
+
+
+def break_other():
+    """Writes an experiment that cannot be read beside the example."""
+    write_skeleton("other")
+    change(EXPERIMENT.parents[1] / "other" / "experiment.py", "FILTER = 3", "FILTER = = 3")
+
+
+def test_an_experiment_that_cannot_be_read_keeps_no_other_from_being_measured(mine):
+    lab.run_experiment("mine", Options())
+    overview = Path("experiments/README.md").read_bytes()
+    break_other()
+    change(EXPERIMENT, "What nobody had expected.", "Nothing at all.")
+    lab.run_experiment("mine", Options())
+    assert "Nothing at all." in (EXPERIMENT.parent / "README.md").read_text()
+    assert Path("experiments/README.md").read_bytes() == overview
+    readable, broken = lab_facts.read_readable(lab_facts.list_folders(Path("experiments")))
+    assert [facts.texts.name for facts in readable] == ["mine"]
+    assert broken == {"other": "experiments/other/experiment.py:25: invalid syntax; an experiment is a Python file"}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("results.json", '"verdict"', '"verdikt"'), ("timing.json", '"machine"', '"masheen"'), ("results.json", "{", "[")],
+)
+def test_a_file_of_results_that_lacks_something_is_a_sentence(mine, name, old, new):
+    lab.run_experiment("mine", Options())
+    change(EXPERIMENT.parent / name, old, new)
+    readable, broken = lab_facts.read_readable([EXPERIMENT.parent])
+    assert readable == []
+    assert f"experiments/mine/{name} is not " in broken["mine"]
+
+
+def test_two_runs_do_not_write_the_same_results(mine):
+    with locked(EXPERIMENT.parent / ".lock", waits=False):
+        with pytest.raises(SurroundingsError, match="experiments/mine is in use by process"):
+            lab.run_experiment("mine", Options(out=Path("o")))
+        lab.run_experiment("mine", Options(is_quick=True))
+    lab.run_experiment("mine", Options(out=Path("o")))
+    assert list(Path("experiments").rglob(".lock*")) == []
+
+
+def test_readmes_are_read_and_written_under_a_lock(mine):
+    """The second process reads what the first has written, and so has nothing to write."""
+    lab.run_experiment("mine", Options())
+    path = EXPERIMENT.parent / "README.md"
+    text = path.read_text()
+    path.write_text("edited by hand")
+    with ThreadPoolExecutor(1) as pool:
+        with locked(Path("experiments/.lock"), waits=False):
+            written = pool.submit(refresh_readmes, Path("experiments"))
+            with pytest.raises(TimeoutError):
+                written.result(timeout=0.5)
+            path.write_text(text)
+        assert written.result(timeout=30) == []
+
+
+def test_experiments_here_and_those_of_the_package_are_found_and_a_name_is_taken_once(mine):
+    folders = find_experiments()
+    assert Path("experiments/mine") in folders
+    assert TOP / "experiments" / "padding" in folders
+    with pytest.raises(UserError, match="padding is an experiment that comes with the package; take another name"):
+        write_skeleton("padding")
+    shutil.copytree("experiments/mine", "experiments/padding")
+    assert find_experiment("padding") == Path("experiments/padding")
+
+
 def test_an_experiment_that_was_not_measured_says_so(mine):
     (facts,) = lab_facts.read_all(Path("experiments"))
     assert facts.verdict_summary == "not measured"
@@ -734,7 +822,7 @@ def test_an_experiment_that_was_not_measured_says_so(mine):
 def test_the_readmes_of_the_repository_are_those_that_results_json_gives():
     everything = lab_facts.read_all(TOP / "experiments")
     assert everything
-    assert (TOP / "experiments" / "README.md").read_text() == lab_readme.write_overview(everything)
+    assert (TOP / "experiments" / "README.md").read_text() == lab_readme.write_overview(everything, has_scripts=True)
     for facts in everything:
         measured_on = [other.data for other in facts.others]
         for name, found in facts.texts.also_on.items():
