@@ -36,8 +36,7 @@ def write_readme(facts: ExperimentFacts) -> str:
     if facts.data:
         return write_readme_on_other_data(facts)
     texts = facts.texts
-    parts = [f"# {texts.question}", f"Question: {texts.question}", f"Claim: {texts.claim}"]
-    parts.append(f"```bash\ncnn-vit lab run {texts.name}\n```")
+    parts = [f"# {texts.question}", f"Claim: {texts.claim}", describe_command(facts)]
     if facts.results is None:
         parts.append("Nothing was measured yet.")
         return join_parts(parts)
@@ -66,7 +65,7 @@ def write_readme_on_other_data(facts: ExperimentFacts) -> str:
     """Returns the README.md of what was measured of an experiment on data that it was given."""
     texts = facts.texts
     parts = [f"# {texts.question} The same on {facts.data}"]
-    parts.append(f"```bash\ncnn-vit lab run {texts.name} --data={facts.data}\n```")
+    parts.append(describe_command(facts))
     if facts.results is None:
         parts.append("Nothing was measured yet.")
         return join_parts(parts)
@@ -79,6 +78,14 @@ def write_readme_on_other_data(facts: ExperimentFacts) -> str:
     return join_parts([*parts, *write_tables(facts), *describe_cost(facts)])
 
 
+def describe_command(facts: ExperimentFacts) -> str:
+    """Returns the command that measures the same again."""
+    words = ["cnn-vit lab run", facts.texts.name]
+    words += [f"--data={facts.data}"] if facts.data else []
+    words += ["--quick"] if facts.results is not None and facts.results["is_quick"] else []
+    return f"```bash\n{' '.join(words)}\n```"
+
+
 def compare_data(facts: ExperimentFacts, other: ExperimentFacts) -> list[str]:
     """Returns the paragraphs about what was measured on other data, beside the verdicts on the experiment's own."""
     rows = []
@@ -88,7 +95,7 @@ def compare_data(facts: ExperimentFacts, other: ExperimentFacts) -> list[str]:
     evidence_link = f"The evidence stands in [{other.data}/README.md]({other.data}/README.md)."
     return [
         f"## The same on {other.data}",
-        f"```bash\ncnn-vit lab run {facts.texts.name} --data={other.data}\n```",
+        describe_command(other),
         f"{facts.texts.also_on[other.data]} {evidence_link}",
         markdown_table(("what is said", "verdict above", f"verdict on {other.data}"), rows),
     ]

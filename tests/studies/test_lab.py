@@ -271,7 +271,11 @@ def test_quick_leaves_the_full_results_as_they_are(mine):
     facts = lab.run_experiment("mine", Options(is_quick=True))
     assert facts.results["is_quick"]
     assert facts.results["rows"][0]["pixels"] == 9
-    assert "Made small (--quick): these verdicts are no result" in Path("runs/lab/mine/quick/README.md").read_text()
+    readme = Path("runs/lab/mine/quick/README.md").read_text()
+    assert "Made small (--quick): these verdicts are no result" in readme
+    assert "\ncnn-vit lab run mine --quick\n" in readme
+    assert readme.count(facts.texts.question) == 1  # the title
+    assert "\ncnn-vit lab run mine\n" in (EXPERIMENT.parent / "README.md").read_text()
     assert "Made small" not in (EXPERIMENT.parent / "README.md").read_text()
     assert {path: path.read_bytes() for path in Path("experiments").rglob("*") if path.is_file()} == before
 
