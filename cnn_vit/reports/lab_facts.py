@@ -168,8 +168,8 @@ class ExperimentFacts:
     @property
     def verdict_summary(self) -> str:
         """The verdicts on all sentences, in one phrase."""
-        verdicts = evidence.join_verdicts([self.verdict(sentence.key) for sentence in self.texts.sentences])
-        return f"{verdicts} ({OUTDATED})" if self.is_outdated else verdicts
+        summary = evidence.join_verdicts([self.verdict(sentence.key) for sentence in self.texts.sentences])
+        return f"{summary} ({OUTDATED})" if self.is_outdated else summary
 
     @property
     def origin(self) -> str:

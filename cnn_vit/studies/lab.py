@@ -166,7 +166,7 @@ def load_experiment(folder: Path) -> Experiment:
         raise UserError(
             f"{path} has no function {', '.join(missing)}; `cnn-vit lab new NAME` writes an example of each"
         )
-    with naming(path, lab_facts.line_of(path, "SEEDS")):
+    with saying_place(path, lab_facts.line_of(path, "SEEDS")):
         seeds = lab_checks.check_seeds(getattr(module, "SEEDS", SEEDS))
     return Experiment(facts, module, lab_facts.hash_code(path), seeds)
 
@@ -284,7 +284,7 @@ def forget_all(experiment: Experiment, out: Path, planned: Sequence[PlannedTrial
     for trial in planned:
         if trial.folder.exists():
             with files.Lock(trial.folder / trials.LOCK, on_wait=lambda _: None):  # an orphan may be at work
-                (out / REMOVED).mkdir(exist_ok=True)
+                files.ensure_writable(out / REMOVED)
                 files.move(trial.folder, out / REMOVED / trial.id)
     files.remove(out / REMOVED)
 
@@ -353,7 +353,7 @@ def measure_seed(
     """Measures one seed."""
     begin = cpu_seconds()
     measured = call(experiment, experiment.module.measure, seed, runs, **words_of(experiment, options))
-    with naming(experiment.path, first_line(experiment.module.measure)):
+    with saying_place(experiment.path, first_line(experiment.module.measure)):
         if not isinstance(measured, Measured):
             raise UserError(f"measure returned {lab_checks.kind(measured)}; it returns a Measured")
         rows = lab_checks.check_rows(measured.rows, name="rows")
@@ -404,7 +404,7 @@ def refusing_exit() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def naming(path: Path, line: int | None) -> Iterator[None]:
+def saying_place(path: Path, line: int | None) -> Iterator[None]:
     """Within this context, sentences about what an experiment gave begin with its file and line."""
     try:
         yield
@@ -430,7 +430,7 @@ def call_checked(experiment: Experiment, name: str, check: Callable, *arguments:
     if function is None:
         return default
     answer = call(experiment, function, *arguments)
-    with naming(experiment.path, first_line(function)):
+    with saying_place(experiment.path, first_line(function)):
         return check(answer, name)
 
 
@@ -522,7 +522,7 @@ def judge_sentences(
         by_seeds, by_clock = seed_evidence.get(key, ()), clock_evidence.get(key, ())
         parts = [part.to_json() for part in by_seeds]
         parts += [part.to_json() | {"is_by_clock": True} for part in by_clock]
-        with naming(experiment.path, first_line(experiment.module.weigh)):
+        with saying_place(experiment.path, first_line(experiment.module.weigh)):
             verdict = evidence.decide([*by_seeds, *by_clock])
         judgements.append({"key": key, "verdict": verdict, "evidence": parts})
     return judgements
