@@ -17,6 +17,8 @@ def values(rows: Sequence[Mapping[str, Any]], key: str, **match: Any) -> list[An
 def mean_text(numbers: Sequence[float], digits: int = 2, *, scale: float = 1.0, unit: str = "") -> str:
     """Returns the mean and half the width of its 95 % interval, "1.22 +- 0.05 s"; "" where there are no numbers.
 
+    Of a single number there is no interval, and the number stands alone.
+
     Args:
         numbers: one a seed.
         digits: behind the point.
@@ -26,8 +28,10 @@ def mean_text(numbers: Sequence[float], digits: int = 2, *, scale: float = 1.0, 
     if not len(numbers):
         return ""
     estimate, low, high = student_interval([float(value) for value in numbers])
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    return f"{scale * estimate:.{digits}f} \u00b1 {scale * half:.{digits}f}{unit}"
+    mean = f"{scale * estimate:.{digits}f}"
+    if low is None or high is None:
+        return f"{mean}{unit}"  # a single seed says nothing of the others
+    return f"{mean} \u00b1 {scale * (high - low) / 2:.{digits}f}{unit}"
 
 
 def percent_text(shares: Sequence[float]) -> str:

@@ -26,6 +26,11 @@ def test_a_mean_has_half_the_width_of_students_interval():
     assert lab_rows.mean_text([]) == lab_rows.percent_text([]) == ""
 
 
+def test_a_single_number_has_no_interval():
+    assert lab_rows.mean_text([5.0]) == "5.00"
+    assert lab_rows.percent_text([0.5]) == "50.0 %"
+
+
 def test_errors_that_are_rounding_have_no_interval():
     assert lab_rows.error_text([0, 0, 0]) == "0"
     assert lab_rows.error_text([1e-7, 2e-7, 3e-7]) == "2e-07"
