@@ -29,15 +29,17 @@ ORDER = 80
 QUESTION = "How does a vision transformer know where its patches are, and does the way of telling it matter?"
 CLAIM = (
     "Attention treats its tokens as a set, so that without positions the order of the patches changes no score. A "
-    "network that concatenates positions, and maps what comes out, is a network that adds them, with more parameters."
+    "network that puts positions beside its tokens, and maps both by a dense layer, computes nothing that a network "
+    "that adds positions cannot; it only has more parameters."
 )
 SENTENCES = {
     "concatenated": (
         "Position embeddings are concatenated.",
-        "They are added: a token of ViT-B/16 has 768 numbers with its position as without it. To concatenate and map "
-        "would be no other network, for a map of a token beside its position is a map of the token and a learned row "
-        "that is added to it: a trained network that concatenates and the one that adds, made of it, have the same "
-        "scores up to rounding.",
+        "They are added: the first dense layer of ViT-B/16 reads 768 numbers of a token with its position, as many as "
+        "a token has. Concatenated, they would be twice as many, and still the network would be the same. For a dense "
+        "layer over a token and its position is the sum of two maps, one of each; that of the position is the same "
+        "for all images, and so it is a learned row that is added. A trained network that concatenates was made into "
+        "one that adds, and the scores of both are the same up to rounding.",
     ),
     "order": (
         "Without position embeddings a transformer does not know the order of its patches.",
@@ -47,28 +49,34 @@ SENTENCES = {
     ),
     "needed": (
         "A vision transformer needs position embeddings to recognize an image.",
-        "They help much, here by 20 points after a short training. But without them an image is a bag of patches, and "
-        "that alone lets a network recognize 68 % of the digits. After a long pretraining the ViT paper has 61.4 % "
-        "without positions and 64.2 % with them (arXiv:2010.11929, Table 8).",
+        "They help much, here by 21 points. But without them an image is a bag of patches, and that alone lets a "
+        "network recognize 75 % of the digits. The ViT paper compares features of ViT-B/16 after a long pretraining, "
+        "by a linear classifier that sees five images of each class of ImageNet: it is right for 61.4 % of the images "
+        "without positions and for 64.2 % with them (arXiv:2010.11929, Table 8).",
     ),
     "kind": (
         "It hardly matters which kind of positions a vision transformer has.",
-        "After 250 steps it matters: the kinds differ by 19 points on digits and by 89 on places. The ViT paper finds "
-        "64.0 to 64.2 % for positions in one dimension, in two, and relative ones, after a long pretraining "
-        "(arXiv:2010.11929, Table 8): it compares what is learned in the end, this experiment what is learned soon.",
+        "The best kind on validation images is 3 points ahead of the worst on digits, and all kinds tell nine places "
+        "without a mistake. That needs enough steps, and for each learned table the better of two starts: on digits "
+        "a standard deviation of 1 instead of 0.02 brings 2 to 5 points on validation images, as much as the kind. "
+        "In the ViT paper positions in one dimension, in two, and relative ones lie at 64.0 to 64.2 % "
+        "(arXiv:2010.11929, Table 8, linear classifiers on five images of each class of ImageNet).",
     ),
     "relative": (
-        "Relative positions tell only the way from one patch to another, so that a network that averages its patches "
-        "cannot tell where something is.",
-        "It can, because the image has a border: attention sums over the patches that are there, and the same ways "
-        "give another sum where the image ends. Rotary positions tell nine places apart after 250 steps. Learned "
-        "relative scores that start near 0 do not; with a start 50 times as wide they did with three seeds of five.",
+        "Relative positions tell only the offset from one patch to another, so that a network that averages its "
+        "patches cannot tell where something is.",
+        "Offsets are all that rotary and relative positions tell, and both networks find all nine places. What gives "
+        "the place away is the border of the image: attention sums over the patches that are there, and which offsets "
+        "these have differs from patch to patch. In a trained network with relative positions the border was taken "
+        "away, so that offsets that leave the page at one side come in at the other. Each patch then reads the same "
+        "offsets, moving the page around changes no score by more than rounding, and the place is guessed.",
     ),
     "two": (
         "Learned position embeddings find out by themselves that an image has two dimensions.",
-        "Not resolved after 250 steps: the rows of near patches have become more alike, by a correlation with the "
-        "distance of -0.28, but its interval reaches over the bound, and the distance in the image is hardly told from "
-        "that in the sequence. The ViT paper shows both dimensions after a long pretraining (Figure 7).",
+        "Those that learned digits of 4 x 4 patches did not. With a start of a standard deviation of 0.02 their "
+        "similarity rises with the distance of the patches in the image, where that of fixed waves falls; with a start "
+        "of 1 training changes little of it. So it is nothing that learning brings in any case. In the ViT paper, "
+        "after a long pretraining on photographs of 14 x 14 patches, near patches have similar positions (Figure 7).",
     ),
 }
 FORMULAS = (
@@ -80,46 +88,52 @@ FORMULAS = (
     ),
     (
         r"[x, p] W + b = x W_{1} + (p W_{2} + b)",
-        "Concatenation and a linear map W is a sum of two maps, W1 the upper part of W and W2 the lower: the second "
-        "summand is a learned row that is added.",
+        "A dense layer over a token x and its position p is the sum of a map of each, W1 the upper part of W and W2 "
+        "the lower: the second summand is a learned row that is added.",
         "pytest tests/nn/test_position.py",
     ),
     (
         r"(R_{i} q) \cdot (R_{j} k) = q \cdot R_{j - i} k",
-        "Rotary positions turn the query of patch i and the key of patch j; their product depends on the way from one "
-        "to the other only.",
+        "Rotary positions turn the query of patch i and the key of patch j; their product depends on the offset from "
+        "one to the other only.",
         "pytest tests/nn/test_position.py",
     ),
     (
         r"s_{ij} = \frac{q_{i} \cdot k_{j}}{\sqrt{E}} + b_{j - i}",
-        "Relative positions add a learned number b to the score of patch j for patch i, by the way between them.",
+        "Relative positions add a learned number b to the score of patch j for patch i, by the offset between them.",
         "pytest tests/nn/test_position.py tests/nn/test_attention.py",
     ),
 )
 FIGURES = {
-    "similarity": "Cosine similarity of the position of each of the 6 x 6 patches to those of all 36, a small map for "
-    "each patch at its place; dark is 0 or less, the lightest color 1. Left: learned positions before training; "
-    "middle: after training on places; right: the fixed waves.",
+    "similarity": "Cosine similarity of the position of each of the 4 x 4 patches of a digit to those of all 16, a "
+    "small map for each patch at its place; dark is 0 or less, the lightest color 1. From left to right: learned "
+    "positions before training; after training on digits, with a start of a standard deviation of 0.02 and of 1; the "
+    "fixed waves.",
     "on_digits": "Test accuracy on digits by the kind of positions, mean and 95 % interval over the seeds.",
-    "on_places": "Test accuracy on nine places by the kind of positions; guessing is right once in nine.",
-    "relative_scores": "What relative positions learned on digits: a map for each of the four heads. The middle of a "
-    "map is the patch that reads; the other cells are what is added to its scores for patches that lie there. Orange "
-    "is more, blue less.",
+    "on_places": "Test accuracy on nine places by the kind of positions, a point for each seed; the line is that of "
+    "guessing, which is right once in nine.",
+    "relative_scores": "What training on digits changed of relative positions: a map for each of the four heads. The "
+    "middle of a map is the patch that reads; the other cells are what is added to its scores for patches that lie "
+    "there, less what was added before training. Orange is more, blue less.",
 }
 SURPRISE = (
-    "Rotary positions tell nothing but ways between patches, and yet they learn nine places as surely as fixed waves "
-    "do, because the border gives the place away. Relative scores learn nothing of places in the same time, and on "
-    "digits they are hardly better than no positions; wider initial values changed the first with three seeds of five. "
-    "Added learned positions depend on the seed: four of five tell 81 to 98 % of the places, and one only 41 %. And a "
-    "bag of 16 patches, in no order at all, is enough for 68 % of the digits."
+    "Positions that learned digits grow alike where patches are far from one another, the opposite of what the ViT "
+    "paper shows for photographs; probably because patches at opposite edges of a digit are both mostly black. The "
+    "start of a learned table matters as much as the kind of positions: with 0.02 instead of 1 learned positions tell "
+    "79 % of the places on validation images instead of all. And a bag of 16 patches, in no order at all, is enough "
+    "for 75 % of the digits."
 )
 CHOSEN = (
-    "The learning rate, the steps and the page with a digit were taken after looks at single trainings with seed 0; "
-    "drawn shapes had been too hard to place for such a network in 300 steps. The bounds were set before the first "
-    "full run. It had three seeds and left the last sentence unresolved: two seeds were added to everything, with "
-    "the bounds as they were. The wide start was added then, after two trainings with it. The controls of the "
-    "second sentence were those of learned positions, which were true as well, and became those of fixed waves "
-    "because the quick mode trains these."
+    "An earlier version had 250 steps, tables that started at 0.02 alone, pages of 36 patches, and settings that were "
+    "taken after looks at test images with seed 0. Its results with seeds 0 to 4, and trials of these seeds with 50 "
+    "times wider tables and with 1,000 steps, were known; they read the same test digits, and are why two starts are "
+    "compared. There the similarity was that of positions that had learned places, where the label is the place; it "
+    "was open. Steps, learning rates (0.003, 0.005 or 0.01 for all kinds of a task) and the pages of 9 patches were "
+    "then taken after looks at validation images with seeds 100 to 102. In the results, validation images of seeds "
+    "100 and 101, which serve nothing else, decide the start of each learned table, and the best and the worst kind. "
+    "Seeds 10 to 14 had not been used before. The bounds are those of the earlier version, which called the kinds "
+    "unlike. On similarity they now hold for what training changes, because a quick run, which trains no such table, "
+    "had shown that 16 random rows have a correlation by chance."
 )
 SEEDS = (10, 11, 12, 13, 14)
 CHOICE_SEEDS = (100, 101)  # serve nothing else: their validation images decide starts, and best and worst kinds
