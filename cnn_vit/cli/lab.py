@@ -185,7 +185,7 @@ def run_one(args: argparse.Namespace, name: str) -> None:
             rows.append((f"{prefix}{row.statement}", row.interval, f"{row.bound}?", row.outcome))
         parts.append(f"{cli.wrap_paragraphs(heading, width)}\n{cli.format_table(rows, indent='  ', width=width)}")
     for table in [*facts.tables, *facts.time_tables]:
-        parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ')}")
+        parts.append(f"{table.title}\n{cli.format_table([table.columns, *table.rows], indent='  ', width=width)}")
     parts.append(cli.format_table([("written", facts.source / README)]))
     record = as_json(facts) | {"data": facts.data, "folder": str(facts.source), "quick": args.quick}
     next_command = "cnn-vit lab report"

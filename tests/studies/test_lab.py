@@ -10,6 +10,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cnn_vit.errors import StoppedError, SurroundingsError, UserError
@@ -911,6 +912,22 @@ def test_the_quick_mode_of_each_experiment_runs_and_its_controls_hold(name, tmp_
     for judgement in facts.judgements:
         controls = [part for part in judgement["evidence"] if evidence.role_of(part) == "control"]  # of no clock
         assert all(part["outcome"] == "true" for part in controls)
+
+
+@pytest.mark.slow
+def test_the_quick_mode_on_mnist_runs_and_its_controls_hold_on_made_up_images(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 1100), ("test", 300)):  # as many as the quick mode reads
+        arrays[f"{split}_x"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_y"] = rng.integers(0, 10, count, dtype=np.int32)
+    np.savez(tmp_path / "digits.npz", **arrays)
+    data = OtherData("mnist", tmp_path / "digits.npz")
+    facts = lab.run_experiment("why_convolution", Options(is_quick=True, out=tmp_path / "out", data=data))
+    assert (facts.data, facts.results["is_quick"]) == ("mnist", True)
+    assert {row["accuracy"] for row in facts.results["rows"] if row["what"] == "run"} <= {n / 300 for n in range(301)}
+    controls = [part for judgement in facts.judgements for part in judgement["evidence"] if part["is_control"]]
+    assert [part["outcome"] for part in controls] == ["true", "true"]
 
 
 def test_the_example_is_a_file_of_the_house():
