@@ -72,7 +72,7 @@ class ViT(nnx.Module):
         pre_logits: whether a dense layer and tanh stand before the head.
         positions: what tells where a patch is. Learned rows and fixed sincos, in two dimensions, are added to the
             patches; concatenated rows stand beside them, and a dense layer maps both to the width; rotary turns queries
-            and keys; relative adds a learned number for each head and way between two patches to the scores.
+            and keys; relative adds a learned number for each head and offset between two patches to the scores.
         norm: pre normalizes the input of each part of a block, and the end; post its output, as in arXiv:1706.03762.
         final_norm: whether the end of all blocks is normalized; none does what norm says, pre does and post does not.
         patch_norm: whether the pixels of each patch are normalized before they are mapped, and the tokens behind
@@ -141,7 +141,7 @@ class ViT(nnx.Module):
         table_rows = rows * columns + (1 if self.token_has_row else 0)
         make_table = TABLES.get(positions)
         self.pos_embed = None if make_table is None else make_table(table_rows, width)
-        # One table serves all blocks, as in T5 (arXiv:1910.10683): a number for each head and way between two patches.
+        # One table serves all blocks, as in T5 (arXiv:1910.10683): a number for each head and offset of two patches.
         bias_table = declare(nnx.Param, (heads, 2 * rows - 1, 2 * columns - 1), "normal(0.02)")
         self.relative_bias = bias_table if positions == "relative" else None
         self.positions = positions

@@ -6,11 +6,11 @@
 | `ConcatenatedPositions` | puts a learned row beside each token; a dense layer maps both | before the blocks |
 | `sincos_positions` | fixed rows, to be added | before the blocks |
 | `rotate` | turns queries and keys, so that their products depend on how far apart two tokens are | in each attention |
-| `relative_scores` | learned scores for each head and each way from one patch to another | in each attention |
+| `relative_scores` | learned scores for each head and each offset from one patch to another | in each attention |
 
 Axes:
     B batch    N tokens    D width    Y, X rows and columns of the patches    A heads    E width of a head
-    F pairs of numbers that are turned, half the width of a head    V, U ways up and down, and across, with none
+    F pairs of numbers that are turned, half the width of a head    V, U offsets up and down, and across, with none
 """
 
 import jax
@@ -147,7 +147,7 @@ def rotate(x: jax.Array, angles: np.ndarray) -> jax.Array:  # (B, N, A, E), (N, 
     """Turns each pair of numbers i and i + E / 2 of each token in the plane by the token's angle i.
 
     The product of a query turned by s and a key turned by t is that of the query and the key turned by t - s: it
-    depends on the way from one token to the other, and on nothing else of where they stand.
+    depends on the offset from one token to the other, and on nothing else of where they stand.
 
     Raises:
         ValueError: if the angles are not those of as many tokens, with half as many numbers as a head.
@@ -162,17 +162,18 @@ def rotate(x: jax.Array, angles: np.ndarray) -> jax.Array:  # (B, N, A, E), (N, 
 
 
 def relative_scores(table: jax.Array, grid: tuple[int, int]) -> jax.Array:  # (A, V, U) -> (A, N, N)
-    """Returns a score of each patch of a grid for each other, the reader first, by the way from one to the other.
+    """Returns a score of each patch of a grid for each other, the reader first, by the offset from one to the other.
 
     Source: the relative position bias of Swin Transformer, arXiv:2103.14030, equation 4.
 
     Args:
-        table: a score for each head and way, (heads, 2 * rows - 1, 2 * columns - 1) of the largest grid. The middle is
-            the reader, and what lies below and to the right of it is for patches below and to the right of the reader.
+        table: a score for each head and offset, (heads, 2 * rows - 1, 2 * columns - 1) of the largest grid. The middle
+            is the reader, and what lies below and to the right of it is for patches below and to the right of the
+            reader.
         grid: rows and columns of the patches, at most those of the largest grid.
     """
     rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-    # [i, j] is the way from patch i, the reader, to patch j; a way of 0 is the middle of the table.
+    # [i, j] is the offset from patch i, the reader, to patch j; an offset of 0 is the middle of the table.
     down = rows - rows[:, None] + table.shape[1] // 2
     across = columns - columns[:, None] + table.shape[2] // 2
     return table[:, down, across]

@@ -1,4 +1,4 @@
-"""Positions: learned rows that are added or stand beside, fixed waves, turned pairs, scores by the way."""
+"""Positions: learned rows that are added or stand beside, fixed waves, turned pairs, scores by the offset."""
 
 import math
 
