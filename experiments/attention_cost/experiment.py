@@ -47,7 +47,7 @@ SENTENCES = {
     ),
     "crossover": (
         "Attention outweighs the rest of a block from N = 6 d tokens on.",
-        "By the products, exactly there: at 4,608 tokens for ViT-B. By the clock of this machine it came at 451 "
+        "By the products, exactly there: at 4,608 tokens for ViT-B. By the clock of this machine it came at 446 "
         "tokens of width 128, where 6 d are 768.",
     ),
     "memory": (
@@ -61,8 +61,9 @@ SENTENCES = {
         "Halving the side of the patches makes a Vision Transformer four times as expensive.",
         "It makes four times as many tokens, which cost four times as many products as long as attention is a small "
         "part of them, and up to sixteen times where it is all: 4.0 times from ViT-B/32 to B/16, 4.5 to B/8, and 12.8 "
-        "from patches of 2 pixels to single pixels. By the clock it was 1.4 times from patches of 16 to 8 pixels (16 "
-        "to 64 tokens), and 13 times from 2 pixels to single ones (1,024 to 4,096 tokens), in a network of width 128.",
+        "from patches of 2 pixels to single pixels. By the clock it was 12 times from 2 pixels to single ones "
+        "(1,024 to 4,096 tokens), in a network of width 128, and 1.5 to 5.2 times from 16 pixels to 8 (16 to 64 "
+        "tokens): five seeds leave open whether the latter is within 1 of four.",
     ),
 }
 FORMULAS = (
@@ -94,10 +95,10 @@ FIGURES = {
     "has the first form in it.",
 }
 SURPRISE = (
-    "What is called fused need not be: on a CPU jax.nn.dot_product_attention needs as much memory as attention step "
-    "by step, and 2.4 times its time at 4,096 tokens. A plain loop over 128 queries at a time needs 22 times less "
-    "memory there, takes about as long and gives the same bits; it runs the 16,384 pixels of an image of 128, which "
-    "would need 4 GiB all at once. At 4,096 tokens attention has 84 % of the products of a block of width 128, and 91 "
+    "What is called fused need not be: on a CPU jax.nn.dot_product_attention needs as much memory as attention step by "
+    "step, and 2.2 times its time at 4,096 tokens. A plain loop over 128 queries at a time needs 22 times less memory "
+    "there, takes no longer (0.84 times) and gives the same bits; it runs the 16,384 pixels of an image of 128, which "
+    "would need 4 GiB all at once. At 4,096 tokens attention has 84 % of the products of a block of width 128, and 95 "
     "% of its time. The compiler of jax 0.12 goes in parts by itself: for attention step by step it plans 16.5 MiB "
     "with 1,024 tokens, and 3 MiB with 2,048."
 )
@@ -105,7 +106,8 @@ CHOSEN = (
     "Sizes and bounds were fixed before the first full run. With three seeds on a busy machine two verdicts by "
     "the clock were open; five seeds and the least of single calls followed, with the same bounds. That four times "
     "holds within 1 on both sides came last, when all costs were known: before, at most 5 was the bound, and 1.4 times "
-    "passed it."
+    "passed it. The times were measured once more, with the code as it was, and scattered more: since then the "
+    "sentence on patches is open, which had been conditional."
 )
 SEEDS = (0, 1, 2, 3, 4)  # more than three, for what a clock says scatters
 

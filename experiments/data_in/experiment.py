@@ -42,27 +42,30 @@ SENTENCES = {
     "generator": (
         "A Python generator that opens one image after another is fast enough.",
         "It depends on the step that takes the images. Here that is one of cnn/small with 32 images of 64 pixels on "
-        "two cores: the generator gives 6.3 times as many images a CPU-second as the step takes, so that an image "
-        "costs it 16 % (1 / 6.3) of the CPU time that the step takes for one. The two were timed one after the other; "
+        "two cores: the generator gives 8.2 times as many images a CPU-second as the step takes, so that an image "
+        "costs it 12 % (1 / 8.2) of the CPU time that the step takes for one. The two were timed one after the other; "
         "together, on the same cores, they were not, and neither was a GPU.",
     ),
     "pace": (
         "A Python generator that opens one image after another is as fast as any other way.",
-        "It gives 0.71 times as many images a CPU-second as a list of files, and 4 % of what memory gives, for it "
-        "decodes each image anew in every epoch. The list of files decodes JPEG by simplejpeg, where it is installed "
-        "as here, in 127 microseconds an image; the generator by Pillow in 182.",
+        "It gives 5 % of the images a CPU-second that memory gives, for it decodes each image anew in every epoch. "
+        "Beside a list of files it gives 0.74 times as many, and that this is less than the bound of 0.8 is open. The "
+        "list of files decodes JPEG by simplejpeg, where it is installed as here, in 139 microseconds an image; the "
+        "generator by Pillow in 176.",
     ),
     "workers": (
         "More workers load data faster.",
-        "Two cores that other programs used too do not tell. 2 threads gave 1.6 times as many images a second as none, "
-        "but the interval (1.1 to 2.0) holds the bound of 1.2, and so does that of 8 threads beside 2 (0.755 to 1.22).",
+        "Not such small images on two cores: 2 threads give 0.80 times as many a second as none, and 8 threads 0.75 "
+        "times as many as 2. An image takes less than 0.4 milliseconds, and with more threads more of the CPU time "
+        "goes into anything but images: 383 CPU-microseconds each without a thread, 650 with 2, 829 with 8. On the "
+        "same machine, while other programs used its cores too, 2 threads gave 1.6 times as many (1.1 to 2.0).",
     ),
     "memory": (
         "Reading all images into memory first is the best way.",
         "It is by far the fastest way once training runs, for each image is decoded once and not once an epoch. The "
         "price is paid before the first batch, when all images are decoded, and in memory: n H W C bytes must fit, "
         "which are 193 GB for ImageNet at 224 pixels. Where decoded pixels are kept on the disk, only the first start "
-        "waits.",
+        "decodes; that the next ones wait less than a list of files does is open by this clock.",
     ),
     "order": (
         "With several workers chance decides which images come together in a batch.",
@@ -95,16 +98,17 @@ FIGURES = {
     "pixels, and to move and mirror it at random, which all but the generator do for a whole batch on the device.",
 }
 SURPRISE = (
-    "Random changes cost next to nothing: moving and mirroring a whole batch on the device is part of the 21 "
-    "microseconds that an image from memory takes; with reading, decoding and resizing it takes 407. Timed apart, "
-    "resizing (128) costs as much as decoding (127), and reading the file 12. The wait of a list of files that are "
+    "Random changes cost next to nothing: moving and mirroring a whole batch on the device is part of the 26 "
+    "microseconds that an image from memory takes; with reading, decoding and resizing it takes 383. Timed apart, "
+    "resizing (136) costs as much as decoding (139), and reading the file 14. The wait of a list of files that are "
     "looked at first is mostly that look (three quarters), and looking at each of the 640 files takes more than half "
     "of the time of reading all their pixels."
 )
 CHOSEN = (
     "The bounds were fixed before the first full run; that had three seeds, the results have five. The training step "
     "and the parts of the work on an image were timed later: the bound of the step is 1, as fast as it, and was fixed "
-    "before it was timed."
+    "before it was timed. All was measured once more, with the code as it was, on an idle machine: before, the "
+    "sentence on workers was open, that on the pace of a generator false, and that on memory conditional."
 )
 SEEDS = (0, 1, 2, 3, 4)  # five, because clocks of a busy machine spread
 

@@ -75,7 +75,7 @@ SENTENCES = {
         "Beside max pooling it does. Fine detail that the smaller map cannot hold would come back as false coarse "
         "detail that changes with each shift (aliasing), and the blur damps it first. With an average head 89 instead "
         "of 53 % of the pairs of places get the same class, and 92.6 instead of 65.0 % of the digits are right at 16 "
-        "places; with a dense head 62 instead of 32 %, and 74.2 instead of 45.3 %, for 1.38 times the CPU-seconds of "
+        "places; with a dense head 62 instead of 32 %, and 74.2 instead of 45.3 %, for 1.43 times the CPU-seconds of "
         "loss and gradient. Beside average pooling, which is a weak blur itself, the features change less, and what a "
         "trained network says is not resolved: 71 and 65 % of the pairs. On ImageNet Zhang (2019) measured 88.4 "
         "instead of 85.1 % of the same class with ResNet-18.",

@@ -114,7 +114,17 @@ CHOSEN = (
     "more\u201d, 0.02 where it says \u201cno difference\u201d. There the sentences on the permutation and on sharing "
     "were conditional, by intervals that just missed their bounds. These seeds were looked at once."
 )
-ALSO_ON = {"mnist": "Not measured yet."}
+ALSO_ON = {
+    "mnist": (
+        "Networks of about 24,000 parameters, 300 steps on digits as they are, 600 on digits that are shifted by up "
+        "to 4 pixels. The CNN leads the MLP by more: by 5 points on digits in the middle, by 16 on shifted ones. "
+        "Permuted pixels cost it 6 points on digits in the middle, where small digits left open whether they cost "
+        "more than 2, and 26 on shifted ones. On shifted digits it leads the same network without sharing by 5 "
+        "points, with a sixtieth of the parameters. The ViT learns little in so few steps, 83 % on digits in the "
+        "middle and more where their pixels are permuted, 87 %; what a permutation of shifted digits costs it differs "
+        "by seed, from -41 to 45 points by the interval, so that the sentence on permutations stays open."
+    )
+}
 SEEDS = (10, 11, 12, 13, 14)
 
 PERMUTATION = 1  # its number: all permuted runs have the same
