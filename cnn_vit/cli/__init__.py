@@ -38,6 +38,7 @@ from cnn_vit.errors import SurroundingsError
 FOLDER = Path(__file__).parent
 MIN_WIDTH = 40  # characters: a column of sentences that is narrower than this cannot be read
 LEAST_COLUMN = 8  # characters of a column that gives way
+SHORT_COLUMN = 20  # characters below which a last column holds no sentences or lists, but numbers and words
 GAP = "  "  # between two columns
 UNDER_ROW = "    "  # the margin of a last column that is written under its row
 
@@ -68,7 +69,8 @@ def format_table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int 
         indent: the text in front of each line.
         width: the most characters of a line, or None for no limit. Where a line would be longer, a last column of
             sentences is folded in all rows: under itself where that leaves it `MIN_WIDTH` characters, else under its
-            row. Where the last column is short, the widest columns are folded within themselves.
+            row. Where the last column has less than `SHORT_COLUMN` characters, the widest columns are folded within
+            themselves.
 
     Returns:
         The lines joined by line breaks, without blanks at their ends.
@@ -85,7 +87,7 @@ def format_table(rows: Iterable[Sequence[Any]], *, indent: str = "", width: int 
     if width is None or longest <= width:
         return "\n".join(line.rstrip() for line in lines)
 
-    if column_widths[-1] < MIN_WIDTH:  # no column of sentences, which alone has room to give
+    if column_widths[-1] < SHORT_COLUMN:  # it has no room to give
         return fold_cells(texts, narrow_columns(column_widths, width - len(indent)), indent)
     last_column = len(lines[0]) - column_widths[-1]  # where it begins, the same in all lines
     is_under_row = width - last_column < MIN_WIDTH
