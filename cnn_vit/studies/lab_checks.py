@@ -90,7 +90,7 @@ def check_weights(evidence: Any, function: str, count: int) -> dict[str, list[Ev
         count: of seeds.
 
     Raises:
-        UserError: it is not {key: [Evidence, ...]}, or a part does not have one finite number a seed.
+        UserError: it is not {key: [Evidence, ...]}, or a part has no finite number, or more than one a seed.
     """
     if not isinstance(evidence, Mapping):
         raise UserError(f"{function} returned {kind(evidence)}; it returns {{key of SENTENCES: [Evidence, ...]}}")
@@ -105,7 +105,10 @@ def check_weights(evidence: Any, function: str, count: int) -> dict[str, list[Ev
 
 
 def check_part(part: Evidence, count: int) -> None:
-    """Raises UserError for a part of the evidence without one finite number a seed, or whose bound is no number."""
+    """Raises UserError for a part of the evidence without a finite number, or with more than one a seed, or no bound.
+
+    More would make an interval narrower than the seeds do. Fewer make it wider, as in a quick run that trains one seed.
+    """
     statement = f"the evidence {part.statement!r}"
     if not isinstance(part.statement, str):
         raise UserError(f"{statement} has no text that says what was measured")
@@ -115,7 +118,7 @@ def check_part(part: Evidence, count: int) -> None:
         raise UserError(f"{statement} has the bound {part.bound}; give a finite number")
     if not is_list(part.values):
         raise UserError(f"{statement} has {kind(part.values)} for its values; give a tuple of numbers")
-    if len(part.values) != count:
+    if not 1 <= len(part.values) <= count:
         raise UserError(f"{statement} has {len(part.values)} values for {count} seeds; give one a seed")
     for number, value in enumerate(part.values):
         if not is_finite(value):

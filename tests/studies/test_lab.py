@@ -554,7 +554,6 @@ MISSES = 'at_most(f"pixels too many or too few at stride {stride}", misses, 0)'
         (WEIGHED, 'return {"size": evidence[0]}', "weigh gives 'size' something else than a list of Evidence"),
         (WEIGHED, 'return {"size": [1, 2]}', "weigh gives 'size' something else than a list of Evidence"),
         (MISSES, 'at_most("none", [], 0)', "the evidence 'none' has 0 values for 3 seeds; give one a seed"),
-        (MISSES, 'at_most("two", misses[:2], 0)', "the evidence 'two' has 2 values for 3 seeds; give one a seed"),
         (MISSES, 'at_most("six", misses * 2, 0)', "the evidence 'six' has 6 values for 3 seeds; give one a seed"),
         (MISSES, 'at_most("a", [0, float("nan"), 0], 0)', "the evidence 'a' has the value nan for seed number 2; give"),
         (MISSES, 'at_most("a", misses, float("inf"))', "the evidence 'a' has the bound inf; give a finite number"),
