@@ -898,7 +898,9 @@ def test_the_quick_mode_of_each_experiment_runs_and_its_controls_hold(name, tmp_
     assert facts.results["is_quick"]
     for judgement in facts.judgements:
         controls = [part for part in judgement["evidence"] if evidence.role_of(part) == "control"]  # of no clock
-        assert all(part["outcome"] == "true" for part in controls)
+        for part in controls:  # a quick run may train one seed, which decides nothing: each value itself has to hold
+            signs = {"at most": 1, "at least": -1}
+            assert all(signs[part["relation"]] * (value - part["bound"]) <= 0 for value in part["values"])
 
 
 @pytest.mark.slow
