@@ -128,12 +128,8 @@ def test_the_example_runs_and_its_verdict_is_the_one_by_hand(mine):
     assert "conditional" in Path("experiments/README.md").read_text()
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same_bytes(mine, monkeypatch):
-    lab.run_experiment("mine", Options())
-    undisturbed = contents(EXPERIMENT.parent)
-    shutil.rmtree("runs")
-    for name in ("results.json", "sizes.svg"):
-        (EXPERIMENT.parent / name).unlink()
+def stop_after_two_seeds(monkeypatch, options):
+    """Runs the example until two seeds are measured; returns the list of the seeds, which later runs add to."""
     seeds = []
 
     def measure_some(experiment, seed, runs, options, measure=lab.measure_seed):
@@ -142,13 +138,21 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(mine, monkeypatch):
         seeds.append(seed)
         return measure(experiment, seed, runs, options)
 
-    with monkeypatch.context() as context:
-        context.setattr(lab, "measure_seed", measure_some)
-        with pytest.raises(StoppedError):
-            lab.run_experiment("mine", Options())
+    monkeypatch.setattr(lab, "measure_seed", measure_some)
+    with pytest.raises(StoppedError):
+        lab.run_experiment("mine", options)
+    return seeds
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(mine, monkeypatch):
+    lab.run_experiment("mine", Options())
+    undisturbed = contents(EXPERIMENT.parent)
+    shutil.rmtree("runs")
+    for name in ("results.json", "sizes.svg"):
+        (EXPERIMENT.parent / name).unlink()
+    seeds = stop_after_two_seeds(monkeypatch, Options())
     assert not (EXPERIMENT.parent / "results.json").exists()
     seeds.clear()
-    monkeypatch.setattr(lab, "measure_seed", measure_some)
     lab.run_experiment("mine", Options())
     assert seeds == [2]
     assert contents(EXPERIMENT.parent) == undisturbed
@@ -392,21 +396,9 @@ def test_again_does_the_trials_again_and_goes_on_where_it_was_stopped(stub):
 
 def test_seeds_that_again_has_measured_are_there_after_a_stop(mine, monkeypatch):
     lab.run_experiment("mine", Options())
-    seeds = []
-
-    def measure_some(experiment, seed, runs, options, measure=lab.measure_seed):
-        if len(seeds) == 2:
-            raise StoppedError(15, "stopped by SIGTERM")
-        seeds.append(seed)
-        return measure(experiment, seed, runs, options)
-
-    with monkeypatch.context() as context:
-        context.setattr(lab, "measure_seed", measure_some)
-        with pytest.raises(StoppedError):
-            lab.run_experiment("mine", Options(is_again=True))
+    seeds = stop_after_two_seeds(monkeypatch, Options(is_again=True))
     assert seeds == [0, 1]
     seeds.clear()
-    monkeypatch.setattr(lab, "measure_seed", measure_some)
     lab.run_experiment("mine", Options())
     assert seeds == [2]
 
